@@ -1,0 +1,46 @@
+"""How much one member may send: a bucket of messages and a bucket of bytes that fill with time. Pure: the clock comes in."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What one member may send. 64 streams x 10 messages/s need 640/s in all (reference/coordination.md 0), so this is generous."""
+
+    messages_per_second: float = 20_000
+    bytes_per_second: float = 64 << 20
+    burst_seconds: float = 1.0
+
+
+class Budget:
+    """The two buckets of one member."""
+
+    def __init__(self, rate: Rate, now_seconds: float) -> None:
+        self._rate = rate
+        self._messages = rate.messages_per_second * rate.burst_seconds
+        self._bytes = rate.bytes_per_second * rate.burst_seconds
+        self._filled_seconds = now_seconds
+
+    def spend(self, size_bytes: int, now_seconds: float) -> bool:
+        """Pay for one message; False, and nothing paid, if a bucket is empty."""
+        self._fill(now_seconds)
+        if self._messages < 1 or self._bytes < size_bytes:
+            return False
+        self._messages -= 1
+        self._bytes -= size_bytes
+        return True
+
+    def wait_ms(self, size_bytes: int) -> int:
+        """How long until a message of this size can be paid, at least a millisecond."""
+        messages = (1 - self._messages) / self._rate.messages_per_second
+        size = (size_bytes - self._bytes) / self._rate.bytes_per_second
+        return max(1, int(max(messages, size) * 1000) + 1)
+
+    def _fill(self, now_seconds: float) -> None:
+        elapsed = now_seconds - self._filled_seconds
+        self._filled_seconds = now_seconds
+        most = self._rate.burst_seconds
+        self._messages = min(
+            self._messages + elapsed * self._rate.messages_per_second, self._rate.messages_per_second * most
+        )
+        self._bytes = min(self._bytes + elapsed * self._rate.bytes_per_second, self._rate.bytes_per_second * most)

@@ -1,0 +1,331 @@
+"""The coordinator's end of the bus: one ROUTER, one XPUB and the door, all on one asyncio loop. Gives no meaning to what it carries.
+
+Delivery: `receive` yields every numbered message once and in order within its lane; `acknowledge` tells the sender that it may forget.
+A hub that is killed loses what it had not acknowledged, and the peers send that again to the next hub on the same endpoint, which
+is told by `seen` what its caller already has (zguide ch. 4, Titanic: disk before ack; ch. 5, Clone: numbers and replay).
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from bus.door import ZAP_ENDPOINT, Door
+from bus.envelope import HUB_NAME, Envelope, check_type, pack
+from bus.errors import BusError
+from bus.exchange import Exchange, Posted
+from bus.keys import Members
+from bus.links import Limits, Link
+from bus.sockets import Inlet, check_bind, publisher, router, user_key
+
+_ACK_SECONDS = 0.003
+"""Acknowledgements of this long travel together: far below a step, and one message instead of dozens."""
+_TICK_SECONDS = 0.25
+_TAIL_SECONDS = 1.0
+_REBIND_SECONDS = 3.0
+
+
+class Hub:
+    """See the module. All methods belong to the loop that `start` ran on."""
+
+    def __init__(
+        self, members: Members, *, allowed: Mapping[str, frozenset[str]], seen: Mapping[tuple[str, str], int] | None = None,
+        limits: Limits | None = None,
+    ) -> None:  # fmt: skip
+        """`allowed`: role -> message types it may send, "*" = all. `seen`: (source, incarnation) -> last number that is durable here."""
+        self.members = members
+        self.incarnation = secrets.token_hex(8)
+        self.malformed = 0
+        """Messages that were not two frames with a key."""
+        self._limits = limits or Limits()
+        self._exchange = Exchange(
+            members, allowed, seen or {}, self._limits, self.incarnation, self._post, self._deliver, self._is_full
+        )  # fmt: skip
+        self._door = Door(members, self._is_crowded)
+        self._inbox: deque[Envelope] = deque()
+        self._inbox_bytes = 0
+        self._arrived = asyncio.Event()
+        self._publishing = asyncio.Lock()
+        self._published = 0
+        self._topics: dict[str, int] = {}
+        self._fresh_topics: set[str] = set()
+        self._connections: set[tuple[str, int]] = set()
+        self._removals = members.removals
+        self._context: zmq.Context[Any] | None = None
+        self._inlets: list[Inlet] = []
+        self._lock = -1
+        self._ticker: asyncio.Task[None] | None = None
+        self._ack_timer: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Bind and begin to receive. Raises BusError if another hub has this run, or an endpoint is taken or not safe."""
+        for endpoint in (self.members.endpoint, self.members.publish_endpoint):
+            check_bind(endpoint, self.members)
+        self._lock = _hold(self.members.folder / "hub.lock")
+        self._context = zmq.Context()
+        try:
+            self._open(self._context, asyncio.get_running_loop())
+        except BaseException:
+            await self.close()
+            raise
+        self._ticker = asyncio.create_task(self._tick())
+
+    async def close(self) -> None:
+        """Stop. What was not acknowledged will be sent again to the next hub."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticker
+        if self._ack_timer is not None:
+            self._acknowledge_now()
+        for inlet in self._inlets:
+            inlet.close()
+        if self._context is not None:
+            context, self._context = self._context, None
+            await asyncio.to_thread(context.term)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        self._arrived.set()
+
+    async def receive(self) -> Envelope:
+        """The next message. Raises BusError once the hub is closed."""
+        while not self._inbox:
+            if self._context is None:
+                raise BusError("the hub is closed")
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._next()
+
+    async def receive_batch(self, limit: int) -> list[Envelope]:
+        """At least one message and at most `limit` that are here now: what one transaction can hold."""
+        batch = [await self.receive()]
+        while self._inbox and len(batch) < limit:
+            batch.append(self._next())
+        return batch
+
+    async def acknowledge(self, envelope: Envelope) -> None:
+        """Say that this message, and everything before it in its lane, is durable: its sender may forget it."""
+        self._exchange.settle(envelope)
+        self._acknowledge_soon()
+
+    async def send(self, member: str, type: str, body: str, *, correlation: str = "") -> bool:  # noqa: A002
+        """Send to a member's newest process; False if it has no connection now. True: it gets it once, unless that process ends."""
+        return self._exchange.send(member, self._envelope(check_type(type), body, correlation))
+
+    async def answer(self, request: Envelope, body: str) -> None:
+        """Answer a `Peer.request`; the request needs no `acknowledge` then."""
+        self._exchange.answer(request, self._envelope("bus-answer", body, request.correlation))
+        self._acknowledge_soon()
+
+    async def refuse(self, request: Envelope, reason: str, *, status: int = 5) -> None:
+        """Make the `Peer.request` raise Refused(reason, status)."""
+        self._exchange.answer(request, self._envelope("bus-refused", f"{status} {reason}", request.correlation))
+        self._acknowledge_soon()
+
+    async def publish(self, topic: str, body: str) -> None:
+        """Send to every subscriber of the topic; the envelope's type is the topic. Raises BusError for a topic too many."""
+        check_type(topic)
+        if topic not in self._topics and len(self._topics) >= self._limits.topics:
+            raise BusError(f"{topic}: a hub publishes at most {self._limits.topics} topics")
+        async with self._publishing:
+            await self._cut_off_revoked()
+            self._published += 1
+            before = self._topics.get(topic, 0)
+            data = pack(Envelope(topic, body, "", "", self.incarnation, self._published, _now_ms(), "", before))
+            self._broadcast(topic, data)
+            self._topics[topic] = before + 1
+            self._fresh_topics.add(topic)
+
+    def links(self) -> dict[str, Link]:
+        """Each member that was ever heard, by name."""
+        return self._exchange.links()
+
+    @property
+    def strangers(self) -> int:
+        """Handshakes and messages turned away because of their key."""
+        return self._door.refused + self._exchange.strangers
+
+    def _envelope(self, type_: str, body: str, correlation: str) -> Envelope:
+        return Envelope(type_, body, time_ms=_now_ms(), correlation=correlation)
+
+    def _open(self, context: zmq.Context[Any], loop: asyncio.AbstractEventLoop) -> None:
+        door = context.socket(zmq.REP)
+        door.linger = 0
+        door.bind(ZAP_ENDPOINT)
+        self._door_inlet = Inlet(loop, door, lambda frames: door.send_multipart(self._door.answer(frames)))
+        self._router = Inlet(loop, router(context, self.members), self._take)
+        self._xpub = Inlet(loop, publisher(context, self.members), lambda frames: None)
+        self._inlets = [self._door_inlet, self._router, self._xpub]
+        for inlet, name in ((self._router, "in"), (self._xpub, "out")):
+            self._inlets.append(self._watch(loop, inlet.socket, name))
+        _bind(self._router.socket, self.members.endpoint)
+        _bind(self._xpub.socket, self.members.publish_endpoint)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[Any], name: str) -> Inlet:
+        """Follow the connections of a socket by their descriptors, to count them and to notice their end."""
+        monitor = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+
+        def take(frames: list[zmq.Frame]) -> None:
+            event = parse_monitor_message([frame.bytes for frame in frames])
+            connection = (name, int(event["value"]))
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._connections.add(connection)
+            else:
+                self._connections.discard(connection)
+                loop.call_later(
+                    0.02, self._probe
+                )  # the ROUTER forgets the routing id a moment after the monitor says so
+
+        return Inlet(loop, monitor, take)
+
+    def _is_crowded(self) -> bool:
+        return len(self._connections) > self._limits.connections
+
+    def _take(self, frames: list[zmq.Frame]) -> None:
+        key = user_key(frames[1]) if len(frames) == 2 else ""
+        if not key:
+            self.malformed += 1
+            return
+        self._exchange.take(key, frames[0].bytes, frames[1].bytes, time.monotonic())
+        if self._exchange.waking:
+            self._acknowledge_soon()
+
+    def _deliver(self, envelope: Envelope) -> None:
+        self._inbox.append(envelope)
+        self._inbox_bytes += len(envelope.body)
+        self._arrived.set()
+
+    def _is_full(self) -> bool:
+        """Whether the caller is so far behind that peers must keep their messages for now."""
+        return len(self._inbox) >= self._limits.inbox_count or self._inbox_bytes >= self._limits.inbox_bytes
+
+    def _next(self) -> Envelope:
+        envelope = self._inbox.popleft()
+        self._inbox_bytes -= len(envelope.body)
+        return envelope
+
+    def _post(self, routing_id: bytes, data: bytes) -> Posted:
+        if self._router.socket.closed:
+            return "gone"
+        try:
+            self._router.socket.send_multipart([routing_id, data], zmq.NOBLOCK)
+        except zmq.Again:
+            return "full"
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            return "gone"
+        finally:
+            self._router.poke()
+        return "sent"
+
+    def _broadcast(self, topic: str, data: bytes) -> None:
+        self._xpub.socket.send_multipart([topic.encode() + b"\0", data], zmq.NOBLOCK)
+        self._xpub.poke()
+
+    def _acknowledge_soon(self) -> None:
+        if self._ack_timer is None:
+            self._ack_timer = asyncio.get_running_loop().call_later(_ACK_SECONDS, self._acknowledge_now)
+
+    def _acknowledge_now(self) -> None:
+        self._ack_timer = None
+        self._exchange.acknowledge_all()
+
+    def _probe(self) -> None:
+        if self._context is not None:
+            self._exchange.probe()
+
+    async def _tick(self) -> None:
+        tailed = 0.0
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            for inlet in self._inlets:
+                inlet.poke()
+            if self._exchange.waking:
+                self._acknowledge_soon()
+            self._exchange.push_all()
+            async with self._publishing:
+                await self._cut_off_revoked()
+                if time.monotonic() - tailed >= _TAIL_SECONDS:
+                    tailed = time.monotonic()
+                    self._tell_tails()
+
+    def _tell_tails(self) -> None:
+        """So that a subscriber that lost the end of a burst learns of it (zguide ch. 5, Clone, HUGZ)."""
+        for topic in self._fresh_topics:
+            tail = Envelope(
+                "bus-tail", "", "", "", self.incarnation, self._published + 1, _now_ms(), "", self._topics[topic]
+            )
+            self._broadcast(topic, pack(tail))
+        self._fresh_topics.clear()
+
+    async def _cut_off_revoked(self) -> None:
+        """Close the door behind a revoked member: an XPUB cannot drop one subscriber, so all of them come in again, through the door."""
+        self.members.refresh()
+        if self.members.removals == self._removals or self._context is None:
+            return
+        self._removals = self.members.removals
+        self._exchange.expel()
+        loop, endpoint, old = asyncio.get_running_loop(), self.members.publish_endpoint, self._xpub
+        monitor = self._inlets.pop()
+        old.socket.unbind(endpoint)
+        old.socket.disable_monitor()
+        monitor.close()
+        old.socket.linger = 0
+        old.close()
+        self._connections = {(name, number) for name, number in self._connections if name == "in"}
+        self._xpub = Inlet(loop, publisher(self._context, self.members), lambda frames: None)
+        self._inlets[self._inlets.index(old)] = self._xpub
+        self._inlets.append(self._watch(loop, self._xpub.socket, "out"))
+        self._fresh_topics.update(self._topics)
+        await _bind_again(self._xpub.socket, endpoint)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _bind(socket: zmq.Socket[Any], endpoint: str) -> None:
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise BusError(f"{endpoint}: cannot listen there: {error.strerror}") from error
+
+
+async def _bind_again(socket: zmq.Socket[Any], endpoint: str) -> None:
+    """Bind where another socket of this process has just been closed; libzmq frees the place, and removes an ipc file, a moment later."""
+    deadline = time.monotonic() + _REBIND_SECONDS
+    while True:
+        path = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
+        try:
+            if path is None or not path.exists() or time.monotonic() > deadline:
+                return _bind(socket, endpoint)
+        except BusError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.01)
+
+
+def _hold(path: Path) -> int:
+    """One hub per members' folder: a second bind on an ipc path would steal it silently."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise BusError(f"{path}: another hub serves this run") from error
+    return descriptor
+
+
+__all__ = ["HUB_NAME", "Hub", "Limits", "Link"]

@@ -1,0 +1,321 @@
+"""Who may join: one CURVE key pair per member, an allow-list in a private folder, and a join file for each member.
+
+Does not talk to anyone: the hub asks `Members.by_key` for every connection and every message. Keys are Z85 text of 40 characters
+(RFC 32/Z85), made by libzmq's `zmq_curve_keypair`. Files are written whole and renamed, 0600, in a folder that is 0700.
+"""
+
+import fcntl
+import ipaddress
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+import zmq
+
+from bus.envelope import HUB_NAME
+from bus.errors import BusError
+
+IPC_PATH_BYTES = 107
+"""sizeof(sockaddr_un.sun_path) - 1 on Linux, unix(7); libzmq fails with ENAMETOOLONG beyond it."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+_EVERYWHERE = {"0.0.0.0", "[::]"}  # noqa: S104  (refused, not bound)
+_MAX_FILE_BYTES = 4 << 20
+_LOOK_AGAIN_SECONDS = 0.02
+"""A stat of the list costs about as much as unpacking a message; within this time a known key is not looked up on disk again."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """Someone who may join: what the hub knows of them."""
+
+    name: str
+    role: str
+    public_key: str
+
+
+@dataclass(frozen=True)
+class Join:
+    """All that a peer needs to join one hub; secret, so it lives in a 0600 file and never in argv or a log."""
+
+    endpoint: str
+    publish_endpoint: str
+    server_key: str
+    name: str
+    role: str
+    public_key: str
+    secret_key: str = field(repr=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a join file. Raises BusError if it is missing, a symlink, another user's, open to others, or not a join file."""
+        values = _read_private(path)
+        try:
+            join = cls(**values)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise BusError(f"{path}: not a join file: {error}") from error
+        join._check(path)
+        return join
+
+    def save(self, path: Path) -> None:
+        """Write the join file, readable by its owner only."""
+        _write_private(path, asdict(self))
+
+    def _check(self, path: Path) -> None:
+        for key in (self.server_key, self.public_key, self.secret_key):
+            if not isinstance(key, str) or not _KEY.fullmatch(key):
+                raise BusError(f"{path}: not a join file: a key is not 40 characters of Z85")
+        check_name(self.name)
+        check_name(self.role)
+        check_endpoint(self.endpoint)
+        check_endpoint(self.publish_endpoint)
+
+
+class Members:
+    """The allow-list of one run, with the hub's own key pair; several processes may hold it open and each sees the others' changes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `create` or `open`."""
+        self.folder = folder
+        self._path = folder / "members.json"
+        self._seen: tuple[int, int, int] | None = None
+        self._looked_seconds = 0.0
+        self._by_key: dict[str, Member] = {}
+        self._values: dict[str, object] = {}
+        self.removals = 0
+        """How many times a re-read found a key gone; the hub cuts off subscribers when it grows."""
+
+    @classmethod
+    def create(cls, folder: Path, endpoint: str, publish_endpoint: str) -> Self:
+        """Make a new list with a fresh server key pair. Raises BusError if there is one already or an endpoint cannot be used."""
+        folder = Path(folder)
+        if check_endpoint(endpoint) == check_endpoint(publish_endpoint):
+            raise BusError(f"{endpoint}: the publish endpoint must be another one")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_folder(folder)
+        with _locked(folder):
+            if (folder / "members.json").exists():
+                raise BusError(f"{folder}: there is a members' list already; open it instead")
+            public, secret = (key.decode() for key in zmq.curve_keypair())
+            values = {
+                "endpoint": endpoint,
+                "publish_endpoint": publish_endpoint,
+                "server_key": public,
+                "server_secret": secret,
+            }
+            _write_private(folder / "members.json", {**values, "members": []})
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open an existing list. Raises BusError if it is missing, open to others, or damaged."""
+        _check_folder(Path(folder))
+        members = cls(Path(folder))
+        members._read()
+        return members
+
+    @property
+    def endpoint(self) -> str:
+        """Where the hub's ROUTER binds."""
+        return str(self._values["endpoint"])
+
+    @property
+    def publish_endpoint(self) -> str:
+        """Where the hub's XPUB binds."""
+        return str(self._values["publish_endpoint"])
+
+    @property
+    def server_key(self) -> str:
+        """The hub's public key, which every join file carries."""
+        return str(self._values["server_key"])
+
+    @property
+    def server_secret(self) -> str:
+        """The hub's secret key; it never leaves this folder."""
+        return str(self._values["server_secret"])
+
+    def invite(self, name: str, role: str) -> Path:
+        """Write `join/<name>.json` and return its path; the same name and role again gives the same file.
+
+        Raises BusError for a name that is taken with another role, or is no name.
+        """
+        check_name(name)
+        check_name(role)
+        path = self.folder / "join" / f"{name}.json"
+        with _locked(self.folder):
+            self._read()
+            known = next((member for member in self._by_key.values() if member.name == name), None)
+            if known is not None and known.role != role:
+                raise BusError(f"{name}: already invited as {known.role}; revoke it first, or choose another name")
+            if known is None or not path.exists():
+                self._issue(name, role, path)
+        return path
+
+    def revoke(self, name: str) -> None:
+        """Strike the member from the list and remove its join file. Raises BusError if there is no such member."""
+        with _locked(self.folder):
+            self._read()
+            left = [member for member in self._by_key.values() if member.name != name]
+            if len(left) == len(self._by_key):
+                raise BusError(
+                    f"{name}: no such member; invited are {', '.join(sorted(m.name for m in left)) or 'none'}"
+                )
+            self._write(left)
+            (self.folder / "join" / f"{name}.json").unlink(missing_ok=True)
+
+    def by_key(self, public_key: str) -> Member | None:
+        """The member with this key, or None. Sees what other processes changed: at once for a key it does not know, within 20 ms else."""
+        self.refresh(now=public_key not in self._by_key)
+        return self._by_key.get(public_key)
+
+    def by_name(self, name: str) -> Member | None:
+        """The member with this name, or None."""
+        self.refresh()
+        return next((member for member in self._by_key.values() if member.name == name), None)
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def refresh(self, *, now: bool = False) -> None:
+        """Read the list again if it changed on disk. A list that cannot be read lets nobody in."""
+        moment = time.monotonic()
+        if not now and moment - self._looked_seconds < _LOOK_AGAIN_SECONDS:
+            return
+        self._looked_seconds = moment
+        try:
+            if _signature(self._path) != self._seen:
+                self._read()
+        except (BusError, OSError):
+            # Fail closed: whoever took the list away has revoked everyone. The signature is forgotten, so that its return is seen.
+            self._replace({})
+            self._seen = None
+
+    def _issue(self, name: str, role: str, path: Path) -> None:
+        public, secret = (key.decode() for key in zmq.curve_keypair())
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        Join(self.endpoint, self.publish_endpoint, self.server_key, name, role, public, secret).save(path)
+        others = [member for member in self._by_key.values() if member.name != name]
+        self._write([*others, Member(name, role, public)])
+
+    def _write(self, members: list[Member]) -> None:
+        _write_private(self._path, {**self._values, "members": [asdict(member) for member in members]})
+        self._read()
+
+    def _read(self) -> None:
+        signature = _signature(self._path)
+        values = _read_private(self._path)
+        try:
+            listed = [Member(**entry) for entry in values.pop("members")]  # type: ignore[attr-defined]
+            for name in ("endpoint", "publish_endpoint", "server_key", "server_secret"):
+                if not isinstance(values[name], str):
+                    raise BusError(f"{self._path}: {name} is not text")
+        except (KeyError, TypeError) as error:
+            raise BusError(f"{self._path}: not a members' list: {error}") from error
+        self._values, self._seen = values, signature
+        self._replace({member.public_key: member for member in listed})
+
+    def _replace(self, by_key: dict[str, Member]) -> None:
+        if self._by_key.keys() - by_key.keys():
+            self.removals += 1
+        self._by_key = by_key
+
+
+def check_name(name: str) -> str:
+    """The name itself, if it is one: `[a-z0-9][a-z0-9._-]{0,63}` and not the hub's. Raises BusError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name == HUB_NAME:
+        raise BusError(f"{str(name)[:80]!r} is no name: [a-z0-9][a-z0-9._-]{{0,63}}, and not '{HUB_NAME}'")
+    return name
+
+
+def check_endpoint(endpoint: str) -> str:
+    """The endpoint itself, if members can connect to it: `ipc:///path` of at most 107 bytes, or `tcp://ADDRESS:PORT`. Raises BusError."""
+    if endpoint.startswith("ipc:///"):
+        path = endpoint.removeprefix("ipc://").encode()
+        if len(path) > IPC_PATH_BYTES:
+            raise BusError(
+                f"{endpoint}: the path has {len(path)} bytes, a socket's holds {IPC_PATH_BYTES}; use a shorter runtime folder"
+            )
+        return endpoint
+    match = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})", endpoint)
+    if match is None or not 1 <= int(match[2]) <= 65535 or match[1] in _EVERYWHERE:
+        raise BusError(
+            f"{endpoint}: not an endpoint that members can connect to; write ipc:///PATH or tcp://ADDRESS:PORT with a fixed port"
+        )
+    return endpoint
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether only this machine can reach the endpoint. A host name other than localhost counts as reachable from outside."""
+    if endpoint.startswith("ipc://"):
+        return True
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process changes the list at a time (flock(2); the kernel frees it when the holder dies)."""
+    descriptor = os.open(folder / "members.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _signature(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        status = os.lstat(folder)
+    except OSError as error:
+        raise BusError(f"{folder}: {error.strerror}; the members' list lives in a private folder") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise BusError(f"{folder}: must be a folder of yours that nobody else can enter; chmod 700 it")
+
+
+def _read_private(path: Path) -> dict[str, object]:
+    """A JSON object from a file that is the user's own and closed to everyone else. The check is on the open file, not on its name."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BusError(f"{path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise BusError(f"{path}: must be a plain file of yours")
+        if status.st_mode & 0o077:
+            raise BusError(
+                f"{path}: holds a secret key and others can open it (mode {status.st_mode & 0o777:o}); chmod 600 it, then invite anew"
+            )
+        data = file.read(_MAX_FILE_BYTES + 1)
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BusError(f"{path}: not JSON: {error}") from error
+    if len(data) > _MAX_FILE_BYTES or not isinstance(values, dict):
+        raise BusError(f"{path}: not a JSON object of at most {_MAX_FILE_BYTES} bytes")
+    return values
+
+
+def _write_private(path: Path, values: dict[str, object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,162 @@
+"""CURVE sockets with the options that this bus relies on, and the edge-triggered reading of one on an asyncio loop. Decides nothing.
+
+Sources: libzmq zmq_setsockopt(3) for each option, reference/coordination.md 1 and 6 for why it is set.
+"""
+
+import asyncio
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from bus.envelope import MAX_MESSAGE_BYTES
+from bus.errors import BusError
+from bus.keys import Join, Members, is_loopback
+
+ZAP_DOMAIN = b"toonswarm"
+KEY_DIGEST_BYTES = 8
+MAX_FRAME_BYTES = MAX_MESSAGE_BYTES + 256
+"""CURVE adds 33 bytes to a frame before MAXMSGSIZE looks at it (RFC 26/CURVEZMQ), and XPUB a topic."""
+_BURST = 256
+
+
+def routing_prefix(public_key: str) -> bytes:
+    """How every routing id of this key begins: who can connect under it can be nobody else."""
+    return hashlib.blake2b(public_key.encode(), digest_size=KEY_DIGEST_BYTES).digest()
+
+
+def listener(context: zmq.Context[Any], kind: int, members: Members) -> zmq.Socket[Any]:
+    """A server socket that asks ZAP for everyone and refuses all while nobody answers there."""
+    socket: zmq.Socket[Any] = context.socket(kind)
+    socket.curve_server = True
+    socket.curve_publickey = members.server_key.encode()
+    socket.curve_secretkey = members.server_secret.encode()
+    # Both are needed: without ZAP_ENFORCE_DOMAIN a missing handler lets any key in (libzmq fails open).
+    socket.zap_domain = ZAP_DOMAIN
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    socket.linger = 500
+    _common(socket)
+    return socket
+
+
+def router(context: zmq.Context[Any], members: Members) -> zmq.Socket[Any]:
+    """The hub's ROUTER. MANDATORY: a message to someone who is gone is an error, not silence. No HANDOVER: no taking of another's id."""
+    socket = listener(context, zmq.ROUTER, members)
+    socket.router_mandatory = True
+    socket.router_handover = False
+    socket.rcvhwm = _BURST  # x 1 MiB bounds what one connection can make the hub hold
+    socket.sndhwm = 4096
+    return socket
+
+
+def publisher(context: zmq.Context[Any], members: Members) -> zmq.Socket[Any]:
+    """The hub's XPUB. A subscriber that reads too slowly loses messages and can tell from `after`."""
+    socket = listener(context, zmq.XPUB, members)
+    socket.sndhwm = 2000
+    return socket
+
+
+def dealer(context: zmq.Context[Any], join: Join) -> zmq.Socket[Any]:
+    """A peer's DEALER for ONE connection: it never reconnects by itself, since a new connection needs a new routing id and a hello."""
+    socket = _client(context, zmq.DEALER, join)
+    socket.routing_id = routing_prefix(join.public_key) + os.urandom(8)
+    socket.immediate = True
+    socket.reconnect_ivl = -1
+    socket.sndhwm = 4096
+    socket.linger = 200
+    return socket
+
+
+def subscriber(context: zmq.Context[Any], join: Join, topics: list[bytes]) -> zmq.Socket[Any]:
+    """A watcher's SUB; libzmq reconnects it, and gaps show in `after`."""
+    socket = _client(context, zmq.SUB, join)
+    socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 2000
+    socket.rcvhwm = 2000
+    socket.linger = 0
+    for topic in topics:
+        socket.setsockopt(zmq.SUBSCRIBE, topic)
+    return socket
+
+
+def check_bind(endpoint: str, members: Members) -> None:
+    """Raises BusError for a place where the hub must not listen: an ipc folder that others enter, an outside address with an empty list."""
+    if endpoint.startswith("ipc://"):
+        folder = Path(endpoint.removeprefix("ipc://")).parent
+        try:
+            status = folder.stat()
+        except OSError as error:
+            raise BusError(f"{endpoint}: {error.strerror}; make the runtime folder first") from error
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise BusError(f"{folder}: others can enter the folder of the sockets; chmod 700 it")
+    elif not is_loopback(endpoint) and not len(members):
+        raise BusError(f"{endpoint}: reachable from outside, and nobody is invited yet; invite the members first")
+
+
+def user_key(frame: zmq.Frame) -> str:
+    """The public key that the frame's connection was made with, as the door set it (ZAP user id); "" if there is none."""
+    try:
+        return str(frame.get("User-Id"))
+    except zmq.ZMQError:
+        return ""
+
+
+class Inlet:
+    """Calls a function for every message of a socket, on the loop's thread.
+
+    A 0MQ descriptor is edge-triggered and any call on the socket may take the edge (zmq_getsockopt(3), ZMQ_FD): so it is read until
+    it is empty, and `poke` must follow every send.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[Any], take: Callable[[list[zmq.Frame]], None]
+    ) -> None:
+        self._loop, self.socket, self._take = loop, socket, take
+        self._poked = False
+        self._descriptor = int(socket.getsockopt(zmq.FD))
+        loop.add_reader(self._descriptor, self._read)
+        self.poke()
+
+    def poke(self) -> None:
+        """Read soon, whether or not the descriptor says so."""
+        if not self._poked and not self.socket.closed:
+            self._poked = True
+            self._loop.call_soon(self._read)
+
+    def close(self) -> None:
+        """Stop reading and close the socket."""
+        if not self.socket.closed:
+            self._loop.remove_reader(self._descriptor)
+            self.socket.close()
+
+    def _read(self) -> None:
+        self._poked = False
+        for _ in range(_BURST):
+            if self.socket.closed:
+                return
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self._take(frames)
+        self.poke()
+
+
+def _client(context: zmq.Context[Any], kind: int, join: Join) -> zmq.Socket[Any]:
+    socket: zmq.Socket[Any] = context.socket(kind)
+    socket.curve_serverkey = join.server_key.encode()
+    socket.curve_publickey = join.public_key.encode()
+    socket.curve_secretkey = join.secret_key.encode()
+    _common(socket)
+    return socket
+
+
+def _common(socket: zmq.Socket[Any]) -> None:
+    socket.maxmsgsize = MAX_FRAME_BYTES
+    socket.handshake_ivl = 5000
+    # A half-open link is closed after 3 s by libzmq's own thread, also while Python is busy.
+    socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = 1000, 3000, 3000
+    socket.setsockopt(zmq.IPV6, 1)

@@ -1,0 +1,1 @@
+"""The domain: config, plan, events, state, decisions, log, agents, command line."""

@@ -1,0 +1,41 @@
+"""The command `swarm`: reads words, calls the rooms, prints; every import that costs time stands inside a command.
+
+Data goes to stdout, talk to stderr.  Exit status: 0 done, 1 a stream failed, 2 wrong usage or config, 5 refused, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from swarm.cli import configs, looking, running
+
+app = typer.Typer(
+    name="swarm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: importing rich would cost half of the time that `--help` may take
+    help="Many fine-tunes at once from a terminal: parallel streams, one shared log, one dashboard.",
+    epilog="First steps: swarm init; swarm plan; swarm run.  RUN is a run folder or its name; without it the newest in ./runs.",
+)
+configs.add_to(app)
+running.add_to(app)
+looking.add_to(app)
+
+
+def main() -> None:
+    """Entry point: user errors become lines on stderr and exit status 2 (5 when something was refused)."""
+    from swarm.errors import UserError, UserErrors
+
+    try:
+        app()
+    except UserErrors as errors:
+        print(errors, file=sys.stderr)
+        sys.exit(2)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(getattr(error, "status", 2))
+    except BrokenPipeError:
+        sys.exit(0)

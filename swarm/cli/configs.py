@@ -1,0 +1,156 @@
+"""`swarm init, check, show, plan, env`: everything before a run is started."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigArgument = Annotated[Path, typer.Argument(help="a YAML or TOML config")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="e.g. streams.wide.lora_r=64")
+]
+Json = Annotated[bool, typer.Option("--json", help="as JSON")]
+Toon = Annotated[bool, typer.Option("--toon", help="as TOON")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(check)
+    app.command()(show)
+    app.command()(plan)
+    app.command()(env)
+
+
+def init(path: Annotated[Path, typer.Argument(help="the file to write")] = Path("swarm.yaml")) -> None:
+    """Write a config to start from, fitted to the data files found here; never over an existing file."""
+    from swarm import initfile
+    from swarm.errors import UserError
+
+    text = initfile.text(Path.cwd())
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`") from None
+    except OSError as error:
+        raise UserError(str(path), f"cannot be written ({error.strerror})", "name another place") from None
+    print(f"wrote {path}; next: swarm check {path}, swarm plan {path}, swarm run {path}", file=sys.stderr)
+
+
+def check(config: ConfigArgument, overrides: Overrides = None, *, json: Json = False) -> None:
+    """Check a config and the files it names; nothing is started."""
+    from swarm import config as rooms
+    from swarm.cli import screen
+
+    read = rooms.load(config, overrides or [], cwd=Path.cwd())
+    if json:
+        screen.print_data({"run": read.run.dumped(), "origins": read.origins}, "json")
+        return
+    print(f"{config}: ok, {len(read.run.streams)} streams: {', '.join(read.run.streams)}")
+
+
+def show(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    *,
+    rows: Annotated[int, typer.Option("--rows", help="rows to show")] = 3,
+    stream: Annotated[str | None, typer.Option("--stream", help="as this stream sees them; default: the first")] = None,
+    json: Json = False,
+) -> None:
+    """Show some rows as the model will see them: what is supervised, tokens, what would be cut."""
+    import json as json_module
+    import subprocess
+    import tempfile
+
+    from swarm import config as rooms
+    from swarm import starting
+    from swarm.errors import UserError
+
+    read = rooms.load(config, overrides or [], cwd=Path.cwd())
+    starting.require_training_extra()
+    name = stream or next(iter(read.run.streams))
+    if name not in read.run.streams:
+        raise UserError("--stream", f"no stream {name!r}", f"there is {', '.join(read.run.streams)}")
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        file.write(json_module.dumps(read.run.streams[name].model_dump(mode="json")))
+        file.flush()
+        command = [
+            sys.executable,
+            "-m",
+            "trainer.show",
+            "--settings",
+            file.name,
+            "--rows",
+            str(rows),
+            *(["--json"] if json else []),
+        ]
+        sys.exit(subprocess.run(command, check=False).returncode)
+
+
+def plan(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    *,
+    explain: Annotated[bool, typer.Option("--explain", help="say where every setting comes from")] = False,
+    json: Json = False,
+    toon: Toon = False,
+) -> None:
+    """What a run would need and where its streams would go; starts nothing."""
+    from swarm import starting
+    from swarm.cli import screen
+
+    made = starting.plan(config, overrides or [], check_disk=False)
+    if json or toon:
+        screen.print_data(screen.plan_data(made), screen.form(json=json, toon=toon))
+        return
+    print(screen.plan_text(made))
+    if explain:
+        print()
+        print(made.config.dump())
+
+
+def env(*, json: Json = False) -> None:
+    """Versions, devices and memory: what to put into a bug report."""
+    import platform
+    from importlib import metadata
+
+    from swarm import gpus, units
+    from swarm.cli import screen
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    names = (
+        "toonswarm",
+        "torch",
+        "transformers",
+        "peft",
+        "trl",
+        "bitsandbytes",
+        "datasets",
+        "pyzmq",
+        "msgpack",
+        "textual",
+    )
+    names_of_gpus = [gpu.name for gpu in gpus.found()]
+    facts = {"python": platform.python_version(), "platform": platform.platform(), "cores": gpus.cores()}
+    packages = {name: version(name) for name in names}
+    if json:
+        screen.print_data(
+            {**facts, "free_memory_bytes": gpus.free_memory_bytes(), "gpus": names_of_gpus, "packages": packages},
+            "json",
+        )
+        return
+    shown = {
+        **facts,
+        "free memory": units.size(gpus.free_memory_bytes()),
+        "gpus": ", ".join(names_of_gpus) or "none",
+        **packages,
+    }
+    print(screen.columns([[name, str(value)] for name, value in shown.items()]))

@@ -1,0 +1,165 @@
+"""`swarm status, log, ask, export, prune`: read what a run did, and clear up after it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarm.cli.running import RunArgument
+
+Json = Annotated[bool, typer.Option("--json", help="as JSON")]
+Toon = Annotated[bool, typer.Option("--toon", help="as TOON")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(status)
+    app.command()(log)
+    app.command()(ask)
+    app.command()(export)
+    app.command()(prune)
+
+
+def status(run: RunArgument = None, *, json: Json = False, toon: Toon = False) -> None:
+    """One look at a run: streams, workers, bus, what is held."""
+    from swarm import rundir
+    from swarm.cli import screen
+    from swarm.report import session
+    from swarm.watch import Watcher
+
+    with Watcher.attach(rundir.find(run).path) as watcher:
+        if watcher.snapshot().state == "running":
+            watcher.wait(1.5)  # the workers' table is published several times a second
+        snapshot = watcher.snapshot()
+    if json or toon:
+        screen.print_data(session(snapshot), screen.form(json=json, toon=toon))
+        return
+    print(screen.status_text(snapshot))
+
+
+def log(
+    run: RunArgument = None,
+    *,
+    since: Annotated[int, typer.Option("--since", metavar="SEQ", help="entries after this one")] = 0,
+    tail: Annotated[int | None, typer.Option("--tail", metavar="N", help="only the last N")] = None,
+    stream: Annotated[str | None, typer.Option("--stream", help="only this stream")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="only this kind of entry")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as entries come")] = False,
+    json: Json = False,
+    toon: Toon = False,
+) -> None:
+    """The shared log, one line per entry."""
+    import time
+
+    from swarm import logview, rundir
+    from swarm.cli import screen
+    from swarm.log import Entry, Log
+
+    read = Log(rundir.find(run).log)
+
+    def wanted(entry: Entry) -> bool:
+        return (
+            entry.seq > since
+            and (stream is None or entry.event.stream == stream)
+            and (kind is None or entry.event.kind == kind)
+        )
+
+    entries = [entry for entry in read.refresh() if wanted(entry)]
+    if tail is not None:
+        entries = entries[-tail:] if tail else []
+    if json or toon:
+        screen.print_data(
+            {"entries": [screen.entry_data(entry) for entry in entries]}, screen.form(json=json, toon=toon)
+        )
+        return
+    for entry in entries:
+        print(logview.line(entry))
+    while follow:
+        time.sleep(0.3)
+        for entry in read.refresh():
+            if wanted(entry):
+                print(logview.line(entry), flush=True)
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help="what to ask; `-` reads standard input")],
+    run: Annotated[str | None, typer.Option("--run", help="run folder or name")] = None,
+    *,
+    stream: Annotated[
+        str | None, typer.Option("--stream", help="this stream's adapter instead of the promoted one")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Ask base and adapter the same question and show both answers."""
+    import json as json_module
+    import subprocess
+    import tempfile
+
+    from swarm import config, rundir
+    from swarm.errors import UserError
+    from swarm.log import Log
+    from swarm.state import fold
+
+    folder = rundir.find(run)
+    state = fold(Log(folder.log).entries())
+    name = stream or (state.promoted.ref if state.promoted else None)
+    if name is None or name not in state.streams:
+        raise UserError(
+            folder.name, f"no stream {name!r}" if name else "nothing was promoted", "name one with --stream"
+        )
+    adapter = folder.stream(name) / "adapter" if stream else folder.promoted
+    if not adapter.exists():
+        raise UserError(str(adapter), "has no adapter yet", "wait until the stream is validated")
+    settings = config.load(folder.config, cwd=folder.path).run.streams[name]
+    text = sys.stdin.read() if prompt == "-" else prompt
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        file.write(json_module.dumps(settings.model_dump(mode="json")))
+        file.flush()
+        command = [
+            sys.executable, "-m", "trainer.ask", "--run", str(folder.path), "--adapter", str(adapter),
+            "--base", settings.base_model, "--settings", file.name, *(["--json"] if json else []), text,
+        ]  # fmt: skip
+        sys.exit(subprocess.run(command, check=False).returncode)
+
+
+def export(
+    run: RunArgument = None,
+    *,
+    what: Annotated[str, typer.Option("--what", help="metrics or session")] = "session",
+    format: Annotated[str, typer.Option("--format", help="toon, json or csv")] = "toon",  # noqa: A002  the word users write
+    stream: Annotated[str | None, typer.Option("--stream", help="only this stream")] = None,
+) -> None:
+    """Write metrics or the whole session to stdout."""
+    from swarm import export as rooms
+    from swarm import rundir
+
+    for line in rooms.lines(rundir.find(run), what=what, form=format, stream=stream):
+        print(line)
+
+
+def prune(
+    *,
+    runs: Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")] = Path("runs"),
+    whole_runs: Annotated[
+        bool, typer.Option("--whole-runs", help="remove finished runs, not only their checkpoints")
+    ] = False,
+    keep: Annotated[int, typer.Option("--keep", help="newest runs that are left alone")] = 1,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+) -> None:
+    """Free disk: checkpoints (or, with --whole-runs, everything) of finished runs; shows what and asks first."""
+    from swarm import pruning, units
+
+    found = pruning.candidates(runs, whole_runs=whole_runs, keep=keep)
+    if not found:
+        print("nothing to prune", file=sys.stderr)
+        return
+    for item in found:
+        print(f"{units.size(item.bytes):>9}  {item.path}")
+    total = units.size(sum(item.bytes for item in found))
+    if not yes and not typer.confirm(f"remove these {len(found)} folders ({total})?", err=True):
+        print("nothing was removed", file=sys.stderr)
+        return
+    pruning.remove(found)
+    print(f"removed {len(found)} folders, {total} freed", file=sys.stderr)

@@ -1,0 +1,142 @@
+"""Progress as plain lines, for pipes, logs and `--plain`: what changed, never the same line twice."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from swarm import units
+
+if TYPE_CHECKING:
+    from swarm.rundir import RunFolder
+    from swarm.snapshot import Snapshot, StreamRow
+    from swarm.watch import Watcher
+
+LINE_SECONDS = 5.0
+"""A stream in training gets a line at most this often."""
+QUIET_KINDS = (" claim ", " done ", " checkpoint ", " head ", " renew ")
+"""Entries that `swarm log` shows and a progress listing does not need."""
+
+
+class _Stop(Exception):
+    """A signal asked to stop (SIGINT, SIGTERM) or to leave (SIGHUP)."""
+
+
+def follow(folder: RunFolder, *, owns: bool, form: str = "table") -> int:
+    """Print until the run ends; Ctrl-C stops the run if it is ours (a second one leaves), else it only leaves.
+
+    Returns the exit status of `swarm run`.
+    """
+    from swarm.cli import screen
+    from swarm.watch import Watcher
+
+    with Watcher.attach(folder.path) as watcher, _signals():
+        lines = Lines()
+        try:
+            ended = _follow(watcher, lines)
+        except _Stop as wish:
+            if not owns or wish.args[0] == signal.SIGHUP:
+                print(f"swarm: detached; {folder.name} goes on", file=sys.stderr)
+                return 0
+            ended = _stop(watcher, lines)
+    return screen.print_result(folder, form) if ended else screen.print_orphaned(folder)
+
+
+def wait_for_end(folder: RunFolder) -> None:
+    """Until the run has saved and stopped."""
+    from swarm.watch import Watcher
+
+    with Watcher.attach(folder.path) as watcher:
+        _follow(watcher, Lines())
+
+
+def _stop(watcher: Watcher, lines: Lines) -> bool:
+    from swarm.errors import UserError
+
+    print("swarm: saving and stopping; Ctrl-C again leaves it to itself", file=sys.stderr)
+    with contextlib.suppress(UserError):  # it ended in this very moment
+        watcher.say("stop", "run")
+    try:
+        return _follow(watcher, lines)
+    except _Stop:
+        return True
+
+
+def _follow(watcher: Watcher, lines: Lines) -> bool:
+    """True when the run ended; False when its coordinator is gone."""
+    gone_since: float | None = None
+    while True:
+        watcher.wait(0.5)
+        snapshot = watcher.snapshot()
+        lines.show(snapshot)
+        if snapshot.state == "ended":
+            return True
+        gone_since = (gone_since or time.monotonic()) if snapshot.state == "no coordinator" else None
+        if gone_since and time.monotonic() - gone_since > 3:
+            return False
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    def wish(number: int, _: FrameType | None) -> None:
+        raise _Stop(number)
+
+    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Lines:
+    """Remembers what was printed."""
+
+    def __init__(self) -> None:
+        self._seq = 0
+        self._states: dict[str, tuple[str, str]] = {}
+        self._printed_at: dict[str, float] = {}
+        self._steps: dict[str, int] = {}
+
+    def show(self, snapshot: Snapshot) -> None:
+        for line in snapshot.tail:
+            number = int(line.split(maxsplit=1)[0])
+            if number > self._seq:
+                self._seq = number
+                if not any(kind in line for kind in QUIET_KINDS):
+                    self._print(line)
+        for row in snapshot.streams:
+            self._stream(row)
+
+    def _stream(self, row: StreamRow) -> None:
+        now = time.monotonic()
+        changed = self._states.get(row.name) != (row.state, row.why) and row.state in {"STALLED", "paused"}
+        moved = row.state == "train" and row.step != self._steps.get(row.name)
+        if changed or (moved and now - self._printed_at.get(row.name, 0.0) >= LINE_SECONDS):
+            self._printed_at[row.name], self._steps[row.name] = now, row.step
+            self._print(progress_line(row))
+        self._states[row.name] = (row.state, row.why)
+
+    @staticmethod
+    def _print(line: str) -> None:
+        print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def progress_line(row: StreamRow) -> str:
+    curve = units.sparkline(tuple(loss for _, loss in row.curve))
+    parts = [
+        f"{row.name:<10} {row.state:<8} step {row.step}/{row.steps or '?'}",
+        f"loss {units.loss(row.loss)} {curve}",
+    ]
+    if row.tokens_per_second:
+        parts.append(f"{units.count(row.tokens_per_second)} tok/s")
+    if row.eta_seconds is not None:
+        parts.append(f"eta {units.seconds(row.eta_seconds)}")
+    if row.why:
+        parts.append(row.why)
+    return "  ".join(parts)

@@ -1,0 +1,221 @@
+"""How results look on an ordinary screen: columns, the table at a run's end, JSON or TOON instead."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from swarm import units
+
+if TYPE_CHECKING:
+    from swarm.rundir import RunFolder
+    from swarm.snapshot import Snapshot, StreamRow
+    from swarm.starting import Plan
+
+
+def form(*, json: bool, toon: bool) -> str:
+    return "json" if json else "toon" if toon else "table"
+
+
+def print_data(value: Any, form: str) -> None:
+    """Data on stdout, as JSON or TOON."""
+    if form == "json":
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        from toon import encode
+
+        print(encode(value))
+
+
+def columns(rows: Sequence[Sequence[str]], *, gap: int = 2) -> str:
+    """Rows of cells, each column as wide as its widest; the last is not padded."""
+    if not rows:
+        return ""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        (" " * gap).join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def announce(folder: RunFolder, made: Plan) -> None:
+    from swarm import gpus
+
+    bases = ", ".join(made.bases)
+    devices = ", ".join(sorted({spec.device for spec in made.layout.workers if "train" in spec.roles}))
+    where = f"{gpus.cores()} cores" if devices == "cpu" else devices
+    count = len(made.config.run.streams)
+    print(
+        f"swarm: run {folder.name} · {count} stream{'s' * (count != 1)} on base {bases} · {where} · log {folder.log}",
+        file=sys.stderr,
+    )
+
+
+def has_ended(folder: RunFolder) -> bool:
+    from swarm.log import Log
+    from swarm.state import fold
+
+    return fold(Log(folder.log).entries()).end is not None
+
+
+def print_orphaned(folder: RunFolder) -> int:
+    print(
+        f"{folder.name}: its coordinator is gone; `swarm resume {folder.name}` goes on, see {folder.path}/coordinator.log",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def print_result(folder: RunFolder, form: str = "table") -> int:
+    """The run's outcome; returns its exit status."""
+    from swarm.watch import Watcher
+
+    with Watcher.attach(folder.path) as watcher:
+        snapshot = watcher.snapshot()
+    if form == "table":
+        print(result_text(folder, snapshot))
+    else:
+        from swarm.report import session
+
+        print_data(session(snapshot), form)
+    return snapshot.rc if snapshot.rc is not None else 1
+
+
+HEADINGS = ("stream", "trainable", "loss", "held-out", "exact match", "tok/s", "peak", "verdict")
+
+
+def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
+    rows = [HEADINGS, *(_result_row(row) for row in sorted(snapshot.streams, key=_rank))]
+    lines = [columns(rows)]
+    base = next((row for row in snapshot.streams if row.base_heldout is not None), None)
+    if base:
+        exact = f", exact match {units.share(base.base_exact)}" if base.base_exact is not None else ""
+        lines.append(f"base: held-out {units.loss(base.base_heldout)}{exact}")
+    if snapshot.promoted:
+        lines.append(f"winner: {snapshot.promoted}, {snapshot.why}")
+        lines.append(f"promoted: {folder.promoted}  (loads with PeftModel.from_pretrained)")
+        lines.append(
+            "next: swarm ask 'your question' · swarm log · swarm export --format toon · README 'Use your own model and data'"
+        )
+    elif snapshot.rc == 130:
+        lines.append(f"stopped: everything is saved; `swarm resume {folder.name}` goes on")
+    else:
+        lines.append(f"nothing was promoted: {_end_text(folder) or 'see `swarm log`'}")
+    return "\n".join(lines)
+
+
+def _end_text(folder: RunFolder) -> str:
+    from swarm.events import End
+    from swarm.log import Log
+
+    ends = [entry.event.body for entry in Log(folder.log).entries() if isinstance(entry.event, End)]
+    return ends[-1].strip() if ends else ""
+
+
+def _rank(row: StreamRow) -> tuple[bool, bool, float]:
+    return (row.state != "promoted", row.heldout is None, row.heldout or 0.0)
+
+
+def _result_row(row: StreamRow) -> tuple[str, ...]:
+    heldout = units.loss(row.heldout)
+    if row.heldout is not None and row.base_heldout is not None:
+        heldout += f" ({units.signed(row.heldout - row.base_heldout)})"
+    exact = "-" if row.exact is None else f"{units.share(row.base_exact)} → {units.share(row.exact)}"
+    verdict = {
+        "promoted": "promoted",
+        "done": {"SUCCESS": "passed", "WARNING": "warning"}.get(row.verdict, row.verdict),
+    }.get(row.state, row.state)
+    if row.state in {"failed", "STALLED"} or (row.state == "done" and row.why):
+        verdict += f": {row.why}"
+    return (
+        row.name,
+        units.count(row.trainable),
+        f"{units.loss(row.first_loss)} → {units.loss(row.loss)}" if row.loss is not None else "-",
+        heldout,
+        exact,
+        units.count(row.tokens_per_second),
+        units.size(row.memory_bytes),
+        verdict,
+    )
+
+
+def status_text(snapshot: Snapshot) -> str:
+    """`swarm status` for people."""
+    head = (
+        f"{snapshot.run} · {snapshot.state}"
+        + (f" rc {snapshot.rc}" if snapshot.rc is not None else "")
+        + f" · log {snapshot.seq}"
+    )
+    lines = [head + ("" if snapshot.log_ok else " DAMAGED: `swarm log verify`"), ""]
+    streams = [("stream", "state", "step/of", "loss", "held-out", "tok/s", "eta", "held by", "why")]
+    lines.append(columns([*streams, *(_status_row(row) for row in snapshot.streams)]))
+    if snapshot.workers:
+        workers = [("worker", "state", "task", "device", "memory", "pid", "why")]
+        workers += [
+            (w.name, w.state, w.task or "-", w.device, units.size(w.memory_bytes), str(w.pid or "-"), w.why)
+            for w in snapshot.workers
+        ]
+        lines += ["", columns(workers)]
+    if snapshot.promoted:
+        lines += ["", f"promoted: {snapshot.promoted}, {snapshot.why}"]
+    return "\n".join(lines)
+
+
+def _status_row(row: StreamRow) -> tuple[str, ...]:
+    return (
+        row.name,
+        row.state,
+        f"{row.step}/{row.steps or '?'}",
+        units.loss(row.loss),
+        units.loss(row.heldout),
+        units.count(row.tokens_per_second),
+        units.seconds(row.eta_seconds),
+        f"{row.worker} token {row.token}" if row.worker else "-",
+        row.why,
+    )
+
+
+def entry_data(entry: Any) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    return {
+        "seq": entry.seq,
+        "kind": entry.event.kind,
+        "ref": entry.event.ref,
+        "author": entry.author,
+        "time": datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "facts": entry.event.facts(),
+        "body": entry.event.body,
+    }
+
+
+def plan_data(made: Plan) -> dict[str, Any]:
+    return {
+        "streams": [
+            {"stream": name, "adapter": _adapter(made, name), "trainable": need.trainable, "weights_bytes": need.weights,
+             "adapter_gradients_moments_bytes": need.adapter + need.gradients + need.moments,
+             "activations_bytes": need.activations, "total_bytes": need.total}
+            for name, need in made.needs.items()
+        ],
+        "workers": [{"worker": w.name, "roles": " ".join(w.roles), "device": w.device, "threads": w.threads} for w in made.layout.workers],
+    }  # fmt: skip
+
+
+def _adapter(made: Plan, name: str) -> str:
+    from swarm.streamrows import describe
+
+    return describe(made.config.run.streams[name]).split(" · ")[0]
+
+
+def plan_text(made: Plan) -> str:
+    """`swarm plan` for people."""
+    rows = [("stream", "adapter", "trainable", "weights", "+grad+moments", "activations", "sum")]
+    for name, need in made.needs.items():
+        rows.append((
+            name, _adapter(made, name), units.count(need.trainable), units.size(need.weights),
+            units.size(need.adapter + need.gradients + need.moments), units.size(need.activations), units.size(need.total),
+        ))  # fmt: skip
+    workers = [("worker", "roles", "device", "threads")]
+    workers += [(w.name, "+".join(w.roles), w.device, str(w.threads)) for w in made.layout.workers]
+    return f"{columns(rows)}\n\n{columns(workers)}\n\nnothing was started; `swarm run` does, `swarm plan --explain` says where every setting comes from"

@@ -1,0 +1,124 @@
+"""A config file and the command line's overrides, read into checked settings that know where each was written.
+
+    config = load(Path("my.yaml"), ["streams.wide.lora_r=64"], cwd=Path.cwd())
+
+An override without `streams.` or `defaults.` (`datasets.0.path=x`) holds for every stream.  All problems are told at once
+as `UserErrors`.  What settings there are is `swarm.settings`; nothing here looks at GPUs, memory or the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swarm.config import checks, contradictions, layers, paths
+from swarm.config.tree import Node, Problems, Spot, joined, only
+from swarm.settings import RunSettings
+
+__all__ = ["Config", "load"]
+
+BYTES_AT_MOST = 1 << 20
+"""A config is text of some kilobytes; a data file given by mistake is told as such."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A config after reading."""
+
+    path: Path
+    run: RunSettings
+    origins: dict[str, str]
+    """Every setting by its path (`streams.wide.lora_r`) and where it came from: `my.yaml:15`, `my.yaml:8 (defaults)`, `command line` or `built-in`."""
+
+    def dump(self) -> str:
+        """YAML of every effective setting with its origin; `load` reads it back to the same settings."""
+        from swarm.config.dump import text
+
+        return text(self.run, self.origins)
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, cwd: Path) -> Config:
+    """Raises UserErrors with all that is wrong; nothing is changed on disk."""
+    problems = Problems()
+    root = layers.laid(_read(path, cwd, problems), overrides, cwd, problems)
+    root = paths.absolute(root, problems)
+    run = checks.checked(root, problems)
+    if run is not None:
+        contradictions.check(root, run, problems)
+    problems.raise_any()
+    assert run is not None, "what pydantic refused was not told"
+    return Config(path, run, _origins(root, run.dumped()))
+
+
+def _read(path: Path, cwd: Path, problems: Problems) -> Node:
+    at = Spot(str(path), 0, cwd)
+    whole = cwd / path
+    text = _text(whole, at)
+    if whole.suffix == ".toml":
+        from swarm.config import tomlfile
+
+        root = tomlfile.read(text, str(path), whole.parent.absolute())
+    else:
+        from swarm.config import yamlfile
+
+        root = yamlfile.read(text, str(path), whole.parent.absolute(), problems)
+    if not isinstance(root.value, dict):
+        raise only(
+            root.at,
+            "no settings" if root.value is None else "no group of settings",
+            "`swarm init` writes a config to begin with",
+        )
+    return root
+
+
+def _text(path: Path, at: Spot) -> str:
+    """Raises UserErrors."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(BYTES_AT_MOST + 1)
+    except (OSError, ValueError) as error:
+        raise only(at, _why_unread(error), "correct the path; `swarm init` writes a config to begin with") from error
+    if len(data) > BYTES_AT_MOST:
+        raise only(
+            at, f"larger than {BYTES_AT_MOST >> 20} MiB, so no config", "name the config; data files are named in it"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise only(
+            Spot(at.source, line, at.folder), f"byte {error.start} is not UTF-8", "save the file as UTF-8"
+        ) from error
+
+
+def _why_unread(error: OSError | ValueError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "no such file"
+        case IsADirectoryError():
+            return "a folder, not a file"
+        case OSError(strerror=str(why)):
+            return f"cannot be read ({why})"
+        case _:
+            return f"cannot be read ({error})"
+
+
+def _origins(root: Node, dumped: dict[str, Any]) -> dict[str, str]:
+    """The origin of every setting of the whole run; lists of plain values count as one."""
+    found: dict[str, str] = {}
+    _note_origins(root, dumped, "", found)
+    return found
+
+
+def _note_origins(node: Node | None, value: Any, path: str, found: dict[str, str]) -> None:
+    match value:
+        case dict() if value:
+            for key, below in value.items():
+                _note_origins(node.child(key) if node else None, below, joined(path, key), found)
+        case [dict(), *_]:
+            for number, below in enumerate(value):
+                _note_origins(node.child(number) if node else None, below, joined(path, number), found)
+        case _:
+            found[path] = node.origin if node else "built-in"

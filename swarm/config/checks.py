@@ -1,0 +1,309 @@
+"""Keys, types, ranges and choices of a config against the settings' own classes, worded for people.
+
+pydantic finds what is wrong (strictly: true is no 1 and '8' no 8); the words are made from the field's annotation.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Lt, MinLen
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from swarm.config.names import fix_of_key, fix_of_value
+from swarm.config.tree import Node, Problems, Spot, Step, follow, joined, printable
+from swarm.settings import RunSettings, Settings
+
+NAME_WORDS = "small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64"
+
+
+def checked(root: Node, problems: Problems) -> RunSettings | None:
+    """The settings, or None with what is wrong added to `problems`."""
+    known = _known(root, RunSettings, problems)
+    if not known.items.get("streams", Node({}, root.at, "")).items:
+        _no_streams(known, problems)
+    try:
+        made = RunSettings.model_validate(_values(known), strict=True)
+    except ValidationError as error:
+        complaints = error.errors(include_url=False, include_context=False, include_input=False)
+        for complaint in complaints:
+            _word(known, complaint["loc"], str(complaint["type"]), problems)
+        return None
+    return made
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+def _known(node: Node, group: type[Settings], problems: Problems) -> Node:
+    """The node without the keys that no setting has; they are problems."""
+    if not isinstance(node.value, dict):
+        return node
+    kept = {}
+    for key, below in node.value.items():
+        if key in group.model_fields:
+            kept[key] = _known_below(below, group.model_fields[key], problems)
+        else:
+            problems.add(below.key_at or below.at, below.path, "unknown setting", fix_of_key(key, group))
+    return replace(node, value=kept)
+
+
+def _known_below(node: Node, field: FieldInfo, problems: Problems) -> Node:
+    inner = _group_in(field.annotation)
+    if inner is None:
+        return node
+    match node.value:  # a group, a list of groups, or groups by name
+        case dict() if isinstance(field.annotation, type):
+            return _known(node, inner, problems)
+        case list():
+            return replace(node, value=[_known(item, inner, problems) for item in node.value])
+        case dict():
+            return replace(node, value={name: _known(item, inner, problems) for name, item in node.value.items()})
+        case _:
+            return node
+
+
+def _group_in(annotation: Any) -> type[Settings] | None:
+    """The class of settings that a field holds: itself, in a list or by name."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _group_in(part))), None)
+
+
+def _no_streams(root: Node, problems: Problems) -> None:
+    streams = root.items.get("streams")
+    fix = "write `streams:` with one name per fine-tune below it, e.g. `narrow: {lora_r: 8}`"
+    if streams is None or streams.value is None or streams.value in ({}, []):
+        problems.add(streams.at if streams else root.at, "streams", "no stream", fix)
+    elif not isinstance(streams.value, dict):
+        problems.add(streams.at, "streams", f"expected streams by name, got {shown(streams)}", fix)
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def _values(node: Node) -> Any:
+    """Plain values.  Infinity and not-a-number are handed on as text: no setting takes them, and as text they are refused."""
+    match node.value:
+        case dict():
+            return {key: _values(item) for key, item in node.value.items()}
+        case list():
+            return [_values(item) for item in node.value]
+        case float() if not math.isfinite(node.value):
+            return str(node.value)
+        case _:
+            return node.value
+
+
+def _word(root: Node, loc: Sequence[Step], kind: str, problems: Problems) -> None:
+    """One complaint of pydantic's as a problem; `loc` may end in the members of a union, which nobody wrote."""
+    node, gone = follow(root, loc)
+    if kind == "missing":
+        _word_missing(root, node, gone, str(loc[-1]), problems)
+    elif loc[-1] == "[key]":
+        _word_name(str(loc[-2]), node.key_at or node.at, node.path, problems)
+    elif gone:
+        _word_value(node, gone, problems)
+
+
+def _word_missing(root: Node, node: Node, gone: list[Step], key: str, problems: Problems) -> None:
+    streams = root.items.get("streams")
+    in_every_stream = (
+        gone[:1] == ["streams"]
+        and len(gone) == 2
+        and streams
+        and not any(key in s.items for s in streams.items.values())
+    )
+    path = joined("defaults" if in_every_stream else node.path, key)
+    at = streams.key_at or node.at if streams and in_every_stream else node.key_at or node.at
+    examples = {
+        "name": f"write e.g. `name: {_as_name(root.at.source)}`",
+        "base_model": "write e.g. `base_model: tiny-toon`, a folder or a name on the hub",
+        "datasets": "write e.g. `datasets: [{path: data/train.jsonl, type: chatml}]`",
+        "path": "name a file, a pattern such as data/*.jsonl, or a dataset of the hub",
+    }
+    if key != "streams":
+        problems.add(at, path, "is missing", examples.get(key, "write it"))
+
+
+def _word_name(name: str, at: Spot, path: str, problems: Problems) -> None:
+    problems.add(at, path, f"{printable(name)[:80]} is no name: {NAME_WORDS}", f"write e.g. `{_as_name(name)}`")
+
+
+def _as_name(text: str) -> str:
+    stem = re.sub(r"\.(?:ya?ml|toml)$", "", text.lower().replace("\\", "/").rpartition("/")[2])
+    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:64] or "first"
+
+
+def _word_value(node: Node, gone: Sequence[Step], problems: Problems) -> None:
+    field, key = _field_at(gone)
+    if field is None:  # a whole stream
+        if gone[:1] != ["streams"] or len(gone) > 1:
+            problems.add(
+                node.at, node.path, f"expected settings, got {shown(node)}", "write `key: value` lines below it"
+            )
+        return
+    choices = _choices(field.annotation)
+    if key == "name" and isinstance(node.value, str):
+        _word_name(node.value, node.at, node.path, problems)
+    elif choices and isinstance(node.value, str) and choices == list(_alternatives(field.annotation)):
+        words = ", ".join(str(choice) for choice in choices)
+        problems.add(
+            node.at,
+            node.path,
+            f"{shown(node)} is not one of {words}",
+            fix_of_value(key, node.value, [str(c) for c in choices]),
+        )
+    else:
+        what = f"expected {expected(field.annotation, field.metadata)}, got {shown(node)}"
+        problems.add(node.at, node.path, what, _fix_of_type(node, field))
+
+
+def _field_at(gone: Sequence[Step]) -> tuple[FieldInfo | None, str]:
+    """The setting that the steps lead to; None for a group of them in a list or by name."""
+    group: type[Settings] = RunSettings
+    field, key = None, ""
+    for step in gone:
+        if isinstance(step, str) and step in group.model_fields and (field is None or _group_in(field.annotation)):
+            field, key = group.model_fields[step], step
+            group = _group_in(field.annotation) or group
+        elif field is not None and _group_in(field.annotation):
+            field = None
+    return field, key
+
+
+def _fix_of_type(node: Node, field: FieldInfo) -> str:
+    words = expected(field.annotation, field.metadata)
+    match node.value:
+        case str(text) if text.lower() in {"yes", "no", "on", "off"} and words.endswith("true or false"):
+            return f"write {'true' if text.lower() in {'yes', 'on'} else 'false'}"
+        case str(text) if "number" in words and re.fullmatch(
+            r"[-+]?[0-9][0-9._]*(?:e[-+]?[0-9]+)?", text, re.IGNORECASE
+        ):
+            return "write it without quotes"
+        case None:
+            return "give it a value, or remove the line"
+        case _ if _group_in(field.annotation):
+            return (
+                "write `datasets: [{path: ..., type: ...}]`"
+                if isinstance(field.default, list) or field.is_required()
+                else "write `key: value` lines below it"
+            )
+        case _ if field.is_required():
+            return "correct it"
+        case _ if field.default is None:
+            return "correct it, or leave it out"
+        case _:
+            return f"the default is {str(field.default).lower() if isinstance(field.default, bool) else field.default}"
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+
+def shown(node: Node) -> str:
+    """A value as a user would recognise it, short."""
+    match node.value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(node.value).lower()
+        case str():
+            return repr(node.value if len(node.value) <= 60 else node.value[:57] + "...")
+        case float() if not math.isfinite(node.value):
+            return f".{str(node.value).removeprefix('-')}" if node.value != -math.inf else "-.inf"
+        case int() | float():
+            return _short_number(node.value)
+        case list():
+            values = [_short(item) for item in node.value]
+            return f"[{', '.join(values[:4])}{', ...' if len(values) > 4 else ''}]"
+        case dict():
+            return "a group of settings"
+
+
+def _short(item: object) -> str:
+    if isinstance(item, Node):
+        return "[...]" if isinstance(item.value, list) else shown(item)
+    return str(item)
+
+
+def _short_number(value: float) -> str:
+    return "a number of hundreds of digits" if isinstance(value, int) and abs(value) > 10**99 else str(value)
+
+
+def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    """An annotation in words: `auto or a whole number of at least 1`."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *more = get_args(annotation)
+        return expected(
+            inner, [part for info in more for part in (info.metadata if isinstance(info, FieldInfo) else [info])]
+        )
+    if origin in {Union, types.UnionType}:
+        return _listed(words for part in get_args(annotation) if part is not type(None) for words in _words(part))
+    if origin is Literal:
+        return _listed(_words(annotation))
+    if origin is list:
+        few = "at least one " if any(isinstance(part, MinLen) for part in metadata) else ""
+        return f"a list of {few}{_plural(expected(get_args(annotation)[0]))}"
+    words: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return words.get(annotation, "settings") + _bounds(metadata)
+
+
+def _words(part: Any) -> list[str]:
+    """The choices of a literal one by one, anything else as a whole."""
+    if get_origin(part) is Literal:
+        return [str(choice) for choice in get_args(part)]
+    return ["true", "false"] if part is bool else [expected(part)]
+
+
+def _listed(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    limits = []
+    for part in metadata:
+        match part:
+            case Ge(ge=value):
+                limits.append(f"of at least {value}")
+            case Gt(gt=value):
+                limits.append(f"above {value}")
+            case Lt(lt=value):
+                limits.append(f"below {value}")
+            case _:
+                pass
+    return " " + " and ".join(limits) if limits else ""
+
+
+def _plural(words: str) -> str:
+    if words.startswith("a whole number"):
+        return words.replace("a whole number", "whole numbers", 1)
+    return {"text": "texts", "settings": "groups of settings"}.get(words, words)
+
+
+def _choices(annotation: Any) -> list[Any]:
+    return [
+        choice
+        for part in _alternatives(annotation)
+        for choice in ([part] if not isinstance(part, type) and get_origin(part) is None else [])
+    ]
+
+
+def _alternatives(annotation: Any) -> Iterable[Any]:
+    """The members of a union, and the choices of its literals."""
+    origin = get_origin(annotation)
+    if origin in {Union, types.UnionType}:
+        for part in get_args(annotation):
+            if part is not type(None):
+                yield from _alternatives(part)
+    elif origin is Literal:
+        yield from get_args(annotation)
+    else:
+        yield annotation

@@ -1,0 +1,93 @@
+"""Settings that are right one by one and cannot hold together: a figure that is never measured, a stop never reached."""
+
+from __future__ import annotations
+
+from swarm.config.paths import files_of
+from swarm.config.tree import Node, Problems
+from swarm.settings import Dataset, RunSettings, StreamSettings
+
+
+def check(root: Node, run: RunSettings, problems: Problems) -> None:
+    _check_promotion(root, run, problems)
+    for name, settings in run.streams.items():
+        stream = root.items["streams"].items[name]
+        _check_held_out(stream, settings, run, problems)
+        _check_steps(stream, settings, problems)
+        _check_leaks(stream, settings, problems)
+
+
+def _add(group: Node, key: str, what: str, fix: str, problems: Problems) -> None:
+    """A problem at a key if it was written, else at its group."""
+    node = group.items.get(key)
+    path = node.path if node else f"{group.path}.{key}"
+    problems.add(node.at if node else group.key_at or group.at, path, what, fix)
+
+
+def _check_promotion(root: Node, run: RunSettings, problems: Problems) -> None:
+    worst = {"eval_loss": "max", "exact_match": "min"}[run.promotion.metric]
+    if run.promotion.goal == worst:
+        other = {"max": "min", "min": "max"}[worst]
+        what = f"{worst} of {run.promotion.metric} would promote the worst stream"
+        _add(root.items["promotion"], "goal", what, f"write `goal: {other}`, or leave it out", problems)
+
+
+def _check_held_out(stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:
+    if settings.val_set_size >= 1 and settings.val_set_size != int(settings.val_set_size):
+        what = f"{settings.val_set_size} is neither a share below 1 nor a whole number of rows"
+        _add(stream, "val_set_size", what, "write e.g. 0.05 or 100", problems)
+    if settings.val_set_size == 0 and not settings.test_datasets:
+        _add(
+            stream,
+            "val_set_size",
+            "no row is held out, so nothing can be judged",
+            "write e.g. 0.05, or name `test_datasets`",
+            problems,
+        )
+    if run.promotion.metric == "exact_match" and settings.eval_rows == 0:
+        what = "0 rows are answered, but `promotion.metric` is exact_match"
+        _add(stream, "eval_rows", what, "write e.g. 64, or `metric: eval_loss`", problems)
+
+
+def _check_steps(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    last = settings.max_steps
+    if last is not None and settings.eval_steps is not None and settings.eval_steps > last:
+        _add(
+            stream,
+            "eval_steps",
+            f"step {settings.eval_steps} never comes: `max_steps` is {last}",
+            f"write at most {last}",
+            problems,
+        )
+    if last is not None and settings.logging_steps > last:
+        _add(
+            stream,
+            "logging_steps",
+            f"step {settings.logging_steps} never comes: `max_steps` is {last}",
+            f"write at most {last}",
+            problems,
+        )
+    if settings.lr_scheduler == "constant" and settings.warmup_ratio > 0 and "warmup_ratio" in stream.items:
+        what = "`lr_scheduler: constant` has no warm-up"
+        _add(stream, "warmup_ratio", what, "write `lr_scheduler: constant_with_warmup`, or `warmup_ratio: 0`", problems)
+
+
+def _check_leaks(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    """Rows that are trained on and held out at once make every score a lie."""
+    trained = {file for dataset in settings.datasets for file in _sources(dataset)}
+    for number, dataset in enumerate(settings.test_datasets):
+        if both := sorted(trained.intersection(_sources(dataset))):
+            entries = stream.items["test_datasets"].value
+            assert isinstance(entries, list)
+            what = f"{both[0]} is trained on too"
+            _add(
+                entries[number],
+                "path",
+                what,
+                "hold out other rows, or leave `test_datasets` out and set `val_set_size`",
+                problems,
+            )
+
+
+def _sources(dataset: Dataset) -> list[str]:
+    files = files_of(dataset.path)
+    return [str(file) for file in files] if files else [f"{dataset.path} ({dataset.split})"]

@@ -1,0 +1,81 @@
+"""A run's settings as YAML text: every setting on a line of its own, with where it came from behind it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from swarm.settings import RunSettings
+
+HEAD = """\
+# Every setting of this run and where it came from.  `swarm resume` reads this file.
+"""
+PLAIN_TEXT = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
+"""Text that YAML can only read as text, if it is none of WORDS."""
+WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+COMMENT_COLUMN = 60
+EXACT = 1e15
+"""Whole numbers below it are written without a point."""
+
+
+def text(run: RunSettings, origins: dict[str, str]) -> str:
+    lines: list[tuple[str, str]] = []
+    _write_group(run.dumped(), "", 0, origins, lines)
+    return HEAD + "".join(f"{line:<{COMMENT_COLUMN}} # {origin}\n" if origin else f"{line}\n" for line, origin in lines)
+
+
+def _write_group(
+    group: dict[str, Any], path: str, indent: int, origins: dict[str, str], lines: list[tuple[str, str]]
+) -> None:
+    for key, value in group.items():
+        below = f"{path}.{key}" if path else key
+        head = f"{' ' * indent}{_scalar(key)}:"
+        match value:
+            case dict() if value:
+                lines.append((head, ""))
+                _write_group(value, below, indent + 2, origins, lines)
+            case [dict(), *_]:
+                lines.append((head, ""))
+                for number, item in enumerate(value):
+                    _write_item(item, f"{below}.{number}", indent + 2, origins, lines)
+            case _:
+                lines.append((f"{head} {_value(value)}", _one_line(origins.get(below, ""))))
+
+
+def _write_item(
+    item: dict[str, Any], path: str, indent: int, origins: dict[str, str], lines: list[tuple[str, str]]
+) -> None:
+    """A group in a list: its first line carries the dash."""
+    start = len(lines)
+    _write_group(item, path, indent + 2, origins, lines)
+    line, origin = lines[start]
+    lines[start] = (f"{' ' * indent}- {line.lstrip()}", origin)
+
+
+def _value(value: Any) -> str:
+    return f"[{', '.join(map(_scalar, value))}]" if isinstance(value, list) else _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    match value:
+        case str() if PLAIN_TEXT.fullmatch(value) and value.lower() not in WORDS:
+            return value
+        case str():
+            return _quoted(value)
+        case dict():
+            return "{}"
+        case float() if value.is_integer() and abs(value) < EXACT:
+            return str(int(value))
+        case _:
+            return json.dumps(value)
+
+
+def _quoted(value: str) -> str:
+    """Double quotes with YAML's escapes: JSON's would split characters beyond U+FFFF in two."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(sign if sign.isprintable() else f"\\U{ord(sign):08X}" for sign in escaped) + '"'
+
+
+def _one_line(origin: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in origin)

@@ -1,0 +1,171 @@
+"""Defaults laid into the streams, and the command line's `key.path=value` laid over both; values are not judged here.
+
+What wins: `streams.wide.KEY=` over `KEY=` (every stream) over the stream's own key over `defaults.KEY=` over `defaults`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swarm.config.tree import COMMAND_LINE, Node, Problems, Spot, Step, joined
+from swarm.errors import UserErrors
+from swarm.settings import RunSettings
+
+RUN_KEYS = tuple(RunSettings.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One `key.path=value` of the command line."""
+
+    steps: list[str]
+    leaf: Node
+
+
+def laid(root: Node, overrides: Sequence[str], cwd: Path, problems: Problems) -> Node:
+    """The tree of a run: every stream with all that holds for it, no `defaults` left."""
+    typed = [made for number, text in enumerate(overrides, start=1) if (made := _override(text, number, cwd, problems))]
+    tree = root
+    for override in typed:
+        if override.steps[0] == "defaults":
+            tree = _placed(tree, override.steps, override.leaf, problems)
+    tree = _defaults_in_streams(tree, problems)
+    for override in typed:
+        if override.steps[0] not in {"defaults", *RUN_KEYS}:
+            tree = _in_every_stream(tree, override, problems)
+    for override in typed:
+        if override.steps[0] in RUN_KEYS:
+            tree = _placed(tree, _stream_steps(tree, override, problems), override.leaf, problems)
+    return tree
+
+
+def _override(text: str, number: int, cwd: Path, problems: Problems) -> Override | None:
+    at = Spot(COMMAND_LINE, number, cwd)
+    path, equals, value = text.partition("=")
+    steps = path.strip().split(".")
+    if not equals or not all(steps):
+        problems.add(
+            at,
+            "",
+            f"{text[:60]!r} is no KEY.PATH=VALUE",
+            "write it like streams.wide.lora_r=64 or datasets.0.path=data.jsonl",
+        )
+        return None
+    leaf = _value(value.strip(), at, path.strip(), problems)
+    return Override(steps, leaf) if leaf else None
+
+
+def _value(text: str, at: Spot, path: str, problems: Problems) -> Node | None:
+    from swarm.config import yamlfile
+
+    if not text.startswith(("[", "{", '"', "'")):  # *.jsonl and a: b are text here, whatever YAML would say
+        try:
+            return Node(yamlfile.scalar(text), at, path, at)
+        except ValueError:
+            problems.add(at, path, "a number with thousands of digits", "correct it")
+            return None
+    heard = Problems()
+    try:
+        read = yamlfile.read(text, COMMAND_LINE, at.folder, heard)
+        heard.raise_any()
+    except UserErrors as errors:
+        problems.add(
+            at,
+            path,
+            f"{text[:40]!r} cannot be read ({errors.errors[0].what})",
+            "quote the whole KEY.PATH=VALUE for the shell",
+        )
+        return None
+    return _moved(read, at, path)
+
+
+def _moved(node: Node, at: Spot, path: str) -> Node:
+    """The node with all below it, as if written at `path`."""
+    match node.value:
+        case dict():
+            return Node({key: _moved(item, at, joined(path, key)) for key, item in node.value.items()}, at, path, at)
+        case list():
+            return Node(
+                [_moved(item, at, joined(path, number)) for number, item in enumerate(node.value)], at, path, at
+            )
+        case _:
+            return Node(node.value, at, path, at)
+
+
+def _defaults_in_streams(root: Node, problems: Problems) -> Node:
+    """`defaults` is laid under every stream, key by key; a list is replaced as a whole."""
+    defaults, streams = root.items.get("defaults"), root.items.get("streams")
+    if defaults and not isinstance(defaults.value, dict | None):
+        problems.add(
+            defaults.at, defaults.path, "is no group of settings", "write `key: value` lines below `defaults:`"
+        )
+    rest = {key: node for key, node in root.items.items() if key != "defaults"}
+    if streams and isinstance(streams.value, dict):
+        below = defaults.items if defaults else {}
+        rest["streams"] = replace(streams, value={name: _over(below, stream) for name, stream in streams.value.items()})
+    return replace(root, value=rest)
+
+
+def _over(below: dict[str, Node], stream: Node) -> Node:
+    """A stream written as `name:` alone has the defaults and nothing else."""
+    own = stream.items if stream.value is not None else {}
+    return replace(stream, value={**below, **own}) if isinstance(stream.value, dict | None) else stream
+
+
+def _in_every_stream(root: Node, override: Override, problems: Problems) -> Node:
+    streams = root.items.get("streams")
+    named = streams.items if streams else {}
+    for name in [name for name, stream in named.items() if isinstance(stream.value, dict)]:
+        root = _placed(root, ["streams", name, *override.steps], override.leaf, problems)
+    return root
+
+
+def _stream_steps(root: Node, override: Override, problems: Problems) -> list[str]:
+    """The steps with the stream's name as one of them: names may hold dots.  No steps: there is no such stream."""
+    steps = override.steps
+    if steps[0] != "streams" or len(steps) == 1:
+        return steps
+    names = list(root.items["streams"].items) if "streams" in root.items else []
+    for length in range(len(steps), 1, -1):
+        if (name := ".".join(steps[1:length])) in names:
+            return ["streams", name, *steps[length:]]
+    close = difflib.get_close_matches(steps[1], names, n=1)
+    fix = f"did you mean `streams.{close[0]}`?" if close else f"the config has {', '.join(names) or 'none'}"
+    problems.add(override.leaf.at, override.leaf.path, f"there is no stream `{steps[1]}`", fix)
+    return []
+
+
+def _placed(node: Node, steps: Sequence[str], leaf: Node, problems: Problems) -> Node:
+    """A copy of `node` with `leaf` at the end of `steps`; groups and list elements on the way are made as needed."""
+    if not steps:
+        return node
+    key: Step = steps[0]
+    if isinstance(node.value, list):
+        if not steps[0].isdecimal() or len(steps[0]) > 4 or int(steps[0]) > len(node.value):
+            problems.add(
+                leaf.at,
+                leaf.path,
+                f"`{steps[0]}` is no place in a list of {len(node.value)}",
+                f"count from 0 to {len(node.value)}",
+            )
+            return node
+        key = int(steps[0])
+    elif not isinstance(node.value, dict):
+        above = ".".join(leaf.path.split(".")[: -len(steps)])
+        problems.add(
+            leaf.at,
+            leaf.path,
+            f"there is nothing below `{above}` to set `{steps[0]}` in",
+            f"set `{above}` itself",
+        )
+        return node
+    below = node.child(key)
+    if len(steps) == 1:
+        return node.with_child(key, leaf)
+    empty = Node([] if steps[1].isdecimal() else {}, leaf.at, leaf.path, leaf.at)
+    return node.with_child(
+        key, _placed(empty if below is None or below.value is None else below, steps[1:], leaf, problems)
+    )

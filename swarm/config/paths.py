@@ -1,0 +1,171 @@
+"""Files and folders that a config names: each must be there, and becomes an absolute path; names of the hub pass.
+
+A relative path is relative to the config's folder, or to the working folder when it was typed on the command line.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from swarm.config.names import close_to
+from swarm.config.tree import Node, Problems
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""owner/name, as the hub spells it."""
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".toon")
+"""Endings of data files."""
+EMBEDDED = "tiny-toon"
+"""The base that ships with the product."""
+
+
+def absolute(root: Node, problems: Problems) -> Node:
+    """The tree with the paths of data and of bases made absolute."""
+    streams = root.items.get("streams")
+    if streams is None or not streams.items:
+        return root
+    made = {name: _stream(stream, problems) for name, stream in streams.items.items()}
+    return root.with_child("streams", replace(streams, value=made))
+
+
+def files_of(pattern: str) -> list[Path]:
+    """The files that an absolute path or pattern names, sorted."""
+    try:
+        found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)  # noqa: PTH113, PTH207  these two forgive any text
+        return sorted(Path(name) for name in found if os.path.isfile(name))  # noqa: PTH113
+    except (OSError, ValueError):  # a name too long or with a NUL names no file
+        return []
+
+
+def _stream(stream: Node, problems: Problems) -> Node:
+    for key in ("datasets", "test_datasets"):
+        datasets = stream.items.get(key)
+        if datasets and isinstance(datasets.value, list):
+            made = [_dataset(dataset, problems) for dataset in datasets.value]
+            stream = stream.with_child(key, replace(datasets, value=made))
+    base = stream.items.get("base_model")
+    return stream.with_child("base_model", _base(base, problems)) if base and isinstance(base.value, str) else stream
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+def _dataset(dataset: Node, problems: Problems) -> Node:
+    path = dataset.items.get("path")
+    if path is None or not isinstance(path.value, str):
+        return dataset
+    pattern = _absolute_pattern(path.at.folder, path.value)
+    if files := files_of(pattern):
+        _check_endings(files, path, problems)
+        return dataset.with_child("path", replace(path, value=pattern))
+    if _is_hub_dataset(path.value):
+        return dataset
+    what, fix = _nothing_found(path.at.folder, path.value, pattern)
+    problems.add(path.at, path.path, what, fix)
+    return dataset
+
+
+def _absolute_pattern(folder: Path, text: str) -> str:
+    """The pattern below its folder; signs in the names of real folders and files are no wildcards."""
+    written = os.path.expanduser(text)  # noqa: PTH111  Path.expanduser raises on unknown users
+    whole = os.path.normpath(os.path.join(folder, written))  # noqa: PTH118
+    if os.path.isfile(whole):  # noqa: PTH113
+        return glob.escape(whole)
+    if Path(written).is_absolute():
+        return written
+    return f"{glob.escape(os.path.normpath(folder))}/{written.removeprefix('./')}"
+
+
+def _is_hub_dataset(text: str) -> bool:
+    return HUB_NAME.fullmatch(text) is not None and not text.lower().endswith(SUFFIXES)
+
+
+def _check_endings(files: list[Path], path: Node, problems: Problems) -> None:
+    if other := [file.name for file in files if file.suffix not in SUFFIXES]:
+        problems.add(
+            path.at, path.path, f"{other[0]} is no {', '.join(SUFFIXES)} file", "convert it, or name other files"
+        )
+
+
+def _nothing_found(folder: Path, text: str, pattern: str) -> tuple[str, str]:
+    what = f"no file matches {_shown(text)} in {folder}"
+    try:
+        if os.path.isdir(pattern):  # noqa: PTH112
+            return (
+                f"{_shown(text)} is a folder",
+                f"write {_shown(text).rstrip('/')}/*.jsonl, or another pattern of files",
+            )
+        parent = _real_parent(pattern)
+        return what, _what_is_there(
+            parent, Path(pattern).name, asked="the folder" if _same_folder(parent, pattern) else str(parent)
+        )
+    except (OSError, ValueError):  # a name too long or with a NUL
+        return what, "correct the path"
+
+
+def _real_parent(pattern: str) -> Path:
+    """The deepest folder on the way that exists."""
+    return next((parent for parent in Path(pattern).parents if parent.is_dir()), Path("/"))
+
+
+def _same_folder(parent: Path, pattern: str) -> bool:
+    return Path(pattern).parent == parent
+
+
+def _what_is_there(parent: Path, name: str, asked: str) -> str:
+    there = sorted(entry.name for entry in parent.iterdir() if entry.is_file())
+    if close := close_to(name, [entry for entry in there if entry.endswith(SUFFIXES)]):
+        return f"did you mean {close}?"
+    counts = Counter(Path(entry).suffix for entry in there if entry.endswith(SUFFIXES))
+    if not counts:
+        return f"{asked} holds no data files"
+    return f"{asked} holds " + ", ".join(
+        f"{count} {suffix} file{'s' if count > 1 else ''}" for suffix, count in sorted(counts.items())
+    )
+
+
+def _shown(text: str) -> str:
+    shown = text if text.isprintable() and text else repr(text)
+    return shown if len(shown) <= 120 else shown[:117] + "..."
+
+
+# ---- bases -----------------------------------------------------------------------------------------------------------
+
+
+def _base(base: Node, problems: Problems) -> Node:
+    text = str(base.value)
+    folder = os.path.normpath(os.path.join(base.at.folder, os.path.expanduser(text)))  # noqa: PTH111, PTH118
+    if text == EMBEDDED:
+        return base
+    if text and os.path.isdir(folder):  # noqa: PTH112
+        if not os.path.isfile(os.path.join(folder, "config.json")):  # noqa: PTH113, PTH118
+            problems.add(
+                base.at,
+                base.path,
+                f"{_shown(text)} holds no config.json",
+                "name the folder of a whole model, not of an adapter",
+            )
+        return replace(base, value=folder)
+    if not text.strip() or _looks_like_a_path(text):
+        problems.add(
+            base.at,
+            base.path,
+            f"there is no folder {_shown(text)} in {base.at.folder}",
+            f"correct it, or write `{EMBEDDED}` or a name on the hub",
+        )
+    return base
+
+
+def _looks_like_a_path(text: str) -> bool:
+    return (
+        text.startswith((".", "/", "~"))
+        or "\\" in text
+        or text.count("/") > 1
+        or text.endswith("/")
+        or not text.isprintable()
+        or " " in text
+    )

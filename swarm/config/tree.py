@@ -1,0 +1,134 @@
+"""A config as it was written: values that know the file and line they stand on, and the key path that leads to them.
+
+It knows no setting; `yamlfile` and `tomlfile` make trees, `layers` lays defaults and overrides into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from swarm.errors import UserError, UserErrors
+
+Scalar = None | bool | int | float | str
+Step = str | int
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where something was written."""
+
+    source: str
+    """`my.yaml`, as it was named; or `command line`."""
+    line: int
+    """From 1; 0 where the format tells no lines.  For the command line: which override."""
+    folder: Path
+    """What a relative path written here is relative to."""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.line and not self.typed else self.source
+
+    @property
+    def typed(self) -> bool:
+        """It came from the command line."""
+        return self.source == COMMAND_LINE
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value of a config."""
+
+    value: Scalar | list[Node] | dict[str, Node]
+    at: Spot
+    path: str
+    """As written: `defaults.datasets.0.path`, even where it was laid into a stream."""
+    key_at: Spot | None = None
+    """Where its key stands, for what is wrong with the key."""
+
+    @property
+    def items(self) -> dict[str, Node]:
+        """The keys of a group; nothing for other values."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    @property
+    def origin(self) -> str:
+        laid = self.path.startswith("defaults.") and not self.at.typed
+        return f"{self.at} (defaults)" if laid else str(self.at)
+
+    def plain(self) -> object:
+        """The value without its places."""
+        match self.value:
+            case dict():
+                return {key: node.plain() for key, node in self.value.items()}
+            case list():
+                return [node.plain() for node in self.value]
+            case _:
+                return self.value
+
+    def steps(self) -> Iterator[tuple[Step, Node]]:
+        """The values right below this one."""
+        match self.value:
+            case dict():
+                yield from self.value.items()
+            case list():
+                yield from enumerate(self.value)
+            case _:
+                pass
+
+    def child(self, step: Step) -> Node | None:
+        return next((node for key, node in self.steps() if key == step), None)
+
+    def with_child(self, step: Step, node: Node) -> Node:
+        """A copy with another value at `step`."""
+        if isinstance(self.value, list):
+            assert isinstance(step, int)
+            return replace(self, value=[*self.value[:step], node, *self.value[step + 1 :]])
+        return replace(self, value={**self.items, str(step): node})
+
+
+def printable(key: str) -> str:
+    """A key as it may stand in a one-line message."""
+    return key if key and key.isprintable() else repr(key)
+
+
+def joined(path: str, step: Step) -> str:
+    shown = printable(step) if isinstance(step, str) else str(step)
+    return f"{path}.{shown}" if path else shown
+
+
+@dataclass(slots=True)
+class Problems:
+    """What is wrong with a config, collected to be told all at once."""
+
+    found: dict[str, tuple[tuple[bool, int], UserError]] = field(default_factory=dict)
+    """By its text: a mistake in `defaults` is told once, not once per stream."""
+
+    def add(self, at: Spot, path: str, what: str, fix: str) -> None:
+        error = UserError(f"{at}: {path}" if path else str(at), what, fix)
+        self.found.setdefault(str(error), ((at.typed, at.line), error))
+
+    def raise_any(self) -> None:
+        """Raises UserErrors if there are any: the file's by line, then the command line's."""
+        if self.found:
+            ordered = sorted(self.found.values(), key=lambda entry: entry[0])
+            raise UserErrors([error for _, error in ordered])
+
+
+def only(at: Spot, what: str, fix: str) -> UserErrors:
+    """A problem that leaves nothing else to look at."""
+    return UserErrors([UserError(str(at), what, fix)])
+
+
+def follow(root: Node, steps: Sequence[Step]) -> tuple[Node, list[Step]]:
+    """The deepest node on the way, and the steps that led there."""
+    node, gone = root, []
+    for step in steps:
+        below = node.child(step)
+        if below is None:
+            break
+        node = below
+        gone.append(step)
+    return node, gone

@@ -1,0 +1,322 @@
+"""What can happen in a run: the closed list of event classes; an entry of the log is one of these, signed and numbered.
+
+An event's class name in lower case is the entry's kind.  Every field except `ref` and `body` is a `k=v` of the entry's
+header and may be folded into state; `body` is Markdown for readers and is never folded (design: sentence 4).
+A new event is one class here and its line in `swarm/state.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+"""A stream, worker, agent or run name."""
+
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
+Role = Literal["prepare", "train", "validate", "evaluate"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""A stream's tasks, in the order in which they are done."""
+
+Ref = Annotated[str, StringConstraints(pattern=rf"^(?:-|{NAME}(?:/{NAME})?)$")]
+"""What an entry is about: `run`, a stream, `stream/role`, or `-` for nothing in particular."""
+
+
+def _stays_inside(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/") or not path or any(ord(c) < 0x20 for c in path):
+        raise ValueError("must be a path inside the run folder")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_stays_inside)]
+"""A path inside the run folder: relative, never climbing out."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Token = Annotated[int, Field(ge=1)]
+"""A fencing token: the seq of the claim (or hand) that began the lease."""
+
+
+class Event(BaseModel):
+    """Something that happened, about `ref`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ref: Ref
+    body: str = ""
+    idem: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] | None = None
+    """Idempotency key: the same author's second event with it is the first."""
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__.lower()
+
+    @property
+    def stream(self) -> str:
+        return self.ref.partition("/")[0]
+
+    def facts(self) -> dict[str, Any]:
+        """The fields that stand in the header, in the order of the class, unset ones left out."""
+        return {k: v for k, v in self.model_dump(exclude={"ref", "body"}).items() if v is not None}
+
+
+# ---- the run and its streams -----------------------------------------------------------------------------------------
+
+
+class Run(Event):
+    """A run began; `ref` is `run`."""
+
+    name: Name
+    config_sha256: Sha256
+    streams: int
+
+
+class Stream(Event):
+    """A stream belongs to the run from here on; its tasks follow from `ROLES`."""
+
+    of: Name | None = None
+    """The stream it was cloned from."""
+    settings: str | None = None
+    """For a clone: its own settings as compact JSON, laid over those of `of`."""
+
+
+class Pause(Event):
+    """The stream's trainer waits at its next step boundary."""
+
+
+class Resume(Event):
+    """A paused or stopped stream (or `run`) goes on."""
+
+
+class Stop(Event):
+    """The stream (or `run`) saves a checkpoint and ends."""
+
+    why: str | None = None
+
+
+class Fail(Event):
+    """A stream is given up; the others go on."""
+
+    why: str
+
+
+class End(Event):
+    """The run is over; `rc` is the exit status that `swarm run` gives."""
+
+    rc: int
+
+
+# ---- leases ----------------------------------------------------------------------------------------------------------
+
+
+class Task(Event):
+    """Work that an agent added beside the streams' own tasks."""
+
+    title: str | None = None
+
+
+class Claim(Event):
+    """The author holds the task; the token is this entry's seq."""
+
+    ttl: float
+    """Seconds of lease."""
+
+
+class Renew(Event):
+    """The holder keeps its lease for `ttl` seconds more (agents only: workers' heartbeats renew in memory)."""
+
+    tok: Token
+    ttl: float
+
+
+class Hand(Event):
+    """The holder gives the live lease to `to`; the new token is this entry's seq."""
+
+    tok: Token
+    to: Name
+    ttl: float
+
+
+class Done(Event):
+    """The task is finished and the lease over."""
+
+    tok: Token
+    path: RelativePath | None = None
+    sha256: Sha256 | None = None
+    rc: int = 0
+
+
+class Drop(Event):
+    """The holder gives the task back: unfinished, or failed with a reason."""
+
+    tok: Token
+    why: str | None = None
+    failed: bool = False
+    """True counts against the task's retries; a stop or a pause does not."""
+
+
+class Expire(Event):
+    """The coordinator ends a lease whose holder died or fell silent."""
+
+    tok: Token
+    why: str
+    failed: bool = True
+    """False where the task is not to blame: a coordinator restarted."""
+
+
+class Refuse(Event):
+    """A report with a stale token was not applied."""
+
+    tok: Token | None = None
+    by: Name
+    why: str
+
+
+# ---- what the roles hand over ----------------------------------------------------------------------------------------
+
+
+class Prepared(Event):
+    """The stream's rows are tokenised and shared under `path`."""
+
+    tok: Token
+    path: RelativePath
+    sha256: Sha256
+    """Of the manifest: equal data, equal hash."""
+    rows: int
+    held_out: int
+    """Rows kept for validation and evaluation."""
+    bad: int = 0
+    """Malformed rows that were set aside."""
+    tokens: int = 0
+    supervised: int = 0
+    """Tokens that the loss counts."""
+    cut: int = 0
+    """Rows longer than `sequence_len`."""
+
+
+class Checkpoint(Event):
+    """A whole checkpoint stands under `path`."""
+
+    tok: Token
+    step: int
+    path: RelativePath
+    sha256: Sha256
+    """Of `adapter_model.safetensors`."""
+    loss: float | None = None
+    heldout: float | None = None
+
+
+class Trained(Event):
+    """Training ended at `step`; the figures of the whole training."""
+
+    tok: Token
+    step: int
+    path: RelativePath
+    sha256: Sha256
+    trainable: int
+    """Trainable parameters."""
+    loss_first: float | None = None
+    loss_last: float | None = None
+    seconds: float | None = None
+    tok_s: float | None = None
+    """Tokens per second over the training loop."""
+    peak_bytes: int | None = None
+    """Peak memory above that of the imports (process memory on a CPU, device memory on a GPU)."""
+    why: str | None = None
+    """What ended it: max_steps, max_minutes, stop, ..."""
+
+
+class Verdict(Event):
+    """The validator's answer on a checkpoint, with its own figures."""
+
+    tok: Token
+    result: Literal["SUCCESS", "WARNING", "FAIL"]
+    path: RelativePath
+    sha256: Sha256
+    heldout: float | None = None
+    """Held-out loss of the adapter, nats per supervised token."""
+    base_heldout: float | None = None
+    why: str | None = None
+
+
+class Score(Event):
+    """The evaluator's figures for adapter and bare base on the same held-out rows."""
+
+    tok: Token
+    sha256: Sha256
+    """Of the adapter."""
+    rows_sha256: Sha256
+    """Of the held-out rows: scores are compared only where this is equal."""
+    rows: int
+    heldout: float
+    base_heldout: float
+    exact: float | None = None
+    """Share of held-out answers given exactly, 0..1."""
+    base_exact: float | None = None
+
+
+class Adapter(Event):
+    """The validated adapter was published under `streams/<name>/adapter`."""
+
+    tok: Token
+    """Of the train lease that made it."""
+    path: RelativePath
+    sha256: Sha256
+
+
+class Promote(Event):
+    """The stream's adapter is the run's winner and stands under `promoted/`."""
+
+    path: RelativePath
+    sha256: Sha256
+    why: str
+
+
+# ---- talk ------------------------------------------------------------------------------------------------------------
+
+
+class Post(Event):
+    """A note; the text is the body."""
+
+
+class Amend(Event):
+    """The author corrects entry `of`; the text is the body."""
+
+    of: Token
+
+
+class Approve(Event):
+    """The author agrees (to a promotion, or to entry `of`)."""
+
+    of: Token | None = None
+
+
+class Object(Event):
+    """The author objects and says why; a promotion waits."""
+
+    of: Token | None = None
+    why: str
+
+
+# ---- the log's own ---------------------------------------------------------------------------------------------------
+
+
+class Seal(Event):
+    """Bytes that are no entry (a torn tail, text typed by a person) were kept and sealed."""
+
+    off: int
+    n: int
+    sha: str
+    why: Literal["torn", "note", "old-copy"]
+
+
+class Head(Event):
+    """A signed head of the chain: written every N entries and at a rotation."""
+
+    chain: str
+    mac: str
+    file: str | None = None
+
+
+KINDS: dict[str, type[Event]] = {cls.__name__.lower(): cls for cls in Event.__subclasses__()}
+"""Every kind of entry."""

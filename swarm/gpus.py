@@ -1,0 +1,212 @@
+"""What this machine has to compute with: GPUs as NVIDIA's driver tells them, cores and free memory; nothing is decided here.
+
+What the system does not tell is None, never 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swarm.errors import UserError
+from swarm.settings import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU."""
+
+    index: int
+    """The driver's: what nvidia-smi shows and what CUDA_VISIBLE_DEVICES takes with CUDA_DEVICE_ORDER=PCI_BUS_ID."""
+    uuid: str
+    name: str
+    total_bytes: int | None
+    free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What a run may use."""
+
+    gpus: tuple[Gpu, ...]
+    cores: int
+    free_memory_bytes: int | None
+
+
+def devices(placement: Placement) -> Devices:
+    """What is there of what the config wants.
+
+    Raises UserError where it names a GPU that is not there.
+    """
+    there = found() if placement.gpus != "none" else []
+    if isinstance(placement.gpus, list):
+        have = {gpu.index: gpu for gpu in there}
+        for index in placement.gpus:
+            if index not in have:
+                fix = (
+                    f"this machine has {', '.join(map(str, have))}"
+                    if have
+                    else "no GPU is to be seen here: write `gpus: all` or `none`"
+                )
+                raise UserError("placement.gpus", f"there is no GPU {index}", fix)
+        there = [have[index] for index in dict.fromkeys(placement.gpus)]
+    return Devices(tuple(there), cores(), free_memory_bytes())
+
+
+# ---- GPUs ------------------------------------------------------------------------------------------------------------
+
+
+def found(visible: str | None = None) -> list[Gpu]:
+    """GPUs that CUDA may use here; none without a driver.  `visible` stands for CUDA_VISIBLE_DEVICES."""
+    with _driver() as nvml:
+        every = [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())] if nvml else []
+    return seen(every, os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible)
+
+
+def seen(every: list[Gpu], visible: str | None) -> list[Gpu]:
+    """As CUDA reads the variable: indices or beginnings of UUIDs, in that order, up to the first that names nothing."""
+    if visible is None:
+        return every
+    chosen: list[Gpu] = []
+    for word in (part.strip() for part in visible.split(",")):
+        named = [
+            gpu
+            for gpu in every
+            if word and (str(gpu.index) == word or (word.startswith("GPU-") and gpu.uuid.startswith(word)))
+        ]
+        if len(named) != 1 or named[0] in chosen:
+            break
+        chosen += named
+    return chosen
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[Any]:
+    """NVIDIA's management library, or None where there is none."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except ImportError:
+        yield None
+        return
+    except pynvml.NVMLError:  # no driver, or one that does not answer
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = _told(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    return Gpu(
+        index=index,
+        uuid=_text(_told(nvml, nvml.nvmlDeviceGetUUID, handle)),
+        name=_text(_told(nvml, nvml.nvmlDeviceGetName, handle)),
+        total_bytes=None if memory is None else int(memory.total),
+        free_bytes=None if memory is None else int(memory.free),
+    )
+
+
+def _told(nvml: Any, question: Any, handle: Any) -> Any:
+    """The driver's answer; None where it is "not supported" (memory of GPUs that share the host's, for one)."""
+    try:
+        return question(handle)
+    except nvml.NVMLError:
+        return None
+
+
+def _text(value: str | bytes | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""
+
+
+# ---- the host --------------------------------------------------------------------------------------------------------
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+NO_LIMIT = 1 << 60
+"""Cgroups of version 1 write a number near 2^63 for no limit."""
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, bounded by the container's share of processor time."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    share = _cgroup_cores()
+    return max(1, min(allowed, round(share)) if share else allowed)
+
+
+def _cgroup_cores() -> float | None:
+    for folder in _cgroup_folders():
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        if quota.isdecimal() and int(period):
+            return int(quota) / int(period)
+    quota, period = _read(CGROUPS / "cpu/cpu.cfs_quota_us"), _read(CGROUPS / "cpu/cpu.cfs_period_us")
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that could be had without swapping, bounded by the container's limit; None where the system does not tell."""
+    if sys.platform == "darwin":
+        return _free_memory_of_macos()
+    available = re.search(r"^MemAvailable:\s+(\d+) kB", _read(MEMINFO), re.MULTILINE)
+    told = [int(available[1]) * 1024] if available else []
+    return min([*told, *_cgroup_free_bytes()], default=None)
+
+
+def _cgroup_free_bytes() -> Iterator[int]:
+    """Room below each limit on the way up; file pages that can be dropped count as free."""
+    for folder in _cgroup_folders():
+        limit, used = _read(folder / "memory.max"), _read(folder / "memory.current")
+        if limit.isdecimal() and used.isdecimal():
+            yield max(0, int(limit) - int(used) + _droppable(folder, "inactive_file"))
+    old = CGROUPS / "memory"
+    limit, used = _read(old / "memory.limit_in_bytes"), _read(old / "memory.usage_in_bytes")
+    if limit.isdecimal() and used.isdecimal() and int(limit) < NO_LIMIT:
+        yield max(0, int(limit) - int(used) + _droppable(old, "total_inactive_file"))
+
+
+def _droppable(folder: Path, key: str) -> int:
+    line = re.search(rf"^{key} (\d+)$", _read(folder / "memory.stat"), re.MULTILINE)
+    return int(line[1]) if line else 0
+
+
+def _cgroup_folders() -> list[Path]:
+    """The own cgroup (version 2) and those above it; inside a container often the root alone."""
+    own = re.search(r"^0::/(.*)$", _read(Path("/proc/self/cgroup")), re.MULTILINE)
+    folder = CGROUPS / own[1] if own else CGROUPS
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(CGROUPS))]
+
+
+def _free_memory_of_macos() -> int | None:
+    try:
+        said = subprocess.run(["vm_stat"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return pages_of_vm_stat(said)
+
+
+def pages_of_vm_stat(said: str) -> int | None:
+    """Bytes in pages that are free or can be had at once."""
+    page = re.search(r"page size of (\d+) bytes", said)
+    counts = [
+        int(count)
+        for count in re.findall(r"^Pages (?:free|inactive|speculative|purgeable):\s+(\d+)\.", said, re.MULTILINE)
+    ]
+    return int(page[1]) * sum(counts) if page and counts else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

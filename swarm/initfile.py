@@ -1,0 +1,163 @@
+"""The config that `swarm init` writes: annotated, fitted to the data files that lie in the folder, ready to run.
+
+Only text is made here; the command line writes it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDERS = (".", "data")
+"""Where data files are looked for, first here."""
+HELD_OUT = re.compile(r"(?:^|[-_.])(?:dev|eval|test|val|valid|validation|held[-_]?out)(?:[-_.]|$)", re.IGNORECASE)
+"""Names of files with held-out rows."""
+SUFFIXES = (".jsonl", ".json", ".csv")
+"""Formats whose first row can be read without heavy libraries."""
+ROW_BYTES_AT_MOST = 1 << 20
+PAIRS = (
+    ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("instruction", "response"),
+    ("input", "output"), ("source", "target"), ("query", "response"),
+)  # fmt: skip
+"""Columns that are prompt and completion by custom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A data file and how its rows are read."""
+
+    path: str
+    settings: tuple[tuple[str, str], ...]
+    """`type` and the columns that are not called as by default."""
+
+
+def text(folder: Path, base_model: str = "tiny-toon") -> str:
+    """The config for a folder: its data files, or a placeholder to be filled in."""
+    files = [found for file in data_files(folder) if (found := look_at(folder, file))]
+    train = next((found for found in files if not _is_held_out(found)), None)
+    held_out = next((found for found in files if _is_held_out(found)), None) if train else None
+    return TEMPLATE.format(
+        name=_name(folder),
+        base_model=json.dumps(base_model) if not re.fullmatch(r"[A-Za-z][\w./-]*", base_model) else base_model,
+        datasets=_datasets(train),
+        held_out=_held_out(held_out),
+    )
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Files that may hold rows, sorted; those called `train` first."""
+    found = [
+        file
+        for place in FOLDERS
+        for file in sorted((folder / place).glob("*"))
+        if file.suffix in SUFFIXES and file.is_file()
+    ]
+    return sorted(found, key=lambda file: (file.parent != folder, "train" not in file.name.lower(), file.name))
+
+
+def look_at(folder: Path, file: Path) -> Found | None:
+    """What its first row says; None for a file without rows (package.json and the like)."""
+    row = _first_row(file)
+    settings = guessed(list(row)) if row else None
+    return Found(file.relative_to(folder).as_posix(), settings) if settings else None
+
+
+def guessed(columns: list[str]) -> tuple[tuple[str, str], ...] | None:
+    """The row type that fits the columns, or None."""
+    if "messages" in columns or "conversations" in columns:
+        name = "messages" if "messages" in columns else "conversations"
+        return (("type", "chatml"), *((("messages", name),) if name != "messages" else ()))
+    if {"instruction", "output"} <= set(columns):
+        return (("type", "alpaca"),)
+    for prompt, completion in PAIRS:
+        if prompt in columns and completion in columns:
+            return (("type", "prompt_completion"), ("prompt", prompt), ("completion", completion))
+    return (("type", "text"),) if "text" in columns else None
+
+
+def _first_row(file: Path) -> dict[str, object] | None:
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(ROW_BYTES_AT_MOST).decode("utf-8-sig", errors="ignore")
+        match file.suffix:
+            case ".jsonl":
+                row = json.loads(next((line for line in start.splitlines() if line.strip()), ""))
+            case ".json":  # a list of objects: the first is read, however long the rest
+                row = (
+                    json.JSONDecoder().raw_decode(start.lstrip().removeprefix("[").lstrip())[0]
+                    if start.lstrip().startswith("[")
+                    else None
+                )
+            case _:
+                row = dict.fromkeys(next(csv.reader(start.splitlines()), []))
+    except (OSError, ValueError, RecursionError, csv.Error):  # no rows to be had from it
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _is_held_out(found: Found) -> bool:
+    return HELD_OUT.search(Path(found.path).stem) is not None
+
+
+def _name(folder: Path) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._")[:40] or "first"
+
+
+def _entry(found: Found) -> str:
+    settings = (("path", found.path), *found.settings)
+    return "{" + ", ".join(f"{key}: {_quoted(value)}" for key, value in settings) + "}"
+
+
+def _quoted(value: str) -> str:
+    return value if re.fullmatch(r"[A-Za-z][\w./-]*", value) else json.dumps(value, ensure_ascii=False)
+
+
+def _datasets(train: Found | None) -> str:
+    types = "# chatml | alpaca | prompt_completion | text | toon"
+    if train is None:
+        example = Found("data/train.jsonl", (("type", "chatml"),))
+        return f"  # No data file was found here: name yours.  .jsonl, .json, .csv, .parquet, .toon, or owner/name on the hub.\n  datasets:\n    - {_entry(example)}   {types}"
+    return f"  datasets:\n    - {_entry(train)}   {types}"
+
+
+def _held_out(found: Found | None) -> str:
+    if found is None:
+        return "  val_set_size: 0.05                # held-out rows: a share below 1, or a number of rows"
+    return f"  test_datasets:                    # held-out rows; without them: val_set_size, a share\n    - {_entry(found)}"
+
+
+TEMPLATE = """\
+# swarm check FILE     is everything right?            swarm show FILE   how the model sees your rows
+# swarm plan  FILE     what it needs, where it goes    swarm run  FILE   train; q leaves it running
+# Any setting from the command line: swarm run FILE streams.wide.lora_r=64 max_steps=200
+name: {name}
+
+defaults:                           # holds for every stream; a stream's own settings win
+  base_model: {base_model}             # tiny-toon ships with the product; a folder; or a name on the hub
+{datasets}
+{held_out}
+  sequence_len: 512                 # tokens; longer rows are cut and counted
+  adapter: lora                     # lora | qlora (the base in 4 bits: less memory); use_dora, use_rslora: true | false
+  micro_batch_size: 2               # sequences per forward pass
+  gradient_accumulation_steps: 4    # forward passes per optimizer step
+  num_epochs: 1                     # passes over the rows; max_steps or max_minutes end it sooner
+  learning_rate: 2e-4
+  lr_scheduler: cosine              # linear | cosine | constant | constant_with_warmup | polynomial
+  warmup_ratio: 0.03                # share of the steps
+  save_steps: 50                    # optimizer steps between checkpoints
+  seed: 0
+
+streams:                            # one fine-tune each, trained at once; what differs stands here
+  narrow: {{lora_r: 8, lora_alpha: 16}}
+  wide: {{lora_r: 32, lora_alpha: 64}}
+
+placement:
+  gpus: all                         # all | none | [0, 1]; without a GPU the CPU is used
+
+promotion:                          # which stream wins
+  metric: eval_loss                 # eval_loss | exact_match, on the held-out rows
+  must_beat: base                   # base: a stream that is no better than the bare base is not promoted; or nothing
+"""

@@ -1,0 +1,56 @@
+"""A group of entries being put together behind a place of the chain; pure, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from swarm.events import Event, Head, Seal
+from swarm.log.chain import Place, Raw, chained, mac_of, sha_of
+from swarm.log.entry import Entry, seconds_of, time_text, written
+from swarm.log.reader import with_sealed_text
+
+LOG = "log"
+"""The author of what the log itself records."""
+UNKNOWN = "unknown"
+"""The author of what a person typed, until somebody amends it."""
+
+
+class Draft:
+    """Entries and their bytes, numbered and chained; `time` is that of all of them."""
+
+    def __init__(self, place: Place, time: float) -> None:
+        self.place = place
+        self.time = seconds_of(time_text(time).encode())
+        self.entries: list[Entry] = []
+        self.data = b""
+
+    def add(self, author: str, event: Event, via: str | None = None, gap: bytes = b"") -> Entry:
+        """One more entry, behind `gap` (bytes that it seals).  Raises LogError, and leaves the draft as it was."""
+        seq = self.place.seq + 1
+        raw = Raw(chained(self.place.chain, seq, written(seq, author, self.time, event, via)), gap)
+        entry = with_sealed_text(Entry(seq, author, self.time, event, raw.chain.decode(), via), gap)
+        self.place = self.place.after(raw)
+        self.data += raw.on_disk
+        self.entries.append(entry)
+        return entry
+
+    def add_all(self, items: Iterable[tuple[str, Event]], via: str | None) -> list[Entry]:
+        """All of them or, with a LogError, none."""
+        before = self.place, self.data, len(self.entries)
+        try:
+            return [self.add(author, event, via) for author, event in items]
+        except BaseException:
+            self.place, self.data = before[:2]
+            del self.entries[before[2] :]
+            raise
+
+    def seal(self, gap: bytes, *, torn: bool = False) -> None:
+        """The seal of bytes that are no entry; they end with a newline."""
+        why, author = ("torn", LOG) if torn else ("note", UNKNOWN)
+        fields = {"ref": "-", "off": self.place.offset, "n": len(gap), "sha": sha_of(gap), "why": why}
+        self.add(author, Seal.model_validate(fields), gap=gap)
+
+    def head(self, secret: bytes | None, file: str | None = None, body: str = "") -> None:
+        """A head that vouches for the chain up to here; without a secret it only says where the chain stood."""
+        mac = mac_of(secret, self.place.seq, self.place.chain) if secret else "-"
+        self.add(LOG, Head(ref="-", chain=self.place.chain.decode(), mac=mac, file=file, body=body))

@@ -1,0 +1,46 @@
+"""What can go wrong with the shared log, as the callers tell it apart.
+
+    LogError                 anything below; also an entry that cannot be written (a bad author, an unknown field type)
+    ├── LogHeld              another process is the writer
+    ├── LogFull (+ OSError)  no space: nothing was written, try again later
+    └── LogDamaged           bytes that were entries are changed or gone, or the log's own folder was taken away
+
+The command line prints them as they are: each says where, what, and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+
+class LogError(Exception):
+    """The shared log cannot do what was asked."""
+
+
+class LogHeld(LogError):
+    """Another process holds the log; `holder` is what it said of itself (empty where unknown)."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        self.holder = holder
+        who = f" by {holder}" if holder else ""
+        super().__init__(f"{path}: the log is held{who}; append through it, or wait until it ends")
+
+
+class LogFull(LogError, OSError):
+    """The file system has no room: nothing of the group was written; it can be appended again when there is space."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        self.path = path
+        super().__init__(
+            cause.errno or errno.ENOSPC, f"no space to append ({cause.strerror}); nothing was written", str(path)
+        )
+
+
+class LogDamaged(LogError):
+    """Entries are changed or missing; `seq` is the first one concerned."""
+
+    def __init__(self, path: Path, why: str, *, seq: int = 0, line: int = 0) -> None:
+        self.path, self.seq, self.line, self.why = path, seq, line, why
+        where = f"{path}:{line}" if line else f"{path}"
+        super().__init__(f"{where}: {why}")

@@ -1,0 +1,86 @@
+"""The lock that makes one process the log's writer: an flock on a file beside the log, never on the log itself.
+
+Editors replace the file they save, so a lock on it would guard an inode that nobody reads.  The kernel lets an flock go
+when its holder dies, however it dies; a lock is never stale and never broken by hand.  Locks are inherited by `fork`:
+start processes by spawning.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from swarm.log.errors import LogDamaged, LogHeld
+
+RETRY_SECONDS = 0.005
+LEAST_TRIES = 5
+"""Even without waiting: `run_is_alive` takes the lock for some microseconds to look."""
+
+
+class Lock:
+    """Held from construction to `release`.  Raises LogHeld when another process still holds it after `wait_seconds`."""
+
+    def __init__(self, log: Path, file: Path, wait_seconds: float) -> None:
+        self._log, self._file = log, file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        give_up = time.monotonic() + wait_seconds
+        tries = 0
+        while (held := self._try()) is None:
+            tries += 1
+            if tries >= LEAST_TRIES and time.monotonic() >= give_up:
+                raise LogHeld(log, holder_of(file))
+            time.sleep(RETRY_SECONDS)
+        self._fd = held
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"process {os.getpid()}\n".encode(), 0)
+
+    def _try(self) -> int | None:
+        """A locked descriptor of the file that bears the name now, or None."""
+        fd = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o660)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if same_file(fd, self._file):
+                return fd
+        except BlockingIOError:
+            pass
+        os.close(fd)
+        return None
+
+    def check(self) -> None:
+        """Raises LogDamaged if the lock file was taken away: somebody else may be writing by now."""
+        if not same_file(self._fd, self._file):
+            raise LogDamaged(self._log, f"{self._file} was removed while the log was being written; open the log again")
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+def is_held(file: Path) -> bool:
+    """True while some process holds the lock."""
+    try:
+        fd = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def holder_of(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace").strip()[:80]
+    except OSError:  # only the error's wording depends on it
+        return ""
+
+
+def same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,112 @@
+"""What became of a log file that is not as it should be, decided from its bytes alone; pure.
+
+The file should be exactly what the write-ahead file says.  A person may have typed at its end, an editor may have saved
+an old copy over it, a crash may have cut it, a disk may have changed a byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from swarm.log.chain import HEADER_LINE, TRAILER, Raw
+from swarm.log.entry import LOOKS_LIKE_ENTRY, unescape
+
+BLANK = b"\0 \t\r\n"
+"""Zeros are what a power cut leaves where a page was never written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """The file is cut: `rest` belongs behind it."""
+
+    rest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """The file is whole and `tail` stands behind it, which can be sealed where it stands."""
+
+    tail: bytes
+    torn: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The file is something else: it must be written again, and what only `found` holds be kept."""
+
+    found: bytes
+
+
+Finding = Lacks | Typed | Replaced | None
+
+
+def compare(found: bytes, should: bytes, next_seq: int) -> Finding:
+    """What happened to a file that holds `found` and should hold `should`; None if nothing did."""
+    if found == should:
+        return None
+    if should.startswith(found):
+        return Lacks(should[len(found) :])
+    tail = found[len(should) :]
+    if not found.startswith(should) or b"\0" in tail:
+        return Replaced(found)
+    torn = is_torn(tail, next_seq)
+    return Typed(tail, torn) if torn or not LOOKS_LIKE_ENTRY.search(tail) else Replaced(found)
+
+
+def is_torn(tail: bytes, next_seq: int) -> bool:
+    """True for the beginning of the next entry, which is all that a crash leaves without a write-ahead file."""
+    begins = b"## %d " % next_seq
+    more = HEADER_LINE.search(tail, 1) or TRAILER.search(tail)
+    return not more and (tail.startswith(begins) or begins.startswith(tail))
+
+
+def typed_in(found: bytes, entries: Mapping[int, bytes], gaps: Sequence[bytes]) -> bytes:
+    """What `found` holds beside the log's own entries and the text that was sealed before; empty if only blanks."""
+    found = found.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    typed: list[bytes] = []
+    at = 0
+    while at < len(found):
+        known = known_at(found, at, entries, gaps)
+        end = at + known if known else (found.find(b"\n", at) + 1 or len(found))
+        if not known:
+            typed.append(found[at:end])
+        at = end
+    text = b"".join(typed)
+    return text if text.strip(BLANK) else b""
+
+
+def known_at(found: bytes, at: int, entries: Mapping[int, bytes], gaps: Sequence[bytes]) -> int:
+    """The length of the log's own text that stands at `at`, 0 if none does (an editor may drop the last newline)."""
+    header = HEADER_LINE.match(found, at)
+    texts = [entries.get(int(header[1]), b"")] if header else [*gaps, *map(unescape, gaps)]
+    for text in texts:
+        if text and (found.startswith(text, at) or found[at:] == text[:-1]):
+            return len(text)
+    return 0
+
+
+def whole_texts(entries: Sequence[Raw]) -> dict[int, bytes]:
+    """The entries as they stand in a file, by seq."""
+    return {seq: raw.whole for seq, raw in enumerate(entries, 1)}
+
+
+def missing_in(found: bytes, entries: Mapping[int, bytes]) -> list[int]:
+    """The entries that do not stand in `found` as they were written."""
+    return [seq for seq, text in entries.items() if text[:-1] not in found]
+
+
+def first_difference(found: bytes, should: bytes) -> int:
+    both = zip(found, should, strict=False)
+    return next((at for at, (a, b) in enumerate(both) if a != b), min(len(found), len(should)))
+
+
+def spans(seqs: Sequence[int]) -> str:
+    """Seqs for people: `18-20, 25`."""
+    parts: list[list[int]] = []
+    for seq in seqs:
+        if parts and parts[-1][-1] == seq - 1:
+            parts[-1][1:] = [seq]
+        else:
+            parts.append([seq])
+    return ", ".join("-".join(map(str, part)) for part in parts)

@@ -1,0 +1,117 @@
+"""The full files of a log, and how they are believed: by the head of the file after each, or by walking their chains.
+
+A rotated file is never written again.  The head that opens the next file states its hash, and is itself in the chain; so
+who opens a log hashes each full file once and takes its entries apart only when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from swarm.log.chain import BEGIN, BETWEEN, END, Place, Raw, Walk, entry_at, walk
+from swarm.log.errors import LogDamaged
+from swarm.log.files import Files, read_or_nothing
+
+FIRST_HEAD = re.compile(
+    rb"^## (?P<seq>[1-9]\d{0,17}) head - @\S+ \S+ chain=(?P<chain>[0-9a-f]{16}) mac=\S+ "
+    rb"file=collaboration/(?P<number>\d{4,9})\.md len=\d+\n(?:[^\n]* BLAKE2b-128 (?P<digest>[0-9a-f]{32})\n)?",
+    re.MULTILINE,
+)
+FIRST_ENTRY = re.compile(rb"^## 1 ", re.MULTILINE)
+
+
+class Full(NamedTuple):
+    """A full file that is as it should be."""
+
+    data: bytes
+    before: Place
+
+    def entries(self) -> list[Raw]:
+        """Its entries; the bytes are known to be right, so that splitting is enough where nothing is sealed."""
+        pieces = self.data[len(BEGIN) : -len(END)].split(BETWEEN)
+        if self.data.startswith(BEGIN) and self.data.count(b"\n" + BEGIN) == len(pieces) - 1:
+            return [Raw(piece) for piece in pieces]
+        return walk(self.data, self.before).entries
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the head that opens a file says of the one before."""
+
+    before: Place
+    number: int
+    digest: bytes
+
+    @classmethod
+    def of(cls, data: bytes) -> Opening | None:
+        """None for the first file, and for one whose head cannot be believed."""
+        head = FIRST_HEAD.match(data)
+        if head is None:
+            return None
+        before = Place(int(head["seq"]) - 1, head["chain"])
+        return cls(before, int(head["number"]), head["digest"] or b"") if entry_at(data, 0, before) else None
+
+
+def statement(name: str, data: bytes) -> str:
+    """The body of the head that follows a full file."""
+    return f"{name} holds {len(data)} bytes, BLAKE2b-128 {digest_of(data).decode()}"
+
+
+def digest_of(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).hexdigest().encode()
+
+
+def vouched(files: Files, newest: bytes) -> list[Full] | None:
+    """The full files before `newest` if each is as the head after it says; None where they must be walked."""
+    full: list[Full] = []
+    opening = Opening.of(newest)
+    while opening:
+        data = read_or_nothing(files.older(opening.number))
+        if digest_of(data) != opening.digest:
+            return None
+        following, opening = opening, Opening.of(data)
+        if following.number != (opening.number + 1 if opening else 1):
+            return None
+        full.insert(0, Full(data, opening.before if opening else Place()))
+    return full if full or not older_count(files, newest) else None
+
+
+def scan(files: Files, newest: bytes) -> Walk:
+    """Walks the full files and `newest`.  Raises LogDamaged if a full one is changed or missing."""
+    reached = Walk(Place())
+    for number in range(1, older_count(files, newest) + 1):
+        path = files.older(number)
+        if not path.exists():
+            raise LogDamaged(path, f"the file is missing; entries from {reached.place.seq + 1} on stood there")
+        data = path.read_bytes()
+        step = walk(data, reached.place)
+        if step.place.offset != len(data):
+            raise damaged(path, data, step.place)
+        reached = Walk(Place(step.place.seq, step.place.chain), reached.entries + step.entries)
+    last = walk(newest, reached.place)
+    return Walk(last.place, reached.entries + last.entries)
+
+
+def older_count(files: Files, newest: bytes) -> int:
+    """How many full files stand before `newest`: its first head says so, or else the folder.
+
+    A rotation that was cut short leaves a last one that `newest` begins with; it does not count.
+    """
+    if head := FIRST_HEAD.search(newest):
+        return int(head["number"])
+    if not newest or FIRST_ENTRY.search(newest):
+        return 0
+    count = 0
+    while (older := files.older(count + 1)).exists() and not newest.startswith(older.read_bytes()):
+        count += 1
+    return count
+
+
+def damaged(path: Path, data: bytes, place: Place) -> LogDamaged:
+    line = data.count(b"\n", 0, place.offset) + 1
+    why = f"entry {place.seq + 1} is changed or missing; `swarm log verify` lists what is"
+    return LogDamaged(path, why, seq=place.seq + 1, line=line)

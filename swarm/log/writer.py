@@ -1,0 +1,196 @@
+"""The one writer of the log: entries are durable when `append` returns, whatever is killed and whoever edits the file.
+
+A group of entries goes to the write-ahead file with one write and one fdatasync, then to COLLABORATION.md with one
+write; callers that arrive while a group is being synced form the next one.  Before each group a stat tells whether
+somebody else changed the Markdown file; if so it is mended first and a `seal` entry says what was done (`ledger.py`).
+
+This module does not judge what an entry means: who may append what is decided before.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock as Mutex
+from types import TracebackType
+from typing import Self
+
+from swarm.events import Event
+from swarm.log.draft import Draft
+from swarm.log.entry import Entry
+from swarm.log.errors import LogDamaged, LogError, LogFull
+from swarm.log.files import Files
+from swarm.log.ledger import Ledger
+from swarm.log.lock import Lock, is_held
+from swarm.log.reader import WritersLog
+
+ROTATE_BYTES = 1 << 20
+HEAD_EVERY = 256
+"""Entries between signed heads."""
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Ticket:
+    """One caller's entries on their way through a group commit."""
+
+    def __init__(self, items: Sequence[tuple[str, Event]], via: str | None) -> None:
+        self.items, self.via = items, via
+        self.entries: list[Entry] = []
+        self.error: BaseException | None = None
+        self.settled = False
+
+
+class LogWriter:
+    """Holds the log's lock from `open` to `close`; a context manager; `append` may be called from many threads."""
+
+    def __init__(
+        self, files: Files, lock: Lock, secret: bytes | None, clock: Callable[[], float], head_every: int
+    ) -> None:
+        """Use `open`."""
+        self.log = WritersLog(files.path)
+        """All entries; its `refresh` also gives the seals and heads that no caller of `append` asked for."""
+        self.rotate_bytes = ROTATE_BYTES
+        self._files, self._lock, self._secret, self._clock = files, lock, secret, clock
+        self._head_every, self._head_seq, self._time = head_every, 0, 0.0
+        self._ledger = Ledger(files, self.log, secret, self._now)
+        self._waiting: deque[Ticket] = deque()
+        self._committing = Mutex()
+        self._broken: BaseException | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        wait_seconds: float = 0.0,
+        secret: bytes | None = None,
+        clock: Callable[[], float] = time.time,
+        rotate_bytes: int = ROTATE_BYTES,
+        head_every: int = HEAD_EVERY,
+    ) -> Self:
+        """The writer of the log at `path`, which is mended first.  Raises LogHeld, LogFull and LogDamaged."""
+        files = Files(path)
+        lock = Lock(path, files.lock, wait_seconds)
+        try:
+            writer = cls(files, lock, secret, clock, head_every)
+            writer.rotate_bytes = rotate_bytes
+            with writer._refusing():
+                writer._ledger.recover()
+        except BaseException:
+            lock.release()
+            raise
+        return writer
+
+    def append(self, items: Sequence[tuple[str, Event]], via: str | None = None) -> list[Entry]:
+        """Records (author, event) pairs, all or none, and returns their entries when they are durable.
+
+        Without items it only looks after the file (call it now and then while nothing happens).  Raises LogFull when
+        there is no space (append again later), LogError for what cannot be an entry, LogDamaged when the log's folder
+        was taken away.
+        """
+        ticket = Ticket(items, via)
+        self._waiting.append(ticket)
+        with self._committing:
+            if not ticket.settled:
+                self._commit(self._drain())
+        if ticket.error:
+            raise ticket.error
+        return ticket.entries
+
+    def _drain(self) -> list[Ticket]:
+        return [self._waiting.popleft() for _ in range(len(self._waiting))]
+
+    def _commit(self, tickets: list[Ticket]) -> None:
+        """One group: all that waited, in the order of arrival."""
+        refused: BaseException | None = None
+        try:
+            with self._refusing():
+                self._lock.check()
+                self._ledger.look_after()
+                self._rotate_when_full()
+                self._write(tickets)
+        except BaseException as failed:
+            refused = failed
+            if not isinstance(failed, Exception):
+                raise  # an interrupt is for this thread; the others of the group are told below
+        finally:
+            for ticket in tickets:
+                ticket.error = ticket.error or refused
+                ticket.settled = True
+
+    def _write(self, tickets: list[Ticket]) -> None:
+        draft = self._ledger.draft()
+        for ticket in tickets:
+            try:
+                ticket.entries = draft.add_all(ticket.items, ticket.via)
+            except LogError as bad:
+                ticket.error = bad
+        self._sign(draft)
+        if draft.entries:
+            self._ledger.write(draft)
+
+    def _sign(self, draft: Draft) -> None:
+        """Adds a signed head when the last one is `head_every` entries back."""
+        if self._secret and draft.place.seq - self._head_seq >= self._head_every:
+            self._head_seq = self.log.last_of("head")
+            if draft.place.seq - self._head_seq >= self._head_every:
+                draft.head(self._secret)
+
+    def _rotate_when_full(self) -> None:
+        if self._ledger.size_bytes < self.rotate_bytes:
+            return
+        try:
+            self._ledger.rotate()
+        except OSError as full:
+            if full.errno not in NO_SPACE:
+                raise
+            # a file that grows longer is no reason to refuse; a rotation cut short is, until it can be finished
+            self._ledger.look_after()
+
+    def _now(self) -> float:
+        """The clock, but never earlier than the last entry."""
+        self._time = max(self._clock(), self._time, self.log.last_time)
+        return self._time
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """A full disk refuses one group; anything else that fails half-way ends the writer's life."""
+        if self._broken:
+            raise LogDamaged(self._files.path, f"writing failed before; open the log again ({self._broken})")
+        try:
+            yield
+        except LogDamaged as damage:
+            self._broken = damage
+            raise
+        except LogError:
+            raise
+        except OSError as failed:
+            if failed.errno in NO_SPACE:
+                raise LogFull(self._files.path, failed) from failed
+            self._broken = failed
+            raise LogError(f"{self._files.path}: cannot write: {failed}") from failed
+        except BaseException as failed:
+            self._broken = failed
+            raise
+
+    def close(self) -> None:
+        """Lets the lock go; everything that was acknowledged is on disk already."""
+        self._ledger.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def run_is_alive(path: Path) -> bool:
+    """True while somebody holds the log at `path`: the test of whether a coordinator runs."""
+    return is_held(Files(path).lock)

@@ -1,0 +1,173 @@
+"""What coordinator and workers say to each other: one class per message type, carried as a TOON document in an envelope.
+
+worker -> coordinator   hello, ready, report, metrics, bye        coordinator -> worker   assign, order, quit
+anyone -> coordinator   ask (answered)                            coordinator -> all      entry, metrics, workers (published)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from swarm.events import KINDS, Event, Name, RelativePath, Role, Sha256, Token
+from swarm.settings import StreamSettings
+from toon import decode, encode
+
+
+class Message(BaseModel):
+    """A message whose envelope type is `type`; `toon()` and `read()` are its two ends."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    type: ClassVar[str]
+
+    def toon(self) -> str:
+        return encode(self.model_dump(mode="json", exclude_none=True))
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Raises ToonError or pydantic's ValidationError on a document of another shape."""
+        return cls.model_validate(decode(text))
+
+
+class Hello(Message):
+    """A worker lives; sent before it imports anything heavy."""
+
+    type: ClassVar[str] = "hello"
+    roles: list[Role]
+    pid: int
+    started: float
+    """Start time of the process, seconds since the epoch."""
+    host: str
+    device: str
+    """`cpu`, or `gpu0`: the index that the user knows."""
+    threads: int = 1
+
+
+class Ready(Message):
+    """The worker has imported what its roles need and takes tasks."""
+
+    type: ClassVar[str] = "ready"
+    import_seconds: float
+    resident_bytes: int
+    """Process memory after the imports; peaks are reported above it."""
+    device_name: str | None = None
+
+
+class Assign(Message):
+    """Do this task; the lease is yours under `token`."""
+
+    type: ClassVar[str] = "assign"
+    ref: str
+    token: Token
+    role: Role
+    stream: Name
+    settings: StreamSettings
+    prepared: RelativePath | None = None
+    """Folder of the prepared rows (all roles but prepare)."""
+    resume_from: list[RelativePath] = []
+    """Whole checkpoints, newest first (train)."""
+    spent_seconds: float = 0.0
+    """Training time of earlier attempts (counts towards max_minutes)."""
+    checkpoint: RelativePath | None = None
+    """What is to be judged (validate, evaluate)."""
+    sha256: Sha256 | None = None
+    """The hash that the maker gave for it."""
+
+
+class Order(Message):
+    """What the holder of a train task is to do at its next step boundary."""
+
+    type: ClassVar[str] = "order"
+    ref: str
+    token: Token
+    what: Literal["pause", "resume", "stop", "lost"]
+    """stop: save a checkpoint and end.  lost: the lease is gone, end without a word."""
+
+
+class Quit(Message):
+    """Leave: finish nothing, save what is whole."""
+
+    type: ClassVar[str] = "quit"
+    why: str = ""
+
+
+class Report(Message):
+    """An event that the worker wants recorded; it is fenced by the token among its fields."""
+
+    type: ClassVar[str] = "report"
+    kind: str
+    ref: str
+    body: str = ""
+    facts: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, event: Event) -> Report:
+        return cls(kind=event.kind, ref=event.ref, body=event.body, facts=event.facts())
+
+    def event(self) -> Event:
+        """Raises ValueError on an unknown kind, ValidationError on wrong fields."""
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.kind!r} is no kind of entry")
+        return KINDS[self.kind](ref=self.ref, body=self.body, **self.facts)
+
+
+class Ask(Message):
+    """A question or a wish from a person, script or agent; the answer is a TOON document too."""
+
+    type: ClassVar[str] = "ask"
+    what: Literal["append", "state", "workers"]
+    report: Report | None = None
+
+
+METRIC_COLUMNS = (
+    "step", "kind", "time", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory_bytes",
+)  # fmt: skip
+"""Columns of a metrics table; the table's envelope is a `Metrics`."""
+
+
+class MetricRow(BaseModel):
+    """The figures of one step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: Annotated[int, Field(ge=0)]
+    kind: Literal["train", "eval"] = "train"
+    time: float
+    """Seconds since the epoch."""
+    epoch: float | None = None
+    loss: float | None = None
+    """Mean over the supervised tokens since the last row, nats; None where it was not finite."""
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens: int | None = None
+    """Tokens seen since training began."""
+    tokens_per_second: float | None = None
+    memory_bytes: int | None = None
+
+
+class Metrics(Message):
+    """One or several rows of one stream's figures, as a TOON table."""
+
+    type: ClassVar[str] = "metrics"
+    stream: Name
+    token: Token
+    steps: int
+    """Optimizer steps that the whole training is planned to take."""
+    rows: list[MetricRow]
+
+    def toon(self) -> str:
+        rows = [{column: getattr(row, column) for column in METRIC_COLUMNS} for row in self.rows]
+        return encode({"stream": self.stream, "token": self.token, "steps": self.steps, "rows": rows})
+
+
+class Heartbeat(Message):
+    """What a worker says of itself with every heartbeat."""
+
+    type: ClassVar[str] = "heartbeat"
+    state: Literal["importing", "idle", "working", "paused"]
+    ref: str | None = None
+    token: Token | None = None
+    step: int | None = None
+    """The progress watermark: one that stands still is a stall."""
+    memory_bytes: int | None = None

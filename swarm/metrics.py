@@ -1,0 +1,76 @@
+"""The run's metrics in SQLite: the key (stream, token, step, kind) makes a message that comes twice harmless."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics
+
+_COLUMNS = ("stream", "token", "steps", *METRIC_COLUMNS)
+_TYPES = {
+    "stream": "TEXT",
+    "kind": "TEXT",
+    "token": "INTEGER",
+    "step": "INTEGER",
+    "steps": "INTEGER",
+    "tokens": "INTEGER",
+    "memory_bytes": "INTEGER",
+}
+_SCHEMA = f"""CREATE TABLE IF NOT EXISTS metrics (
+    {", ".join(f"{column} {_TYPES.get(column, 'REAL')}" for column in _COLUMNS)},
+    PRIMARY KEY (stream, token, step, kind)) WITHOUT ROWID"""
+_INSERT = f"INSERT OR REPLACE INTO metrics VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  names of our own
+
+
+class MetricsFile:
+    """One run's metrics; one process writes, any number read."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        """Raises sqlite3.OperationalError where a file to be read is missing."""
+        if readonly:
+            self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+        else:
+            self._db = sqlite3.connect(path, timeout=10)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # NORMAL: after a power cut the newest rows may be gone; the sources' spools send what was not acknowledged.
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(_SCHEMA)
+
+    def insert(self, tables: Iterable[Metrics]) -> None:
+        """Store the rows of these messages in one transaction."""
+        rows = [
+            (table.stream, table.token, table.steps, *(getattr(row, column) for column in METRIC_COLUMNS))
+            for table in tables
+            for row in table.rows
+        ]
+        with self._db:
+            self._db.executemany(_INSERT, rows)
+
+    def read(self, stream: str | None = None, *, since: float = 0.0) -> Iterator[dict[str, Any]]:
+        """Rows by stream and step; of a step that was trained twice the newer lease's."""
+        query = f"""SELECT {", ".join(_COLUMNS)} FROM metrics AS m WHERE (? IS NULL OR stream = ?) AND time > ?
+            AND token = (SELECT MAX(token) FROM metrics WHERE stream = m.stream AND step = m.step AND kind = m.kind)
+            ORDER BY stream, step, kind"""  # noqa: S608  names of our own
+        for row in self._db.execute(query, (stream, stream, since)):
+            yield dict(zip(_COLUMNS, row, strict=True))
+
+    def tables(self) -> list[Metrics]:
+        """All rows as messages, one per (stream, token)."""
+        grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for row in self.read():
+            grouped.setdefault((row["stream"], row["token"]), []).append(row)
+        return [
+            Metrics(
+                stream=stream,
+                token=token,
+                steps=rows[-1]["steps"],
+                rows=[MetricRow(**{column: row[column] for column in METRIC_COLUMNS}) for row in rows],
+            )
+            for (stream, token), rows in grouped.items()
+        ]
+
+    def close(self) -> None:
+        self._db.close()

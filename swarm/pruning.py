@@ -1,0 +1,49 @@
+"""Which folders of finished runs may go, and their removal; a running run, adapters and promoted ones are never among them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.log import Log, run_is_alive
+from swarm.rundir import RunFolder, all_runs
+from swarm.state import fold
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A folder that may be removed."""
+
+    path: Path
+    bytes: int
+
+
+def candidates(runs: Path, *, whole_runs: bool, keep: int) -> list[Candidate]:
+    """Folders that nothing needs any more, oldest run first; the newest `keep` runs are left alone."""
+    known = list(all_runs(runs))
+    finished = [folder for folder in known[: max(0, len(known) - keep)] if _is_finished(folder)]
+    if whole_runs:
+        return [Candidate(folder.path, folder_bytes(folder.path)) for folder in finished]
+    return [
+        Candidate(path, folder_bytes(path))
+        for folder in finished
+        for path in [*sorted(folder.path.glob("streams/*/t*")), *sorted(folder.path.glob("prepared/*"))]
+        if path.is_dir() and not path.is_symlink()
+    ]
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    """Ended by itself: a stopped run (130) may want to go on and keeps its checkpoints."""
+    end = fold(Log(folder.log).entries()).end
+    return not run_is_alive(folder.log) and end is not None and end.rc != 130
+
+
+def folder_bytes(path: Path) -> int:
+    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+
+
+def remove(found: Sequence[Candidate]) -> None:
+    for item in found:
+        shutil.rmtree(item.path)

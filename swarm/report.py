@@ -1,0 +1,58 @@
+"""What a run came to, as data: the table at its end, `status` and the session export; no layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from swarm.snapshot import Snapshot, StreamRow
+
+
+def session(snapshot: Snapshot) -> dict[str, Any]:
+    """One document that says how the run stands: streams as a uniform table, so that TOON is small."""
+    return {
+        "run": snapshot.run,
+        "state": snapshot.state,
+        "rc": snapshot.rc,
+        "base": snapshot.base,
+        "at": snapshot.seq,
+        "promoted": snapshot.promoted or None,
+        "why": snapshot.why or None,
+        "streams": [stream(row) for row in snapshot.streams],
+        "workers": [worker_of(row) for row in snapshot.workers],
+    }
+
+
+def stream(row: StreamRow) -> dict[str, Any]:
+    return {
+        "stream": row.name,
+        "state": row.state,
+        "step": row.step,
+        "of": row.steps,
+        "trainable": row.trainable,
+        "loss_first": _rounded(row.first_loss),
+        "loss": _rounded(row.loss),
+        "heldout": _rounded(row.heldout),
+        "base_heldout": _rounded(row.base_heldout),
+        "exact": _rounded(row.exact),
+        "base_exact": _rounded(row.base_exact),
+        "tokens_per_second": round(row.tokens_per_second) if row.tokens_per_second is not None else None,
+        "peak_bytes": row.memory_bytes,
+        "verdict": row.verdict or None,
+        "why": row.why or None,
+    }
+
+
+def worker_of(row: Any) -> dict[str, Any]:
+    return {
+        "worker": row.name,
+        "state": row.state,
+        "task": row.task or None,
+        "device": row.device,
+        "pid": row.pid,
+        "memory_bytes": row.memory_bytes,
+        "why": row.why or None,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

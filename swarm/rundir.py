@@ -1,0 +1,165 @@
+"""Where everything of a run stands: one folder for people, one short private folder for sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.errors import UserError
+from swarm.events import NAME
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run's folder; every path in the log is relative to it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """Every setting with its origin."""
+        return self.path / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "COLLABORATION.md"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.db"
+
+    @property
+    def layout(self) -> Path:
+        """Which workers the coordinator starts, on which devices."""
+        return self.path / "layout.json"
+
+    @property
+    def connect(self) -> Path:
+        """The owner's join file; readable by the owner only."""
+        return self.path / "connect.json"
+
+    @property
+    def keys(self) -> Path:
+        return self.path / "keys"
+
+    @property
+    def workers(self) -> Path:
+        """What each worker process printed."""
+        return self.path / "workers"
+
+    @property
+    def promoted(self) -> Path:
+        return self.path / "promoted"
+
+    def stream(self, name: str) -> Path:
+        return self.path / "streams" / name
+
+    def inside(self, relative: str) -> Path:
+        """The path that an entry names.
+
+        Raises UserError if it leads out of the run folder, also through a symbolic link.
+        """
+        path = self.path / relative
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise UserError(str(path), "leads out of the run folder", "name a path inside it")
+        return path
+
+    def sockets(self) -> Path:
+        """The private folder for this run's sockets, made if need be (an ipc path holds 107 bytes)."""
+        root = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        if len(str(root)) > 60:
+            root = Path("/tmp")  # noqa: S108  the folder below it is private and its owner is checked
+        mark = hashlib.blake2b(str(self.path.resolve()).encode(), digest_size=6).hexdigest()
+        folder = root / f"toonswarm-{os.getuid()}" / mark
+        for part in (folder.parent, folder):
+            part.mkdir(mode=0o700, exist_ok=True)
+            found = part.lstat()
+            if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) & 0o077:
+                raise UserError(str(part), "is not a private folder of yours", "remove it or set XDG_RUNTIME_DIR")
+        return folder
+
+
+def create(runs: Path, name: str) -> RunFolder:
+    """A new, empty run folder `runs/<name>-<month day>-<hour minute>-<random>`."""
+    stamp = time.strftime("%m%d-%H%M")
+    folder = runs / f"{name}-{stamp}-{secrets.token_hex(2)}"
+    folder.mkdir(parents=True)
+    return RunFolder(folder.resolve())
+
+
+def all_runs(runs: Path) -> Iterator[RunFolder]:
+    """Every run below `runs`, oldest first."""
+    found = [path.parent for path in runs.glob("*/COLLABORATION.md")]
+    for path in sorted(
+        found, key=lambda folder: (folder / "config.yaml").stat().st_mtime if (folder / "config.yaml").exists() else 0
+    ):
+        yield RunFolder(path.resolve())
+
+
+def find(run: str | None, runs: Path = Path("runs")) -> RunFolder:
+    """The run that a person means: a path, a name below `runs`, or by default the newest there.
+
+    Raises UserError.
+    """
+    if run is None:
+        known = list(all_runs(runs))
+        if not known:
+            raise UserError(str(runs), "holds no run", "start one with `swarm run CONFIG`, or name its folder")
+        return known[-1]
+    for path in (Path(run), runs / run):
+        if (path / "COLLABORATION.md").exists():
+            return RunFolder(path.resolve())
+    near = [r.name for r in all_runs(runs) if r.name.startswith(run)]
+    if len(near) == 1:
+        return RunFolder((runs / near[0]).resolve())
+    hint = f"it could be {', '.join(near[:4])}" if near else f"`ls {runs}` lists the runs"
+    raise UserError(run, "no such run", hint)
+
+
+def is_name(text: str) -> bool:
+    return re.fullmatch(NAME, text) is not None
+
+
+def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write a file so that a reader sees all of it or the old one: staged, synced, renamed."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}.staged")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Raises UserError on a file that is missing or no JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(str(path), f"cannot be read ({error})", "the run folder is not whole") from error
+    if not isinstance(value, dict):
+        raise UserError(str(path), "is no JSON object", "the run folder is not whole")
+    return value

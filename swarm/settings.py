@@ -1,0 +1,151 @@
+"""Every setting of a run, with its type, unit and default: what users write in YAML and what workers are given.
+
+The words are axolotl's first, then Hugging Face's.  Reading files, overrides, origins and error lines is `config`'s work.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from swarm.events import Name
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """A group of settings: unknown keys are errors, and nothing is changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Dataset(Settings):
+    path: str
+    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .parquet or .toon; or a dataset of the hub, `owner/name`."""
+    type: Literal["chatml", "alpaca", "prompt_completion", "text", "toon"] = "chatml"
+    """How a row is read: chat messages; instruction/input/output; two columns; plain text; prompt_completion from a TOON table."""
+    split: str = "train"
+    """Which split of a hub dataset."""
+    messages: str = "messages"
+    """Column with the messages (`chatml`)."""
+    prompt: str = "prompt"
+    """Column with the prompt (`prompt_completion`, `toon`)."""
+    completion: str = "completion"
+    """Column with the completion (`prompt_completion`, `toon`)."""
+    text: str = "text"
+    """Column with the text (`text`): all of it is supervised."""
+    limit: Positive | None = None
+    """Take only the first rows of this dataset."""
+
+
+class StreamSettings(Settings):
+    """One fine-tune.  `defaults` in a config are copied into every stream; a stream's own keys win."""
+
+    # what is tuned
+    base_model: str
+    """A folder, a name on the hub, or `tiny-toon`: the base that ships with the product."""
+    trust_remote_code: bool = False
+    """Run code that a hub model brings; never settable from the bus."""
+
+    # data
+    datasets: Annotated[list[Dataset], Field(min_length=1)]
+    test_datasets: list[Dataset] = []
+    """Held-out rows; without them `val_set_size` rows are taken from `datasets`."""
+    val_set_size: Annotated[float, Field(ge=0)] = 0.05
+    """Held-out rows: a share below 1, a number of rows from 1 on."""
+    sequence_len: Annotated[int, Field(ge=8)] = 512
+    """Tokens; longer rows are cut at the end and counted."""
+    train_on_inputs: bool = False
+    """Count the prompt's tokens in the loss too."""
+    on_bad_row: Literal["fail", "skip"] = "fail"
+
+    # method and adapter
+    method: Literal["sft"] = "sft"
+    adapter: Literal["lora", "qlora"] = "lora"
+    """qlora: the base in NF4 with double quantisation."""
+    use_dora: bool = False
+    use_rslora: bool = False
+    lora_r: Positive = 8
+    lora_alpha: Annotated[float, Field(gt=0)] = 16
+    lora_dropout: Share = 0.0
+    lora_target_modules: str | list[str] = "all-linear"
+
+    # optimisation
+    micro_batch_size: Positive = 2
+    """Sequences per forward pass."""
+    gradient_accumulation_steps: Positive = 1
+    """Forward passes per optimizer step."""
+    num_epochs: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: Positive | None = None
+    """Optimizer steps; wins over num_epochs."""
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Wall-clock minutes of training, over all attempts."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
+    warmup_ratio: Share = 0.03
+    """Share of the steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    optimizer: Literal[
+        "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "lion_32bit", "lion_8bit", "adafactor", "sgd"
+    ] = "adamw_torch"
+    """transformers' own names."""
+    gradient_checkpointing: bool = False
+    bf16: Literal["auto"] | bool = "auto"
+    """auto: on GPUs that have it."""
+    seed: int = 0
+
+    # cadence
+    logging_steps: Positive = 1
+    eval_steps: Positive | None = None
+    """Held-out loss every so many steps; unset: only by validator and evaluator at the end."""
+    save_steps: Positive = 50
+    save_total_limit: Positive = 2
+
+    # judging
+    max_heldout_ratio: Annotated[float, Field(gt=0)] = 1.0
+    """The validator warns when held-out loss of adapter / base is above this."""
+    eval_rows: Annotated[int, Field(ge=0)] = 64
+    """Held-out rows that are answered by generation and compared exactly; 0: only the held-out loss."""
+    eval_max_new_tokens: Positive = 128
+
+
+class Placement(Settings):
+    """Where streams run."""
+
+    gpus: Literal["all", "none"] | list[Annotated[int, Field(ge=0)]] = "all"
+    """GPU indices; `all` on a machine without any means the CPU."""
+    streams_per_gpu: Literal["auto"] | Positive = "auto"
+    """auto: as many as a memory estimate says will fit; the rest waits."""
+    cpu_streams: Literal["auto"] | Positive = "auto"
+    """Streams that train at once on a CPU; the cores are divided among them."""
+
+
+class Promotion(Settings):
+    """Which stream wins, and what it must beat."""
+
+    metric: Literal["eval_loss", "exact_match"] = "eval_loss"
+    goal: Literal["min", "max"] | None = None
+    """Unset: min for eval_loss, max for exact_match."""
+    must_beat: Literal["base", "nothing"] = "base"
+    approvals: Annotated[int, Field(ge=0)] = 0
+    """`approve` entries wanted before the winner is promoted."""
+
+
+class RunSettings(Settings):
+    """A whole config after reading: defaults laid into the streams."""
+
+    name: Name
+    streams: dict[Name, StreamSettings]
+    placement: Placement = Placement()
+    promotion: Promotion = Promotion()
+    lease_seconds: Annotated[float, Field(ge=10)] = 60.0
+    """A worker that is silent this long loses its task (>= 10 heartbeats)."""
+    retries: Annotated[int, Field(ge=0)] = 1
+    """Further attempts at a task after a failure."""
+    runs_dir: str = "runs"
+
+    def dumped(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")

@@ -1,0 +1,99 @@
+"""What a person sees of a run at one moment: the one shape that the dashboard, `status` and plain progress lines show.
+
+Only data; `swarm.watch` makes it from the log, the metrics and the bus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """One stream."""
+
+    name: str
+    state: str
+    """wait, prepare, train, paused, validate, evaluate, done, promoted, stopped, failed, STALLED"""
+    settings: str = ""
+    """One line: base, adapter, rank, optimizer, learning rate."""
+    step: int = 0
+    steps: int = 0
+    """Planned optimizer steps; 0 while unknown."""
+    loss: float | None = None
+    best_loss: float | None = None
+    first_loss: float | None = None
+    heldout: float | None = None
+    base_heldout: float | None = None
+    exact: float | None = None
+    base_exact: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    memory_bytes: int | None = None
+    trainable: int | None = None
+    device: str = ""
+    eta_seconds: float | None = None
+    worker: str = ""
+    """Who holds the current task."""
+    token: int | None = None
+    lease_left_seconds: float | None = None
+    verdict: str = ""
+    why: str = ""
+    checkpoints: tuple[int, ...] = ()
+    curve: tuple[tuple[int, float], ...] = ()
+    """(step, train loss), thinned to a few hundred points."""
+    heldout_curve: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One worker process."""
+
+    name: str
+    roles: tuple[str, ...]
+    state: str
+    """starting, importing, idle, working, paused, stalled, unreachable, dead"""
+    task: str = ""
+    device: str = ""
+    pid: int = 0
+    memory_bytes: int | None = None
+    silent_seconds: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BusCounters:
+    """What the bus did, as far as the watcher knows."""
+
+    messages_per_second: float = 0.0
+    received: int = 0
+    gaps: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run at one moment."""
+
+    run: str
+    folder: str
+    base: str = ""
+    state: str = "starting"
+    """starting, running, ended, no coordinator"""
+    rc: int | None = None
+    seq: int = 0
+    """The last entry folded in."""
+    log_ok: bool = True
+    devices: str = ""
+    started: float = 0.0
+    now: float = 0.0
+    streams: tuple[StreamRow, ...] = ()
+    workers: tuple[WorkerRow, ...] = ()
+    tail: tuple[str, ...] = field(default=())
+    """The newest entries, one line each, oldest first."""
+    bus: BusCounters = BusCounters()
+    promoted: str = ""
+    """The winner's name."""
+    why: str = ""
+    """Why the winner won, or why there is none."""

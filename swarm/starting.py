@@ -1,0 +1,142 @@
+"""From a config to a running coordinator: everything that can be wrong is found before anything is started."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm import config, disk, gpus, memory, placement, rundir
+from swarm.config import Config
+from swarm.errors import UserError, UserErrors
+from swarm.log import run_is_alive
+from swarm.memory import BaseFacts, Need
+from swarm.placement import Layout
+from swarm.rundir import RunFolder
+
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked config and where its streams will run."""
+
+    config: Config
+    bases: dict[str, BaseFacts]
+    needs: dict[str, Need]
+    layout: Layout
+
+
+def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Plan:
+    """Read, check, estimate and place; starts nothing that lasts.
+
+    Raises UserErrors with all problems of the config, UserError for a base, memory or disk that will not do.
+    """
+    read = config.load(path, overrides, cwd=Path.cwd())
+    require_training_extra()
+    made = _placed(read)
+    if check_disk:
+        disk.check(read.run, made.needs, Path(read.run.runs_dir))
+    return made
+
+
+def _placed(read: Config) -> Plan:
+    found = gpus.devices(read.run.placement)
+    device = f"gpu{found.gpus[0].index}" if found.gpus else "cpu"
+    wanted = sorted({(s.base_model, s.adapter) for s in read.run.streams.values()})
+    bases = {name: check_base(name, device, adapter) for name, adapter in wanted}
+    needs = {
+        name: memory.estimate(bases[s.base_model], s, on_gpu=bool(found.gpus)) for name, s in read.run.streams.items()
+    }
+    return Plan(read, bases, needs, placement.place(needs, found, read.run.placement))
+
+
+def require_training_extra() -> None:
+    """Raises UserError with the line that installs what is missing."""
+    missing = [
+        name for name in ("torch", "transformers", "peft", "trl", "datasets") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise UserError("swarm", f"training needs {', '.join(missing)}", "pip install 'toonswarm[train]'")
+
+
+def check_base(name: str, device: str, adapter: str) -> BaseFacts:
+    """Ask the trainer about a base in a process of its own: this one stays light.  Downloads show their progress.
+
+    Raises UserErrors; the other process has said on stderr what is wrong.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "trainer.bases",
+        "--fetch",
+        name,
+        "--device",
+        device,
+        "--adapter",
+        adapter,
+        "--json",
+    ]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if found.returncode != 0:
+        raise _AlreadyTold([])
+    return BaseFacts.read(Path(json.loads(found.stdout)["folder"]))
+
+
+class _AlreadyTold(UserErrors):
+    """The other process has said on stderr what is wrong."""
+
+    def __str__(self) -> str:
+        return "nothing was started"
+
+
+def start(made: Plan) -> RunFolder:
+    """A new run folder with a coordinator at work in it."""
+    folder = rundir.create(Path(made.config.run.runs_dir), made.config.run.name)
+    rundir.write_whole(folder.config, made.config.dump())
+    made.layout.write(folder.layout)
+    launch(folder)
+    return folder
+
+
+def resume(folder: RunFolder, author: str) -> None:
+    """Start a coordinator on a stopped, failed or orphaned run.
+
+    Raises UserError if one is at work.
+    """
+    if run_is_alive(folder.log):
+        raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
+    _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
+    launch(folder, "--resume", author)
+
+
+def launch(folder: RunFolder, *arguments: str) -> None:
+    """Start the coordinator detached and wait until it can be reached.
+
+    Raises UserError with what it printed if it ends instead.
+    """
+    talk = folder.path / "coordinator.log"
+    with talk.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "swarm.coordinator", str(folder.path), *arguments],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
+        )  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise UserError(folder.name, f"the coordinator ended at once: {_last_line(talk)}", f"see {talk}")
+        if folder.connect.exists() and run_is_alive(folder.log):
+            return
+        time.sleep(0.05)
+    raise UserError(folder.name, f"the coordinator is not ready after {START_SECONDS:.0f} s", f"see {talk}")
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no word"

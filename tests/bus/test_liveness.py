@@ -1,0 +1,69 @@
+"""Verdicts from the three signals, restarts and the stop ladder: pure, as a table."""
+
+import pytest
+
+from bus.budget import Budget, Rate
+from bus.liveness import Parked, Patience, Restart, Signals, after_exit, backoff_seconds, exit_words, judge, stop_step
+
+PATIENCE = Patience(start_seconds=60, silent_seconds=10, still_seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("signals", "state", "why"),
+    [
+        (Signals(None, 1, None, None), "starting", "no word"),
+        (Signals(None, 61, None, None), "unreachable", "no word for 61 s"),
+        (Signals(None, 100, 0.5, 2, "step 7"), "running", "step 7"),
+        (Signals(None, 100, 0.5, None, "idle"), "running", "idle"),
+        (Signals(None, 100, 0.5, 31), "stalled", "no step for 31 s while its heart beats"),
+        (Signals(None, 100, 11, 31), "unreachable", "no heartbeat for 11 s"),
+        (Signals(-9, 100, 11, 31), "dead", "SIGKILL (out of memory"),
+        (Signals(3, 0, None, None), "dead", "exit 3"),
+        (Signals(0, 100, 0.1, 0.1), "dead", "exit 0"),
+    ],
+)
+def test_exit_outranks_silence_and_silence_outranks_stillness(signals, state, why):
+    verdict = judge(signals, PATIENCE)
+    assert verdict.state == state
+    assert why in verdict.why
+
+
+def test_signals_have_names():
+    assert [exit_words(code) for code in (-15, -11, -64)] == ["SIGTERM", "SIGSEGV", "signal 64"]
+
+
+def test_waits_between_restarts_double_up_to_a_limit():
+    waits = [after_exit([100.0 - i for i in range(n)], 100.0, flap_count=99) for n in range(1, 9)]
+    assert [wait.wait_seconds for wait in waits if isinstance(wait, Restart)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_five_exits_within_a_minute_park_it_with_the_reason_and_old_ones_do_not_count():
+    assert after_exit([41.0, 50.0, 60.0, 70.0, 100.0], 100.0) == Parked("ended 5 times within 60 s; not started again")
+    assert isinstance(after_exit([39.0, 50.0, 60.0, 70.0, 100.0], 100.0), Restart)
+
+
+def test_jitter_takes_off_at_most_half():
+    assert backoff_seconds(0, first=1, longest=8, chance=0) == 0.5
+    assert backoff_seconds(2, first=1, longest=8, chance=1) == 4
+    assert backoff_seconds(10_000, first=1, longest=8, chance=1) == 8
+
+
+def test_the_stop_ladder_goes_from_asking_to_terminating_to_killing():
+    assert [stop_step(s, ask_seconds=5, terminate_seconds=5) for s in (0, 4.9, 5, 9.9, 10, 1e9)] == [
+        "ask", "ask", "terminate", "terminate", "kill", "kill",
+    ]  # fmt: skip
+
+
+def test_a_budget_lets_the_burst_through_then_the_rate():
+    budget = Budget(Rate(messages_per_second=10, bytes_per_second=1000), now_seconds=0.0)
+    assert [budget.spend(1, 0.0) for _ in range(11)] == [True] * 10 + [False]
+    assert 90 <= budget.wait_ms(1) <= 110
+    assert budget.spend(1, 0.11)
+    assert not budget.spend(1, 0.11)
+
+
+def test_bytes_are_a_budget_of_their_own():
+    budget = Budget(Rate(messages_per_second=10, bytes_per_second=1000), now_seconds=0.0)
+    assert budget.spend(900, 0.0)
+    assert not budget.spend(900, 0.0)
+    assert budget.spend(900, 1.0)

@@ -1,0 +1,231 @@
+"""People type into the log, save old copies over it, edit and delete it; nothing is lost and everything is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm.events import Event, Post, Seal
+from swarm.log import Entry, Log, LogWriter, render
+from swarm.log.chain import Place
+from swarm.log.draft import Draft
+
+Sound = Callable[[Path], list[Entry]]
+
+
+@pytest.fixture
+def writer(path: Path) -> Iterator[LogWriter]:
+    with LogWriter.open(path) as writer:
+        yield writer
+
+
+def notes(*bodies: str) -> list[tuple[str, Event]]:
+    return [("ada", Post(ref="s1", body=body)) for body in bodies]
+
+
+def seals(entries: list[Entry]) -> list[tuple[str, str, str]]:
+    return [(e.author, e.event.why, e.event.body) for e in entries if isinstance(e.event, Seal)]
+
+
+def type_at_end(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def save(path: Path, data: bytes) -> None:
+    """As most editors do: a new file, renamed over the old one."""
+    new = path.with_suffix(".swp")
+    new.write_bytes(data)
+    new.replace(path)
+
+
+def test_typed_text_stays_where_it_is_and_becomes_a_note_of_nobody(writer: LogWriter, path: Path, sound: Sound) -> None:
+    writer.append(notes("one"))
+    type_at_end(path, "I think s3 diverged, stop it -- Bob")
+    before = path.read_bytes()
+    writer.append(notes("two"))
+    assert seals(sound(path)) == [("unknown", "note", "I think s3 diverged, stop it -- Bob")]
+    assert path.read_bytes().startswith(before)
+    assert list(writer.log.entries()) == Log(path).refresh()
+
+
+def test_looking_after_the_file_needs_no_entry(writer: LogWriter, path: Path, sound: Sound) -> None:
+    type_at_end(path, "hello\n\nthree lines\n")
+    assert writer.append([]) == []
+    assert seals(writer.log.refresh()) == [("unknown", "note", "hello\n\nthree lines")]
+    assert writer.append([]) == [] and len(sound(path)) == 1
+
+
+def test_text_typed_while_nobody_writes_is_sealed_on_opening(path: Path, sound: Sound) -> None:
+    type_at_end(path, "# Plan\n\nfour streams, see below\n")
+    with LogWriter.open(path) as writer:
+        writer.append(notes("one"))
+    assert seals(sound(path)) == [("unknown", "note", "# Plan\n\nfour streams, see below")]
+
+
+def test_a_log_of_bytes_that_are_no_text_is_kept_too(writer: LogWriter, path: Path, sound: Sound) -> None:
+    writer.append(notes("one"))
+    path.write_bytes(path.read_bytes() + b"\xff\xfe caf\xe9\r\n")
+    writer.append(notes("two"))
+    assert seals(sound(path)) == [("unknown", "note", "�� caf�\r")]
+    assert b"\xff\xfe caf\xe9\r\n" in path.read_bytes()
+
+
+def test_an_old_copy_saved_over_newer_entries_loses_nothing(writer: LogWriter, path: Path, sound: Sound) -> None:
+    early = writer.append(notes("one", "two"))
+    old = path.read_bytes()
+    late = writer.append(notes("three")) + writer.append(notes("four", "five"))
+    saved = old + b"\nBob's edit, from an old buffer\n"
+    save(path, saved)
+    [after] = writer.append(notes("six"))
+    entries = sound(path)
+    assert entries[:5] == early + late and entries[-1] == after
+    assert seals(entries) == [
+        ("unknown", "note", "Bob's edit, from an old buffer"),
+        (
+            "log",
+            "old-copy",
+            "entries 3-5 were not in the file as written and stand again; the file that stood there is kept as collaboration/saved-0007.md",
+        ),
+    ]
+    assert (path.parent / "collaboration/saved-0007.md").read_bytes() == saved
+
+
+@pytest.mark.parametrize("open_again", [False, True])
+def test_an_old_copy_with_nothing_typed_is_put_right_and_reported(path: Path, sound: Sound, open_again: bool) -> None:
+    writer = LogWriter.open(path)
+    writer.append(notes("one"))
+    old = path.read_bytes()
+    writer.append(notes("two"))
+    writer.append(notes("three"))
+    save(path, old)
+    if open_again:
+        writer.close()
+        writer = LogWriter.open(path)
+    writer.append(notes("four"))
+    writer.close()
+    assert seals(sound(path)) == [("log", "old-copy", "entries 2-3 were not in the file as written and stand again")]
+
+
+def test_an_old_copy_of_before_a_rotation_is_told_from_what_was_typed(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path, rotate_bytes=2000) as writer:
+        writer.append(notes(*"abcdefgh"))
+        old = path.read_bytes()
+        while not (path.parent / "collaboration/0002.md").exists():
+            writer.append(notes("more"))
+        save(path, old + b"typed into the old file\n")
+        writer.append(notes("last"))
+    assert seals(sound(path))[0] == ("unknown", "note", "typed into the old file")
+
+
+def test_an_entry_that_somebody_edited_stands_again_and_the_edited_one_is_kept(
+    writer: LogWriter, path: Path, sound: Sound
+) -> None:
+    true = writer.append(notes("one", "two", "three"))
+    save(path, path.read_bytes().replace(b"two", b"twice").replace(b"## 3", b"my remark\n## 3"))
+    writer.append([])
+    entries = sound(path)
+    assert entries[:3] == true
+    [(_, _, kept), (_, why, report)] = seals(entries)
+    assert "twice" in kept and kept.endswith("my remark") and "## 2 post" in kept
+    assert why == "old-copy" and report.startswith("entries 2 were not in the file as written")
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_no_news(writer: LogWriter, path: Path, sound: Sound) -> None:
+    true = writer.append(notes("one", "two"))
+    save(path, b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"mine\r\n")
+    writer.append([])
+    assert sound(path)[:2] == true
+    assert seals(sound(path))[0] == ("unknown", "note", "mine")
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 4096, None])
+def test_an_emptied_or_deleted_file_is_written_again(
+    writer: LogWriter, path: Path, sound: Sound, left: bytes | None
+) -> None:
+    true = writer.append(notes("one")) + writer.append(notes("two"))
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left)
+    writer.append(notes("three"))
+    assert sound(path)[:2] == true
+    assert [why for _, why, _ in seals(sound(path))] == ["old-copy"]
+
+
+def test_an_editor_that_drops_or_adds_the_last_newline_costs_no_note_of_text(
+    writer: LogWriter, path: Path, sound: Sound
+) -> None:
+    true = writer.append(notes("one", "two"))
+    save(path, path.read_bytes()[:-1])
+    writer.append([])
+    save(path, path.read_bytes() + b"\n")
+    writer.append([])
+    assert sound(path)[:2] == true and len(sound(path)) == 4
+
+
+def test_typed_text_that_imitates_entries_is_never_taken_for_one(writer: LogWriter, path: Path, sound: Sound) -> None:
+    true = writer.append(notes("one"))
+    for forge in (
+        complete_forgery,
+        forged_seal,
+        "## 2 claim s1/train @eve 2026-11-21T00:00:00Z ttl=9999 len=0\n".format,
+    ):
+        text = forge(path) if forge in (complete_forgery, forged_seal) else forge()
+        type_at_end(path, text)
+        writer.append(notes("after"))
+        assert Log(path).refresh() == list(writer.log.entries())
+    assert {entry.event.kind for entry in sound(path)} == {"post", "seal"}
+    assert [entry for entry in sound(path) if entry.author == "eve"] == []
+    assert sound(path)[:1] == true
+
+
+def complete_forgery(path: Path) -> str:
+    """A next entry whose chain value is right, as anyone can compute it."""
+    place = reached(path)
+    draft = Draft(place, 1795238000.0)
+    draft.add("eve", Post(ref="s1", body="promote mine"))
+    return draft.data.decode()
+
+
+def forged_seal(path: Path) -> str:
+    """A line of text and a seal that covers it properly, with an entry of one's own behind."""
+    draft = Draft(reached(path), 1795238000.0)
+    draft.seal(b"hello\n")
+    draft.add("eve", Post(ref="s1", body="promote mine"))
+    return draft.data.decode()
+
+
+def reached(path: Path) -> Place:
+    log = Log(path)
+    log.read()
+    return log.place
+
+
+def test_forgeries_typed_while_nobody_writes_are_notes_too(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path) as writer:
+        writer.append(notes("one"))
+    type_at_end(path, complete_forgery(path))
+    with LogWriter.open(path):
+        pass
+    assert [entry.author for entry in sound(path)] == ["ada", "unknown", "log"]
+    assert "promote mine" in sound(path)[1].event.body
+
+
+def test_hostile_bodies_are_never_parsed_as_entries(
+    writer: LogWriter, path: Path, corpus: list[tuple[str, Event]], sound: Sound
+) -> None:
+    true = writer.append(corpus)
+    assert sound(path) == true
+    assert [entry.event for entry in true] == [event for _, event in corpus]
+    bodies = [("ada", Post(ref="s1", body=render(entry))) for entry in true]
+    writer.append(bodies)
+    assert [entry.event for entry in sound(path)[40:]] == [event for _, event in bodies]
+
+
+def test_the_seal_of_a_note_reads_as_the_note_for_the_writer_as_for_readers(writer: LogWriter, path: Path) -> None:
+    type_at_end(path, "\\## not an entry\n")
+    writer.append([])
+    own, read = writer.log.refresh(), Log(path).refresh()
+    assert own == read and own[0].event.body == "\\## not an entry"

@@ -1,0 +1,128 @@
+"""Reading dataset files: every row knows its place, and what is wrong with one is said in a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from swarm.settings import Dataset
+from trainer.data.files import BadRow, RawRow, raw_rows
+from trainer.data.rows import Chat, Pair, Text, understood
+from trainer.errors import UserError
+
+ROWS = [{"prompt": "one", "completion": "1"}, {"prompt": "two, or\nso", "completion": "2"}]
+
+
+def read(path: Path, **options: object) -> list[RawRow | BadRow]:
+    return list(raw_rows(Dataset(path=str(path), **options)))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_all_formats_give_the_same_rows(tmp_path: Path) -> None:
+    toon = 'rows[2]{prompt,completion}:\n  one,"1"\n  "two, or\\nso","2"\n'
+    files = [
+        write(tmp_path / "rows.jsonl", "\n".join(map(json.dumps, ROWS)) + "\n\n"),
+        write(tmp_path / "rows.json", json.dumps(ROWS)),
+        write(tmp_path / "nested.json", json.dumps({"rows": ROWS})),
+        write(tmp_path / "rows.csv", '\ufeffprompt,completion\none,1\n"two, or\nso",2\n'),
+        write(tmp_path / "rows.toon", toon),
+    ]
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
+    for path in [*files, tmp_path / "rows.parquet"]:
+        assert [row.values for row in read(path)] == ROWS, path
+
+
+def test_places_are_lines_where_the_format_has_lines(tmp_path: Path) -> None:
+    jsonl = write(tmp_path / "a.jsonl", '{"prompt": 1}\n\n{"prompt": 2}\n')
+    assert [row.where for row in read(jsonl)] == [f"{jsonl}:1", f"{jsonl}:3"]
+    csv = write(tmp_path / "a.csv", 'prompt\n"two\nlines"\nnext\n')
+    assert [row.where for row in read(csv)] == [f"{csv}:2", f"{csv}:4"]
+    listed = write(tmp_path / "a.json", '[{"prompt": 1}]')
+    assert read(listed)[0].where == f"{listed}: row 1"
+
+
+def test_a_bad_line_names_file_and_line_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": \n[1]\n{"a": "\xff"}\n{"a": 2}\n')
+    rows = read(path)
+    assert [type(row).__name__ for row in rows] == ["RawRow", "BadRow", "BadRow", "BadRow", "RawRow"]
+    assert str(rows[1]).startswith(f"{path}:2: not JSON (")
+    assert str(rows[2]) == f"{path}:3: a JSON list, not an object; write one JSON object per line"
+    assert "not UTF-8 at byte 7" in str(rows[3])
+
+
+def test_a_csv_row_with_too_many_fields_is_a_bad_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "prompt,completion\na,b\na,b,c\n")
+    assert str(read(path)[1]).startswith(f"{path}:3: 3 fields where the header has 2; quote fields")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("x.json", "{", "not JSON"), ("x.json", "3", "holds no list"), ("x.toon", "rows[2]{a}:\n  1\n", "not TOON"),
+        ("x.csv", "", "an empty file"), ("x.parquet", "no", "not a Parquet file"), ("x.txt", "hi", "is no .jsonl"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_an_error_with_a_fix(tmp_path: Path, name: str, text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        read(write(tmp_path / name, text))
+    assert str(caught.value).count("; ") >= 1
+    assert "\n" not in str(caught.value)
+
+
+def test_patterns_name_several_files_and_limit_takes_the_first_rows(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        write(tmp_path / f"{name}.jsonl", f'{{"text": "{name}1"}}\n{{"text": "{name}2"}}\n')
+    rows = read(tmp_path / "*.jsonl", limit=3)
+    assert [row.values["text"] for row in rows] == ["a1", "a2", "b1"]
+
+
+def test_nothing_that_matches_is_said_with_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file matches .*missing\.jsonl in "):
+        read(tmp_path / "missing.jsonl")
+
+
+def meaning(values: dict[str, object], **options: object) -> object:
+    return understood(RawRow("f:1", values), Dataset(path="f", **options))
+
+
+def test_each_type_reads_its_columns() -> None:
+    turns = [{"role": "user", "content": "hi", "tool_calls": None}, {"role": "assistant", "content": "ho"}]
+    assert meaning({"messages": turns}) == Chat([{"role": "user", "content": "hi"}, turns[1]])
+    alpaca = {"instruction": "do", "input": "this", "output": "done"}
+    assert meaning(alpaca, type="alpaca") == Pair("do\n\nthis", "done")
+    assert meaning({**alpaca, "input": ""}, type="alpaca") == Pair("do", "done")
+    asked = {"question": "q", "answer": 42}
+    assert meaning(asked, type="prompt_completion", prompt="question", completion="answer") == Pair("q", "42")
+    assert meaning({"prompt": True, "completion": 1.5}, type="toon") == Pair("true", "1.5")
+    assert meaning({"body": "words"}, type="text", text="body") == Text("words")
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "words"),
+    [
+        ({"chat": []}, {}, "f:1: no column 'messages' (it has chat); name the column with `messages:`"),
+        ({"messages": []}, {}, "messages is no list of messages"),
+        ({"messages": [{"role": "user", "content": "hi"}]}, {}, "no message of the assistant"),
+        ({"messages": [{"role": "bot", "content": "hi"}]}, {}, "message 1 has the role 'bot'"),
+        ({"messages": [{"role": "user", "content": ["hi"]}]}, {}, "message 1 has no text as content"),
+        ({"prompt": "a", "completion": " "}, {"type": "toon"}, "column 'completion' is empty"),
+        ({"prompt": "a", "completion": None}, {"type": "toon"}, "column 'completion' is empty"),
+        ({"prompt": "a", "completion": {}}, {"type": "prompt_completion"}, "is a dict, not text"),
+        ({"instruction": "a"}, {"type": "alpaca"}, "alpaca rows have instruction, input, output"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said_in_a_line(
+    values: dict[str, object], options: dict[str, object], words: str
+) -> None:
+    row = meaning(values, **options)
+    assert isinstance(row, BadRow)
+    assert words in str(row)

@@ -1,0 +1,169 @@
+"""Training one stream for real: every adapter learns, resumes bit for bit, obeys, and ends with a checkpoint that loads."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from swarm.messages import METRIC_COLUMNS, Metrics, Order, Report
+from swarm.settings import StreamSettings
+from tests.trainer.conftest import Bench
+from trainer import whole
+from trainer.errors import LeaseLost, LeaseStopped, UserError
+
+Make = Callable[..., StreamSettings]
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"use_dora": True},
+        {"use_rslora": True, "gradient_checkpointing": True, "lora_dropout": 0.1},
+        {"adapter": "qlora"},
+    ],
+    ids=["lora", "dora", "rslora with checkpointing and dropout", "qlora"],
+)
+def test_every_adapter_learns_and_its_checkpoint_loads(
+    bench: Bench, settings: Make, base: Path, changes: dict[str, object]
+) -> None:
+    done = bench.trained(settings(max_steps=8, save_steps=4, save_total_limit=1, **changes))
+    trained, folder = done["trained"], bench.place.run_folder / done["trained"].path
+    assert (trained.step, trained.why) == (8, "max_steps")
+    assert trained.loss_last < trained.loss_first - 0.2
+    assert trained.sha256 == done["done"].sha256 == whole.sha256_of(folder / "adapter_model.safetensors")
+    assert [event.kind for event in bench.events()] == ["checkpoint", "checkpoint", "trained", "done"]
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint-8"]
+    assert {value.dtype for value in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
+    assert sum(value.numel() for name, value in loaded.named_parameters() if "lora_" in name) == trained.trainable
+
+
+def test_figures_are_sent_kept_and_written(bench: Bench, settings: Make) -> None:
+    trained = bench.trained(settings(eval_steps=2))["trained"]
+    sent = bench.metric_rows()
+    assert [(row.step, row.kind) for row in sent] == [
+        (1, "train"),
+        (2, "eval"),
+        (2, "train"),
+        (3, "train"),
+        (4, "eval"),
+        (4, "train"),
+    ]
+    assert all(row.loss is not None for row in sent)
+    tokens = [row.tokens for row in sent if row.kind == "train"]
+    assert tokens == sorted(tokens) and tokens[0] > 0
+    folder = bench.place.stream_folder("one")
+    with (folder / "train_log.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert tuple(table[0]) == METRIC_COLUMNS and len(table) == 6
+    assert [row["step"] for row in json.loads((folder / "train_log.json").read_text())] == [row.step for row in sent]
+    times = json.loads((folder / "time_metrics.json").read_text())
+    assert times["tokens_per_second"] == trained.tok_s > 0
+    assert trained.peak_bytes > 0
+
+
+def weights(bench: Bench, path: str) -> dict[str, torch.Tensor]:
+    return load_file(bench.place.run_folder / path / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("steps", [7, 15], ids=["within an epoch", "across epochs"])
+def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(
+    bench: Bench, settings: Make, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.lease.METRICS_SECONDS", 0.0)
+    given = settings(max_steps=18, save_steps=100, lora_dropout=0.1, lr_scheduler="cosine", weight_decay=0.01)
+    whole_run = bench.trained(given)["trained"]
+    whole_losses = [(row.step, row.loss) for row in bench.metric_rows()]
+    prepared = bench.do("prepare", given)["prepared"].path
+    bench.on_message = lambda message, lease: stop_after(steps, message, lease)
+    with pytest.raises(LeaseStopped):
+        bench.do("train", given, prepared=prepared)
+    saved = next(event for event in bench.events() if event.kind == "checkpoint")
+    bench.on_message = lambda message, lease: None
+    resumed = bench.do("train", given, prepared=prepared, resume_from=[saved.path])["trained"]
+    assert [(row.step, row.loss) for row in bench.metric_rows()] == whole_losses[saved.step :]
+    before, after = weights(bench, whole_run.path), weights(bench, resumed.path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (resumed.loss_first, resumed.loss_last) == (whole_run.loss_first, whole_run.loss_last)
+    log = json.loads((bench.place.stream_folder("one") / "train_log.json").read_text())
+    assert [row["step"] for row in log] == list(range(1, 19))
+
+
+def stop_after(step: int, message: object, lease: object) -> None:
+    if isinstance(message, Metrics) and message.rows[-1].step >= step:
+        lease.take(Order(ref="one/train", token=lease.token, what="stop"))
+
+
+def test_a_stop_reports_its_checkpoint_first(bench: Bench, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.lease.METRICS_SECONDS", 0.0)
+    bench.on_message = lambda message, lease: stop_after(3, message, lease)
+    with pytest.raises(LeaseStopped, match="stopped"):
+        bench.trained(settings(max_steps=50))
+    assert [event.kind for event in bench.events()] == ["checkpoint", "checkpoint"]
+    assert bench.events()[-1].step in (3, 4)
+
+
+def test_a_lost_lease_ends_without_a_word_and_without_a_checkpoint(
+    bench: Bench, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.lease.METRICS_SECONDS", 0.0)
+
+    def lose(message: object, lease: object) -> None:
+        if isinstance(message, Metrics):
+            lease.take(Order(ref="one/train", token=lease.token, what="lost"))
+
+    bench.on_message = lose
+    with pytest.raises(LeaseLost):
+        bench.trained(settings(max_steps=50))
+    assert not [message for message in bench.said if isinstance(message, Report)]
+    assert not list((bench.place.stream_folder("one") / "t2").iterdir())
+
+
+def test_a_torn_checkpoint_is_passed_over_and_the_log_says_so(bench: Bench, settings: Make) -> None:
+    bench.trained(settings())
+    folder = bench.place.run_folder / "streams/one/t2"
+    (folder / "checkpoint-4" / "optimizer.pt").unlink()
+    given = [f"streams/one/t2/checkpoint-{step}" for step in (4, 2)]
+    done = bench.trained(settings(), resume_from=given)
+    assert done["post"].body == "goes on from step 2; passed over: checkpoint-4 lacks optimizer.pt"
+    assert [row.step for row in bench.metric_rows()] == [3, 4]
+
+
+def test_a_training_that_was_over_before_its_worker_died_is_only_reported(bench: Bench, settings: Make) -> None:
+    first = bench.trained(settings())["trained"]
+    again = bench.trained(settings(), resume_from=[first.path])["trained"]
+    assert (again.sha256, again.step, again.why, again.loss_last) == (first.sha256, 4, "max_steps", first.loss_last)
+    assert bench.metric_rows() == []
+
+
+def test_the_time_cap_counts_earlier_attempts_and_saves(bench: Bench, settings: Make) -> None:
+    trained = bench.trained(settings(max_steps=5000, max_minutes=1, save_steps=5000), spent_seconds=59.8)["trained"]
+    assert (trained.why, 0 < trained.step < 5000) == ("max_minutes", True)
+    assert trained.seconds >= 60
+
+
+def test_epochs_end_a_training_too(bench: Bench, settings: Make) -> None:
+    trained = bench.trained(settings(max_steps=None, num_epochs=0.5))["trained"]
+    assert (trained.step, trained.why) == (6, "num_epochs")
+
+
+def test_a_loss_that_is_not_finite_ends_the_stream_with_a_reason(bench: Bench, settings: Make) -> None:
+    with pytest.raises(UserError, match=r"^one: loss was not finite at step \d+; lower learning_rate$"):
+        bench.trained(settings(max_steps=200, learning_rate=1e30, max_grad_norm=1e30))
+    assert bench.metric_rows()[-1].loss is None
+    assert "trained" not in [event.kind for event in bench.events()]
+
+
+def test_target_modules_that_match_nothing_are_a_users_error(bench: Bench, settings: Make) -> None:
+    with pytest.raises(UserError, match=r"lora_target_modules: .*; use all-linear"):
+        bench.trained(settings(lora_target_modules=["nothing"]))

@@ -1,0 +1,72 @@
+"""A lease: orders reach the holder at its boundary, and what was lost is never said."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from swarm.events import Done
+from swarm.messages import Heartbeat, Message, MetricRow, Metrics, Order, Report
+from trainer.errors import LeaseLost, LeaseStopped
+from trainer.lease import Lease
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.heard: list[tuple[Message, bool]] = []
+        self.lease = Lease("one/train", 7, lambda message, fact: self.heard.append((message, fact)))
+
+    def order(self, what: str) -> None:
+        self.lease.take(Order(ref="one/train", token=7, what=what))
+
+
+def test_a_paused_holder_waits_at_the_boundary_and_says_so() -> None:
+    ear = Ear()
+    ear.order("pause")
+    answers: list[str] = []
+    holder = threading.Thread(target=lambda: answers.append(ear.lease.boundary(5)))
+    holder.start()
+    time.sleep(0.1)
+    assert ear.lease.heartbeat(1) == Heartbeat(state="paused", ref="one/train", token=7, step=5, memory_bytes=1)
+    ear.order("resume")
+    holder.join(5)
+    assert answers == ["go"]
+    assert ear.lease.paused_seconds > 0.05
+    assert ear.lease.heartbeat(1).state == "working"
+
+
+@pytest.mark.parametrize(("what", "error"), [("stop", LeaseStopped), ("lost", LeaseLost)])
+def test_stop_and_lost_end_a_pause_and_are_not_taken_back(what: str, error: type[Exception]) -> None:
+    ear = Ear()
+    ear.order("pause")
+    threading.Timer(0.05, ear.order, [what]).start()
+    assert ear.lease.boundary(1) == what
+    ear.order("resume")
+    assert ear.lease.boundary(2) == what
+    with pytest.raises(error):
+        ear.lease.check()
+
+
+def test_a_lost_lease_reports_nothing() -> None:
+    ear = Ear()
+    ear.order("stop")
+    ear.order("lost")
+    ear.lease.report(Done(ref="one/train", tok=7))
+    assert ear.heard == []
+
+
+def test_a_fact_is_kept_by_the_bus_and_figures_are_telemetry_in_shared_tables() -> None:
+    ear = Ear()
+    ear.lease.report(Done(ref="one/train", tok=7))
+    for step in range(1, 6):
+        ear.lease.figures(MetricRow(step=step, time=0.0), 10)
+    ear.lease.flush_metrics()
+    (report, fact), *tables = ear.heard
+    assert isinstance(report, Report) and fact
+    assert [flag for _, flag in tables] == [False, False]
+    assert [[row.step for row in table.rows] for table, _ in tables if isinstance(table, Metrics)] == [
+        [1],
+        [2, 3, 4, 5],
+    ]

@@ -1,0 +1,128 @@
+"""Real workers: processes that join a real hub, do real tasks, and leave when they should."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from swarm.messages import Assign, Hello, Order, Quit, Ready
+from swarm.settings import StreamSettings
+from tests.trainer.desk import Desk
+
+
+def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
+    desk: Desk, settings: Callable[..., StreamSettings]
+) -> None:
+    long = settings(max_steps=4000, save_steps=3000, logging_steps=1)
+    process = desk.start_worker("prepare,train,validate,evaluate", "--threads", "1")
+    assert Hello.read(desk.wait(lambda one: one.type == "hello").body).pid == process.pid
+    ready = Ready.read(desk.wait(lambda one: one.type == "ready").body)
+    assert [one.type for one in desk.heard if one.type != "heartbeat"][:2] == ["hello", "ready"]
+    assert ready.resident_bytes > 100e6
+
+    desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=long))
+    prepared = desk.report("prepared", 1)
+    desk.report("done", 1)
+
+    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=long, prepared=prepared.path))
+    desk.wait(lambda one: one.type == "metrics")
+    desk.tell(Order(ref="one/train", token=2, what="pause"))
+    time.sleep(0.7)
+    paused_at = desk.steps(2)[-1]
+    time.sleep(0.7)
+    assert desk.steps(2)[-1] == paused_at
+    desk.tell(Order(ref="one/train", token=2, what="resume"))
+    desk.wait(lambda one: desk.steps(2)[-1] > paused_at)
+    desk.tell(Order(ref="one/train", token=2, what="stop"))
+    saved, dropped = desk.report("checkpoint", 2), desk.report("drop", 2)
+    assert (dropped.failed, dropped.why) == (False, "stopped")
+
+    # The same stream goes on from there, in the same process, to its end.
+    short = settings(max_steps=saved.step + 2, save_steps=3000)
+    desk.tell(
+        Assign(
+            ref="one/train",
+            token=3,
+            role="train",
+            stream="one",
+            settings=short,
+            prepared=prepared.path,
+            resume_from=[saved.path],
+        )
+    )
+    trained = desk.report("trained", 3)
+    assert trained.step == saved.step + 2
+    assert min(desk.steps(3)) == saved.step + 1
+
+    judged = {
+        "stream": "one",
+        "settings": short,
+        "prepared": prepared.path,
+        "checkpoint": trained.path,
+        "sha256": trained.sha256,
+    }
+    desk.tell(Assign(ref="one/validate", token=4, role="validate", **judged))
+    desk.tell(Assign(ref="one/evaluate", token=5, role="evaluate", **judged))
+    assert desk.report("verdict", 4).result == "SUCCESS"
+    assert desk.report("score", 5).base_heldout == desk.report("verdict", 4).base_heldout
+    desk.report("done", 5)
+
+    desk.tell(Quit(why="the run is over"))
+    assert process.wait(10) == 0
+    assert "the run is over" in desk.log()
+
+
+def test_a_failed_task_is_told_in_a_line_and_the_worker_serves_on(
+    desk: Desk, settings: Callable[..., StreamSettings]
+) -> None:
+    process = desk.start_worker("prepare")
+    desk.wait(lambda one: one.type == "ready")
+    missing = settings(datasets=[{"path": "/nowhere/rows.jsonl"}])
+    desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=missing))
+    assert desk.report("drop", 1).why.startswith("datasets.path: no file matches /nowhere/rows.jsonl")
+    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=settings()))
+    assert desk.report("drop", 2).failed
+    desk.tell(Assign(ref="one/prepare", token=3, role="prepare", stream="one", settings=settings()))
+    desk.report("done", 3)
+    process.send_signal(signal.SIGINT)  # a terminal's Ctrl-C: the coordinator's business
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+def test_orphaned_trainer_saves_a_checkpoint_and_leaves(desk: Desk, settings: Callable[..., StreamSettings]) -> None:
+    endless = settings(max_steps=100_000, save_steps=50_000, save_total_limit=1)
+    process = desk.start_worker("prepare,train", "--orphan-seconds", "6")
+    desk.wait(lambda one: one.type == "ready")
+    desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=endless))
+    prepared = desk.report("prepared", 1)
+    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=endless, prepared=prepared.path))
+    desk.wait(lambda one: one.type == "metrics")
+    desk.close_hub()
+    assert process.wait(30) == 0, desk.log()
+    (saved,) = (desk.run_folder / "streams" / "one" / "t2").glob("checkpoint-*")
+    assert (saved / "manifest.json").is_file()
+
+
+def test_orphaned_idle_worker_leaves(desk: Desk) -> None:
+    process = desk.start_worker("prepare", "--orphan-seconds", "1")
+    desk.wait(lambda one: one.type == "hello")  # it is importing now
+    desk.close_hub()
+    assert process.wait(30) == 0, desk.log()
+    assert "leaving: the coordinator was silent for 1 s" in desk.log()
+
+
+def test_a_join_file_that_cannot_be_read_is_said_in_a_line(desk: Desk) -> None:
+    command = [sys.executable, "-m", "trainer", "--join", "/nowhere", "--run", desk.run_folder, "--roles"]
+    done = subprocess.run([*command, "prepare"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("trainer: /nowhere")
+    done = subprocess.run([*command, "cook"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "--roles: 'cook' is no role; choose from prepare, train, validate, evaluate\n",
+    )

@@ -1,0 +1,46 @@
+"""A view says which streams are shown, selected and overlaid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.tui.runs import run_at, sketch
+from tui.view import View
+
+
+def names(view: View) -> list[str]:
+    return [row.name for row in view.rows]
+
+
+def test_every_word_of_a_filter_must_stand_in_the_row() -> None:
+    assert names(View(sketch(), words="stalled")) == ["qlora-8"]
+    assert names(View(sketch(), words="LORA r8")) == ["lora-8", "qlora-8"]
+    assert names(View(sketch(), words="no step")) == ["qlora-8"]
+    assert names(View(sketch(), words="nothing of it")) == []
+
+
+def test_the_selected_stream_is_the_first_one_where_the_filter_hides_it() -> None:
+    view = View(sketch(), selected="lora-8")
+    assert view.row and view.row.name == "lora-8"
+    hidden = replace(view, words="stalled").row
+    assert hidden and hidden.name == "qlora-8"
+    assert View(sketch(), words="zebra").row is None
+
+
+def test_the_first_streams_are_overlaid_until_somebody_chooses() -> None:
+    view = View(run_at(72, n=12))
+    assert len(view.overlaid) == 6
+    assert "lora-8" not in view.toggled("lora-8").marks
+    assert len(view.toggled("qlora-8-s2").overlaid) == 7
+
+
+def test_without_a_mark_the_selected_stream_is_drawn() -> None:
+    view = View(sketch(), selected="dora-8", marked=frozenset())
+    assert [row.name for row in view.overlaid] == ["dora-8"]
+
+
+def test_workers_are_ordered_by_name_or_by_device() -> None:
+    run = run_at(72)
+    moved = tuple(replace(w, device="gpu1" if w.name == "light-1" else "gpu0") for w in run.workers)
+    assert View(replace(run, workers=moved)).workers[0].name == "light-1"
+    assert View(replace(run, workers=moved), by_device=True).workers[-1].name == "light-1"

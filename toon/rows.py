@@ -1,0 +1,122 @@
+"""A table's row lines read a column at a time; knows neither the document around them nor how a faulty line is reported."""
+
+from __future__ import annotations
+
+import re
+from itertools import repeat
+from json import loads
+from math import inf
+
+from toon.errors import ToonError
+from toon.scalars import (
+    BARE_KEY,
+    split_unquoted,
+    token_value,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from toon.headers import Field, Header
+    from toon.scalars import Real
+
+# --- Reading ------------------------------------------------------------------------------------------------------------
+
+_JSON_CELLS = re.compile(r"[-+0-9.eEtrufalsn,]++")
+"""Cells of nothing but these characters mean the same in JSON as in TOON, or are no JSON at all."""
+_SPECIAL_CELL = re.compile(r'\n(?:["\-0-9]|(?:true|false|null)\n)')
+"""In cells joined with, between and around "\\n": one that is not simply the string it looks like."""
+
+
+def read_entries(
+    lines: list[str], pad: str, header: Header, real: Real, max_digits: int
+) -> tuple[list[str], list[list[object]]] | None:
+    """The keys and columns of some entry rows, or None where a line is not plainly one (then each needs its own look)."""
+    keys, contents = [], []
+    for line in lines:
+        key, colon, cells = line[len(pad) :].partition(":")
+        if not colon or not BARE_KEY.fullmatch(key) or not line.startswith(pad):
+            return None
+        keys.append(key)
+        contents.append(cells.lstrip(" "))
+    columns = read_columns(contents, "", header, real, max_digits)
+    return None if columns is None else (keys, columns)
+
+
+def read_columns(lines: list[str], pad: str, header: Header, real: Real, max_digits: int) -> list[list[object]] | None:
+    """The columns of some row lines, or None where a line is not plainly a row."""
+    body = "\n" + "\n".join(lines)
+    margin = "\n" + pad
+    if body.count(margin) != len(lines) or (margin + " ") in body or (margin + "\t") in body:
+        return None
+    if '"' in body or (":" in body and not header.keyed):
+        cells = _cells_one_by_one(lines, len(pad), header)
+    else:
+        cells = _cells_at_once(body[len(margin) :], margin, header, len(lines))
+    if cells is None:
+        return None
+    if f"{header.delimiter} " in body or f" {header.delimiter}" in body:
+        cells = [[cell.strip(" ") for cell in column] for column in cells]
+    try:
+        if max(map(len, lines)) > max_digits:  # one cell may be a number that is too long
+            return [[token_value(cell, real, max_digits) for cell in column] for column in cells]
+        return [column_values(column, real, max_digits) for column in cells]
+    except ToonError:
+        return None  # read alone, the faulty row finds the same fault and can say where it stands
+
+
+def _cells_at_once(body: str, margin: str, header: Header, count: int) -> list[list[str]] | None:
+    """Cells by column, from rows without quotes: one replacement and one split for all of them."""
+    cells = body.replace(margin, f"{header.delimiter}\n").split(header.delimiter)
+    if len(cells) != header.width * count:
+        return None
+    columns = [cells[start :: header.width] for start in range(header.width)]
+    # Every row's first cell but the very first now starts with "\n". That all of them lie in column 0 proves each row's width.
+    columns[0] = "".join(columns[0]).split("\n")
+    return columns if len(columns[0]) == count else None
+
+
+def _cells_one_by_one(lines: list[str], start: int, header: Header) -> list[list[str]] | None:
+    rows = []
+    for line in lines:
+        content = line[start:]
+        cells = split_unquoted(content, header.delimiter)
+        if len(cells) != header.width or (":" in content and not header.keyed and not is_row(content, header.delimiter)):
+            return None
+        rows.append(cells)
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def is_row(content: str, delimiter: str) -> bool:
+    """Section 9.3: a line at row depth is a row unless a colon stands before its first delimiter, all outside quotes."""
+    pieces = split_unquoted(content, ":")
+    return len(pieces) == 1 or len(split_unquoted(pieces[0], delimiter)) > 1
+
+
+def column_values(cells: list[str], real: Real, max_digits: int) -> list[object]:
+    """The values of a column's cells: the same as `token_value` of each."""
+    joined = ",".join(cells)
+    if _JSON_CELLS.fullmatch(joined):
+        values = _json_values(joined, real)
+        if values is not None and len(values) == len(cells):
+            return values
+    elif not _SPECIAL_CELL.search("\n" + "\n".join(cells) + "\n"):
+        return cells  # type: ignore[return-value]
+    known = {cell: token_value(cell, real, max_digits) for cell in set(cells)}
+    return [known[cell] for cell in cells]
+
+
+def _json_values(joined: str, real: Real) -> list[object] | None:
+    try:
+        values: list[object] = loads(f"[{joined}]", parse_float=None if real is float else real)
+    except ValueError:
+        return None
+    return None if inf in values or -inf in values else values
+
+
+def rows_of(fields: tuple[Field, ...], columns: Iterator[list[object]], count: int) -> list[dict[str, object]]:
+    """Objects from columns, nested field groups built first (section 9.3)."""
+    parts = [next(columns) if field.group is None else rows_of(field.group, columns, count) for field in fields]
+    names = [field.name for field in fields]
+    return list(map(dict, map(zip, repeat(names, count), zip(*parts, strict=True))))

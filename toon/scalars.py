@@ -1,0 +1,243 @@
+"""The one place for the quoting rule, the key rule and the number rules (specification sections 2, 4 and 7).
+
+Each rule is written out plainly first. Where a faster form stands beside it, the two must agree, and a test compares them.
+"""
+
+from __future__ import annotations
+
+import re
+from math import inf, isfinite
+
+from toon.errors import ToonError, shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    Real: TypeAlias = Callable[[str], object]
+    """What makes a value of a number written with a fraction or an exponent: `float`, or `Decimal` for a schema that asks."""
+
+LITERALS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
+DELIMITERS = {",": "", "\t": "\t", "|": "|"}
+"""Each delimiter with the symbol that declares it inside a header's brackets (section 6)."""
+
+# --- Strings out (section 7.2) ------------------------------------------------------------------------------------------
+
+_NUMERIC_LIKE = r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+NUMERIC_LIKE = re.compile(_NUMERIC_LIKE)
+
+
+def needs_quotes(text: str, delimiter: str) -> bool:
+    """THE quoting rule: whether section 7.2 asks for quotes, condition by condition.
+
+    (A root string that starts with U+FEFF is quoted as well; only the encoder knows what stands at the root.)
+    """
+    return (
+        text == ""
+        or text[0] in " \t"
+        or text[-1] in " \t"
+        or text in LITERALS
+        or NUMERIC_LIKE.fullmatch(text) is not None
+        or any(char in ':"\\[]{}' for char in text)
+        or any(char < " " for char in text)
+        or delimiter in text
+        or text[0] in "-#"
+    )
+
+
+def _bare_pattern(delimiter: str) -> re.Pattern[str]:
+    """The same rule as one pattern, for one value: it matches exactly the strings that stand without quotes."""
+    return re.compile(
+        rf'(?![ \-#]|(?:true|false|null|{_NUMERIC_LIKE})\Z)[^:"\\\[\]{{}}\x00-\x1f{delimiter}]++(?<! )'
+    )
+
+
+BARE = {delimiter: _bare_pattern(delimiter) for delimiter in DELIMITERS}
+
+# The same rule for a whole column at once, its strings joined with "\n" before, between and after them: where neither
+# pattern finds anything (and no string holds a "\n" itself), none of the strings needs quotes.
+COLUMN_UNSAFE = {
+    delimiter: re.compile(rf'[:"\\\[\]{{}}\x00-\x09\x0b-\x1f{delimiter}]') for delimiter in DELIMITERS
+}
+COLUMN_UNSAFE_START = re.compile(rf"\n(?:[ \-#]|(?:true|false|null|{_NUMERIC_LIKE})?\n)")
+
+
+def string_text(text: str, delimiter: str) -> str:
+    """A string value as it stands in a document, quoted only where it must be."""
+    if text.isidentifier():  # letters, digits and underscores: of all conditions only the literals remain
+        return text if text not in LITERALS else f'"{text}"'
+    return text if BARE[delimiter].fullmatch(text) else quoted(text)
+
+
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPES |= {chr(code): f"\\u{code:04x}" for code in range(32) if chr(code) not in _ESCAPES}
+_ESCAPED_CHARACTER = re.compile(r'[\\"\x00-\x1f]')
+
+
+def quoted(text: str) -> str:
+    """Text in quotes, escaped as section 7.1 says and no further."""
+    return f'"{_ESCAPED_CHARACTER.sub(lambda found: _ESCAPES[found[0]], text)}"'
+
+
+# --- Keys (section 7.3) -------------------------------------------------------------------------------------------------
+
+BARE_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+
+
+def key_text(key: str) -> str:
+    """A key or a field name as it stands in a document."""
+    if key.isidentifier() and key.isascii():  # the rule below, less the dot
+        return key
+    return key if BARE_KEY.fullmatch(key) else quoted(key)
+
+
+# --- Numbers out (section 2) --------------------------------------------------------------------------------------------
+
+
+def float_text(number: float) -> str:
+    """A float in canonical form: the fewest digits that read back as the same number (which is what `repr` finds)."""
+    text = float.__repr__(number)
+    if text[-2:] == ".0":
+        return "0" if number == 0 else text[:-2]
+    if "e" in text:
+        return canonical(text)
+    return text if "n" not in text else "null"  # nan, inf
+
+
+def canonical(text: str) -> str:
+    """Python's spelling of a finite number (`1.50`, `1E-7`, `1e+16`) in canonical form."""
+    sign, text = ("-", text[1:]) if text[0] == "-" else ("", text)
+    mantissa, _, exponent = text.lower().partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    if not digits.strip("0"):
+        return "0"
+    point = len(digits) - len(fraction) + int(exponent or 0)  # the decimal point stands before digits[point]
+    digits = digits.rstrip("0")
+    if not -5 <= point <= 21:  # |n| < 1e-6 or |n| >= 1e21
+        tail = f".{digits[1:]}" if len(digits) > 1 else ""
+        return f"{sign}{digits[0]}{tail}e{point - 1:+d}"
+    if point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    if point >= len(digits):
+        return sign + digits.ljust(point, "0")
+    return f"{sign}{digits[:point]}.{digits[point:]}"
+
+
+# --- Tokens in (section 4 and 7.4) --------------------------------------------------------------------------------------
+
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:(\.[0-9]+)?([eE][+-]?[0-9]+)?)")
+_QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.)|)", re.DOTALL)
+_UNESCAPED = {"\\": "\\", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
+_MEANS_MORE = frozenset('"-0123456789')  # a token that starts otherwise is a literal or a string
+
+
+def token_value(token: str, real: Real = float, max_digits: int = 4300) -> object:
+    """The value of one trimmed token.
+
+    The numeric domain is every integer of up to `max_digits` digits and every finite double (or `Decimal`, when `real` is
+    that); a number outside it is an error, never a string and never infinity. A column in the error counts from the token.
+    """
+    if token[:1] not in _MEANS_MORE:
+        return LITERALS[token] if token in LITERALS else token
+    if token[:1] == '"':
+        return unquoted(token)
+    found = NUMBER.fullmatch(token)
+    return token if found is None else _number(token, found.lastindex is None, real, max_digits)
+
+
+def _number(token: str, whole: bool, real: Real, max_digits: int) -> object:
+    if len(token) > max_digits:
+        raise ToonError("limit", f"expected a number of at most {max_digits} characters, found {len(token)}", column=1)
+    if whole:
+        return int(token) if len(token) <= 640 else _long_integer(token)
+    value = real(token)
+    if value == inf or value == -inf:
+        raise ToonError("number", f"expected a number that a double can hold, found {shown(token)}", column=1)
+    return value
+
+
+def _long_integer(token: str) -> int:
+    """An integer of any length, whatever `sys.set_int_max_str_digits` says (its lowest bound is 640)."""
+    try:
+        return int(token)
+    except ValueError:
+        from decimal import Decimal  # noqa: PLC0415 - 3 ms, and almost no document needs it
+
+        return int(Decimal(token))
+
+
+def unquoted(token: str) -> str:
+    """The text inside a token that starts with a quote.
+
+    Raises `string` where it is not closed or goes on after its closing quote, `escape` for an escape that section 7.1 lacks.
+    """
+    inner = token[1:-1]
+    if len(token) > 1 and token[-1] == '"' and '"' not in inner and "\\" not in inner:
+        return inner
+    found = _QUOTED.match(token)
+    if found is None:
+        _check_escapes(token)
+        raise ToonError("string", 'expected a closing ", found the end of the line', column=len(token) + 1)
+    if found.end() < len(token):
+        rest = token[found.end() :]
+        raise ToonError("string", f'expected nothing after the closing ", found {shown(rest)}', column=found.end() + 1)
+    return _ESCAPE.sub(_unescape, inner)
+
+
+def _check_escapes(token: str) -> None:
+    for found in _ESCAPE.finditer(token):
+        _unescape(found)
+
+
+def _unescape(found: re.Match[str]) -> str:
+    code, char = found.groups()
+    if char in _UNESCAPED:
+        return _UNESCAPED[char]
+    if code is None:
+        raise ToonError(
+            "escape",
+            f'expected one of \\\\ \\" \\n \\r \\t \\uXXXX, found {shown(found[0])}',
+            column=found.start() + 1,
+        )
+    if 0xD800 <= int(code, 16) <= 0xDFFF:
+        raise ToonError("escape", f"expected a character, found the surrogate {found[0]}", column=found.start() + 1)
+    return chr(int(code, 16))
+
+
+def is_finite(number: float) -> bool:
+    """Whether a number has a JSON form of its own (the others become null, section 3)."""
+    return isfinite(number)
+
+
+# --- Finding and splitting outside quotes (section 5.2) -----------------------------------------------------------------
+
+_SPAN = r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+_BEFORE = {
+    char: re.compile(rf'(?:[^"{char}]++|{_SPAN})*+', re.DOTALL) for char in (":", r"\[", ",", "\t", r"\|")
+}
+
+
+def find_unquoted(text: str, char: str) -> int:
+    """Where `char` first stands outside a quoted span, or -1."""
+    if '"' not in text:
+        return text.find(char)
+    end = _BEFORE[re.escape(char) if char in "[|" else char].match(text).end()  # type: ignore[union-attr]
+    return end if end < len(text) else -1
+
+
+def split_unquoted(text: str, delimiter: str) -> list[str]:
+    """The pieces between the delimiters that stand outside quoted spans, untrimmed."""
+    if '"' not in text:
+        return text.split(delimiter)
+    pattern = _BEFORE[re.escape(delimiter) if delimiter == "|" else delimiter]
+    pieces: list[str] = []
+    start = 0
+    while True:
+        end = pattern.match(text, start).end()  # type: ignore[union-attr]
+        pieces.append(text[start:end])
+        if end == len(text):
+            return pieces
+        start = end + 1

@@ -1,0 +1,123 @@
+"""Columns to a table document and back, without an object per row; the document is an ordinary one, `[N]{a,b}:` at its root."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toon.columns import SCALARS, Foreign
+from toon.decode import checked_indent, document_text
+from toon.encode import Encoder, with_any_types
+from toon.errors import ToonError
+from toon.headers import leaf_paths
+from toon.limits import DEFAULT_LIMITS, Limits
+from toon.lines import prepared
+from toon.reader import Reader
+from toon.scopes import END, TABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from toon.headers import Header
+    from toon.scopes import Scope
+
+
+def encode_columns(columns: Mapping[str, Sequence[Any]], *, indent: int = 2, delimiter: str = ",") -> str:
+    """The document of a table given by its columns: lists, tuples, or numpy, pandas or Arrow columns of primitives.
+
+    The same text as `encode` of the rows, except that a table without rows keeps its fields (`[0]{a,b}:`).
+    Raises `ToonError`: `value` for columns of different lengths or cells that are no primitives, and what `encode` raises.
+    """
+    lists = {name: column_values(column) for name, column in columns.items()}
+    lengths = {name: len(values) for name, values in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise ToonError("value", f"expected columns of one length, found {lengths}")
+    return with_any_types(lambda plain_lists: _document(plain_lists, indent, delimiter), lists)
+
+
+def column_values(column: Sequence[Any]) -> Sequence[Any]:
+    """A column as a Python sequence."""
+    if isinstance(column, list | tuple):
+        return column
+    from toon.normal import column_list  # noqa: PLC0415 - 10 ms, and lists never need it
+
+    values: Sequence[Any] = column_list(column)
+    return values
+
+
+def _document(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) -> str:
+    encoder = Encoder(indent, delimiter)
+    if not columns:
+        return "[]"
+    for name, column in columns.items():
+        if type(name) is not str or not SCALARS.issuperset(map(type, column)):
+            _refuse_containers(name, column)
+            raise Foreign
+    count = len(next(iter(columns.values())))
+    encoder.rows("", None, [(name, None) for name in columns], list(columns.values()), 1, count)
+    return "\n".join(encoder.lines[: 1 + bool(count)])
+
+
+def _refuse_containers(name: str, column: Sequence[Any]) -> None:
+    for index, value in enumerate(column):
+        if isinstance(value, dict | list):
+            kind = type(value).__name__
+            raise ToonError("value", f"expected a primitive in a table's cell, found {kind}", path=f"{name}[{index}]")
+
+
+def decode_columns(
+    text: str | bytes, *, indent: int = 2, strict: bool = True, limits: Limits = DEFAULT_LIMITS
+) -> dict[str, list[Any]]:
+    """The columns of a document that is one table, in the order of its fields; a nested field is named `outer.inner`.
+
+    Raises `ToonError`: `syntax` for a document that is no table, `duplicate` for two fields of one name, and what `decode` raises.
+    """
+    reader = ColumnReader(checked_indent(indent), strict, limits)
+    reader.read(prepared(document_text(text, limits)))
+    reader.finish()
+    return reader.columns
+
+
+class ColumnReader(Reader):
+    """Reads a root table into columns."""
+
+    def __init__(self, indent: int, strict: bool, limits: Limits) -> None:
+        """Begin a document."""
+        super().__init__(indent, strict, limits)
+        self.columns: dict[str, list[Any]] = {}
+
+    def _line(self, scope: Scope, content: str, offset: int) -> None:
+        if scope.kind not in {TABLE, END}:
+            raise _no_table()
+        super()._line(scope, content, offset)
+
+    def _open(self, kind: int, value: object, outer: Scope, name: str | int | None) -> Scope:
+        if kind != TABLE:
+            raise _no_table()
+        return super()._open(kind, value, outer, name)
+
+    def _opened_table(self, header: Header) -> None:
+        names = [".".join(path) for path in leaf_paths(header.fields or ())]
+        self.columns = {name: [] for name in names}
+        if len(self.columns) < len(names):
+            raise ToonError("duplicate", "expected each column name once", column=1)
+
+    def _add_rows(self, scope: Scope, header: Header, columns: list[list[object]], count: int) -> None:
+        if scope.count <= 1 and not self.columns:
+            self._opened_table(header)
+        for values, more in zip(self.columns.values(), columns, strict=True):
+            values.extend(more)
+
+    def finish(self) -> Any:
+        """Close the table. Raises `syntax` where the document is something else."""
+        header = self.stack[1].header if len(self.stack) > 1 else None
+        value = super().finish()
+        if self.root.kind != END or not isinstance(value, list):
+            raise _no_table()
+        if header is not None and not self.columns:
+            self._opened_table(header)
+        return value
+
+
+def _no_table() -> ToonError:
+    return ToonError("syntax", "expected a document that is one table, `[N]{a,b}:` and its rows")

@@ -1,0 +1,1 @@
+"""Worker processes: data preparation, training, validation, evaluation; the heavy libraries live here only."""

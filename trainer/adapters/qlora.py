@@ -1,0 +1,23 @@
+"""Low-rank adapters on a base held in NF4 with double quantisation (arXiv 2305.14314); bitsandbytes does it on CPUs too."""
+
+from __future__ import annotations
+
+import torch
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig
+
+from swarm.settings import StreamSettings
+from trainer.adapters import lora
+
+
+def quantisation(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # its __init__ has no annotations
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def config(settings: StreamSettings) -> LoraConfig:
+    return lora.config(settings)

@@ -1,0 +1,80 @@
+"""python -m trainer.ask --run RUN --adapter PATH --base NAME --settings FILE PROMPT [--json]
+
+One question to the bare base and to a tuned adapter, answered side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from trainer import bases
+from trainer.errors import UserError
+from trainer.place import Place
+from trainer.quiet import quieten
+from trainer.show import settings_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from swarm.settings import StreamSettings
+
+
+def asked(question: str, adapter: Path, settings: StreamSettings, place: Place) -> dict[str, str]:
+    """The answers of `base` and `adapter`."""
+    from trainer.answers import generated
+    from trainer.data.render import prompt_text
+    from trainer.data.tokens import stop_tokens
+    from trainer.loading import load_adapter, load_base, load_tokenizer
+
+    folder = bases.folder_of(settings.base_model)
+    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    stops = sorted(stop_tokens(tokenizer, folder))
+    # Without a chat template a prompt begins as the tokenizer begins a text, like the rows that were trained on.
+    prompt = list(tokenizer(prompt_text(question, tokenizer), add_special_tokens=False)["input_ids"])
+    model = load_base(folder, settings, place)
+
+    def answer(asked_model: PreTrainedModel) -> str:
+        ids = generated(asked_model, [prompt], stops, settings.eval_max_new_tokens)[0]
+        return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    base_answer = answer(model)
+    return {"base": base_answer, "adapter": answer(cast("PreTrainedModel", load_adapter(model, adapter)))}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.ask", description="A question to base and adapter, side by side."
+    )
+    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--adapter", type=Path, required=True, help="folder of the adapter, absolute or inside the run")
+    parser.add_argument("--base", help="base model; by default that of the settings")
+    parser.add_argument("--settings", type=Path, required=True, help="the stream's settings as JSON")
+    parser.add_argument("--device", default="cpu", help="cpu, or gpu0")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("prompt", metavar="PROMPT")
+    arguments = parser.parse_args(argv)
+    quieten()
+    try:
+        settings = settings_of(arguments.settings)
+        settings = settings.model_copy(update={"base_model": arguments.base or settings.base_model})
+        adapter = arguments.run / arguments.adapter
+        if not (adapter / "adapter_config.json").is_file():
+            raise UserError("--adapter", f"{adapter} holds no adapter", "name a folder with adapter_config.json")
+        answers = asked(arguments.prompt, adapter, settings, Place(arguments.run, arguments.device))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(
+        json.dumps(answers, ensure_ascii=False)
+        if arguments.json
+        else f"base:    {answers['base']}\nadapter: {answers['adapter']}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

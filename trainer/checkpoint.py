@@ -1,0 +1,97 @@
+"""Checkpoints of a training: `checkpoint-<step>` folders with Trainer's and PEFT's own files, whole or not there.
+
+Trainer saves in place and resumes from whatever lies there: a torn newest folder ends it, a missing optimizer.pt is taken without a
+word.  So it saves into a staging folder, and only what verifies is resumed from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import UserError
+from trainer.whole import Torn, publish, seal, sha256_of, verify
+
+ADAPTER = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+FIGURES = "figures.json"
+"""Our own file: the metric rows up to this step, so that a resumed stream's log has no gap."""
+RESUMABLE = (ADAPTER, ADAPTER_CONFIG, "optimizer.pt", "scheduler.pt", "trainer_state.json", FIGURES)
+SPARE_BYTES = 64 << 20
+FIRST_CHECKPOINT_BYTES = 32 << 20
+"""Tokenizer, configs and cards beside the tensors, before a first checkpoint has shown its size."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A checkpoint that verified."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.facts["step"])
+
+    @property
+    def spent_seconds(self) -> float:
+        return float(self.facts["spent_seconds"])
+
+
+def opened(folder: Path) -> Whole:
+    """Raises Torn unless the checkpoint is whole and holds all that training needs to go on."""
+    facts = verify(folder)
+    for name in RESUMABLE:
+        if not (folder / name).is_file():
+            raise Torn(f"{folder.name} has no {name}, so training could not go on as if it had never stopped")
+    return Whole(folder, facts)
+
+
+def newest_whole(folders: Sequence[Path]) -> tuple[Whole | None, list[str]]:
+    """The first that can be resumed from, and why those before it cannot."""
+    passed_over: list[str] = []
+    for folder in folders:
+        try:
+            return opened(folder), passed_over
+        except Torn as error:
+            passed_over.append(str(error))
+    return None, passed_over
+
+
+def keep(staged: Path, place: Path, facts: dict[str, Any]) -> str:
+    """Seal what Trainer has saved and put it into place; returns the adapter's sha256."""
+    adapter_sha256 = sha256_of(staged / ADAPTER)
+    seal(staged, {**facts, "adapter_sha256": adapter_sha256})
+    publish(staged, place)
+    return adapter_sha256
+
+
+def saved_in(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, newest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
+
+
+def remove_old(folder: Path, limit: int) -> None:
+    """Keep the newest `limit`; an old one is renamed first, so that no reader meets half of it."""
+    for path in saved_in(folder)[limit:]:
+        going = path.with_name(f".{path.name}.going")
+        path.rename(going)
+        shutil.rmtree(going)
+
+
+def refuse_full_disk(folder: Path, trainable: int) -> None:
+    """Raises UserError where the next checkpoint would not fit: adapter and two moments in fp32, or what the last one took."""
+    last = next(iter(saved_in(folder)), None)
+    guess = trainable * 4 * 3 + FIRST_CHECKPOINT_BYTES
+    needed = sum(path.stat().st_size for path in last.iterdir()) if last else guess
+    place = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free_bytes = shutil.disk_usage(place).free
+    if free_bytes < needed + SPARE_BYTES:
+        what = f"{free_bytes / 1e6:.0f} MB are free and a checkpoint takes {needed / 1e6:.0f} MB"
+        raise UserError(
+            str(place), what, "free some space (`swarm prune` removes old checkpoints), then `swarm resume`"
+        )

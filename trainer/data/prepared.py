@@ -1,0 +1,142 @@
+"""Prepared rows on disk: `prepared/<key>/` with train.arrow, held_out.arrow and a manifest; the key hashes all that they depend on.
+
+Streams that ask for the same find it whole.  Rows pass through in batches, so that memory stays small however long a file is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from swarm.settings import Dataset, StreamSettings
+from trainer.data.files import files_of
+from trainer.data.tokens import IGNORED, Tokens
+from trainer.whole import sha256_of
+
+FORMAT = 1
+"""Raised when the same settings would give other rows."""
+TRAIN, HELD_OUT, BAD_ROWS = "train.arrow", "held_out.arrow", "bad_rows.jsonl"
+BATCH_ROWS = 512
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
+
+ROWS = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.int32())),
+        ("answer_start", pa.int32()),
+        ("cut", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What prepared rows depend on."""
+
+    data_sha256: str
+    """Of the dataset files, their order and how they are read: seeds the split."""
+    sha256: str
+    """Of everything."""
+
+    @property
+    def folder(self) -> str:
+        return self.sha256[:16]
+
+
+def key_of(settings: StreamSettings, base_folder: Path) -> Key:
+    data = [_source(dataset) for dataset in settings.datasets]
+    tests = [_source(dataset) for dataset in settings.test_datasets]
+    tokenizer = {name: sha256_of(base_folder / name) for name in TOKENIZER_FILES if (base_folder / name).is_file()}
+    whole = {
+        "format": FORMAT, "datasets": data, "test_datasets": tests, "tokenizer": tokenizer,
+        "val_set_size": None if tests else settings.val_set_size, "sequence_len": settings.sequence_len,
+        "train_on_inputs": settings.train_on_inputs, "on_bad_row": settings.on_bad_row,
+    }  # fmt: skip
+    return Key(_sha256({"datasets": data}), _sha256(whole))
+
+
+def _source(dataset: Dataset) -> dict[str, Any]:
+    """A dataset by its content: where its files lie does not matter, a hub dataset goes by its name."""
+    files = files_of(dataset)
+    read = dataset.model_dump(mode="json", exclude={"path"})
+    return {**read, "files": [sha256_of(path) for path in files] or dataset.path}
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class RowFile:
+    """An Arrow file of tokenised rows being written, with its counts and the hash of its content."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows = self.tokens = self.supervised = self.cut = 0
+        self._digest = hashlib.sha256()
+        self._batch: list[Tokens] = []
+        self._writer = pa.ipc.new_stream(str(path), ROWS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._write()
+        self._writer.close()
+
+    def add(self, row: Tokens) -> None:
+        self.rows += 1
+        self.tokens += len(row.ids)
+        self.supervised += row.supervised
+        self.cut += row.cut > 0
+        self._digest.update(repr((row.ids, row.labels)).encode())
+        self._batch.append(row)
+        if len(self._batch) >= BATCH_ROWS:
+            self._write()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def _write(self) -> None:
+        columns = [
+            [row.ids for row in self._batch],
+            [row.labels for row in self._batch],
+            [row.answer_start for row in self._batch],
+            [row.cut > 0 for row in self._batch],
+        ]
+        if self._batch:
+            arrays = [pa.array(column, type=field.type) for column, field in zip(columns, ROWS, strict=True)]
+            self._writer.write_batch(pa.record_batch(arrays, schema=ROWS))
+        self._batch = []
+
+
+def read_rows(path: Path) -> Iterator[Tokens]:
+    """The rows of an Arrow file, a batch in memory at a time."""
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        for batch in reader:
+            for row in batch.to_pylist():
+                yield Tokens(row["input_ids"], row["labels"], row["answer_start"], cut=int(row["cut"]))
+
+
+def fingerprint(row: Tokens) -> bytes:
+    """Equal rows have equal ones; 16 bytes, since a set of them is held in memory."""
+    return hashlib.sha256(repr(row.ids).encode()).digest()[:16]
+
+
+def counts_all(row: Tokens) -> bool:
+    """True for a row whose loss counts something; one that was cut before its answer teaches nothing."""
+    return any(label != IGNORED for label in row.labels)

@@ -1,0 +1,106 @@
+"""What a holder has of its task: the ref and token it reports under, and the orders that reach it at its next boundary.
+
+The listening thread writes orders, the working thread reads them; a fence at the coordinator refuses whatever comes too late,
+so nothing here has to be faster than a step.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from swarm.events import Event
+from swarm.messages import Heartbeat, Message, MetricRow, Metrics, Order, Report
+from trainer.errors import LeaseLost, LeaseStopped
+
+Send = Callable[[Message, bool], None]
+"""Give a message to the bus; the flag says whether it is a fact (kept and resent) or telemetry (may be dropped)."""
+
+METRICS_SECONDS = 0.25
+"""Rows that come faster than this share one table."""
+
+
+class Lease:
+    def __init__(self, ref: str, token: int, send: Send) -> None:
+        self.ref, self.token = ref, token
+        self.stream = ref.partition("/")[0]
+        self.step: int | None = None
+        self.state: Literal["working", "paused"] = "working"
+        self.paused_seconds = 0.0
+        self._send = send
+        self._order: Literal["pause", "resume", "stop", "lost"] = "resume"
+        self._why = ""
+        self._changed = threading.Condition()
+        self._rows: list[MetricRow] = []
+        self._rows_sent = 0.0
+
+    # ---- the listener's side ----
+
+    def take(self, order: Order) -> None:
+        self._set(order.what, "stopped")
+
+    def stop(self, why: str) -> None:
+        self._set("stop", why)
+
+    def _set(self, what: Literal["pause", "resume", "stop", "lost"], why: str) -> None:
+        with self._changed:
+            if self._order == "lost" or (self._order == "stop" and what != "lost"):
+                return  # neither is ever taken back
+            self._order, self._why = what, why
+            self._changed.notify_all()
+
+    # ---- the holder's side ----
+
+    @property
+    def lost(self) -> bool:
+        return self._order == "lost"
+
+    @property
+    def stopped(self) -> bool:
+        return self._order == "stop"
+
+    def check(self) -> None:
+        """Raises when the lease is over; roles call it between rows and batches."""
+        if self.lost:
+            raise LeaseLost(self.ref)
+        if self.stopped:
+            raise LeaseStopped(self._why)
+
+    def boundary(self, step: int) -> Literal["go", "stop", "lost"]:
+        """Between two steps: note the watermark, wait while paused, say how to go on."""
+        self.step = step
+        self._wait_while_paused()
+        if self.lost:
+            return "lost"
+        return "stop" if self.stopped else "go"
+
+    def _wait_while_paused(self) -> None:
+        if self._order != "pause":
+            return
+        self.flush_metrics()
+        began, self.state = time.monotonic(), "paused"
+        with self._changed:
+            self._changed.wait_for(lambda: self._order != "pause")
+        self.state = "working"
+        self.paused_seconds += time.monotonic() - began
+
+    def report(self, event: Event) -> None:
+        """Hand a fact over; a lease that is known to be lost says nothing."""
+        if not self.lost:
+            self._send(Report.of(event), True)
+
+    def figures(self, row: MetricRow, steps: int) -> None:
+        self._rows.append(row)
+        self._steps = steps
+        if time.monotonic() - self._rows_sent >= METRICS_SECONDS:
+            self.flush_metrics()
+
+    def flush_metrics(self) -> None:
+        if self._rows:
+            self._send(Metrics(stream=self.stream, token=self.token, steps=self._steps, rows=self._rows), False)
+            self._rows, self._rows_sent = [], time.monotonic()
+
+    def heartbeat(self, memory_bytes: int) -> Heartbeat:
+        return Heartbeat(state=self.state, ref=self.ref, token=self.token, step=self.step, memory_bytes=memory_bytes)

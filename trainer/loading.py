@@ -1,0 +1,71 @@
+"""Bases, tokenizers and adapters as live objects; where their files lie is `bases`' work, what an adapter is made of is `adapters`'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from swarm.settings import StreamSettings
+from trainer.errors import UserError
+from trainer.place import Place
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_tokenizer(base_folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(base_folder), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        what = f"the tokenizer in {base_folder} cannot be read ({' '.join(str(error).split())[:200]})"
+        raise UserError("base_model", what, "save the tokenizer again, or take another base") from error
+    return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreTrainedModel:
+    """The frozen base as the stream's adapter expects it: whole, or in NF4 for `qlora`."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    from trainer import adapters
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's output is a file
+    dtype = compute_dtype(settings, place)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(base_folder),
+            dtype=dtype,
+            quantization_config=adapters.load(settings.adapter).quantisation(dtype),
+            device_map={"": place.torch_device},
+            trust_remote_code=settings.trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        what = f"{settings.base_model} cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        raise UserError(
+            "base_model", what, "check it with `python -m trainer.bases --check`, or take another base"
+        ) from error
+    return cast("PreTrainedModel", model)
+
+
+def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:
+    """fp32 on a CPU; on a GPU bf16 where it has it, unless the user says otherwise."""
+    import torch
+
+    if not place.on_gpu or settings.bf16 is False:
+        return torch.float32
+    if not torch.cuda.is_bf16_supported():
+        if settings.bf16 is True:
+            raise UserError("bf16", f"{torch.cuda.get_device_name(0)} has no bfloat16", "set bf16: auto")
+        return torch.float32
+    return torch.bfloat16
+
+
+def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """The base with a trained adapter on it, for reading only."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, str(folder), is_trainable=False).eval()

@@ -1,0 +1,43 @@
+"""Memory of this process and of its GPU, in bytes; peaks are counted above a given floor, since importing alone takes half a gigabyte."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def resident_bytes() -> int:
+    """Resident memory now; 0 where the system does not tell."""
+    return _status_bytes("VmRSS")
+
+
+def forget_peak() -> None:
+    """Start a new high-water mark: writing 5 resets VmHWM (proc(5), clear_refs)."""
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError as error:  # a locked-down container: the peak then counts from the process's start
+        print(f"trainer: peak memory counts from the start of the process ({error.strerror})", file=sys.stderr)
+
+
+def peak_bytes_above(floor_bytes: int) -> int | None:
+    peak_bytes = _status_bytes("VmHWM")
+    return max(0, peak_bytes - floor_bytes) if peak_bytes else None
+
+
+def available_bytes() -> int | None:
+    """Memory that could be had without swapping; None where the system does not tell."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _status_bytes(field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB", _read(STATUS), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

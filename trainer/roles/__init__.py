@@ -1,0 +1,23 @@
+"""The roles: one module each, whose `run(assign, lease, place)` does one task; this folder is the list of names.
+
+Importing a role imports the heavy libraries it needs; importing this package imports none.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol, cast
+
+from swarm.events import Role
+from swarm.messages import Assign
+from trainer.lease import Lease
+from trainer.place import Place
+
+
+class RoleModule(Protocol):
+    def run(self, assign: Assign, lease: Lease, place: Place) -> None:
+        """Do the task and report what came of it; raises UserError, LeaseStopped or LeaseLost."""
+
+
+def load(role: Role) -> RoleModule:
+    return cast("RoleModule", importlib.import_module(f"trainer.roles.{role}"))

@@ -1,0 +1,94 @@
+"""evaluate: adapter and bare base answer the same held-out rows; scores are held-out loss and the share of exact answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from swarm.events import Done, Score
+from swarm.messages import Assign
+from trainer import bases, whole
+from trainer.answers import Question, answers, exact_share, questions
+from trainer.checkpoint import ADAPTER
+from trainer.data.prepared import HELD_OUT, read_rows
+from trainer.data.tokens import Tokens
+from trainer.heldout import held_out_loss
+from trainer.lease import Lease
+from trainer.loading import load_adapter, load_base, load_tokenizer
+from trainer.place import Place
+from trainer.yardstick import yardstick
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is asked of a model, base or adapter alike."""
+
+    rows: list[Tokens]
+    asked: list[Question]
+    stops: list[int]
+    max_new_tokens: int
+    tokenizer: PreTrainedTokenizerBase
+    lease: Lease
+
+    def answers_of(self, model: PreTrainedModel) -> list[str]:
+        return answers(model, self.tokenizer, self.asked, self.stops, self.max_new_tokens, self.lease.check)
+
+    def heldout_of(self, model: PreTrainedModel) -> float:
+        return held_out_loss(model, self.rows, self.lease.check)
+
+
+def run(assign: Assign, lease: Lease, place: Place) -> None:
+    assert assign.checkpoint is not None and assign.prepared is not None
+    settings, folder, prepared = (
+        assign.settings,
+        place.run_folder / assign.checkpoint,
+        place.run_folder / assign.prepared,
+    )
+    manifest = json.loads((prepared / whole.MANIFEST).read_text(encoding="utf-8"))
+    base_folder = bases.folder_of(settings.base_model)
+    examination = _examination(assign, prepared, manifest, base_folder, lease)
+    base = load_base(base_folder, settings, place)
+    base_heldout = yardstick("heldout", prepared, settings, place, lambda: examination.heldout_of(base))
+    what = f"answers {settings.eval_rows} rows of at most {settings.eval_max_new_tokens} tokens"
+    base_answers = yardstick(what, prepared, settings, place, lambda: examination.answers_of(base))
+    # A PeftModel passes generate() on to its base; its own class is no PreTrainedModel.
+    tuned = cast("PreTrainedModel", load_adapter(base, folder))
+    heldout, given = examination.heldout_of(tuned), examination.answers_of(tuned)
+    _write_answers(place.stream_folder(assign.stream) / "answers.jsonl", examination.asked, base_answers, given)
+    sha256 = whole.sha256_of(folder / ADAPTER)
+    lease.report(
+        Score(
+            ref=assign.ref, tok=assign.token, sha256=sha256, rows=len(examination.rows),
+            rows_sha256=hashlib.sha256(f"{manifest['held_out_sha256']} {what}".encode()).hexdigest(),
+            heldout=round(heldout, 6), base_heldout=round(base_heldout, 6),
+            exact=exact_share(given, examination.asked), base_exact=exact_share(base_answers, examination.asked),
+        )
+    )  # fmt: skip
+    lease.report(Done(ref=assign.ref, tok=assign.token, path=assign.checkpoint, sha256=sha256))
+
+
+def _examination(
+    assign: Assign, prepared: Path, manifest: dict[str, Any], base_folder: Path, lease: Lease
+) -> Examination:
+    settings = assign.settings
+    tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
+    rows, stops = list(read_rows(prepared / HELD_OUT)), list(manifest["stop_tokens"])
+    asked = questions(rows, tokenizer, stops, settings.eval_rows)
+    return Examination(rows, asked, stops, settings.eval_max_new_tokens, tokenizer, lease)
+
+
+def _write_answers(path: Path, asked: list[Question], of_base: list[str], of_adapter: list[str]) -> None:
+    """For people: what was asked, what was expected, what each of the two said."""
+    lines = [
+        json.dumps(
+            {"prompt": question.prompt, "expected": question.expected, "base": base, "adapter": adapter},
+            ensure_ascii=False,
+        )
+        for question, base, adapter in zip(asked, of_base, of_adapter, strict=True)
+    ]
+    whole.write_text(path, "".join(line + "\n" for line in lines))

@@ -1,0 +1,86 @@
+"""prepare: dataset files become tokenised rows under `prepared/<key>/`, shared by all streams that ask for the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from swarm.events import Done, Prepared
+from swarm.messages import Assign
+from trainer import bases, whole
+from trainer.data.prepared import Key, key_of
+from trainer.data.preparing import Preparation
+from trainer.data.tokens import Tokeniser, stop_tokens
+from trainer.lease import Lease
+from trainer.loading import load_tokenizer
+from trainer.place import Place
+
+
+def run(assign: Assign, lease: Lease, place: Place) -> None:
+    base_folder = bases.folder_of(assign.settings.base_model)
+    key = key_of(assign.settings, base_folder)
+    folder = place.run_folder / "prepared" / key.folder
+    facts, body = _found(folder), ""
+    if facts is None:
+        facts, body = _made(assign, key, base_folder, folder, lease)
+    sha256 = whole.sha256_of(folder / whole.MANIFEST)
+    counts = {name: facts[name] for name in ("rows", "held_out", "bad", "tokens", "supervised", "cut")}
+    path = place.relative(folder)
+    lease.report(Prepared(ref=assign.ref, tok=assign.token, path=path, sha256=sha256, body=body, **counts))
+    lease.report(Done(ref=assign.ref, tok=assign.token, path=path, sha256=sha256))
+
+
+def _found(folder: Path) -> dict[str, Any] | None:
+    """What another stream has prepared; a folder that is there but torn makes way."""
+    if not folder.exists():
+        return None
+    try:
+        return whole.verify(folder)
+    except whole.Torn:
+        shutil.rmtree(folder)
+        return None
+
+
+def _made(assign: Assign, key: Key, base_folder: Path, folder: Path, lease: Lease) -> tuple[dict[str, Any], str]:
+    settings = assign.settings
+    tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
+    stops = stop_tokens(tokenizer, base_folder)
+    tokeniser = Tokeniser(tokenizer, stops, settings.sequence_len, train_on_inputs=settings.train_on_inputs)
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}-{assign.token}")
+    staged.mkdir(parents=True)
+    try:
+        preparation = Preparation(settings, tokeniser, staged, _progress(lease))
+        facts = preparation.make(key)
+        whole.seal(staged, facts)
+        whole.publish(staged, folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return facts, _told(facts, preparation)
+
+
+def _progress(lease: Lease) -> Any:
+    def progress(rows: int) -> None:
+        lease.step = rows
+        lease.check()
+
+    return progress
+
+
+def _told(facts: dict[str, Any], preparation: Preparation) -> str:
+    share = 100 * facts["supervised"] / max(1, facts["tokens"])
+    lines = [
+        f"{facts['rows']} rows to train on, {facts['held_out']} held out, {facts['tokens']} tokens, {share:.0f} % supervised"
+    ]
+    if facts["cut"]:
+        lines.append(f"{facts['cut']} rows are longer than sequence_len {facts['sequence_len']} and were cut")
+    if facts["empty"]:
+        lines.append(
+            f"{facts['empty']} rows were cut before their answer and left out; raise sequence_len to keep them"
+        )
+    if facts["duplicates"]:
+        lines.append(
+            f"warning: {facts['duplicates']} training rows equal held-out rows; judging them is judging memory"
+        )
+    return "\n".join([*lines, *preparation.first_bad])

@@ -1,0 +1,192 @@
+"""train: one stream is trained on its prepared rows, from nothing or from the newest whole checkpoint, and ends with a final checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from datasets import Dataset
+from peft import PeftModel, get_peft_model
+from transformers import set_seed
+
+from swarm.events import Checkpoint, Done, Post, Trained
+from swarm.messages import METRIC_COLUMNS, Assign, MetricRow
+from trainer import adapters, bases, checkpoint, memory, methods
+from trainer.checkpoint import FIGURES, Whole
+from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
+from trainer.errors import LeaseLost, UserError
+from trainer.heldout import held_out_loss
+from trainer.lease import Lease
+from trainer.loading import compute_dtype, load_base, load_tokenizer
+from trainer.methods.sft import Ingredients, LossNotFinite, StreamTrainer
+from trainer.place import Place
+from trainer.watching import Boundary, Course, Figures, Saves
+from trainer.whole import write_text
+
+if TYPE_CHECKING:
+    from swarm.settings import StreamSettings
+
+AVERAGED_SHARE = 20
+"""First and last loss are means over this fraction of the logged rows: one batch's loss is mostly noise."""
+
+
+def run(assign: Assign, lease: Lease, place: Place) -> None:
+    began = time.monotonic()
+    assert assign.prepared is not None, "a train task comes with prepared rows"
+    folder = place.stream_folder(assign.stream) / f"t{assign.token}"
+    staging = folder / ".staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    course = Course(assign, lease, place, folder)
+    resumed = _resumed(course)
+    _fresh_peak(place)
+    trainer = _trainer(course, staging)
+    load_seconds = time.monotonic() - began
+    if resumed is None or not _finished(course, resumed):
+        _train(trainer, course, resumed)
+    shutil.rmtree(staging, ignore_errors=True)
+    if lease.lost:
+        raise LeaseLost(assign.ref)
+    _write_logs(course, load_seconds)
+    if course.why == "stop":
+        lease.check()  # raises: the checkpoint is reported, the task goes back
+    _report(course)
+
+
+def _resumed(course: Course) -> Whole | None:
+    """The newest checkpoint that verifies; what was passed over is said in the log."""
+    folders = [course.place.run_folder / path for path in course.assign.resume_from]
+    found, passed_over = checkpoint.newest_whole(folders)
+    if passed_over:
+        goes_on = f"goes on from step {found.step}" if found else "starts again from step 0"
+        body = f"{goes_on}; passed over: " + "; ".join(passed_over)
+        course.lease.report(Post(ref=course.assign.ref, body=body))
+    course.before_seconds = max(course.assign.spent_seconds, found.spent_seconds if found else 0.0)
+    if found is not None:
+        figures = json.loads((found.folder / FIGURES).read_text())
+        course.before_tokens = figures["tokens"]
+        course.rows = [MetricRow.model_validate(row) for row in figures["rows"]]
+    return found
+
+
+def _finished(course: Course, resumed: Whole) -> bool:
+    """True for a checkpoint that ended its training: a worker died between saving and saying so, and nothing is left to do."""
+    assign, state = course.assign, json.loads((resumed.folder / "trainer_state.json").read_text())
+    cap = assign.settings.max_minutes
+    if resumed.step >= state["max_steps"]:
+        course.why = "max_steps" if assign.settings.max_steps else "num_epochs"
+    elif cap is not None and course.before_seconds >= cap * 60:
+        course.why = "max_minutes"
+    else:
+        return False
+    course.saved = Checkpoint(
+        ref=assign.ref, tok=assign.token, step=resumed.step, path=course.place.relative(resumed.folder),
+        sha256=resumed.facts["adapter_sha256"],
+    )  # fmt: skip
+    return True
+
+
+def _fresh_peak(place: Place) -> None:
+    if place.on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        memory.forget_peak()
+
+
+def _trainer(course: Course, staging: Path) -> StreamTrainer:
+    settings, place = course.assign.settings, course.place
+    base_folder = bases.folder_of(settings.base_model)
+    model = _with_adapter(settings, base_folder, place)
+    course.trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    if not course.trainable:
+        raise UserError("lora_target_modules", f"{settings.lora_target_modules} matches no layer", "use all-linear")
+    prepared = place.run_folder / (course.assign.prepared or "")
+    rows = Dataset.from_file(str(prepared / TRAIN)).select_columns(["input_ids", "labels"])
+    judged = list(read_rows(prepared / HELD_OUT)) if settings.eval_steps else []
+    boundary = Boundary(course, lambda: held_out_loss(model, judged, lambda: None))
+    return methods.load(settings.method).trainer(
+        Ingredients(
+            settings=settings,
+            model=model,
+            tokenizer=load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code),
+            rows=rows,
+            folder=staging,
+            dtype=compute_dtype(settings, place),
+            on_gpu=place.on_gpu,
+            callbacks=[Figures(course), boundary, Saves(course, staging)],
+        )
+    )
+
+
+def _with_adapter(settings: StreamSettings, base_folder: Path, place: Place) -> PeftModel:
+    base = load_base(base_folder, settings, place)
+    set_seed(settings.seed)  # A's random start is the stream's own
+    try:
+        model = get_peft_model(base, adapters.load(settings.adapter).config(settings))
+    except ValueError as error:  # peft's own words name the modules
+        what = " ".join(str(error).split())[:200]
+        raise UserError("lora_target_modules", what, "use all-linear, or names that the base's layers have") from error
+    assert isinstance(model, PeftModel)
+    if bases.is_hub_name(settings.base_model):  # an adapter that is published names its base, not a cache folder
+        model.peft_config["default"].base_model_name_or_path = settings.base_model
+    return model
+
+
+def _train(trainer: StreamTrainer, course: Course, resumed: Whole | None) -> None:
+    lease = course.lease
+    lease.check()
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+    except LossNotFinite as error:
+        row = MetricRow(step=error.step, time=time.time(), loss=None, memory_bytes=course.memory_bytes())
+        lease.figures(row, trainer.state.max_steps)
+        raise UserError(course.assign.stream, str(error), "lower learning_rate") from error
+
+
+def _report(course: Course) -> None:
+    assign, saved = course.assign, course.saved
+    assert saved is not None, "a training ends with a checkpoint"
+    first, last = _first_and_last_loss(course.rows)
+    course.lease.report(
+        Trained(
+            ref=assign.ref, tok=assign.token, step=saved.step, path=saved.path, sha256=saved.sha256,
+            trainable=course.trainable, loss_first=first, loss_last=last, seconds=round(course.spent_seconds, 2),
+            tok_s=course.tokens_per_second, peak_bytes=course.peak_bytes(), why=course.why,
+        )
+    )  # fmt: skip
+    course.lease.report(Done(ref=assign.ref, tok=assign.token, path=saved.path, sha256=saved.sha256))
+
+
+def _first_and_last_loss(rows: list[MetricRow]) -> tuple[float | None, float | None]:
+    losses = [row.loss for row in rows if row.kind == "train" and row.loss is not None]
+    if not losses:
+        return None, None
+    count = max(1, len(losses) // AVERAGED_SHARE)
+    return round(sum(losses[:count]) / count, 4), round(sum(losses[-count:]) / count, 4)
+
+
+def _write_logs(course: Course, load_seconds: float) -> None:
+    folder = course.place.stream_folder(course.assign.stream)
+    rows = [row.model_dump(mode="json") for row in course.rows]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, METRIC_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "train_log.csv", table.getvalue())
+    write_text(folder / "train_log.json", json.dumps(rows, indent=1) + "\n")
+    times = {
+        "load_seconds": load_seconds, "loop_seconds": course.loop_seconds, "save_seconds": course.save_seconds,
+        "eval_seconds": course.eval_seconds, "paused_seconds": course.lease.paused_seconds,
+        "all_attempts_seconds": course.spent_seconds,
+    }  # fmt: skip
+    rounded = {key: round(value, 3) for key, value in times.items()}
+    write_text(
+        folder / "time_metrics.json",
+        json.dumps({**rounded, "tokens_per_second": course.tokens_per_second}, indent=1) + "\n",
+    )

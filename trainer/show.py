@@ -1,0 +1,115 @@
+"""python -m trainer.show --settings FILE [--rows 3] [--json]
+
+Some rows of a stream as the base will read them, with what the loss counts marked, their tokens, and what would be cut.
+FILE holds one stream's settings as JSON.  Nothing is written, and no weights are loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from swarm.settings import StreamSettings
+from trainer import bases
+from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from trainer.data.tokens import Tokens
+
+REVERSE, PLAIN = "\x1b[7m", "\x1b[0m"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row as it will be trained on."""
+
+    where: str
+    parts: list[tuple[bool, str]]
+    """Runs of text, and whether the loss counts them; what would be cut is left out."""
+    tokens: int
+    supervised: int
+    cut: int
+    """Tokens beyond sequence_len."""
+    problem: str = ""
+    """Why the row cannot be used."""
+
+
+def shown_rows(settings: StreamSettings) -> Iterator[Shown]:
+    """The training rows in the order of the files, bad ones with their problem."""
+    from trainer.data.files import BadRow
+    from trainer.data.preparing import rendered_rows
+    from trainer.data.tokens import Tokeniser, stop_tokens
+    from trainer.loading import load_tokenizer
+
+    folder = bases.folder_of(settings.base_model)
+    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    stops = stop_tokens(tokenizer, folder)
+    tokeniser = Tokeniser(tokenizer, stops, settings.sequence_len, train_on_inputs=settings.train_on_inputs)
+    for item in rendered_rows(settings.datasets, tokenizer):
+        if isinstance(item, BadRow):
+            yield Shown(item.where, [], 0, 0, 0, f"{item.what}; {item.fix}")
+        else:
+            row = tokeniser.tokens(item[1])
+            yield Shown(item[0], _parts(row, tokenizer), len(row.ids), row.supervised, row.cut)
+
+
+def _parts(row: Tokens, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str]]:
+    """The ids themselves as text, so that what is shown is what is trained on."""
+    from trainer.data.tokens import IGNORED
+
+    runs: list[tuple[bool, list[int]]] = []
+    for token, label in zip(row.ids, row.labels, strict=True):
+        counted = label != IGNORED
+        if not runs or runs[-1][0] != counted:
+            runs.append((counted, []))
+        runs[-1][1].append(token)
+    return [(counted, str(tokenizer.decode(ids))) for counted, ids in runs]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer.show", description="Rows as the base will read them.")
+    parser.add_argument("--settings", type=Path, required=True, help="one stream's settings as JSON")
+    parser.add_argument("--rows", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args(argv)
+    try:
+        rows = shown_rows(settings_of(arguments.settings))
+        chosen = [row for row, _ in zip(rows, range(arguments.rows), strict=False)]
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in chosen], ensure_ascii=False))
+    else:
+        print("\n\n".join(_told(row, colour=sys.stdout.isatty()) for row in chosen))
+    return 0
+
+
+def settings_of(path: Path) -> StreamSettings:
+    try:
+        return StreamSettings.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise UserError(str(path), f"no settings of a stream ({what})", "give the JSON of one stream") from error
+
+
+def _told(row: Shown, *, colour: bool) -> str:
+    if row.problem:
+        return f"{row.where}: {row.problem}"
+    begin, end = (REVERSE, PLAIN) if colour else ("[[", "]]")
+    text = "".join(f"{begin}{part}{end}" if counted else part for counted, part in row.parts)
+    cut = f", {row.cut} more cut off by sequence_len" if row.cut else ""
+    return f"{row.where}: {row.tokens} tokens, {row.supervised} supervised{cut}\n{text}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Folders that are whole or not there: staged, hashed into a `manifest.json` written last, synced and renamed into place.
+
+What is covered: a crash, a kill or a full disk at any instant leaves either no folder or a whole one, and a later change of
+any file is found by `verify`.  What is not: two writers of one name are settled by the rename, the second one's work is dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+CHUNK_BYTES = 1 << 20
+
+
+class Torn(Exception):
+    """A folder is not whole; the text says why."""
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: staged beside it, synced, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    with staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)
+
+
+def seal(folder: Path, facts: dict[str, Any]) -> str:
+    """Write the manifest of a finished folder and sync all of it; returns the manifest's sha256."""
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+        files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        _sync(path)
+    write_text(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1, sort_keys=True) + "\n")
+    _sync(folder)
+    return sha256_of(folder / MANIFEST)
+
+
+def publish(staged: Path, place: Path) -> None:
+    """Rename a sealed folder into place; where another writer was first, its folder stays and ours goes."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staged.rename(place)
+    except OSError:
+        if not (place / MANIFEST).is_file():
+            raise
+        shutil.rmtree(staged)
+    _sync(place.parent)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest's facts; raises Torn unless every file is there with the size and hash it was sealed with."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Torn(f"{folder.name} has no readable {MANIFEST}") from error
+    for name, sealed in files:
+        path = folder / name
+        if not path.is_file():
+            raise Torn(f"{folder.name} lacks {name}")
+        if path.stat().st_size != sealed["bytes"] or sha256_of(path) != sealed["sha256"]:
+            raise Torn(f"{name} of {folder.name} is not what was sealed")
+    return {key: value for key, value in manifest.items() if key != "files"}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,230 @@
+"""A worker process: says hello, imports what its roles need, then serves tasks one after another until it is told to leave.
+
+The main thread works, a second one listens (orders, assignments, the coordinator's silence), the bus has its own for sockets and
+heartbeats.  A worker decides nothing about the run: it does what it is assigned and reports what came of it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from bus.envelope import Envelope
+from bus.keys import Join
+from bus.peer import Peer
+from swarm.events import Drop, Role
+from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Quit, Ready
+from trainer import memory, roles
+from trainer.errors import LeaseLost, LeaseStopped, UserError
+from trainer.lease import Lease
+from trainer.place import Place
+from trainer.quiet import quieten
+
+LISTEN_SECONDS = 0.5
+ORPHAN_GRACE_SECONDS = 20.0
+"""An orphan that reaches no boundary within this is ended: the coordinator's death and 30 s of silence leave 60 s in all."""
+FLUSH_SECONDS = 5.0
+TRACEBACK_LINES = 40
+
+
+@dataclass(frozen=True)
+class Post:
+    """How a worker was started."""
+
+    join: Path
+    run_folder: Path
+    roles: tuple[Role, ...]
+    device: str = "cpu"
+    threads: int = 1
+    orphan_seconds: float = 30.0
+
+
+class Worker:
+    def __init__(self, post: Post) -> None:
+        self.post = post
+        self.started = time.time()
+        self._ready = False
+        self._leaving = ""
+        self._leaving_since = 0.0
+        self._gone = threading.Event()
+        self._lease: Lease | None = None
+        self._early: dict[int, Order] = {}
+        # SimpleQueue: its put is safe inside a signal handler.
+        self._inbox: queue.SimpleQueue[Assign | None] = queue.SimpleQueue()
+        self._peer = Peer(Join.load(post.join), heartbeat=self._heartbeat)
+
+    def serve(self) -> int:
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # a terminal's Ctrl-C reaches the whole group; the coordinator orders
+        signal.signal(signal.SIGTERM, lambda *_: self._leave("the worker was asked to leave"))
+        self._peer.start()
+        self._send(self._hello(), True)
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        place = self._import()
+        while not self._leaving and (assign := self._inbox.get()) is not None:
+            self._work(assign, place)
+        print(f"trainer: leaving: {self._leaving}", file=sys.stderr)
+        self._gone.set()
+        # A dead coordinator takes nothing: what is whole on disk is found again by whoever resumes the run.
+        self._peer.close(flush_seconds=0.5 if self._orphaned else FLUSH_SECONDS)
+        return 0
+
+    def _import(self) -> Place:
+        quieten()
+        began = time.monotonic()
+        for role in self.post.roles:
+            roles.load(role)
+        _refuse_missing_gpu(self.post)
+        floor_bytes = memory.resident_bytes()
+        self._ready = True
+        self._send(
+            Ready(
+                import_seconds=round(time.monotonic() - began, 3),
+                resident_bytes=floor_bytes,
+                device_name=_gpu_name(self.post),
+            ),
+            True,
+        )
+        return Place(self.post.run_folder, self.post.device, self.post.threads, floor_bytes)
+
+    # ---- one task ----
+
+    def _work(self, assign: Assign, place: Place) -> None:
+        lease = Lease(assign.ref, assign.token, self._send)
+        self._lease = lease
+        if self._leaving:  # between the queue and this line
+            lease.stop(self._leaving)
+        if order := self._early.pop(assign.token, None):
+            lease.take(order)
+        end = self._outcome(assign, lease, place)
+        lease.flush_metrics()
+        if end is not None:
+            lease.report(end)
+        self._lease = None
+        _free()
+
+    def _outcome(self, assign: Assign, lease: Lease, place: Place) -> Drop | None:
+        """Run the role; None when it has reported all there is to say."""
+        try:
+            lease.check()
+            if assign.role not in self.post.roles:
+                raise UserError(
+                    assign.ref, f"this worker has no role {assign.role}", f"its roles are {', '.join(self.post.roles)}"
+                )
+            roles.load(assign.role).run(assign, lease, place)
+        except LeaseLost:
+            return None
+        except LeaseStopped as stopped:
+            return Drop(ref=assign.ref, tok=assign.token, why=str(stopped), failed=False)
+        except UserError as error:
+            return Drop(ref=assign.ref, tok=assign.token, why=str(error), failed=True)
+        except (
+            Exception
+        ) as error:  # a task's failure is the stream's, not the worker's: reported whole, and the worker serves on
+            traceback.print_exc()
+            return Drop(ref=assign.ref, tok=assign.token, why=_in_words(error), failed=True, body=_tail())
+        return None
+
+    # ---- the listening thread ----
+
+    def _listen(self) -> None:
+        while not self._gone.wait(0.0):
+            if (envelope := self._peer.receive(LISTEN_SECONDS)) is not None:
+                self._take(envelope)
+            if self._orphaned and not self._leaving:
+                self._leave(f"the coordinator was silent for {self.post.orphan_seconds:g} s")
+            if self._orphaned and self._leaving and time.monotonic() - self._leaving_since > ORPHAN_GRACE_SECONDS:
+                print("trainer: no step boundary came; ended without a checkpoint", file=sys.stderr, flush=True)
+                os._exit(3)
+
+    @property
+    def _orphaned(self) -> bool:
+        return self._peer.silent_seconds > self.post.orphan_seconds
+
+    def _take(self, envelope: Envelope) -> None:
+        try:
+            match envelope.type:
+                case Assign.type:
+                    self._inbox.put(Assign.read(envelope.body))
+                case Order.type:
+                    self._obey(Order.read(envelope.body))
+                case Quit.type:
+                    self._leave(Quit.read(envelope.body).why or "the coordinator said so")
+                case _:
+                    pass  # published entries and figures are for watchers
+        except ValueError as error:  # a coordinator of another version: say so, serve on
+            print(f"trainer: cannot read a message of type {envelope.type}: {error}", file=sys.stderr)
+
+    def _obey(self, order: Order) -> None:
+        lease = self._lease
+        if lease is not None and lease.token == order.token:
+            lease.take(order)
+        else:
+            self._early[order.token] = order
+
+    def _leave(self, why: str) -> None:
+        self._leaving, self._leaving_since = self._leaving or why, time.monotonic()
+        if self._lease is not None:
+            self._lease.stop(why)
+        self._inbox.put(None)
+
+    # ---- what is said ----
+
+    def _send(self, message: Message, fact: bool) -> None:
+        self._peer.send(message.type, message.toon(), control=fact)
+
+    def _hello(self) -> Hello:
+        post = self.post
+        return Hello(
+            roles=list(post.roles), pid=os.getpid(), started=self.started,
+            host=socket.gethostname(), device=post.device, threads=post.threads,
+        )  # fmt: skip
+
+    def _heartbeat(self) -> str:
+        memory_bytes, lease = memory.resident_bytes(), self._lease
+        if lease is not None:
+            return lease.heartbeat(memory_bytes).toon()
+        return Heartbeat(state="idle" if self._ready else "importing", memory_bytes=memory_bytes).toon()
+
+
+def _in_words(error: Exception) -> str:
+    """One line for the log; running out of memory is told with what helps."""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
+        return "out of memory; lower micro_batch_size or sequence_len, or set gradient_checkpointing: true"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _tail() -> str:
+    return "\n".join(traceback.format_exc().rstrip().splitlines()[-TRACEBACK_LINES:])
+
+
+def _free() -> None:
+    """Give back what the last task held; only a process that has torch has anything on a GPU."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _refuse_missing_gpu(post: Post) -> None:
+    torch = sys.modules.get("torch")
+    if post.device != "cpu" and torch is not None and not torch.cuda.is_available():
+        raise UserError(
+            "--device", f"{post.device} is not to be had: torch {torch.__version__} sees no GPU", "install a CUDA build"
+        )
+
+
+def _gpu_name(post: Post) -> str | None:
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name(0)) if torch is not None and post.device != "cpu" else None

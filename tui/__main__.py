@@ -1,0 +1,89 @@
+"""`python -m tui RUN_FOLDER`: shows a run until the person leaves or the run ends; Textual is loaded only once there is a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swarm.errors import UserError
+from swarm.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from tui.feed import Source
+
+NO_TERMINAL = "tui: no terminal here; use swarm watch --plain"
+USAGE = 2
+FIRST_PICTURE_SECONDS = 10.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 left or ended, 2 wrong usage, 130 the run was stopped."""
+    arguments = parser().parse_args(argv)
+    if arguments.screenshot is None and not on_a_terminal():
+        print(NO_TERMINAL, file=sys.stderr)
+        return USAGE
+    try:
+        if arguments.screenshot is not None:
+            return take_picture(arguments.run_folder, arguments.screenshot)
+        return watch(arguments.run_folder, readonly=arguments.readonly)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m tui", description="The dashboard of one run.")
+    made.add_argument("run_folder", type=Path)
+    made.add_argument("--readonly", action="store_true", help="offer no key that changes the run")
+    made.add_argument(
+        "--screenshot", type=Path, metavar="FILE.svg", help="write a picture of the run as it stands, and leave"
+    )
+    return made
+
+
+def on_a_terminal() -> bool:
+    """All three: Textual reads from stdin and draws on stderr, and without a terminal sprays codes and exits 0."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def watch(run_folder: Path, *, readonly: bool) -> int:
+    from swarm.watch import Watcher
+    from tui import asciiscreen
+    from tui.app import Dashboard
+
+    watcher = Watcher.attach(run_folder)
+    try:
+        only_ascii = asciiscreen.needed(os.environ.get("TERM", ""), sys.stderr.encoding)
+        app = Dashboard(watcher, readonly=readonly, only_ascii=only_ascii)
+        app.run()
+        return app.return_code or 0
+    finally:
+        watcher.close()
+
+
+def take_picture(run_folder: Path, path: Path) -> int:
+    from swarm.watch import Watcher
+    from tui.picture import picture
+
+    watcher = Watcher.attach(run_folder)
+    try:
+        picture(first_whole(watcher), path)
+    finally:
+        watcher.close()
+    return 0
+
+
+def first_whole(source: Source) -> Snapshot:
+    """The first snapshot that knows streams; a watcher may need a moment for the log."""
+    until = time.monotonic() + FIRST_PICTURE_SECONDS
+    while not (snapshot := source.snapshot()).streams and time.monotonic() < until:
+        source.wait(0.2)
+    return snapshot
+
+
+if __name__ == "__main__":
+    sys.exit(main())

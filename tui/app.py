@@ -1,0 +1,318 @@
+"""The dashboard: holds one `View`, hands every new one to the panes, and turns keys into acts on the run.
+
+It opens no socket and reads no file: the feed does.  What a key may do is decided by the coordinator, which refuses in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.filter import LineFilter
+from textual.screen import Screen
+from textual.widgets import Input
+
+from tui import asciiscreen, looks
+from tui.feed import PERIOD_SECONDS, Arrived, Feed, LogRead, Lost, Refused, Said, Source
+from tui.panes.curves import Curves
+from tui.panes.detail import Detail
+from tui.panes.header import Banner, Header
+from tui.panes.keys import Keys
+from tui.panes.log import Lines
+from tui.panes.streams import Streams
+from tui.panes.workers import Workers
+from tui.screens import DetailScreen, KeysScreen, LiveScreen, LogScreen, Note, Question
+from tui.view import HELD, OVER, View
+
+LAST_PICTURE_SECONDS = 1.0
+"""How long the last picture of a run that ends stands before the dashboard closes itself."""
+ROOM_FOR_WORKERS = 140
+"""From this width on the workers stand beside the log unasked."""
+DETACHED, FAILED, INTERRUPTED = 0, 1, 130
+"""Exit statuses."""
+ACTS = frozenset({"pause", "stop", "note"})
+"""Actions that change the run: not offered to those who only look."""
+
+
+class Dashboard(App[None]):
+    """The screen of one run."""
+
+    CSS = looks.CSS
+    TITLE = "toonswarm"
+    ENABLE_COMMAND_PALETTE = True
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (ROOM_FOR_WORKERS, "-wide")]  # noqa: RUF012 (an instance variable in Textual)
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (27, "-middling"), (40, "-tall")]  # noqa: RUF012 (an instance variable in Textual)
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "pause", "pause"),
+        Binding("x", "stop", "stop"),
+        Binding("m", "mark", "mark"),
+        Binding("slash", "filter", "filter"),
+        Binding("enter", "detail", "detail"),
+        Binding("l", "log", "log"),
+        Binding("w", "workers(False)", "workers"),
+        Binding("d", "workers(True)", "devices"),
+        Binding("o", "note", "note"),
+        Binding("colon", "command_palette", "palette"),
+        Binding("question_mark", "keys", "keys"),
+        Binding("q", "detach", "detach"),
+        Binding("y", "log_axis", "log axis", show=False),
+        Binding("s", "smooth", "smoothed or as measured", show=False),
+        Binding("escape", "clear_filter", "all streams", show=False),
+        Binding("ctrl+c", "stop_run", "stop the run", show=False, priority=True),
+        Binding("ctrl+z", "suspend_process", "suspend", show=False),
+    ]
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        readonly: bool = False,
+        only_ascii: bool = False,
+        period_seconds: float = PERIOD_SECONDS,
+        last_picture_seconds: float = LAST_PICTURE_SECONDS,
+    ) -> None:
+        super().__init__()
+        self.feed = Feed(source, self.post_message, period_seconds)
+        self.readonly = readonly
+        self.only_ascii = only_ascii
+        self.last_picture_seconds = last_picture_seconds
+        self.view = View()
+        self.pictures = 0
+        """How often the screen was drawn anew because of the run."""
+        self.register_theme(looks.THEME)
+        self.theme = looks.THEME.name
+
+    def compose(self) -> ComposeResult:
+        yield Header(id="header")
+        yield Banner(id="banner", markup=False)
+        yield Streams(id="streams")
+        yield Input(id="filter", placeholder="words: a name, a state, a worker, a device", compact=True)
+        with Horizontal(id="middle"):
+            yield Curves(id="curves", classes="pane")
+            yield Detail(id="detail", classes="pane", markup=False)
+        with Horizontal(id="bottom"):
+            yield Lines(id="log", classes="pane")
+            yield Workers(id="workers", classes="pane")
+        yield Keys(id="keys")
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        filters = super().get_line_filters()
+        return [*filters, asciiscreen.AsciiFilter()] if self.only_ascii else filters
+
+    def on_mount(self) -> None:
+        self.main = self.screen
+        seek = self.main.query_one
+        self.panes = (seek(Header), seek(Banner), seek(Streams), seek(Curves), seek(Detail), seek(Lines), seek(Workers))
+        self.query_one(Streams).focus()
+        self.main.set_class(self.size.width >= ROOM_FOR_WORKERS, "-workers")
+        self.query_one(Keys).show_bindings(self.main.active_bindings.values())
+        self.feed.start()
+
+    def on_unmount(self) -> None:
+        self.feed.stop()
+
+    # ---- pictures
+
+    def on_arrived(self, event: Arrived) -> None:
+        before, now = self.view.snapshot.state, event.snapshot.state
+        first = not self.pictures
+        self.pictures += 1
+        self.look(replace(self.view, snapshot=event.snapshot))
+        if now == "ended" and before != "ended" and not first:
+            self.set_timer(self.last_picture_seconds, lambda: self.leave(DETACHED))
+
+    def look(self, view: View) -> None:
+        """Draw this view everywhere."""
+        self.view = view
+        if not all(pane.is_attached for pane in self.panes):
+            return  # a late picture: the screen is being taken down
+        with self.batch_update():
+            for pane in self.panes:
+                pane.show(view)
+            for screen in self.screen_stack:
+                if isinstance(screen, LiveScreen) and screen.is_mounted:
+                    screen.show(view)
+
+    def on_lost(self, event: Lost) -> None:
+        self.exit(return_code=FAILED, message=f"tui: the run can no longer be watched: {event.why}")
+
+    def on_table_moved(self, event: Streams.Moved) -> None:
+        self.look(replace(self.view, selected=event.key))
+
+    def on_table_chosen(self, event: Streams.Chosen) -> None:
+        self.action_detail()
+
+    # ---- looking
+
+    def action_detail(self) -> None:
+        if self.view.row:
+            self.push_screen(DetailScreen(self.view))
+
+    def action_log(self) -> None:
+        self.push_screen(LogScreen(self.view))
+
+    def action_keys(self) -> None:
+        self.push_screen(KeysScreen(self.every_key()))
+
+    def action_mark(self) -> None:
+        if row := self.view.row:
+            self.look(self.view.toggled(row.name))
+
+    def action_log_axis(self) -> None:
+        self.look(replace(self.view, log_y=not self.view.log_y))
+
+    def action_smooth(self) -> None:
+        self.look(replace(self.view, smoothed=not self.view.smoothed))
+
+    def action_workers(self, by_device: bool) -> None:
+        """The same key again hides them; the other key changes their order."""
+        same = self.view.by_device == by_device
+        self.main.set_class(not (same and self.main.has_class("-workers")), "-workers")
+        self.look(replace(self.view, by_device=by_device))
+
+    def action_filter(self) -> None:
+        box = self.main.query_one("#filter", Input)
+        box.add_class("-shown")
+        box.focus()
+
+    def action_clear_filter(self) -> None:
+        self.main.query_one("#filter", Input).value = ""
+        self.close_filter()
+
+    def close_filter(self) -> None:
+        box = self.main.query_one("#filter", Input)
+        box.set_class(bool(box.value.strip()), "-shown")
+        self.main.query_one(Streams).focus()
+
+    @on(Input.Changed, "#filter")
+    def words_changed(self, event: Input.Changed) -> None:
+        self.look(replace(self.view, words=event.value.strip()))
+
+    @on(Input.Submitted, "#filter")
+    def words_given(self, event: Input.Submitted) -> None:
+        self.close_filter()
+
+    def on_log_screen_wanted(self, event: LogScreen.Wanted) -> None:
+        self.feed.read_log(event.stream)
+
+    def on_log_read(self, event: LogRead) -> None:
+        if isinstance(self.screen, LogScreen):
+            self.screen.show_log(event.lines, event.stream)
+
+    # ---- acting
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (self.readonly and action in ACTS)
+
+    def action_pause(self) -> None:
+        """Pause the selected stream, or let it go on."""
+        row = self.view.row
+        if row is None or row.state in OVER:
+            self.say_no(f"{row.name} is {row.state}: nothing to pause" if row else "no stream is selected")
+        else:
+            self.feed.say("resume" if row.state in HELD else "pause", row.name)
+
+    def action_stop(self) -> None:
+        row = self.view.row
+        if row is None or row.state in OVER | {"stopped"}:
+            self.say_no(f"{row.name} is {row.state}: nothing to stop" if row else "no stream is selected")
+            return
+        name = row.name
+        question = Text.assemble("Stop ", (name, "bold"), f" at step {row.step}?")
+        consequence = "It saves a checkpoint and ends; the other streams go on."
+        self.ask(Question(name, question, consequence), "stop", name)
+
+    def action_note(self) -> None:
+        ref = row.name if (row := self.view.row) else "run"
+        self.push_screen(Note(ref), lambda text: self.feed.say("post", ref, body=text) if text else None)
+
+    def action_stop_run(self) -> None:
+        """Ctrl-C: asks; a second Ctrl-C is the answer yes; who only looks just leaves."""
+        screen: object = self.screen
+        match screen:
+            case Question(about="run") as question:
+                question.dismiss(True)
+            case _ if self.readonly or self.view.snapshot.state == "ended":
+                self.leave(DETACHED)
+            case _:
+                text = Text.assemble("Stop the ", ("whole run", "bold"), "?")
+                consequence = "Every stream saves a checkpoint; `swarm resume` goes on from there. q only leaves."
+                self.ask(Question("run", text, consequence), "stop", "run")
+
+    def ask(self, question: Question, kind: str, ref: str) -> None:
+        """Act if the answer is yes; what it is about was settled when it was asked."""
+        self.push_screen(question, lambda yes: self.feed.say(kind, ref) if yes else None)
+
+    def on_said(self, event: Said) -> None:
+        if (event.kind, event.ref) == ("stop", "run"):
+            self.leave(INTERRUPTED)
+        self.notify(event.line, markup=False)
+
+    def on_refused(self, event: Refused) -> None:
+        self.notify(event.why, title=f"{event.what}: refused", severity="error", timeout=10, markup=False)
+
+    def say_no(self, why: str) -> None:
+        self.notify(why, severity="warning", markup=False)
+
+    # ---- leaving
+
+    def action_detach(self) -> None:
+        self.leave(DETACHED)
+
+    async def action_quit(self) -> None:
+        self.leave(DETACHED)
+
+    def leave(self, status: int) -> None:
+        self.exit(return_code=status)
+
+    # ---- the palette and the keys
+
+    def every_key(self) -> list[tuple[str, str]]:
+        """Each key that can be pressed now, with its meaning."""
+        return [(name, meaning) for action, name, meaning in MEANINGS if self.check_action(action, ())]
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        row = self.view.row
+        if row and not self.readonly:
+            yield SystemCommand(f"pause or resume {row.name}", "It waits, or goes on", self.action_pause)
+            yield SystemCommand(f"stop {row.name}", "It saves a checkpoint and ends; asks first", self.action_stop)
+            yield SystemCommand(f"note on {row.name}", "Write a line into the log", self.action_note)
+            yield SystemCommand("stop run", "Every stream saves a checkpoint; asks first", self.action_stop_run)
+        yield SystemCommand("log", "The whole log", self.action_log)
+        yield SystemCommand("logarithmic axis", "Loss on a logarithmic axis, or not", self.action_log_axis)
+        yield SystemCommand("smooth curves", "Smoothed, or as measured", self.action_smooth)
+        yield SystemCommand("workers", "Show or hide the workers", lambda: self.action_workers(False))
+        yield SystemCommand("theme", "Other colours", self.action_change_theme)
+        yield SystemCommand("keys", "Every key", self.action_keys)
+        yield SystemCommand("detach", "Leave; the run goes on", self.action_detach)
+        for other in self.view.snapshot.streams:
+            yield SystemCommand(f"go to {other.name}", other.state, partial(self.go, other.name), discover=False)
+
+    def go(self, name: str) -> None:
+        self.look(replace(self.view, selected=name))
+
+
+MEANINGS = (
+    ("pause", "p", "pause the selected stream, or let it go on"),
+    ("stop", "x", "stop the selected stream (asks)"),
+    ("note", "o", "write a note into the log"),
+    ("mark", "m", "lay the stream's curve over the others, or take it away"),
+    ("log_axis", "y", "logarithmic axis"),
+    ("smooth", "s", "curves smoothed, or as measured"),
+    ("filter", "/", "show only streams with these words; escape: all"),
+    ("detail", "enter", "the selected stream at full size"),
+    ("log", "l", "the whole log (f there: this stream only)"),
+    ("workers", "w  d", "workers by name, by device; again: hide"),
+    ("move", "↑ ↓ j k g G", "select a stream"),
+    ("command_palette", ":", "every command, by name"),
+    ("detach", "q", "leave; the run goes on"),
+    ("stop_run", "ctrl+c", "stop the whole run (asks)"),
+)
+"""Action, key, what it does: the screen of keys."""

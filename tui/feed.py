@@ -1,0 +1,152 @@
+"""Brings a run's snapshots into the app and takes the person's acts out: the only module here that touches the watcher.
+
+Two threads, so that the screen never waits for the bus: one waits for news and posts the newest picture, at most four
+times a second; the other sends acts and reads the log.  All text is made harmless here, once, before anybody draws it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from textual.message import Message
+
+from swarm.errors import UserError
+from swarm.snapshot import Snapshot
+from tui.units import clean
+
+PERIOD_SECONDS = 0.25
+"""Shortest time between two pictures: drawing at 4 Hz costs a fifth of a core, at 10 Hz a third."""
+IDLE_SECONDS = 1.0
+"""Longest time between two pictures: clocks and leases move on when nothing else does."""
+
+Data = TypeVar("Data")
+
+
+class Source(Protocol):
+    """What the dashboard asks of a watcher."""
+
+    def snapshot(self) -> Snapshot: ...
+    def wait(self, timeout_seconds: float) -> bool: ...
+    def say(self, kind: str, ref: str, **facts: object) -> str: ...
+    def log_lines(self, since: int = 0, stream: str | None = None) -> list[str]: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class Arrived(Message):
+    """A newer picture of the run."""
+
+    snapshot: Snapshot
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, Arrived)
+
+
+@dataclass
+class Said(Message):
+    """An act was recorded; `line` is its entry."""
+
+    kind: str
+    ref: str
+    line: str
+
+
+@dataclass
+class Refused(Message):
+    """An act was refused, or the log could not be read."""
+
+    what: str
+    why: str
+
+
+@dataclass
+class LogRead(Message):
+    """The log, one line per entry."""
+
+    lines: list[str]
+    stream: str | None
+
+
+@dataclass
+class Lost(Message):
+    """No more pictures will come."""
+
+    why: str
+
+
+class Feed:
+    """Carries between one source and one app; `post` must be safe to call from a thread."""
+
+    def __init__(
+        self, source: Source, post: Callable[[Message], object], period_seconds: float = PERIOD_SECONDS
+    ) -> None:
+        self.source = source
+        self.post = post
+        self.period_seconds = period_seconds
+        self._stopped = threading.Event()
+        self._acts: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        for loop in (self._bring, self._act):
+            threading.Thread(target=loop, name=f"feed{loop.__name__}", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._acts.put(lambda: None)
+
+    def say(self, kind: str, ref: str, **facts: object) -> None:
+        """Act; the answer comes as `Said` or `Refused`."""
+        self._acts.put(
+            lambda: self._try(f"{kind} {ref}", lambda: Said(kind, ref, clean(self.source.say(kind, ref, **facts))))
+        )
+
+    def read_log(self, stream: str | None = None) -> None:
+        """Read the whole log; it comes as `LogRead`."""
+        self._acts.put(
+            lambda: self._try("log", lambda: LogRead([clean(x) for x in self.source.log_lines(0, stream)], stream))
+        )
+
+    def _try(self, what: str, act: Callable[[], Message]) -> None:
+        try:
+            self.post(act())
+        except UserError as error:
+            self.post(Refused(what, clean(str(error))))
+        except Exception as error:  # a thread's traceback would be lost behind the screen: say it there
+            self.post(Refused(what, clean(f"{type(error).__name__}: {error}")))
+
+    def _act(self) -> None:
+        while not self._stopped.is_set():
+            self._acts.get()()
+
+    def _bring(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                self.post(Arrived(harmless(self.source.snapshot())))
+                self._stopped.wait(self.period_seconds)
+                self.source.wait(IDLE_SECONDS - self.period_seconds)
+        except Exception as error:  # as above: the app shows it
+            self.post(Lost(clean(f"{type(error).__name__}: {error}")))
+
+
+def harmless(data: Data) -> Data:
+    """The same data with every text in it made safe to draw."""
+    assert is_dataclass(data) and not isinstance(data, type)
+    changed = {f.name: new for f in fields(data) if (new := _safe(old := getattr(data, f.name))) is not old}
+    return replace(data, **changed) if changed else data
+
+
+def _safe(value: Any) -> Any:
+    match value:
+        case str():
+            return clean(value)
+        case tuple() if value and (isinstance(value[0], str) or is_dataclass(value[0])):
+            made = tuple(_safe(item) for item in value)
+            return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
+        case _ if is_dataclass(value):
+            return harmless(value)
+        case _:
+            return value

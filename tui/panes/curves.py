@@ -1,0 +1,111 @@
+"""The losses of the marked streams over each other; drawn at most once a second, and only while it can be seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.text import Text
+from textual import events
+from textual.strip import Strip
+from textual.widget import Widget
+
+from swarm.snapshot import StreamRow
+from tui import looks, units
+from tui.canvas import Series, plot
+from tui.strips import strip
+from tui.view import View
+
+PERIOD_SECONDS = 1.0
+SMOOTHING = 0.8
+"""Weight of the past; with fewer than `FEW` points nothing is smoothed."""
+FEW = 12
+
+
+class Curves(Widget):
+    """A plot with a legend on its first line."""
+
+    ALLOW_SELECT = False
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, **rest: str) -> None:
+        super().__init__(id=rest.get("id"), classes=rest.get("classes"))
+        self.clock = clock
+        self.view = View()
+        self.rows: tuple[StreamRow, ...] = ()
+        self.lines: list[Text] = []
+        self.drawn_at_seconds = -PERIOD_SECONDS
+        self.drawn_choice: tuple[object, ...] = ()
+        self.drawn_points: list[object] = []
+        self.times_drawn = 0
+
+    def show(self, view: View) -> None:
+        """Show the marked streams: new points may wait for a second, what the person chose may not."""
+        self.show_only(view, view.overlaid)
+
+    def show_only(self, view: View, rows: tuple[StreamRow, ...]) -> None:
+        self.view, self.rows = view, rows
+        late = self.clock() - self.drawn_at_seconds >= PERIOD_SECONDS
+        chosen = self.chosen() != self.drawn_choice
+        if self.size.height and self.is_on_screen and (chosen or (late and self.points() != self.drawn_points)):
+            self.draw()
+
+    def chosen(self) -> tuple[object, ...]:
+        """What the person decided about the picture."""
+        return (self.view.log_y, self.view.smoothed, [row.name for row in self.rows])
+
+    def points(self) -> list[object]:
+        return [(row.curve, row.heldout_curve) for row in self.rows]
+
+    @property
+    def is_on_screen(self) -> bool:
+        return self.display and self.screen is self.app.screen
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        self.drawn_at_seconds, self.times_drawn = self.clock(), self.times_drawn + 1
+        self.drawn_choice, self.drawn_points = self.chosen(), self.points()
+        view, rows = self.view, self.rows
+        width, height = self.size
+        series = [curve(view, row) for row in rows]
+        drawn = plot(series, width, height - 1, log=view.log_y)
+        self.lines = [legend(view, rows, width), *drawn] if drawn else waiting(width, height)
+        self.border_title = title(view)
+        self.border_subtitle = "◆ held-out" if any(row.heldout_curve for row in rows) else ""
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        text = self.lines[y] if y < len(self.lines) else Text()
+        return strip(text, self.app.console, width, self.rich_style)
+
+
+def title(view: View) -> str:
+    words = ["loss", "smoothed" if view.smoothed else "as measured"]
+    return " · ".join([*words, "log"] if view.log_y else words)
+
+
+def curve(view: View, row: StreamRow) -> Series:
+    """A stream's losses over its steps, its held-out losses as marks."""
+    values = [y for _, y in row.curve]
+    if view.smoothed and len(values) >= FEW:
+        values = units.smooth(values, SMOOTHING)
+    points = [(float(x), y) for (x, _), y in zip(row.curve, values, strict=True)]
+    return Series(points, looks.hue(view.place(row.name)), [(float(x), y) for x, y in row.heldout_curve])
+
+
+def legend(view: View, rows: tuple[StreamRow, ...], width: int) -> Text:
+    """The streams by colour."""
+    line = Text(no_wrap=True)
+    for row in rows:
+        line.append("● ", looks.hue(view.place(row.name)))
+        line.append(f"{row.name}  ")
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def waiting(width: int, height: int) -> list[Text]:
+    said = Text("no loss yet", style=f"italic {looks.DIM}")
+    said.align("center", width)
+    return [*[Text()] * (max(0, height - 1) // 2), said]

@@ -1,0 +1,102 @@
+"""The top line: which run, how its streams stand, what the bus and the log do; and under it what a person must know now."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.widgets import Static
+
+from swarm.snapshot import BusCounters, Snapshot
+from tui import looks, units
+from tui.panes.line import Line, Part
+from tui.view import View
+
+
+class Header(Line):
+    """The top line."""
+
+    def show(self, view: View) -> None:
+        self.show_parts(parts(view))
+
+
+def parts(view: View) -> list[Part]:
+    snapshot = view.snapshot
+    log_style = looks.GOOD if snapshot.log_ok else looks.BAD
+    log = Text.assemble(("log ", looks.DIM), str(snapshot.seq), (" ok" if snapshot.log_ok else " BROKEN", log_style))
+    return [
+        Part(Text(" toonswarm", style="bold #73d0ff"), rank=4),
+        Part(Text((" " if snapshot.run else "") + (snapshot.run or "no run yet"), style=looks.STRONG)),
+        Part(states(view)),
+        Part(Text(snapshot.devices, style=looks.DIM), rank=7),
+        Part(clock(snapshot), rank=6),
+        Part(
+            Text.assemble(("bus ", looks.DIM), f"{units.count(snapshot.bus.messages_per_second)}/s"), rank=3, right=True
+        ),
+        Part(losses(snapshot.bus), rank=1 if snapshot.bus.gaps or snapshot.bus.dropped else 5, right=True),
+        Part(Text.assemble(log, " "), rank=1, right=True),
+    ]
+
+
+def states(view: View) -> Text:
+    """`4 streams · 3 train 1 validate`."""
+    n = len(view.snapshot.streams)
+    text = Text(f"{n} stream{'' if n == 1 else 's'}")
+    for i, (state, count) in enumerate(view.counts):
+        text.append(" · " if i == 0 else " ", looks.DIM)
+        text.append(f"{count} {state}", looks.STATES.get(state, ""))
+    return text
+
+
+def clock(snapshot: Snapshot) -> Text:
+    known = snapshot.started > 0 and snapshot.now >= snapshot.started
+    return Text(units.duration(snapshot.now - snapshot.started) if known else "", style=looks.DIM)
+
+
+def losses(bus: BusCounters) -> Text:
+    """Shown also when there are none: a person looks for the zero."""
+    parts = [(f"{name} ", value) for name, value in (("gap", bus.gaps), ("drop", bus.dropped))]
+    return Text(" ").join(
+        Text.assemble((name, looks.DIM), (units.count(value), looks.BAD if value else "")) for name, value in parts
+    )
+
+
+class Banner(Static):
+    """One or two lines while the run is not simply running."""
+
+    def show(self, view: View) -> None:
+        said = advice(view)
+        self.set_class(said is not None, "-shown")
+        if said is not None:
+            self.update(said)
+
+
+def advice(view: View) -> Text | None:
+    """What a person must know about the run as a whole."""
+    snapshot = view.snapshot
+    match snapshot.state:
+        case "no coordinator":
+            return Text.assemble(
+                ("no coordinator", looks.BAD),
+                ": the run stands still; ",
+                ("swarm resume", "bold"),
+                " goes on from the newest checkpoints",
+            )
+        case "ended":
+            return ending(snapshot)
+        case "starting":
+            return Text("starting: workers are coming up", style=looks.DIM)
+        case _ if not snapshot.log_ok:
+            return Text("the log does not verify: `swarm log --verify` names the entry", style=looks.BAD)
+        case _:
+            return None
+
+
+def ending(snapshot: Snapshot) -> Text:
+    good = snapshot.rc in (0, None)
+    text = Text.assemble(("ended", looks.GOOD if good else looks.BAD))
+    if snapshot.rc is not None and not good:
+        text.append(f" with exit status {snapshot.rc}", looks.BAD)
+    if snapshot.promoted:
+        text.append(f" · ★ {snapshot.promoted} promoted", "bold #ffd173")
+    if snapshot.why:
+        text.append(f": {snapshot.why}" if snapshot.promoted else f" · {snapshot.why}")
+    return text

@@ -1,0 +1,49 @@
+"""The last line: the keys that act here and now; the least needed give way in a narrow window, and a click is as good as a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.style import Style
+from rich.text import Text
+from textual.binding import ActiveBinding, Binding
+
+from tui import looks
+from tui.panes.line import Line, Part
+
+RANKS = {
+    "keys": 0,
+    "detach": 0,
+    "back": 0,
+    "stop": 1,
+    "pause": 2,
+    "log": 3,
+    "detail": 4,
+    "filter": 5,
+    "mark": 6,
+    "workers": 7,
+    "note": 8,
+    "palette": 9,
+}
+"""What stays longest, by the binding's word; what is not named here goes first."""
+SHOWN_AS = {"slash": "/", "colon": ":", "question_mark": "?", "enter": "↵"}
+
+
+class Keys(Line):
+    """The keys of the screen."""
+
+    def show_bindings(self, bindings: Iterable[ActiveBinding]) -> None:
+        by_action = {
+            active.binding.action: active.binding for active in bindings if active.binding.show and active.enabled
+        }
+        shown = by_action.values()
+        self.show_parts([Part(Text(" "))] + [Part(hint(b), RANKS.get(b.description.split("/")[0], 10)) for b in shown])
+
+
+def hint(binding: Binding) -> Text:
+    """`p pause`, to be clicked."""
+    key = binding.key_display or SHOWN_AS.get(binding.key, binding.key)
+    clickable = Style.from_meta({"@click": f"app.simulate_key('{binding.key}')"})
+    text = Text.assemble((key, "bold #ffad66"), " ", (binding.description, looks.DIM))
+    text.stylize(clickable)
+    return text

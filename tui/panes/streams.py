@@ -1,0 +1,125 @@
+"""The table of streams: one row each, with its progress, its loss and its shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rich.text import Text
+
+from swarm.snapshot import StreamRow
+from tui import looks, units
+from tui.table import Column, Table
+from tui.view import View
+
+NAME_CELLS = range(7, 21)
+"""The column of names grows with the names, within this."""
+WHY_CELLS = range(9, 25)
+"""A trouble told in words takes room from figures."""
+COLUMNS = (
+    Column("mark", "", 2),
+    Column("name", "stream", 7),
+    Column("state", "state", 8),
+    Column("bar", "", 6, grow=10),
+    Column("step", "step/of", 7, right=True),
+    Column("loss", "loss", 5, right=True),
+    Column("spark", "", 8, rank=4, grow=12),
+    Column("best", "best", 5, rank=7, right=True),
+    Column("heldout", "held-out", 8, rank=1, right=True),
+    Column("exact", "exact", 5, rank=9, right=True),
+    Column("rate", "lr", 6, rank=5, right=True),
+    Column("speed", "tok/s", 5, rank=2, right=True),
+    Column("memory", "mem", 7, rank=8, right=True),
+    Column("device", "dev", 4, rank=6, grow=2),
+    Column("eta", "eta", 5, rank=1, right=True),
+    Column("why", "why", 9, rank=3, grow=60),
+)
+
+
+class Streams(Table):
+    """The streams of the run."""
+
+    def __init__(self, *, id: str, classes: str = "") -> None:  # noqa: A002 (Textual's name)
+        super().__init__(COLUMNS, empty="no stream yet", id=id, classes=classes)
+
+    view = View()
+
+    def show(self, view: View) -> None:
+        self.view = view
+        self.empty = f"no stream matches '{view.words}' (escape: all)" if view.words else "no stream yet"
+        self.widen(columns(view))
+        self.fill()
+
+    def fill(self) -> None:
+        view, row = self.view, self.view.row
+        widths = Widths(self.width_of("bar"), self.width_of("spark"))
+        selected = row.name if row else ""
+        cells = [drawn(view, row, row.name == selected, widths) for row in view.rows]
+        self.show_rows([row.name for row in view.rows], cells, selected)
+
+
+class Widths(NamedTuple):
+    """Cells of the columns whose content is drawn to fit."""
+
+    bar: int
+    spark: int
+
+
+def columns(view: View) -> tuple[Column, ...]:
+    """The columns, some as wide as what they hold."""
+    names = max((len(row.name) for row in view.snapshot.streams), default=0)
+    steps = max((len(str(row.steps)) for row in view.snapshot.streams), default=0)
+    whys = max((len(row.why) for row in view.rows), default=0)
+    widths = {
+        "name": min(max(names, NAME_CELLS.start), NAME_CELLS.stop - 1),
+        "step": max(7, 2 * steps + 1),
+        "why": min(max(whys, WHY_CELLS.start), WHY_CELLS.stop - 1),
+    }
+    return tuple(Column(c.name, c.title, widths.get(c.name, c.width), c.rank, c.grow, c.right) for c in COLUMNS)
+
+
+def drawn(view: View, row: StreamRow, selected: bool, widths: Widths) -> dict[str, Text]:
+    """One row."""
+    colour = looks.hue(view.place(row.name))
+    state = looks.STATES.get(row.state, "")
+    over = row.state in ("done", "promoted", "stopped", "failed", "wait")
+    return {
+        "mark": Text.assemble(
+            "▸" if selected else " ", ("●", colour) if row.name in view.marks else ("○", looks.FAINT)
+        ),
+        "name": Text(row.name, style=looks.STRONG if selected else ""),
+        "state": Text(row.state, style=state),
+        "bar": progress(row, colour, widths.bar),
+        "step": Text(f"{row.step}/{row.steps or '?'}"),
+        "loss": number(row.loss, units.loss, "bold"),
+        "spark": Text(units.spark([y for _, y in row.curve], widths.spark), style=colour),
+        "best": number(row.best_loss, units.loss),
+        "heldout": number(row.heldout, units.loss, better(row.heldout, row.base_heldout)),
+        "exact": number(row.exact, units.percent),
+        "rate": number(row.learning_rate, units.rate),
+        "speed": number(row.tokens_per_second, units.count, "" if row.tokens_per_second or over else looks.BAD),
+        "memory": number(row.memory_bytes, units.size),
+        "device": Text(row.device or units.NONE),
+        "eta": number(None if over else row.eta_seconds, units.duration),
+        "why": Text(row.why, style=looks.BAD if row.state in ("failed", "STALLED") else looks.DIM),
+    }
+
+
+def progress(row: StreamRow, colour: str, width: int) -> Text:
+    """The bar, in the stream's colour."""
+    done, left = units.bar(units.share(row.step, row.steps), width)
+    return Text.assemble((done, colour), (left, looks.TROUGH))
+
+
+def number(value: float | None, pretty: Callable[[float | None], str], style: str = "") -> Text:
+    """A figure; what is unknown steps back, what is not a number stands out."""
+    odd = value is not None and not math.isfinite(value)
+    return Text(pretty(value), style=looks.DIM if value is None else looks.BAD if odd else style)
+
+
+def better(value: float | None, base: float | None) -> str:
+    """Green below the base, red above it."""
+    if value is None or base is None:
+        return ""
+    return looks.GOOD if value < base else looks.BAD

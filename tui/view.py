@@ -1,0 +1,79 @@
+"""What the dashboard shows and how: a snapshot, and what the person selected, marked and filtered; pure, never drawn here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from swarm.snapshot import Snapshot, StreamRow, WorkerRow
+
+FIRST_MARKS = 6
+"""Streams whose curves are shown before anybody marked one."""
+OVER = frozenset({"done", "promoted", "failed"})
+"""States in which there is nothing to pause or to stop."""
+HELD = frozenset({"paused", "stopped"})
+"""States out of which a stream can go on."""
+EMPTY = Snapshot(run="", folder="")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One picture to draw."""
+
+    snapshot: Snapshot = EMPTY
+    selected: str = ""
+    """The stream under the cursor."""
+    marked: frozenset[str] | None = None
+    """Streams whose curves are overlaid; None until a person chose."""
+    words: str = ""
+    """The filter: every word must stand somewhere in a row."""
+    by_device: bool = False
+    """Order of the workers: by device instead of by name."""
+    log_y: bool = False
+    smoothed: bool = True
+
+    @property
+    def rows(self) -> tuple[StreamRow, ...]:
+        """The streams that pass the filter."""
+        words = self.words.lower().split()
+        return tuple(row for row in self.snapshot.streams if all(word in told(row) for word in words))
+
+    @property
+    def row(self) -> StreamRow | None:
+        """The selected stream, or the first one shown where the selected one is not."""
+        rows = self.rows
+        return next((row for row in rows if row.name == self.selected), rows[0] if rows else None)
+
+    @property
+    def marks(self) -> frozenset[str]:
+        first = (row.name for row in self.snapshot.streams[:FIRST_MARKS])
+        return self.marked if self.marked is not None else frozenset(first)
+
+    @property
+    def overlaid(self) -> tuple[StreamRow, ...]:
+        """The streams whose curves are drawn: the marked ones, or the selected one alone."""
+        marked = tuple(row for row in self.snapshot.streams if row.name in self.marks)
+        return marked or tuple(filter(None, [self.row]))
+
+    @property
+    def workers(self) -> tuple[WorkerRow, ...]:
+        key = (lambda w: (w.device, w.name)) if self.by_device else (lambda w: ("", w.name))
+        return tuple(sorted(self.snapshot.workers, key=key))
+
+    @property
+    def counts(self) -> list[tuple[str, int]]:
+        """How many streams are in each state, in the order in which the states are first met."""
+        return list(Counter(row.state for row in self.snapshot.streams).items())
+
+    def place(self, name: str) -> int:
+        """The stream's number in the run: its colour everywhere."""
+        return next((i for i, row in enumerate(self.snapshot.streams) if row.name == name), 0)
+
+    def toggled(self, name: str) -> View:
+        """With the stream's mark flipped."""
+        return replace(self, marked=self.marks ^ {name})
+
+
+def told(row: StreamRow) -> str:
+    """Everything about a row that a filter may ask for."""
+    return f"{row.name} {row.state} {row.worker} {row.device} {row.settings} {row.verdict} {row.why}".lower()
