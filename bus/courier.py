@@ -27,7 +27,9 @@ from bus.sockets import dealer, subscriber
 _log = logging.getLogger("bus")
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.1, 5.0
 _GREETING_SECONDS = 5.0
-_SILENT_BEATS = 10
+_SILENT_BEATS = 5
+_SILENT_SECONDS = 3.0
+"""A busy hub is not a dead one: beside four trainers a loop stands still for most of a second."""
 _FEW = 64
 _ENDS = (
     zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -74,7 +76,8 @@ class Courier(threading.Thread):
         self._stopping = True
         with self._mail.changed:
             self.wake()
-        self.join(timeout_seconds)
+        if self.ident is not None:
+            self.join(timeout_seconds)
         if self.is_alive():
             raise BusError("the bus thread did not end; a heartbeat function that hangs?")
         with self._mail.changed:
@@ -120,7 +123,7 @@ class Courier(threading.Thread):
             self._end(f"no welcome from {self._key.endpoint} within {_GREETING_SECONDS:.0f} s", poller)
         if not self.is_ready:
             return False
-        if now - self.heard_seconds > _SILENT_BEATS * self._beat_seconds:
+        if now - self.heard_seconds > max(_SILENT_BEATS * self._beat_seconds, _SILENT_SECONDS):
             self._end(f"the hub was silent for {now - self.heard_seconds:.0f} s", poller)
             return False
         if now >= self._due["beat"]:

@@ -45,7 +45,7 @@ Types of the bus itself, all with seq 0 unless it says otherwise:
     bus-denied   body: "<cause> <reason>"; cause is one of
                  version (the reason names the one spoken here), key, malformed, hello (say it again), role (numbered; correlation
                  names the request, if it was one)
-    bus-tail     on XPUB, after the last message of a burst: nothing new, `seq` and `after` as the next message would have them
+    bus-tail     on XPUB, once a second for every topic: nothing new, `seq` and `after` as the next message would have them
 An unknown version is answered with `bus-denied version` written in the hub's own version: an array that starts with its number.
 """
 

@@ -258,7 +258,8 @@ class Exchange:
             self._disconnect(known[1])
 
     def _deny(self, party: Party, routing_id: bytes, cause: str, reason: str) -> None:
-        party.refused += 1
+        if cause != "hello":  # what an earlier connection left in the pipe; its sender sends it again
+            party.refused += 1
         self._say(routing_id, "bus-denied", f"{cause} {reason}")
 
     def _acknowledge(self, process: Process, party: Party, lane: str) -> None:

@@ -6,7 +6,6 @@ is told by `seen` what its caller already has (zguide ch. 4, Titanic: disk befor
 """
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import os
@@ -31,6 +30,7 @@ from bus.sockets import Inlet, check_bind, publisher, router, user_key
 _ACK_SECONDS = 0.003
 """Acknowledgements of this long travel together: far below a step, and one message instead of dozens."""
 _TICK_SECONDS = 0.25
+_FORGET_SECONDS = 0.02
 _TAIL_SECONDS = 1.0
 _REBIND_SECONDS = 3.0
 
@@ -58,7 +58,6 @@ class Hub:
         self._publishing = asyncio.Lock()
         self._published = 0
         self._topics: dict[str, int] = {}
-        self._fresh_topics: set[str] = set()
         self._connections: set[tuple[str, int]] = set()
         self._removals = members.removals
         self._context: zmq.Context[Any] | None = None
@@ -79,13 +78,13 @@ class Hub:
             await self.close()
             raise
         self._ticker = asyncio.create_task(self._tick())
+        self._ticker.add_done_callback(lambda _: self._arrived.set())
 
     async def close(self) -> None:
         """Stop. What was not acknowledged will be sent again to the next hub."""
         if self._ticker is not None:
             self._ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticker
+            await asyncio.wait([self._ticker])
         if self._ack_timer is not None:
             self._acknowledge_now()
         for inlet in self._inlets:
@@ -101,8 +100,7 @@ class Hub:
     async def receive(self) -> Envelope:
         """The next message. Raises BusError once the hub is closed."""
         while not self._inbox:
-            if self._context is None:
-                raise BusError("the hub is closed")
+            self._check()
             self._arrived.clear()
             await self._arrived.wait()
         return self._next()
@@ -139,13 +137,13 @@ class Hub:
         if topic not in self._topics and len(self._topics) >= self._limits.topics:
             raise BusError(f"{topic}: a hub publishes at most {self._limits.topics} topics")
         async with self._publishing:
+            self._check()
             await self._cut_off_revoked()
             self._published += 1
             before = self._topics.get(topic, 0)
             data = pack(Envelope(topic, body, "", "", self.incarnation, self._published, _now_ms(), "", before))
             self._broadcast(topic, data)
             self._topics[topic] = before + 1
-            self._fresh_topics.add(topic)
 
     def links(self) -> dict[str, Link]:
         """Each member that was ever heard, by name."""
@@ -155,6 +153,13 @@ class Hub:
     def strangers(self) -> int:
         """Handshakes and messages turned away because of their key."""
         return self._door.refused + self._exchange.strangers
+
+    def _check(self) -> None:
+        """Raise BusError if the hub is closed, or if what it does by the clock has failed."""
+        if self._context is None:
+            raise BusError("the hub is closed")
+        if self._ticker is not None and self._ticker.done() and not self._ticker.cancelled():
+            raise BusError(f"the hub has failed: {self._ticker.exception()!r}") from self._ticker.exception()
 
     def _envelope(self, type_: str, body: str, correlation: str) -> Envelope:
         return Envelope(type_, body, time_ms=_now_ms(), correlation=correlation)
@@ -183,9 +188,8 @@ class Hub:
                 self._connections.add(connection)
             else:
                 self._connections.discard(connection)
-                loop.call_later(
-                    0.02, self._probe
-                )  # the ROUTER forgets the routing id a moment after the monitor says so
+                # The ROUTER forgets the routing id a moment after the monitor says so.
+                loop.call_later(_FORGET_SECONDS, self._probe)
 
         return Inlet(loop, monitor, take)
 
@@ -262,13 +266,10 @@ class Hub:
                     self._tell_tails()
 
     def _tell_tails(self) -> None:
-        """So that a subscriber that lost the end of a burst learns of it (zguide ch. 5, Clone, HUGZ)."""
-        for topic in self._fresh_topics:
-            tail = Envelope(
-                "bus-tail", "", "", "", self.incarnation, self._published + 1, _now_ms(), "", self._topics[topic]
-            )
+        """So that a subscriber that lost the end of a burst learns of it, also if it loses one of these (zguide ch. 5, Clone, HUGZ)."""
+        for topic, count in self._topics.items():
+            tail = Envelope("bus-tail", "", "", "", self.incarnation, self._published + 1, _now_ms(), "", count)
             self._broadcast(topic, pack(tail))
-        self._fresh_topics.clear()
 
     async def _cut_off_revoked(self) -> None:
         """Close the door behind a revoked member: an XPUB cannot drop one subscriber, so all of them come in again, through the door."""
@@ -288,7 +289,6 @@ class Hub:
         self._xpub = Inlet(loop, publisher(self._context, self.members), lambda frames: None)
         self._inlets[self._inlets.index(old)] = self._xpub
         self._inlets.append(self._watch(loop, self._xpub.socket, "out"))
-        self._fresh_topics.update(self._topics)
         await _bind_again(self._xpub.socket, endpoint)
 
 

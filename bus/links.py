@@ -93,7 +93,8 @@ class Party:
         self.processes.move_to_end(incarnation)
         process.routing_id = routing_id
         while len(self.processes) > KEPT_PROCESSES:
-            self.processes.popitem(last=False)
+            gone = next((p for p in self.processes.values() if not p.routing_id), next(iter(self.processes.values())))
+            del self.processes[gone.incarnation]
         return process
 
     def intake(self, lane: str, seen: Mapping[tuple[str, str], int]) -> Intake:

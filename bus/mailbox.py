@@ -57,6 +57,7 @@ class Mailbox:
         """What ended the thread, if something did."""
         self.trouble = "not connected yet"
         """Why there is no connection now, in words; "" while there is one."""
+        self.is_closed = False
         self.wake: Callable[[], None] = lambda: None
         self.commands: deque[Envelope] = deque()
         self.published: deque[Envelope] = deque()
@@ -82,7 +83,9 @@ class Mailbox:
         return seq
 
     def check(self) -> None:
-        """Raise BusError if the thread has died: then nothing will be sent any more."""
+        """Raise BusError if the peer is closed or its thread has died: then nothing will be sent any more."""
+        if self.is_closed:
+            raise BusError("the peer is closed")
         if self.failure is not None:
             raise BusError(f"the bus thread has ended: {self.failure!r}") from self.failure
 
@@ -164,7 +167,7 @@ class Mailbox:
     def take(self, queue: deque[Envelope], timeout_seconds: float | None) -> Envelope | None:
         """The oldest message of a queue, or None after the time; waits for ever without one. Raises BusError if the thread is dead."""
         with self.changed:
-            self.changed.wait_for(lambda: queue or self.failure is not None, timeout_seconds)
+            self.changed.wait_for(lambda: queue or self.failure is not None or self.is_closed, timeout_seconds)
             if queue:
                 return queue.popleft()
             self.check()
@@ -191,8 +194,10 @@ class Mailbox:
             return not len(self.outbox)
 
     def close(self) -> None:
-        """Let go of the spool."""
+        """Let go of the spool, and of everyone who waits here."""
+        self.fail_all(BusError("the peer is closed"))
         with self.changed:
+            self.changed.notify_all()
             if self._spool is not None:
                 self._spool.close()
                 self._spool = None

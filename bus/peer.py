@@ -35,7 +35,6 @@ class Peer:
         self._mail.wake = self._courier.wake
         self._requests = itertools.count(1)
         self._process = os.getpid()
-        self._is_closed = False
 
     def start(self) -> Self:
         """Connect in the background; never blocks and never fails for want of a hub."""
@@ -44,12 +43,11 @@ class Peer:
 
     def close(self, *, flush_seconds: float = 2.0) -> bool:
         """Wait for acknowledgements, then part. True: everything sent is durable at the hub. What is not stays in the spool."""
-        if self._is_closed:
+        if self._mail.is_closed:
             return not len(self._mail.outbox)
         done = self._mail.flush(flush_seconds) if self._courier.is_alive() else not len(self._mail.outbox)
-        self._is_closed = True
-        if self._courier.ident is not None:
-            self._courier.stop(flush_seconds + 5.0)
+        self._mail.is_closed = True
+        self._courier.stop(flush_seconds + 5.0)
         self._mail.close()
         return done
 
@@ -127,8 +125,6 @@ class Peer:
         return self._mail.count()
 
     def _post(self, envelope: Envelope, *, control: bool) -> int:
-        if self._is_closed:
-            raise BusError("the peer is closed")
         if os.getpid() != self._process:
             raise BusError("a peer cannot be used in a forked process; start a new one")
         return self._mail.post(envelope, control=control)

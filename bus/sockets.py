@@ -157,6 +157,9 @@ def _client(context: zmq.Context[Any], kind: int, join: Join) -> zmq.Socket[Any]
 def _common(socket: zmq.Socket[Any]) -> None:
     socket.maxmsgsize = MAX_FRAME_BYTES
     socket.handshake_ivl = 5000
-    # A half-open link is closed after 3 s by libzmq's own thread, also while Python is busy.
-    socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = 1000, 3000, 3000
+    # No ZMTP heartbeats: in libzmq 4.3.5 their timer aborts the process (`!_io_error`, stream_engine_base.cpp out_event) when it
+    # meets a broken connection whose full pipe had stopped its input. The bus beats itself; the kernel closes half-open links.
+    socket.heartbeat_ivl = 0
+    socket.tcp_keepalive, socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 1, 3, 1, 4
+    socket.tcp_maxrt = 7000
     socket.setsockopt(zmq.IPV6, 1)

@@ -223,8 +223,6 @@ class Coordinator:
     def _append(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
         for author, event in items:
             admit(self.state, author, event, time.time())
-        if not items:
-            return []
         try:
             entries = self.writer.append(items)
         except LogError as error:
@@ -238,6 +236,7 @@ class Coordinator:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            self._append([])  # looks after the log: what a person typed is sealed soon
             self.crew.watch(self.hub.links(), needed_roles=self._needed_roles())
             await self.hub.publish("workers", self.crew.table())
             await self._step()
@@ -310,9 +309,7 @@ class Coordinator:
             stream=stream.name,
             settings=self._settings_of(stream.name),
             prepared=stream.prepared.path if stream.prepared else None,
-            resume_from=[checkpoint.path for checkpoint in reversed(stream.checkpoints)]
-            if task.role == "train"
-            else [],
+            resume_from=self.folder.checkpoints(stream.name) if task.role == "train" else [],
             checkpoint=trained.path if trained else None,
             sha256=trained.sha256 if trained else None,
         )

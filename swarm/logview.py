@@ -1,6 +1,6 @@
 """An entry of the log as one line for people and models; no character of an author's text reaches a screen as it is.
 
-    17 05:12 claim wide/train  trainer-2  60 s
+    17 05:12 claim wide/train trainer-2  60 s
 
 Authors' texts are folded into the line; what is not printable (terminal escapes, line breaks, direction marks) is shown
 as a blank or a code, so that no entry can draw over another or pass for one.
@@ -23,7 +23,7 @@ def line(entry: Entry, text_characters: int = TEXT_CHARACTERS) -> str:
     about = "" if event.ref == "-" else f" {event.ref}"
     clock = datetime.fromtimestamp(entry.time, UTC).strftime("%H:%M")
     words = joined(told(event), shown(event.body, text_characters), entry.via and f"via {entry.via}")
-    return f"{entry.seq} {clock} {name_of(event)}{about}  {entry.author}  {words}".rstrip()
+    return f"{entry.seq} {clock} {name_of(event)}{about} {entry.author}  {words}".rstrip()
 
 
 def name_of(event: e.Event) -> str:

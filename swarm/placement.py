@@ -70,7 +70,7 @@ class Layout:
         from swarm.rundir import read_json
 
         try:
-            said = read_json(path)
+            said: dict[str, Any] = read_json(path)
             workers = tuple(_spec(**worker) for worker in said["workers"])
             return cls(workers, tuple(said["notes"]))
         except (KeyError, TypeError) as error:
@@ -134,7 +134,7 @@ def _cpu_room(needs: Mapping[str, Need], devices: Devices, judges: int) -> int |
     """Memory for trainers and their processes; None where it is not known."""
     if devices.free_memory_bytes is None:
         return None
-    light = PROCESS_BYTES * (3 if judges == 2 else 1) + max(need.judging for need in needs.values())
+    light = PROCESS_BYTES * (3 if judges == 2 else 1) + judges * max(need.judging for need in needs.values())
     return devices.free_memory_bytes - light
 
 
@@ -280,7 +280,7 @@ def _refuse(needs: Mapping[str, Need], device: str, room_bytes: int, free_bytes:
 def _fix(need: Need) -> str:
     """What would make the largest part smaller."""
     if need.weights >= need.total / 2:
-        return "take `adapter: qlora` or a smaller base"
+        return "take a smaller base, or `adapter: qlora` where it is not yet"
     if need.activations >= need.total / 3:
         return "lower `micro_batch_size` or `sequence_len`, or set `gradient_checkpointing: true`"
     return "lower `lora_r`, or take `optimizer: adamw_8bit`"

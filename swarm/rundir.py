@@ -67,6 +67,15 @@ class RunFolder:
     def stream(self, name: str) -> Path:
         return self.path / "streams" / name
 
+    def checkpoints(self, stream: str) -> list[str]:
+        """Sealed checkpoints of all attempts at a stream, by step, newest first.
+
+        The disk is asked and not the log: a worker that outlived its coordinator saved what it could not report.
+        """
+        found = [path.parent for path in self.stream(stream).glob("t*/checkpoint-*/manifest.json")]
+        found.sort(key=lambda path: (int(path.name.partition("-")[2]), int(path.parent.name[1:])), reverse=True)
+        return [str(path.relative_to(self.path)) for path in found]
+
     def inside(self, relative: str) -> Path:
         """The path that an entry names.
 

@@ -95,7 +95,7 @@ class StreamSettings(Settings):
     gradient_checkpointing: bool = False
     bf16: Literal["auto"] | bool = "auto"
     """auto: on GPUs that have it."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     # cadence
     logging_steps: Positive = 1

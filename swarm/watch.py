@@ -98,6 +98,13 @@ class Watcher:
         """True if something changed since the last `snapshot()`."""
         return self._changed.wait(timeout_seconds)
 
+    def complete(self, timeout_seconds: float) -> Snapshot:
+        """A snapshot that also holds the workers, which are published several times a second while a coordinator runs."""
+        deadline = time.monotonic() + timeout_seconds
+        while (found := self.snapshot()).state == "running" and not found.workers and time.monotonic() < deadline:
+            self.wait(0.2)
+        return found
+
     def snapshot(self) -> Snapshot:
         with self._lock:
             self._changed.clear()

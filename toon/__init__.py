@@ -1,11 +1,70 @@
-"""TOON, Token-Oriented Object Notation (specification 4.4): values to text and back, whole, in rows, in frames, or torn."""
+"""TOON, Token-Oriented Object Notation (toon-spec: 4.4): values to text and back, whole, in rows, in frames, or torn.
+
+`encode`, `decode`, `dump`, `load` are what `json` has; `encode_columns` and `decode_columns` do without an object per row;
+`RowWriter`, `iter_rows` and `Decoder` stream; `toon.frames` keeps many documents in one stream; `salvage` reads what was cut off;
+`stats` and `compact` tell when TOON is worth it. Every failure is a `ToonError`; `Limits` bounds what a document may ask for.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from toon.decode import decode
 from toon.encode import encode
 from toon.errors import ToonError
 from toon.limits import Limits
-from toon.tables import decode_columns, encode_columns
 
-__all__ = ["Limits", "ToonError", "decode", "decode_columns", "encode", "encode_columns"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from toon.files import dump, load
+    from toon.frames import Frame, FrameReader, FrameWriter, Gap, read_frames
+    from toon.torn import Missing, salvage
+    from toon.sizes import Stats, compact, estimated_tokens, stats
+    from toon.stream import Decoder, RowWriter, iter_rows
+    from toon.tables import decode_columns, encode_columns
+
+__all__ = [
+    "Decoder",
+    "Frame",
+    "FrameReader",
+    "FrameWriter",
+    "Gap",
+    "Limits",
+    "Missing",
+    "RowWriter",
+    "Stats",
+    "ToonError",
+    "compact",
+    "decode",
+    "decode_columns",
+    "dump",
+    "encode",
+    "encode_columns",
+    "estimated_tokens",
+    "iter_rows",
+    "load",
+    "read_frames",
+    "salvage",
+    "stats",
+]
+
+_ROOMS = {
+    "files": ("dump", "load"),
+    "frames": ("Frame", "FrameReader", "FrameWriter", "Gap", "read_frames"),
+    "torn": ("Missing", "salvage"),
+    "sizes": ("Stats", "compact", "estimated_tokens", "stats"),
+    "stream": ("Decoder", "RowWriter", "iter_rows"),
+    "tables": ("decode_columns", "encode_columns"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the less common rooms when they are first used: `import toon` stays short."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'toon' has no attribute {name!r}")
+    from importlib import import_module
+
+    room = import_module(f"toon.{_ROOM_OF[name]}")
+    value = globals()[name] = getattr(room, name)
+    return value

@@ -93,9 +93,7 @@ def _shortened(path: str) -> str:
     return path if len(path) <= EXCERPT_COLUMNS else f"{path[:48]} ... {path[-48:]}"
 
 
-def _rebuilt(
-    code: Code, reason: str, line: int | None, column: int | None, path: str, source: str | None
-) -> ToonError:
+def _rebuilt(code: Code, reason: str, line: int | None, column: int | None, path: str, source: str | None) -> ToonError:
     return ToonError(code, reason, line=line, column=column, path=path, source=source)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from toon.errors import ToonError, shown
@@ -42,6 +43,7 @@ class Header(NamedTuple):
 UNREPRESENTABLE = 10**18
 """Stands for every declared length of more than 18 digits: no document meets it."""
 
+_PLAIN = re.compile(r'[^"\[\]{}:]{0,64}+\[[0-9]{1,18}+\]:')
 _BRACKET = re.compile(r"\[(0|[1-9][0-9]*)(:?)([\t|]?)\]")
 _BRACKET_START = re.compile(r"\[(0|[1-9][0-9]*)?(:?)([\t|]?)")
 _FIELD_PART = re.compile(r'[{},|\t]|(?:[^{},|\t"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))++', re.DOTALL)
@@ -58,6 +60,18 @@ def parse_header(content: str, limits: Limits, strict: bool) -> Header:
 
     Raises `header` for what breaks the grammar, `duplicate` for a repeated field name (strict), `limit`.
     """
+    plain = _PLAIN.match(content)
+    if plain is not None:  # documents repeat their headers: `[3]:`, `tags[2]:`
+        return _parsed_before(plain[0], limits, strict)
+    return _parsed(content, limits, strict)
+
+
+@lru_cache(maxsize=512)
+def _parsed_before(content: str, limits: Limits, strict: bool) -> Header:
+    return _parsed(content, limits, strict)
+
+
+def _parsed(content: str, limits: Limits, strict: bool) -> Header:
     start = find_unquoted(content, "[")
     key = _key(content[:start]) if start else None
     bracket = _BRACKET.match(content, start)
@@ -134,7 +148,9 @@ class _FieldList:
             if after_group or not pending.strip(" "):
                 raise ToonError("header", "expected a field name before '{'", column=column)
             if pending[-1] in " \t":
-                raise ToonError("header", "expected '{' directly after the field name, found whitespace", column=column - 1)
+                raise ToonError(
+                    "header", "expected '{' directly after the field name, found whitespace", column=column - 1
+                )
             self.owners.append(self._name(pending.lstrip(" "), column))
         self.lists.append([])
         self.names.append(set())
@@ -144,11 +160,15 @@ class _FieldList:
 
     def _close_entry(self, text: str, pending: str, after_group: bool, column: int) -> None:
         if text != "}" and text != self.delimiter:
-            raise ToonError("header", f"expected the declared delimiter {self.delimiter!r}, found {text!r}", column=column)
+            raise ToonError(
+                "header", f"expected the declared delimiter {self.delimiter!r}, found {text!r}", column=column
+            )
         name = pending.strip(" ")
         if after_group:
             if name:
-                raise ToonError("header", f"expected ',' or '}}' after a field group, found {shown(name)}", column=column)
+                raise ToonError(
+                    "header", f"expected ',' or '}}' after a field group, found {shown(name)}", column=column
+                )
             return
         if not name:
             raise ToonError("header", f"expected a field name, found {text!r}", column=column)
@@ -160,7 +180,9 @@ class _FieldList:
     def _name(self, token: str, column: int) -> str:
         name = unquoted(token) if token[0] == '"' else token
         if name in self.names[-1] and self.strict:
-            raise ToonError("duplicate", f"expected each field once, found {shown(name)} again", column=column - len(token))
+            raise ToonError(
+                "duplicate", f"expected each field once, found {shown(name)} again", column=column - len(token)
+            )
         self.names[-1].add(name)
         return name
 

@@ -105,7 +105,11 @@ def column_list(column: Any) -> Any:
 def _container(value: Any, place: Place, depth: int) -> Any:
     depth += 1
     if depth > DEFAULT_LIMITS.max_depth:
-        raise _fault("limit", f"expected at most {DEFAULT_LIMITS.max_depth} arrays and objects inside one another (is the value cyclic?)", place)
+        raise _fault(
+            "limit",
+            f"expected at most {DEFAULT_LIMITS.max_depth} arrays and objects inside one another (is the value cyclic?)",
+            place,
+        )
     if isinstance(value, list):
         items = []
         for index, item in enumerate(value):
@@ -134,7 +138,9 @@ def _checked_text(text: str, place: Place) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as fault:
-        raise _fault("surrogate", f"expected text, found half a surrogate pair at character {fault.start + 1}", place) from None
+        raise _fault(
+            "surrogate", f"expected text, found half a surrogate pair at character {fault.start + 1}", place
+        ) from None
     return text if type(text) in {str, Verbatim} else str.__str__(text)
 
 
@@ -142,7 +148,9 @@ def _checked_integer(number: int, place: Place) -> int:
     try:
         int.__repr__(number)
     except ValueError:
-        raise _fault("limit", "expected an integer that Python turns into text (sys.get_int_max_str_digits())", place) from None
+        raise _fault(
+            "limit", "expected an integer that Python turns into text (sys.get_int_max_str_digits())", place
+        ) from None
     return number
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 4096
 """Rows turned into columns together: enough to make each step long, few enough to keep memory flat."""
 
-_FIELD = re.compile(r" *+([A-Za-z_][A-Za-z0-9_.]*+):(?: ([^ ].*+))?", re.DOTALL)
-"""A field line in the spelling encoders use, its key bare. Every other spelling takes the long way."""
+_FIELD = re.compile(r" *+(- )?([A-Za-z_][A-Za-z0-9_.]*+)?(?:\[(0|[1-9][0-9]{0,8})\])?:(?: ([^ ].*+))?", re.DOTALL)
+"""`key: token`, `key[N]: values` or `- [N]: values` as encoders write them, keys bare. Every other spelling takes the long way."""
 _MEANS_MORE = frozenset('"-0123456789[')
 
 
@@ -82,12 +82,14 @@ class Reader:
 
     def _read(self, lines: list[str], index: int) -> int:
         """Read plain fields of one object for as long as they come, then one line of whatever else; return where it stopped."""
+        if not self.stack:
+            self._begin_plainly(lines[index])
         if self.stack and not self.blank_line:
-            scope = self.stack[-1]
-            if scope.kind == OBJECT:
-                index = self._plain_fields(scope, lines, index)
-            elif scope.kind in {TABLE, KEYED} and scope.width > 0:
-                index = self._plain_rows(scope, lines, index)
+            kind = self.stack[-1].kind
+            if kind in {OBJECT, LIST}:
+                index = self._plain_fields(lines, index)
+            elif kind in {TABLE, KEYED}:
+                index = self._plain_rows(self.stack[-1], lines, index)
             if index == len(lines):
                 return index
         line = lines[index]
@@ -105,29 +107,109 @@ class Reader:
             self._first_line(line[width:], depth)
         return index + 1
 
-    def _plain_fields(self, scope: Scope, lines: list[str], index: int) -> int:
-        """The quick way for the commonest lines: `key: token` and `key:` where the innermost object's fields stand."""
-        target: Any = scope.value
-        width = scope.width
-        strict = self.strict
+    def _begin_plainly(self, line: str) -> None:
+        """Open the root object at once where the first line is one of its fields beyond doubt."""
+        found = _FIELD.fullmatch(line)
+        if found is not None and found.start(2) == 0 and found[2] is not None:
+            self.root.depth = self.root.width = self.blank_line = 0
+            self.stack.append(self.root)
+
+    def _plain_fields(self, lines: list[str], index: int) -> int:
+        """The quick way for the commonest lines, those of `_FIELD`; stops at any other, and at any fault.
+
+        It decides nothing itself: a line it stops at is read the long way, which finds the fault and knows where it stands.
+        """
+        strict, stack, max_depth = self.strict, self.stack, self.limits.max_depth
         fieldmatch = _FIELD.fullmatch
+        scope = stack[-1]
+        target: Any = scope.value
+        width = scope.width if scope.kind == OBJECT else -1
         for number in range(index, len(lines)):
             found = fieldmatch(lines[number])
-            if found is None or found.start(1) != width:
+            if found is None:
                 return number
-            key, token = found.groups()
-            if token is None or (strict and key in target):
+            marker, key, length, token = found.groups()
+            value: Any = token
+            if length is not None or token is None or token[0] in _MEANS_MORE:
+                if len(stack) >= max_depth:
+                    return number
+                value = self._plain_value(length, token)
+                if value is None:
+                    return number
+            elif token in LITERALS:
+                value = LITERALS[token]
+            if marker is not None or key is None or found.start(2) != width:
+                if key is None and (length is None or marker is None):
+                    return number
+                inner = self._object_at(found.start(2)) if marker is None else self._item_at(found.start(1), key, value)
+                if inner is None:
+                    return number
+                scope, target, width = inner, inner.value, inner.width
+                if key is None:  # a list item that is an array
+                    target, width = None, -1
+                    continue
+            if strict and key in target:
                 return number
-            if token[0] not in _MEANS_MORE:
-                target[key] = LITERALS[token] if token in LITERALS else token
-            elif token == "[]":
-                target[key] = []
-            else:
-                try:
-                    target[key] = token_value(token, self.real, self.limits.max_digits)
-                except ToonError:
-                    return number  # the long way finds it again, and knows where it stands
+            target[key] = value
+            if token is None:
+                scope, target, width = self._open(OBJECT, value, scope, key), value, -1
         return len(lines)
+
+    def _plain_value(self, length: str | None, token: str | None) -> Any:
+        """The value of a field that is no bare word; None where only the long way can tell."""
+        limits = self.limits
+        try:
+            if length is None:
+                return (
+                    {} if token is None else [] if token == "[]" else token_value(token, self.real, limits.max_digits)
+                )
+            if token is None or '"' in token:
+                return None
+            pieces = token.split(",")
+            if len(pieces) != int(length) or len(pieces) > limits.max_rows:
+                return None
+            return [token_value(piece.strip(" "), self.real, limits.max_digits) for piece in pieces]
+        except ToonError:
+            return None
+
+    def _object_at(self, width: int) -> Scope | None:
+        """The open object whose fields stand at this width, if nothing but objects must be closed to get there."""
+        stack = self.stack
+        while (scope := stack[-1]).kind == OBJECT:
+            if scope.width == width:
+                return scope
+            first_width = scope.floor * self.indent
+            if width >= first_width:
+                if scope.width >= 0 or width > first_width:
+                    return None
+                scope.depth, scope.width = scope.floor, width
+                return scope
+            stack.pop()
+        return None
+
+    def _item_at(self, width: int, key: str | None, value: object) -> Scope | None:
+        """Begin a list item whose marker stands at this width, under the same condition: an object, or without a key the value."""
+        stack = self.stack
+        while (scope := stack[-1]).kind == OBJECT and width < scope.floor * self.indent:
+            stack.pop()
+        if scope.kind != LIST or width != (scope.width if scope.width >= 0 else scope.floor * self.indent):
+            return None
+        assert scope.header is not None
+        if (
+            scope.count >= (scope.header.length if self.strict else self.limits.max_rows)
+            or len(stack) >= self.limits.max_depth
+        ):
+            return None
+        scope.depth, scope.width = width // self.indent, width
+        scope.count += 1
+        items: Any = scope.value
+        if key is None:
+            items.append(value)
+            return scope
+        items.append({})
+        fields = self._open(OBJECT, items[-1], scope, scope.count - 1)
+        fields.depth, fields.width = fields.floor, fields.floor * self.indent
+        return fields
 
     # --- Where a line belongs -------------------------------------------------------------------------------------------
 
@@ -139,7 +221,9 @@ class Reader:
                 raise ToonError("indent", "expected spaces as indentation, found a tab", column=width + 1)
             depth, odd = divmod(width, self.indent)
             if odd:
-                raise ToonError("indent", f"expected a multiple of {self.indent} spaces, found {width}", column=width + 1)
+                raise ToonError(
+                    "indent", f"expected a multiple of {self.indent} spaces, found {width}", column=width + 1
+                )
             return width, depth
         width = len(line) - len(line.lstrip(" \t"))
         tabs = line.count("\t", 0, width)
@@ -179,7 +263,8 @@ class Reader:
             return
         self.tail = () if scope.name is None else (scope.name,)
         what = {LIST: "items", TABLE: "rows", KEYED: "entries"}[scope.kind]
-        raise ToonError("count", f"expected {declared} {what}, found {got}", line=scope.line, column=scope.column, source=scope.source)
+        line, column, source = scope.origin
+        raise ToonError("count", f"expected {declared} {what}, found {got}", line=line, column=column, source=source)
 
     def _counted(self, scope: Scope, more: int = 1) -> None:
         """Count items, and stop at the first one too many rather than at the end."""
@@ -192,7 +277,7 @@ class Reader:
 
     def _overfull(self, scope: Scope) -> None:
         length = scope.header.length if scope.header else 0
-        raise ToonError("count", f"expected {length} as declared in line {scope.line}, found another one")
+        raise ToonError("count", f"expected {length} as declared in line {scope.origin[0]}, found another one")
 
     def _path(self) -> str:
         return path_text([*(scope.name for scope in self.stack), *self.tail])
@@ -239,7 +324,9 @@ class Reader:
         elif scope.kind == KEYED:
             self._entry(scope, content, offset)
         else:
-            raise ToonError("trailing", "expected the end of the document: its root value is complete", column=offset + 1)
+            raise ToonError(
+                "trailing", "expected the end of the document: its root value is complete", column=offset + 1
+            )
 
     def _field(self, scope: Scope, content: str, offset: int) -> None:
         colon = find_unquoted(content, ":")
@@ -293,11 +380,19 @@ class Reader:
         target: Any = scope.value
         if scope.kind == OBJECT:
             if header.key is None:
-                raise ToonError("header", "expected a key before '[': a header without one opens a document or a list item", column=offset + 1)
+                raise ToonError(
+                    "header",
+                    "expected a key before '[': a header without one opens a document or a list item",
+                    column=offset + 1,
+                )
             self._check_new(scope, header.key, offset)
             self.tail = (header.key,)
         elif scope.kind == LIST and header.fields is not None:
-            raise ToonError("header", "expected no fields in a header without a key: only a document may begin so", column=offset + 1)
+            raise ToonError(
+                "header",
+                "expected no fields in a header without a key: only a document may begin so",
+                column=offset + 1,
+            )
         inline = content[header.content_start :].strip(" ")
         if inline:
             value: Any = self._inline(header, inline, offset + len(content) - len(inline))
@@ -314,7 +409,7 @@ class Reader:
         opened = self._open(kind, value, scope, self.tail[0] if self.tail else None)
         self._check_depth(header.depth)
         opened.header = header
-        opened.line, opened.source, opened.column = self.line, self.source, offset + header.length_column
+        opened.origin = (self.line, offset + header.length_column, self.source)
 
     def _inline(self, header: Header, text: str, offset: int) -> list[object]:
         """A primitive array on its header's line (section 9.1)."""
@@ -355,6 +450,10 @@ class Reader:
 
     def _tokens(self, tokens: list[str], offset: int, names: Iterable[tuple[str | int, ...]]) -> list[object]:
         """The values of untrimmed tokens that stand one delimiter apart, each with its name below the current place."""
+        try:
+            return [token_value(token.strip(" "), self.real, self.limits.max_digits) for token in tokens]
+        except ToonError:
+            pass  # once more, to find out which
         outer = self.tail
         values = []
         for token, name in zip(tokens, names, strict=False):
@@ -370,7 +469,7 @@ class Reader:
         """Many rows or entries at once, column by column; stops where a line needs a look of its own."""
         header = scope.header
         assert header is not None
-        pad = " " * scope.width
+        pad = " " * (scope.width if scope.width >= 0 else scope.floor * self.indent)
         while index < len(lines) and self.lines_before + index >= scope.careful_until and lines[index].startswith(pad):
             room = header.length - scope.count
             if room <= 0 and self.strict:
@@ -380,6 +479,7 @@ class Reader:
             if not self._taken(scope, header, rows, pad):
                 scope.careful_until = self.lines_before + index + len(block)
                 break
+            scope.depth, scope.width = len(pad) // self.indent, len(pad)
             index += len(block)
         return index
 
@@ -414,9 +514,12 @@ class Reader:
         assert header is not None
         self.tail = (scope.count,)
         if not is_row(content, header.delimiter):
-            raise ToonError("syntax", f"expected a row, found {shown(content)} with a ':' before any delimiter", column=offset + 1)
+            raise ToonError(
+                "syntax", f"expected a row, found {shown(content)} with a ':' before any delimiter", column=offset + 1
+            )
+        columns = self._cells(header, content, offset)
         self._counted(scope)
-        self._add_rows(scope, header, self._cells(header, content, offset), 1)
+        self._add_rows(scope, header, columns, 1)
 
     def _entry(self, scope: Scope, content: str, offset: int) -> None:
         """One entry row of a keyed table (section 9.5)."""
@@ -424,14 +527,16 @@ class Reader:
         assert header is not None
         colon = find_unquoted(content, ":")
         if colon < 0:
-            raise ToonError("syntax", f"expected an entry 'key: cells', found no ':' in {shown(content)}", column=offset + 1)
+            raise ToonError(
+                "syntax", f"expected an entry 'key: cells', found no ':' in {shown(content)}", column=offset + 1
+            )
         key = self._key(content[:colon], offset)
         self.tail = (key,)
-        self._counted(scope)
         self._check_new(scope, key, offset)
         entries: Any = scope.value
         cells = content[colon + 1 :].lstrip(" ")
         columns = self._cells(header, cells, offset + len(content) - len(cells))
+        self._counted(scope)
         assert header.fields is not None
         entries[key] = rows_of(header.fields, iter(columns), 1)[0]
 

@@ -35,11 +35,12 @@ def read_entries(
     """The keys and columns of some entry rows, or None where a line is not plainly one (then each needs its own look)."""
     keys, contents = [], []
     for line in lines:
-        key, colon, cells = line[len(pad) :].partition(":")
-        if not colon or not BARE_KEY.fullmatch(key) or not line.startswith(pad):
+        key, _, cells = line[len(pad) :].partition(":")
+        cells = cells.lstrip(" ")
+        if not cells or not BARE_KEY.fullmatch(key) or not line.startswith(pad):
             return None
         keys.append(key)
-        contents.append(cells.lstrip(" "))
+        contents.append(cells)
     columns = read_columns(contents, "", header, real, max_digits)
     return None if columns is None else (keys, columns)
 
@@ -50,14 +51,18 @@ def read_columns(lines: list[str], pad: str, header: Header, real: Real, max_dig
     margin = "\n" + pad
     if body.count(margin) != len(lines) or (margin + " ") in body or (margin + "\t") in body:
         return None
-    if '"' in body or (":" in body and not header.keyed):
-        cells = _cells_one_by_one(lines, len(pad), header)
-    else:
-        cells = _cells_at_once(body[len(margin) :], margin, header, len(lines))
+    plain: str | None = body
+    if '"' in body or "\x00" in body or (":" in body and not header.keyed):
+        plain = _masked(body, header)
+    if plain is None:
+        return None
+    cells = _cells_at_once(plain[len(margin) :], margin, header, len(lines))
     if cells is None:
         return None
     if f"{header.delimiter} " in body or f" {header.delimiter}" in body:
         cells = [[cell.strip(" ") for cell in column] for column in cells]
+    if plain is not body and any(char in plain for char in _HIDDEN):
+        cells = [[_uncovered(cell, header.delimiter) for cell in column] for column in cells]
     try:
         if max(map(len, lines)) > max_digits:  # one cell may be a number that is too long
             return [[token_value(cell, real, max_digits) for cell in column] for column in cells]
@@ -77,15 +82,35 @@ def _cells_at_once(body: str, margin: str, header: Header, count: int) -> list[l
     return columns if len(columns[0]) == count else None
 
 
-def _cells_one_by_one(lines: list[str], start: int, header: Header) -> list[list[str]] | None:
-    rows = []
-    for line in lines:
-        content = line[start:]
-        cells = split_unquoted(content, header.delimiter)
-        if len(cells) != header.width or (":" in content and not header.keyed and not is_row(content, header.delimiter)):
-            return None
-        rows.append(cells)
-    return [list(column) for column in zip(*rows, strict=True)]
+_DELIMITER, _BACKSLASH, _QUOTE = _HIDDEN = "\x00\x01\x02"
+"""What stands for a delimiter, `\\\\` and `\\"` inside quotes while rows are split."""
+
+
+def _masked(body: str, header: Header) -> str | None:
+    """The rows with everything inside quotes made harmless for splitting; None where that cannot be told without a closer look.
+
+    Once escaped quotes are hidden, every second piece between quotes lies inside them. That holds only if no backslash stands
+    outside (there it escapes nothing), no quoted span goes over a line's end, and a colon outside quotes is left to `is_row`.
+    """
+    if any(char in body for char in _HIDDEN):
+        return None
+    if "\\" in body:
+        body = body.replace("\\\\", _BACKSLASH).replace('\\"', _QUOTE)
+    pieces = body.split('"')
+    outside = "".join(pieces[::2])
+    inside = "".join(pieces[1::2])
+    if len(pieces) % 2 == 0 or "\n" in inside or (":" in outside and not header.keyed):
+        return None
+    if "\\" in outside or _BACKSLASH in outside or _QUOTE in outside:
+        return None
+    if header.delimiter in inside:
+        pieces[1::2] = [piece.replace(header.delimiter, _DELIMITER) for piece in pieces[1::2]]
+        return '"'.join(pieces)
+    return body
+
+
+def _uncovered(cell: str, delimiter: str) -> str:
+    return cell.replace(_DELIMITER, delimiter).replace(_BACKSLASH, "\\\\").replace(_QUOTE, '\\"')
 
 
 def is_row(content: str, delimiter: str) -> bool:
@@ -101,10 +126,22 @@ def column_values(cells: list[str], real: Real, max_digits: int) -> list[object]
         values = _json_values(joined, real)
         if values is not None and len(values) == len(cells):
             return values
+    elif joined[:1] == '"' and "\\" not in joined:
+        texts = _quoted_texts(cells)
+        if texts is not None:
+            return texts
     elif not _SPECIAL_CELL.search("\n" + "\n".join(cells) + "\n"):
         return cells  # type: ignore[return-value]
     known = {cell: token_value(cell, real, max_digits) for cell in set(cells)}
     return [known[cell] for cell in cells]
+
+
+def _quoted_texts(cells: list[str]) -> list[object] | None:
+    """What stands inside the quotes, where all cells are quoted and hold neither quotes nor escapes."""
+    joined = "\n".join(cells)
+    if joined.count('"') != 2 * len(cells) or joined.count('"\n"') != len(cells) - 1 or joined[-1] != '"':
+        return None
+    return joined[1:-1].split('"\n"')  # type: ignore[return-value]
 
 
 def _json_values(joined: str, real: Real) -> list[object] | None:

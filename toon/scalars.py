@@ -6,7 +6,7 @@ Each rule is written out plainly first. Where a faster form stands beside it, th
 from __future__ import annotations
 
 import re
-from math import inf, isfinite
+from math import inf
 
 from toon.errors import ToonError, shown
 
@@ -48,18 +48,14 @@ def needs_quotes(text: str, delimiter: str) -> bool:
 
 def _bare_pattern(delimiter: str) -> re.Pattern[str]:
     """The same rule as one pattern, for one value: it matches exactly the strings that stand without quotes."""
-    return re.compile(
-        rf'(?![ \-#]|(?:true|false|null|{_NUMERIC_LIKE})\Z)[^:"\\\[\]{{}}\x00-\x1f{delimiter}]++(?<! )'
-    )
+    return re.compile(rf'(?![ \-#]|(?:true|false|null|{_NUMERIC_LIKE})\Z)[^:"\\\[\]{{}}\x00-\x1f{delimiter}]++(?<! )')
 
 
 BARE = {delimiter: _bare_pattern(delimiter) for delimiter in DELIMITERS}
 
 # The same rule for a whole column at once, its strings joined with "\n" before, between and after them: where neither
 # pattern finds anything (and no string holds a "\n" itself), none of the strings needs quotes.
-COLUMN_UNSAFE = {
-    delimiter: re.compile(rf'[:"\\\[\]{{}}\x00-\x09\x0b-\x1f{delimiter}]') for delimiter in DELIMITERS
-}
+COLUMN_UNSAFE = {delimiter: re.compile(rf'[:"\\\[\]{{}}\x00-\x09\x0b-\x1f{delimiter}]') for delimiter in DELIMITERS}
 COLUMN_UNSAFE_START = re.compile(rf"\n(?:[ \-#]|(?:true|false|null|{_NUMERIC_LIKE})?\n)")
 
 
@@ -141,26 +137,29 @@ def token_value(token: str, real: Real = float, max_digits: int = 4300) -> objec
     that); a number outside it is an error, never a string and never infinity. A column in the error counts from the token.
     """
     if token[:1] not in _MEANS_MORE:
-        return LITERALS[token] if token in LITERALS else token
-    if token[:1] == '"':
+        return LITERALS.get(token, token)
+    if token[0] == '"':
         return unquoted(token)
     found = NUMBER.fullmatch(token)
-    return token if found is None else _number(token, found.lastindex is None, real, max_digits)
-
-
-def _number(token: str, whole: bool, real: Real, max_digits: int) -> object:
+    if found is None:
+        return token
     if len(token) > max_digits:
         raise ToonError("limit", f"expected a number of at most {max_digits} characters, found {len(token)}", column=1)
-    if whole:
-        return int(token) if len(token) <= 640 else _long_integer(token)
+    if found.lastindex is None:
+        return int(token) if len(token) <= _ALWAYS_AN_INT else _long_integer(token)
     value = real(token)
-    if value == inf or value == -inf:
+    if value in _INFINITIES:
         raise ToonError("number", f"expected a number that a double can hold, found {shown(token)}", column=1)
     return value
 
 
+_ALWAYS_AN_INT = 640
+"""The lowest bound that `sys.set_int_max_str_digits` accepts."""
+_INFINITIES = (inf, -inf)
+
+
 def _long_integer(token: str) -> int:
-    """An integer of any length, whatever `sys.set_int_max_str_digits` says (its lowest bound is 640)."""
+    """An integer of any length, whatever `sys.set_int_max_str_digits` says."""
     try:
         return int(token)
     except ValueError:
@@ -207,17 +206,10 @@ def _unescape(found: re.Match[str]) -> str:
     return chr(int(code, 16))
 
 
-def is_finite(number: float) -> bool:
-    """Whether a number has a JSON form of its own (the others become null, section 3)."""
-    return isfinite(number)
-
-
 # --- Finding and splitting outside quotes (section 5.2) -----------------------------------------------------------------
 
 _SPAN = r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
-_BEFORE = {
-    char: re.compile(rf'(?:[^"{char}]++|{_SPAN})*+', re.DOTALL) for char in (":", r"\[", ",", "\t", r"\|")
-}
+_BEFORE = {char: re.compile(rf'(?:[^"{char}]++|{_SPAN})*+', re.DOTALL) for char in (":", r"\[", ",", "\t", r"\|")}
 
 
 def find_unquoted(text: str, char: str) -> int:

@@ -17,7 +17,19 @@ OBJECT, LIST, TABLE, KEYED, END = range(5)
 class Scope:
     """An array or object whose lines may still come."""
 
-    __slots__ = ("careful_until", "column", "count", "depth", "floor", "header", "kind", "line", "name", "source", "spanned", "value", "width")
+    __slots__ = (
+        "careful_until",
+        "count",
+        "depth",
+        "floor",
+        "header",
+        "kind",
+        "name",
+        "origin",
+        "spanned",
+        "value",
+        "width",
+    )
 
     def __init__(self, kind: int, value: object, floor: int, name: str | int | None, spanned: bool) -> None:
         """Open a scope whose first line is due at depth `floor`."""
@@ -37,10 +49,8 @@ class Scope:
         self.careful_until = 0
         """Rows before this line (lines passed so far) are read one by one: together they were not plain."""
         self.header: Header | None = None
-        self.line = 0
-        self.column = 0
-        self.source = ""
-        """Where the header stands, for a count that is not met."""
+        self.origin: tuple[int, int, str] = (0, 0, "")
+        """Line, column and text of the header, for a count that is not met."""
 
     def in_span(self) -> bool:
         """Whether a blank line before this scope's next line is inside a header's span."""

@@ -17,6 +17,7 @@ from toon.lines import prepared
 from toon.reader import Reader
 from toon.rows import rows_of
 from toon.scopes import TABLE, path_text
+from toon.tables import refuse_containers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -213,7 +214,8 @@ def table_header(fields: Iterable[str], count: int, indent: int, delimiter: str)
 def row_lines(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) -> str:
     """The lines of a root table's rows."""
     if not all(SCALARS.issuperset(map(type, column)) for column in columns.values()):
-        _refuse_containers(columns)
+        for name, column in columns.items():
+            refuse_containers(name, column)
         raise Foreign
     encoder = Encoder(indent, delimiter)
     encoder.rows("", None, [(name, None) for name in columns], list(columns.values()), 1)

@@ -51,14 +51,15 @@ def _document(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) ->
         return "[]"
     for name, column in columns.items():
         if type(name) is not str or not SCALARS.issuperset(map(type, column)):
-            _refuse_containers(name, column)
+            refuse_containers(name, column)
             raise Foreign
     count = len(next(iter(columns.values())))
     encoder.rows("", None, [(name, None) for name in columns], list(columns.values()), 1, count)
     return "\n".join(encoder.lines[: 1 + bool(count)])
 
 
-def _refuse_containers(name: str, column: Sequence[Any]) -> None:
+def refuse_containers(name: str, column: Sequence[Any]) -> None:
+    """Raise `value` for the first array or object among a column's cells."""
     for index, value in enumerate(column):
         if isinstance(value, dict | list):
             kind = type(value).__name__

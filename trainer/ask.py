@@ -26,15 +26,13 @@ if TYPE_CHECKING:
 def asked(question: str, adapter: Path, settings: StreamSettings, place: Place) -> dict[str, str]:
     """The answers of `base` and `adapter`."""
     from trainer.answers import generated
-    from trainer.data.render import prompt_text
-    from trainer.data.tokens import stop_tokens
+    from trainer.data.tokens import prompt_ids, stop_tokens
     from trainer.loading import load_adapter, load_base, load_tokenizer
 
     folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     stops = sorted(stop_tokens(tokenizer, folder))
-    # Without a chat template a prompt begins as the tokenizer begins a text, like the rows that were trained on.
-    prompt = list(tokenizer(prompt_text(question, tokenizer), add_special_tokens=False)["input_ids"])
+    prompt = prompt_ids(question, tokenizer)
     model = load_base(folder, settings, place)
 
     def answer(asked_model: PreTrainedModel) -> str:

@@ -13,6 +13,8 @@ import re
 import shutil
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -165,8 +167,9 @@ def _has_chat_template(folder: Path) -> bool:
 # ---- the hub ---------------------------------------------------------------------------------------------------------
 
 
-def _hub_folder(name: str, *, local_only: bool, patterns: tuple[str, ...] = (*SMALL_FILES, WEIGHTS)) -> Path:
-    from huggingface_hub import snapshot_download
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
+    """What the hub refuses, in a user's words."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -177,7 +180,7 @@ def _hub_folder(name: str, *, local_only: bool, patterns: tuple[str, ...] = (*SM
     )
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=local_only))
+        yield
     except GatedRepoError as problem:
         raise error(f"{name} is gated", "accept its terms on the hub and log in with `hf auth login`") from problem
     except RepositoryNotFoundError as problem:
@@ -190,9 +193,15 @@ def _hub_folder(name: str, *, local_only: bool, patterns: tuple[str, ...] = (*SM
         fix = f"go online and unset HF_HUB_OFFLINE, name a local folder, or use `{EMBEDDED}`"
         raise error(f"{name} is not on this machine", fix) from problem
     except (HfHubHTTPError, OSError) as problem:
-        raise error(
-            f"{name} cannot be downloaded ({' '.join(str(problem).split())[:200]})", "check the network, try again"
-        ) from problem
+        words = " ".join(str(problem).split())[:200]
+        raise error(f"{name} cannot be downloaded ({words})", "check the network, try again") from problem
+
+
+def _hub_folder(name: str, *, local_only: bool, patterns: tuple[str, ...] = (*SMALL_FILES, WEIGHTS)) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(name):
+        return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=local_only))
 
 
 def _offline() -> bool:
@@ -205,7 +214,8 @@ def _hub_facts(name: str) -> BaseFacts:
 
     folder = _hub_folder(name, local_only=False, patterns=SMALL_FILES)
     config = config_of(folder)
-    info = HfApi().model_info(name, files_metadata=True)
+    with _hub_errors(name):
+        info = HfApi().model_info(name, files_metadata=True)
     sizes = [file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors")]
     if not sizes:
         raise error(f"{name} has no safetensors weights", "take a model that has them")

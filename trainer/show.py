@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         rows = shown_rows(settings_of(arguments.settings))
-        chosen = [row for row, _ in zip(rows, range(arguments.rows), strict=False)]
+        chosen = list(islice(rows, arguments.rows))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ from swarm.messages import Assign, MetricRow
 from trainer import checkpoint, memory
 from trainer.checkpoint import FIGURES
 from trainer.lease import Lease
+from trainer.methods.sft import NotFinite
 from trainer.place import Place
 
 
@@ -200,9 +201,16 @@ class Saves(TrainerCallback):
     def __init__(self, course: Course, staging: Path) -> None:
         self.course, self.staging = course, staging
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_save:
-            checkpoint.refuse_full_disk(self.course.folder, self.course.trainable)
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        model: torch.nn.Module | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        assert model is not None
+        if not control.should_save:
+            return
+        if not bool(_sums(model).isfinite().all()):  # a gradient that overflowed shows in the loss one step too late
+            raise NotFinite("adapter", state.global_step)
+        checkpoint.refuse_full_disk(self.course.folder, self.course.trainable)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         began, course = time.monotonic(), self.course

@@ -30,9 +30,7 @@ def status(run: RunArgument = None, *, json: Json = False, toon: Toon = False) -
     from swarm.watch import Watcher
 
     with Watcher.attach(rundir.find(run).path) as watcher:
-        if watcher.snapshot().state == "running":
-            watcher.wait(1.5)  # the workers' table is published several times a second
-        snapshot = watcher.snapshot()
+        snapshot = watcher.complete(timeout_seconds=5.0)
     if json or toon:
         screen.print_data(session(snapshot), screen.form(json=json, toon=toon))
         return

@@ -67,7 +67,7 @@ def _read(path: Path, cwd: Path, problems: Problems) -> Node:
     if not isinstance(root.value, dict):
         raise only(
             root.at,
-            "no settings" if root.value is None else "no group of settings",
+            "is empty" if root.value is None else "holds no `key: value` settings",
             "`swarm init` writes a config to begin with",
         )
     return root

@@ -108,7 +108,7 @@ def _word(root: Node, loc: Sequence[Step], kind: str, problems: Problems) -> Non
         _word_missing(root, node, gone, str(loc[-1]), problems)
     elif loc[-1] == "[key]":
         _word_name(str(loc[-2]), node.key_at or node.at, node.path, problems)
-    elif gone:
+    elif gone != ["streams"] and gone and not problems.told(node.at, node.path):
         _word_value(node, gone, problems)
 
 
@@ -200,7 +200,11 @@ def _fix_of_type(node: Node, field: FieldInfo) -> str:
         case _ if field.default is None:
             return "correct it, or leave it out"
         case _:
-            return f"the default is {str(field.default).lower() if isinstance(field.default, bool) else field.default}"
+            return f"the default is {_default(field.default)}"
+
+
+def _default(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------
@@ -249,8 +253,7 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     if origin is Literal:
         return _listed(_words(annotation))
     if origin is list:
-        few = "at least one " if any(isinstance(part, MinLen) for part in metadata) else ""
-        return f"a list of {few}{_plural(expected(get_args(annotation)[0]))}"
+        return f"a list of {_several(get_args(annotation)[0], at_least_one=any(isinstance(part, MinLen) for part in metadata))}"
     words: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return words.get(annotation, "settings") + _bounds(metadata)
 
@@ -282,10 +285,13 @@ def _bounds(metadata: Iterable[Any]) -> str:
     return " " + " and ".join(limits) if limits else ""
 
 
-def _plural(words: str) -> str:
-    if words.startswith("a whole number"):
-        return words.replace("a whole number", "whole numbers", 1)
-    return {"text": "texts", "settings": "groups of settings"}.get(words, words)
+def _several(annotation: Any, *, at_least_one: bool) -> str:
+    """What a list holds, in the plural."""
+    if group := _group_in(annotation):
+        one = group.__name__.lower()
+        return f"at least one {one}" if at_least_one else f"{one}s"
+    words = expected(annotation)
+    return words.replace("a whole number", "whole numbers", 1) if words.startswith("a whole number") else f"{words}s"
 
 
 def _choices(annotation: Any) -> list[Any]:

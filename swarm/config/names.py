@@ -208,10 +208,12 @@ def fix_of_value(key: str, value: str, choices: Iterable[str]) -> str:
     folded = value.lower().replace("-", "_")
     if (key, folded) in VALUES:
         return VALUES[key, folded]
-    close = close_to(folded, list(choices))
-    return f"did you mean `{close}`?" if close else "take one of them"
+    known = list(choices)
+    if close := close_to(folded, known):
+        return f"did you mean `{close}`?"
+    return "take one of them" if len(known) > 1 else f"write `{known[0]}`"
 
 
-def close_to(word: str, known: list[str]) -> str | None:
-    found = difflib.get_close_matches(word[:80], known, n=1, cutoff=0.7)
+def close_to(word: str, known: list[str], *, likeness: float = 0.7) -> str | None:
+    found = difflib.get_close_matches(word[:80], known, n=1, cutoff=likeness)
     return found[0] if found else None

@@ -118,7 +118,7 @@ def _same_folder(parent: Path, pattern: str) -> bool:
 
 def _what_is_there(parent: Path, name: str, asked: str) -> str:
     there = sorted(entry.name for entry in parent.iterdir() if entry.is_file())
-    if close := close_to(name, [entry for entry in there if entry.endswith(SUFFIXES)]):
+    if close := close_to(name, [entry for entry in there if entry.endswith(SUFFIXES)], likeness=0.8):
         return f"did you mean {close}?"
     counts = Counter(Path(entry).suffix for entry in there if entry.endswith(SUFFIXES))
     if not counts:

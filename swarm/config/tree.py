@@ -110,6 +110,10 @@ class Problems:
         error = UserError(f"{at}: {path}" if path else str(at), what, fix)
         self.found.setdefault(str(error), ((at.typed, at.line), error))
 
+    def told(self, at: Spot, path: str) -> bool:
+        """Something about this value is told already, and more would only be its echo."""
+        return any(error.where == f"{at}: {path}" for _, error in self.found.values())
+
     def raise_any(self) -> None:
         """Raises UserErrors if there are any: the file's by line, then the command line's."""
         if self.found:

@@ -64,6 +64,7 @@ def _environment(spec: WorkerSpec) -> dict[str, str]:
         # Both must stand before torch is imported.
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the driver's order, in which `gpu_index` counts
         "CUDA_VISIBLE_DEVICES": "" if spec.gpu_index is None else str(spec.gpu_index),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",

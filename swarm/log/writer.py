@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import errno
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock as Mutex
+from threading import Condition
 from types import TracebackType
 from typing import Self
 
@@ -57,8 +56,9 @@ class LogWriter:
         self._files, self._lock, self._secret, self._clock = files, lock, secret, clock
         self._head_every, self._head_seq, self._time = head_every, 0, 0.0
         self._ledger = Ledger(files, self.log, secret, self._now)
-        self._waiting: deque[Ticket] = deque()
-        self._committing = Mutex()
+        self._turn = Condition()
+        self._waiting: list[Ticket] = []
+        self._busy = False
         self._broken: BaseException | None = None
 
     @classmethod
@@ -93,34 +93,38 @@ class LogWriter:
         was taken away.
         """
         ticket = Ticket(items, via)
-        self._waiting.append(ticket)
-        with self._committing:
-            if not ticket.settled:
-                self._commit(self._drain())
+        with self._turn:
+            self._waiting.append(ticket)
+            self._turn.wait_for(lambda: ticket.settled or not self._busy)
+            group = [] if ticket.settled else self._waiting
+            if group:
+                self._waiting, self._busy = [], True
+        if group:
+            self._commit(group)
         if ticket.error:
             raise ticket.error
         return ticket.entries
 
-    def _drain(self) -> list[Ticket]:
-        return [self._waiting.popleft() for _ in range(len(self._waiting))]
-
-    def _commit(self, tickets: list[Ticket]) -> None:
-        """One group: all that waited, in the order of arrival."""
+    def _commit(self, group: list[Ticket]) -> None:
+        """All that waited, in the order of arrival; whoever arrives meanwhile is the next group."""
         refused: BaseException | None = None
         try:
             with self._refusing():
                 self._lock.check()
                 self._ledger.look_after()
                 self._rotate_when_full()
-                self._write(tickets)
+                self._write(group)
         except BaseException as failed:
             refused = failed
             if not isinstance(failed, Exception):
                 raise  # an interrupt is for this thread; the others of the group are told below
         finally:
-            for ticket in tickets:
-                ticket.error = ticket.error or refused
-                ticket.settled = True
+            with self._turn:
+                self._busy = False
+                for ticket in group:
+                    ticket.error = ticket.error or refused
+                    ticket.settled = True
+                self._turn.notify_all()
 
     def _write(self, tickets: list[Ticket]) -> None:
         draft = self._ledger.draft()

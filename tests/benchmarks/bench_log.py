@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -39,9 +40,7 @@ def some_event(rng: random.Random) -> Event:
         case 1:
             return Renew(ref=f"{stream}/train", tok=rng.randrange(1, 900), ttl=60)
         case 2:
-            return Post(
-                ref=stream, body=" ".join(rng.choices(WORDS, k=25))
-            )
+            return Post(ref=stream, body=" ".join(rng.choices(WORDS, k=25)))
         case _:
             sha = f"{rng.getrandbits(256):064x}"
             step, loss = rng.randrange(1000), round(rng.random(), 4)
@@ -131,17 +130,20 @@ def opening(folder: Path) -> None:
         for record in records:
             blake2b(record, digest_size=8).hexdigest()
 
+    opened: list[LogWriter] = []
     ways = {
         "read, one hash over the bytes": hashed_whole,
         "read, one hash per entry": hashed_by_entry,
         "Log.read: every entry verified": lambda: Log(path).read(),
-        "LogWriter.open: ready to append": lambda: LogWriter.open(path).close(),
+        "LogWriter.open: ready to append": lambda: opened.append(LogWriter.open(path)),
         "Log.refresh: every event as value": lambda: Log(path).refresh(),
     }
     took = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():
             took[name].append(seconds(way))
+            while opened:
+                opened.pop().close()
     mebibytes = sum(file.stat().st_size for file in files) / 2**20
     print(
         f"opening {len(records):,} entries, {mebibytes:.1f} MiB in {len(files)} files (wanted <= 3 x reading and hashing)"
@@ -156,19 +158,21 @@ def view(folder: Path) -> None:
     """What a line of `swarm log` costs beside the author's own words."""
     text = "loss is flat since step 400 on both wide streams; I suggest to halve the learning rate of wide and to leave narrow alone until its next checkpoint"
     with LogWriter.open(folder / "view" / "COLLABORATION.md") as writer:
-        writer.append([("ada", Claim(ref="s3/train", ttl=60))] * 41)
-        [entry] = writer.append([("ada", Post(ref="s3", body=text))])
+        writer.append([("ada", Claim(ref="s3/train", ttl=60))] * 1841)
+        [entry] = writer.append([("trainer-2", Post(ref="wide", body=text))])
     shown = logview.line(entry)
     print(f"a note when read: {len(shown) - len(text)} bytes over its text; on disk {len(render(entry)) - len(text)}")
     print(f"  {shown[:60]}...")
+    node = "import {encode} from 'gpt-tokenizer/encoding/o200k_base'; for (const text of process.argv.slice(1)) console.log(encode(text).length)"
     try:
-        import tiktoken
-    except ImportError:
-        print("  tokens: install tiktoken to count them (o200k)")
+        counted = subprocess.run(
+            ["node", "--input-type=module", "-e", node, "--", shown, text], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        print("  tokens: `npm install gpt-tokenizer` in this folder to count them (o200k)")
         return
-    o200k = tiktoken.get_encoding("o200k_base")
-    over = len(o200k.encode(shown)) - len(o200k.encode(text))
-    print(f"  {over} o200k tokens over its text (wanted <= 12)")
+    with_head, bare = map(int, counted.stdout.split())
+    print(f"  {with_head - bare} o200k tokens over its text (wanted <= 12)")
 
 
 PARTS = {"append": append, "group": group, "open": opening, "view": view}

@@ -1,7 +1,7 @@
 """Measures the demo's four kinds of stream on the embedded base: seconds per step and held-out exact match; it changes no file.
 
-    python tests/benchmarks/demo_settings.py                     # four processes of one thread at a time, seeds 1 2 3
-    python tests/benchmarks/demo_settings.py --seeds 1 --steps 120 --kinds lora-r8 dora-r8
+python tests/benchmarks/demo_settings.py                     # four processes of one thread at a time, seeds 1 2 3
+python tests/benchmarks/demo_settings.py --seeds 1 --steps 120 --kinds lora-r8 dora-r8
 """
 
 import argparse
@@ -41,7 +41,9 @@ def prepared(tokenizer: Any, path: Path) -> list[dict[str, list[int]]]:
     """Rows as ids and labels: only the answer's tokens are supervised."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        given = tokenizer.apply_chat_template(json.loads(line)["messages"], return_dict=True, return_assistant_tokens_mask=True)
+        given = tokenizer.apply_chat_template(
+            json.loads(line)["messages"], return_dict=True, return_assistant_tokens_mask=True
+        )
         ids, masks = given["input_ids"], given["assistant_masks"]
         labels = [token if mask else -100 for token, mask in zip(ids, masks, strict=True)]
         rows.append({"input_ids": ids, "labels": labels})
@@ -85,7 +87,11 @@ def one_stream(folder: Path, name: str, kind: Kind, seed: int) -> dict[str, Any]
             processing_class=tokenizer,
             train_dataset=Dataset.from_list(prepared(tokenizer, FOLDER / "train.jsonl")),
             peft_config=LoraConfig(
-                r=kind.rank, lora_alpha=kind.alpha, use_dora=kind.dora, target_modules="all-linear", task_type="CAUSAL_LM"
+                r=kind.rank,
+                lora_alpha=kind.alpha,
+                use_dora=kind.dora,
+                target_modules="all-linear",
+                task_type="CAUSAL_LM",
             ),
             args=SFTConfig(
                 output_dir=scratch,
@@ -101,7 +107,7 @@ def one_stream(folder: Path, name: str, kind: Kind, seed: int) -> dict[str, Any]
                 gradient_checkpointing=False,
                 report_to="none",
                 save_strategy="no",
-                logging_steps=10,
+                logging_steps=5,
                 disable_tqdm=True,
             ),
         )
@@ -126,7 +132,9 @@ def side_by_side(arguments: argparse.Namespace, seed: int) -> None:
         command += [] if value is None else [key, str(value)]
     started = time.monotonic()
     streams = [
-        subprocess.Popen([*command, "--alone", kind], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, "--alone", kind], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for kind in arguments.kinds
     ]
     for stream in streams:

@@ -67,7 +67,9 @@ class Processes:
 
     def hub(self, **options: object) -> subprocess.Popen[str]:
         """A hub that writes a ledger; returns when it listens."""
-        process = self._start("hub_process.py", {"folder": str(self.members.folder), "ledger": str(self.ledger), **options})
+        process = self._start(
+            "hub_process.py", {"folder": str(self.members.folder), "ledger": str(self.ledger), **options}
+        )
         assert process.stdout is not None
         assert process.stdout.readline() == "listening\n"
         return process
@@ -90,7 +92,9 @@ class Processes:
     def _start(self, script: str, options: dict[str, object]) -> subprocess.Popen[str]:
         command = [sys.executable, str(PROCESSES / script), json.dumps(options)]
         root = Path(__file__).parents[2]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+        )
         self.running.append(process)
         return process
 

@@ -172,7 +172,9 @@ def test_a_link_that_is_down_for_seconds_loses_and_repeats_nothing(two_networks,
     def start(space, script, **options):
         path = str(Path(__file__).parent / "processes" / script)
         command = ["ip", "netns", "exec", space, sys.executable, path, json.dumps(options)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+        )
 
     with start(near, "hub_process.py", folder=str(members.folder), ledger=str(ledger), links=str(links)) as hub:
         assert hub.stdout.readline() == "listening\n"
@@ -191,6 +193,8 @@ def test_a_link_that_is_down_for_seconds_loses_and_repeats_nothing(two_networks,
         hub.kill()
     result = json.loads(out.splitlines()[-1])
     bodies = [json.loads(line)[4] for line in ledger.read_text().splitlines()]
-    print(f"\nlink down {up - down:.1f} s: first message {first:.2f} s after it was up, {result['replayed']} sent again, 0 lost")
+    print(
+        f"\nlink down {up - down:.1f} s: first message {first:.2f} s after it was up, {result['replayed']} sent again, 0 lost"
+    )
     assert result["done"]
     assert bodies == [str(number) for number in range(1, 351)]

@@ -36,7 +36,13 @@ def strange_frame(chance):
         damaged[chance.randrange(len(data))] = chance.randrange(256)
         return bytes(damaged)
     if kind < 0.5:
-        return pack(Envelope("bus-hello", "\n".join(["hub - 0", *(f"{w} {chance.randint(0, 9)}" for w in "ab")]), incarnation=lane or "a"))
+        return pack(
+            Envelope(
+                "bus-hello",
+                "\n".join(["hub - 0", *(f"{w} {chance.randint(0, 9)}" for w in "ab")]),
+                incarnation=lane or "a",
+            )
+        )
     if kind < 0.6:
         return pack(Envelope("fact", body, incarnation=chance.choice("ab"), seq=seq, after=max(seq - 1, 0)))
     return data
@@ -69,7 +75,9 @@ def test_no_frame_makes_the_hub_raise_grow_or_answer_what_cannot_be_packed(membe
     before = 0
     for number in range(FUZZED):
         key = chance.choice(keys)
-        exchange.take(key, routing_prefix(key) + bytes([chance.randint(0, 20)]) * 8, strange_frame(chance), number / 1000)
+        exchange.take(
+            key, routing_prefix(key) + bytes([chance.randint(0, 20)]) * 8, strange_frame(chance), number / 1000
+        )
         if number % 50 == 0:
             exchange.acknowledge_all()
             exchange.send("w1", Envelope("command", "x"))
@@ -139,7 +147,9 @@ def test_a_peer_survives_a_hub_that_talks_nonsense(members, monkeypatch):
                 router.send_multipart([routing_id, strange_frame(chance)])
                 spoken += 1
             if unpack(data).type == "bus-hello" and chance.random() < 0.5:
-                router.send_multipart([routing_id, pack(Envelope("bus-welcome", f"{peer.incarnation} 0 0", incarnation="mad"))])
+                router.send_multipart(
+                    [routing_id, pack(Envelope("bus-welcome", f"{peer.incarnation} 0 0", incarnation="mad"))]
+                )
     assert peer._courier.is_alive()
     assert peer._mail.failure is None
     peer.close(flush_seconds=0)

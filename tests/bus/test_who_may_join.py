@@ -96,7 +96,15 @@ async def test_a_wrong_server_key_and_a_client_without_keys_are_refused(context,
 
 async def test_a_join_file_that_names_another_hub_is_told_apart_from_no_hub(members, hub, until):
     join = Join.load(members.invite("w1", "worker"))
-    wrong = Join(join.endpoint, join.publish_endpoint, zmq.curve_keypair()[0].decode(), "w1", "worker", join.public_key, join.secret_key)
+    wrong = Join(
+        join.endpoint,
+        join.publish_endpoint,
+        zmq.curve_keypair()[0].decode(),
+        "w1",
+        "worker",
+        join.public_key,
+        join.secret_key,
+    )
     peer = Peer(wrong).start()
     await until(lambda: not peer.connected and peer.trouble != "not connected yet")
     assert not peer.close(flush_seconds=0) or peer.counters.sent == 0
@@ -119,7 +127,9 @@ async def test_a_listener_without_any_door_lets_nobody_in(context, members, free
     router.linger = 0
     router.bind(f"tcp://127.0.0.1:{free_port}")
     join = Join.load(members.invite("w1", "worker"))
-    inside = Join(f"tcp://127.0.0.1:{free_port}", *(getattr(join, name) for name in list(Join.__dataclass_fields__)[1:]))
+    inside = Join(
+        f"tcp://127.0.0.1:{free_port}", *(getattr(join, name) for name in list(Join.__dataclass_fields__)[1:])
+    )
     dealer = raw_dealer(context, inside)
     dealer.send(b"hello")
     assert await asyncio.to_thread(router.poll, 700) == 0
@@ -373,7 +383,12 @@ def test_an_outside_address_is_not_bound_while_nobody_is_invited(folder):
         check_bind(members.endpoint, members)
     members.invite("w1", "worker")
     check_bind(members.endpoint, members)
-    assert [is_loopback(e) for e in ("tcp://127.0.0.1:1", "tcp://[::1]:1", "tcp://host:1", "ipc:///x")] == [True, True, False, True]
+    assert [is_loopback(e) for e in ("tcp://127.0.0.1:1", "tcp://[::1]:1", "tcp://host:1", "ipc:///x")] == [
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_the_private_folder_and_its_files_are_closed_to_others(members):
@@ -394,6 +409,7 @@ def test_every_server_socket_enforces_its_zap_domain(context, members):
         assert socket.curve_server
         assert socket.maxmsgsize == MAX_FRAME_BYTES
         assert socket.handshake_ivl == 5000
+        assert socket.heartbeat_ivl == 0, "its timer can abort the process: see bus.sockets"
         socket.close()
 
 

@@ -19,7 +19,6 @@ from trainer import roles
 from trainer.lease import Lease
 from trainer.place import Place
 
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the machine is shared with other tests
 
 

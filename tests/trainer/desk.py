@@ -74,7 +74,7 @@ class Desk:
     def tell(self, message: Message) -> None:
         assert self._call(self.hub.send("w1", message.type, message.toon()))
 
-    def wait(self, wanted: Callable[[Envelope], bool], seconds: float = 40.0) -> Envelope:
+    def wait(self, wanted: Callable[[Envelope], bool], seconds: float = 90.0) -> Envelope:
         """The first message that is wanted, from the beginning."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

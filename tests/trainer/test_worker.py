@@ -71,7 +71,7 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
     desk.report("done", 5)
 
     desk.tell(Quit(why="the run is over"))
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0, desk.log()
     assert "the run is over" in desk.log()
 
 
@@ -91,7 +91,7 @@ def test_a_failed_task_is_told_in_a_line_and_the_worker_serves_on(
     time.sleep(0.3)
     assert process.poll() is None
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0, desk.log()
 
 
 def test_orphaned_trainer_saves_a_checkpoint_and_leaves(desk: Desk, settings: Callable[..., StreamSettings]) -> None:
@@ -103,7 +103,7 @@ def test_orphaned_trainer_saves_a_checkpoint_and_leaves(desk: Desk, settings: Ca
     desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=endless, prepared=prepared.path))
     desk.wait(lambda one: one.type == "metrics")
     desk.close_hub()
-    assert process.wait(30) == 0, desk.log()
+    assert process.wait(60) == 0, desk.log()
     (saved,) = (desk.run_folder / "streams" / "one" / "t2").glob("checkpoint-*")
     assert (saved / "manifest.json").is_file()
 
@@ -112,7 +112,7 @@ def test_orphaned_idle_worker_leaves(desk: Desk) -> None:
     process = desk.start_worker("prepare", "--orphan-seconds", "1")
     desk.wait(lambda one: one.type == "hello")  # it is importing now
     desk.close_hub()
-    assert process.wait(30) == 0, desk.log()
+    assert process.wait(60) == 0, desk.log()
     assert "leaving: the coordinator was silent for 1 s" in desk.log()
 
 

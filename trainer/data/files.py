@@ -158,7 +158,9 @@ def _toon_document(path: Path) -> Any:
     try:
         return decode(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise UserError(str(path), f"not TOON ({str(error).splitlines()[0]})", "one table, like `rows[2]{prompt,completion}:`") from error
+        raise UserError(
+            str(path), f"not TOON ({str(error).splitlines()[0]})", "one table, like `rows[2]{prompt,completion}:`"
+        ) from error
 
 
 def _listed(path: Path, document: Any) -> Iterator[RawRow | BadRow]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from trainer.data.render import Rendered, Span
+from trainer.data.render import Rendered, Span, prompt_text
 from trainer.errors import UserError
 
 IGNORED = -100
@@ -113,6 +113,13 @@ class Tokeniser:
                 fix = "give the base a template that ends the assistant's turns with its end token"
                 raise UserError("base_model", "its chat template ends an answer without a stop token", fix)
         return counted
+
+
+def prompt_ids(question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A question as the rows that were trained on ask it, up to where the answer begins."""
+    ids = list(tokenizer(prompt_text(question, tokenizer), add_special_tokens=False)["input_ids"])
+    begin = None if tokenizer.chat_template else _begin_token(tokenizer)
+    return ids if begin is None else [begin, *ids]
 
 
 def _counted(offsets: list[Span], spans: tuple[Span, ...]) -> list[bool]:

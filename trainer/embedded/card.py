@@ -1,5 +1,7 @@
 """The embedded base's model card: the figures measured after training and the text around them; it decides nothing."""
 
+# ruff: noqa: TID253 - a script of its own that nothing imports on the way to a first screen
+
 import math
 from collections.abc import Sequence
 from itertools import islice
@@ -91,7 +93,12 @@ def _tokens(sample: text.Sample, tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def _line(
-    what: str, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, samples: Sequence[text.Sample], *, answers_only: bool
+    what: str,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    samples: Sequence[text.Sample],
+    *,
+    answers_only: bool,
 ) -> str:
     own: Loss = held_out_loss(model, tokenizer, samples, answers_only)
     known = text.samples("train", "short", UNIGRAM_SAMPLES)

@@ -1,6 +1,6 @@
 """The demo's task: write made-up tables and records as TOON, a form that the embedded base has never seen; rows are equal on every machine.
 
-    python -m trainer.embedded.demo_data        # writes configs/data/demo/train.jsonl and eval.jsonl again
+python -m trainer.embedded.demo_data        # writes configs/data/demo/train.jsonl and eval.jsonl again
 """
 
 import json
@@ -19,9 +19,9 @@ Split: TypeAlias = Literal["train", "eval"]
 
 FOLDER = Path(__file__).parents[2] / "configs" / "data" / "demo"
 ROWS: dict[Split, int] = {"train": 1200, "eval": 100}
-LONGEST_ANSWER_BYTES = 150
+LONGEST_ANSWER_BYTES = 110
 """Under 100 tokens of the embedded base: a stream of the demo then trains in under a minute of one core."""
-LONGEST_QUESTION_BYTES = 260
+LONGEST_QUESTION_BYTES = 190
 ASK = "convert to toon:\n"
 
 
@@ -46,7 +46,7 @@ def _short_pair(draws: Draws) -> tuple[str, str]:
 
 
 def _table(draws: Draws) -> tuple[str, Tree]:
-    table = values.table(draws, most_rows=4, most_keys=3)
+    table = values.table(draws, most_rows=3, most_keys=3)
     form = draws.one(TREE_FORMS if table.name else TABLE_FORMS)
     return render_table(form, table), table.tree
 
@@ -60,17 +60,17 @@ def _nested(draws: Draws) -> tuple[str, Tree]:
         kind = draws.one(values.KINDS)
         tree[draws.one(values.LISTS)] = [values.scalar(draws, kind) for _ in range(draws.integer(2, 4))]
     else:
-        inner = values.table(draws, most_rows=3, most_keys=3)
+        inner = values.table(draws, most_rows=3, most_keys=2)
         tree[draws.one(values.TABLES)] = [{**record} for record in inner.records]
     return render_tree(draws.one(TREE_FORMS), tree), tree
 
 
 def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for split in ROWS:
+    for split, count in ROWS.items():
         path = FOLDER / f"{split}.jsonl"
         path.write_text(jsonl(split), encoding="utf-8")
-        print(f"{path}: {ROWS[split]} rows")
+        print(f"{path}: {count} rows")
     return 0
 
 

@@ -8,6 +8,8 @@ The data and the tokenizer come out equal to the bit on every machine. The weigh
 BLAS build and thread count. `--compare` therefore asks for an equal held-out loss, not for equal weights.
 """
 
+# ruff: noqa: TID253 - a script of its own that nothing imports on the way to a first screen
+
 import argparse
 import math
 import sys
@@ -24,7 +26,7 @@ from trainer.embedded import card, text
 from trainer.embedded.card import HELDOUT_SAMPLES
 from trainer.embedded.measure import held_out_loss
 from trainer.embedded.rows import Row, packed, row, tensors
-from trainer.embedded.vocabulary import LONGEST_INPUT_TOKENS, save_tokenizer, train_tokenizer
+from trainer.embedded.vocabulary import LONGEST_INPUT_TOKENS, PAD, mark_id, train_tokenizer
 
 SHIPPED = Path(__file__).parent / "tiny-toon"
 
@@ -117,7 +119,9 @@ def optimizer_of(model: LlamaForCausalLM) -> torch.optim.AdamW:
 def loss_of(model: LlamaForCausalLM, rows: list[Row], pad_id: int) -> torch.Tensor:
     ids, weights = tensors(rows, pad_id)
     logits = model(input_ids=ids[:, :-1], use_cache=False).logits  # (rows, tokens - 1, vocabulary)
-    losses = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")  # (rows * (tokens - 1),)
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+    )  # (rows * (tokens - 1),)
     target_weights = weights[:, 1:].flatten()  # (rows * (tokens - 1),)
     return (losses * target_weights).sum() / target_weights.sum()
 
@@ -126,14 +130,14 @@ def train(tokenizer: PreTrainedTokenizerFast, out: Path) -> LlamaForCausalLM:
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(shape(len(tokenizer), tokenizer))
     optimizer = optimizer_of(model)
-    pad_id = int(tokenizer.convert_tokens_to_ids(tokenizer.pad_token))
+    pad_id = mark_id(tokenizer, PAD)
     held_out = list(text.samples("heldout", "short", HELDOUT_SAMPLES))
     started = time.monotonic()
     for step, rows in enumerate(batches(tokenizer), start=1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1)
         loss = loss_of(model, rows, pad_id)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT_NORM)
         optimizer.step()
         optimizer.zero_grad()
@@ -150,18 +154,20 @@ def train(tokenizer: PreTrainedTokenizerFast, out: Path) -> LlamaForCausalLM:
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
     model.save_pretrained(out)
-    save_tokenizer(tokenizer, out)
+    tokenizer.save_pretrained(out)
 
 
 def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    return LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    return LlamaForCausalLM.from_pretrained(folder), tokenizer
 
 
 def data_problem() -> str | None:

@@ -1,5 +1,7 @@
 """Samples as rows of token ids: how a chat becomes tokens, what each token weighs, and how samples share a row; it trains nothing."""
 
+# ruff: noqa: TID253 - a script of its own that nothing imports on the way to a first screen
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -8,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from trainer.embedded.text import Role, Sample
-from trainer.embedded.vocabulary import ASSISTANT, BEGIN, END, SYSTEM, USER
+from trainer.embedded.vocabulary import ASSISTANT, BEGIN, END, SYSTEM, USER, mark_id
 
 OPENING: dict[Role, str] = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT, "document": BEGIN}
 # What a user writes is drawn at random, so little of it can be learned; at full weight it drowned the answers' gradient.
@@ -28,7 +30,7 @@ def row(sample: Sample, tokenizer: PreTrainedTokenizerFast) -> Row:
     result = Row()
     for message in sample.messages:
         content = tokenizer.encode(message.content, add_special_tokens=False)
-        mark, end = (int(tokenizer.convert_tokens_to_ids(token)) for token in (OPENING[message.role], END))
+        mark, end = mark_id(tokenizer, OPENING[message.role]), mark_id(tokenizer, END)
         result.ids += [mark, *content, end]
         result.weights += [0.0] + [WEIGHT[message.role]] * (len(content) + 1)
     return result

@@ -3,6 +3,8 @@
 TOON does not occur in it: the demo teaches that form.
 """
 
+# ruff: noqa: SIM905 - lists of words read better as text
+
 import hashlib
 import json
 from collections.abc import Iterable, Iterator

@@ -34,11 +34,11 @@ class Ingredients:
     callbacks: Sequence[TrainerCallback]
 
 
-class LossNotFinite(Exception):
-    """The loss of a forward pass was NaN or infinite."""
+class NotFinite(Exception):
+    """The loss of a forward pass, or the adapter after a step, was NaN or infinite."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"loss was not finite at step {step}")
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} was not finite at step {step}")
         self.step = step
 
 
@@ -48,7 +48,7 @@ class StreamTrainer(SFTTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]  # TRL annotates no arguments
         if not torch.isfinite(loss).all():
-            raise LossNotFinite(self.state.global_step + 1)
+            raise NotFinite("loss", self.state.global_step + 1)
         return loss
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from swarm.events import Done, Prepared
 from swarm.messages import Assign
+from swarm.settings import StreamSettings
 from trainer import bases, whole
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
 from trainer.data.tokens import Tokeniser, stop_tokens
+from trainer.errors import UserError
 from trainer.lease import Lease
 from trainer.loading import load_tokenizer
 from trainer.place import Place
@@ -20,6 +22,7 @@ from trainer.place import Place
 
 def run(assign: Assign, lease: Lease, place: Place) -> None:
     base_folder = bases.folder_of(assign.settings.base_model)
+    _refuse_long(assign.settings, base_folder)
     key = key_of(assign.settings, base_folder)
     folder = place.run_folder / "prepared" / key.folder
     facts, body = _found(folder), ""
@@ -30,6 +33,14 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
     path = place.relative(folder)
     lease.report(Prepared(ref=assign.ref, tok=assign.token, path=path, sha256=sha256, body=body, **counts))
     lease.report(Done(ref=assign.ref, tok=assign.token, path=path, sha256=sha256))
+
+
+def _refuse_long(settings: StreamSettings, base_folder: Path) -> None:
+    """A base that learned positions up to N reads nonsense beyond, or stops with an index error."""
+    config = bases.config_of(base_folder)
+    context = (config.get("text_config") or config).get("max_position_embeddings")
+    if context is not None and settings.sequence_len > context:
+        raise UserError("sequence_len", f"{settings.sequence_len}, and the base reads {context} tokens", "lower it")
 
 
 def _found(folder: Path) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from trainer.errors import LeaseLost, UserError
 from trainer.heldout import held_out_loss
 from trainer.lease import Lease
 from trainer.loading import compute_dtype, load_base, load_tokenizer
-from trainer.methods.sft import Ingredients, LossNotFinite, StreamTrainer
+from trainer.methods.sft import Ingredients, NotFinite, StreamTrainer
 from trainer.place import Place
 from trainer.watching import Boundary, Course, Figures, Saves
 from trainer.whole import write_text
@@ -143,7 +143,7 @@ def _train(trainer: StreamTrainer, course: Course, resumed: Whole | None) -> Non
     lease.check()
     try:
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-    except LossNotFinite as error:
+    except NotFinite as error:
         row = MetricRow(step=error.step, time=time.time(), loss=None, memory_bytes=course.memory_bytes())
         lease.figures(row, trainer.state.max_steps)
         raise UserError(course.assign.stream, str(error), "lower learning_rate") from error

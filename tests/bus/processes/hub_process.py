@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from bus.hub import Hub
@@ -33,6 +34,11 @@ async def main(options: dict[str, str]) -> None:
     print("listening", flush=True)
     descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     while True:
+        if options.get("deaf"):
+            await hub.receive()
+            time.sleep(float(options["deaf"]))  # the loop stands still while libzmq's thread goes on
+            print("hears again", flush=True)
+            options = {}
         batch = await hub.receive_batch(500)
         lines = [json.dumps([e.source, e.incarnation, e.seq, e.after, e.body]) + "\n" for e in batch]
         os.write(descriptor, "".join(lines).encode())

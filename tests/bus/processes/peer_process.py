@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+from bus.errors import OutboxFull
 from bus.keys import Join
 from bus.peer import Peer
 
@@ -17,12 +18,31 @@ step = 0
 if "file_bytes" in options:
     resource.setrlimit(resource.RLIMIT_FSIZE, (options["file_bytes"], resource.RLIM_INFINITY))
 spool = Path(options["spool"]) if "spool" in options else None
-peer = Peer(Join.load(Path(options["join"])), spool=spool, heartbeat=lambda: f"step {step}", heartbeat_seconds=options.get("beat", 0.1))
+peer = Peer(
+    Join.load(Path(options["join"])),
+    spool=spool,
+    heartbeat=lambda: f"step {step}",
+    heartbeat_seconds=options.get("beat", 0.1),
+)
 peer.start()
 accepted = os.open(options["accepted"], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if "accepted" in options else -1
+
+
+def send_when_there_is_room(body: str, *, control: bool) -> None:
+    """Control is refused, not dropped, when nobody acknowledges it fast enough: its sender waits."""
+    while True:
+        try:
+            peer.send(options.get("type", "fact"), body, control=control)
+        except OutboxFull:
+            time.sleep(0.01)
+        else:
+            return
+
+
 for step in range(1, options.get("count", 0) + 1):
     body = f"{options.get('prefix', '')}{step}"
-    peer.send(options.get("type", "fact"), body, control=options.get("control", True) if not options.get("mixed") else step % 2 == 0)
+    control = step % 2 == 0 if options.get("mixed") else options.get("control", True)
+    send_when_there_is_room(body, control=control)
     if accepted >= 0:
         os.write(accepted, f"{body}\n".encode())
     time.sleep(options.get("pause", 0))

@@ -75,7 +75,7 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
 )  # fmt: skip
 def test_every_kind_of_entry_is_told_in_words(event: Event, words: str) -> None:
     about = "" if event.ref == "-" else f" {event.ref}"
-    assert shown(event) == f"17 05:13 {event.kind}{about}  ada  {words}".rstrip()
+    assert shown(event) == f"17 05:13 {event.kind}{about} ada  {words}".rstrip()
 
 
 def test_no_kind_was_forgotten() -> None:
@@ -85,11 +85,11 @@ def test_no_kind_was_forgotten() -> None:
 
 def test_a_typed_note_reads_as_a_note_of_nobody() -> None:
     seal = e.Seal(ref="-", off=0, n=9, sha="00", why="note", body="s3 diverged")
-    assert shown(seal, author="unknown") == "17 05:13 note  unknown  s3 diverged"
+    assert shown(seal, author="unknown") == "17 05:13 note unknown  s3 diverged"
 
 
 def test_an_entry_without_a_coordinator_says_so() -> None:
-    assert shown(e.Pause(ref="wide"), via="local") == "17 05:13 pause wide  ada  via local"
+    assert shown(e.Pause(ref="wide"), via="local") == "17 05:13 pause wide ada  via local"
 
 
 @pytest.mark.parametrize(

@@ -198,3 +198,34 @@ def test_a_full_disk_refuses_clearly_and_the_log_goes_on_when_there_is_space(sma
 
 def posts(entries: list[Entry]) -> list[Entry]:
     return [entry for entry in entries if isinstance(entry.event, Post)]
+
+
+def test_full_files_are_believed_only_as_the_next_head_states_them(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path, rotate_bytes=1500) as writer:
+        for n in range(40):
+            writer.append([note(f"note {n}")])
+            if n % 9 == 0:
+                path.write_bytes(path.read_bytes() + b"typed in between")
+        true = list(writer.log.entries())
+    assert sound(path) == true
+    first = path.parent / "collaboration/0001.md"
+    whole = first.read_bytes()
+    first.write_bytes(whole.replace(b"note 3\n", b"note 4\n"))
+    with pytest.raises(LogDamaged, match=r"0001\.md:\d+: entry 5 is changed"):
+        Log(path).refresh()
+    with pytest.raises(LogDamaged, match=r"0001\.md"):
+        LogWriter.open(path)
+    first.write_bytes(whole)
+    assert sound(path) == true
+
+
+def test_a_torn_entry_in_a_full_file_stays_sealed(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path) as writer:
+        writer.append([note("one")])
+    path.write_bytes(path.read_bytes() + b"## 2 post s1 @ada 2026-11-21T05:12:33Z len=9\nhalf")
+    shutil.rmtree(path.parent / "collaboration")
+    with LogWriter.open(path, rotate_bytes=400) as writer:
+        for n in range(20):
+            writer.append([note(f"note {n}")])
+        true = list(writer.log.entries())
+    assert sound(path) == true and true[1].event.kind == "seal"

@@ -96,6 +96,7 @@ def test_rows_that_were_cut_before_their_answer_are_left_out_and_told(
         ({"val_set_size": 0}, "nothing is held out to judge by"),
         ({"val_set_size": 60}, "none are left to train on"),
         ({"sequence_len": 8}, "no row is left to use"),
+        ({"sequence_len": 513}, "sequence_len: 513, and the base reads 512 tokens"),
     ],
 )
 def test_settings_that_leave_nothing_are_refused(

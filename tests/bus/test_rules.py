@@ -1,0 +1,51 @@
+"""What `bus` may import and call, and that nobody else touches 0MQ."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "bus").glob("*.py"))
+OTHERS = [path for name in ("swarm", "trainer", "toon", "tui") for path in (ROOT / name).rglob("*.py")]
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module).partition(".")[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_the_bus_stands_on_the_standard_library_zmq_and_msgpack_alone(path):
+    assert set(imported(path)) - set(sys.stdlib_module_names) <= {"bus", "toon", "zmq", "msgpack"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_nothing_on_the_wire_is_ever_unpickled(path):
+    text = path.read_text()
+    for word in ("pickle", "pyobj", "dill", "marshal", "shelve", "eval(", "exec(", "torch.load", "yaml"):
+        assert word not in text, word
+
+
+def test_zmq_is_imported_nowhere_else():
+    assert [path for path in OTHERS if "zmq" in set(imported(path))] == []
+
+
+def test_the_pure_modules_load_no_zmq():
+    code = "import sys, bus.envelope, bus.liveness, bus.outbox, bus.intake, bus.budget, bus.spool; print('zmq' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_a_file_opens_with_a_sentence_and_stays_readable(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) <= 350

@@ -1,0 +1,683 @@
+"""Every mistake as a user makes it, with the whole output that is told; {proj} stands for the config's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from swarm.config import load
+from swarm.errors import UserErrors
+
+DEFAULTS = """\
+name: quick
+defaults:
+  base_model: tiny-toon
+  datasets: [{path: data/train.jsonl}]
+"""
+ONE = DEFAULTS + "streams:\n  one: {lora_r: 4}\n"
+
+
+@dataclass(frozen=True)
+class Bad:
+    what: str
+    text: str
+    told: str
+    overrides: tuple[str, ...] = ()
+    name: str = "my.yaml"
+
+
+CASES = [
+    Bad(
+        "a misspelt setting",
+        DEFAULTS
+        + """\
+streams:
+  wide:
+    learnig_rate: 1
+""",
+        """
+my.yaml:7: streams.wide.learnig_rate: unknown setting; did you mean `learning_rate`?
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "settings of other houses",
+        DEFAULTS
+        + """\
+  per_device_train_batch_size: 4
+  load_in_4bit: true
+  max_seq_length: 9
+  num_train_epochs: 1
+  warmup_steps: 3
+streams:
+  one: {lora_rank: 3, rank: 2, optim: x}
+output_dir: x
+""",
+        """
+my.yaml:5: defaults.per_device_train_batch_size: unknown setting; here it is `micro_batch_size`
+my.yaml:6: defaults.load_in_4bit: unknown setting; here it is `adapter: qlora`
+my.yaml:7: defaults.max_seq_length: unknown setting; here it is `sequence_len`
+my.yaml:8: defaults.num_train_epochs: unknown setting; here it is `num_epochs`
+my.yaml:9: defaults.warmup_steps: unknown setting; here it is `warmup_ratio`, a share of the steps
+my.yaml:11: streams.one.lora_rank: unknown setting; here it is `lora_r`
+my.yaml:11: streams.one.rank: unknown setting; here it is `lora_r`
+my.yaml:11: streams.one.optim: unknown setting; here it is `optimizer`
+my.yaml:12: output_dir: unknown setting; here it is `runs_dir`
+9 problems; nothing was started
+""",
+    ),
+    Bad(
+        "settings in the wrong place",
+        DEFAULTS
+        + """\
+  gpus: all
+  runs_dir: x
+  path: x
+streams: {one: {metric: x}}
+learning_rate: 1
+placement: {retries: 1}
+batch_size: 2
+""",
+        """
+my.yaml:5: defaults.gpus: unknown setting; write it below `placement:`
+my.yaml:6: defaults.runs_dir: unknown setting; write it at the top of the file, beside `streams:`
+my.yaml:7: defaults.path: unknown setting; write it in an entry of `datasets:`
+my.yaml:8: streams.one.metric: unknown setting; write it below `promotion:`
+my.yaml:9: learning_rate: unknown setting; write it below `defaults:` or a stream
+my.yaml:10: placement.retries: unknown setting; write it at the top of the file, beside `streams:`
+my.yaml:11: batch_size: unknown setting; here it is `micro_batch_size`, below `defaults:` or a stream
+7 problems; nothing was started
+""",
+    ),
+    Bad(
+        "a dataset's keys",
+        """\
+name: q
+defaults:
+  base_model: tiny-toon
+  datasets:
+    - path: data/train.jsonl
+      type: sharegpt
+      field_messages: x
+    - typ: text
+streams: {one: }
+""",
+        """
+my.yaml:6: defaults.datasets.0.type: 'sharegpt' is not one of chatml, alpaca, prompt_completion, text, toon; write `type: chatml`, with `messages:` for the column; its messages have role and content
+my.yaml:7: defaults.datasets.0.field_messages: unknown setting; here it is `messages`
+my.yaml:8: defaults.datasets.1.typ: unknown setting; did you mean `type`?
+my.yaml:8: defaults.datasets.1.path: is missing; name a file, a pattern such as data/*.jsonl, or a dataset of the hub
+4 problems; nothing was started
+""",
+    ),
+    Bad(
+        "a setting nobody knows",
+        DEFAULTS + "  flux_capacitor: 1.21\nstreams: {one: }\n",
+        """
+my.yaml:5: defaults.flux_capacitor: unknown setting; remove it; README lists the settings
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "values of the wrong type",
+        DEFAULTS
+        + """\
+  lora_r: true
+  seed: '8'
+  use_dora: yes
+  learning_rate: abc
+  sequence_len: 512.5
+  base_model: 5
+streams:
+  one: {micro_batch_size: , datasets: data/train.jsonl, lora_target_modules: {a: 1}, bf16: on}
+""",
+        """
+my.yaml:5: defaults.lora_r: expected a whole number of at least 1, got true; the default is 8
+my.yaml:6: defaults.seed: expected a whole number, got '8'; write it without quotes
+my.yaml:7: defaults.use_dora: expected true or false, got 'yes'; write true
+my.yaml:8: defaults.learning_rate: expected a number above 0, got 'abc'; the default is 0.0002
+my.yaml:9: defaults.sequence_len: expected a whole number of at least 8, got 512.5; the default is 512
+my.yaml:10: defaults.base_model: written twice, first on line 3; remove one of them
+my.yaml:12: streams.one.datasets: expected a list of at least one dataset, got 'data/train.jsonl'; write `datasets: [{path: ..., type: ...}]`
+my.yaml:12: streams.one.lora_target_modules: expected text or a list of texts, got a group of settings; the default is all-linear
+my.yaml:12: streams.one.micro_batch_size: expected a whole number of at least 1, got nothing; give it a value, or remove the line
+my.yaml:12: streams.one.bf16: expected auto, true or false, got 'on'; write true
+10 problems; nothing was started
+""",
+    ),
+    Bad(
+        "values out of range",
+        DEFAULTS
+        + """\
+  lora_r: 0
+  lora_dropout: 1
+  learning_rate: 0
+  sequence_len: 4
+  max_steps: 0
+  lora_alpha: .inf
+  weight_decay: .nan
+streams: {one: {datasets: []}}
+lease_seconds: 1
+""",
+        """
+my.yaml:5: defaults.lora_r: expected a whole number of at least 1, got 0; the default is 8
+my.yaml:6: defaults.lora_dropout: expected a number of at least 0 and below 1, got 1; the default is 0
+my.yaml:7: defaults.learning_rate: expected a number above 0, got 0; the default is 0.0002
+my.yaml:8: defaults.sequence_len: expected a whole number of at least 8, got 4; the default is 512
+my.yaml:9: defaults.max_steps: expected a whole number of at least 1, got 0; correct it, or leave it out
+my.yaml:10: defaults.lora_alpha: expected a number above 0, got .inf; the default is 16
+my.yaml:11: defaults.weight_decay: expected a number of at least 0, got .nan; the default is 0
+my.yaml:12: streams.one.datasets: expected a list of at least one dataset, got []; write `datasets: [{path: ..., type: ...}]`
+my.yaml:13: lease_seconds: expected a number of at least 10, got 1; the default is 60
+9 problems; nothing was started
+""",
+    ),
+    Bad(
+        "choices that are none",
+        DEFAULTS
+        + """\
+  adapter: dora
+  optimizer: adamw
+  lr_scheduler: cosin
+  method: dpo
+  on_bad_row: ignore
+streams: {one: }
+promotion: {metric: accuracy, must_beat: bas}
+""",
+        """
+my.yaml:5: defaults.adapter: 'dora' is not one of lora, qlora; write `adapter: lora` with `use_dora: true`
+my.yaml:6: defaults.optimizer: 'adamw' is not one of adamw_torch, adamw_8bit, paged_adamw_8bit, lion_32bit, lion_8bit, adafactor, sgd; write `optimizer: adamw_torch`
+my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial; did you mean `cosine`?
+my.yaml:8: defaults.method: 'dpo' is not one of sft; write `sft`
+my.yaml:9: defaults.on_bad_row: 'ignore' is not one of fail, skip; take one of them
+my.yaml:11: promotion.metric: 'accuracy' is not one of eval_loss, exact_match; take one of them
+my.yaml:11: promotion.must_beat: 'bas' is not one of base, nothing; did you mean `base`?
+7 problems; nothing was started
+""",
+    ),
+    Bad(
+        "words where groups belong",
+        DEFAULTS
+        + """\
+streams: {one: [1, 2]}
+placement: all
+promotion: [x]
+""",
+        """
+my.yaml:5: streams.one: expected settings, got [1, 2]; write `key: value` lines below it
+my.yaml:6: placement: expected settings, got 'all'; write `key: value` lines below it
+my.yaml:7: promotion: expected settings, got ['x']; write `key: value` lines below it
+3 problems; nothing was started
+""",
+    ),
+    Bad(
+        "placement",
+        ONE + "placement: {gpus: [0, -1], streams_per_gpu: 0, cpu_streams: many}\n",
+        """
+my.yaml:7: placement.gpus: expected all, none or a list of whole numbers of at least 0, got [0, -1]; the default is all
+my.yaml:7: placement.streams_per_gpu: expected auto or a whole number of at least 1, got 0; the default is auto
+my.yaml:7: placement.cpu_streams: expected auto or a whole number of at least 1, got 'many'; the default is auto
+3 problems; nothing was started
+""",
+    ),
+    Bad(
+        "stream names that are none",
+        DEFAULTS + "streams:\n  Wide One: {}\n  -x: {}\n  '': {}\n  " + "a" * 65 + ": {}\n",
+        """
+my.yaml:6: streams.Wide One: Wide One is no name: small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64; write e.g. `wide-one`
+my.yaml:7: streams.-x: -x is no name: small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64; write e.g. `x`
+my.yaml:8: streams.'': '' is no name: small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64; write e.g. `first`
+my.yaml:9: streams.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa is no name: small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64; write e.g. `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa`
+4 problems; nothing was started
+""",
+    ),
+    Bad(
+        "a run name that is none",
+        """\
+name: My Run
+defaults:
+  base_model: tiny-toon
+  datasets: [{path: data/train.jsonl}]
+streams: {one: }
+""",
+        """
+my.yaml:1: name: My Run is no name: small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64; write e.g. `my-run`
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "what every stream lacks is told once",
+        """\
+streams:
+  one:
+  two: {lora_r: 3}
+""",
+        """
+my.yaml:1: name: is missing; write e.g. `name: my`
+my.yaml:1: defaults.base_model: is missing; write e.g. `base_model: tiny-toon`, a folder or a name on the hub
+my.yaml:1: defaults.datasets: is missing; write e.g. `datasets: [{path: data/train.jsonl, type: chatml}]`
+3 problems; nothing was started
+""",
+    ),
+    Bad(
+        "what one stream lacks",
+        """\
+name: q
+streams:
+  one: {datasets: [{path: data/train.jsonl}]}
+  two: {base_model: tiny-toon, datasets: [{path: data/train.jsonl}]}
+""",
+        """
+my.yaml:3: streams.one.base_model: is missing; write e.g. `base_model: tiny-toon`, a folder or a name on the hub
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "no streams",
+        DEFAULTS,
+        """
+my.yaml:1: streams: no stream; write `streams:` with one name per fine-tune below it, e.g. `narrow: {lora_r: 8}`
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "streams left empty",
+        DEFAULTS + "streams:\n",
+        """
+my.yaml:5: streams: no stream; write `streams:` with one name per fine-tune below it, e.g. `narrow: {lora_r: 8}`
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "streams as a list",
+        DEFAULTS + "streams: [one, two]\n",
+        """
+my.yaml:5: streams: expected streams by name, got ['one', 'two']; write `streams:` with one name per fine-tune below it, e.g. `narrow: {lora_r: 8}`
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "streams as a word",
+        DEFAULTS + "streams: one\n",
+        """
+my.yaml:5: streams: expected streams by name, got 'one'; write `streams:` with one name per fine-tune below it, e.g. `narrow: {lora_r: 8}`
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "defaults as a word",
+        """\
+name: q
+defaults: none
+streams: {one: {base_model: tiny-toon, datasets: [{path: data/train.jsonl}]}}
+""",
+        """
+my.yaml:2: defaults: is no group of settings; write `key: value` lines below `defaults:`
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "keys written twice",
+        DEFAULTS
+        + """\
+  seed: 1
+  lora_r: 3
+  seed: 2
+streams: {one: , one: }
+""",
+        """
+my.yaml:7: defaults.seed: written twice, first on line 5; remove one of them
+my.yaml:8: streams.one: written twice, first on line 8; remove one of them
+2 problems; nothing was started
+""",
+    ),
+    Bad(
+        "tags",
+        DEFAULTS
+        + """\
+  seed: !!python/object/apply:os.system [x]
+  lora_r: !int 3
+  lora_alpha: !!float x
+streams: {one: }
+""",
+        """
+my.yaml:5: defaults.seed: the tag tag:yaml.org,2002:python/object/apply:os.system is not understood; remove it
+my.yaml:6: defaults.lora_r: the tag !int is not understood; remove it
+my.yaml:7: defaults.lora_alpha: 'x' cannot be read as float; correct it
+3 problems; nothing was started
+""",
+    ),
+    Bad(
+        "an alias that contains itself",
+        DEFAULTS + "streams: {one: &a {datasets: [*a]}}\n",
+        """
+my.yaml:5: an alias that contains itself; write the value out
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a billion laughs",
+        """\
+name: q
+a: &a [x,x,x,x,x,x,x,x,x,x]
+b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]
+c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]
+d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]
+e: [*d,*d,*d,*d,*d]
+""",
+        """
+my.yaml:2: aliases make more than 20,000 values of it; write the values out
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "brackets in brackets",
+        "name: " + "[" * 30 + "]" * 30,
+        """
+my.yaml:1: nested deeper than 24; write it flatter
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "brackets beyond all stacks",
+        "name: " + "[" * 700 + "]" * 700,
+        """
+my.yaml:1: nested too deeply; write it flatter
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a tab",
+        """\
+name: q
+streams:
+	one:
+""",
+        r"""
+my.yaml:3: not YAML: found character '\t' that cannot start any token; indent with spaces, not with tabs
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a stray colon",
+        "name: q\nx: y: z\n",
+        """
+my.yaml:2: not YAML: mapping values are not allowed here; look at colons, quotes and indentation here and on the line before
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "an open bracket",
+        "name: [q\nstreams: {one: }\n",
+        """
+my.yaml:2: not YAML: expected ',' or ']', but got ':'; look at colons, quotes and indentation here and on the line before
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a star without quotes",
+        """\
+name: q
+defaults:
+  datasets: [{path: *.jsonl}]
+""",
+        """
+my.yaml:3: not YAML: expected alphabetic or numeric character, but found '.'; a value that begins with * needs quotes
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "two documents",
+        """\
+name: q
+---
+name: r
+""",
+        """
+my.yaml:2: not YAML: but found another document; look at colons, quotes and indentation here and on the line before
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a control character",
+        "name: q\nseed: \x01\n",
+        """
+my.yaml:2: the character U+0001 may not stand in YAML; remove it, or write it as an escape in double quotes
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "an empty file",
+        "",
+        """
+my.yaml:1: is empty; `swarm init` writes a config to begin with
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a list",
+        "- a\n- b\n",
+        """
+my.yaml:1: holds no `key: value` settings; `swarm init` writes a config to begin with
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a word",
+        "hello\n",
+        """
+my.yaml:1: holds no `key: value` settings; `swarm init` writes a config to begin with
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a merge of no group",
+        DEFAULTS + "streams: {one: {<<: 3}}\n",
+        """
+my.yaml:5: streams.one.<<: merges what is no group; name the anchor of a group: `<<: *anchor`
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a list as a key",
+        DEFAULTS + "streams: {one: {[a]: 3}}\n",
+        """
+my.yaml:5: streams.one: a key that is no text; write `key: value`
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a pattern without files is told once for all streams",
+        DEFAULTS.replace("train.jsonl", "x*.csv") + "streams: {one: , two: }\n",
+        """
+my.yaml:4: defaults.datasets.0.path: no file matches data/x*.csv in {proj}; the folder holds 2 .json files, 2 .jsonl files
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a misspelt file",
+        DEFAULTS.replace("train", "trian") + "streams: {one: }\n",
+        """
+my.yaml:4: defaults.datasets.0.path: no file matches data/trian.jsonl in {proj}; did you mean train.jsonl?
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a folder that is not there",
+        DEFAULTS.replace("data/", "dat/") + "streams: {one: }\n",
+        """
+my.yaml:4: defaults.datasets.0.path: no file matches dat/train.jsonl in {proj}; {proj} holds no data files
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a folder instead of files",
+        DEFAULTS.replace("data/train.jsonl", "data/") + "streams: {one: }\n",
+        """
+my.yaml:4: defaults.datasets.0.path: data/ is a folder; write data/*.jsonl, or another pattern of files
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a file that holds no rows",
+        DEFAULTS.replace("data/train.jsonl", "my.yaml") + "streams: {one: }\n",
+        """
+my.yaml:4: defaults.datasets.0.path: my.yaml is no .jsonl, .json, .csv, .parquet, .toon file; convert it, or name other files
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a path with a NUL",
+        DEFAULTS.replace("data/train.jsonl", '"a\\0b"') + "streams: {one: }\n",
+        r"""
+my.yaml:4: defaults.datasets.0.path: no file matches 'a\x00b' in {proj}; the folder holds no data files
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "a path without end",
+        DEFAULTS.replace("data/train.jsonl", "x" * 5000) + "streams: {one: }\n",
+        """
+my.yaml:4: defaults.datasets.0.path: no file matches xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... in {proj}; the folder holds no data files
+1 problem; nothing was started
+""",
+    ),
+    Bad(
+        "bases that are not there",
+        DEFAULTS.replace("tiny-toon", "./models/x")
+        + "streams: {one: {base_model: a/b/c}, two: {base_model: data}, three: {base_model: ''}}\n",
+        """
+my.yaml:5: streams.one.base_model: there is no folder a/b/c in {proj}; correct it, or write `tiny-toon` or a name on the hub
+my.yaml:5: streams.two.base_model: data holds no config.json; name the folder of a whole model, not of an adapter
+my.yaml:5: streams.three.base_model: there is no folder '' in {proj}; correct it, or write `tiny-toon` or a name on the hub
+3 problems; nothing was started
+""",
+    ),
+    Bad(
+        "settings that cannot hold together",
+        DEFAULTS
+        + """\
+streams:
+  one: {max_steps: 10, eval_steps: 20, logging_steps: 11}
+  two: {val_set_size: 0}
+  three: {val_set_size: 1.5, eval_rows: 0}
+  four: {lr_scheduler: constant, warmup_ratio: 0.1}
+  five: {test_datasets: [{path: 'data/*.jsonl'}]}
+promotion: {metric: exact_match, goal: min}
+""",
+        """
+my.yaml:6: streams.one.eval_steps: step 20 never comes: `max_steps` is 10; write at most 10
+my.yaml:6: streams.one.logging_steps: step 11 never comes: `max_steps` is 10; write at most 10
+my.yaml:7: streams.two.val_set_size: no row is held out, so nothing can be judged; write e.g. 0.05, or name `test_datasets`
+my.yaml:8: streams.three.val_set_size: 1.5 is neither a share below 1 nor a whole number of rows; write e.g. 0.05 or 100
+my.yaml:8: streams.three.eval_rows: 0 rows are answered, but `promotion.metric` is exact_match; write e.g. 64, or `metric: eval_loss`
+my.yaml:9: streams.four.warmup_ratio: `lr_scheduler: constant` has no warm-up; write `lr_scheduler: constant_with_warmup`, or `warmup_ratio: 0`
+my.yaml:10: streams.five.test_datasets.0.path: {proj}/data/train.jsonl is trained on too; hold out other rows, or leave `test_datasets` out and set `val_set_size`
+my.yaml:11: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
+8 problems; nothing was started
+""",
+    ),
+    Bad(
+        "overrides",
+        ONE,
+        """
+command line: 'lora_r' is no KEY.PATH=VALUE; write it like streams.wide.lora_r=64 or datasets.0.path=data.jsonl
+command line: '=3' is no KEY.PATH=VALUE; write it like streams.wide.lora_r=64 or datasets.0.path=data.jsonl
+command line: '.x=1' is no KEY.PATH=VALUE; write it like streams.wide.lora_r=64 or datasets.0.path=data.jsonl
+command line: streams.on.lora_r: there is no stream `on`; did you mean `streams.one`?
+command line: streams.zzzzz.lora_r: there is no stream `zzzzz`; the config has one
+command line: lora_r.x: there is nothing below `lora_r` to set `x` in; set `lora_r` itself
+command line: datasets.7.path: `7` is no place in a list of 1; count from 0 to 1
+command line: datasets.path: `path` is no place in a list of 1; count from 0 to 1
+command line: learnig_rate: unknown setting; did you mean `learning_rate`?
+command line: lora_r: expected a whole number of at least 1, got '8x'; the default is 8
+command line: datasets.0.path: no file matches none.jsonl in {proj}; the folder holds no data files
+command line: placement.gpu: unknown setting; did you mean `gpus`?
+command line: defaults.seed: expected a whole number, got 'x'; the default is 0
+command line: lora_target_modules: '[a' cannot be read (not YAML: expected ',' or ']', but got '<stream end>'); quote the whole KEY.PATH=VALUE for the shell
+command line: name: expected text, got nothing; give it a value, or remove the line
+15 problems; nothing was started
+""",
+        overrides=(
+            "lora_r",
+            "=3",
+            ".x=1",
+            "streams.on.lora_r=3",
+            "streams.zzzzz.lora_r=3",
+            "lora_r.x=1",
+            "datasets.7.path=x",
+            "datasets.path=x",
+            "learnig_rate=1",
+            "lora_r=8x",
+            "datasets.0.path=none.jsonl",
+            "placement.gpu=1",
+            "defaults.seed=x",
+            "lora_target_modules=[a",
+            "name=",
+        ),
+    ),
+    Bad(
+        "TOML names key paths",
+        """\
+name = "q"
+[defaults]
+base_model="tiny-toon"
+learnig_rate=1
+seed=2026-01-01
+datasets=[{path="data/x.jsonl"}]
+[streams.one]
+lora_r="8"
+""",
+        """
+my.toml: defaults.datasets.0.path: no file matches data/x.jsonl in {proj}; the folder holds 2 .json files, 2 .jsonl files
+my.toml: defaults.learnig_rate: unknown setting; did you mean `learning_rate`?
+my.toml: streams.one.lora_r: expected a whole number of at least 1, got '8'; write it without quotes
+my.toml: defaults.seed: expected a whole number, got '2026-01-01'; the default is 0
+4 problems; nothing was started
+""",
+        name="my.toml",
+    ),
+    Bad(
+        "TOML that is none",
+        'name = "q\n',
+        r"""
+my.toml: not TOML: Illegal character '\n' (at line 1, column 10); look at quotes and brackets there
+1 problem; nothing was started
+""",
+        name="my.toml",
+    ),
+]
+
+
+@pytest.mark.parametrize("bad", CASES, ids=[bad.what for bad in CASES])
+def test_a_mistake_is_told_with_its_place_and_its_fix(loading, project, bad):
+    with pytest.raises(UserErrors) as caught:
+        loading(bad.text, *bad.overrides, name=bad.name)
+    assert str(caught.value).replace(str(project), "{proj}").splitlines() == bad.told.strip("\n").splitlines()
+
+
+@pytest.mark.parametrize("bad", CASES, ids=[bad.what for bad in CASES])
+def test_every_line_is_place_mistake_and_fix(loading, bad):
+    with pytest.raises(UserErrors) as caught:
+        loading(bad.text, *bad.overrides, name=bad.name)
+    for error in caught.value.errors:
+        assert error.where and error.what and error.fix and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: None, "my.yaml: no such file; correct the path; `swarm init` writes a config to begin with"),
+        (lambda path: path.mkdir(), "my.yaml: a folder, not a file; correct the path; `swarm init` writes a config to begin with"),
+        (lambda path: path.write_bytes(b"name: q\nx: \xff\n"), "my.yaml:2: byte 11 is not UTF-8; save the file as UTF-8"),
+        (lambda path: path.write_bytes(b"#" * (1 << 21)), "my.yaml: larger than 1 MiB, so no config; name the config; data files are named in it"),
+    ],
+    ids=["missing", "folder", "latin-1", "huge"],
+)  # fmt: skip
+def test_a_file_that_is_no_text_is_told_before_anything_is_read(project, make, told):
+    make(project / "my.yaml")
+    with pytest.raises(UserErrors) as caught:
+        load(Path("my.yaml"), cwd=project)
+    assert str(caught.value) == f"{told}\n1 problem; nothing was started"
