@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import getpass
 import re
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from swarm.errors import UserError
-from swarm.events import Event
-from swarm.log import LogError, LogHeld, LogWriter, run_is_alive
+from swarm.events import Event, Expire
+from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
+from swarm.log.draft import LOG as LOG_AUTHOR
 from swarm.messages import Ask, Report
 from swarm.rundir import RunFolder, is_name
-from swarm.state import Refusal, admit, fold
+from swarm.state import COORDINATORS_OWN, Refusal, State, admit, fold
 
 REFUSED = 5
 """Exit status of a command that was refused."""
@@ -42,12 +44,14 @@ class Door:
     """Appends events under one name; a context manager."""
 
     def __init__(self, folder: RunFolder, name: str | None = None) -> None:
-        """Raises UserError if the name is none or its keys may not be used."""
+        """Raises UserError if the name is none."""
         if name is not None and not is_name(name):
             raise UserError("--as", f"{name!r} is no name", "use [a-z0-9][a-z0-9._-]*, at most 64 characters")
         self.folder = folder
         self.name = name or user_name()
-        self._peer = connect(folder, name) if run_is_alive(folder.log) else None
+        self._own_key = name
+        self._peer: Any = None
+        self._peer_lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -58,50 +62,119 @@ class Door:
         self.close()
 
     def close(self) -> None:
-        if self._peer:
-            self._peer.close(flush_seconds=0.5)
+        with self._peer_lock:
+            if self._peer:
+                self._peer.close(flush_seconds=0.5)
+                self._peer = None
 
     def append(self, event: Event, *, timeout_seconds: float = 10.0) -> int:
-        """The entry's seq once it is durable.  Raises Refused with the reason, UserError if nobody answers."""
-        return self._through_coordinator(event, timeout_seconds) if self._peer else self._under_lock(event)
+        """The entry's seq once it is durable; a coordinator may come or go meanwhile.
 
-    def _through_coordinator(self, event: Event, timeout_seconds: float) -> int:
-        from bus.errors import BusError
-        from bus.errors import Refused as BusRefused
+        Raises Refused with the reason, UserError if nobody answers.
+        """
+        where, asked = f"{event.kind} {event.ref}", time.time()
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                if run_is_alive(self.folder.log):
+                    return self._through_coordinator(event, where, deadline)
+                return self._under_lock(event, where)
+            except _NoAnswer as silence:
+                if (seq := self._recorded_since(asked, event)) is not None:
+                    return seq
+                if time.monotonic() >= deadline:
+                    raise UserError(where, str(silence), "see `swarm status`, then try again") from silence
+                time.sleep(0.05)
+
+    def ask(self, what: Literal["workers", "links"], *, timeout_seconds: float = 5.0) -> Any:
+        """What only the running coordinator knows.  Raises UserError if none answers."""
         from toon import decode
 
-        assert self._peer
-        where = f"{event.kind} {event.ref}"
+        deadline = time.monotonic() + timeout_seconds
         try:
-            answer = self._peer.request(
-                Ask.type, Ask(what="append", report=Report.of(event)).toon(), timeout_seconds=timeout_seconds
-            )
-        except BusRefused as refused:
-            raise Refused(where, refused.reason, "see `swarm log`") from refused
-        except (BusError, TimeoutError) as error:
-            raise UserError(
-                where, f"no answer from the coordinator ({error or 'timeout'})", "see `swarm status`"
-            ) from error
-        value = decode(answer.body)
+            return decode(self._request(Ask(what=what), what, deadline))
+        except _NoAnswer as silence:
+            raise UserError(self.folder.name, str(silence), "only a running run can tell") from silence
+
+    def _through_coordinator(self, event: Event, where: str, deadline: float) -> int:
+        from toon import decode
+
+        value = decode(self._request(Ask(what="append", report=Report.of(event)), where, deadline))
         assert isinstance(value, dict)
         return int(value["seq"])
 
-    def _under_lock(self, event: Event) -> int:
-        """No coordinator: the same rules, checked under the same lock, by this process."""
-        where = f"{event.kind} {event.ref}"
+    def _request(self, ask: Ask, where: str, deadline: float) -> str:
+        from bus.errors import BusError
+        from bus.errors import Refused as BusRefused
+
+        peer = self._connected(deadline)
+        left = max(0.1, deadline - time.monotonic())
         try:
-            with LogWriter.open(self.folder.log, wait_seconds=5.0) as writer:
+            return str(peer.request(Ask.type, ask.toon(), timeout_seconds=left).body)
+        except BusRefused as refused:
+            raise Refused(where, refused.reason, "see `swarm log`") from refused
+        except (BusError, TimeoutError) as error:
+            self.close()
+            raise _NoAnswer(f"no answer from the coordinator ({error or 'timeout'})") from error
+
+    def _connected(self, deadline: float) -> Any:
+        """A peer that a hub has welcomed, so that nothing is sent to a coordinator that is gone."""
+        with self._peer_lock:
+            while self._peer is None or not self._peer.wait_connected(0.5):
+                try:
+                    self._peer = self._peer or connect(self.folder, self._own_key)
+                except UserError as error:
+                    if (self.folder.keys / "members.json" if self._own_key else self.folder.connect).exists():
+                        raise  # the keys are there and not ours
+                    raise _NoAnswer("the coordinator is just starting or leaving") from error
+                if not run_is_alive(self.folder.log):
+                    raise _NoAnswer("the coordinator has left")
+                if time.monotonic() >= deadline:
+                    raise _NoAnswer(f"no answer from the coordinator ({self._peer.trouble})")
+            return self._peer
+
+    def _recorded_since(self, asked: float, event: Event) -> int | None:
+        """The seq of the event if the coordinator wrote it before it fell silent."""
+        found = [
+            entry.seq
+            for entry in Log(self.folder.log).entries()
+            if entry.author == self.name and entry.time >= int(asked) and entry.event == event
+        ]
+        return found[-1] if found else None
+
+    def _under_lock(self, event: Event, where: str) -> int:
+        """No coordinator: the same rules, checked under the same lock, by this process."""
+        try:
+            with LogWriter.open(self.folder.log, wait_seconds=2.0, brief=True) as writer:
                 state = fold(writer.log.entries())
+                for overdue in overdue_leases(state, time.time()):  # nobody else is there to end them
+                    for entry in writer.append([(LOG_AUTHOR, overdue)], via="local"):
+                        state.apply(entry)
                 if (known := state.repeat_of(self.name, event)) is not None:
                     return known
+                if event.kind in COORDINATORS_OWN:
+                    raise Refusal(f"only a coordinator may append {event.kind!r}")
                 admit(state, self.name, event, time.time())
                 return writer.append([(self.name, event)], via="local")[-1].seq
         except Refusal as refusal:
             raise Refused(where, str(refusal), "see `swarm log`") from refusal
         except LogHeld as error:
-            raise UserError(where, str(error), "try again") from error
+            raise _NoAnswer(str(error)) from error
         except LogError as error:
             raise UserError(where, str(error), "see `swarm log`") from error
+
+
+class _NoAnswer(Exception):
+    """Nobody took the event; who asks may try the other way."""
+
+
+def overdue_leases(state: State, now: float) -> list[Expire]:
+    """The ends of leases that ran out by log time and that no coordinator is there to end."""
+    return [
+        Expire(ref=task.ref, tok=task.lease.token, why="the lease ran out", failed=False)
+        for task in state.held()
+        if task.lease and now >= task.lease.until
+    ]
 
 
 def connect(folder: RunFolder, name: str | None, subscribe: tuple[str, ...] = ()) -> Any:

@@ -120,6 +120,8 @@ class Claim(Event):
 
     ttl: float
     """Seconds of lease."""
+    beats: bool | None = None
+    """True for a worker process: its heartbeats keep the lease, and `ttl` is what silence costs."""
 
 
 class Renew(Event):
@@ -130,7 +132,10 @@ class Renew(Event):
 
 
 class Hand(Event):
-    """The holder gives the live lease to `to`; the new token is this entry's seq."""
+    """The live lease goes to `to`; the new token is this entry's seq.
+
+    A worker process that does the work goes on with it and reports under the new token.
+    """
 
     tok: Token
     to: Name
@@ -144,6 +149,8 @@ class Done(Event):
     path: RelativePath | None = None
     sha256: Sha256 | None = None
     rc: int = 0
+    cmd: str | None = None
+    """The command that backs this, with exit status `rc`; what it printed is the body."""
 
 
 class Drop(Event):
@@ -239,6 +246,17 @@ class Verdict(Event):
     why: str | None = None
 
 
+class Back(Event):
+    """What was to be judged will not do: the stream goes back to this earlier checkpoint, which is validated next."""
+
+    tok: Token
+    """Of the train lease that made it."""
+    step: int
+    path: RelativePath
+    sha256: Sha256
+    why: str
+
+
 class Score(Event):
     """The evaluator's figures for adapter and bare base on the same held-out rows."""
 
@@ -270,13 +288,22 @@ class Promote(Event):
     path: RelativePath
     sha256: Sha256
     why: str
+    tok: Token | None = None
+    """Of the train lease that made it; unset: whichever is published."""
+    force: bool | None = None
+    """True: a person promotes it over a WARNING, missing approvals or an objection, and `why` says for what reason."""
 
 
 # ---- talk ------------------------------------------------------------------------------------------------------------
 
 
 class Post(Event):
-    """A note; the text is the body."""
+    """A note; the text is the body.  A name after an @ in it reaches that agent's inbox."""
+
+    asks: Name | None = None
+    """Who is asked: the question is open until a post answers it (`of`)."""
+    of: Token | None = None
+    """The entry that it answers."""
 
 
 class Amend(Event):

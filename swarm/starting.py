@@ -15,10 +15,12 @@ from pathlib import Path
 from swarm import config, disk, gpus, memory, placement, rundir
 from swarm.config import Config
 from swarm.errors import UserError, UserErrors
-from swarm.log import run_is_alive
+from swarm.log import Log, run_is_alive
 from swarm.memory import BaseFacts, Need
 from swarm.placement import Layout
+from swarm.plan import PlanRow, plan_table
 from swarm.rundir import RunFolder
+from swarm.state import fold
 
 START_SECONDS = 30.0
 
@@ -31,6 +33,10 @@ class Plan:
     bases: dict[str, BaseFacts]
     needs: dict[str, Need]
     layout: Layout
+
+    def rows(self) -> list[PlanRow]:
+        """What `swarm plan` shows."""
+        return plan_table(self.config, self.bases, self.layout)
 
 
 def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Plan:
@@ -110,10 +116,19 @@ def resume(folder: RunFolder, author: str) -> None:
 
     Raises UserError if one is at work.
     """
+    if fold(Log(folder.log).entries()).end:
+        _wait_until_it_has_left(folder)
     if run_is_alive(folder.log):
         raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
     _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
     launch(folder, "--resume", author)
+
+
+def _wait_until_it_has_left(folder: RunFolder) -> None:
+    """A coordinator that has written the end still sees its workers off."""
+    deadline = time.monotonic() + START_SECONDS
+    while run_is_alive(folder.log) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def launch(folder: RunFolder, *arguments: str) -> None:

@@ -1,16 +1,21 @@
-"""State is the fold of the log's entries, and `admit` says which event may come next: both pure, used by everybody.
+"""State is the fold of the log's entries: pure, and the one class with which everybody reads a run.
 
-Coordinator, dashboard, `status`, `replay`, restart after a crash and the tests fold with this one class.
+Coordinator, dashboard, `status`, `replay`, restart after a crash and the tests all fold with it.  It takes any entry that
+can be read: one that names nothing that stands changes nothing.  Which entry may come next is `admission.py`'s business.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarm import events as ev
 from swarm.events import ROLES, Event, Role
+
+DECISIONS = 8
+"""How many of the last decisions are remembered for readers in a hurry."""
 
 
 class Entry(Protocol):
@@ -32,12 +37,23 @@ class Refusal(Exception):
 
 @dataclass(slots=True)
 class Lease:
-    """Who holds a task, under which token."""
+    """Who answers for a task, and under which token its results are taken."""
 
     token: int
     by: str
     until: float
-    """Log time at which it ends unless renewed; a worker's heartbeats renew in memory instead."""
+    """Log time at which it ends unless renewed; heartbeats keep a worker's, whatever this says."""
+    began: float = 0.0
+    """Log time of the claim; hand-overs do not change it."""
+    first: int = 0
+    """The claim's token; `token` is another after a hand-over."""
+    was: int = 0
+    """The token before the last hand-over."""
+    worker: str | None = None
+    """The process that does the work and reports, whoever answers for it; None: `by` does it."""
+
+    def overdue(self, now: float) -> bool:
+        return self.worker is None and now >= self.until
 
 
 @dataclass(slots=True)
@@ -67,14 +83,54 @@ class Stream:
     checkpoints: list[ev.Checkpoint] = field(default_factory=list)
     """In the order in which they were reported; the newest is the last."""
     trained: ev.Trained | None = None
+    back: ev.Back | None = None
+    """The earlier checkpoint that takes the place of what was trained."""
+    rejected: list[str] = field(default_factory=list)
+    """Paths of checkpoints that will not do."""
     verdict: ev.Verdict | None = None
     score: ev.Score | None = None
     adapter: ev.Adapter | None = None
+    by: dict[str, str] = field(default_factory=dict)
+    """Who handed over the newest event of a kind."""
 
     @property
     def over(self) -> bool:
         """Nothing more will be done for it as things stand."""
         return bool(self.failed) or self.wish == "stop"
+
+    @property
+    def candidate(self) -> ev.Trained | ev.Back | None:
+        """What is judged, published and scored: the end of the training, or what the stream went back to."""
+        return self.back or self.trained
+
+    def earlier(self) -> list[ev.Checkpoint]:
+        """Checkpoints before the candidate that nobody has rejected, newest first."""
+        if self.candidate is None:
+            return []
+        known = {c.path: c for c in self.checkpoints}
+        gone = {*self.rejected, self.candidate.path}
+        found = [c for c in known.values() if c.path not in gone and c.sha256 != self.candidate.sha256]
+        return sorted((c for c in found if c.step < self.candidate.step), key=lambda c: (c.step, c.tok), reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """An approval or an objection."""
+
+    seq: int
+    agrees: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Something that was settled, for readers in a hurry."""
+
+    seq: int
+    kind: str
+    ref: str
+    by: str
+    why: str
 
 
 @dataclass(slots=True)
@@ -91,104 +147,121 @@ class State:
     streams: dict[str, Stream] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     promoted: ev.Promote | None = None
-    approvals: list[str] = field(default_factory=list)
-    objections: list[tuple[str, str]] = field(default_factory=list)
-    """(who, why): a promotion waits while there is one."""
-    idems: dict[tuple[str, str], int] = field(default_factory=dict)
-    """(author, idempotency key) -> seq"""
+    opinions: dict[tuple[str, str], Opinion] = field(default_factory=dict)
+    """(stream or `run`, author) -> the author's last word on it."""
+    decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=DECISIONS))
+    idems: dict[tuple[str, str], tuple[int, str, str]] = field(default_factory=dict)
+    """(author, idempotency key) -> seq, kind and ref"""
 
     def apply(self, entry: Entry) -> None:
         """Fold one entry; entries come in the order of their seq, each once."""
         self.seq, self.time = entry.seq, entry.time
-        if entry.event.idem:
-            self.idems[entry.author, entry.event.idem] = entry.seq
-        match entry.event:
+        event = entry.event
+        if event.idem:
+            self.idems[entry.author, event.idem] = entry.seq, event.kind, event.ref
+        self._remember(entry)
+        match event:
             case ev.Run():
-                self.run, self.started = entry.event, entry.time
+                self.run, self.started = event, entry.time
             case ev.Stream(ref=name, of=of, settings=settings):
                 self.streams[name] = Stream(name, of=of, settings=settings)
                 self.tasks.update({f"{name}/{role}": Task(f"{name}/{role}", role) for role in ROLES})
             case ev.Task(ref=ref):
-                self.tasks[ref] = Task(ref)
+                self.tasks.setdefault(ref, Task(ref))
             case ev.Pause() | ev.Resume() | ev.Stop():
-                self._steer(entry.event)
-            case ev.Fail(ref=name, why=why):
-                self.streams[name].failed = why
+                self._steer(event)
             case ev.End():
-                self.end = entry.event
-            case ev.Claim() | ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
-                self._lease(entry, entry.event)
+                self.end = event
             case ev.Promote():
-                self.promoted = entry.event
-            case ev.Approve():
-                self.approvals.append(entry.author)
-                self.objections = [o for o in self.objections if o[0] != entry.author]
-            case ev.Object(why=why):
-                self.objections.append((entry.author, why))
-            case ev.Prepared() | ev.Checkpoint() | ev.Trained() | ev.Verdict() | ev.Score() | ev.Adapter():
-                self._hand_over(self.streams[entry.event.stream], entry.event)
+                self.promoted = event
+            case ev.Approve() | ev.Object():
+                self._take_opinion(entry, event)
+            case ev.Claim() | ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
+                if task := self.tasks.get(event.ref):
+                    _lease(task, entry, event)
+            case _ if stream := self.streams.get(event.stream):
+                self._hand_over(stream, entry)
             case _:  # posts, amendments, seals and heads are for readers
                 pass
 
     def _steer(self, event: ev.Pause | ev.Resume | ev.Stop) -> None:
         wish = {"pause": "pause", "resume": "go", "stop": "stop"}[event.kind]
-        if event.ref != "run":
-            self.streams[event.ref].wish = wish
+        if event.ref == "run":
+            self.stopped = wish == "stop" or (self.stopped and wish != "go")
+        elif stream := self.streams.get(event.ref):
+            stream.wish = wish
             if wish == "go":
-                self._revive(self.streams[event.ref])
-        elif wish == "go":
-            self.stopped = False
-        else:
-            self.stopped = True
+                self._revive(stream)
         if wish == "go":
             self.end = None
 
     def _revive(self, stream: Stream) -> None:
-        """A failed stream that is resumed gets its attempts back."""
+        """A failed stream that is resumed gets its attempts back, and what it trained is judged anew."""
         stream.failed = ""
         for role in ROLES:
             self.tasks[f"{stream.name}/{role}"].failures.clear()
+        if stream.verdict and stream.verdict.result == "FAIL":
+            stream.back, stream.rejected = None, []
+            self._judge_again(stream)
 
-    def _lease(self, entry: Entry, event: Event) -> None:
-        task = self.tasks[event.ref]
-        match event:
-            case ev.Claim(ttl=ttl):
-                task.lease = Lease(entry.seq, entry.author, entry.time + ttl)
-                task.attempts += 1
-            case ev.Renew(ttl=ttl) if task.lease:
-                task.lease.until = entry.time + ttl
-            case ev.Hand(to=to, ttl=ttl):
-                task.lease = Lease(entry.seq, to, entry.time + ttl)
-            case ev.Done():
-                task.lease, task.done = None, event
-            case ev.Drop(why=why, failed=failed):
-                task.lease = None
-                if failed:
-                    task.failures.append(why or "failed")
-            case ev.Expire(why=why, failed=failed):
-                task.lease = None
-                if failed:
-                    task.failures.append(why)
-            case _:
-                raise AssertionError(event)
+    def _judge_again(self, stream: Stream) -> None:
+        stream.verdict = stream.score = None
+        self.tasks[f"{stream.name}/validate"] = Task(f"{stream.name}/validate", "validate")
+        self.tasks[f"{stream.name}/evaluate"].done = None
 
-    @staticmethod
-    def _hand_over(stream: Stream, event: Event) -> None:
-        match event:
-            case ev.Prepared():
+    def _take_opinion(self, entry: Entry, event: ev.Approve | ev.Object) -> None:
+        scope = "run" if event.stream == "-" else event.stream
+        why = event.why if isinstance(event, ev.Object) else ""
+        if scope == "run" and not why:  # who agrees with everything objects to nothing
+            self.opinions = {key: o for key, o in self.opinions.items() if o.agrees or key[1] != entry.author}
+        self.opinions[scope, entry.author] = Opinion(entry.seq, isinstance(event, ev.Approve), why)
+
+    def _hand_over(self, stream: Stream, entry: Entry) -> None:
+        stream.by[entry.event.kind] = entry.author
+        match entry.event:
+            case ev.Fail() as event:
+                stream.failed = event.why
+            case ev.Prepared() as event:
                 stream.prepared = event
-            case ev.Checkpoint():
+            case ev.Checkpoint() as event:
                 stream.checkpoints.append(event)
-            case ev.Trained():
-                stream.trained = event
-            case ev.Verdict():
+            case ev.Trained() as event:
+                stream.trained, stream.back, stream.rejected = event, None, []
+            case ev.Verdict() as event:
                 stream.verdict = event
-            case ev.Score():
+            case ev.Back() as event:
+                if stream.candidate:
+                    stream.rejected.append(stream.candidate.path)
+                stream.back = event
+                self._judge_again(stream)
+            case ev.Score() as event:
                 stream.score = event
-            case ev.Adapter():
+            case ev.Adapter() as event:
                 stream.adapter = event
+                # who approved approved other weights
+                self.opinions = {
+                    key: opinion
+                    for key, opinion in self.opinions.items()
+                    if key[0] != stream.name or not opinion.agrees
+                }
             case _:
-                raise AssertionError(event)
+                pass
+
+    def _remember(self, entry: Entry) -> None:
+        match entry.event:
+            case ev.Fail(why=why) | ev.Back(why=why) | ev.Object(why=why) | ev.Promote(why=why):
+                pass
+            case ev.Verdict(result=result, why=reason):
+                why = f"{result}: {reason}" if reason else result
+            case ev.Stop(why=reason):
+                why = reason or ""
+            case ev.Approve() | ev.Pause() | ev.Resume():
+                why = ""
+            case ev.End(rc=rc):
+                why = f"exit status {rc}"
+            case _:
+                return
+        self.decisions.append(Decision(entry.seq, entry.event.kind, entry.event.ref, entry.author, why))
 
     # ---- questions ---------------------------------------------------------------------------------------------------
 
@@ -209,17 +282,63 @@ class State:
                     tasks.append(task)
         return tasks + [t for t in self.tasks.values() if t.role is None and not t.done and not t.lease]
 
+    def open_streams(self) -> list[Stream]:
+        """Those for which something is still to be done."""
+        return [s for s in self.streams.values() if not s.over and self.next_role(s) is not None]
+
     def repeat_of(self, author: str, event: Event) -> int | None:
-        """The seq of the entry that this event only repeats: same idempotency key, or a claim of what one holds."""
-        if event.idem and (author, event.idem) in self.idems:
-            return self.idems[author, event.idem]
+        """The seq of the entry that this event only repeats: same idempotency key, a claim of what one holds, a hand-over
+        that has happened.
+
+        Raises Refusal for a key that stood for something else.
+        """
+        if event.idem and (known := self.idems.get((author, event.idem))):
+            if known[1:] != (event.kind, event.ref):
+                raise Refusal(f"the key {event.idem} stands for {known[1]} {known[2]} (entry {known[0]}); take a new one")
+            return known[0]
         task = self.tasks.get(event.ref)
-        if isinstance(event, ev.Claim) and task and task.lease and task.lease.by == author:
-            return task.lease.token
-        return None
+        lease = task.lease if task else None
+        match event:
+            case ev.Claim() if lease and lease.by == author:
+                return lease.token
+            case ev.Hand(tok=tok, to=to) if lease and (lease.was, lease.by) == (tok, to):
+                return lease.token
+            case _:
+                return None
 
     def held(self) -> list[Task]:
         return [task for task in self.tasks.values() if task.lease]
+
+    def approvers(self, stream: str) -> list[str]:
+        """Who agrees that it is promoted."""
+        return [by for (scope, by), opinion in self.opinions.items() if opinion.agrees and scope in {stream, "run"}]
+
+    def objections(self, stream: str) -> list[tuple[str, str]]:
+        """(who, why): its promotion waits while there is one."""
+        return [
+            (by, o.why) for (scope, by), o in self.opinions.items() if not o.agrees and scope in {stream, "run"}
+        ]
+
+
+def _lease(task: Task, entry: Entry, event: Event) -> None:
+    match event:
+        case ev.Claim(ttl=ttl, beats=beats):
+            worker = entry.author if beats else None
+            task.lease = Lease(entry.seq, entry.author, entry.time + ttl, entry.time, entry.seq, worker=worker)
+            task.attempts += 1
+        case ev.Renew(ttl=ttl) if task.lease:
+            task.lease.until = entry.time + ttl
+        case ev.Hand(to=to, ttl=ttl) if task.lease:
+            old = task.lease
+            task.lease = Lease(entry.seq, to, entry.time + ttl, old.began, old.first, old.token, old.worker)
+        case ev.Done():
+            task.lease, task.done = None, event
+        case ev.Drop(why=why, failed=failed) | ev.Expire(why=why, failed=failed):
+            task.lease = None
+            if failed:
+                task.failures.append(why or "failed")
+        case _:
+            pass
 
 
 def fold(entries: Iterable[Entry]) -> State:
@@ -228,77 +347,3 @@ def fold(entries: Iterable[Entry]) -> State:
     for entry in entries:
         state.apply(entry)
     return state
-
-
-# ---- what may come next ----------------------------------------------------------------------------------------------
-
-COORDINATORS_OWN = frozenset({"run", "stream", "fail", "end", "expire", "refuse", "adapter", "seal", "head"})
-"""Kinds that nobody else may append."""
-
-RESULTS = frozenset({"done", "drop", "prepared", "checkpoint", "trained", "verdict", "score"})
-
-MAY_APPEND: dict[str, frozenset[str]] = {
-    "viewer": frozenset(),
-    "worker": RESULTS | {"post"},
-    "agent": frozenset(ev.KINDS) - COORDINATORS_OWN - {"promote"},
-    "admin": frozenset(ev.KINDS) - COORDINATORS_OWN,
-}
-"""Which kinds a member may append, by its role on the bus."""
-
-
-def admit(state: State, author: str, event: Event, now: float) -> None:
-    """Raise Refusal unless `event` by `author` may be the next entry; the check is made under the log's lock."""
-    if event.kind in {"pause", "resume", "stop", "fail"} and event.ref != "run" and event.ref not in state.streams:
-        raise Refusal(f"{event.ref}: no such stream; there is {', '.join(state.streams) or 'none'}")
-    match event:
-        case ev.Claim():
-            _admit_claim(state, event, now)
-        case ev.Task(ref=ref) if ref in state.tasks:
-            raise Refusal(f"{ref}: there is a task of that name; take another name")
-        case ev.Pause(ref=name) | ev.Stop(ref=name) if name != "run":
-            _admit_steering(state, state.streams[name])
-        case ev.Stop() if state.end:
-            raise Refusal("the run has ended already; nothing is left to stop")
-        case ev.Promote(ref=name):
-            if name not in state.streams or state.streams[name].adapter is None:
-                raise Refusal(f"{name}: has no validated adapter to promote")
-        case ev.Renew() | ev.Hand() | ev.Done() | ev.Drop():
-            _admit_holder(state, author, event.ref, event.tok)
-        case ev.Prepared() | ev.Checkpoint() | ev.Trained() | ev.Verdict() | ev.Score():
-            _admit_holder(state, author, event.ref, event.tok)
-        case _:
-            pass
-
-
-def _admit_claim(state: State, event: ev.Claim, now: float) -> None:
-    task = state.tasks.get(event.ref)
-    if task is None:
-        raise Refusal(f"{event.ref}: no such task; `swarm status` lists them")
-    if task.done:
-        raise Refusal(f"{event.ref}: is done already")
-    if task.lease:
-        left = max(0.0, task.lease.until - now)
-        raise Refusal(
-            f"{event.ref}: held by {task.lease.by} (token {task.lease.token}) for {left:.0f} s; wait or ask with `swarm post`"
-        )
-    if task not in state.ready():
-        raise Refusal(
-            f"{event.ref}: its turn has not come; an earlier task of the stream is open, or it is paused or stopped"
-        )
-
-
-def _admit_steering(state: State, stream: Stream) -> None:
-    if stream.failed:
-        raise Refusal(f"{stream.name}: has failed ({stream.failed}); `swarm resume` tries it again")
-    if state.next_role(stream) is None:
-        raise Refusal(f"{stream.name}: is finished; nothing is left to stop or pause")
-
-
-def _admit_holder(state: State, author: str, ref: str, token: int) -> None:
-    task = state.tasks.get(ref)
-    lease = task.lease if task else None
-    if lease is None or lease.token != token:
-        current = f"token {lease.token} holds it" if lease else "nobody holds it"
-        raise Refusal(f"{ref}: token {token} is stale, {current}; claim it anew before you report on it")
-    if lease.by != author:
-        raise Refusal(f"{ref}: token {token} belongs to {lease.by}")

@@ -61,7 +61,7 @@ class Watcher:
         self._log_fault = ""
         self._bus = BusCounters()
         self._arrivals: deque[float] = deque(maxlen=400)
-        self._published_seq = 0
+        self._missed = 0
         self._peer = self._connect()
         self._read_log()
         self._read_metrics()
@@ -165,7 +165,7 @@ class Watcher:
         while not self._closing.is_set():
             envelope = self._peer.published(POLL_SECONDS) if self._peer else None
             if envelope is not None:
-                self._take(envelope.type, envelope.body, envelope.seq)
+                self._take(envelope.type, envelope.body)
             elif self._peer is None:
                 self._closing.wait(POLL_SECONDS)
             if time.monotonic() >= next_poll:
@@ -186,16 +186,14 @@ class Watcher:
         if alive and self._peer is None:
             self._peer = self._connect()
 
-    def _take(self, topic: str, body: str, seq: int) -> None:
-        gap = self._published_seq and seq > self._published_seq + 1
-        self._published_seq = seq
+    def _take(self, topic: str, body: str) -> None:
+        missed = self._peer.counters.missed
+        gap, self._missed = missed > self._missed, missed
         now = time.monotonic()
         self._arrivals.append(now)
         recent = [at for at in self._arrivals if now - at < 5.0]
         with self._lock:
-            self._bus = BusCounters(
-                round(len(recent) / 5.0, 1), self._bus.received + 1, self._bus.gaps + bool(gap), self._bus.dropped
-            )
+            self._bus = BusCounters(round(len(recent) / 5.0, 1), self._bus.received + 1, missed, self._bus.dropped)
         if topic == "entry" or gap:
             self._read_log()
         if gap:

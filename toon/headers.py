@@ -40,11 +40,17 @@ class Header(NamedTuple):
     content_start: int
 
 
+_Fields = tuple[tuple[Field, ...], int, int, int]
+"""Fields, width, depth, and where the list ends."""
+
 UNREPRESENTABLE = 10**18
 """Stands for every declared length of more than 18 digits: no document meets it."""
 
 _PLAIN = re.compile(r'[^"\[\]{}:]{0,64}+\[[0-9]{1,18}+\]:')
 _BRACKET = re.compile(r"\[(0|[1-9][0-9]*)(:?)([\t|]?)\]")
+_PLAIN_FIELDS = re.compile(r'\{[^"{}]*+\}')
+_WORTH_KEEPING = 1000
+"""Characters of the longest field list that is kept for the next header."""
 _BRACKET_START = re.compile(r"\[(0|[1-9][0-9]*)?(:?)([\t|]?)")
 _FIELD_PART = re.compile(r'[{},|\t]|(?:[^{},|\t"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))++', re.DOTALL)
 
@@ -81,7 +87,7 @@ def _parsed(content: str, limits: Limits, strict: bool) -> Header:
     delimiter = symbol or ","
     fields, width, depth, end = None, 0, 0, bracket.end()
     if content[end : end + 1] == "{":
-        fields, width, depth, end = _FieldList(content, end, delimiter, limits, strict).parse()
+        fields, width, depth, end = _field_list(content, end, delimiter, limits, strict)
     elif keyed:
         raise ToonError("header", "expected a field list {...} after a keyed length", column=end + 1)
     if content[end : end + 1] != ":":
@@ -110,6 +116,24 @@ def _bracket_fault(content: str, start: int) -> ToonError:
     return ToonError("header", f"expected {expected}, found {_found(content, end)}", column=end + 1)
 
 
+def _field_list(content: str, start: int, delimiter: str, limits: Limits, strict: bool) -> _Fields:
+    plain = _PLAIN_FIELDS.match(content, start)
+    if plain is not None and plain.end() - start <= _WORTH_KEEPING:
+        try:
+            fields, width, depth, length = _kept_field_list(plain[0], delimiter, limits, strict)
+        except ToonError as fault:
+            fault.column = (fault.column or 1) + start
+            raise
+        return fields, width, depth, start + length
+    return _FieldList(content, start, delimiter, limits, strict).parse()
+
+
+@lru_cache(maxsize=256)
+def _kept_field_list(text: str, delimiter: str, limits: Limits, strict: bool) -> _Fields:
+    """The fields of tables that come again and again, counted from their brace."""
+    return _FieldList(text, 0, delimiter, limits, strict).parse()
+
+
 class _FieldList:
     """Reads one brace-enclosed field list without recursion, so that its depth costs nothing but memory."""
 
@@ -122,7 +146,7 @@ class _FieldList:
         self.names: list[set[str]] = []
         self.owners: list[str] = []
 
-    def parse(self) -> tuple[tuple[Field, ...], int, int, int]:
+    def parse(self) -> _Fields:
         """The fields, their width, their depth, and where the closing brace ends."""
         pending, after_group = "", False
         for part in _FIELD_PART.finditer(self.content, self.start):

@@ -6,7 +6,7 @@ A stack of open scopes stands for the indentation. Nothing recurses, so depth co
 from __future__ import annotations
 
 import re
-from itertools import count
+from itertools import count, islice, takewhile
 from typing import Any
 
 from toon.errors import ToonError, shown
@@ -26,9 +26,16 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 4096
 """Rows turned into columns together: enough to make each step long, few enough to keep memory flat."""
 
-_FIELD = re.compile(r" *+(- )?([A-Za-z_][A-Za-z0-9_.]*+)?(?:\[(0|[1-9][0-9]{0,8})\])?:(?: ([^ ].*+))?", re.DOTALL)
-"""`key: token`, `key[N]: values` or `- [N]: values` as encoders write them, keys bare. Every other spelling takes the long way."""
+_KEY = "[A-Za-z_][A-Za-z0-9_.]*+"
+_FIELD = re.compile(rf" *+({_KEY}): ([^ ].*+)", re.DOTALL)
+"""`key: token`"""
+_LINE = re.compile(rf"( *+)(- )?({_KEY})?(?:\[(0|[1-9][0-9]{{0,8}})\])?:(?: ([^ ].*+))?", re.DOTALL)
+"""That, `key:`, `key[N]: values`, `- key: token`, `- [N]: values`: as encoders write them. Other spellings take the long way."""
+_OPENING = re.compile(rf" *+({_KEY}):")
+_ARRAY_ITEM = re.compile(r"( *+)- \[([1-9][0-9]{0,3})\]: (?! )")
+_ENOUGH_ARRAYS = 8
 _MEANS_MORE = frozenset('"-0123456789[')
+_UNKNOWN = object()
 
 
 def _content_column(source: str) -> int:
@@ -86,10 +93,12 @@ class Reader:
             self._begin_plainly(lines[index])
         if self.stack and not self.blank_line:
             kind = self.stack[-1].kind
-            if kind in {OBJECT, LIST}:
-                index = self._plain_fields(lines, index)
-            elif kind in {TABLE, KEYED}:
+            if kind in {TABLE, KEYED}:
                 index = self._plain_rows(self.stack[-1], lines, index)
+            elif kind == LIST:
+                index = self._plain_arrays(self.stack[-1], lines, index)
+            if kind in {OBJECT, LIST} and index < len(lines):
+                index = self._plain_fields(lines, index)
             if index == len(lines):
                 return index
         line = lines[index]
@@ -109,68 +118,94 @@ class Reader:
 
     def _begin_plainly(self, line: str) -> None:
         """Open the root object at once where the first line is one of its fields beyond doubt."""
-        found = _FIELD.fullmatch(line)
-        if found is not None and found.start(2) == 0 and found[2] is not None:
+        found = _LINE.fullmatch(line)
+        if found is not None and found.start(3) == 0:
             self.root.depth = self.root.width = self.blank_line = 0
             self.stack.append(self.root)
 
     def _plain_fields(self, lines: list[str], index: int) -> int:
-        """The quick way for the commonest lines, those of `_FIELD`; stops at any other, and at any fault.
+        """The quick way for the commonest lines; stops at any other, and at any fault.
 
         It decides nothing itself: a line it stops at is read the long way, which finds the fault and knows where it stands.
         """
-        strict, stack, max_depth = self.strict, self.stack, self.limits.max_depth
-        fieldmatch = _FIELD.fullmatch
-        scope = stack[-1]
+        strict, real, max_digits = self.strict, self.real, self.limits.max_digits
+        field = _FIELD.fullmatch
+        scope: Scope | None = self.stack[-1]
+        assert scope is not None
         target: Any = scope.value
         width = scope.width if scope.kind == OBJECT else -1
-        for number in range(index, len(lines)):
-            found = fieldmatch(lines[number])
-            if found is None:
-                return number
-            marker, key, length, token = found.groups()
-            value: Any = token
-            if length is not None or token is None or token[0] in _MEANS_MORE:
-                if len(stack) >= max_depth:
+        number = index
+        try:
+            for number in range(index, len(lines)):
+                found = field(lines[number])
+                if found is None:
+                    scope = self._opened_plainly(lines[number], scope, width) or self._plain_line(lines[number])
+                elif found.start(1) != width:
+                    scope = self._object_at(found.start(1))
+                if scope is None:
                     return number
-                value = self._plain_value(length, token)
-                if value is None:
-                    return number
-            elif token in LITERALS:
-                value = LITERALS[token]
-            if marker is not None or key is None or found.start(2) != width:
-                if key is None and (length is None or marker is None):
-                    return number
-                inner = self._object_at(found.start(2)) if marker is None else self._item_at(found.start(1), key, value)
-                if inner is None:
-                    return number
-                scope, target, width = inner, inner.value, inner.width
-                if key is None:  # a list item that is an array
-                    target, width = None, -1
-                    continue
-            if strict and key in target:
-                return number
-            target[key] = value
-            if token is None:
-                scope, target, width = self._open(OBJECT, value, scope, key), value, -1
+                if found is None or found.start(1) != width:
+                    target = scope.value
+                    width = scope.width if scope.kind == OBJECT else -1
+                if found is not None:
+                    key, token = found.groups()
+                    if strict and key in target:
+                        return number
+                    if token[0] in _MEANS_MORE:
+                        target[key] = [] if token == "[]" else token_value(token, real, max_digits)
+                    else:
+                        target[key] = LITERALS[token] if token in LITERALS else token
+        except ToonError:
+            return number
         return len(lines)
 
-    def _plain_value(self, length: str | None, token: str | None) -> Any:
-        """The value of a field that is no bare word; None where only the long way can tell."""
-        limits = self.limits
-        try:
-            if length is None:
-                return (
-                    {} if token is None else [] if token == "[]" else token_value(token, self.real, limits.max_digits)
-                )
-            if token is None or '"' in token:
-                return None
-            pieces = token.split(",")
-            if len(pieces) != int(length) or len(pieces) > limits.max_rows:
-                return None
-            return [token_value(piece.strip(" "), self.real, limits.max_digits) for piece in pieces]
-        except ToonError:
+    def _opened_plainly(self, line: str, scope: Scope, width: int) -> Scope | None:
+        """`key:` where the innermost object's fields stand."""
+        found = _OPENING.fullmatch(line)
+        target: Any = scope.value
+        if found is None or found.start(1) != width or found[1] in target or len(self.stack) >= self.limits.max_depth:
             return None
+        target[found[1]] = value = {}
+        opened = Scope(OBJECT, value, scope.depth + 1, found[1], scope.spanned)
+        self.stack.append(opened)
+        return opened
+
+    def _plain_line(self, line: str) -> Scope | None:
+        """Read one line of `_LINE` wherever it stands; the scope it leaves innermost, or None with nothing read."""
+        found = _LINE.fullmatch(line)
+        if found is None or len(self.stack) + 2 > self.limits.max_depth:
+            return None
+        lead, marker, key, length, token = found.groups()
+        value = self._plain_value(length, token)
+        if value is _UNKNOWN:
+            return None
+        if marker is not None:
+            scope = self._item_at(len(lead), key, value) if key is not None or length is not None else None
+        else:
+            scope = self._object_at(len(lead)) if key is not None else None
+        if scope is None or scope.kind == LIST:
+            return scope
+        target: Any = scope.value
+        if self.strict and key in target:
+            return None
+        target[key] = value
+        if token is not None or length is not None:
+            return scope
+        scope = Scope(OBJECT, value, scope.depth + 1, key, scope.spanned)
+        self.stack.append(scope)
+        return scope
+
+    def _plain_value(self, length: str | None, token: str | None) -> Any:
+        """The value after a plain line's colon. Raises what its tokens raise."""
+        real, max_digits = self.real, self.limits.max_digits
+        if length is None:
+            return {} if token is None else [] if token == "[]" else token_value(token, real, max_digits)
+        if token is None or '"' in token:
+            return _UNKNOWN
+        pieces = token.split(",")
+        if len(pieces) != int(length) or len(pieces) > self.limits.max_rows:
+            return _UNKNOWN
+        return [token_value(piece.strip(" "), real, max_digits) for piece in pieces]
 
     def _object_at(self, width: int) -> Scope | None:
         """The open object whose fields stand at this width, if nothing but objects must be closed to get there."""
@@ -206,9 +241,10 @@ class Reader:
         if key is None:
             items.append(value)
             return scope
-        items.append({})
-        fields = self._open(OBJECT, items[-1], scope, scope.count - 1)
+        fields = Scope(OBJECT, {}, scope.depth + 1, scope.count - 1, spanned=True)
         fields.depth, fields.width = fields.floor, fields.floor * self.indent
+        items.append(fields.value)
+        stack.append(fields)
         return fields
 
     # --- Where a line belongs -------------------------------------------------------------------------------------------
@@ -507,6 +543,27 @@ class Reader:
         assert header.fields is not None
         rows: Any = scope.value
         rows.extend(rows_of(header.fields, iter(columns), count))
+
+    def _plain_arrays(self, scope: Scope, lines: list[str], index: int) -> int:
+        """Items that are arrays of one length, `- [3]: 1,2,3`, at once: they are rows by another name."""
+        found = _ARRAY_ITEM.match(lines[index])
+        width = scope.width if scope.width >= 0 else scope.floor * self.indent
+        if found is None or found.end(1) != width or len(self.stack) + 2 > self.limits.max_depth:
+            return index
+        assert scope.header is not None
+        room = scope.header.length - scope.count if self.strict else ROWS_AT_ONCE
+        block = list(takewhile(lambda line: line.startswith(found[0]), islice(lines, index, index + min(room, ROWS_AT_ONCE))))
+        if len(block) < _ENOUGH_ARRAYS or scope.count + len(block) > self.limits.max_rows:
+            return index
+        row = Header(None, 0, keyed=True, delimiter=",", fields=None, width=int(found[2]), depth=0, length_column=0, content_start=0)
+        columns = read_columns(block, found[0], row, self.real, self.limits.max_digits)
+        if columns is None:
+            return index
+        items: Any = scope.value
+        items.extend(map(list, zip(*columns, strict=True)))
+        scope.depth, scope.width = width // self.indent, width
+        scope.count += len(block)
+        return index + len(block)
 
     def _row(self, scope: Scope, content: str, offset: int) -> None:
         """One row of a table (section 9.3)."""

@@ -69,12 +69,14 @@ class Worker:
         signal.signal(signal.SIGTERM, lambda *_: self._leave("the worker was asked to leave"))
         self._peer.start()
         self._send(self._hello(), True)
-        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        listening = threading.Thread(target=self._listen, name="listen", daemon=True)
+        listening.start()
         place = self._import()
         while not self._leaving and (assign := self._inbox.get()) is not None:
             self._work(assign, place)
         print(f"trainer: leaving: {self._leaving}", file=sys.stderr)
         self._gone.set()
+        listening.join()
         # A dead coordinator takes nothing: what is whole on disk is found again by whoever resumes the run.
         self._peer.close(flush_seconds=0.5 if self._orphaned else FLUSH_SECONDS)
         return 0

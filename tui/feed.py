@@ -16,7 +16,7 @@ from textual.message import Message
 
 from swarm.errors import UserError
 from swarm.snapshot import Snapshot
-from tui.units import clean
+from swarm.units import clean
 
 PERIOD_SECONDS = 0.25
 """Shortest time between two pictures: drawing at 4 Hz costs a fifth of a core, at 10 Hz a third."""

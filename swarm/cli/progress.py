@@ -128,7 +128,7 @@ class Lines:
 
 
 def progress_line(row: StreamRow) -> str:
-    curve = units.sparkline(tuple(loss for _, loss in row.curve))
+    curve = units.spark([loss for _, loss in row.curve], 8)
     parts = [
         f"{row.name:<10} {row.state:<8} step {row.step}/{row.steps or '?'}",
         f"loss {units.loss(row.loss)} {curve}",
@@ -136,7 +136,7 @@ def progress_line(row: StreamRow) -> str:
     if row.tokens_per_second:
         parts.append(f"{units.count(row.tokens_per_second)} tok/s")
     if row.eta_seconds is not None:
-        parts.append(f"eta {units.seconds(row.eta_seconds)}")
+        parts.append(f"eta {units.duration(row.eta_seconds)}")
     if row.why:
         parts.append(row.why)
     return "  ".join(parts)

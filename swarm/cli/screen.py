@@ -90,7 +90,7 @@ def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
     lines = [columns(rows)]
     base = next((row for row in snapshot.streams if row.base_heldout is not None), None)
     if base:
-        exact = f", exact match {units.share(base.base_exact)}" if base.base_exact is not None else ""
+        exact = f", exact match {units.percent(base.base_exact)}" if base.base_exact is not None else ""
         lines.append(f"base: held-out {units.loss(base.base_heldout)}{exact}")
     if snapshot.promoted:
         lines.append(f"winner: {snapshot.promoted}, {snapshot.why}")
@@ -121,7 +121,7 @@ def _result_row(row: StreamRow) -> tuple[str, ...]:
     heldout = units.loss(row.heldout)
     if row.heldout is not None and row.base_heldout is not None:
         heldout += f" ({units.signed(row.heldout - row.base_heldout)})"
-    exact = "-" if row.exact is None else f"{units.share(row.base_exact)} → {units.share(row.exact)}"
+    exact = "-" if row.exact is None else f"{units.percent(row.base_exact)} → {units.percent(row.exact)}"
     verdict = {
         "promoted": "promoted",
         "done": {"SUCCESS": "passed", "WARNING": "warning"}.get(row.verdict, row.verdict),
@@ -170,7 +170,7 @@ def _status_row(row: StreamRow) -> tuple[str, ...]:
         units.loss(row.loss),
         units.loss(row.heldout),
         units.count(row.tokens_per_second),
-        units.seconds(row.eta_seconds),
+        units.duration(row.eta_seconds),
         f"{row.worker} token {row.token}" if row.worker else "-",
         row.why,
     )
@@ -191,31 +191,30 @@ def entry_data(entry: Any) -> dict[str, Any]:
 
 
 def plan_data(made: Plan) -> dict[str, Any]:
-    return {
-        "streams": [
-            {"stream": name, "adapter": _adapter(made, name), "trainable": need.trainable, "weights_bytes": need.weights,
-             "adapter_gradients_moments_bytes": need.adapter + need.gradients + need.moments,
-             "activations_bytes": need.activations, "total_bytes": need.total}
-            for name, need in made.needs.items()
-        ],
-        "workers": [{"worker": w.name, "roles": " ".join(w.roles), "device": w.device, "threads": w.threads} for w in made.layout.workers],
-    }  # fmt: skip
+    from dataclasses import asdict
 
-
-def _adapter(made: Plan, name: str) -> str:
-    from swarm.streamrows import describe
-
-    return describe(made.config.run.streams[name]).split(" · ")[0]
+    workers = [
+        {"worker": w.name, "roles": " ".join(w.roles), "device": w.device, "threads": w.threads}
+        for w in made.layout.workers
+    ]
+    return {"streams": [asdict(row) for row in made.rows()], "workers": workers}
 
 
 def plan_text(made: Plan) -> str:
     """`swarm plan` for people."""
-    rows = [("stream", "adapter", "trainable", "weights", "+grad+moments", "activations", "sum")]
-    for name, need in made.needs.items():
-        rows.append((
-            name, _adapter(made, name), units.count(need.trainable), units.size(need.weights),
-            units.size(need.adapter + need.gradients + need.moments), units.size(need.activations), units.size(need.total),
-        ))  # fmt: skip
+    rows = [
+        ("stream", "adapter", "trainable", "weights", "+grad+moments", "activations", "sum", "device", "rows", "steps")
+    ]
+    rows += [
+        (
+            row.stream, row.adapter, units.count(row.trainable), units.size(row.weights_bytes),
+            units.size(row.adapter_gradients_moments_bytes), units.size(row.activations_bytes), units.size(row.total_bytes),
+            row.device, str(row.rows or "?"), str(row.steps or "?"),
+        )
+        for row in made.rows()
+    ]  # fmt: skip
     workers = [("worker", "roles", "device", "threads")]
     workers += [(w.name, "+".join(w.roles), w.device, str(w.threads)) for w in made.layout.workers]
-    return f"{columns(rows)}\n\n{columns(workers)}\n\nnothing was started; `swarm run` does, `swarm plan --explain` says where every setting comes from"
+    notes = "\n".join(made.layout.notes)
+    closing = "nothing was started; `swarm run` does, `swarm plan --explain` says where every setting comes from"
+    return f"{columns(rows)}\n\n{columns(workers)}\n\n{notes}\n{closing}"

@@ -17,12 +17,16 @@ from swarm.log.errors import LogDamaged, LogHeld
 RETRY_SECONDS = 0.005
 LEAST_TRIES = 5
 """Even without waiting: `run_is_alive` takes the lock for some microseconds to look."""
+BRIEFLY = "briefly "
 
 
 class Lock:
-    """Held from construction to `release`.  Raises LogHeld when another process still holds it after `wait_seconds`."""
+    """Held from construction to `release`.  Raises LogHeld when another process still holds it after `wait_seconds`.
 
-    def __init__(self, log: Path, file: Path, wait_seconds: float) -> None:
+    `brief`: for one append and not for a run; others see it in the file.
+    """
+
+    def __init__(self, log: Path, file: Path, wait_seconds: float, *, brief: bool = False) -> None:
         self._log, self._file = log, file
         file.parent.mkdir(parents=True, exist_ok=True)
         give_up = time.monotonic() + wait_seconds
@@ -33,8 +37,9 @@ class Lock:
                 raise LogHeld(log, holder_of(file))
             time.sleep(RETRY_SECONDS)
         self._fd = held
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"process {os.getpid()}\n".encode(), 0)
+        told = f"{BRIEFLY if brief else ''}process {os.getpid()}\n".encode()
+        os.pwrite(self._fd, told, 0)
+        os.ftruncate(self._fd, len(told))
 
     def _try(self) -> int | None:
         """A locked descriptor of the file that bears the name now, or None."""

@@ -24,7 +24,7 @@ from swarm.log.entry import Entry
 from swarm.log.errors import LogDamaged, LogError, LogFull
 from swarm.log.files import Files
 from swarm.log.ledger import Ledger
-from swarm.log.lock import Lock, is_held
+from swarm.log.lock import BRIEFLY, Lock, holder_of, is_held
 from swarm.log.reader import WritersLog
 
 ROTATE_BYTES = 1 << 20
@@ -71,10 +71,14 @@ class LogWriter:
         clock: Callable[[], float] = time.time,
         rotate_bytes: int = ROTATE_BYTES,
         head_every: int = HEAD_EVERY,
+        brief: bool = False,
     ) -> Self:
-        """The writer of the log at `path`, which is mended first.  Raises LogHeld, LogFull and LogDamaged."""
+        """The writer of the log at `path`, which is mended first.  Raises LogHeld, LogFull and LogDamaged.
+
+        `brief`: for a moment only; nobody takes it for a coordinator.
+        """
         files = Files(path)
-        lock = Lock(path, files.lock, wait_seconds)
+        lock = Lock(path, files.lock, wait_seconds, brief=brief)
         try:
             writer = cls(files, lock, secret, clock, head_every)
             writer.rotate_bytes = rotate_bytes
@@ -196,5 +200,6 @@ class LogWriter:
 
 
 def run_is_alive(path: Path) -> bool:
-    """True while somebody holds the log at `path`: the test of whether a coordinator runs."""
-    return is_held(Files(path).lock)
+    """True while somebody holds the log at `path` for more than one append: the test of whether a coordinator runs."""
+    lock = Files(path).lock
+    return is_held(lock) and not holder_of(lock).startswith(BRIEFLY)

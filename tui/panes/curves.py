@@ -10,8 +10,9 @@ from textual import events
 from textual.strip import Strip
 from textual.widget import Widget
 
+from swarm import units
 from swarm.snapshot import StreamRow
-from tui import looks, units
+from tui import looks
 from tui.canvas import Series, plot
 from tui.strips import strip
 from tui.view import View

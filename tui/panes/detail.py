@@ -9,8 +9,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 from textual.widgets import Static
 
+from swarm import units
 from swarm.snapshot import StreamRow
-from tui import looks, units
+from tui import looks
 from tui.panes.log import ENTRY, coloured
 from tui.view import View
 

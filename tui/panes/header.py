@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.text import Text
 from textual.widgets import Static
 
+from swarm import units
 from swarm.snapshot import BusCounters, Snapshot
-from tui import looks, units
+from tui import looks
 from tui.panes.line import Line, Part
 from tui.view import View
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from rich.text import Text
 
+from swarm import units
 from swarm.snapshot import StreamRow
-from tui import looks, units
+from tui import looks
 from tui.table import Column, Table
 from tui.view import View
 

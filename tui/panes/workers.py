@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from swarm import units
 from swarm.snapshot import WorkerRow
-from tui import looks, units
+from tui import looks
 from tui.table import Column, Table
 from tui.view import View
 

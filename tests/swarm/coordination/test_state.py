@@ -43,6 +43,7 @@ def test_what_an_old_holder_reports_is_refused() -> None:
     new = story.claim("wide/prepare", "prep-2")
     with pytest.raises(Refusal, match=f"token {old} is stale, token {new} holds it"):
         story.say("prep-1", ev.Done(ref="wide/prepare", tok=old))
+    story.say("prep-2", ev.Prepared(ref="wide/prepare", tok=new, path="p", sha256=SHA, rows=1, held_out=1))
     story.say("prep-2", ev.Done(ref="wide/prepare", tok=new))
     assert story.state.next_role(story.state.streams["wide"]) == "train"
 
@@ -60,7 +61,32 @@ def test_a_handed_lease_has_a_new_token_and_the_old_one_is_stale() -> None:
     new = story.say("ada", ev.Hand(ref="wide/prepare", tok=old, to="bob", ttl=60))
     with pytest.raises(Refusal, match="stale"):
         story.say("ada", ev.Done(ref="wide/prepare", tok=old))
+    story.say("bob", ev.Prepared(ref="wide/prepare", tok=new, path="p", sha256=SHA, rows=1, held_out=1))
     story.say("bob", ev.Done(ref="wide/prepare", tok=new))
+
+
+def test_a_streams_task_is_not_done_before_its_result_is_reported() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "ada")
+    with pytest.raises(Refusal, match="no `prepared` was reported"):
+        story.say("ada", ev.Done(ref="wide/prepare", tok=tok))
+
+
+def test_an_agents_own_task_may_be_claimed_after_the_end_of_the_run() -> None:
+    story = Story("wide")
+    story.say("ada", ev.Task(ref="ask/model"))
+    story.say("coordinator", ev.End(ref="run", rc=0))
+    assert [task.ref for task in story.state.ready()] == ["ask/model"]
+
+
+def test_a_question_is_open_until_a_post_answers_it() -> None:
+    story = Story("wide")
+    asked = story.say("ada", ev.Post(ref="wide", asks="bob", body="which rate?"))
+    assert [(q.by, q.to) for q in story.state.questions.values()] == [("ada", "bob")]
+    story.say("bob", ev.Post(ref="wide", of=asked, body="2e-3"))
+    assert story.state.questions == {}
+    with pytest.raises(Refusal, match="no entry 99"):
+        story.say("bob", ev.Post(ref="wide", of=99))
 
 
 def test_a_restart_of_the_coordinator_costs_no_attempt() -> None:

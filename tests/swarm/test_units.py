@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tui import units
+from swarm import units
 
 AWKWARD = (
     0.0,

@@ -1,0 +1,297 @@
+"""Which event may be the next entry: the rules that coordinator and command line check under the log's lock; pure.
+
+`permit` asks who may say such a thing at all, `admit` whether it is true now.  A lease is checked by its token wherever
+something hangs on it: what an old holder says is refused.  What may be promoted stands in `promotion.py`, which knows the
+run's settings.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from swarm import events as ev
+from swarm.events import ROLES, Event
+from swarm.state import Lease, Refusal, State, Stream, Task
+
+COORDINATORS_OWN = frozenset({"run", "stream", "fail", "end", "expire", "refuse", "back", "adapter", "seal", "head"})
+"""Kinds that nobody else may append."""
+
+RESULTS = frozenset({"done", "drop", "prepared", "checkpoint", "trained", "verdict", "score"})
+
+MAY_APPEND: dict[str, frozenset[str]] = {
+    "viewer": frozenset(),
+    "worker": RESULTS | {"post"},
+    "agent": frozenset(ev.KINDS) - COORDINATORS_OWN - {"promote"},
+    "admin": frozenset(ev.KINDS) - COORDINATORS_OWN,
+}
+"""Which kinds a member may append, by its role on the bus."""
+
+ROLE_OF = {
+    "prepared": "prepare", "checkpoint": "train", "trained": "train", "verdict": "validate", "score": "evaluate",
+}  # fmt: skip
+"""Only who holds that task may hand over such a result."""
+
+LONGEST_LEASE_SECONDS = 7 * 86400.0
+BODY_BYTES = 64 << 10
+FACT_BYTES = 8 << 10
+"""People and models read the log whole: a long text belongs in a file that an entry names."""
+
+
+def permit(role: str, event: Event) -> None:
+    """Raises Refusal unless a member with this role on the bus may append such an event."""
+    if event.kind not in MAY_APPEND[role]:
+        raise Refusal(f"role {role} may not append {event.kind!r}")
+    if isinstance(event, ev.Claim) and event.beats:
+        raise Refusal(f"{event.ref}: only a worker process has heartbeats; claim with a ttl and `swarm renew`")
+
+
+def admit(state: State, author: str, event: Event, now: float) -> None:
+    """Raises Refusal unless `event` by `author` may be the next entry."""
+    _admit_size(event)
+    of = event.of if isinstance(event, ev.Amend | ev.Approve | ev.Object) else None
+    if of is not None and of > state.seq:
+        raise Refusal(f"there is no entry {of}; the last one is {state.seq}")
+    match event:
+        case ev.Stream():
+            _admit_stream(state, event)
+        case ev.Task():
+            _admit_task(state, event)
+        case ev.Pause() | ev.Resume() | ev.Stop() | ev.Fail():
+            _admit_steering(state, event)
+        case ev.Claim():
+            _admit_claim(state, author, event, now)
+        case ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
+            _admit_lease(state, author, event, now)
+        case ev.Prepared() | ev.Checkpoint() | ev.Trained() | ev.Verdict() | ev.Score():
+            _admit_result(state, author, event, now)
+        case ev.Adapter() | ev.Back() | ev.Promote():
+            _admit_artifact(state, event)
+        case ev.Approve() | ev.Object():
+            _admit_opinion(state, event)
+        case _:
+            pass
+
+
+def _admit_size(event: Event) -> None:
+    if len(event.body.encode(errors="replace")) > BODY_BYTES:
+        raise Refusal(f"the text is longer than {BODY_BYTES >> 10} KiB; put it into a file and name that")
+    for key, value in event.facts().items():
+        if isinstance(value, str) and len(value.encode(errors="replace")) > FACT_BYTES:
+            raise Refusal(f"{key} is longer than {FACT_BYTES >> 10} KiB; write it into the body")
+
+
+# ---- streams and tasks -----------------------------------------------------------------------------------------------
+
+
+def _stream(state: State, name: str) -> Stream:
+    if name not in state.streams:
+        raise Refusal(f"{name}: no such stream; there is {', '.join(state.streams) or 'none'}")
+    return state.streams[name]
+
+
+def _task(state: State, ref: str) -> Task:
+    if ref not in state.tasks:
+        raise Refusal(f"{ref}: no such task; `swarm status` lists them")
+    return state.tasks[ref]
+
+
+def _admit_stream(state: State, event: ev.Stream) -> None:
+    name = event.ref
+    if name in {"run", "-"} or "/" in name or name in state.streams:
+        raise Refusal(f"{name}: there is a stream of that name, or it can be none; take another name")
+    if any(ref.partition("/")[0] == name for ref in state.tasks):
+        raise Refusal(f"{name}: an agent's task bears that name; take another one")
+
+
+def _admit_task(state: State, event: ev.Task) -> None:
+    ref = event.ref
+    if ref in {"run", "-"} or ref in state.streams:
+        raise Refusal(f"{ref}: is no name for a task; take one like `review` or `STREAM/review`")
+    if ref in state.tasks:
+        raise Refusal(f"{ref}: there is a task of that name; take another name")
+    if ref.partition("/")[2] in ROLES:
+        raise Refusal(f"{ref}: streams bring their own {', '.join(ROLES)}; take another name")
+
+
+def _admit_steering(state: State, event: ev.Pause | ev.Resume | ev.Stop | ev.Fail) -> None:
+    if event.ref == "run":
+        if isinstance(event, ev.Pause | ev.Fail):
+            raise Refusal(f"a run has no {event.kind}; name one of its streams, or `swarm stop` it")
+        if isinstance(event, ev.Stop) and state.end:
+            raise Refusal("the run has ended already; nothing is left to stop")
+        return
+    stream = _stream(state, event.ref)
+    if isinstance(event, ev.Resume):
+        if not stream.failed and stream.wish == "go":
+            raise Refusal(f"{stream.name}: is neither paused, stopped nor failed")
+    elif stream.failed:
+        raise Refusal(f"{stream.name}: has failed ({stream.failed}); `swarm resume` tries it again")
+    elif state.next_role(stream) is None and not isinstance(event, ev.Fail):
+        raise Refusal(f"{stream.name}: is finished; nothing is left to stop or pause")
+
+
+# ---- leases ----------------------------------------------------------------------------------------------------------
+
+
+def _admit_ttl(ttl: float) -> None:
+    if not (math.isfinite(ttl) and 0 < ttl <= LONGEST_LEASE_SECONDS):
+        raise Refusal(f"ttl {ttl:g}: a lease is longer than 0 and at most {LONGEST_LEASE_SECONDS:.0f} seconds")
+
+
+def _admit_claim(state: State, author: str, event: ev.Claim, now: float) -> None:
+    _admit_ttl(event.ttl)
+    task = _task(state, event.ref)
+    if task.done:
+        raise Refusal(f"{event.ref}: is done already")
+    if task.lease:
+        left = "while its worker lives" if task.lease.worker else f"for {max(0.0, task.lease.until - now):.0f} s"
+        held = f"held by {task.lease.by} (token {task.lease.token}) {left}"
+        raise Refusal(f"{event.ref}: {held}; wait or ask with `swarm post`")
+    if task not in state.ready():
+        raise Refusal(
+            f"{event.ref}: its turn has not come; an earlier task of the stream is open, or it is paused or stopped"
+        )
+    if task.role == "validate" and state.streams[event.stream].by.get("trained") == author and not event.beats:
+        raise Refusal(f"{event.ref}: {author} trained it; another pair of eyes validates")
+
+
+def _current(state: State, ref: str, token: int) -> Lease:
+    """The lease of the task, if it is held under this token."""
+    lease = _task(state, ref).lease
+    if lease is None or lease.token != token:
+        current = f"token {lease.token} holds it" if lease else "nobody holds it"
+        raise Refusal(f"{ref}: token {token} is stale, {current}; claim it anew before you report on it")
+    return lease
+
+
+def _admit_lease(
+    state: State, author: str, event: ev.Renew | ev.Hand | ev.Done | ev.Drop | ev.Expire, now: float
+) -> None:
+    lease = _current(state, event.ref, event.tok)
+    match event:
+        case ev.Expire():
+            pass
+        case ev.Renew(ttl=ttl):
+            _admit_ttl(ttl)
+            _admit_author(lease, author, event.ref, now, who=lease.by)
+        case ev.Hand(ttl=ttl):
+            _admit_ttl(ttl)
+            _admit_hand(lease, author, event, now)
+        case ev.Done() | ev.Drop():
+            _admit_author(lease, author, event.ref, now, who=lease.worker or lease.by)
+            if isinstance(event, ev.Done):
+                _admit_done(state, lease, event)
+
+
+def _admit_author(lease: Lease, author: str, ref: str, now: float, *, who: str) -> None:
+    if author != who:
+        raise Refusal(f"{ref}: token {lease.token} belongs to {who}")
+    if lease.overdue(now):
+        raise Refusal(f"{ref}: token {lease.token} ran out {now - lease.until:.0f} s ago; claim it anew")
+
+
+def _admit_hand(lease: Lease, author: str, event: ev.Hand, now: float) -> None:
+    """A process has no mouth: while no agent answers for its work, whoever knows the token may hand it over."""
+    nobody_answers = lease.worker is not None and (lease.by == lease.worker or now >= lease.until)
+    if not nobody_answers:
+        _admit_author(lease, author, event.ref, now, who=lease.by)
+
+
+def _admit_done(state: State, lease: Lease, event: ev.Done) -> None:
+    """A role's task is done when its result stands; an evaluation without a score only takes no part in the choice."""
+    task = state.tasks[event.ref]
+    if task.role is None:
+        return
+    stream = state.streams[event.stream]
+    wanted = {"prepare": stream.prepared, "train": stream.trained, "validate": stream.verdict}
+    if task.role in wanted:
+        result = wanted[task.role]
+        if result is None or result.tok < lease.first:
+            kind = {"prepare": "prepared", "train": "trained", "validate": "verdict"}[task.role]
+            raise Refusal(f"{event.ref}: is done when its `{kind}` is reported, and none was under token {event.tok}")
+    if event.rc != 0:
+        raise Refusal(f"{event.ref}: exit status {event.rc} is not done; `swarm drop` gives it back with a reason")
+
+
+# ---- what is handed over ---------------------------------------------------------------------------------------------
+
+
+def _admit_result(
+    state: State, author: str, event: ev.Prepared | ev.Checkpoint | ev.Trained | ev.Verdict | ev.Score, now: float
+) -> None:
+    lease = _current(state, event.ref, event.tok)
+    _admit_author(lease, author, event.ref, now, who=lease.worker or lease.by)
+    role = state.tasks[event.ref].role
+    if role != ROLE_OF[event.kind]:
+        raise Refusal(f"{event.ref}: a {event.kind} belongs to `{event.stream}/{ROLE_OF[event.kind]}`")
+    stream = state.streams[event.stream]
+    match event:
+        case ev.Prepared(path=path):
+            if not path.startswith("prepared/"):
+                raise Refusal(f"{event.ref}: prepared rows stand under prepared/, not {path}")
+        case ev.Checkpoint(path=path) | ev.Trained(path=path):
+            if token_in(stream.name, path) > event.tok:
+                raise Refusal(f"{event.ref}: {path} belongs to a newer token than {event.tok}")
+        case ev.Verdict():
+            _admit_verdict(stream, event)
+        case ev.Score():
+            _admit_score(stream, event)
+
+
+def token_in(stream: str, path: str) -> int:
+    """The fencing token that a checkpoint's folder carries.  Raises Refusal for a path that is none of the stream's."""
+    found = re.fullmatch(rf"streams/{re.escape(stream)}/t([1-9]\d{{0,17}})/[^/]+", path)
+    if found is None:
+        raise Refusal(f"{path}: is no checkpoint of {stream}; they stand in streams/{stream}/t<token>/")
+    return int(found[1])
+
+
+def _admit_verdict(stream: Stream, event: ev.Verdict) -> None:
+    candidate = stream.candidate
+    if candidate is None or event.path != candidate.path:
+        raise Refusal(f"{event.ref}: {event.path} is not what is to be judged ({candidate and candidate.path})")
+    if event.result == "FAIL":
+        return
+    if event.sha256 != candidate.sha256:
+        raise Refusal(f"{event.ref}: the weights were said to be {candidate.sha256[:12]}, these are {event.sha256[:12]}")
+    if event.heldout is not None and not math.isfinite(event.heldout):
+        raise Refusal(f"{event.ref}: a held-out loss that is not finite is a FAIL")
+
+
+def _admit_score(stream: Stream, event: ev.Score) -> None:
+    if stream.verdict is None or event.sha256 != stream.verdict.sha256:
+        raise Refusal(f"{event.ref}: the score is of other weights than those that were validated")
+    figures = (event.heldout, event.base_heldout, event.exact, event.base_exact)
+    if not all(math.isfinite(value) for value in figures if value is not None):
+        raise Refusal(f"{event.ref}: a score's figures are finite")
+
+
+def _admit_artifact(state: State, event: ev.Adapter | ev.Back | ev.Promote) -> None:
+    stream = _stream(state, event.ref)
+    match event:
+        case ev.Adapter():
+            if stream.verdict is None or stream.verdict.result == "FAIL" or stream.verdict.sha256 != event.sha256:
+                raise Refusal(f"{event.ref}: these weights were not validated")
+            if stream.adapter and event.tok < stream.adapter.tok:
+                raise Refusal(f"{event.ref}: token {event.tok} is older than {stream.adapter.tok} of what is published")
+        case ev.Back():
+            if event.path not in {c.path for c in stream.earlier()}:
+                raise Refusal(f"{event.ref}: {event.path} is no earlier checkpoint that may still be judged")
+        case ev.Promote():
+            if stream.adapter is None:
+                raise Refusal(f"{event.ref}: has no validated adapter to promote")
+            if event.sha256 != stream.adapter.sha256 or (event.tok or stream.adapter.tok) != stream.adapter.tok:
+                published = f"token {stream.adapter.tok}, sha256 {stream.adapter.sha256[:12]}"
+                raise Refusal(f"{event.ref}: is published under {published}; look at that before you promote it")
+
+
+def _admit_opinion(state: State, event: ev.Approve | ev.Object) -> None:
+    """An objection may come at any time; an approval is of something that one could look at."""
+    if event.stream in {"run", "-"}:
+        return
+    stream = _stream(state, event.stream)
+    if isinstance(event, ev.Approve) and not state.objections(stream.name) and stream.adapter is None:
+        raise Refusal(f"{stream.name}: has no validated adapter yet, so there is nothing to approve")
+    if isinstance(event, ev.Object) and not event.why.strip():
+        raise Refusal(f"{stream.name}: an objection says why")
