@@ -1,0 +1,146 @@
+"""Real runs for tests: the command line in a process of its own, tiny data, few steps; nothing is imitated."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from swarm.log import Entry, Log
+from swarm.rundir import RunFolder
+from swarm.state import State, fold
+
+PATIENCE_SECONDS = 180.0
+
+
+def write_config(folder: Path, *, streams: str, steps: int = 6, extra: str = "", rows: int = 40) -> Path:
+    """A config with its data beside it: rows that the embedded base can read."""
+    data = [
+        {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"n: {n}"}]}
+        for n in range(rows)
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
+    (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data[: rows // 5]))
+    text = f"""name: test
+defaults:
+  base_model: tiny-toon
+  datasets: [{{path: train.jsonl, type: chatml}}]
+  test_datasets: [{{path: held.jsonl, type: chatml}}]
+  sequence_len: 64
+  micro_batch_size: 2
+  max_steps: {steps}
+  learning_rate: 5e-3
+  save_steps: 2
+  eval_rows: 2
+  eval_max_new_tokens: 8
+{extra}
+streams:
+{streams}
+"""
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path.cwd())}
+
+
+def swarm(
+    *words: str, cwd: Path, check: int | None = 0, timeout: float = PATIENCE_SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "swarm.cli", *words],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+    if check is not None:
+        assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{_talk(cwd)}"
+    return done
+
+
+def _talk(cwd: Path) -> str:
+    """What coordinator and workers printed, for a failing test."""
+    found = [*cwd.glob("runs/*/coordinator.log"), *cwd.glob("runs/*/workers/*.log")]
+    return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in found)
+
+
+def start(config: Path, *overrides: str) -> RunFolder:
+    """Start a run and leave it to itself."""
+    done = swarm("run", config.name, "--detach", *overrides, cwd=config.parent)
+    return RunFolder(Path(done.stdout.strip()))
+
+
+def entries(folder: RunFolder) -> list[Entry]:
+    return Log(folder.log).refresh()
+
+
+def state(folder: RunFolder) -> State:
+    return fold(entries(folder))
+
+
+def wait_for(
+    condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS, folder: RunFolder | None = None
+) -> Any:
+    """The first true value of the condition; an AssertionError that says what did not come."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise AssertionError(
+        f"{what} did not come in {seconds:.0f} s\n{_talk(folder.path.parent.parent) if folder else ''}"
+    )
+
+
+def wait_for_end(folder: RunFolder) -> State:
+    wait_for(lambda: state(folder).end, "the end", folder=folder)
+    return state(folder)
+
+
+def worker_pids(folder: RunFolder) -> dict[str, int]:
+    rows = json.loads(swarm("status", str(folder.path), "--json", cwd=folder.path.parent.parent).stdout)["workers"]
+    return {row["worker"]: row["pid"] for row in rows if row["pid"]}
+
+
+def coordinator_pid(folder: RunFolder) -> int:
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        words = _words(process)
+        if "swarm.coordinator" in words and str(folder.path) in words:
+            return int(process.parent.name)
+    raise AssertionError("no coordinator")
+
+
+def living_workers(folder: RunFolder) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        words = _words(process)
+        if "trainer" in words and str(folder.path) in words:
+            found.append(int(process.parent.name))
+    return found
+
+
+def _words(cmdline: Path) -> list[str]:
+    try:
+        return cmdline.read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def end_everything(folder: Path) -> Iterator[None]:
+    """Leave no process behind, whatever a test did."""
+    yield
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        if any(str(folder) in word for word in _words(process)) and int(process.parent.name) != os.getpid():
+            os.kill(int(process.parent.name), signal.SIGKILL)

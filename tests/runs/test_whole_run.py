@@ -1,0 +1,177 @@
+"""Whole runs through real processes: from one command to a promoted adapter, also when things are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm import events as ev
+from swarm.log import verify
+from swarm.publish import sha256_of
+from swarm.rundir import RunFolder
+from tests.runs import swarm_process as sp
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+TWO = "  narrow: {lora_r: 2}\n  wide: {lora_r: 4}"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
+    yield from sp.end_everything(tmp_path)
+
+
+def only_run(folder: Path) -> RunFolder:
+    [path] = (folder / "runs").iterdir()
+    return RunFolder(path.resolve())
+
+
+def test_one_command_trains_four_kinds_of_streams_judges_them_and_promotes_the_best(tmp_path: Path) -> None:
+    streams = "  lora: {lora_r: 4}\n  wide: {lora_r: 8}\n  dora: {use_dora: true, lora_r: 4}\n  qlora: {adapter: qlora, lora_r: 4}"
+    config = sp.write_config(tmp_path, streams=streams)
+    done = sp.swarm("run", config.name, cwd=tmp_path)
+    folder = only_run(tmp_path)
+    state = sp.state(folder)
+
+    assert state.end is not None
+    assert state.end.rc == 0
+    assert all(stream.score for stream in state.streams.values())
+    assert state.promoted is not None
+    best = min(state.streams.values(), key=lambda stream: stream.score.heldout if stream.score else 9e9)
+    assert state.promoted.ref == best.name
+    assert "promoted:" in done.stdout and best.name in done.stdout and "exact match" in done.stdout
+    assert sha256_of(folder.promoted / "adapter_model.safetensors") == state.promoted.sha256
+    assert json.loads((folder.promoted / "lineage.json").read_text())["stream"] == best.name
+    assert verify(folder.log) == []
+
+    rows = sp.swarm("export", "--what", "metrics", "--format", "csv", cwd=tmp_path).stdout.splitlines()
+    assert len([row for row in rows if row.startswith("lora,")]) == 6
+    session = json.loads(sp.swarm("status", "--json", cwd=tmp_path).stdout)
+    assert session["promoted"] == best.name
+    for name in ("train_log.csv", "train_log.json", "time_metrics.json"):
+        assert (folder.stream("lora") / name).stat().st_size > 0
+    assert not sp.living_workers(folder)
+    _adapter_loads_with_plain_peft(folder)
+
+
+def _adapter_loads_with_plain_peft(folder: RunFolder) -> None:
+    script = (
+        "import sys; from peft import PeftModel; from transformers import AutoModelForCausalLM;"
+        "base = AutoModelForCausalLM.from_pretrained('trainer/embedded/tiny-toon');"
+        "PeftModel.from_pretrained(base, sys.argv[1]); print('loaded')"
+    )
+    command = [sys.executable, "-c", script, str(folder.promoted)]
+    assert "loaded" in subprocess.run(command, env=sp.environment(), capture_output=True, text=True, check=True).stdout
+
+
+def test_every_hand_over_can_be_followed_in_the_log_from_first_claim_to_promotion(tmp_path: Path) -> None:
+    config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=2)
+    sp.swarm("run", config.name, cwd=tmp_path)
+    kinds = [
+        (e.event.kind, e.event.ref) for e in sp.entries(only_run(tmp_path)) if e.event.kind not in {"head", "post"}
+    ]
+    expected = [
+        ("run", "run"), ("stream", "only"),
+        ("claim", "only/prepare"), ("prepared", "only/prepare"), ("done", "only/prepare"),
+        ("claim", "only/train"), ("checkpoint", "only/train"), ("trained", "only/train"), ("done", "only/train"),
+        ("claim", "only/validate"), ("verdict", "only/validate"), ("done", "only/validate"), ("adapter", "only"),
+        ("claim", "only/evaluate"), ("score", "only/evaluate"), ("done", "only/evaluate"),
+        ("promote", "only"), ("end", "run"),
+    ]  # fmt: skip
+    assert kinds == expected
+
+
+def test_a_trainer_killed_in_mid_run_loses_its_lease_and_the_run_finishes(tmp_path: Path) -> None:
+    config = sp.write_config(tmp_path, streams=TWO, steps=60)
+    folder = sp.start(config)
+    sp.wait_for(lambda: len(sp.state(folder).streams["wide"].checkpoints) >= 1, "a checkpoint", folder=folder)
+    lease = sp.state(folder).tasks["wide/train"].lease
+    assert lease is not None
+    os.kill(sp.worker_pids(folder)[lease.by], signal.SIGKILL)
+    state = sp.wait_for_end(folder)
+
+    assert state.end is not None
+    assert state.end.rc == 0
+    expiries = [e.event for e in sp.entries(folder) if isinstance(e.event, ev.Expire)]
+    assert [(e.ref, e.tok) for e in expiries] == [("wide/train", lease.token)]
+    assert "SIGKILL" in expiries[0].why
+    resumed = [c for c in state.streams["wide"].checkpoints if c.tok != lease.token]
+    assert min(c.step for c in resumed) > min(c.step for c in state.streams["wide"].checkpoints)
+    assert state.streams["wide"].trained is not None
+    assert state.streams["wide"].trained.step == 60
+
+
+def test_a_coordinator_killed_leaves_no_worker_and_resume_repeats_nothing(tmp_path: Path) -> None:
+    config = sp.write_config(tmp_path, streams=TWO, steps=200)
+    folder = sp.start(config)
+    sp.wait_for(lambda: all(s.checkpoints for s in sp.state(folder).streams.values()), "checkpoints", folder=folder)
+    os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
+    sp.wait_for(lambda: not sp.living_workers(folder), "the workers' leaving", 60, folder=folder)
+    before = sp.entries(folder)
+
+    sp.swarm("resume", cwd=tmp_path)
+    state = sp.state(folder)
+    assert state.end is not None
+    assert state.end.rc == 0
+    done = [e.event.ref for e in sp.entries(folder) if isinstance(e.event, ev.Done)]
+    assert len(done) == len(set(done)) == 8
+    assert [e.seq for e in sp.entries(folder)][: len(before)] == [e.seq for e in before]
+    steps = [c.step for c in state.streams["wide"].checkpoints]
+    assert steps == sorted(set(steps)), "steps that were saved are not trained again"
+    assert len(steps) < 100, "what was saved after the coordinator's death is gone on from"
+
+
+def test_a_second_failure_fails_only_its_own_stream(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}\nnot json\n'
+    )
+    streams = "  good: {lora_r: 2}\n  bad: {datasets: [{path: bad.jsonl, type: chatml}]}"
+    config = sp.write_config(tmp_path, streams=streams, steps=2)
+    done = sp.swarm("run", config.name, cwd=tmp_path, check=1)
+    state = sp.state(only_run(tmp_path))
+    assert "bad.jsonl:2" in state.streams["bad"].failed
+    assert len(state.tasks["bad/prepare"].failures) == 2
+    assert state.promoted is not None
+    assert state.promoted.ref == "good"
+    assert "bad.jsonl:2" in done.stdout
+
+
+def test_ctrl_c_saves_and_stops_and_resume_goes_on(tmp_path: Path) -> None:
+    config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=150, extra="  save_total_limit: 1")
+    command = [sys.executable, "-m", "swarm.cli", "run", config.name]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=sp.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    sp.wait_for(lambda: list((tmp_path / "runs").glob("*/COLLABORATION.md")), "the log")
+    folder = only_run(tmp_path)
+    sp.wait_for(
+        lambda: sp.state(folder).streams and sp.state(folder).streams["only"].checkpoints, "a checkpoint", folder=folder
+    )
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
+    stopped = sp.state(folder)
+    assert stopped.end is not None
+    assert stopped.end.rc == 130
+    saved = max(c.step for c in stopped.streams["only"].checkpoints)
+
+    sp.swarm("resume", cwd=tmp_path)
+    state = sp.state(folder)
+    assert state.end is not None
+    assert state.end.rc == 0
+    later = [c.step for c in state.streams["only"].checkpoints if c.step > saved]
+    assert later and min(later) > saved
+    assert state.streams["only"].trained is not None
+    assert state.streams["only"].trained.step == 150
