@@ -28,6 +28,7 @@ def write_config(folder: Path, *, streams: str, steps: int = 6, extra: str = "",
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
     (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data[: rows // 5]))
     text = f"""name: test
+placement: {{cpu_streams: 2}}
 defaults:
   base_model: tiny-toon
   datasets: [{{path: train.jsonl, type: chatml}}]
