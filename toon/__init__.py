@@ -18,10 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from toon.files import dump, load
     from toon.frames import Frame, FrameReader, FrameWriter, Gap, read_frames
-    from toon.torn import Missing, salvage
     from toon.sizes import Stats, compact, estimated_tokens, stats
     from toon.stream import Decoder, RowWriter, iter_rows
     from toon.tables import decode_columns, encode_columns
+    from toon.torn import Missing, salvage
 
 __all__ = [
     "Decoder",

@@ -149,7 +149,8 @@ def run_encode(options: argparse.Namespace) -> int:
 
 def run_decode(options: argparse.Namespace) -> int:
     """`toon decode`."""
-    data, missing = read(options.file), []
+    data = read(options.file)
+    missing: list[toon.Missing] = []
     if options.salvage:
         value, missing = toon.salvage(data, indent=options.indent)
     else:

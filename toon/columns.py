@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from toon.scalars import BARE, COLUMN_UNSAFE, COLUMN_UNSAFE_START, canonical, float_text, quoted
+from toon.scalars import (
+    BARE,
+    COLUMN_UNSAFE,
+    COLUMN_UNSAFE_START,
+    NEEDS_ESCAPE_IN_COLUMN,
+    float_text,
+    quoted,
+    string_text,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class Foreign(Exception):  # noqa: N818 - a signal inside the encoder, never an error for users
+class Foreign(Exception):
     """A value is not of an exact JSON type: `toon.normal` must see it first."""
 
 
@@ -37,9 +45,10 @@ FORMATS: dict[type, Callable[[Any], str]] = {
 SCALARS = frozenset({str, *FORMATS})
 
 
-def column_texts(values: Sequence[Any], delimiter: str) -> Sequence[str]:
-    """The text of each value of a column. Raises `Foreign`."""
-    kinds = set(map(type, values))
+def column_texts(values: Sequence[Any], delimiter: str, kinds: set[type] | None = None) -> Sequence[str]:
+    """The text of each value of a column, whose types are `kinds`. Raises `Foreign`."""
+    if kinds is None:
+        kinds = set(map(type, values))
     if kinds == {str}:
         return _string_texts(values, delimiter)
     if kinds == {int}:
@@ -60,25 +69,35 @@ def column_texts(values: Sequence[Any], delimiter: str) -> Sequence[str]:
 
 
 def _string_texts(values: Sequence[str], delimiter: str) -> Sequence[str]:
-    joined = "\n".join(values)
-    if (
-        not COLUMN_UNSAFE[delimiter].search(joined)
-        and joined.count("\n") == len(values) - 1
-        and " \n" not in joined
-        and joined[-1:] != " "
-        and not COLUMN_UNSAFE_START.search(f"\n{joined}\n")
-    ):
-        return values
-    bare = BARE[delimiter].fullmatch
-    known = {value: value if bare(value) else quoted(value) for value in set(values)}
+    distinct = set(values)
+    if 2 * len(distinct) > len(values):  # few repeat: look at all of them as one text
+        joined = "\n".join(values)
+        if _all_bare(joined, len(values), delimiter):
+            return values
+        if not NEEDS_ESCAPE_IN_COLUMN.search(joined) and joined.count("\n") == len(values) - 1:
+            bare = BARE[delimiter].fullmatch
+            return [value if bare(value) else f'"{value}"' for value in values]
+    known = {value: string_text(value, delimiter) for value in distinct}
     return [known[value] for value in values]
+
+
+def _all_bare(joined: str, count: int, delimiter: str) -> bool:
+    return not (
+        COLUMN_UNSAFE[delimiter].search(joined)
+        or joined.count("\n") != count - 1
+        or " \n" in joined
+        or joined[-1:] == " "
+        or COLUMN_UNSAFE_START.search(f"\n{joined}\n")
+    )
 
 
 def _number_texts(values: Sequence[float]) -> Sequence[str]:
     texts = list(map(repr, values))
     joined = ",".join(texts) + ","
     if "e" in joined or "n" in joined:
-        return [float_text(value) if type(value) is float else text for value, text in zip(values, texts, strict=True)]
+        return [
+            text if type(value) is int else float_text(value, text) for value, text in zip(values, texts, strict=True)
+        ]
     if ".0," in joined:
         return [text.removesuffix(".0") if text != "-0.0" else "0" for text in texts]
     return texts

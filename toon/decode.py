@@ -7,7 +7,7 @@ from typing import Any
 from toon.errors import ToonError
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
-from toon.reader import Reader
+from toon.quick import QuickReader
 
 
 def decode(
@@ -25,10 +25,10 @@ def decode(
     Raises `ToonError` for whatever section 14 forbids and for what exceeds `limits`.
     """
     if schema is not None:
-        from toon.schema import decode_as  # noqa: PLC0415 - only those who ask pay for it
+        from toon.schema import decode_as
 
         return decode_as(text, schema, indent=indent, strict=strict, limits=limits)
-    reader = Reader(checked_indent(indent), strict, limits)
+    reader = QuickReader(checked_indent(indent), strict, limits)
     reader.read(prepared(document_text(text, limits)))
     return reader.finish()
 

@@ -41,7 +41,7 @@ def with_any_types(write: Callable[[Any], str], value: Any) -> str:
         raise
     except ValueError:  # an integer longer than sys.get_int_max_str_digits()
         pass
-    from toon.normal import plain  # noqa: PLC0415 - 10 ms, and plain JSON values never need it
+    from toon.normal import plain
 
     try:
         return write(plain(value))
@@ -164,7 +164,7 @@ class Encoder:
         else:
             self.lines.append(f"{pad}- {self.scalar(value)}")
 
-    def entry_table(self, value: dict[str, Any], depth: int) -> tuple[Fields, list[Sequence[Any]]] | None:
+    def entry_table(self, value: dict[str, Any], depth: int) -> tuple[Fields, list[Column]] | None:
         """The table of an object whose values are uniform objects (section 9.5)."""
         if len(value) < 2:
             return None
@@ -176,13 +176,13 @@ class Encoder:
         lead: str,
         keys: dict[str, Any] | None,
         fields: Fields,
-        columns: list[Sequence[Any]],
+        columns: Sequence[Column],
         level: int,
         count: int = 0,
     ) -> None:
         """A table: its header, and all rows as one piece of text. With `keys`, a keyed table."""
         names = field_list(fields, self.delimiter)
-        texts = [column_texts(column, self.delimiter) for column in columns]
+        texts = [column_texts(values, self.delimiter, kinds) for values, kinds in columns]
         margin = "\n" + " " * (self.indent * level)
         lines = map(self.delimiter.join, zip(*texts, strict=True))
         if keys is None:
@@ -198,9 +198,11 @@ class Encoder:
 
 Fields = list[tuple[str, "Fields | None"]]
 """Names with their nested field groups (None for a leaf)."""
+Column = tuple["Sequence[Any]", "set[type] | None"]
+"""The values of a leaf field and their types, where these are known."""
 
 
-def columns_of(rows: Sequence[Any], depth: int) -> tuple[Fields, list[Sequence[Any]]] | None:
+def columns_of(rows: Sequence[Any], depth: int) -> tuple[Fields, list[Column]] | None:
     """The fields and leaf columns of uniform objects, or None where they are not uniform (section 9.3)."""
     if type(rows[0]) is not dict or not rows[0] or set(map(type, rows)) != {dict}:
         return None
@@ -213,15 +215,16 @@ def columns_of(rows: Sequence[Any], depth: int) -> tuple[Fields, list[Sequence[A
         cells = list(map(itemgetter(*names), rows))
     except KeyError:
         return None
-    columns: list[Sequence[Any]] = list(zip(*cells, strict=True)) if len(names) > 1 else [cells]
+    columns: list[Any] = list(zip(*cells, strict=True)) if len(names) > 1 else [cells]
     fields: Fields = []
-    leaves: list[Sequence[Any]] = []
+    leaves: list[Column] = []
     for name, column in zip(names, columns, strict=True):
         if type(name) is not str:
             raise Foreign
-        if SCALARS.issuperset(map(type, column)):
+        kinds = set(map(type, column))
+        if kinds <= SCALARS:
             fields.append((name, None))
-            leaves.append(column)
+            leaves.append((column, kinds))
             continue
         group = columns_of(column, depth + 1)
         if group is None:

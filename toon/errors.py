@@ -67,6 +67,11 @@ class ToonError(ValueError):
         self.path = self.path or path
         return self
 
+    def moved(self, columns: int) -> ToonError:
+        """Count the column from further left, and return self."""
+        self.column = (self.column or 1) + columns
+        return self
+
     def __str__(self) -> str:
         where = [f"line {self.line}"] if self.line is not None else []
         if self.column is not None:
@@ -99,4 +104,4 @@ def _rebuilt(code: Code, reason: str, line: int | None, column: int | None, path
 
 def shown(text: str) -> str:
     """Text as an error message quotes it: escaped, and cut after forty characters."""
-    return ascii(text) if len(text) <= 40 else f"{ascii(text[:40])}... ({len(text)} characters)"
+    return ascii(text) if len(text) <= 40 else f"{text[:40]!a}... ({len(text)} characters)"

@@ -30,9 +30,9 @@ def load(
     limits: Limits = DEFAULT_LIMITS,
     schema: Any = None,
 ) -> Any:
-    """The value of the document in an open file, or in the file of that name. Raises what `decode` raises, and OSError.
+    r"""The value of the document in an open file, or in the file of that name. Raises what `decode` raises, and OSError.
 
-    At most `limits.max_bytes` are read. A text file opened with newline translation turns "\\r\\n" into "\\n" before we see it.
+    At most `limits.max_bytes` are read. A text file opened with newline translation turns "\r\n" into "\n" before we see it.
     """
     if isinstance(file, str | Path):
         with Path(file).open("rb") as opened:

@@ -18,7 +18,6 @@ from zlib import crc32
 
 from toon.decode import decode, utf8_text
 from toon.encode import encode
-from toon.errors import ToonError
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.stream import RowWriter
 

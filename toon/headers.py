@@ -111,8 +111,9 @@ def _found(content: str, position: int) -> str:
 def _bracket_fault(content: str, start: int) -> ToonError:
     partial = _BRACKET_START.match(content, start)
     assert partial is not None  # it starts with the bracket that brought us here
-    end = partial.end() if partial[1] else start + 1
-    expected = "']'" if partial[1] else "a length without leading zeros"
+    end, expected = partial.end(), "']'"
+    if not partial[1] or (partial[1] == "0" and content[end : end + 1].isdigit()):
+        end, expected = start + 1, "a length without leading zeros"
     return ToonError("header", f"expected {expected}, found {_found(content, end)}", column=end + 1)
 
 
@@ -122,8 +123,7 @@ def _field_list(content: str, start: int, delimiter: str, limits: Limits, strict
         try:
             fields, width, depth, length = _kept_field_list(plain[0], delimiter, limits, strict)
         except ToonError as fault:
-            fault.column = (fault.column or 1) + start
-            raise
+            raise fault.moved(start) from None
         return fields, width, depth, start + length
     return _FieldList(content, start, delimiter, limits, strict).parse()
 
@@ -183,7 +183,7 @@ class _FieldList:
             raise ToonError("limit", f"expected at most {self.limits.max_depth} levels of fields", column=column)
 
     def _close_entry(self, text: str, pending: str, after_group: bool, column: int) -> None:
-        if text != "}" and text != self.delimiter:
+        if text not in {"}", self.delimiter}:
             raise ToonError(
                 "header", f"expected the declared delimiter {self.delimiter!r}, found {text!r}", column=column
             )

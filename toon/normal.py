@@ -3,7 +3,7 @@
 =====================================================  ====================================================
 dict, other mappings (keys: text, integers, enums)     object
 list, tuple (named ones too), numpy array, pandas      array
-column, Arrow column, anything else with `tolist`
+column, Arrow column (`tolist` or `to_pylist`)
 dataclass instance                                     object of its fields
 enum member                                            what its value becomes
 str, int, float, bool, None and their subclasses       themselves; NaN and the infinities become null
@@ -17,7 +17,7 @@ Everything else (sets, bytes, timedelta, arbitrary objects) is a `ToonError` wit
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
@@ -39,6 +39,11 @@ ROOT: Place = (None, None)
 @runtime_checkable
 class _HasToList(Protocol):
     def tolist(self) -> Any: ...
+
+
+@runtime_checkable
+class _HasToPyList(Protocol):
+    def to_pylist(self) -> Any: ...
 
 
 @runtime_checkable
@@ -75,7 +80,7 @@ def _foreign(value: Any, place: Place, depth: int) -> Any:
         return float(value)
     if isinstance(value, Decimal):
         return Verbatim(canonical(str(value))) if value.is_finite() else None
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+    if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat() if value == value else None  # noqa: PLR0124 - pandas' NaT is a datetime unequal to itself
     if is_dataclass(value) and not isinstance(value, type):
         return _container({field.name: value.__getattribute__(field.name) for field in fields(value)}, place, depth)
@@ -83,7 +88,7 @@ def _foreign(value: Any, place: Place, depth: int) -> Any:
         return _container(dict(value) if isinstance(value, Mapping) else list(value), place, depth)
     if isinstance(value, list):
         return _container(list(value), place, depth)
-    if isinstance(value, _HasToList) and not isinstance(value, type):
+    if isinstance(value, _HasToList | _HasToPyList) and not isinstance(value, type):
         return plain(column_list(value), place, depth)
     raise _fault("value", f"expected a value with a JSON form, found {type(value).__qualname__}", place)
 
@@ -93,6 +98,8 @@ def column_list(column: Any) -> Any:
 
     numpy gives nanoseconds since 1970 as bare integers, so instants are asked for in microseconds, which it gives as datetimes.
     """
+    if isinstance(column, _HasToPyList):
+        return column.to_pylist()
     if not isinstance(column, _HasToList):
         return column
     values = column.tolist()
@@ -113,7 +120,7 @@ def _container(value: Any, place: Place, depth: int) -> Any:
     if isinstance(value, list):
         items = []
         for index, item in enumerate(value):
-            items.append(plain(item, (place, index), depth))  # noqa: PERF401 - a comprehension costs a frame a level
+            items.append(plain(item, (place, index), depth))
         return items
     result: dict[str, Any] = {}
     for key, item in value.items():

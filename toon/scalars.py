@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     """What makes a value of a number written with a fraction or an exponent: `float`, or `Decimal` for a schema that asks."""
 
 LITERALS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
+EMPTY_ARRAY = "[]"
 DELIMITERS = {",": "", "\t": "\t", "|": "|"}
 """Each delimiter with the symbol that declares it inside a header's brackets (section 6)."""
 
@@ -56,6 +57,7 @@ BARE = {delimiter: _bare_pattern(delimiter) for delimiter in DELIMITERS}
 # The same rule for a whole column at once, its strings joined with "\n" before, between and after them: where neither
 # pattern finds anything (and no string holds a "\n" itself), none of the strings needs quotes.
 COLUMN_UNSAFE = {delimiter: re.compile(rf'[:"\\\[\]{{}}\x00-\x09\x0b-\x1f{delimiter}]') for delimiter in DELIMITERS}
+NEEDS_ESCAPE_IN_COLUMN = re.compile(r'[\\"\x00-\x09\x0b-\x1f]')
 COLUMN_UNSAFE_START = re.compile(rf"\n(?:[ \-#]|(?:true|false|null|{_NUMERIC_LIKE})?\n)")
 
 
@@ -91,17 +93,25 @@ def key_text(key: str) -> str:
 # --- Numbers out (section 2) --------------------------------------------------------------------------------------------
 
 
-def float_text(number: float) -> str:
-    """A float in canonical form: the fewest digits that read back as the same number, which is what `repr` finds.
+def float_text(number: float, spelled: str | None = None) -> str:
+    """A float in canonical form: the fewest digits that read back as the same number, which is what `repr` (`spelled`) finds.
 
     Except from 1e16 up to 1e21, where section 2 asks for whole digits: those read back as an integer, so all of them must stand.
     """
-    text = float.__repr__(number)
+    text = spelled or float.__repr__(number)
     if text[-2:] == ".0":
         return "0" if number == 0 else text[:-2]
     if "e" in text:
-        return int.__repr__(int(number)) if 1e16 <= abs(number) < 1e21 else canonical(text)
+        if 1e16 <= abs(number) < 1e21:
+            return int.__repr__(int(number))
+        return _small_text(text) if text[-4:] == "e-05" else canonical(text)
     return text if "n" not in text else "null"  # nan, inf
+
+
+def _small_text(text: str) -> str:
+    """The commonest of the numbers that `repr` gives an exponent: learning rates, `9.5e-05`."""
+    digits = text[:-4].replace(".", "", 1)
+    return f"-0.0000{digits[1:]}" if digits[0] == "-" else f"0.0000{digits}"
 
 
 def canonical(text: str) -> str:
@@ -127,10 +137,9 @@ def canonical(text: str) -> str:
 # --- Tokens in (section 4 and 7.4) --------------------------------------------------------------------------------------
 
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:(\.[0-9]+)?([eE][+-]?[0-9]+)?)")
-_QUOTED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.)|)", re.DOTALL)
+_SOUND_ESCAPES = re.compile(r'(?:[^\\]++|\\(?:["\\nrt]|u(?![dD][89a-fA-F])[0-9A-Fa-f]{4}))*+')
 _UNESCAPED = {"\\": "\\", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
-_MEANS_MORE = frozenset('"-0123456789')  # a token that starts otherwise is a literal or a string
 
 
 def token_value(token: str, real: Real = float, max_digits: int = 4300) -> object:
@@ -139,13 +148,11 @@ def token_value(token: str, real: Real = float, max_digits: int = 4300) -> objec
     The numeric domain is every integer of up to `max_digits` digits and every finite double (or `Decimal`, when `real` is
     that); a number outside it is an error, never a string and never infinity. A column in the error counts from the token.
     """
-    if token[:1] not in _MEANS_MORE:
-        return LITERALS.get(token, token)
-    if token[0] == '"':
-        return unquoted(token)
     found = NUMBER.fullmatch(token)
     if found is None:
-        return token
+        if token[:1] == '"':
+            return unquoted(token)
+        return LITERALS.get(token, token)
     if len(token) > max_digits:
         raise ToonError("limit", f"expected a number of at most {max_digits} characters, found {len(token)}", column=1)
     if found.lastindex is None:
@@ -166,7 +173,7 @@ def _long_integer(token: str) -> int:
     try:
         return int(token)
     except ValueError:
-        from decimal import Decimal  # noqa: PLC0415 - 3 ms, and almost no document needs it
+        from decimal import Decimal
 
         return int(Decimal(token))
 
@@ -176,22 +183,23 @@ def unquoted(token: str) -> str:
 
     Raises `string` where it is not closed or goes on after its closing quote, `escape` for an escape that section 7.1 lacks.
     """
-    inner = token[1:-1]
-    if len(token) > 1 and token[-1] == '"' and '"' not in inner and "\\" not in inner:
-        return inner
-    found = _QUOTED.match(token)
-    if found is None:
+    if token.find('"', 1) == len(token) - 1 > 0 and "\\" not in token:
+        return token[1:-1]
+    end = span_end(token, 0)
+    if end < 0:
         _check_escapes(token)
         raise ToonError("string", 'expected a closing ", found the end of the line', column=len(token) + 1)
-    if found.end() < len(token):
-        rest = token[found.end() :]
-        raise ToonError("string", f'expected nothing after the closing ", found {shown(rest)}', column=found.end() + 1)
+    if end < len(token):
+        raise ToonError("string", f'expected nothing after the closing ", found {shown(token[end:])}', column=end + 1)
     return _ESCAPE.sub(_unescape, token)[1:-1]
 
 
 def _check_escapes(token: str) -> None:
-    for found in _ESCAPE.finditer(token):
-        _unescape(found)
+    """Raise for the first escape that is none; that says more than the missing quote after it."""
+    sound = _SOUND_ESCAPES.match(token)
+    fault = _ESCAPE.match(token, sound.end() if sound else 0)
+    if fault is not None:
+        _unescape(fault)
 
 
 def _unescape(found: re.Match[str]) -> str:
@@ -211,28 +219,43 @@ def _unescape(found: re.Match[str]) -> str:
 
 # --- Finding and splitting outside quotes (section 5.2) -----------------------------------------------------------------
 
-_SPAN = r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
-_BEFORE = {char: re.compile(rf'(?:[^"{char}]++|{_SPAN})*+', re.DOTALL) for char in (":", r"\[", ",", "\t", r"\|")}
+_CLOSING = re.compile(r'(?<!\\)\\*+"')
+"""A quote with all backslashes before it. Where their number is even, the quote closes its span."""
 
 
-def find_unquoted(text: str, char: str) -> int:
+def span_end(text: str, opening: int) -> int:
+    """Where the quoted span that opens at `opening` is over, or -1 if nothing closes it."""
+    at = text.find('"', opening + 1)
+    if at < 0 or text[at - 1] != "\\":
+        return at + 1 or -1
+    for found in _CLOSING.finditer(text, opening + 1):
+        if (found.end() - found.start()) % 2:
+            return found.end()
+    return -1
+
+
+def find_unquoted(text: str, char: str, start: int = 0) -> int:
     """Where `char` first stands outside a quoted span, or -1."""
-    if '"' not in text:
-        return text.find(char)
-    end = _BEFORE[re.escape(char) if char in "[|" else char].match(text).end()  # type: ignore[union-attr]
-    return end if end < len(text) else -1
+    at = text.find(char, start)
+    while at >= 0:
+        opening = text.find('"', start, at)
+        if opening < 0:
+            return at
+        start = span_end(text, opening)
+        if start < 0:
+            return -1
+        if start > at:
+            at = text.find(char, start)
+    return -1
 
 
 def split_unquoted(text: str, delimiter: str) -> list[str]:
     """The pieces between the delimiters that stand outside quoted spans, untrimmed."""
     if '"' not in text:
         return text.split(delimiter)
-    pattern = _BEFORE[re.escape(delimiter) if delimiter == "|" else delimiter]
     pieces: list[str] = []
     start = 0
-    while True:
-        end = pattern.match(text, start).end()  # type: ignore[union-attr]
+    while (end := find_unquoted(text, delimiter, start)) >= 0:
         pieces.append(text[start:end])
-        if end == len(text):
-            return pieces
         start = end + 1
+    return [*pieces, text[start:]]

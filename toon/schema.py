@@ -7,7 +7,7 @@ becomes text. A whole number fits float, and 1.0 (which TOON writes as 1) fits i
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass
@@ -26,19 +26,22 @@ if TYPE_CHECKING:
 
 Place = tuple[Any, Any]
 ROOT: Place = (None, None)
-_TIMES: tuple[type, ...] = (datetime.datetime, datetime.date, datetime.time)
+_TIMES: tuple[type, ...] = (dt.datetime, dt.date, dt.time)
 
 
 def decode_as(text: str | bytes, schema: Any, *, indent: int, strict: bool, limits: Limits) -> Any:
     """Decode and check; `toon.decode(..., schema=...)` is the way in. Numbers are read digit by digit where Decimals are wanted."""
     from toon.decode import checked_indent, document_text
     from toon.lines import prepared
-    from toon.reader import Reader
+    from toon.quick import QuickReader
 
     real = decimal_number if _mentions_decimal(schema, set()) else float
-    reader = Reader(checked_indent(indent), strict, limits, real)
+    reader = QuickReader(checked_indent(indent), strict, limits, real)
     reader.read(prepared(document_text(text, limits)))
-    return checked(reader.finish(), schema)
+    try:
+        return checked(reader.finish(), schema)
+    except RecursionError:
+        raise ToonError("limit", "expected fewer levels: Python's stack is used up by the schema") from None
 
 
 def decimal_number(token: str) -> Decimal:
@@ -67,7 +70,7 @@ def checked(value: Any, schema: Any, place: Place = ROOT) -> Any:
         known = {f.name: _hints(schema)[f.name] for f in fields(schema) if f.init}
         return schema(**_fields(value, known, required, place))
     if typing.is_typeddict(schema):
-        return _fields(value, _hints(schema), schema.__required_keys__, place)
+        return _fields(value, _hints(schema), _required_keys(schema), place)
     return _scalar(value, schema, place)
 
 
@@ -211,6 +214,15 @@ def _hints(schema: Any) -> dict[str, Any]:
         raise ToonError("option", f"expected a schema whose types can be looked up: {fault}") from None
 
 
+def _required_keys(schema: Any) -> set[str]:
+    """A TypedDict's required keys. (Where annotations are text, `__required_keys__` has not seen Required and NotRequired.)"""
+    marks = {name: typing.get_origin(hint) for name, hint in typing.get_type_hints(schema, include_extras=True).items()}
+    marked = {name for name, mark in marks.items() if mark is typing.Required}
+    return (set(schema.__required_keys__) | marked) - {
+        name for name, mark in marks.items() if mark is typing.NotRequired
+    }
+
+
 def _mentions_decimal(schema: Any, seen: set[int]) -> bool:
     if schema is Decimal:
         return True
@@ -255,13 +267,13 @@ def _name(schema: Any) -> str:
 
 
 def _found(value: Any) -> str:
-    if type(value) in {dict, list}:
+    if type(value) is dict or type(value) is list:
         return f"an {'object' if type(value) is dict else 'array'} of {len(value)}"
-    return (
-        f"text {shown(value)}"
-        if type(value) is str
-        else {None: "null", True: "true", False: "false"}.get(value, shown(str(value)))
-    )
+    if type(value) is str:
+        return f"text {shown(value)}"
+    if value is None or type(value) is bool:
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)[:40]
 
 
 def _path(place: Place) -> str:

@@ -14,7 +14,7 @@ from toon.encode import Encoder, with_any_types
 from toon.errors import ToonError
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
-from toon.reader import Reader
+from toon.quick import QuickReader
 from toon.rows import rows_of
 from toon.scopes import TABLE, path_text
 from toon.tables import refuse_containers
@@ -38,7 +38,7 @@ class Decoder:
 
     def __init__(self, *, indent: int = 2, strict: bool = True, limits: Limits = DEFAULT_LIMITS) -> None:
         """Begin a document; the options are those of `decode`."""
-        self._reader = Reader(checked_indent(indent), strict, limits)
+        self._reader = QuickReader(checked_indent(indent), strict, limits)
         self._utf8 = getincrementaldecoder("utf-8")()
         self._unfinished: list[str] = []
         self._size = 0
@@ -116,7 +116,7 @@ def gathered(chunks: Iterable[str] | Iterable[bytes]) -> Iterator[str | bytes]:
         yield type(pending[0])().join(pending)
 
 
-class _RowReader(Reader):
+class _RowReader(QuickReader):
     """Puts the rows of one table aside instead of into the value."""
 
     def __init__(self, path: str, indent: int, strict: bool, limits: Limits) -> None:
@@ -218,5 +218,5 @@ def row_lines(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) ->
             refuse_containers(name, column)
         raise Foreign
     encoder = Encoder(indent, delimiter)
-    encoder.rows("", None, [(name, None) for name in columns], list(columns.values()), 1)
+    encoder.rows("", None, [(name, None) for name in columns], [(column, None) for column in columns.values()], 1)
     return encoder.lines[1]

@@ -11,7 +11,7 @@ from toon.errors import ToonError
 from toon.headers import leaf_paths
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
-from toon.reader import Reader
+from toon.quick import QuickReader
 from toon.scopes import END, TABLE
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def column_values(column: Sequence[Any]) -> Sequence[Any]:
     """A column as a Python sequence."""
     if isinstance(column, list | tuple):
         return column
-    from toon.normal import column_list  # noqa: PLC0415 - 10 ms, and lists never need it
+    from toon.normal import column_list
 
     values: Sequence[Any] = column_list(column)
     return values
@@ -54,7 +54,9 @@ def _document(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) ->
             refuse_containers(name, column)
             raise Foreign
     count = len(next(iter(columns.values())))
-    encoder.rows("", None, [(name, None) for name in columns], list(columns.values()), 1, count)
+    encoder.rows(
+        "", None, [(name, None) for name in columns], [(column, None) for column in columns.values()], 1, count
+    )
     return "\n".join(encoder.lines[: 1 + bool(count)])
 
 
@@ -79,7 +81,7 @@ def decode_columns(
     return reader.columns
 
 
-class ColumnReader(Reader):
+class ColumnReader(QuickReader):
     """Reads a root table into columns."""
 
     def __init__(self, indent: int, strict: bool, limits: Limits) -> None:
@@ -113,7 +115,7 @@ class ColumnReader(Reader):
         """Close the table. Raises `syntax` where the document is something else."""
         header = self.stack[1].header if len(self.stack) > 1 else None
         value = super().finish()
-        if self.root.kind != END or not isinstance(value, list):
+        if self.root.kind != END or not isinstance(value, list) or (header is None and value):
             raise _no_table()
         if header is not None and not self.columns:
             self._opened_table(header)

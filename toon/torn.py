@@ -12,7 +12,7 @@ from toon.errors import ToonError
 from toon.headers import is_header, parse_header
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
-from toon.reader import Reader
+from toon.quick import QuickReader
 from toon.scalars import split_unquoted
 from toon.scopes import OBJECT, path_text
 
@@ -60,7 +60,7 @@ def _well_formed(text: str | bytes) -> str:
         return str(text[: fault.start], "utf-8")
 
 
-class _SalvageReader(Reader):
+class _SalvageReader(QuickReader):
     """Reads as far as it can, and takes down every count that is not met."""
 
     def __init__(self, indent: int, strict: bool, limits: Limits) -> None:
@@ -92,7 +92,8 @@ class _SalvageReader(Reader):
         """An item's object is made before its first field is read; where that field was faulty, nothing is left of the item."""
         if len(self.stack) > 1 and self.stack[-1].value == {} and isinstance(self.stack[-2].value, list):
             self.stack.pop()
-            self.stack[-1].value.pop()  # type: ignore[attr-defined]
+            items: Any = self.stack[-1].value
+            items.pop()
 
     def _note(self, path: str, declared: int, got: int) -> None:
         if got < declared:

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_toon.py            # three payloads, both directions
     python tests/benchmarks/bench_toon.py --rounds 200
+    python tests/benchmarks/bench_toon.py --hostile  # hostile documents: doubling, and time a byte
 
 Every round times each contender once, in turn, by processor time; the figure is the least of all rounds. Contenders not installed are left out.
 """
@@ -20,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import toon
+from tests.toon.hostile import DOCUMENTS, ordinary, spent_seconds
 from tests.toon.payloads import session, table
 
 Contender = tuple[Callable[[Any], Any], Callable[[Any], Any]]
@@ -88,11 +90,30 @@ def measure(title: str, value: Any, rounds: int) -> None:
         )
 
 
+def measure_hostile(size: int = 500_000) -> None:
+    """Print what doubling a hostile document costs, and its time a byte beside that of an ordinary document."""
+    usual = ordinary(2 * size)
+    usual_seconds_per_byte = spent_seconds(usual)[0] / len(usual)
+    for name, make in DOCUMENTS.items():
+        small, large = make(size), make(2 * size)
+        least = [spent_seconds(text)[0] for text in (small, large)]
+        per_byte = least[1] / len(large) / usual_seconds_per_byte
+        doubling = "x" if least[1] < 0.002 else f"{least[1] / least[0]:.2f}"
+        print(
+            f"{name:40} {spent_seconds(small, 1)[1]:8} {least[1] * 1e3:8.1f} ms  doubling {doubling:5} a byte {per_byte:5.2f}"
+        )
+
+
 def main() -> None:
     """Run."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=60)
-    rounds = options.parse_args().rounds
+    options.add_argument("--hostile", action="store_true")
+    given = options.parse_args()
+    if given.hostile:
+        measure_hostile()
+        return
+    rounds = given.rounds
     rows = table()
     measure("table 1000 x 12", rows, rounds)
     measure("event", rows[7], rounds)

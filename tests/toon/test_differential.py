@@ -39,7 +39,11 @@ def same(left: Any, right: Any) -> bool:
         return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
-    return left == right and isinstance(left, bool) == isinstance(right, bool) and isinstance(left, str) == isinstance(right, str)
+    return (
+        left == right
+        and isinstance(left, bool) == isinstance(right, bool)
+        and isinstance(left, str) == isinstance(right, str)
+    )
 
 
 def test_random_documents_give_the_same_text_and_come_back_the_same() -> None:

@@ -48,7 +48,9 @@ values: st.SearchStrategy[Any] = st.recursive(
         st.lists(inner, max_size=4),
         st.dictionaries(texts, inner, max_size=4),
         st.lists(st.fixed_dictionaries({"a": inner, "b": scalars}), max_size=4),
-        st.dictionaries(texts, st.fixed_dictionaries({"a": scalars, "g": st.fixed_dictionaries({"x": scalars})}), max_size=4),
+        st.dictionaries(
+            texts, st.fixed_dictionaries({"a": scalars, "g": st.fixed_dictionaries({"x": scalars})}), max_size=4
+        ),
     ),
     max_leaves=25,
 )
@@ -74,7 +76,9 @@ def test_what_is_encoded_decodes_to_the_same_json_value(value: Any, delimiter: s
 @settings(PROFILE)
 def test_an_encoded_document_is_clean(value: Any) -> None:
     lines = toon.encode(value).split("\n")
-    assert all(line and not line.endswith(" ") and not line.lstrip(" ").startswith("#") for line in lines) or lines == [""]
+    assert all(line and not line.endswith(" ") and not line.lstrip(" ").startswith("#") for line in lines) or lines == [
+        ""
+    ]
 
 
 @given(rows)
@@ -163,7 +167,10 @@ def fed(pieces: list[Any], **options: Any) -> Any:
 def test_a_document_cut_anywhere_decodes_as_the_whole(case: dict[str, Any]) -> None:
     if not isinstance(case["input"], str):
         pytest.skip("no text")
-    options = {"indent": case.get("options", {}).get("indentSize", 2), "strict": case.get("options", {}).get("strict", True)}
+    options = {
+        "indent": case.get("options", {}).get("indentSize", 2),
+        "strict": case.get("options", {}).get("strict", True),
+    }
     text: str = case["input"]
     data = text.encode()
     whole = outcome(lambda: toon.decode(text, **options))

@@ -29,7 +29,30 @@ from toon.scalars import (
     unquoted,
 )
 
-ALPHABET = ["a", "t", "1", "0", ".", "e", "+", "-", "#", " ", "\t", "\n", "\x00", ":", ",", "|", '"', "\\", "[", "}", "é", "\u00a0"]
+ALPHABET = [
+    "a",
+    "t",
+    "1",
+    "0",
+    ".",
+    "e",
+    "+",
+    "-",
+    "#",
+    " ",
+    "\t",
+    "\n",
+    "\x00",
+    ":",
+    ",",
+    "|",
+    '"',
+    "\\",
+    "[",
+    "}",
+    "é",
+    "\u00a0",
+]
 
 
 def short_strings() -> list[str]:
@@ -68,7 +91,33 @@ def test_a_column_of_anything_is_written_as_each_value_is() -> None:
 
 def test_a_column_of_cells_is_read_as_each_cell_is() -> None:
     draw = random.Random(5)
-    words = ["1", "-1", "05", "1.5", "1e5", "-0", "1e400", "true", "null", "net", "fun", "", "x", "a b", '"q"', '"a\\"b"', "NaN", "1-2", "e", "-", '"', "9" * 30, "é", "1 ", " x"]
+    words = [
+        "1",
+        "-1",
+        "05",
+        "1.5",
+        "1e5",
+        "-0",
+        "1e400",
+        "true",
+        "null",
+        "net",
+        "fun",
+        "",
+        "x",
+        "a b",
+        '"q"',
+        '"a\\"b"',
+        "NaN",
+        "1-2",
+        "e",
+        "-",
+        '"',
+        "9" * 30,
+        "é",
+        "1 ",
+        " x",
+    ]
     for _ in range(20000):
         cells = [draw.choice(words) for _ in range(draw.randrange(1, 5))]
         try:
@@ -108,7 +157,7 @@ def test_a_faulty_token_says_where(token: str, code: str, column: int) -> None:
     ("number", "text"),
     [(0.0, "0"), (-0.0, "0"), (1.0, "1"), (1.5, "1.5"), (1e-6, "0.000001"), (9.5e-7, "9.5e-7"), (1e-7, "1e-7"), (5e-324, "5e-324"), (1e16, "10000000000000000"),
      (7.97408833289794e19, "79740883328979402752"), (1e20, "100000000000000000000"), (1e21, "1e+21"), (1.5e300, "1.5e+300"), (-2.5e-10, "-2.5e-10"),
-     (0.1, "0.1"), (1e-5, "0.00001"), (123456.789e-9, "0.000123456789"), (math.nan, "null"), (math.inf, "null"), (-math.inf, "null")],
+     (0.1, "0.1"), (1e-5, "0.00001"), (-2.5e-05, "-0.000025"), (9.99e-5, "0.0000999"), (1.5e-6, "0.0000015"), (123456.789e-9, "0.000123456789"), (math.nan, "null"), (math.inf, "null"), (-math.inf, "null")],
 )  # fmt: skip
 def test_floats_are_written_in_canonical_form(number: float, text: str) -> None:
     assert float_text(number) == text
@@ -124,10 +173,28 @@ def test_decimals_are_written_in_canonical_form(spelled: str, text: str) -> None
 
 def test_numbers_are_exactly_those_of_the_json_grammar() -> None:
     grammar = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-    for text in [*short_strings(), "05", "+5", ".5", "1.", "1_0", "٣", "0x1", "1e", "1e+", "-", "Infinity", "1e5", "-1E+03"]:
+    for text in [
+        *short_strings(),
+        "05",
+        "+5",
+        ".5",
+        "1.",
+        "1_0",
+        "٣",
+        "0x1",
+        "1e",
+        "1e+",
+        "-",
+        "Infinity",
+        "1e5",
+        "-1E+03",
+    ]:
         assert bool(NUMBER.fullmatch(text)) is bool(grammar.fullmatch(text))
         if not text.startswith('"'):
-            assert isinstance(token_value(text), int | float) is bool(grammar.fullmatch(text)) or text in {"true", "false"}
+            assert isinstance(token_value(text), int | float) is bool(grammar.fullmatch(text)) or text in {
+                "true",
+                "false",
+            }
 
 
 def test_what_stands_in_quotes_is_neither_found_nor_split() -> None:

@@ -22,7 +22,8 @@ ROWS: dict[Split, int] = {"train": 1200, "eval": 100}
 LONGEST_ANSWER_BYTES = 110
 """Under 100 tokens of the embedded base: a stream of the demo then trains in under a minute of one core."""
 LONGEST_QUESTION_BYTES = 190
-ASK = "convert to toon:\n"
+ASK = "convert to toon, length {length}:\n"
+"""The length of the table or list is given: told to count, adapters got the form right and half of the counts wrong."""
 
 
 def rows(split: Split) -> Iterator[dict[str, list[dict[str, str]]]]:
@@ -39,30 +40,33 @@ def jsonl(split: Split) -> str:
 
 def _short_pair(draws: Draws) -> tuple[str, str]:
     while True:
-        given, tree = _table(draws) if draws.chance(0.6) else _nested(draws)
-        question, answer = ASK + given, encode(tree)
+        given, tree, length = _table(draws) if draws.chance(0.6) else _nested(draws)
+        question, answer = ASK.format(length=length) + given, encode(tree)
         if len(answer.encode()) <= LONGEST_ANSWER_BYTES and len(question.encode()) <= LONGEST_QUESTION_BYTES:
             return question, answer
 
 
-def _table(draws: Draws) -> tuple[str, Tree]:
+def _table(draws: Draws) -> tuple[str, Tree, int]:
+    """What is given, its value, and the rows in it."""
     table = values.table(draws, most_rows=3, most_keys=3)
     form = draws.one(TREE_FORMS if table.name else TABLE_FORMS)
-    return render_table(form, table), table.tree
+    return render_table(form, table), table.tree, len(table.records)
 
 
-def _nested(draws: Draws) -> tuple[str, Tree]:
+def _nested(draws: Draws) -> tuple[str, Tree, int]:
     """A record with a group, a list or a table inside; one of the latter two is always there, since only they look new in TOON."""
     tree: dict[str, Tree] = {**values.record(draws, 1, 2)}
     if draws.chance(0.4):
         tree[draws.one(values.GROUPS)] = {**values.record(draws, 2, 2)}
+    items: list[Tree]
     if draws.chance(0.5):
         kind = draws.one(values.KINDS)
-        tree[draws.one(values.LISTS)] = [values.scalar(draws, kind) for _ in range(draws.integer(2, 4))]
+        items = [values.scalar(draws, kind) for _ in range(draws.integer(2, 4))]
+        tree[draws.one(values.LISTS)] = items
     else:
-        inner = values.table(draws, most_rows=3, most_keys=2)
-        tree[draws.one(values.TABLES)] = [{**record} for record in inner.records]
-    return render_tree(draws.one(TREE_FORMS), tree), tree
+        items = [{**record} for record in values.table(draws, most_rows=3, most_keys=2).records]
+        tree[draws.one(values.TABLES)] = items
+    return render_tree(draws.one(TREE_FORMS), tree), tree, len(items)
 
 
 def main() -> int:

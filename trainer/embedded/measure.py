@@ -1,7 +1,5 @@
 """How good the embedded base is on held-out text of its own kind: loss, the chance figures beside it, and exact match."""
 
-# ruff: noqa: TID253 - a script of its own that nothing imports on the way to a first screen
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence

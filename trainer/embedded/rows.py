@@ -1,7 +1,5 @@
 """Samples as rows of token ids: how a chat becomes tokens, what each token weighs, and how samples share a row; it trains nothing."""
 
-# ruff: noqa: TID253 - a script of its own that nothing imports on the way to a first screen
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 

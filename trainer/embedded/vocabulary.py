@@ -1,7 +1,5 @@
 """The embedded base's tokenizer: a byte-level BPE that writes any UTF-8 text and reads it back unchanged; it trains no model."""
 
-# ruff: noqa: TID253 - a script of its own that nothing imports on the way to a first screen
-
 from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
