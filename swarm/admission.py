@@ -49,7 +49,7 @@ def permit(role: str, event: Event) -> None:
 def admit(state: State, author: str, event: Event, now: float) -> None:
     """Raises Refusal unless `event` by `author` may be the next entry."""
     _admit_size(event)
-    of = event.of if isinstance(event, ev.Amend | ev.Approve | ev.Object) else None
+    of = event.of if isinstance(event, ev.Amend | ev.Approve | ev.Object | ev.Post) else None
     if of is not None and of > state.seq:
         raise Refusal(f"there is no entry {of}; the last one is {state.seq}")
     match event:
@@ -209,7 +209,7 @@ def _admit_done(state: State, lease: Lease, event: ev.Done) -> None:
         result = wanted[task.role]
         if result is None or result.tok < lease.first:
             kind = {"prepare": "prepared", "train": "trained", "validate": "verdict"}[task.role]
-            raise Refusal(f"{event.ref}: is done when its `{kind}` is reported, and none was under token {event.tok}")
+            raise Refusal(f"{event.ref}: no `{kind}` was reported under token {event.tok}; report it, then say done")
     if event.rc != 0:
         raise Refusal(f"{event.ref}: exit status {event.rc} is not done; `swarm drop` gives it back with a reason")
 
@@ -227,9 +227,6 @@ def _admit_result(
         raise Refusal(f"{event.ref}: a {event.kind} belongs to `{event.stream}/{ROLE_OF[event.kind]}`")
     stream = state.streams[event.stream]
     match event:
-        case ev.Prepared(path=path):
-            if not path.startswith("prepared/"):
-                raise Refusal(f"{event.ref}: prepared rows stand under prepared/, not {path}")
         case ev.Checkpoint(path=path) | ev.Trained(path=path):
             if token_in(stream.name, path) > event.tok:
                 raise Refusal(f"{event.ref}: {path} belongs to a newer token than {event.tok}")
@@ -237,6 +234,8 @@ def _admit_result(
             _admit_verdict(stream, event)
         case ev.Score():
             _admit_score(stream, event)
+        case ev.Prepared():
+            pass  # rows may stand anywhere in the run
 
 
 def token_in(stream: str, path: str) -> int:
@@ -254,7 +253,9 @@ def _admit_verdict(stream: Stream, event: ev.Verdict) -> None:
     if event.result == "FAIL":
         return
     if event.sha256 != candidate.sha256:
-        raise Refusal(f"{event.ref}: the weights were said to be {candidate.sha256[:12]}, these are {event.sha256[:12]}")
+        raise Refusal(
+            f"{event.ref}: the weights were said to be {candidate.sha256[:12]}, these are {event.sha256[:12]}"
+        )
     if event.heldout is not None and not math.isfinite(event.heldout):
         raise Refusal(f"{event.ref}: a held-out loss that is not finite is a FAIL")
 
@@ -288,10 +289,10 @@ def _admit_artifact(state: State, event: ev.Adapter | ev.Back | ev.Promote) -> N
 
 def _admit_opinion(state: State, event: ev.Approve | ev.Object) -> None:
     """An objection may come at any time; an approval is of something that one could look at."""
-    if event.stream in {"run", "-"}:
+    if isinstance(event, ev.Object) and not event.why.strip():
+        raise Refusal("an objection says why")
+    if event.stream in {"run", "-"} or event.of:
         return
     stream = _stream(state, event.stream)
     if isinstance(event, ev.Approve) and not state.objections(stream.name) and stream.adapter is None:
         raise Refusal(f"{stream.name}: has no validated adapter yet, so there is nothing to approve")
-    if isinstance(event, ev.Object) and not event.why.strip():
-        raise Refusal(f"{stream.name}: an objection says why")

@@ -14,25 +14,27 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from bus.envelope import Envelope
-from bus.hub import Hub
+from bus.hub import Hub, Link
 from bus.keys import Members
-from swarm import config, publish, schedule
+from swarm import config, promotion, publish, schedule
 from swarm import events as ev
+from swarm.admission import MAY_APPEND, admit, permit
 from swarm.crew import Crew
 from swarm.door import user_name
-from swarm.log import Entry, LogError, LogHeld, LogWriter, render
+from swarm.log import Entry, LogError, LogFull, LogHeld, LogWriter, render
 from swarm.messages import Ask, Assign, Hello, Message, Metrics, Order, Quit, Ready, Report
 from swarm.metrics import MetricsFile
 from swarm.placement import Layout
 from swarm.rundir import RunFolder, write_whole
 from swarm.settings import RunSettings, StreamSettings
-from swarm.state import MAY_APPEND, Refusal, State, admit, fold
+from swarm.state import Refusal, State, fold
 from toon import ToonError, encode
 
 NAME = "coordinator"
@@ -49,20 +51,29 @@ SPEAKS = {
 }
 """Message types by role on the bus; what an `ask` may append is `state.MAY_APPEND`'s business."""
 
+FULL_DISK_SECONDS = 2.0
+
 talk = logging.getLogger("swarm.coordinator")
+
+
+class NoSpace(Refusal):
+    """The disk is full: the same entry may be tried again."""
 
 
 class Coordinator:
     """Holds the log's lock, the hub, the metrics and the crew of workers for one run."""
 
-    def __init__(self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter) -> None:
-        self.folder, self.settings, self.writer = folder, settings, writer
+    def __init__(
+        self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter, clock: Callable[[], float]
+    ) -> None:
+        self.folder, self.settings, self.writer, self.clock = folder, settings, writer, clock
         self.state: State = fold(writer.log.entries())
         self.metrics = MetricsFile(folder.metrics)
         self.members = open_members(folder)
         self.hub = Hub(self.members, allowed=SPEAKS)
         self.crew = Crew(layout, folder, self.members)
         self._refused: set[tuple[str, int | None, str]] = set()
+        self._deciding = asyncio.Lock()
         self._over = asyncio.Event()
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -100,7 +111,7 @@ class Coordinator:
             [
                 (NAME, ev.Expire(ref=t.ref, tok=t.lease.token, why=restarted, failed=False))
                 for t in self.state.held()
-                if t.lease
+                if t.lease and t.lease.worker  # agents live on without a coordinator, and their leases run on
             ]
         )
         if resumed_by and (self.state.end or self.state.stopped):
@@ -173,14 +184,24 @@ class Coordinator:
         try:
             if event.kind not in MAY_APPEND["worker"]:
                 raise Refusal(f"a worker may not append {event.kind!r}")
-            await self.record([(source, event)])
+            await self._keep((source, event))
         except Refusal as refusal:
             token = event.facts().get("tok")
             if (event.ref, token, event.kind) not in self._refused:
                 self._refused.add((event.ref, token, event.kind))
-                await self.record([(NAME, ev.Refuse(ref=event.ref, tok=token, by=source, why=str(refusal)))])
+                await self._keep((NAME, ev.Refuse(ref=event.ref, tok=token, by=source, why=str(refusal))))
         if event.kind in {"done", "drop"}:
-            self.crew.idle(source)
+            self.crew.idle(source, event.ref)
+
+    async def _keep(self, item: tuple[str, ev.Event]) -> None:
+        """Record what must not be lost: on a full disk everything waits here until there is space."""
+        while True:
+            try:
+                await self.record([item])
+                return
+            except NoSpace as full:
+                talk.warning("%s; trying again", full)
+                await asyncio.sleep(FULL_DISK_SECONDS)
 
     async def _answer(self, envelope: Envelope, ask: Ask) -> None:
         try:
@@ -196,17 +217,19 @@ class Coordinator:
                 return await self._append_for(envelope.source, envelope.role, ask.report.event())
             case "workers":
                 return self.crew.table()
+            case "links":
+                return encode({"links": [_link_row(link) for link in self.hub.links().values()]})
             case "state":
                 end = self.state.end
                 return encode({"seq": self.state.seq, "ended": end is not None, "rc": end.rc if end else None})
 
     async def _append_for(self, author: str, role: str, event: ev.Event) -> str:
-        if event.kind not in MAY_APPEND[role]:
-            raise Refusal(f"role {role} may not append {event.kind!r}")
+        permit(role, event)
         seq = self.state.repeat_of(author, event)
         if seq is None and isinstance(event, ev.Promote):
-            admit(self.state, author, event, time.time())
-            seq = (await self._promote(event.ref, event.why, author)).seq
+            admit(self.state, author, event, self.clock())
+            promotion.admit_promotion(self.state, self.settings.promotion, event)
+            seq = (await self._promote(event.ref, event.why, author, force=bool(event.force))).seq
         if seq is None:
             seq = (await self.record([(author, event)]))[-1].seq
         return encode({"seq": seq, "kind": event.kind, "ref": event.ref})
@@ -222,9 +245,11 @@ class Coordinator:
 
     def _append(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
         for author, event in items:
-            admit(self.state, author, event, time.time())
+            admit(self.state, author, event, self.clock())
         try:
             entries = self.writer.append(items)
+        except LogFull as error:
+            raise NoSpace(str(error)) from error
         except LogError as error:
             raise Refusal(f"{self.folder.log}: {error}") from error
         for entry in self.writer.log.entries(self.state.seq):  # also what the writer itself sealed
@@ -236,7 +261,8 @@ class Coordinator:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            self._append([])  # looks after the log: what a person typed is sealed soon
+            with contextlib.suppress(NoSpace):  # there is nothing to lose here
+                self._append([])  # looks after the log: what a person typed is sealed soon
             self.crew.watch(self.hub.links(), needed_roles=self._needed_roles())
             await self.hub.publish("workers", self.crew.table())
             await self._step()
@@ -252,25 +278,32 @@ class Coordinator:
 
     async def _step(self) -> None:
         """Decide and do until nothing is left to do now; orders are for the workers and change nothing here."""
-        for _ in range(100):
-            commands = schedule.decide(self.state, self.crew.view(), time.time(), self.settings)
-            for command in commands:
-                await self._do(command)
-            if all(isinstance(command, schedule.Order | schedule.Dismiss) for command in commands):
-                return
+        async with self._deciding:  # what one decision has begun is done before the next one looks
+            for _ in range(100):
+                commands = schedule.decide(self.state, self.crew.view(), self.clock(), self.settings)
+                try:
+                    for command in commands:
+                        await self._do(command)
+                except Refusal as refusal:  # a report came in between: the next look decides anew
+                    talk.info("not done: %s", refusal)
+                    return
+                if all(isinstance(command, schedule.Order | schedule.Dismiss) for command in commands):
+                    return
 
     async def _do(self, command: schedule.Command) -> None:
         match command:
             case schedule.Claim(ref, worker):
                 await self._claim(ref, worker)
-            case schedule.Expire(ref, token, why):
-                holder = self.state.tasks[ref].lease
-                await self.record([(NAME, ev.Expire(ref=ref, tok=token, why=why))])
-                if holder:
-                    self.crew.kill(holder.by)
+            case schedule.Expire(ref, token, why, failed):
+                lease = self.state.tasks[ref].lease
+                await self.record([(NAME, ev.Expire(ref=ref, tok=token, why=why, failed=failed))])
+                if lease and lease.worker:
+                    self.crew.kill(lease.worker, ref)
             case schedule.Order(ref, token, worker, what):
                 if self.crew.may_order(worker, what):
                     await self.hub.send(worker, Order.type, Order(ref=ref, token=token, what=what).toon())
+            case schedule.GoBack(stream, why):
+                await self._go_back(stream, why)
             case schedule.GiveUp(stream, why):
                 await self.record([(NAME, ev.Fail(ref=stream, why=why))])
             case schedule.Publish(stream):
@@ -289,10 +322,12 @@ class Coordinator:
                 self._over.set()
 
     async def _claim(self, ref: str, worker: str) -> None:
-        [entry] = await self.record([(worker, ev.Claim(ref=ref, ttl=self.settings.lease_seconds))])
+        claim = ev.Claim(ref=ref, ttl=self.settings.lease_seconds, beats=True)
+        [entry] = self._append([(worker, claim)])
         self.crew.busy(worker, ref, entry.seq)
+        await self.hub.publish("entry", render(entry))
         if not await self.hub.send(worker, Assign.type, self._assignment(ref, entry.seq).toon()):
-            self.crew.idle(worker)
+            self.crew.idle(worker, ref)
             await self.record(
                 [(NAME, ev.Expire(ref=ref, tok=entry.seq, why="the worker could not be reached", failed=False))]
             )
@@ -301,7 +336,7 @@ class Coordinator:
         task = self.state.tasks[ref]
         stream = self.state.streams[ref.partition("/")[0]]
         assert task.role
-        trained = stream.trained if task.role in {"validate", "evaluate"} else None
+        judged = stream.candidate if task.role in {"validate", "evaluate"} else None
         return Assign(
             ref=ref,
             token=token,
@@ -310,8 +345,9 @@ class Coordinator:
             settings=self._settings_of(stream.name),
             prepared=stream.prepared.path if stream.prepared else None,
             resume_from=self.folder.checkpoints(stream.name) if task.role == "train" else [],
-            checkpoint=trained.path if trained else None,
-            sha256=trained.sha256 if trained else None,
+            checkpoint=judged.path if judged else None,
+            sha256=judged.sha256 if judged else None,
+            heldout=stream.heldout_of(judged.path) if judged else None,
         )
 
     def _settings_of(self, stream: str) -> StreamSettings:
@@ -319,23 +355,49 @@ class Coordinator:
 
     async def _publish(self, name: str) -> None:
         try:
-            event = publish.adapter(self.folder, self.state.streams[name], self._settings_of(name))
-        except (publish.PublishError, OSError) as error:
+            event = publish.adapter(self.folder, self.state, name, self._settings_of(name))
+        except publish.PublishError as error:
+            await self._go_back(name, f"publishing the adapter: {error}")
+        except OSError as error:
             await self.record([(NAME, ev.Fail(ref=name, why=f"publishing the adapter: {error}"))])
-            return
-        await self.record([(NAME, event)])
+        else:
+            await self.record([(NAME, event)])
 
-    async def _promote(self, name: str, why: str, author: str = NAME) -> Entry:
+    async def _go_back(self, name: str, why: str) -> None:
+        """To the newest earlier checkpoint whose weights still stand; old ones are removed as training goes on."""
+        for saved in self.state.streams[name].earlier():
+            if publish.intact(self.folder, saved.path, saved.sha256) == "ok":
+                facts = {"tok": saved.tok, "step": saved.step, "path": saved.path, "sha256": saved.sha256}
+                await self.record([(NAME, ev.Back.model_validate({"ref": name, "why": why, **facts}))])
+                return
+        await self.record([(NAME, ev.Fail(ref=name, why=f"validation: {why}; no earlier checkpoint is left"))])
+
+    async def _promote(self, name: str, why: str, author: str = NAME, *, force: bool = False) -> Entry:
         """Files first, then the entry: an entry says what is so.  Raises Refusal, and then `promoted/` is as it was."""
         try:
-            event = publish.promotion(self.folder, self.state.streams[name], self._settings_of(name), why)
+            event = publish.promotion(self.folder, self.state, name, self._settings_of(name), why, force=force)
         except (publish.PublishError, OSError) as error:
             raise Refusal(f"promotion of {name}: {error}") from error
         return (await self.record([(author, event)]))[-1]
 
 
+def _link_row(link: Link) -> dict[str, str | int | float]:
+    """One member's link, as `swarm export --what bus` tells it."""
+    row = {**asdict(link), "silent_seconds": round(time.monotonic() - link.last_heard, 1)}
+    return {name: value for name, value in row.items() if name not in {"last_heard", "heartbeat", "incarnation"}}
+
+
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def steady_clock() -> Callable[[], float]:
+    """Log time while this process holds the log: the wall clock of now, going on as steadily as the machine.
+
+    A wall clock that is set meanwhile ends no lease and makes none longer; sleep of the machine counts.
+    """
+    start = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return lambda: start + time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def open_members(folder: RunFolder) -> Members:
@@ -362,8 +424,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = RunFolder(options.run.resolve())
     settings = config.load(folder.config, cwd=folder.path).run
     try:
-        with LogWriter.open(folder.log, wait_seconds=2.0, secret=_secret(folder)) as writer:
-            coordinator = Coordinator(folder, settings, Layout.read(folder.layout), writer)
+        clock = steady_clock()
+        with LogWriter.open(folder.log, wait_seconds=2.0, secret=_secret(folder), clock=clock) as writer:
+            coordinator = Coordinator(folder, settings, Layout.read(folder.layout), writer, clock)
             return asyncio.run(coordinator.run(resumed_by=options.resume))
     except LogHeld as error:
         print(f"{folder.log}: {error}; `swarm watch` attaches to it", file=sys.stderr)

@@ -171,15 +171,16 @@ class Crew:
         member.state, member.ref, member.token, member.ordered = "busy", ref, token, ("", 0.0)
         member.watermark = (-1, time.monotonic())
 
-    def idle(self, name: str) -> None:
+    def idle(self, name: str, ref: str) -> None:
+        """It has said its last word on this task."""
         member = self._members.get(name)
-        if member and member.state == "busy":
+        if member and member.state == "busy" and member.ref == ref:
             member.state, member.ref = "idle", ""
 
-    def kill(self, name: str) -> None:
+    def kill(self, name: str, ref: str) -> None:
         """A worker that lost its lease to silence is not asked: its process group ends and it is started anew."""
         member = self._members.get(name)
-        if member and member.child:
+        if member and member.child and member.state == "busy" and member.ref == ref:
             member.child.signal_group(signal.SIGKILL)
 
     def may_order(self, name: str, what: str) -> bool:
@@ -207,6 +208,7 @@ class Crew:
         return [self._worker(name, member) for name, member in self._members.items()]
 
     def _worker(self, name: str, member: Member) -> Worker:
+        beat = member.beat
         return Worker(
             name=name,
             roles=tuple(member.spec.roles),
@@ -215,6 +217,7 @@ class Crew:
             why_gone=member.why,
             streams=member.spec.streams,
             told="paused" if member.beat and member.beat.state == "paused" else "",
+            holds=(beat.ref, beat.token) if beat and beat.ref and beat.token else None,
         )
 
     def rows(self) -> list[WorkerRow]:

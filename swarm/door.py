@@ -13,13 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from swarm.admission import admit, permit
 from swarm.errors import UserError
-from swarm.events import Event, Expire
+from swarm.events import Event, Expire, Promote
 from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
 from swarm.log.draft import LOG as LOG_AUTHOR
 from swarm.messages import Ask, Report
 from swarm.rundir import RunFolder, is_name
-from swarm.state import COORDINATORS_OWN, Refusal, State, admit, fold
+from swarm.state import Refusal, State, fold
 
 REFUSED = 5
 """Exit status of a command that was refused."""
@@ -112,7 +113,7 @@ class Door:
         try:
             return str(peer.request(Ask.type, ask.toon(), timeout_seconds=left).body)
         except BusRefused as refused:
-            raise Refused(where, refused.reason, "see `swarm log`") from refused
+            raise _refused(where, refused.reason) from refused
         except (BusError, TimeoutError) as error:
             self.close()
             raise _NoAnswer(f"no answer from the coordinator ({error or 'timeout'})") from error
@@ -152,16 +153,37 @@ class Door:
                         state.apply(entry)
                 if (known := state.repeat_of(self.name, event)) is not None:
                     return known
-                if event.kind in COORDINATORS_OWN:
-                    raise Refusal(f"only a coordinator may append {event.kind!r}")
+                permit("agent" if self._own_key else "admin", event)
                 admit(state, self.name, event, time.time())
+                if isinstance(event, Promote):
+                    event = self._placed(state, event)
                 return writer.append([(self.name, event)], via="local")[-1].seq
         except Refusal as refusal:
-            raise Refused(where, str(refusal), "see `swarm log`") from refusal
+            raise _refused(where, str(refusal)) from refusal
         except LogHeld as error:
             raise _NoAnswer(str(error)) from error
         except LogError as error:
             raise UserError(where, str(error), "see `swarm log`") from error
+
+    def _placed(self, state: State, event: Promote) -> Promote:
+        """The promotion, with its files in place: an entry says what is so.  Raises Refusal."""
+        from swarm import config, publish
+        from swarm.promotion import admit_promotion
+
+        settings = config.load(self.folder.config, cwd=self.folder.path).run
+        admit_promotion(state, settings.promotion, event)
+        try:
+            return publish.promotion(
+                self.folder, state, event.ref, settings.streams[event.ref], event.why, force=bool(event.force)
+            )
+        except (publish.PublishError, OSError) as error:
+            raise Refusal(f"promotion of {event.ref}: {error}") from error
+
+
+def _refused(where: str, reason: str) -> Refused:
+    """The reason in the words of whoever refused; what to do stands behind its semicolon."""
+    what, _, fix = reason.partition("; ")
+    return Refused(where.partition(" ")[0], what, fix or "see `swarm log`")
 
 
 class _NoAnswer(Exception):
@@ -173,7 +195,7 @@ def overdue_leases(state: State, now: float) -> list[Expire]:
     return [
         Expire(ref=task.ref, tok=task.lease.token, why="the lease ran out", failed=False)
         for task in state.held()
-        if task.lease and now >= task.lease.until
+        if task.lease and task.lease.overdue(now)
     ]
 
 

@@ -42,7 +42,7 @@ def told(event: e.Event) -> str:
             return joined(event.name, counted(event.streams, "stream"))
         case e.Stream():
             return joined(event.of and f"cloned from {event.of}", shown(event.settings))
-        case e.Stop() | e.Fail() | e.Expire() | e.Object() | e.Refuse() | e.Promote():
+        case e.Stop() | e.Fail() | e.Expire() | e.Object() | e.Refuse() | e.Promote() | e.Back():
             return told_with_reason(event)
         case e.End():
             return "finished" if event.rc == 0 else f"exit status {event.rc}"
@@ -68,7 +68,7 @@ def told(event: e.Event) -> str:
             return told_of_work(event)
 
 
-def told_with_reason(event: e.Stop | e.Fail | e.Expire | e.Object | e.Refuse | e.Promote) -> str:
+def told_with_reason(event: e.Stop | e.Fail | e.Expire | e.Object | e.Refuse | e.Promote | e.Back) -> str:
     why = shown(event.why)
     match event:
         case e.Object():
@@ -76,7 +76,9 @@ def told_with_reason(event: e.Stop | e.Fail | e.Expire | e.Object | e.Refuse | e
         case e.Refuse():
             return joined(event.by, event.tok and f"token {event.tok}", why)
         case e.Promote():
-            return joined(why, shown(event.path), hash_of(event.sha256))
+            return joined(event.force and "forced", why, shown(event.path), hash_of(event.sha256))
+        case e.Back():
+            return joined(f"to step {event.step}", why, hash_of(event.sha256))
         case _:
             return why
 

@@ -73,6 +73,8 @@ class Assign(Message):
     """What is to be judged (validate, evaluate)."""
     sha256: Sha256 | None = None
     """The hash that the maker gave for it."""
+    heldout: float | None = None
+    """The held-out loss that the maker gave for it."""
 
 
 class Order(Message):
@@ -81,8 +83,8 @@ class Order(Message):
     type: ClassVar[str] = "order"
     ref: str
     token: Token
-    what: Literal["pause", "resume", "stop", "lost"]
-    """stop: save a checkpoint and end.  lost: the lease is gone, end without a word."""
+    what: Literal["pause", "resume", "stop", "hand", "lost"]
+    """stop: save a checkpoint and end.  hand: go on, and report under `token` from here.  lost: end without a word."""
 
 
 class Quit(Message):
@@ -116,7 +118,7 @@ class Ask(Message):
     """A question or a wish from a person, script or agent; the answer is a TOON document too."""
 
     type: ClassVar[str] = "ask"
-    what: Literal["append", "state", "workers"]
+    what: Literal["append", "state", "workers", "links"]
     report: Report | None = None
 
 

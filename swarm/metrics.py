@@ -51,9 +51,10 @@ class MetricsFile:
 
     def read(self, stream: str | None = None, *, since: float = 0.0) -> Iterator[dict[str, Any]]:
         """Rows by stream and step; of a step that was trained twice the newer lease's."""
-        query = f"""SELECT {", ".join(_COLUMNS)} FROM metrics AS m WHERE (? IS NULL OR stream = ?) AND time > ?
-            AND token = (SELECT MAX(token) FROM metrics WHERE stream = m.stream AND step = m.step AND kind = m.kind)
-            ORDER BY stream, step, kind"""  # noqa: S608  names of our own
+        # of the rows of a group, SQLite takes the bare columns from the one that has the MAX (lang_select, 2.5)
+        columns = ", ".join("MAX(token)" if column == "token" else column for column in _COLUMNS)
+        query = f"""SELECT {columns} FROM metrics WHERE (? IS NULL OR stream = ?) AND time > ?
+            GROUP BY stream, step, kind ORDER BY stream, step, kind"""  # noqa: S608  names of our own
         for row in self._db.execute(query, (stream, stream, since)):
             yield dict(zip(_COLUMNS, row, strict=True))
 

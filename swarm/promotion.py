@@ -1,12 +1,13 @@
-"""Which stream wins and why: pure comparison of scores that were taken on the same held-out rows."""
+"""Which stream wins and why, and whose word its promotion waits for: pure, from scores on the same held-out rows."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from swarm import events as ev
 from swarm.settings import Promotion
-from swarm.state import State, Stream
+from swarm.state import Refusal, State, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,10 @@ def goal(promotion: Promotion) -> str:
 
 
 def choose(state: State, promotion: Promotion) -> Choice:
-    """The best scored stream with a SUCCESS verdict that beats what it must beat."""
-    scored = [
-        (s, s.score)
-        for s in state.streams.values()
-        if s.score and s.adapter and s.verdict and s.verdict.result == "SUCCESS"
-    ]
+    """The best scored stream that beats what it must beat; one with a WARNING only where people have their say."""
+    scored = [(s, s.score) for s in state.streams.values() if s.score and _may_win(state, s, promotion)]
     if not scored:
-        return Choice(None, "no stream has both a SUCCESS verdict and a score")
+        return Choice(None, "no stream has both a SUCCESS verdict and a score" + _hint(state))
     rows = {score.rows_sha256 for _, score in scored}
     if len(rows) > 1:
         return Choice(
@@ -49,7 +46,9 @@ def choose(state: State, promotion: Promotion) -> Choice:
             "the streams were scored on different held-out rows; give them the same `test_datasets` to compare them",
         )
     field = [
-        (stream, score, value) for stream, score in scored if (value := figure(score, promotion.metric)) is not None
+        (stream, score, value)
+        for stream, score in scored
+        if (value := figure(score, promotion.metric)) is not None and math.isfinite(value)
     ]
     if not field:
         return Choice(None, f"no stream has the figure {promotion.metric}; set `eval_rows` above 0")
@@ -61,6 +60,73 @@ def choose(state: State, promotion: Promotion) -> Choice:
             None, f"the best, {stream.name} ({promotion.metric} {value:.4g}), does not beat the base ({base:.4g})"
         )
     return Choice(stream.name, _sentence(stream, value, base, [(s, v) for s, _, v in field[1:]], promotion))
+
+
+def _may_win(state: State, stream: Stream, promotion: Promotion) -> bool:
+    """Nobody waits for people whom the config does not ask; but who approves a WARNING by name has been heard."""
+    if stream.adapter is None or stream.verdict is None or stream.verdict.result == "FAIL" or stream.failed:
+        return False
+    return stream.verdict.result == "SUCCESS" or _asks_people(promotion) or bool(_named(state, stream.name))
+
+
+def _hint(state: State) -> str:
+    warned = [s.name for s in state.streams.values() if s.adapter and s.verdict and s.verdict.result == "WARNING"]
+    return f"; `swarm promote {warned[0]} --force` promotes one with a WARNING, with a reason" if warned else ""
+
+
+def _asks_people(promotion: Promotion) -> bool:
+    return bool(promotion.approvals or promotion.approvers)
+
+
+def _named(state: State, stream: str) -> list[str]:
+    """Who approved this very stream."""
+    return [by for (scope, by), opinion in state.opinions.items() if opinion.agrees and scope == stream]
+
+
+# ---- the gate --------------------------------------------------------------------------------------------------------
+
+
+def waits_for(state: State, promotion: Promotion, stream: str) -> str:
+    """What the promotion of this stream waits for, as words for people; empty: nothing."""
+    objections = [f"{by} objects: {why}" for by, why in state.objections(stream)]
+    if objections:
+        return f"{', '.join(objections)} (their `swarm approve {stream}` takes it back)"
+    if missing := _missing_approvals(state, promotion, stream):
+        return f"waits for {missing}: `swarm approve {stream}`"
+    verdict = state.streams[stream].verdict
+    if verdict and verdict.result == "WARNING" and not _named(state, stream):
+        return f"the verdict is WARNING ({verdict.why or 'no reason given'}): a person's `swarm approve {stream}` is wanted"
+    return ""
+
+
+def _missing_approvals(state: State, promotion: Promotion, stream: str) -> str:
+    given = set(state.approvers(stream))
+    if promotion.approvers:
+        missing = [name for name in promotion.approvers if name not in given]
+        still = (promotion.approvals or len(promotion.approvers)) - (len(promotion.approvers) - len(missing))
+        names = ", ".join(missing)
+        return "" if still <= 0 else names if still >= len(missing) else f"{still} of {names}"
+    short = promotion.approvals - len(given)
+    return "" if short <= 0 else f"{short} more approval{'s' * (short > 1)}"
+
+
+def waiting(state: State, promotion: Promotion) -> str:
+    """Why a run whose streams are all through is not over yet, and for whom it waits; empty: it is not waiting."""
+    if state.promoted or state.end or state.stopped or state.held() or not state.streams or state.open_streams():
+        return ""
+    winner = choose(state, promotion).winner
+    why = waits_for(state, promotion, winner) if winner else ""
+    return f"{winner}: {why}" if why else ""
+
+
+def admit_promotion(state: State, promotion: Promotion, event: ev.Promote) -> None:
+    """Raises Refusal unless a person may promote this stream now; `force` overrides people and warnings, with a reason."""
+    if event.force:
+        if not event.why.strip():
+            raise Refusal(f"{event.ref}: a forced promotion says why")
+        return
+    if why := waits_for(state, promotion, event.ref):
+        raise Refusal(f"{event.ref}: {why}; or `swarm promote {event.ref} --force` with a reason")
 
 
 def _sentence(

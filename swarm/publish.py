@@ -1,6 +1,7 @@
-"""Put validated adapters where people find them: checked by hash, staged, synced, renamed; decides nothing.
+"""Put validated adapters where people find them: checked by token and hash, staged, synced, renamed; decides nothing.
 
-Each function returns the event that says so; whoever holds the log's lock appends it.
+Whoever holds the log's lock calls this and appends the event that it returns.  Both fences stand here: weights whose train
+lease is older than that of what is published are refused, and so are weights that are not those that were validated.
 """
 
 from __future__ import annotations
@@ -12,41 +13,53 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from swarm.errors import UserError
 from swarm.events import Adapter, Promote
+from swarm.lineage import FILE, lineage
 from swarm.rundir import RunFolder, sync_folder
 from swarm.settings import StreamSettings
-from swarm.state import Stream
+from swarm.state import State
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 """What PEFT needs to load an adapter, by its own names."""
 
 
 class PublishError(Exception):
-    """The checkpoint is not what the validator saw."""
+    """The weights are not what the validator saw, or a newer lease has published."""
 
 
-def adapter(folder: RunFolder, stream: Stream, settings: StreamSettings) -> Adapter:
+def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings) -> Adapter:
     """Publish the validated checkpoint as the stream's adapter.  Raises PublishError, OSError."""
-    assert stream.verdict
-    assert stream.trained
-    target = folder.stream(stream.name) / "adapter"
-    _place(folder.inside(stream.verdict.path), target, stream.verdict.sha256, _lineage(folder, stream, settings))
-    path = str(target.relative_to(folder.path))
-    return Adapter(ref=stream.name, tok=stream.trained.tok, path=path, sha256=stream.verdict.sha256)
+    stream = state.streams[name]
+    assert stream.verdict and stream.candidate
+    token, sha256 = stream.candidate.tok, stream.verdict.sha256
+    if stream.adapter and token < stream.adapter.tok:
+        raise PublishError(f"token {token} is older than {stream.adapter.tok}, under which the adapter was published")
+    target = folder.stream(name) / "adapter"
+    told = {**lineage(folder.name, state, name, settings), "token": token, "sha256": sha256}
+    _place(_source(folder, stream.verdict.path), target, sha256, told)
+    return Adapter(ref=name, tok=token, path=str(target.relative_to(folder.path)), sha256=sha256)
 
 
-def promotion(folder: RunFolder, stream: Stream, settings: StreamSettings, why: str) -> Promote:
-    """Publish the stream's adapter as the run's.  Raises PublishError, OSError."""
-    assert stream.adapter
-    lineage = {**_lineage(folder, stream, settings), "why": why}
-    _place(folder.inside(stream.adapter.path), folder.promoted, stream.adapter.sha256, lineage)
-    return Promote(ref=stream.name, path=folder.promoted.name, sha256=stream.adapter.sha256, why=why)
+def promotion(
+    folder: RunFolder, state: State, name: str, settings: StreamSettings, why: str, *, force: bool = False
+) -> Promote:
+    """Publish the stream's adapter as the run's.  Raises PublishError, OSError, and then `promoted/` is as it was."""
+    published = state.streams[name].adapter
+    assert published
+    told = {**lineage(folder.name, state, name, settings), "promoted": {"why": why, "forced": force}}
+    _place(_source(folder, published.path), folder.promoted, published.sha256, told)
+    return Promote(
+        ref=name, path=folder.promoted.name, sha256=published.sha256, why=why, tok=published.tok, force=force or None
+    )
 
 
-def _lineage(folder: RunFolder, stream: Stream, settings: StreamSettings) -> dict[str, Any]:
-    handed_over = [stream.prepared, stream.trained, stream.verdict, stream.score]
-    facts = {event.kind: event.facts() for event in handed_over if event}
-    return {"run": folder.name, "stream": stream.name, "settings": settings.model_dump(mode="json"), **facts}
+def intact(folder: RunFolder, path: str, sha256: str) -> str:
+    """Whether the published weights are still those: ok, changed or missing."""
+    file = folder.path / path / ADAPTER_FILES[1]
+    if not file.is_file():
+        return "missing"
+    return "ok" if sha256_of(file) == sha256 else "changed"
 
 
 def sha256_of(path: Path) -> str:
@@ -57,8 +70,16 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _place(source: Path, target: Path, sha256: str, lineage: dict[str, Any]) -> None:
+def _source(folder: RunFolder, path: str) -> Path:
+    try:
+        return folder.inside(path)
+    except UserError as error:
+        raise PublishError(str(error)) from error
+
+
+def _place(source: Path, target: Path, sha256: str, told: dict[str, Any]) -> None:
     """Make `target` an adapter folder with the files of `source` and a `lineage.json`; untouched if that fails."""
+    _fence(target, told)
     staged = target.with_name(f".{target.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
@@ -69,12 +90,30 @@ def _place(source: Path, target: Path, sha256: str, lineage: dict[str, Any]) -> 
     if sha256_of(staged / ADAPTER_FILES[1]) != sha256:
         shutil.rmtree(staged)
         raise PublishError(f"{source.name}: the weights are not those that were validated")
-    (staged / "lineage.json").write_text(json.dumps(lineage, indent=2) + "\n", encoding="utf-8")
+    (staged / FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     _sync_files(staged)
-    if target.exists():  # only an earlier adapter, made by this program
-        shutil.rmtree(target)
+    _swap(staged, target)
+
+
+def _fence(target: Path, told: dict[str, Any]) -> None:
+    """The token stands beside the weights too, so that the resource itself knows whom it has taken from."""
+    try:
+        recorded = json.loads((target / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # nothing published yet, or torn by a person: the log's own token was compared before
+        return
+    if recorded.get("stream") == told["stream"] and int(recorded.get("token") or 0) > told["token"]:
+        raise PublishError(f"{target.name} holds weights of token {recorded['token']}, newer than {told['token']}")
+
+
+def _swap(staged: Path, target: Path) -> None:
+    """The old folder is out of the way for the moment between two renames; only this program has made it."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
     staged.rename(target)
     sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync_files(folder: Path) -> None:

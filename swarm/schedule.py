@@ -5,14 +5,17 @@ Claims are appended and folded before a worker hears of them; nothing here is re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from swarm.events import ROLES
-from swarm.promotion import Choice, choose
+from swarm.promotion import Choice, choose, waits_for
 from swarm.settings import RunSettings
-from swarm.state import State, Stream, Task
+from swarm.state import Lease, State, Stream, Task
+
+BACKS = 3
+"""So often a stream goes back to an earlier checkpoint; one whose last few will not do has another fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Worker:
     """The streams that fit its device; None: all."""
     told: str = ""
     """What it last said it does with its task: working or paused."""
+    holds: tuple[str, int] | None = None
+    """The task that it last said it works on, and the token under which it reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +51,18 @@ class Expire:
     ref: str
     token: int
     why: str
+    failed: bool = True
+    """False where the task is not to blame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Tell the holder to pause, go on, or save and stop."""
+    """Tell the worker to pause, go on, save and stop, or report under the token of a hand-over."""
 
     ref: str
     token: int
     worker: str
-    what: Literal["pause", "resume", "stop"]
+    what: Literal["pause", "resume", "stop", "hand"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,14 @@ class Publish:
     """Make a validated checkpoint the stream's adapter."""
 
     stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoBack:
+    """What was to be judged will not do: judge the newest earlier checkpoint that still stands, or give up."""
+
+    stream: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +110,7 @@ class Dismiss:
     worker: str
 
 
-Command = Claim | Expire | Order | Publish | GiveUp | Promote | Finish | Dismiss
+Command = Claim | Expire | Order | Publish | GoBack | GiveUp | Promote | Finish | Dismiss
 
 
 def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
@@ -108,10 +123,14 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
     expired = _expiries(state, workers, now, settings)
     if expired:
         return [*expired]
-    results: list[Command] = [*_failures(state, settings), *_starved(state, workers), *_publications(state)]
+    results: list[Command] = [
+        *_failures(state, settings),
+        *_starved(state, workers, now, settings),
+        *_publications(state),
+    ]
     if results:
         return results
-    return [*_orders(state, workers), *(_claims(state, workers) or _ending(state, workers, settings))]
+    return [*_orders(state, workers), *(_claims(state, workers, now, settings) or _ending(state, workers, settings))]
 
 
 def _expiries(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
@@ -119,18 +138,26 @@ def _expiries(state: State, workers: Sequence[Worker], now: float, settings: Run
     found: list[Command] = []
     for task in state.held():
         assert task.lease
-        holder = known.get(task.lease.by)
-        why = ""
-        if holder is None:
-            if now >= task.lease.until:
-                why = "the lease ran out"
-        elif holder.state in {"gone", "parked"}:
-            why = holder.why_gone or "the worker is gone"
-        elif holder.silent_seconds >= settings.lease_seconds:
-            why = f"no heartbeat for {holder.silent_seconds:.0f} s"
+        why, failed = _over(task, task.lease, known, now, settings)
         if why:
-            found.append(Expire(task.ref, task.lease.token, why))
+            found.append(Expire(task.ref, task.lease.token, why, failed=failed))
     return found
+
+
+def _over(task: Task, lease: Lease, known: Mapping[str, Worker], now: float, settings: RunSettings) -> tuple[str, bool]:
+    """Why a lease is over, and whether the task is to blame."""
+    if task.role == "validate" and now - lease.began >= settings.validation_minutes * 60:
+        return f"no answer within {settings.validation_minutes:g} minutes", True
+    if lease.worker is None:
+        return ("the lease ran out" if lease.overdue(now) else ""), True
+    worker = known.get(lease.worker)
+    if worker is None or worker.state in {"gone", "parked"}:
+        return (worker and worker.why_gone) or "the worker is gone", True
+    if worker.state == "idle":  # its last word was refused; where the token was handed on meanwhile, nobody is to blame
+        return "the worker has left the task", lease.token == lease.first
+    if worker.silent_seconds >= settings.lease_seconds:
+        return f"no heartbeat for {worker.silent_seconds:.0f} s", True
+    return "", True
 
 
 def _failures(state: State, settings: RunSettings) -> list[Command]:
@@ -138,8 +165,9 @@ def _failures(state: State, settings: RunSettings) -> list[Command]:
     for stream in state.streams.values():
         if stream.failed:
             continue
-        if stream.verdict and stream.verdict.result == "FAIL":
-            found.append(GiveUp(stream.name, f"validation: {stream.verdict.why or 'FAIL'}"))
+        if why := _unfit(state, stream, settings):
+            back = len(stream.rejected) < BACKS and stream.earlier()
+            found.append(GoBack(stream.name, why) if back else GiveUp(stream.name, f"validation: {why}"))
             continue
         for role in ROLES:
             failures = state.tasks[f"{stream.name}/{role}"].failures
@@ -149,11 +177,25 @@ def _failures(state: State, settings: RunSettings) -> list[Command]:
     return found
 
 
-def _starved(state: State, workers: Sequence[Worker]) -> list[Command]:
+def _unfit(state: State, stream: Stream, settings: RunSettings) -> str:
+    """Why what was trained will not do: a FAIL, or no answer in time, which counts as one."""
+    task = state.tasks[f"{stream.name}/validate"]
+    if task.lease is None and stream.verdict and stream.verdict.result == "FAIL":
+        return f"FAIL: {stream.verdict.why or 'no reason given'}"
+    if len(task.failures) > settings.retries and stream.trained:
+        return f"FAIL: no answer: {task.failures[-1]}"
+    return ""
+
+
+def _starved(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
     """Streams whose next role nobody will ever take."""
     found: list[Command] = []
     for task in state.ready():
-        if task.role:
+        if task.role and "worker" not in (agents := settings.roles.get(task.role, ["worker"])):
+            if _agents_are_late(state, task, now, settings):
+                why = f"waited {settings.roles_wait_seconds:g} s for {', '.join(agents)}, and no worker may do it"
+                found.append(GiveUp(task.ref.partition("/")[0], f"{task.role}: {why}"))
+        elif task.role:
             able = [worker for worker in workers if _fits(worker, task)]
             if able and all(worker.state == "parked" for worker in able):
                 found.append(
@@ -173,33 +215,39 @@ def _publications(state: State) -> list[Command]:
         and s.verdict.result != "FAIL"
         and s.trained
         and not s.failed
+        and state.tasks[f"{s.name}/validate"].done
         and (s.adapter is None or s.adapter.sha256 != s.verdict.sha256)
     ]
 
 
 def _orders(state: State, workers: Sequence[Worker]) -> list[Command]:
     """Orders are repeated until the worker's own word agrees: a lost one costs a tick, not a stream."""
-    told = {worker.name: worker.told for worker in workers}
+    known = {worker.name: worker for worker in workers}
     found: list[Command] = []
     for task in state.held():
         assert task.lease
         stream = state.streams.get(task.ref.partition("/")[0])
-        if stream is None or task.lease.by not in told:
+        worker = known.get(task.lease.worker or "")
+        if stream is None or worker is None:
             continue
-        wish = "stop" if state.stopped else stream.wish
-        said = told[task.lease.by]
-        if wish == "stop":
-            found.append(Order(task.ref, task.lease.token, task.lease.by, "stop"))
-        elif wish == "pause" and said != "paused":
-            found.append(Order(task.ref, task.lease.token, task.lease.by, "pause"))
-        elif wish == "go" and said == "paused":
-            found.append(Order(task.ref, task.lease.token, task.lease.by, "resume"))
+        if what := _order(task, task.lease, worker, "stop" if state.stopped else stream.wish):
+            found.append(Order(task.ref, task.lease.token, worker.name, what))
     return found
 
 
-def _claims(state: State, workers: Sequence[Worker]) -> list[Command]:
+def _order(task: Task, lease: Lease, worker: Worker, wish: str) -> Literal["pause", "resume", "stop", "hand"] | None:
+    if worker.holds and worker.holds[0] == task.ref and lease.first <= worker.holds[1] < lease.token:
+        return "hand"  # first of all: other orders are for the token that it does not know yet
+    if wish == "stop":
+        return "stop"
+    if wish == "pause" and worker.told != "paused":
+        return "pause"
+    return "resume" if wish == "go" and worker.told == "paused" else None
+
+
+def _claims(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
     """Each idle worker takes the first ready task of a role and stream that it may do."""
-    ready = [task for task in state.ready() if task.role]
+    ready = [task for task in state.ready() if task.role and not _waits_for_agents(state, task, now, settings)]
     found: list[Command] = []
     for worker in workers:
         if worker.state != "idle":
@@ -211,38 +259,41 @@ def _claims(state: State, workers: Sequence[Worker]) -> list[Command]:
     return found
 
 
+def _waits_for_agents(state: State, task: Task, now: float, settings: RunSettings) -> bool:
+    """Whether the config keeps the task for agents: where workers may do it too, until the agents' time is over."""
+    doers = settings.roles[task.role] if task.role and task.role in settings.roles else ["worker"]
+    if "worker" not in doers:
+        return True
+    return len(doers) > 1 and not _agents_are_late(state, task, now, settings)
+
+
+def _agents_are_late(state: State, task: Task, now: float, settings: RunSettings) -> bool:
+    return now >= state.streams[task.ref.partition("/")[0]].turn_since + settings.roles_wait_seconds
+
+
 def _fits(worker: Worker, task: Task) -> bool:
     return task.role in worker.roles and (worker.streams is None or task.ref.partition("/")[0] in worker.streams)
 
 
 def _ending(state: State, workers: Sequence[Worker], settings: RunSettings) -> list[Command]:
-    open_streams = [s for s in state.streams.values() if not _settled(state, s)]
+    open_streams = state.open_streams()
     if state.held() or (open_streams and not state.stopped):
         return _dismissals(state, workers, open_streams)
     if state.stopped:
         return [Finish(130, "stopped; `swarm resume` goes on")]
-    return _promotion(state, settings)
-
-
-def _settled(state: State, stream: Stream) -> bool:
-    return stream.over or state.next_role(stream) is None
+    return _promotion(state, settings) or _dismissals(state, workers, [])
 
 
 def _promotion(state: State, settings: RunSettings) -> list[Command]:
+    """Nothing while the winner waits for people: `promotion.waiting` says for whom."""
     failed = [s.name for s in state.streams.values() if s.failed]
     rc = 1 if failed else 0
     if state.promoted is None:
         choice = choose(state, settings.promotion)
-        if choice.winner and _gate_is_open(state, settings):
-            return [Promote(choice)]
         if not choice.winner:
             return [Finish(rc, choice.why)]
-        return []  # the winner waits for approvals or for an objection to be settled
+        return [] if waits_for(state, settings.promotion, choice.winner) else [Promote(choice)]
     return [Finish(rc, f"failed: {', '.join(failed)}" if failed else "")]
-
-
-def _gate_is_open(state: State, settings: RunSettings) -> bool:
-    return not state.objections and len(set(state.approvals)) >= settings.promotion.approvals
 
 
 def _dismissals(state: State, workers: Sequence[Worker], open_streams: Sequence[Stream]) -> list[Command]:

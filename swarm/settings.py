@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from swarm.events import Name
+from swarm.events import NAME, Name, Role
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Doer = Annotated[str, StringConstraints(pattern=rf"^(?:worker|agent:{NAME})$")]
+"""`worker`, or one agent by name."""
 
 
 class Settings(BaseModel):
@@ -131,7 +133,9 @@ class Promotion(Settings):
     """Unset: min for eval_loss, max for exact_match."""
     must_beat: Literal["base", "nothing"] = "base"
     approvals: Annotated[int, Field(ge=0)] = 0
-    """`approve` entries wanted before the winner is promoted."""
+    """`approve` entries wanted before the winner is promoted (of different authors)."""
+    approvers: list[Name] = []
+    """Only these count; without `approvals` all of them are wanted."""
 
 
 class RunSettings(Settings):
@@ -145,6 +149,12 @@ class RunSettings(Settings):
     """A worker that is silent this long loses its task (>= 10 heartbeats)."""
     retries: Annotated[int, Field(ge=0)] = 1
     """Further attempts at a task after a failure."""
+    roles: dict[Role, Annotated[list[Doer], Field(min_length=1)]] = {}
+    """Who does a role's tasks, `{validate: ["agent:ada", worker]}`: they wait for the agents named; unset: workers."""
+    roles_wait_seconds: Annotated[float, Field(ge=0)] = 600.0
+    """How long a task waits for its agents; then a worker takes it where `worker` is listed, else its stream fails."""
+    validation_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """A validator that has not answered by then has said FAIL."""
     runs_dir: str = "runs"
 
     def dumped(self) -> dict[str, Any]:

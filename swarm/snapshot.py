@@ -96,4 +96,4 @@ class Snapshot:
     promoted: str = ""
     """The winner's name."""
     why: str = ""
-    """Why the winner won, or why there is none."""
+    """Why the winner won, or for whom the run waits before it promotes one."""

@@ -102,9 +102,14 @@ class _AlreadyTold(UserErrors):
         return "nothing was started"
 
 
-def start(made: Plan) -> RunFolder:
-    """A new run folder with a coordinator at work in it."""
-    folder = rundir.create(Path(made.config.run.runs_dir), made.config.run.name)
+def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
+    """A run folder with a coordinator at work in it: a new one, or one that agents opened to plan in.
+
+    Raises UserError if a run was started in `opened` already.
+    """
+    if opened and (opened.config.exists() or run_is_alive(opened.log)):
+        raise UserError(opened.name, "a run was started in it already", "`swarm resume` goes on with it")
+    folder = opened or rundir.create(Path(made.config.run.runs_dir), made.config.run.name)
     rundir.write_whole(folder.config, made.config.dump())
     made.layout.write(folder.layout)
     launch(folder)

@@ -13,6 +13,11 @@ from typing import Protocol
 
 from swarm import events as ev
 from swarm.events import ROLES, Event, Role
+from swarm.standing import Decision, Lease, Opinion, Question, Stream, Task
+
+__all__ = [
+    "Decision", "Entry", "Lease", "Opinion", "Question", "Refusal", "State", "Stream", "Task", "fold",
+]  # fmt: skip
 
 DECISIONS = 8
 """How many of the last decisions are remembered for readers in a hurry."""
@@ -36,104 +41,6 @@ class Refusal(Exception):
 
 
 @dataclass(slots=True)
-class Lease:
-    """Who answers for a task, and under which token its results are taken."""
-
-    token: int
-    by: str
-    until: float
-    """Log time at which it ends unless renewed; heartbeats keep a worker's, whatever this says."""
-    began: float = 0.0
-    """Log time of the claim; hand-overs do not change it."""
-    first: int = 0
-    """The claim's token; `token` is another after a hand-over."""
-    was: int = 0
-    """The token before the last hand-over."""
-    worker: str | None = None
-    """The process that does the work and reports, whoever answers for it; None: `by` does it."""
-
-    def overdue(self, now: float) -> bool:
-        return self.worker is None and now >= self.until
-
-
-@dataclass(slots=True)
-class Task:
-    """One role's work on one stream, or work that an agent added."""
-
-    ref: str
-    role: Role | None = None
-    lease: Lease | None = None
-    done: ev.Done | None = None
-    failures: list[str] = field(default_factory=list)
-    """Why earlier attempts failed."""
-    attempts: int = 0
-
-
-@dataclass(slots=True)
-class Stream:
-    """One fine-tune and what its roles have handed over."""
-
-    name: str
-    wish: str = "go"
-    """go, pause or stop: what people want of it."""
-    of: str | None = None
-    settings: str | None = None
-    failed: str = ""
-    prepared: ev.Prepared | None = None
-    checkpoints: list[ev.Checkpoint] = field(default_factory=list)
-    """In the order in which they were reported; the newest is the last."""
-    trained: ev.Trained | None = None
-    back: ev.Back | None = None
-    """The earlier checkpoint that takes the place of what was trained."""
-    rejected: list[str] = field(default_factory=list)
-    """Paths of checkpoints that will not do."""
-    verdict: ev.Verdict | None = None
-    score: ev.Score | None = None
-    adapter: ev.Adapter | None = None
-    by: dict[str, str] = field(default_factory=dict)
-    """Who handed over the newest event of a kind."""
-
-    @property
-    def over(self) -> bool:
-        """Nothing more will be done for it as things stand."""
-        return bool(self.failed) or self.wish == "stop"
-
-    @property
-    def candidate(self) -> ev.Trained | ev.Back | None:
-        """What is judged, published and scored: the end of the training, or what the stream went back to."""
-        return self.back or self.trained
-
-    def earlier(self) -> list[ev.Checkpoint]:
-        """Checkpoints before the candidate that nobody has rejected, newest first."""
-        if self.candidate is None:
-            return []
-        known = {c.path: c for c in self.checkpoints}
-        gone = {*self.rejected, self.candidate.path}
-        found = [c for c in known.values() if c.path not in gone and c.sha256 != self.candidate.sha256]
-        return sorted((c for c in found if c.step < self.candidate.step), key=lambda c: (c.step, c.tok), reverse=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Opinion:
-    """An approval or an objection."""
-
-    seq: int
-    agrees: bool
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Something that was settled, for readers in a hurry."""
-
-    seq: int
-    kind: str
-    ref: str
-    by: str
-    why: str
-
-
-@dataclass(slots=True)
 class State:
     """A run, as far as its log tells it."""
 
@@ -150,6 +57,8 @@ class State:
     opinions: dict[tuple[str, str], Opinion] = field(default_factory=dict)
     """(stream or `run`, author) -> the author's last word on it."""
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=DECISIONS))
+    questions: dict[int, Question] = field(default_factory=dict)
+    """Open questions by the seq of their entry."""
     idems: dict[tuple[str, str], tuple[int, str, str]] = field(default_factory=dict)
     """(author, idempotency key) -> seq, kind and ref"""
 
@@ -164,7 +73,7 @@ class State:
             case ev.Run():
                 self.run, self.started = event, entry.time
             case ev.Stream(ref=name, of=of, settings=settings):
-                self.streams[name] = Stream(name, of=of, settings=settings)
+                self.streams[name] = Stream(name, of=of, settings=settings, turn_since=entry.time)
                 self.tasks.update({f"{name}/{role}": Task(f"{name}/{role}", role) for role in ROLES})
             case ev.Task(ref=ref):
                 self.tasks.setdefault(ref, Task(ref))
@@ -179,9 +88,15 @@ class State:
             case ev.Claim() | ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
                 if task := self.tasks.get(event.ref):
                     _lease(task, entry, event)
+                if isinstance(event, ev.Done) and (stream := self.streams.get(event.stream)):
+                    stream.turn_since = entry.time
+            case ev.Post(asks=asked, of=answered):
+                self.questions.pop(answered or 0, None)
+                if asked:
+                    self.questions[entry.seq] = Question(entry.author, asked, event.ref)
             case _ if stream := self.streams.get(event.stream):
                 self._hand_over(stream, entry)
-            case _:  # posts, amendments, seals and heads are for readers
+            case _:  # amendments, seals and heads are for readers
                 pass
 
     def _steer(self, event: ev.Pause | ev.Resume | ev.Stop) -> None:
@@ -194,6 +109,9 @@ class State:
                 self._revive(stream)
         if wish == "go":
             self.end = None
+            for stream in self.streams.values():
+                if event.ref in {"run", stream.name}:
+                    stream.turn_since = self.time
 
     def _revive(self, stream: Stream) -> None:
         """A failed stream that is resumed gets its attempts back, and what it trained is judged anew."""
@@ -206,15 +124,19 @@ class State:
 
     def _judge_again(self, stream: Stream) -> None:
         stream.verdict = stream.score = None
-        self.tasks[f"{stream.name}/validate"] = Task(f"{stream.name}/validate", "validate")
-        self.tasks[f"{stream.name}/evaluate"].done = None
+        judges: tuple[Role, ...] = ("validate", "evaluate")
+        self.tasks.update({f"{stream.name}/{role}": Task(f"{stream.name}/{role}", role) for role in judges})
 
     def _take_opinion(self, entry: Entry, event: ev.Approve | ev.Object) -> None:
         scope = "run" if event.stream == "-" else event.stream
-        why = event.why if isinstance(event, ev.Object) else ""
-        if scope == "run" and not why:  # who agrees with everything objects to nothing
+        agrees, why = (False, event.why) if isinstance(event, ev.Object) else (True, "")
+        if agrees and event.of:  # agreeing with an entry takes an objection back; it approves no promotion
+            if (known := self.opinions.get((scope, entry.author))) and not known.agrees:
+                del self.opinions[scope, entry.author]
+            return
+        if scope == "run" and agrees:  # who agrees with everything objects to nothing
             self.opinions = {key: o for key, o in self.opinions.items() if o.agrees or key[1] != entry.author}
-        self.opinions[scope, entry.author] = Opinion(entry.seq, isinstance(event, ev.Approve), why)
+        self.opinions[scope, entry.author] = Opinion(entry.seq, agrees, why)
 
     def _hand_over(self, stream: Stream, entry: Entry) -> None:
         stream.by[entry.event.kind] = entry.author
@@ -270,11 +192,11 @@ class State:
         return next((role for role in ROLES if self.tasks[f"{stream.name}/{role}"].done is None), None)
 
     def ready(self) -> list[Task]:
-        """Tasks that may be claimed now, streams in the order of the config."""
-        if self.stopped or self.end:
+        """Tasks that may be claimed now, streams in the order of the config; agents' own also after the end."""
+        if self.stopped and not self.end:
             return []
         tasks = []
-        for stream in self.streams.values():
+        for stream in self.streams.values() if not self.end else ():
             role = self.next_role(stream)
             if role and stream.wish == "go" and not stream.failed:
                 task = self.tasks[f"{stream.name}/{role}"]
@@ -294,7 +216,9 @@ class State:
         """
         if event.idem and (known := self.idems.get((author, event.idem))):
             if known[1:] != (event.kind, event.ref):
-                raise Refusal(f"the key {event.idem} stands for {known[1]} {known[2]} (entry {known[0]}); take a new one")
+                raise Refusal(
+                    f"the key {event.idem} stands for {known[1]} {known[2]} (entry {known[0]}); take a new one"
+                )
             return known[0]
         task = self.tasks.get(event.ref)
         lease = task.lease if task else None
@@ -315,9 +239,7 @@ class State:
 
     def objections(self, stream: str) -> list[tuple[str, str]]:
         """(who, why): its promotion waits while there is one."""
-        return [
-            (by, o.why) for (scope, by), o in self.opinions.items() if not o.agrees and scope in {stream, "run"}
-        ]
+        return [(by, o.why) for (scope, by), o in self.opinions.items() if not o.agrees and scope in {stream, "run"}]
 
 
 def _lease(task: Task, entry: Entry, event: Event) -> None:

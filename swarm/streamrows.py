@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from swarm.messages import MetricRow, Metrics
+from swarm.promotion import waiting
 from swarm.settings import RunSettings, StreamSettings
 from swarm.snapshot import StreamRow, WorkerRow
 from swarm.state import State, Stream
@@ -35,10 +37,12 @@ def stream_rows(
     state: State, settings: RunSettings, curves: Mapping[str, Curves], workers: Sequence[WorkerRow], now: float
 ) -> tuple[StreamRow, ...]:
     by_task = {worker.task: worker for worker in workers if worker.task}
-    return tuple(
+    winner, _, waits = waiting(state, settings.promotion).partition(": ")
+    rows = (
         _row(state, stream, settings.streams[name], curves.get(name) or Curves(), by_task, now)
         for name, stream in state.streams.items()
     )
+    return tuple(replace(row, why=waits) if row.name == winner else row for row in rows)
 
 
 def _row(
@@ -50,7 +54,7 @@ def _row(
     train, heldout = curves.rows("train"), curves.rows("eval")
     losses = [(row.step, row.loss) for row in train if row.loss is not None]
     last = train[-1] if train else None
-    name, why = _state(state, stream, worker)
+    name, why = state_of(state, stream, worker)
     training = name == "train"
     trained, score, verdict = stream.trained, stream.score, stream.verdict
     return StreamRow(
@@ -88,14 +92,15 @@ def _row(
     )
 
 
-def _state(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[str, str]:
+def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[str, str]:
+    """The word for how a stream stands, and why."""
     role = state.next_role(stream)
     if stream.failed:
         return "failed", stream.failed
     if role is None:
         if state.promoted and state.promoted.ref == stream.name:
             return "promoted", state.promoted.why
-        return "done", (stream.verdict.why or "") if stream.verdict else ""
+        return "done", (stream.verdict.why or "") if stream.verdict and stream.verdict.result != "SUCCESS" else ""
     task = state.tasks[f"{stream.name}/{role}"]
     if stream.wish == "stop" or (state.stopped and not task.lease):
         return "stopped", "`swarm resume` goes on" if state.stopped else ""

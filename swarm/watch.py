@@ -22,6 +22,7 @@ from swarm.events import KINDS
 from swarm.log import Entry, Log, run_is_alive
 from swarm.messages import Metrics
 from swarm.metrics import MetricsFile
+from swarm.promotion import waiting
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.snapshot import BusCounters, Snapshot, WorkerRow
@@ -126,7 +127,7 @@ class Watcher:
                 tail=tuple(self._tail),
                 bus=self._bus,
                 promoted=state.promoted.ref if state.promoted else "",
-                why=state.promoted.why if state.promoted else "",
+                why=state.promoted.why if state.promoted else waiting(state, self._settings.promotion),
             )
 
     def _run_state(self) -> str:

@@ -1,6 +1,6 @@
-"""python -m trainer.ask --run RUN --adapter PATH --base NAME --settings FILE PROMPT [--json]
+"""python -m trainer.ask --run RUN --adapter PATH --base NAME --settings FILE PROMPT... [--json]
 
-One question to the bare base and to a tuned adapter, answered side by side.
+Questions to the bare base and to a tuned adapter, answered side by side.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from swarm.settings import StreamSettings
 
 
-def asked(question: str, adapter: Path, settings: StreamSettings, place: Place) -> dict[str, str]:
-    """The answers of `base` and `adapter`."""
+def asked(questions: Sequence[str], adapter: Path, settings: StreamSettings, place: Place) -> list[dict[str, str]]:
+    """For each question the answers of `base` and `adapter`."""
     from trainer.answers import generated
     from trainer.data.tokens import prompt_ids, stop_tokens
     from trainer.loading import load_adapter, load_base, load_tokenizer
@@ -32,15 +33,16 @@ def asked(question: str, adapter: Path, settings: StreamSettings, place: Place) 
     folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     stops = sorted(stop_tokens(tokenizer, folder))
-    prompt = prompt_ids(question, tokenizer)
+    prompts = [prompt_ids(question, tokenizer) for question in questions]
     model = load_base(folder, settings, place)
 
-    def answer(asked_model: PreTrainedModel) -> str:
-        ids = generated(asked_model, [prompt], stops, settings.eval_max_new_tokens)[0]
-        return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    def answers(asked_model: PreTrainedModel) -> list[str]:
+        found = [generated(asked_model, [prompt], stops, settings.eval_max_new_tokens)[0] for prompt in prompts]
+        return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in found]
 
-    base_answer = answer(model)
-    return {"base": base_answer, "adapter": answer(cast("PreTrainedModel", load_adapter(model, adapter)))}
+    of_base = answers(model)
+    of_adapter = answers(cast("PreTrainedModel", load_adapter(model, adapter)))
+    return [{"base": base, "adapter": tuned} for base, tuned in zip(of_base, of_adapter, strict=True)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--settings", type=Path, required=True, help="the stream's settings as JSON")
     parser.add_argument("--device", default="cpu", help="cpu, or gpu0")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("prompt", metavar="PROMPT")
+    parser.add_argument("prompts", metavar="PROMPT", nargs="+")
     arguments = parser.parse_args(argv)
     quieten()
     try:
@@ -62,15 +64,14 @@ def main(argv: list[str] | None = None) -> int:
         adapter = arguments.run / arguments.adapter
         if not (adapter / "adapter_config.json").is_file():
             raise UserError("--adapter", f"{adapter} holds no adapter", "name a folder with adapter_config.json")
-        answers = asked(arguments.prompt, adapter, settings, Place(arguments.run, arguments.device))
+        answers = asked(arguments.prompts, adapter, settings, Place(arguments.run, arguments.device))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(
-        json.dumps(answers, ensure_ascii=False)
-        if arguments.json
-        else f"base:    {answers['base']}\nadapter: {answers['adapter']}"
-    )
+    if arguments.json:
+        print(json.dumps(answers if len(answers) > 1 else answers[0], ensure_ascii=False))
+    else:
+        print("\n".join(f"base:    {answer['base']}\nadapter: {answer['adapter']}" for answer in answers))
     return 0
 
 

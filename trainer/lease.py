@@ -39,7 +39,10 @@ class Lease:
     # ---- the listener's side ----
 
     def take(self, order: Order) -> None:
-        self._set(order.what, "stopped")
+        if order.what == "hand":
+            self.token = max(self.token, order.token)  # an older order may arrive late
+        else:
+            self._set(order.what, "stopped")
 
     def stop(self, why: str) -> None:
         self._set("stop", why)
@@ -87,9 +90,10 @@ class Lease:
         self.paused_seconds += time.monotonic() - began
 
     def report(self, event: Event) -> None:
-        """Hand a fact over; a lease that is known to be lost says nothing."""
+        """Hand a fact over, under the token that holds now; a lease that is known to be lost says nothing."""
         if not self.lost:
-            self._send(Report.of(event), True)
+            fields = {"tok": self.token} if "tok" in event.facts() else {}
+            self._send(Report.of(event.model_copy(update=fields)), True)
 
     def figures(self, row: MetricRow, steps: int) -> None:
         self._rows.append(row)

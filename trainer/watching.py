@@ -34,15 +34,14 @@ class Course:
     assign: Assign
     lease: Lease
     place: Place
-    folder: Path
-    """`streams/<name>/t<token>`: checkpoints appear here."""
     trainable: int = 0
     before_seconds: float = 0.0
     """Training time of earlier attempts."""
     before_tokens: int = 0
     rows: list[MetricRow] = field(default_factory=list)
     heldout: float | None = None
-    """Held-out loss at the newest evaluation."""
+    """Held-out loss at the newest evaluation, which was at step `heldout_step`."""
+    heldout_step: int = -1
     why: str = "num_epochs"
     """What ended it."""
     saved: Checkpoint | None = None
@@ -50,6 +49,10 @@ class Course:
     eval_seconds: float = 0.0
     began: float | None = None
     ended: float | None = None
+
+    def folder_of(self, token: int) -> Path:
+        """`streams/<name>/t<token>`: checkpoints appear here; after a hand-over in the new token's."""
+        return self.place.stream_folder(self.assign.stream) / f"t{token}"
 
     @property
     def loop_seconds(self) -> float:
@@ -178,7 +181,7 @@ class Boundary(TrainerCallback):
         if every is None or state.global_step % every:
             return
         began = time.monotonic()
-        self.course.heldout = _rounded(self._held_out_loss(), 6)
+        self.course.heldout, self.course.heldout_step = _rounded(self._held_out_loss(), 6), state.global_step
         self.course.eval_seconds += time.monotonic() - began
         row = MetricRow(
             step=state.global_step, kind="eval", time=time.time(), loss=self.course.heldout, tokens=self.course.tokens
@@ -210,7 +213,7 @@ class Saves(TrainerCallback):
             return
         if not bool(_sums(model).isfinite().all()):  # a gradient that overflowed shows in the loss one step too late
             raise NotFinite("adapter", state.global_step)
-        checkpoint.refuse_full_disk(self.course.folder, self.course.trainable)
+        checkpoint.refuse_full_disk(self.course.folder_of(self.course.lease.token), self.course.trainable)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         began, course = time.monotonic(), self.course
@@ -218,19 +221,21 @@ class Saves(TrainerCallback):
             shutil.rmtree(self.staging)
             return
         staged = self.staging / f"checkpoint-{state.global_step}"
-        place = course.folder / staged.name
+        token = course.lease.token  # the folder, the manifest and the report bear one and the same
+        place = course.folder_of(token) / staged.name
         rows = [row.model_dump(mode="json") for row in course.rows]
         (staged / FIGURES).write_text(json.dumps({"tokens": course.tokens, "rows": rows}))
         facts = {
             "step": state.global_step,
-            "token": course.assign.token,
+            "token": token,
             "spent_seconds": round(course.spent_seconds, 3),
         }
         sha256 = checkpoint.keep(staged, place, facts)
-        checkpoint.remove_old(course.folder, course.assign.settings.save_total_limit)
+        checkpoint.remove_old(place.parent, course.assign.settings.save_total_limit)
         course.saved = Checkpoint(
             ref=course.assign.ref, tok=course.assign.token, step=state.global_step, path=course.place.relative(place),
-            sha256=sha256, loss=course.loss, heldout=course.heldout,
+            sha256=sha256, loss=course.loss,
+            heldout=course.heldout if course.heldout_step == state.global_step else None,
         )  # fmt: skip
         course.lease.flush_metrics()
         course.lease.report(course.saved)

@@ -169,9 +169,9 @@ class Worker:
 
     def _obey(self, order: Order) -> None:
         lease = self._lease
-        if lease is not None and lease.token == order.token:
+        if lease is not None and (lease.token == order.token or (order.what == "hand" and lease.ref == order.ref)):
             lease.take(order)
-        else:
+        elif order.what != "hand":  # one that comes too early is repeated until a heartbeat says the token
             self._early[order.token] = order
 
     def _leave(self, why: str) -> None:

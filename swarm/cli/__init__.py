@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from swarm.cli import configs, looking, running
+from swarm.cli import agents, configs, looking, record, running
 
 app = typer.Typer(
     name="swarm",
@@ -23,6 +23,8 @@ app = typer.Typer(
 configs.add_to(app)
 running.add_to(app)
 looking.add_to(app)
+record.add_to(app)
+agents.add_to(app)
 
 
 def main() -> None:

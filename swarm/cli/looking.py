@@ -38,7 +38,9 @@ def status(run: RunArgument = None, *, json: Json = False, toon: Toon = False) -
 
 
 def log(
-    run: RunArgument = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[verify] [RUN]", help="`verify` checks every byte instead of showing")
+    ] = None,
     *,
     since: Annotated[int, typer.Option("--since", metavar="SEQ", help="entries after this one")] = 0,
     tail: Annotated[int | None, typer.Option("--tail", metavar="N", help="only the last N")] = None,
@@ -52,9 +54,18 @@ def log(
     import time
 
     from swarm import logview, rundir
-    from swarm.cli import screen
+    from swarm.cli import record, screen
+    from swarm.errors import UserError
+    from swarm.events import KINDS
     from swarm.log import Entry, Log
 
+    run = words[-1] if words and words != ["verify"] else None
+    if words and words[0] == "verify" and len(words) < 3:
+        sys.exit(record.verify_log(run, json=json, toon=toon))
+    if words and len(words) > 1:
+        raise UserError(words[1], "one run at a time", "swarm log [verify] [RUN]")
+    if kind is not None and kind not in KINDS:
+        raise UserError("--kind", f"{kind!r} is no kind of entry", f"take one of {', '.join(sorted(KINDS))}")
     read = Log(rundir.find(run).log)
 
     def wanted(entry: Entry) -> bool:
@@ -82,7 +93,7 @@ def log(
 
 
 def ask(
-    prompt: Annotated[str, typer.Argument(help="what to ask; `-` reads standard input")],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="what to ask; `-` reads standard input")],
     run: Annotated[str | None, typer.Option("--run", help="run folder or name")] = None,
     *,
     stream: Annotated[
@@ -90,7 +101,7 @@ def ask(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Ask base and adapter the same question and show both answers."""
+    """Ask base and adapter the same questions and show both answers."""
     import json as json_module
     import subprocess
     import tempfile
@@ -111,13 +122,13 @@ def ask(
     if not adapter.exists():
         raise UserError(str(adapter), "has no adapter yet", "wait until the stream is validated")
     settings = config.load(folder.config, cwd=folder.path).run.streams[name]
-    text = sys.stdin.read() if prompt == "-" else prompt
+    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(json_module.dumps(settings.model_dump(mode="json")))
         file.flush()
         command = [
             sys.executable, "-m", "trainer.ask", "--run", str(folder.path), "--adapter", str(adapter),
-            "--base", settings.base_model, "--settings", file.name, *(["--json"] if json else []), text,
+            "--base", settings.base_model, "--settings", file.name, *(["--json"] if json else []), "--", *texts,
         ]  # fmt: skip
         sys.exit(subprocess.run(command, check=False).returncode)
 
@@ -125,16 +136,30 @@ def ask(
 def export(
     run: RunArgument = None,
     *,
-    what: Annotated[str, typer.Option("--what", help="metrics or session")] = "session",
-    format: Annotated[str, typer.Option("--format", help="toon, json or csv")] = "toon",  # noqa: A002  the word users write
+    what: Annotated[str, typer.Option("--what", help="metrics, events, bus or session")] = "session",
+    format: Annotated[str, typer.Option("--format", help="toon, json, jsonl, csv or auto: the cheaper of toon and json")] = "toon",  # noqa: A002  the word users write
     stream: Annotated[str | None, typer.Option("--stream", help="only this stream")] = None,
-) -> None:
-    """Write metrics or the whole session to stdout."""
+    since: Annotated[int, typer.Option("--since", metavar="N", help="steps (metrics) or entries (events) after this one")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the run ends")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="say what it costs in tokens instead, beside compact JSON")] = False,
+    tokenizer: Annotated[str | None, typer.Option("--tokenizer", metavar="NAME", help="count with this: a stream, a base model, a tokenizer.json; else estimated")] = None,
+) -> None:  # fmt: skip
+    """Write metrics, entries, the bus or the whole session to stdout, row by row."""
     from swarm import export as rooms
     from swarm import rundir
+    from swarm import tokens as counting
 
-    for line in rooms.lines(rundir.find(run), what=what, form=format, stream=stream):
-        print(line)
+    folder = rundir.find(run)
+    count = counting.counter(tokenizer, folder)
+    if tokens:
+        from toon import encode
+
+        print(encode({"tokens": counting.costs(rooms.document(folder, what, stream, since), count)}))
+        return
+    for line in rooms.lines(
+        folder, what=what, form=format, stream=stream, since=since, follow=follow, count_tokens=count
+    ):
+        print(line, flush=follow)
 
 
 def prune(

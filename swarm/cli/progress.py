@@ -102,6 +102,7 @@ class Lines:
         self._states: dict[str, tuple[str, str]] = {}
         self._printed_at: dict[str, float] = {}
         self._steps: dict[str, int] = {}
+        self._waits = ""
 
     def show(self, snapshot: Snapshot) -> None:
         for line in snapshot.tail:
@@ -112,6 +113,9 @@ class Lines:
                     self._print(line)
         for row in snapshot.streams:
             self._stream(row)
+        if not snapshot.promoted and snapshot.why and snapshot.why != self._waits:
+            self._waits = snapshot.why
+            self._print(f"promotion waits: {snapshot.why}")
 
     def _stream(self, row: StreamRow) -> None:
         now = time.monotonic()

@@ -12,6 +12,9 @@ import typer
 if TYPE_CHECKING:
     from swarm.rundir import RunFolder
 
+STOPPED = 130
+"""Exit status after Ctrl-C: everything was saved and stopped."""
+
 RunArgument = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="run folder or name; default: the newest in ./runs")
 ]
@@ -32,6 +35,9 @@ def run(
         list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="e.g. streams.wide.lora_r=64")
     ] = None,
     *,
+    into: Annotated[
+        str | None, typer.Option("--in", metavar="RUN", help="start it in a run that `swarm open` made")
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="lines instead of the dashboard")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="start it and return")] = False,
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
@@ -41,11 +47,11 @@ def run(
 
     Ctrl-C saves and stops; `q` in the dashboard detaches and the run goes on.
     """
-    from swarm import starting
+    from swarm import rundir, starting
     from swarm.cli import screen
 
     made = starting.plan(config, overrides or [])
-    folder = starting.start(made)
+    folder = starting.start(made, rundir.find(into) if into else None)
     screen.announce(folder, made)
     if detach:
         print(folder.path)
@@ -135,6 +141,8 @@ def attach(
     if not plain and sys.stdin.isatty() and sys.stdout.isatty():
         status = _dashboard(folder, readonly=readonly)
         if status is not None:
+            if status == STOPPED:
+                progress.wait_for_end(folder)
             if screen.has_ended(folder):
                 return screen.print_result(folder, form)
             if status == 0:

@@ -159,6 +159,8 @@ def status_text(snapshot: Snapshot) -> str:
         lines += ["", columns(workers)]
     if snapshot.promoted:
         lines += ["", f"promoted: {snapshot.promoted}, {snapshot.why}"]
+    elif snapshot.why:
+        lines += ["", f"promotion waits: {snapshot.why}"]
     return "\n".join(lines)
 
 

@@ -29,6 +29,10 @@ def _check_promotion(root: Node, run: RunSettings, problems: Problems) -> None:
         other = {"max": "min", "min": "max"}[worst]
         what = f"{worst} of {run.promotion.metric} would promote the worst stream"
         _add(root.items["promotion"], "goal", what, f"write `goal: {other}`, or leave it out", problems)
+    named = len(run.promotion.approvers)
+    if named and run.promotion.approvals > named:
+        what = f"{run.promotion.approvals} approvals are wanted of {named} approvers"
+        _add(root.items["promotion"], "approvals", what, f"write at most {named}", problems)
 
 
 def _check_held_out(stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from swarm.log import Entry, Log
 from swarm.rundir import RunFolder
+from swarm.settings import RunSettings
 from swarm.state import State, fold
 
 PATIENCE_SECONDS = 180.0
@@ -145,3 +146,10 @@ def end_everything(folder: Path) -> Iterator[None]:
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         if any(str(folder) in word for word in _words(process)) and int(process.parent.name) != os.getpid():
             os.kill(int(process.parent.name), signal.SIGKILL)
+
+
+def settings(folder: RunFolder) -> RunSettings:
+    """What the run was started with."""
+    from swarm import config
+
+    return config.load(folder.config, cwd=folder.path).run

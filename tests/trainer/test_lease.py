@@ -49,6 +49,19 @@ def test_stop_and_lost_end_a_pause_and_are_not_taken_back(what: str, error: type
         ear.lease.check()
 
 
+def test_after_a_hand_over_everything_is_said_under_the_new_token() -> None:
+    ear = Ear()
+    for token in (25, 19):  # an order that was overtaken changes nothing
+        ear.lease.take(Order(ref="one/train", token=token, what="hand"))
+    assert ear.lease.boundary(3) == "go"
+    ear.lease.report(Done(ref="one/train", tok=7))
+    ear.lease.figures(MetricRow(step=3, time=0.0), 9)
+    ear.lease.flush_metrics()
+    report, metrics = (message for message, _ in ear.heard)
+    assert isinstance(report, Report) and isinstance(metrics, Metrics)
+    assert (report.facts["tok"], metrics.token, ear.lease.heartbeat(1).token) == (25, 25, 25)
+
+
 def test_a_lost_lease_reports_nothing() -> None:
     ear = Ear()
     ear.order("stop")

@@ -23,7 +23,8 @@ LONGEST_ANSWER_BYTES = 110
 """Under 100 tokens of the embedded base: a stream of the demo then trains in under a minute of one core."""
 LONGEST_QUESTION_BYTES = 190
 ASK = "convert to toon, length {length}:\n"
-"""The length of the table or list is given: told to count, adapters got the form right and half of the counts wrong."""
+"""The length of the table or list is given: without it tuned adapters wrote half of the answers
+wrong, nearly all of them in the count alone."""
 
 
 def rows(split: Split) -> Iterator[dict[str, list[dict[str, str]]]]:

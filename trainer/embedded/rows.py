@@ -11,10 +11,10 @@ from trainer.embedded.text import Role, Sample
 from trainer.embedded.vocabulary import ASSISTANT, BEGIN, END, SYSTEM, USER, mark_id
 
 OPENING: dict[Role, str] = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT, "document": BEGIN}
-# What a user writes is drawn at random, so little of it can be learned; at full weight it drowned the answers' gradient.
+# What a user writes is drawn at random and little of it can be learned, so it gets little of the gradient. Chosen, not tuned.
 WEIGHT: dict[Role, float] = {"system": 0.1, "user": 0.1, "assistant": 1.0, "document": 0.5}
 OPEN_ROWS = 32
-"""Rows kept open while packing: enough that fewer than one position in twenty stays empty."""
+"""Rows kept open while packing: rows of 256 tokens come out 96 % full, those of 96 tokens 87 %."""
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ ASKS = ("convert to {form}:\n", "rewrite as {form}:\n", "{form} from this:\n")
 AGAIN = ("now as {form}", "and in {form}", "the same in {form}")
 SYSTEMS = ("You convert records.", "Answer with the data only.", "You read tables.")
 MOST_ROWS: dict[Size, int] = {"record": 1, "short": 4, "long": 20}
-"""Rows of the largest table; at 20 question and answer together come near 1,000 tokens."""
+"""Rows of the largest table; at 20 question and answer together reach 1,000 tokens (longer samples are left out)."""
 
 
 @dataclass(frozen=True, slots=True)

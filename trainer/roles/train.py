@@ -39,11 +39,10 @@ AVERAGED_SHARE = 20
 def run(assign: Assign, lease: Lease, place: Place) -> None:
     began = time.monotonic()
     assert assign.prepared is not None, "a train task comes with prepared rows"
-    folder = place.stream_folder(assign.stream) / f"t{assign.token}"
-    staging = folder / ".staging"
+    course = Course(assign, lease, place)
+    staging = course.folder_of(assign.token) / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    course = Course(assign, lease, place, folder)
     resumed = _resumed(course)
     _fresh_peak(place)
     trainer = _trainer(course, staging)

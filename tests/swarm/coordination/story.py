@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from swarm import events as ev
+from swarm.admission import admit
 from swarm.schedule import Worker
 from swarm.settings import Dataset, Promotion, RunSettings, StreamSettings
-from swarm.state import State, admit, fold
+from swarm.state import State, fold
 
 SHA, OTHER = "a" * 64, "b" * 64
+AGENTS = {"ada", "bob", "eve"}
 START = 1_790_000_000.0
 
 
@@ -44,7 +46,8 @@ class Story:
         return len(self.entries)
 
     def claim(self, ref: str, by: str, ttl: float = 60.0) -> int:
-        return self.say(by, ev.Claim(ref=ref, ttl=ttl))
+        """An agent's lease runs by its ttl; a worker's is kept by heartbeats."""
+        return self.say(by, ev.Claim(ref=ref, ttl=ttl, beats=None if by in AGENTS else True))
 
     def prepared(self, stream: str) -> None:
         tok = self.claim(f"{stream}/prepare", "prep-1")
@@ -53,28 +56,51 @@ class Story:
         )
         self.say("prep-1", ev.Done(ref=f"{stream}/prepare", tok=tok))
 
-    def trained(self, stream: str, by: str = "trainer-1") -> None:
+    def checkpoint(self, stream: str, tok: int, step: int, sha256: str = SHA, by: str = "trainer-1") -> str:
+        path = f"streams/{stream}/t{tok}/checkpoint-{step}"
+        self.say(by, ev.Checkpoint(ref=f"{stream}/train", tok=tok, step=step, path=path, sha256=sha256))
+        return path
+
+    def trained(self, stream: str, by: str = "trainer-1", earlier: tuple[str, ...] = ()) -> None:
+        """Trained to step 9, with earlier checkpoints of these hashes."""
         self.prepared(stream)
         tok = self.claim(f"{stream}/train", by)
-        path = f"streams/{stream}/t{tok}/checkpoint-9"
-        self.say(by, ev.Checkpoint(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA))
+        for step, sha256 in enumerate(earlier, start=1):
+            self.checkpoint(stream, tok, step, sha256, by)
+        path = self.checkpoint(stream, tok, 9, by=by)
         self.say(by, ev.Trained(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA, trainable=100))
         self.say(by, ev.Done(ref=f"{stream}/train", tok=tok, path=path, sha256=SHA))
 
     def validated(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5) -> None:
         self.trained(stream)
+        self.judged(stream, result, heldout)
+
+    def judged(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5) -> None:
+        candidate = self.state.streams[stream].candidate
+        assert candidate
         tok = self.claim(f"{stream}/validate", "validator-1")
-        verdict = ev.Verdict(
-            ref=f"{stream}/validate", tok=tok, result=result, path="streams/p", sha256=SHA, heldout=heldout
-        )  # type: ignore[arg-type]
-        self.say("validator-1", verdict)
+        facts = {"path": candidate.path, "sha256": candidate.sha256, "heldout": heldout}
+        self.say("validator-1", ev.Verdict(ref=f"{stream}/validate", tok=tok, result=result, **facts))  # type: ignore[arg-type]
         self.say("validator-1", ev.Done(ref=f"{stream}/validate", tok=tok))
 
+    def back(self, stream: str, why: str = "FAIL") -> None:
+        to = self.state.streams[stream].earlier()[0]
+        facts = {"tok": to.tok, "step": to.step, "path": to.path, "sha256": to.sha256}
+        self.say("coordinator", ev.Back(ref=stream, why=why, **facts))  # type: ignore[arg-type]
+
     def scored(
-        self, stream: str, heldout: float, base: float = 2.0, rows: str = SHA, exact: float | None = None
+        self,
+        stream: str,
+        heldout: float,
+        base: float = 2.0,
+        rows: str = SHA,
+        exact: float | None = None,
+        result: str = "SUCCESS",
     ) -> None:
-        self.validated(stream, heldout=heldout)
-        self.say("coordinator", ev.Adapter(ref=stream, tok=5, path=f"streams/{stream}/adapter", sha256=SHA))
+        self.validated(stream, result, heldout=heldout)
+        token = self.state.tasks[f"{stream}/train"].done
+        assert token
+        self.say("coordinator", ev.Adapter(ref=stream, tok=token.tok, path=f"streams/{stream}/adapter", sha256=SHA))
         tok = self.claim(f"{stream}/evaluate", "evaluator-1")
         score = ev.Score(
             ref=f"{stream}/evaluate",

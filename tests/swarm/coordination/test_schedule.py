@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from swarm import events as ev
-from swarm.schedule import Claim, Dismiss, Expire, Finish, GiveUp, Order, Promote, Publish, decide
+from swarm.schedule import BACKS, Claim, Dismiss, Expire, Finish, GiveUp, GoBack, Order, Promote, Publish, decide
 
-from .story import OTHER, START, Story, settings, worker
+from .story import OTHER, SHA, START, Story, settings, worker
 
 CREW = (
     worker("prep-1", "prepare"),
@@ -106,10 +106,67 @@ def test_a_validated_checkpoint_is_published_before_it_is_evaluated() -> None:
     assert decide(story.state, CREW, story.now, settings("wide")) == [Publish("wide")]
 
 
-def test_a_fail_verdict_fails_the_stream() -> None:
+def test_a_fail_verdict_fails_the_stream_when_there_is_nothing_to_go_back_to() -> None:
     story = Story("wide")
     story.validated("wide", result="FAIL")
-    assert decide(story.state, CREW, story.now, settings("wide")) == [GiveUp("wide", "validation: FAIL")]
+    assert decide(story.state, CREW, story.now, settings("wide")) == [
+        GiveUp("wide", "validation: FAIL: no reason given")
+    ]
+
+
+def test_a_fail_verdict_goes_back_to_the_newest_earlier_checkpoint_which_is_judged_next() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=("c" * 64, "d" * 64))
+    story.judged("wide", "FAIL")
+    assert decide(story.state, CREW, story.now, settings("wide")) == [GoBack("wide", "FAIL: no reason given")]
+    story.back("wide")
+    stream = story.state.streams["wide"]
+    assert stream.candidate is not None
+    assert (stream.candidate.step, stream.candidate.sha256, stream.verdict) == (2, "d" * 64, None)
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Claim("wide/validate", "validator-1")]
+    story.judged("wide")
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Publish("wide")]
+
+
+def test_going_back_is_bounded() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=tuple(f"{n:064x}" for n in range(8)))
+    for _ in range(BACKS):
+        story.judged("wide", "FAIL")
+        story.back("wide")
+    story.judged("wide", "FAIL")
+    [command] = decide(story.state, CREW, story.now, settings("wide"))
+    assert isinstance(command, GiveUp)
+
+
+def test_equal_weights_are_not_judged_twice() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=(SHA,))
+    story.judged("wide", "FAIL")
+    [command] = decide(story.state, CREW, story.now, settings("wide"))
+    assert isinstance(command, GiveUp)
+
+
+def test_no_answer_of_a_validator_in_time_is_a_fail() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=("c" * 64,))
+    tok = story.claim("wide/validate", "validator-1")
+    alive = [worker("validator-1", "validate", state="busy")]
+    why = "no answer within 30 minutes"
+    assert decide(story.state, alive, story.now + 1790, settings("wide")) == []
+    assert decide(story.state, alive, story.now + 1801, settings("wide")) == [Expire("wide/validate", tok, why)]
+    story.say("coordinator", ev.Expire(ref="wide/validate", tok=tok, why=why))
+    again = story.claim("wide/validate", "validator-1")
+    story.say("coordinator", ev.Expire(ref="wide/validate", tok=again, why=why))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [GoBack("wide", f"FAIL: no answer: {why}")]
+
+
+def test_a_resumed_stream_that_had_failed_validation_is_judged_anew() -> None:
+    story = Story("wide")
+    story.validated("wide", result="FAIL")
+    story.say("coordinator", ev.Fail(ref="wide", why="validation: FAIL"))
+    story.say("ada", ev.Resume(ref="wide"))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Claim("wide/validate", "validator-1")]
 
 
 def test_the_lowest_held_out_loss_is_promoted_and_the_reason_names_the_next() -> None:
@@ -147,14 +204,15 @@ def test_exact_match_is_maximised() -> None:
     assert command.choice.winner == "wide"
 
 
-def test_promotion_waits_for_approvals_and_for_objections_to_be_settled() -> None:
+def test_promotion_waits_for_approvals_and_for_objections_to_be_settled_and_the_workers_may_go() -> None:
     story = Story("wide")
     story.scored("wide", 0.5)
     gate = settings("wide", approvals=1)
-    assert decide(story.state, CREW, story.now, gate) == []
+    gone = [Dismiss(one.name) for one in CREW]
+    assert decide(story.state, CREW, story.now, gate) == gone
     story.say("ada", ev.Object(ref="wide", why="look at row 3"))
     story.say("bob", ev.Approve(ref="wide"))
-    assert decide(story.state, CREW, story.now, gate) == []
+    assert decide(story.state, CREW, story.now, gate) == gone
     story.say("ada", ev.Approve(ref="wide"))
     assert [type(command) for command in decide(story.state, CREW, story.now, gate)] == [Promote]
 
@@ -189,6 +247,31 @@ def test_a_pause_is_ordered_until_the_worker_says_it_waits_and_then_lifted() -> 
     assert decide(story.state, paused, story.now, settings("wide")) == []
     story.say("ada", ev.Resume(ref="wide"))
     assert decide(story.state, paused, story.now, settings("wide")) == [Order("wide/prepare", tok, "prep-1", "resume")]
+
+
+def test_a_handed_lease_is_told_to_its_worker_before_anything_else_and_heartbeats_keep_it() -> None:
+    story = Story("wide")
+    story.prepared("wide")
+    old = story.claim("wide/train", "trainer-1")
+    new = story.say("ada", ev.Hand(ref="wide/train", tok=old, to="ada", ttl=30))
+    story.say("ada", ev.Pause(ref="wide"))
+    unaware = [worker("trainer-1", "train", state="busy", holds=("wide/train", old))]
+    aware = [worker("trainer-1", "train", state="busy", holds=("wide/train", new))]
+    later = story.now + 1e6
+    assert decide(story.state, unaware, later, settings("wide")) == [Order("wide/train", new, "trainer-1", "hand")]
+    assert decide(story.state, aware, later, settings("wide")) == [Order("wide/train", new, "trainer-1", "pause")]
+
+
+def test_a_worker_whose_last_word_was_refused_for_a_hand_over_gives_the_task_back_blameless() -> None:
+    story = Story("wide")
+    story.prepared("wide")
+    old = story.claim("wide/train", "trainer-1")
+    idle = [worker("trainer-1", "train")]
+    [ended] = decide(story.state, idle, story.now, settings("wide"))
+    assert ended == Expire("wide/train", old, "the worker has left the task", failed=True)
+    new = story.say("ada", ev.Hand(ref="wide/train", tok=old, to="ada", ttl=30))
+    [ended] = decide(story.state, idle, story.now, settings("wide"))
+    assert ended == Expire("wide/train", new, "the worker has left the task", failed=False)
 
 
 def test_workers_leave_when_no_work_for_their_roles_can_come() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from swarm import events as ev
-from swarm.state import Refusal, admit, fold
+from swarm.admission import admit
+from swarm.state import Refusal, fold
 
 from .story import SHA, Story
 

@@ -29,10 +29,17 @@ def test_no_question_of_the_evaluation_is_trained_on() -> None:
 
 
 def test_every_answer_is_the_value_asked_about() -> None:
-    asked_in_json = [pair for pair in pairs("train") if pair[0].removeprefix(demo_data.ASK).startswith(("{", "["))]
-    assert len(asked_in_json) > 300
-    for question, answer in asked_in_json:
-        assert decode(answer) == json.loads(question.removeprefix(demo_data.ASK))
+    given = [(question.split("\n", 1)[1], answer) for question, answer in pairs("train")]
+    in_json = [(payload, answer) for payload, answer in given if payload.startswith(("{", "["))]
+    assert len(in_json) > 300
+    for payload, answer in in_json:
+        assert decode(answer) == json.loads(payload)
+
+
+def test_the_length_that_a_question_states_is_the_one_in_its_answer() -> None:
+    for question, answer in pairs("eval"):
+        stated = question.split("\n", 1)[0].removeprefix("convert to toon, length ").removesuffix(":")
+        assert f"[{stated}]" in answer
 
 
 def test_every_answer_holds_a_table_or_a_list_because_only_those_look_new_in_toon() -> None:

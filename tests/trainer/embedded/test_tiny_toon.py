@@ -1,7 +1,5 @@
 """The embedded base as it ships: loads with transformers alone, reads any text, and has learned something."""
 
-# ruff: noqa: TID253 - all of it is about a loaded model
-
 import json
 from itertools import islice
 from pathlib import Path

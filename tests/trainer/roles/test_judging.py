@@ -34,6 +34,10 @@ def test_a_better_adapter_passes_with_both_losses(bench: Bench, settings: Make, 
     strict = bench.do("validate", settings(max_heldout_ratio=0.01), **given)["verdict"]
     assert strict.result == "WARNING"
     assert "above max_heldout_ratio 0.01" in strict.why
+    honest = bench.do("validate", settings(), **given, heldout=verdict.heldout)["verdict"]
+    boastful = bench.do("validate", settings(), **given, heldout=verdict.heldout - 0.5)["verdict"]
+    assert (honest.result, boastful.result) == ("SUCCESS", "WARNING")
+    assert "but its maker said" in boastful.why
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,8 @@ def test_a_better_adapter_passes_with_both_losses(bench: Bench, settings: Make, 
         ("torn", "is torn"),
         ("missing", "is missing"),
         ("config", "cannot be read"),
+        ("rank", "says rank 99"),
+        ("half", "has no B that fits it"),
     ],
 )
 def test_a_checkpoint_that_is_not_fit_fails(
@@ -64,7 +70,13 @@ def test_a_checkpoint_that_is_not_fit_fails(
             path.unlink()
         case "config":
             (folder / "adapter_config.json").write_text("{")
-    if damage in ("nan", "torn"):
+        case "rank":
+            config = json.loads((folder / "adapter_config.json").read_text())
+            (folder / "adapter_config.json").write_text(json.dumps({**config, "r": 99}))
+        case "half":
+            tensors = load_file(path)
+            save_file({name: value for name, value in tensors.items() if ".lora_B." not in name}, path)
+    if damage in ("nan", "torn", "half"):
         from trainer.whole import sha256_of
 
         sha256 = sha256_of(path)

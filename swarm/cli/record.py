@@ -1,0 +1,149 @@
+"""`swarm digest, replay, lineage` and `swarm log verify`: what the record says, in short, at any moment, and whether it is whole."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from swarm.cli.looking import Json, Toon
+from swarm.cli.running import RunArgument
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(digest)
+    app.command()(replay)
+    app.command()(lineage)
+
+
+def digest(
+    run: RunArgument = None,
+    *,
+    budget: Annotated[int, typer.Option("--budget", metavar="TOKENS", help="never more than this (o200k)")] = 600,
+    author: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="with what was written to NAME and not looked at yet")
+    ] = None,
+) -> None:
+    """The run in a few hundred tokens of TOON, for a model that must know where things stand."""
+    import time
+
+    from swarm import digest as room
+    from swarm import rundir
+    from swarm.errors import UserError
+    from swarm.log import Log
+    from swarm.state import fold
+
+    folder = rundir.find(run)
+    entries = list(Log(folder.log).entries())
+    state = fold(entries)
+    if budget < room.LEAST_TOKENS:
+        raise UserError("--budget", f"{budget} tokens are too few", f"take {room.LEAST_TOKENS} or more")
+    print(room.digest(state, time.time(), budget, unread=_unread(folder, author, entries, state) if author else ()))
+
+
+def _unread(folder: Any, name: str, entries: Any, state: Any) -> list[Any]:
+    from swarm.digest import Unread
+    from swarm.inbox import read_inbox
+
+    found = read_inbox(folder, name, entries, state, peek=True).messages
+    return [Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.entry.event.body) for m in found]
+
+
+def replay(
+    run: RunArgument = None,
+    *,
+    to: Annotated[
+        int | None, typer.Option("--to", metavar="SEQ", help="when this entry was the last; default: now")
+    ] = None,
+    json: Json = False,
+    toon: Toon = False,
+) -> None:
+    """A run as it stood at any moment, folded from its log: the table of `swarm status`."""
+    from swarm import rundir
+    from swarm.cli import screen
+    from swarm.replay import snapshot_at
+    from swarm.report import session
+
+    snapshot = snapshot_at(rundir.find(run), to)
+    if json or toon:
+        screen.print_data(session(snapshot), screen.form(json=json, toon=toon))
+        return
+    print(screen.status_text(snapshot))
+    print("\n" + "\n".join(snapshot.tail[-3:]))
+
+
+def lineage(run: RunArgument = None, *, json: Json = False, toon: Toon = False) -> None:
+    """Where each adapter comes from: data, base, attempts, judges, who approved; and whether its files are still those."""
+    from swarm import rundir
+    from swarm.cli import screen
+    from swarm.lineage import rows
+
+    folder = rundir.find(run)
+    documents = _lineages(folder)
+    if json:
+        screen.print_data({"run": folder.name, "adapters": documents}, "json")
+    elif toon:
+        screen.print_data({"run": folder.name, "adapters": rows(documents)}, "toon")
+    elif not documents:
+        print("no adapter was published yet")
+    else:
+        print(_lineage_text(rows(documents)))
+
+
+def _lineages(folder: Any) -> list[dict[str, Any]]:
+    from swarm import config, publish
+    from swarm.lineage import lineage as lineage_of
+    from swarm.log import Log
+    from swarm.state import fold
+
+    settings = config.load(folder.config, cwd=folder.path).run
+    state = fold(Log(folder.log).entries())
+    return [
+        {
+            **lineage_of(folder.name, state, name, settings.streams[name]),
+            "files": publish.intact(folder, stream.adapter.path, stream.adapter.sha256),
+        }
+        for name, stream in state.streams.items()
+        if stream.adapter
+    ]
+
+
+def _lineage_text(rows: list[dict[str, Any]]) -> str:
+    """One block for each adapter: a table of this many columns would be wider than any screen."""
+    blocks = []
+    for row in rows:
+        told = {key: value for key, value in row.items() if value not in (None, "")}
+        blocks.append("\n".join(f"{key:<13}{value}" for key, value in told.items()))
+    return "\n\n".join(blocks)
+
+
+def verify_log(run: str | None, *, json: bool, toon: bool) -> int:
+    """`swarm log verify`: every fault with its place on stdout; exit status 1 if there is one."""
+    import sys
+    from dataclasses import asdict
+
+    from swarm import rundir
+    from swarm.cli import screen
+    from swarm.log import verify
+
+    folder = rundir.find(run)
+    key = folder.keys / "log.key"
+    secret = bytes.fromhex(key.read_text(encoding="utf-8")) if key.exists() else None
+    faults = verify(folder.log, secret=secret)
+    if json or toon:
+        screen.print_data({"faults": [asdict(fault) for fault in faults]}, screen.form(json=json, toon=toon))
+    for fault in faults if not (json or toon) else ():
+        print(f"{fault.file}:{fault.line}: entry {fault.seq}: {fault.why}")
+    signed = "signed heads checked" if secret else "no secret here: signed heads were not checked"
+    print(f"{folder.log}: {_count(folder, faults)}; {signed}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def _count(folder: Any, faults: list[Any]) -> str:
+    from swarm.log import Log
+
+    if faults:
+        return f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+    log = Log(folder.log)
+    log.read()
+    return f"{log.last_seq} entries, every byte as written"

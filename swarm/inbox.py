@@ -1,0 +1,152 @@
+"""What others said to an agent, since it last looked: mentions, questions, answers, hand-overs, what became of its own entries.
+
+The cursor is a seq in `agents/<name>/inbox`, read and moved under an flock on that file, so that two processes under one name
+do not both miss a message.  Finding what is addressed to whom is pure; nothing here writes to the log.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from swarm import events as ev
+from swarm.errors import UserError
+from swarm.log import Entry
+from swarm.rundir import RunFolder
+from swarm.settings import RunSettings
+from swarm.state import Question, State
+
+MENTION = re.compile(r"(?<![a-z0-9._@/-])@([a-z0-9][a-z0-9._-]{0,63})")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An entry and why it stands in the inbox."""
+
+    why: str
+    """mention, question, answer, handed, lost, or approve, object, amend (of one's own entry)."""
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What an agent finds when it looks."""
+
+    agent: str
+    at: int
+    """The seq up to which it has looked; the next `since`."""
+    messages: list[Message]
+    questions: dict[int, Question]
+    """Open questions to this agent, by seq, also older ones."""
+    waiting: list[tuple[str, float]]
+    """Tasks that wait for this agent, and until when (log time)."""
+    held: list[tuple[str, int, float]]
+    """Tasks that it holds: ref, token, until when."""
+
+
+def read_inbox(
+    folder: RunFolder,
+    name: str,
+    entries: Sequence[Entry],
+    state: State,
+    *,
+    since: int | None = None,
+    peek: bool = False,
+) -> Inbox:
+    """What is new for `name`; its cursor moves to the newest entry unless `since` or `peek` is given."""
+    with cursor(folder, name) as place:
+        after = place.seq if since is None else since
+        found = Inbox(
+            agent=name,
+            at=entries[-1].seq if entries else 0,
+            messages=list(messages(entries, name, after)),
+            questions={seq: question for seq, question in state.questions.items() if question.to == name},
+            waiting=waiting_for(state, settings_of(folder), name),
+            held=[(t.ref, t.lease.token, t.lease.until) for t in state.held() if t.lease and t.lease.by == name],
+        )
+        if since is None and not peek:
+            place.seq = max(place.seq, found.at)
+    return found
+
+
+def messages(entries: Iterable[Entry], name: str, since: int = 0) -> Iterator[Message]:
+    """What is addressed to `name` after `since`, oldest first; what it wrote itself is not."""
+    authors: dict[int, str] = {}
+    for entry in entries:
+        authors[entry.seq] = entry.author
+        if entry.seq > since and entry.author != name and (why := addressed(entry, name, authors)):
+            yield Message(why, entry)
+
+
+def addressed(entry: Entry, name: str, authors: Mapping[int, str]) -> str:
+    """Why the entry concerns `name`; "" if it does not."""
+    event = entry.event
+    match event:
+        case ev.Post(asks=asked) if asked == name:
+            return "question"
+        case ev.Post(of=of) if of and authors.get(of) == name:
+            return "answer"
+        case ev.Amend(of=of) | ev.Approve(of=of) | ev.Object(of=of) if of and authors.get(of) == name:
+            return event.kind
+        case ev.Hand(to=to) if to == name:
+            return "handed"
+        case ev.Expire(tok=tok) | ev.Hand(tok=tok) if authors.get(tok) == name:
+            return "lost"
+        case ev.Refuse(by=by) if by == name:
+            return "refused"
+        case _:
+            return "mention" if name in mentioned(event.body) else ""
+
+
+def mentioned(text: str) -> set[str]:
+    """The names after an @; a full stop or dash that ends a sentence is no part of a name."""
+    found = MENTION.findall(text)
+    return {*found, *(name.rstrip("._-") for name in found)}
+
+
+def waiting_for(state: State, settings: RunSettings | None, name: str) -> list[tuple[str, float]]:
+    """Tasks that wait for this agent by the config's `roles`, and until when."""
+    if settings is None:
+        return []
+    return [
+        (task.ref, state.streams[task.ref.partition("/")[0]].turn_since + settings.roles_wait_seconds)
+        for task in state.ready()
+        if task.role and f"agent:{name}" in settings.roles.get(task.role, ())
+    ]
+
+
+def settings_of(folder: RunFolder) -> RunSettings | None:
+    """The run's settings; None in a folder in which no run was started yet.  Raises UserErrors for a damaged config."""
+    from swarm import config
+
+    return config.load(folder.config, cwd=folder.path).run if folder.config.exists() else None
+
+
+class Place:
+    """How far an agent has read."""
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq
+
+
+@contextmanager
+def cursor(folder: RunFolder, name: str) -> Iterator[Place]:
+    """The agent's place, kept for the next reader when the block ends without an exception."""
+    path = folder.path / "agents" / name / "inbox"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        if not re.fullmatch(r"\d{0,18}", text):
+            raise UserError(str(path), f"{text!r} is no seq", "remove the file: everything counts as unread then")
+        place = Place(int(text or 0))
+        yield place
+        # one write of a fixed width: a reader that comes after a crash finds the old number or the new one
+        os.pwrite(descriptor, b"%018d\n" % place.seq, 0)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,65 @@
+"""A run as it stood when entry N was the last: the same fold and the same table as now; reads files and changes nothing.
+
+Figures are those that had been measured by then.  What only lived in memory is not told: workers, heartbeats, speeds of the
+moment.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from swarm import config, logview
+from swarm.errors import UserError
+from swarm.log import Entry, Log
+from swarm.metrics import MetricsFile
+from swarm.promotion import waiting
+from swarm.rundir import RunFolder
+from swarm.snapshot import Snapshot
+from swarm.state import State, fold
+from swarm.streamrows import Curves, stream_rows
+
+TAIL_LINES = 20
+
+
+def snapshot_at(folder: RunFolder, to: int | None = None) -> Snapshot:
+    """The run after entry `to`; the newest without it.  Raises UserError for an entry that there is not."""
+    entries = list(Log(folder.log).entries())
+    last = len(entries) if to is None else to
+    if not 1 <= last <= len(entries):
+        raise UserError(f"--to {last}", f"the log has the entries 1 to {len(entries)}", "`swarm log` lists them")
+    return _picture(folder, fold(entries[:last]), entries[max(0, last - TAIL_LINES) : last])
+
+
+def _picture(folder: RunFolder, state: State, tail: list[Entry]) -> Snapshot:
+    settings = config.load(folder.config, cwd=folder.path).run
+    return Snapshot(
+        run=folder.name,
+        folder=str(folder.path),
+        base=", ".join(sorted({s.base_model for s in settings.streams.values()})),
+        state="ended" if state.end else f"as of entry {state.seq}",
+        rc=state.end.rc if state.end else None,
+        seq=state.seq,
+        started=state.started,
+        now=state.time,
+        streams=stream_rows(state, settings, _curves(folder, state.time), (), state.time),
+        tail=tuple(logview.line(entry) for entry in tail),
+        promoted=state.promoted.ref if state.promoted else "",
+        why=state.promoted.why if state.promoted else waiting(state, settings.promotion),
+    )
+
+
+def _curves(folder: RunFolder, until: float) -> dict[str, Curves]:
+    """Log times are whole seconds: a figure of the same second counts as measured."""
+    curves: dict[str, Curves] = {}
+    try:
+        metrics = MetricsFile(folder.metrics, readonly=True)
+    except sqlite3.OperationalError:  # none were measured yet
+        return curves
+    try:
+        for table in metrics.tables():
+            rows = [row for row in table.rows if row.time < until + 1]
+            if rows:
+                curves.setdefault(table.stream, Curves()).add(table.model_copy(update={"rows": rows}))
+    finally:
+        metrics.close()
+    return curves

@@ -1,0 +1,172 @@
+"""An agent written in Python: it claims, works, loses, hands over, asks and waits, with nobody at work in the run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from swarm import Agent
+from swarm import events as ev
+from swarm.agent import LeaseLost, Refused
+from swarm.errors import UserError
+from swarm.rundir import RunFolder
+
+from .places import entries, kinds, state
+
+
+def test_a_task_is_claimed_worked_and_done_under_its_token(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada:
+        ada.task("data/check", "look for bad rows")
+        with ada.claim("data/check") as lease:
+            assert ada.state.tasks["data/check"].lease is not None
+            lease.check()
+            lease.done(body="none bad")
+    assert kinds(folder) == ["post", "task", "claim", "done"]
+    done = entries(folder)[-1]
+    assert isinstance(done.event, ev.Done)
+    assert (done.event.tok, done.event.body, done.author, done.via) == (lease.token, "none bad", "ada", "local")
+
+
+def test_a_lease_that_ends_without_a_word_is_done_and_one_that_fails_is_dropped_with_the_reason(
+    folder: RunFolder,
+) -> None:
+    with Agent("ada", folder.path) as ada:
+        ada.task("a")
+        ada.task("b")
+        with ada.claim("a"):
+            pass
+        with pytest.raises(ZeroDivisionError), ada.claim("b"):
+            _ = 1 / 0
+    assert state(folder).tasks["a"].done is not None
+    assert state(folder).tasks["b"].failures == ["ZeroDivisionError: division by zero"]
+
+
+def test_a_held_task_is_refused_with_holder_token_and_time_left(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+        ada.task("a")
+        with (
+            ada.claim("a", ttl_seconds=60) as lease,
+            pytest.raises(Refused, match=rf"held by ada \(token {lease.token}\) for \d+ s; wait"),
+        ):
+            bob.claim("a")
+
+
+def test_who_waits_gets_the_task_when_the_holder_lets_go(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+        ada.task("a")
+        lease = ada.claim("a")
+        threading.Timer(0.4, lease.drop).start()
+        began = time.monotonic()
+        bob.claim("a", wait_seconds=20).let_go()
+        assert 0.3 < time.monotonic() - began < 15
+
+
+def test_a_lease_is_renewed_in_the_background_for_as_long_as_it_is_held(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+        ada.task("a")
+        with ada.claim("a", ttl_seconds=3) as lease:
+            time.sleep(4.5)
+            assert not lease.lost
+            with pytest.raises(Refused, match="held by ada"):
+                bob.claim("a")
+    assert kinds(folder).count("renew") >= 2
+
+
+def test_a_holder_that_cannot_renew_knows_that_it_is_lost_before_others_may_claim(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+        ada.task("a")
+        lease = ada.claim("a", ttl_seconds=3)
+        lease._settled.set()  # the thread that renews is gone, as in a process that was stopped
+        lease._thread.join()
+        lease._settled.clear()
+        with bob.claim("a", wait_seconds=20):
+            assert lease.lost
+            with pytest.raises(LeaseLost, match="could not be renewed"):
+                lease.check()
+            with pytest.raises(Refused, match="stale"):
+                lease.done()
+    assert [entry.author for entry in entries(folder) if entry.event.kind == "expire"] == ["log"]
+
+
+def test_a_lease_that_was_handed_over_is_refused_to_the_giver_and_goes_on_with_the_taker(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+        ada.task("a")
+        lease = ada.claim("a")
+        token = lease.hand("bob", body="half done")
+        with pytest.raises(Refused, match="stale"):
+            ada.finish("a", lease.token)
+        with bob.claim("a") as taken:
+            assert taken.token == token
+        assert [(m.why, m.entry.event.body) for m in bob.inbox().messages] == [("handed", "half done")]
+    assert state(folder).tasks["a"].done is not None
+
+
+def test_a_question_waits_for_its_answer(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+
+        def answer() -> None:
+            asked = bob.wait_for("post", "a", timeout_seconds=20)
+            bob.post("2e-3", "a", of=asked.seq)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        _, got = ada.ask("bob", "which rate?", "a", wait_seconds=20)
+        thread.join()
+        assert got is not None
+        assert (got.author, got.event.body) == ("bob", "2e-3")
+        assert ada.ask("bob", "and now?", "a")[1] is None
+        assert len(bob.inbox().questions) == 1
+
+
+def test_the_same_key_says_a_thing_once_however_often_it_is_sent(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada:
+        first = ada.post("a note", idem="note-1")
+        assert ada.post("a note", idem="note-1") == first
+        assert ada.post("a note") != first
+
+
+def test_tail_gives_what_came_after_a_cursor(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada:
+        seq = ada.post("one")
+        ada.post("two")
+        assert [entry.event.body for entry in ada.tail(seq)] == ["two"]
+        assert ada.tail(seq + 5) == []
+
+
+def test_evidence_from_elsewhere_is_kept_in_the_run_folder_with_its_hash(folder: RunFolder, tmp_path: Path) -> None:
+    proof = tmp_path / "scores.toon"
+    proof.write_text("a: 1\n")
+    with Agent("ada", folder.path) as ada:
+        path, sha256 = ada.keep(proof, 7)
+        assert (folder.path / path).read_text() == "a: 1\n"
+        assert path == "agents/ada/7-scores.toon"
+        assert ada.keep(path, 7) == (path, sha256)
+        with pytest.raises(UserError, match="cannot be kept"):
+            ada.keep(tmp_path / "nothing", 7)
+
+
+@pytest.mark.parametrize("wrong", ["Ada", "", "a/b", "../ada", "a" * 65])
+def test_a_name_that_is_none_is_told_at_once(folder: RunFolder, wrong: str) -> None:
+    with pytest.raises(UserError, match="is no name"):
+        Agent(wrong, folder.path)
+
+
+def test_a_field_that_will_not_do_is_named(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, pytest.raises(UserError, match="post: ref: 'No Ref' will not do"):
+        ada.post("x", "No Ref")
+
+
+def test_an_agent_cannot_speak_for_the_coordinator(folder: RunFolder) -> None:
+    with Agent("eve", folder.path) as eve, pytest.raises(Refused, match="may not append .end."):
+        eve.append(ev.End(ref="run", rc=0))
+
+
+def test_importing_the_agent_loads_no_socket_and_nothing_heavy() -> None:
+    code = "from swarm import Agent; import sys; print([n for n in ('zmq', 'torch', 'mcp', 'textual', 'numpy', 'sqlite3') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

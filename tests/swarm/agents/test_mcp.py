@@ -1,0 +1,163 @@
+"""MCP clients: in memory, two over stdio racing for one claim, and the older handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp")
+
+from mcp import Client, ClientSession, StdioServerParameters, stdio_client
+
+import toon
+from swarm.agent import Agent
+from swarm.mcp import server
+from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics
+from swarm.metrics import MetricsFile
+from swarm.rundir import RunFolder
+
+from .places import kinds, state
+
+
+async def said(client: Client, tool: str, **words: Any) -> str:
+    answer = await client.call_tool(tool, words)
+    assert not answer.is_error, answer
+    return str(answer.content[0].text)  # type: ignore[union-attr]
+
+
+async def refused(client: Client, tool: str, **words: Any) -> str:
+    answer = await client.call_tool(tool, words)
+    assert answer.is_error
+    return str(answer.content[0].text)  # type: ignore[union-attr]
+
+
+def as_(name: str, folder: RunFolder) -> StdioServerParameters:
+    words = ["-m", "swarm.cli", "mcp", "--as", name, "--run", str(folder.path)]
+    return StdioServerParameters(command=sys.executable, args=words, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+
+
+async def test_eight_tools_and_their_schema_is_small(folder: RunFolder) -> None:
+    async with Client(server(Agent("ada", folder.path))) as client:
+        tools = (await client.list_tools()).tools
+    schema = json.dumps(
+        [t.model_dump(mode="json", exclude_none=True, by_alias=True) for t in tools], separators=(",", ":")
+    )
+    assert len(tools) == 8
+    assert len(schema.encode()) <= 2500
+
+
+async def test_a_model_claims_works_hands_over_and_is_told_why_it_is_refused(folder: RunFolder) -> None:
+    async with Client(server(Agent("ada", folder.path))) as ada, Client(server(Agent("bob", folder.path))) as bob:
+        await said(ada, "steer", ref="data/check", how="task", text="look for bad rows")
+        assert (await said(ada, "claim", ref="data/check")).startswith("claimed data/check token=3 left=1")
+        assert "held by ada (token 3)" in await refused(bob, "claim", ref="data/check")
+        await said(ada, "settle", ref="data/check", token=3, how="renew")
+        await said(ada, "settle", ref="data/check", token=3, how="hand", to="bob", text="half done @bob")
+        assert "stale" in await refused(ada, "settle", ref="data/check", token=3, how="done")
+        digest = await said(bob, "digest")
+        assert "half done @bob" in digest and "data/check,bob,5" in digest
+        await said(bob, "settle", ref="data/check", token=5, how="done", text="none bad")
+        await said(bob, "judge", ref="run", agree=False, text="wait for the second track")
+        await said(bob, "post", ref="run", text="which rate?", ask="ada")
+        assert "asked[1]{seq,by,ref}:\n  8,bob,run" in await said(ada, "digest")
+        await said(ada, "post", ref="run", text="2e-3", of=8)
+        assert "ref: 'No Ref' will not do" in await refused(ada, "post", ref="No Ref", text="x")
+    assert state(folder).tasks["data/check"].done is not None
+    assert state(folder).questions == {}
+
+
+async def test_reading_goes_on_from_a_cursor_and_stays_within_its_budget(folder: RunFolder) -> None:
+    ada = Agent("ada", folder.path)
+    for number in range(60):
+        ada.post(f"note {number}: a line of some length that costs a few tokens")
+    async with Client(server(ada)) as client:
+        since, seen = 0, 0
+        for _ in range(40):
+            text = await said(client, "read_log", since=since, budget=300)
+            assert toon.estimated_tokens(text) <= 300
+            *lines, last = text.splitlines()
+            seen += len(lines)
+            since = int(last.split()[0].removeprefix("next="))
+            if last.endswith("more=0"):
+                break
+        assert (seen, since) == (61, 61)
+        assert toon.estimated_tokens(await said(client, "digest", budget=200)) <= 260
+
+
+async def test_figures_come_as_a_toon_table(folder: RunFolder) -> None:
+    metrics = MetricsFile(folder.metrics)
+    rows = [MetricRow(step=step, time=1.0, loss=1.0 / (step + 1)) for step in range(30)]
+    metrics.insert([Metrics(stream="wide", token=3, steps=30, rows=rows)])
+    metrics.close()
+    assert len(METRIC_COLUMNS) > 5
+    async with Client(server(Agent("ada", folder.path))) as client:
+        table = toon.decode(await said(client, "metrics", stream="wide", last=5))
+        assert [row["step"] for row in table["metrics"]] == [25, 26, 27, 28, 29]
+        assert "no figures" in await refused(client, "metrics", stream="narrow")
+
+
+async def test_log_digest_and_stream_are_resources(folder: RunFolder) -> None:
+    ada = Agent("ada", folder.path)
+    ada.post("about wide", "wide")
+    async with Client(server(ada)) as client:
+        assert {str(r.uri) for r in (await client.list_resources()).resources} == {"swarm://log", "swarm://digest"}
+        for uri, part in (
+            ("swarm://log", "post run owner"),
+            ("swarm://digest", "you: ada"),
+            ("swarm://stream/wide", "about wide"),
+        ):
+            [content] = (await client.read_resource(uri)).contents
+            assert part in content.text  # type: ignore[union-attr]
+
+
+async def test_of_two_clients_over_stdio_that_race_for_a_task_one_gets_it(folder: RunFolder) -> None:
+    rounds = 5
+    with Agent("owner", folder.path) as owner:
+        for number in range(rounds):
+            owner.task(f"race/t{number}")
+    async with Client(as_("ada", folder)) as ada, Client(as_("bob", folder)) as bob:
+        for number in range(rounds):
+            answers = await asyncio.gather(*(c.call_tool("claim", {"ref": f"race/t{number}"}) for c in (ada, bob)))
+            assert [answer.is_error for answer in answers].count(True) == 1
+    assert kinds(folder).count("claim") == rounds
+
+
+async def test_the_older_handshake_is_served_too(folder: RunFolder) -> None:
+    async with stdio_client(as_("ada", folder)) as (read, write), ClientSession(read, write) as session:
+        hello = await session.initialize()
+        assert hello.protocol_version < "2026"
+        assert len((await session.list_tools()).tools) == 8
+        answer = await session.call_tool("post", {"ref": "run", "text": "from an older client"})
+        assert not answer.is_error
+    assert kinds(folder)[-1] == "post"
+
+
+def _inspector() -> str | None:
+    """The Inspector's command, where it and a Node that is new enough are at hand."""
+    node, inspector = shutil.which("node"), shutil.which("mcp-inspector")
+    if node is None or inspector is None:
+        return None
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    return inspector if tuple(int(n) for n in version.strip("v\n").split(".")[:2]) >= (22, 19) else None
+
+
+@pytest.mark.skipif(_inspector() is None, reason="needs mcp-inspector and Node 22.19")
+@pytest.mark.parametrize(("ref", "status"), [("a", 0), ("nothing", 5)])
+def test_the_inspectors_command_line_tells_a_refusal_by_its_exit_status(
+    folder: RunFolder, ref: str, status: int
+) -> None:
+    with Agent("owner", folder.path) as owner:
+        owner.task("a")
+    inspector: Callable[[], str | None] = _inspector
+    command = [str(inspector()), "--cli", sys.executable, "-m", "swarm.cli", "mcp", "--as", "ada", "--run", str(folder.path),
+               "--method", "tools/call", "--tool-name", "claim", "--tool-arg", f"ref={ref}"]  # fmt: skip
+    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == status

@@ -1,0 +1,85 @@
+"""Rounds of judgement between named agents."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from swarm import Agent
+from swarm import events as ev
+from swarm.errors import UserError
+from swarm.log import Entry
+from swarm.review import review
+from swarm.rundir import RunFolder
+
+from .places import entries, state
+
+
+def answering(folder: RunFolder, name: str, answer: Callable[[Agent, Entry, int], object]) -> threading.Thread:
+    """An agent that answers every round in a thread; the third argument counts the rounds."""
+
+    def work() -> None:
+        with Agent(name, folder.path) as agent:
+            since, number = 0, 0
+            while True:
+                wanted = lambda e: isinstance(e.event, ev.Post) and e.author == "chair"  # noqa: E731
+                entry = agent.find(wanted, since, 20)
+                if entry is None or "@" not in entry.event.body:
+                    return
+                since, number = entry.seq, number + 1
+                answer(agent, entry, number)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def agree(agent: Agent, entry: Entry, number: int) -> None:
+    agent.approve("a", of=entry.seq, text="fine")
+
+
+def doubt_once(agent: Agent, entry: Entry, number: int) -> None:
+    if number == 1:
+        agent.post("the unit is missing", "a", of=entry.seq)
+    else:
+        agent.approve("a", of=entry.seq)
+
+
+def object_(agent: Agent, entry: Entry, number: int) -> None:
+    agent.object("a", "rows 3 and 4 are equal", of=entry.seq)
+
+
+def test_agents_that_doubt_are_asked_again_until_they_agree(folder: RunFolder) -> None:
+    threads = [answering(folder, "ada", agree), answering(folder, "bob", doubt_once)]
+    with Agent("chair", folder.path) as chair:
+        outcome = review(chair, "a", ["ada", "bob"], "may we publish?", answer_seconds=20)
+    for thread in threads:
+        thread.join()
+    assert (outcome.result, outcome.rounds, outcome.left_open) == ("agreed", 2, [])
+    rounds = [entry.event.body for entry in entries(folder) if entry.author == "chair"]
+    assert "round 2 of 3" in rounds[1] and "the unit is missing" in rounds[1]
+    assert rounds[2] == "review of a: agreed after 2 rounds"
+    assert state(folder).approvers("a") == [], "agreeing with an entry approves no promotion"
+
+
+def test_an_objection_ends_the_review_and_the_outcome_says_what_was_left_open(folder: RunFolder) -> None:
+    threads = [answering(folder, "ada", agree), answering(folder, "bob", object_)]
+    with Agent("chair", folder.path) as chair:
+        outcome = review(chair, "a", ["ada", "bob"], "may we publish?", answer_seconds=20)
+    for thread in threads:
+        thread.join()
+    assert outcome.result == "objected"
+    assert entries(folder)[-1].event.body == "review of a: objected after 1 round\n- open: bob: rows 3 and 4 are equal"
+
+
+def test_who_says_nothing_keeps_a_review_open_and_the_limit_ends_it(folder: RunFolder) -> None:
+    with Agent("chair", folder.path) as chair:
+        outcome = review(chair, "a", ["ada"], "may we publish?", rounds=2, answer_seconds=0.2)
+    assert (outcome.result, outcome.rounds, outcome.left_open) == ("open", 2, ["ada: no answer"])
+
+
+def test_a_review_between_nobody_is_refused(folder: RunFolder) -> None:
+    with Agent("chair", folder.path) as chair, pytest.raises(UserError, match="no names of agents"):
+        review(chair, "a", ["ada", "ada"], "?")

@@ -1,0 +1,152 @@
+"""Publication and promotion with real files: what an old holder, another's weights or a torn folder can do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swarm import events as ev
+from swarm import publish
+from swarm.lineage import lineage, rows
+from swarm.publish import PublishError, sha256_of
+from swarm.rundir import RunFolder
+from swarm.settings import StreamSettings
+from swarm.state import State
+
+from .story import SHA, Story, settings
+
+SETTINGS: StreamSettings = settings("wide").streams["wide"]
+
+
+class Bench:
+    """A stream whose checkpoints are files."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = RunFolder(path)
+        self.story = Story("wide")
+        self.story.prepared("wide")
+
+    def weights(self, path: str, text: str) -> str:
+        folder = self.folder.path / path
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_text(text)
+        return sha256_of(folder / "adapter_model.safetensors")
+
+    def train(self, text: str, step: int = 9) -> int:
+        tok = self.story.claim("wide/train", "trainer-1")
+        path = f"streams/wide/t{tok}/checkpoint-{step}"
+        sha256 = self.weights(path, text)
+        self.story.checkpoint("wide", tok, step, sha256)
+        facts = {"tok": tok, "path": path, "sha256": sha256}
+        self.story.say("trainer-1", ev.Trained(ref="wide/train", step=step, trainable=1, **facts))  # type: ignore[arg-type]
+        self.story.say("trainer-1", ev.Done(ref="wide/train", **facts))  # type: ignore[arg-type]
+        return tok
+
+    @property
+    def state(self) -> State:
+        return self.story.state
+
+    def publish(self) -> ev.Adapter:
+        return publish.adapter(self.folder, self.state, "wide", SETTINGS)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_the_adapter_is_what_was_validated_and_says_where_it_comes_from(bench: Bench) -> None:
+    tok = bench.train("good")
+    bench.story.judged("wide")
+    event = bench.publish()
+    assert (event.tok, event.path) == (tok, "streams/wide/adapter")
+    assert (bench.folder.path / event.path / "adapter_model.safetensors").read_text() == "good"
+    told = json.loads((bench.folder.path / event.path / "lineage.json").read_text())
+    assert (told["token"], told["sha256"], told["data_sha256"]) == (tok, event.sha256, SHA)
+    assert told["verdict"]["by"] == "validator-1"
+    assert told["base_model"] == "tiny-toon"
+    assert not list((bench.folder.path / "streams/wide").glob(".adapter*"))
+
+
+def test_weights_changed_after_their_validation_are_not_published_and_the_old_adapter_stays(bench: Bench) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    bench.story.say("coordinator", bench.publish())
+    candidate = bench.state.streams["wide"].candidate
+    assert candidate
+    bench.weights(candidate.path, "what a paused holder wrote when it came back")
+    with pytest.raises(PublishError, match="not those that were validated"):
+        bench.publish()
+    assert (bench.folder.path / "streams/wide/adapter/adapter_model.safetensors").read_text() == "good"
+
+
+def test_a_link_out_of_the_run_is_not_published(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    candidate = bench.state.streams["wide"].candidate
+    assert candidate
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "checkpoint"
+    (bench.folder.path / candidate.path).rename(elsewhere)
+    (bench.folder.path / candidate.path).symlink_to(elsewhere)
+    with pytest.raises(PublishError, match="leads out of the run folder"):
+        bench.publish()
+
+
+def test_a_lower_token_never_replaces_what_a_higher_one_has_published(bench: Bench) -> None:
+    old = bench.train("old")
+    bench.story.judged("wide")
+    before = bench.state
+    newer = bench.folder.path / "streams/wide/adapter"
+    bench.weights("streams/wide/adapter", "new")
+    (newer / "lineage.json").write_text(json.dumps({"stream": "wide", "token": old + 5}))
+    with pytest.raises(PublishError, match=f"holds weights of token {old + 5}, newer than {old}"):
+        publish.adapter(bench.folder, before, "wide", SETTINGS)
+    (newer / "lineage.json").write_text("torn by an editor")
+    stream = before.streams["wide"]
+    stream.adapter = ev.Adapter(ref="wide", tok=old + 5, path="streams/wide/adapter", sha256=SHA)
+    with pytest.raises(PublishError, match=f"token {old} is older than {old + 5}"):
+        publish.adapter(bench.folder, before, "wide", SETTINGS)
+    assert (newer / "adapter_model.safetensors").read_text() == "new"
+
+
+def test_the_promoted_folder_is_fenced_and_whole_too(bench: Bench) -> None:
+    tok = bench.train("good")
+    bench.story.judged("wide")
+    bench.story.say("coordinator", bench.publish())
+    bench.story.say("ada", ev.Approve(ref="wide"))
+    event = publish.promotion(bench.folder, bench.state, "wide", SETTINGS, "best")
+    bench.story.say("coordinator", event)
+    told = json.loads((bench.folder.promoted / "lineage.json").read_text())
+    assert (told["approved"], told["promoted"], told["token"]) == (["ada"], {"why": "best", "forced": False}, tok)
+    (bench.folder.promoted / "lineage.json").write_text(json.dumps({"stream": "wide", "token": tok + 1}))
+    with pytest.raises(PublishError, match="newer"):
+        publish.promotion(bench.folder, bench.state, "wide", SETTINGS, "again")
+    bench.weights("streams/wide/adapter", "changed")
+    (bench.folder.promoted / "lineage.json").unlink()
+    with pytest.raises(PublishError, match="not those that were validated"):
+        publish.promotion(bench.folder, bench.state, "wide", SETTINGS, "again")
+    assert (bench.folder.promoted / "adapter_model.safetensors").read_text() == "good"
+    assert publish.intact(bench.folder, event.path, event.sha256) == "ok"
+    assert publish.intact(bench.folder, "streams/wide/adapter", event.sha256) == "changed"
+    assert publish.intact(bench.folder, "streams/gone", event.sha256) == "missing"
+
+
+def test_a_stream_that_went_back_says_so_in_its_lineage(bench: Bench) -> None:
+    tok = bench.story.claim("wide/train", "trainer-1")
+    first = bench.story.checkpoint("wide", tok, 3, bench.weights(f"streams/wide/t{tok}/checkpoint-3", "earlier"))
+    bench.story.say("trainer-1", ev.Drop(ref="wide/train", tok=tok, why="killed"))
+    bench.train("broken")
+    bench.story.judged("wide", "FAIL")
+    bench.story.back("wide", "FAIL: not finite")
+    bench.story.judged("wide")
+    event = bench.publish()
+    assert (event.tok, event.sha256) == (tok, sha256_of(bench.folder.path / first / "adapter_model.safetensors"))
+    bench.story.say("coordinator", event)
+    told = lineage("demo", bench.state, "wide", SETTINGS)
+    assert told["back"]["why"] == "FAIL: not finite"
+    assert len(told["rejected"]) == 1
+    [row] = rows([told])
+    assert (row["step"], row["token"], row["verdict"]) == (3, tok, "SUCCESS")
