@@ -135,7 +135,7 @@ streams:
 """,
         """
 my.yaml:5: defaults.lora_r: expected a whole number of at least 1, got true; the default is 8
-my.yaml:6: defaults.seed: expected a whole number, got '8'; write it without quotes
+my.yaml:6: defaults.seed: expected a whole number of at least 0 and below 4294967296, got '8'; write it without quotes
 my.yaml:7: defaults.use_dora: expected true or false, got 'yes'; write true
 my.yaml:8: defaults.learning_rate: expected a number above 0, got 'abc'; the default is 0.0002
 my.yaml:9: defaults.sequence_len: expected a whole number of at least 8, got 512.5; the default is 512
@@ -595,7 +595,7 @@ command line: learnig_rate: unknown setting; did you mean `learning_rate`?
 command line: lora_r: expected a whole number of at least 1, got '8x'; the default is 8
 command line: datasets.0.path: no file matches none.jsonl in {proj}; the folder holds no data files
 command line: placement.gpu: unknown setting; did you mean `gpus`?
-command line: defaults.seed: expected a whole number, got 'x'; the default is 0
+command line: defaults.seed: expected a whole number of at least 0 and below 4294967296, got 'x'; the default is 0
 command line: lora_target_modules: '[a' cannot be read (not YAML: expected ',' or ']', but got '<stream end>'); quote the whole KEY.PATH=VALUE for the shell
 command line: name: expected text, got nothing; give it a value, or remove the line
 15 problems; nothing was started
@@ -634,7 +634,7 @@ lora_r="8"
 my.toml: defaults.datasets.0.path: no file matches data/x.jsonl in {proj}; the folder holds 2 .json files, 2 .jsonl files
 my.toml: defaults.learnig_rate: unknown setting; did you mean `learning_rate`?
 my.toml: streams.one.lora_r: expected a whole number of at least 1, got '8'; write it without quotes
-my.toml: defaults.seed: expected a whole number, got '2026-01-01'; the default is 0
+my.toml: defaults.seed: expected a whole number of at least 0 and below 4294967296, got '2026-01-01'; the default is 0
 4 problems; nothing was started
 """,
         name="my.toml",
