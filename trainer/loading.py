@@ -48,6 +48,10 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
         raise UserError(
             "base_model", what, "check it with `python -m trainer.bases --check`, or take another base"
         ) from error
+    if settings.adapter == "qlora" and not place.on_gpu:
+        from trainer.adapters import qlora
+
+        qlora.keep_gradients(model)
     return cast("PreTrainedModel", model)
 
 

@@ -19,5 +19,18 @@ def quantisation(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
+def keep_gradients(model: torch.nn.Module) -> None:
+    """Hold bitsandbytes to its one CPU path that has a backward.
+
+    On CPUs with AVX512-BF16 version 0.50 repacks the weights at the first forward in eval mode, for good; what is trained
+    after that gets no gradient through the base and only a warning says so.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
 def config(settings: StreamSettings) -> LoraConfig:
     return lora.config(settings)

@@ -162,7 +162,7 @@ def test_a_field_that_will_not_do_is_named(folder: RunFolder) -> None:
 
 
 def test_an_agent_cannot_speak_for_the_coordinator(folder: RunFolder) -> None:
-    with Agent("eve", folder.path) as eve, pytest.raises(Refused, match="may not append .end."):
+    with Agent("eve", folder.path) as eve, pytest.raises(Refused, match="may not append 'end'"):
         eve.append(ev.End(ref="run", rc=0))
 
 

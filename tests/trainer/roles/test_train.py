@@ -168,3 +168,26 @@ def test_a_loss_that_is_not_finite_ends_the_stream_with_a_reason(bench: Bench, s
 def test_target_modules_that_match_nothing_are_a_users_error(bench: Bench, settings: Make) -> None:
     with pytest.raises(UserError, match=r"lora_target_modules: .*; use all-linear"):
         bench.trained(settings(lora_target_modules=["nothing"]))
+
+
+def test_a_quantised_base_that_was_evaluated_still_passes_gradients(settings, tmp_path) -> None:
+    """bitsandbytes repacks NF4 weights at the first eval forward on some CPUs; a training after that learnt nothing."""
+    import torch
+    from peft import get_peft_model
+
+    from trainer import adapters
+    from trainer.loading import load_base
+    from trainer.place import Place
+
+    chosen = settings(adapter="qlora")
+    base = load_base(Path(chosen.base_model), chosen, Place(tmp_path, "cpu", 1, 0))
+    model = get_peft_model(base, adapters.load("qlora").config(chosen))
+    tokens = torch.arange(8).unsqueeze(0)  # (1, 8)
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=tokens)
+    model.train()
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    gradients = {name: value.grad for name, value in model.named_parameters() if "lora_B" in name}
+    assert gradients
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients.values())
