@@ -86,13 +86,14 @@ class Coordinator:
         self.crew.start_all()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop_by_signal)
-        pumps = [asyncio.create_task(work) for work in (self._receive(), self._tick())]
+        receiving, ticking = asyncio.create_task(self._receive()), asyncio.create_task(self._tick())
         over = asyncio.create_task(self._over.wait())
-        done, _ = await asyncio.wait([over, *pumps], return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
+        done, _ = await asyncio.wait([over, receiving, ticking], return_when=asyncio.FIRST_COMPLETED)
+        ticking.cancel()
         for task in done - {over}:
             task.result()  # a pump ends only by failing: let it be seen
+        await self._see_off()  # agents are answered meanwhile: the log is still in our hands
+        receiving.cancel()
         return await self._leave()
 
     def _begin(self, resumed_by: str | None) -> None:
@@ -118,12 +119,14 @@ class Coordinator:
             again = [ev.Resume(ref=s.name) for s in self.state.streams.values() if s.failed or s.wish == "stop"]
             self._append([(resumed_by, event) for event in [ev.Resume(ref="run"), *again]])
 
-    async def _leave(self) -> int:
+    async def _see_off(self) -> None:
         """Send everybody home; what does not go is ended."""
         for name in self.crew.living():
             await self.hub.send(name, Quit.type, Quit(why="the run is over").toon())
         await self.crew.wait_for_all(grace_seconds=20.0)
         await asyncio.sleep(0.2)  # subscribers read the last entries before the sockets close
+
+    async def _leave(self) -> int:
         await self.hub.close()
         self.metrics.close()
         self.folder.connect.unlink(missing_ok=True)
@@ -225,6 +228,8 @@ class Coordinator:
 
     async def _append_for(self, author: str, role: str, event: ev.Event) -> str:
         permit(role, event)
+        if self._over.is_set() and isinstance(event, ev.Resume):
+            raise Refusal("the run has just ended and its workers are leaving; `swarm resume` in a few seconds")
         seq = self.state.repeat_of(author, event)
         if seq is None and isinstance(event, ev.Promote):
             admit(self.state, author, event, self.clock())
@@ -279,7 +284,7 @@ class Coordinator:
     async def _step(self) -> None:
         """Decide and do until nothing is left to do now; orders are for the workers and change nothing here."""
         async with self._deciding:  # what one decision has begun is done before the next one looks
-            for _ in range(100):
+            for _ in range(0 if self._over.is_set() else 100):
                 commands = schedule.decide(self.state, self.crew.view(), self.clock(), self.settings)
                 try:
                     for command in commands:

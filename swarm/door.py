@@ -83,7 +83,8 @@ class Door:
             except _NoAnswer as silence:
                 if (seq := self._recorded_since(asked, event)) is not None:
                     return seq
-                if time.monotonic() >= deadline:
+                # a coordinator that has gone left the log final: what is not in it will not come any more
+                if time.monotonic() >= deadline + (timeout_seconds if not run_is_alive(self.folder.log) else 0.0):
                     raise UserError(where, str(silence), "see `swarm status`, then try again") from silence
                 time.sleep(0.05)
 

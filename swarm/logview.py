@@ -48,6 +48,8 @@ def told(event: e.Event) -> str:
             return "finished" if event.rc == 0 else f"exit status {event.rc}"
         case e.Task():
             return shown(event.title)
+        case e.Post():
+            return joined(event.asks and f"asks {event.asks}", event.of and f"answers {event.of}")
         case e.Claim():
             return f"{event.ttl:g} s"
         case e.Renew():

@@ -21,8 +21,10 @@ def counter(name: str | None, folder: RunFolder) -> Callable[[str], int] | None:
     if name is None:
         return None
     path = _file(name, folder)
-    from tokenizers import Tokenizer
-
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError:
+        raise UserError("--tokenizer", "needs the package tokenizers", "pip install 'toonswarm[train]'") from None
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library has no class of its own for it

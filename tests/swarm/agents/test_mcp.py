@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,18 +145,21 @@ def _inspector() -> str | None:
     node, inspector = shutil.which("node"), shutil.which("mcp-inspector")
     if node is None or inspector is None:
         return None
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    return inspector if tuple(int(n) for n in version.strip("v\n").split(".")[:2]) >= (22, 19) else None
+    found = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    packages = (parent / "package.json" for parent in Path(inspector).resolve().parents)
+    told = [json.loads(path.read_text()) for path in packages if path.is_file()]
+    version = next((str(one["version"]) for one in told if one.get("name") == "@modelcontextprotocol/inspector"), "0")
+    recent = tuple(int(n) for n in found.strip("v\n").split(".")[:2]) >= (22, 19)
+    return inspector if recent and int(version.split(".")[0]) >= 2 else None
 
 
-@pytest.mark.skipif(_inspector() is None, reason="needs mcp-inspector and Node 22.19")
+@pytest.mark.skipif(_inspector() is None, reason="needs mcp-inspector 2 and Node 22.19")
 @pytest.mark.parametrize(("ref", "status"), [("a", 0), ("nothing", 5)])
 def test_the_inspectors_command_line_tells_a_refusal_by_its_exit_status(
     folder: RunFolder, ref: str, status: int
 ) -> None:
     with Agent("owner", folder.path) as owner:
         owner.task("a")
-    inspector: Callable[[], str | None] = _inspector
-    command = [str(inspector()), "--cli", sys.executable, "-m", "swarm.cli", "mcp", "--as", "ada", "--run", str(folder.path),
+    command = [str(_inspector()), "--cli", sys.executable, "-m", "swarm.cli", "mcp", "--as", "ada", "--run", str(folder.path),
                "--method", "tools/call", "--tool-name", "claim", "--tool-arg", f"ref={ref}"]  # fmt: skip
     assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == status

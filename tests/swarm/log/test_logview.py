@@ -61,6 +61,7 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
             e.Score(ref="a/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=60, heldout=0.11, base_heldout=2.04, exact=0.91, base_exact=0.03),
             "held-out 2.04 → 0.11 · exact match 3% → 91% · 60 rows",
         ),
+        (e.Back(ref="a", tok=1, step=4, path="x", sha256=SHA, why="weights are not finite"), "to step 4 · weights are not finite · sha256 9f3a9f3a…"),
         (e.Adapter(ref="a", tok=1, path="streams/a/adapter", sha256=SHA), "streams/a/adapter · sha256 9f3a9f3a…"),
         (e.Promote(ref="a", path="promoted", sha256=SHA, why="lowest held-out loss"), "lowest held-out loss · promoted · sha256 9f3a9f3a…"),
         (e.Post(ref="run", body="look at s3\nplease"), "look at s3 please"),

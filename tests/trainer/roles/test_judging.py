@@ -114,7 +114,7 @@ def test_the_bare_base_is_measured_once_for_all_streams(
         return held_out_loss(model, *rest)
 
     monkeypatch.setattr("trainer.roles.validate.held_out_loss", counting)
-    second = bench.do("validate", settings(lora_r=4), **given)["verdict"]
+    second = bench.do("validate", settings(learning_rate=1e-3), **given)["verdict"]  # another stream of the same shape
     assert second.base_heldout == first.base_heldout
     assert len(measured) == 1  # the adapter
     quantised = bench.do("validate", settings(adapter="qlora"), **given)["verdict"]
