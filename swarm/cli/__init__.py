@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from swarm.cli import agents, configs, looking, record, running
+from swarm.cli import agents, configs, looking, record, running, talking
 
 app = typer.Typer(
     name="swarm",
@@ -25,6 +25,7 @@ running.add_to(app)
 looking.add_to(app)
 record.add_to(app)
 agents.add_to(app)
+talking.add_to(app)
 
 
 def main() -> None:

@@ -138,7 +138,8 @@ def test_a_gpu_that_does_not_tell_its_memory_takes_one_stream_at_a_time():
 
 def test_a_stream_that_fits_no_gpu_is_an_error():
     with pytest.raises(
-        UserErrors, match=r"^streams.big: needs 31.0 GB, gpu1 has room for 20.6 GB \(23.6 GB free\); take a smaller base"
+        UserErrors,
+        match=r"^streams.big: needs 31.0 GB, gpu1 has room for 20.6 GB \(23.6 GB free\); take a smaller base",
     ):
         place({"big": need(31), "small": need(1)}, gpus(12, 23.6), Placement())
 
