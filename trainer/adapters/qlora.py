@@ -25,7 +25,7 @@ def keep_gradients(model: torch.nn.Module) -> None:
     On CPUs with AVX512-BF16 version 0.50 repacks the weights at the first forward in eval mode, for good; what is trained
     after that gets no gradient through the base and only a warning says so.
     """
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     for module in model.modules():
         if isinstance(module, Linear4bit):
