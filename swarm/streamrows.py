@@ -83,7 +83,9 @@ def _row(
         eta_seconds=_eta(train, curves.steps) if training else None,
         worker=task.lease.by if task and task.lease else "",
         token=task.lease.token if task and task.lease else None,
-        lease_left_seconds=max(0.0, task.lease.until - now) if task and task.lease and not worker else None,
+        lease_left_seconds=max(0.0, task.lease.until - now)
+        if task and task.lease and task.lease.worker is None
+        else None,
         verdict=verdict.result if verdict else "",
         why=why,
         checkpoints=tuple(sorted({checkpoint.step for checkpoint in stream.checkpoints})),

@@ -78,9 +78,12 @@ def take_picture(run_folder: Path, path: Path) -> int:
 
 
 def first_whole(source: Source) -> Snapshot:
-    """The first snapshot that knows streams; a watcher may need a moment for the log."""
+    """The first snapshot that knows streams and, while the run lives, its workers; a watcher may need a moment for both."""
     until = time.monotonic() + FIRST_PICTURE_SECONDS
-    while not (snapshot := source.snapshot()).streams and time.monotonic() < until:
+    while time.monotonic() < until:
+        snapshot = source.snapshot()
+        if snapshot.streams and (snapshot.workers or snapshot.state != "running"):
+            break
         source.wait(0.2)
     return snapshot
 
