@@ -155,7 +155,7 @@ class Lane:
 
 
 class Outbox:
-    """A peer's lanes in the order in which they may speak: what earlier processes left, control, telemetry."""
+    """A peer's lanes in the order in which they may speak: what earlier processes left, then control, then telemetry."""
 
     def __init__(
         self, incarnation: str, *, control: LaneLimits = LaneLimits(), telemetry: LaneLimits = LaneLimits()
@@ -211,7 +211,9 @@ class Outbox:
         return sum(lane.size_bytes for lane in self.lanes())
 
     def _next(self) -> bytes | None:
-        lanes = self.lanes() if self.inherited else [self.control, self.telemetry]
+        left = list(self.inherited.values())
+        # What an earlier process had to say is settled before this one speaks: its first word may rest on that.
+        lanes = left if any(not lane.drops for lane in left) else [*left, self.control, self.telemetry]
         if self._turns >= CONTROL_TURNS:
             lanes = sorted(lanes, key=lambda lane: not lane.drops)
         for lane in lanes:

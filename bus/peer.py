@@ -115,6 +115,11 @@ class Peer:
         return time.monotonic() - self._courier.heard_seconds
 
     @property
+    def hub(self) -> str:
+        """The incarnation of the hub that welcomed us last; "" before the first. Another one is another process, which knows nothing."""
+        return "" if self._courier.hub_incarnation == "-" else self._courier.hub_incarnation
+
+    @property
     def incarnation(self) -> str:
         """Of this process: its control messages carry it, its telemetry this with `.t`."""
         return self._mail.incarnation

@@ -11,13 +11,11 @@ import math
 import re
 
 from swarm import events as ev
-from swarm.events import ROLES, Event
+from swarm.events import RESULTS, ROLES, Event
 from swarm.state import Lease, Refusal, State, Stream, Task
 
 COORDINATORS_OWN = frozenset({"run", "stream", "fail", "end", "expire", "refuse", "back", "adapter", "seal", "head"})
 """Kinds that nobody else may append."""
-
-RESULTS = frozenset({"done", "drop", "prepared", "checkpoint", "trained", "verdict", "score"})
 
 MAY_APPEND: dict[str, frozenset[str]] = {
     "viewer": frozenset(),

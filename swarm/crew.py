@@ -2,13 +2,15 @@
 
 A worker's life: started -> hello (importing) -> ready (idle) -> busy with one task at a time -> dismissed or gone.
 A process that ends without being dismissed is started again with a growing pause, until it flaps; then it is parked.
+One that outlived its coordinator is adopted by the next: its hello, which comes after all that it had to report, says
+what it has in hand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -22,9 +24,10 @@ from bus.keys import Members
 from swarm.launch import local
 from swarm.messages import Heartbeat, Hello, Ready
 from swarm.placement import Layout, WorkerSpec
-from swarm.rundir import RunFolder, read_json, write_whole
+from swarm.rundir import RunFolder
 from swarm.schedule import Worker
 from swarm.snapshot import WorkerRow
+from swarm.state import State
 from toon import ToonError, encode
 
 FLAPS = 5
@@ -32,6 +35,8 @@ FLAP_SECONDS = 60.0
 """So many deaths in so short a time park a worker (reference: coordination 1.5)."""
 STALL_SECONDS = 30.0
 """A step watermark that stands still this long is shown as a stall."""
+TERM_SECONDS = 15.0
+"""From SIGTERM to SIGKILL on the stop ladder."""
 
 
 @dataclass(slots=True)
@@ -40,22 +45,38 @@ class Member:
 
     spec: WorkerSpec
     child: local.Child | None = None
-    state: Literal["starting", "idle", "busy", "leaving", "gone", "parked"] = "gone"
+    state: Literal["starting", "importing", "idle", "busy", "leaving", "gone", "parked"] = "gone"
     ref: str = ""
     token: int = 0
     deaths: list[float] = field(default_factory=list)
     """Monotonic times."""
     start_at: float = 0.0
+    since: float = 0.0
+    """When its process was started or adopted; silence counts from there."""
     why: str = ""
     link: Link | None = None
     beat: Heartbeat | None = None
     ready: Ready | None = None
     ordered: tuple[str, float] = ("", 0.0)
     watermark: tuple[int, float] = (-1, 0.0)
+    heard: bool = True
+    """Whether the process has said hello since it was started or adopted: until then it may have reports to bring."""
+    stop_since: float | None = None
+    """When it was told to stop or to leave."""
+    rung: int = 0
+    """How far it has been taken down the stop ladder: 1 SIGTERM, 2 SIGKILL."""
 
     @property
     def silent_seconds(self) -> float:
-        return time.monotonic() - self.link.last_heard if self.link and self.child else 0.0
+        heard = max(self.since, self.link.last_heard if self.link else 0.0)
+        return time.monotonic() - heard if self.child else 0.0
+
+    @property
+    def seen_as(self) -> Literal["starting", "importing", "idle", "busy", "gone", "parked"]:
+        """What decisions rest on: one that died before its hello will be back with what it had to report."""
+        if self.state == "gone" and not self.heard:
+            return "starting"
+        return "gone" if self.state == "leaving" else self.state
 
     @property
     def stalled_seconds(self) -> float:
@@ -71,35 +92,42 @@ class Member:
 class Crew:
     """All workers of a run."""
 
-    def __init__(self, layout: Layout, folder: RunFolder, members: Members) -> None:
-        self.folder, self.members = folder, members
+    def __init__(self, layout: Layout, folder: RunFolder, members: Members, *, stop_seconds: float) -> None:
+        self.folder, self.members, self.stop_seconds = folder, members, stop_seconds
+        self.exited = asyncio.Event()
+        """Set the moment a process ends."""
+        self.news: list[str] = []
+        """What the log should know of them: whoever writes it takes these."""
         self._members = {spec.name: Member(spec) for spec in layout.workers}
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
     def start_all(self) -> None:
-        """End what an earlier coordinator left behind, then start every worker."""
-        self.end_strangers()
-        for member in self._members.values():
-            self._start(member)
-
-    def end_strangers(self) -> None:
-        record = self.folder.path / "workers.json"
-        if record.exists():
-            left = {int(pid): str(started) for pid, started in read_json(record).items()}
-            local.end_strangers(left, grace_seconds=30.0)
+        """Adopt whoever outlived an earlier coordinator and start everybody else."""
+        living = local.living(self.folder)
+        for name, member in self._members.items():
+            if found := living.get(name):
+                self._take(member, local.Child(member.spec, *found))
+                self.news.append(f"{name} (pid {found[0]}) outlived its coordinator and is adopted")
+            else:
+                self._start(member)
 
     def _start(self, member: Member) -> None:
         join = self.members.invite(member.spec.name, "worker")
-        member.child = local.start(member.spec, self.folder, join)
-        member.state, member.ref, member.link, member.beat, member.ready = "starting", "", None, None, None
-        self._write_pids()
+        self._take(member, local.start(member.spec, self.folder, join))
+        local.write_down([m.child for m in self._members.values() if m.child], self.folder)
 
-    def _write_pids(self) -> None:
-        """So that the next coordinator can make sure that these are gone."""
-        pids = [m.child.pid for m in self._members.values() if m.child]
-        known = {str(pid): started for pid in pids if (started := local.process_started(pid))}
-        write_whole(self.folder.path / "workers.json", json.dumps(known))
+    def _take(self, member: Member, child: local.Child) -> None:
+        member.child, member.since, member.state = child, time.monotonic(), "starting"
+        member.ref, member.why, member.link, member.beat, member.ready = "", "", None, None, None
+        member.heard, member.stop_since, member.rung = False, None, 0
+        if (descriptor := child.exit_descriptor()) >= 0:
+            asyncio.get_running_loop().add_reader(descriptor, self._exit_noticed, descriptor)
+
+    def _exit_noticed(self, descriptor: int) -> None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        self.exited.set()
 
     def watch(self, links: Mapping[str, Link], *, needed_roles: frozenset[str]) -> None:
         """Notice exits, heartbeats and standstills; start again what is needed."""
@@ -110,6 +138,8 @@ class Crew:
                 self._heard(member, link, now)
             if member.child and (reason := member.child.exit_reason()) is not None:
                 self._ended(member, reason, now)
+            elif member.child:
+                self._hurry(member, self.stop_seconds, now)
             elif member.state == "gone" and now >= member.start_at and needed_roles.intersection(member.spec.roles):
                 self._start(member)
 
@@ -121,66 +151,90 @@ class Crew:
         if step != member.watermark[0] or member.state != "busy":
             member.watermark = (step, now)
 
+    def _hurry(self, member: Member, patience_seconds: float, now: float) -> None:
+        """The stop ladder: it was told to save and stop; then SIGTERM, which asks the same; then SIGKILL of the group."""
+        if member.child is None or member.stop_since is None:
+            return
+        waited = now - member.stop_since
+        if member.rung < 2 and waited > patience_seconds + TERM_SECONDS:
+            member.rung = 2
+            member.child.signal_group(signal.SIGKILL)
+        elif member.rung < 1 and waited > patience_seconds:
+            member.rung = 1
+            member.child.signal_group(signal.SIGTERM)
+
     def _ended(self, member: Member, reason: str, now: float) -> None:
         dismissed = member.state == "leaving"
+        if member.rung:
+            reason = f"told to stop, it did not within {self.stop_seconds:.0f} s; {reason}"
         member.child, member.why = None, "" if dismissed else reason
         member.state = "gone"
         if dismissed:
             return
         member.deaths = [at for at in member.deaths if now - at < FLAP_SECONDS] + [now]
         if len(member.deaths) >= FLAPS:
-            member.state, member.why = (
-                "parked",
-                f"died {FLAPS} times in {FLAP_SECONDS:.0f} s, last: {reason}; see workers/{member.spec.name}.log",
-            )
+            last = f"{reason}; see workers/{member.spec.name}.log"
+            member.state, member.why = "parked", f"died {FLAPS} times in {FLAP_SECONDS:.0f} s, last: {last}"
+            self.news.append(f"{member.spec.name} is parked: {member.why}")
         member.start_at = now + min(30.0, 0.5 * 2 ** len(member.deaths))
 
     async def wait_for_all(self, *, grace_seconds: float) -> None:
-        """Until every process has gone; SIGTERM, then SIGKILL, to those that stay."""
-        deadline = time.monotonic() + grace_seconds
-        while self.living() and time.monotonic() < deadline + 5:
-            await asyncio.sleep(0.1)
+        """Until every process has gone, down the stop ladder."""
+        for member in self._members.values():
+            member.stop_since = time.monotonic()
+        while self.living():
             for member in self._members.values():
                 if member.child and member.child.exit_reason() is not None:
                     member.child = None
-                elif member.child and time.monotonic() > deadline:
-                    member.child.signal_group(signal.SIGTERM)
-        for member in self._members.values():
-            if member.child:
-                member.child.signal_group(signal.SIGKILL)
+                self._hurry(member, grace_seconds, time.monotonic())
+            await asyncio.sleep(0.1)
 
     # ---- what the coordinator hears and tells ------------------------------------------------------------------------
 
-    def hello(self, name: str, hello: Hello) -> None:
+    def hello(self, name: str, hello: Hello, state: State) -> bool:
+        """A process says who it is and what it has in hand.  False: it is none of ours."""
         member = self._members.get(name)
-        if member and member.state == "gone":  # it was slower to go than we to notice
-            member.state = "starting"
+        if member is None or member.child is None or member.child.pid != hello.pid:
+            return False
+        member.heard = True
+        if hello.ref is None or hello.token is None:
+            member.state = "idle" if hello.state == "idle" else "importing"
+        elif state.held_by(name, hello.ref, hello.token):
+            self.busy(name, hello.ref, hello.token)
+        else:  # its lease ended while no coordinator could say so
+            member.child.signal_group(signal.SIGKILL)
+        return True
+
+    def has(self, name: str, ref: str) -> bool:
+        """Whether the worker is known to work on the task."""
+        member = self._members.get(name)
+        return member is not None and member.state == "busy" and member.ref == ref
 
     def ready(self, name: str, ready: Ready) -> None:
         if member := self._members.get(name):
             member.ready = ready
-            if member.state == "starting":
+            if member.state == "importing":  # before its hello this is a word of the process before it
                 member.state = "idle"
 
     def bye(self, name: str) -> None:
         if member := self._members.get(name):
-            member.state = "leaving"
+            member.state, member.stop_since = "leaving", time.monotonic()
 
     def busy(self, name: str, ref: str, token: int) -> None:
         member = self._members[name]
         member.state, member.ref, member.token, member.ordered = "busy", ref, token, ("", 0.0)
-        member.watermark = (-1, time.monotonic())
+        member.watermark, member.stop_since = (-1, time.monotonic()), None
 
     def idle(self, name: str, ref: str) -> None:
         """It has said its last word on this task."""
         member = self._members.get(name)
         if member and member.state == "busy" and member.ref == ref:
-            member.state, member.ref = "idle", ""
+            member.state, member.ref, member.stop_since = "idle", "", None
 
     def kill(self, name: str, ref: str) -> None:
         """A worker that lost its lease to silence is not asked: its process group ends and it is started anew."""
         member = self._members.get(name)
-        if member and member.child and member.state == "busy" and member.ref == ref:
+        if member and member.child and (member.state == "starting" or self.has(name, ref)):
             member.child.signal_group(signal.SIGKILL)
 
     def may_order(self, name: str, what: str) -> bool:
@@ -189,13 +243,15 @@ class Crew:
         if member.ordered[0] == what and now - member.ordered[1] < 2.0:
             return False
         member.ordered = (what, now)
+        if what == "stop" and member.stop_since is None:
+            member.stop_since = now
         return True
 
     def dismiss(self, name: str) -> bool:
         member = self._members[name]
         if member.state != "idle":
             return False
-        member.state = "leaving"
+        member.state, member.stop_since = "leaving", time.monotonic()
         return True
 
     # ---- questions ---------------------------------------------------------------------------------------------------
@@ -212,8 +268,8 @@ class Crew:
         return Worker(
             name=name,
             roles=tuple(member.spec.roles),
-            state=member.state if member.state != "leaving" else "gone",
-            silent_seconds=member.silent_seconds if member.state == "busy" else 0.0,
+            state=member.seen_as,
+            silent_seconds=member.silent_seconds if member.state in {"starting", "busy"} else 0.0,
             why_gone=member.why,
             streams=member.spec.streams,
             told="paused" if member.beat and member.beat.state == "paused" else "",
@@ -224,13 +280,10 @@ class Crew:
         return [self._row(name, member) for name, member in self._members.items()]
 
     def _row(self, name: str, member: Member) -> WorkerRow:
-        state: str = member.state
-        if state == "starting" and member.beat and member.beat.state == "importing":
-            state = "importing"
+        state, why, link = str(member.state), member.why, member.link
         if state == "busy":
             state = "paused" if member.beat and member.beat.state == "paused" else "working"
-        why = member.why
-        if member.child and member.silent_seconds > 5.0:
+        if link and member.silent_seconds > 5.0:
             state, why = "unreachable", f"no heartbeat for {member.silent_seconds:.0f} s"
         elif member.stalled_seconds > STALL_SECONDS:
             state, why = "stalled", f"no step for {member.stalled_seconds:.0f} s"
@@ -244,6 +297,11 @@ class Crew:
             memory_bytes=member.beat.memory_bytes if member.beat and member.child else None,
             silent_seconds=round(member.silent_seconds, 1),
             why=why,
+            dropped=link.dropped if link else 0,
+            gaps=link.gaps if link else 0,
+            replayed=link.replayed if link else 0,
+            duplicates=link.duplicates if link else 0,
+            reconnects=link.reconnects if link else 0,
         )
 
     def table(self) -> str:

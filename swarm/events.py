@@ -347,3 +347,6 @@ class Head(Event):
 
 KINDS: dict[str, type[Event]] = {cls.__name__.lower(): cls for cls in Event.__subclasses__()}
 """Every kind of entry."""
+
+RESULTS = frozenset({"done", "drop", "prepared", "checkpoint", "trained", "verdict", "score"})
+"""What a holder hands over under its token."""

@@ -74,11 +74,10 @@ class Lease:
 
         Raises Refused if the token is stale, UserError for fields that will not do.
         """
-        from swarm.admission import RESULTS
         from swarm.agent import checked
 
-        if kind not in RESULTS - {"done", "drop"}:
-            raise UserError(kind, "is no result", f"report one of {', '.join(sorted(RESULTS - {'done', 'drop'}))}")
+        if kind not in ev.RESULTS - {"done", "drop"}:
+            raise UserError(kind, "is no result", f"report one of {', '.join(sorted(ev.RESULTS - {'done', 'drop'}))}")
         return self._append(checked(ev.KINDS[kind], ref=self.ref, tok=self.token, **facts))
 
     def done(self, *, body: str = "", path: str | None = None, sha256: str | None = None, **facts: Any) -> int:

@@ -31,7 +31,10 @@ class Message(BaseModel):
 
 
 class Hello(Message):
-    """A worker lives; sent before it imports anything heavy."""
+    """A worker lives and says what it has in hand: sent before it imports anything heavy, and to every new coordinator.
+
+    Whatever it reported before has come before.
+    """
 
     type: ClassVar[str] = "hello"
     roles: list[Role]
@@ -42,6 +45,9 @@ class Hello(Message):
     device: str
     """`cpu`, or `gpu0`: the index that the user knows."""
     threads: int = 1
+    state: Literal["importing", "idle", "working", "paused"] = "importing"
+    ref: str | None = None
+    token: Token | None = None
 
 
 class Ready(Message):

@@ -61,6 +61,11 @@ class RunFolder:
         return self.path / "workers"
 
     @property
+    def processes(self) -> Path:
+        """The worker processes that a coordinator started last."""
+        return self.path / "workers.json"
+
+    @property
     def promoted(self) -> Path:
         return self.path / "promoted"
 

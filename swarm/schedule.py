@@ -24,8 +24,8 @@ class Worker:
 
     name: str
     roles: tuple[str, ...]
-    state: Literal["starting", "idle", "busy", "gone", "parked"]
-    """parked: it died so often that it is not started again."""
+    state: Literal["starting", "importing", "idle", "busy", "gone", "parked"]
+    """starting: not heard yet (it may hold a lease: see `Crew`).  parked: it died so often that it is not started again."""
     silent_seconds: float = 0.0
     why_gone: str = ""
     streams: tuple[str, ...] | None = None
@@ -151,8 +151,10 @@ def _over(task: Task, lease: Lease, known: Mapping[str, Worker], now: float, set
     if lease.worker is None:
         return ("the lease ran out" if lease.overdue(now) else ""), True
     worker = known.get(lease.worker)
-    if worker is None or worker.state in {"gone", "parked"}:
-        return (worker and worker.why_gone) or "the worker is gone", True
+    if worker is None:
+        return "the run has no such worker any more", False
+    if worker.state in {"gone", "parked"}:
+        return worker.why_gone or "the worker is gone", True
     if worker.state == "idle":  # its last word was refused; where the token was handed on meanwhile, nobody is to blame
         return "the worker has left the task", lease.token == lease.first
     if worker.silent_seconds >= settings.lease_seconds:

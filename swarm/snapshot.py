@@ -60,6 +60,15 @@ class WorkerRow:
     memory_bytes: int | None = None
     silent_seconds: float = 0.0
     why: str = ""
+    dropped: int = 0
+    """Telemetry that its outbox had no room for."""
+    gaps: int = 0
+    """Numbers that did not arrive: what was dropped, as the hub counts it."""
+    replayed: int = 0
+    """Messages sent again after a break."""
+    duplicates: int = 0
+    """Messages that came twice and were taken once."""
+    reconnects: int = 0
 
 
 @dataclass(frozen=True, slots=True)

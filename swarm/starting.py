@@ -15,6 +15,7 @@ from pathlib import Path
 from swarm import config, disk, gpus, memory, placement, rundir
 from swarm.config import Config
 from swarm.errors import UserError, UserErrors
+from swarm.launch import local
 from swarm.log import Log, run_is_alive
 from swarm.memory import BaseFacts, Need
 from swarm.placement import Layout
@@ -117,7 +118,7 @@ def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
 
 
 def resume(folder: RunFolder, author: str) -> None:
-    """Start a coordinator on a stopped, failed or orphaned run.
+    """Start a coordinator on a stopped, failed or orphaned run; workers that outlived theirs keep their places.
 
     Raises UserError if one is at work.
     """
@@ -125,8 +126,16 @@ def resume(folder: RunFolder, author: str) -> None:
         _wait_until_it_has_left(folder)
     if run_is_alive(folder.log):
         raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
-    _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
+    if not local.living(folder):
+        _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
     launch(folder, "--resume", author)
+
+
+def end_orphans(folder: RunFolder) -> list[str]:
+    """Make workers that have no coordinator save and leave; returns their names."""
+    if run_is_alive(folder.log):
+        return []
+    return local.end_all(folder, grace_seconds=config.load(folder.config, cwd=folder.path).run.stop_seconds)
 
 
 def _wait_until_it_has_left(folder: RunFolder) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarm import events as ev
-from swarm.events import ROLES, Event, Role
+from swarm.events import RESULTS, ROLES, Event, Role
 from swarm.standing import Decision, Lease, Opinion, Question, Stream, Task
 
 __all__ = [
@@ -61,6 +61,8 @@ class State:
     """Open questions by the seq of their entry."""
     idems: dict[tuple[str, str], tuple[int, str, str]] = field(default_factory=dict)
     """(author, idempotency key) -> seq, kind and ref"""
+    handed: dict[tuple[str, str, str, int, int | None], tuple[dict[str, object], int]] = field(default_factory=dict)
+    """What was handed over: (author, kind, ref, token, step) -> its facts and seq; see `repeat_of`."""
 
     def apply(self, entry: Entry) -> None:
         """Fold one entry; entries come in the order of their seq, each once."""
@@ -68,6 +70,8 @@ class State:
         event = entry.event
         if event.idem:
             self.idems[entry.author, event.idem] = entry.seq, event.kind, event.ref
+        if event.kind in RESULTS:
+            self.handed[_what_was_handed(entry.author, event)] = event.facts(), entry.seq
         self._remember(entry)
         match event:
             case ev.Run():
@@ -210,7 +214,7 @@ class State:
 
     def repeat_of(self, author: str, event: Event) -> int | None:
         """The seq of the entry that this event only repeats: same idempotency key, a claim of what one holds, a hand-over
-        that has happened.
+        that has happened, a result in the same words (sent again because its acknowledgement was lost).
 
         Raises Refusal for a key that stood for something else.
         """
@@ -227,8 +231,15 @@ class State:
                 return lease.token
             case ev.Hand(tok=tok, to=to) if lease and (lease.was, lease.by) == (tok, to):
                 return lease.token
+            case _ if event.kind in RESULTS and (same := self.handed.get(_what_was_handed(author, event))):
+                return same[1] if same[0] == event.facts() else None
             case _:
                 return None
+
+    def held_by(self, worker: str, ref: str, token: int) -> bool:
+        """Whether this worker process works on the task under a lease that `token` belongs to."""
+        lease = task.lease if (task := self.tasks.get(ref)) else None
+        return lease is not None and lease.worker == worker and lease.first <= token <= lease.token
 
     def held(self) -> list[Task]:
         return [task for task in self.tasks.values() if task.lease]
@@ -240,6 +251,10 @@ class State:
     def objections(self, stream: str) -> list[tuple[str, str]]:
         """(who, why): its promotion waits while there is one."""
         return [(by, o.why) for (scope, by), o in self.opinions.items() if not o.agrees and scope in {stream, "run"}]
+
+
+def _what_was_handed(author: str, event: Event) -> tuple[str, str, str, int, int | None]:
+    return author, event.kind, event.ref, getattr(event, "tok", 0), getattr(event, "step", None)
 
 
 def _lease(task: Task, entry: Entry, event: Event) -> None:

@@ -1,7 +1,8 @@
 """A worker process: says hello, imports what its roles need, then serves tasks one after another until it is told to leave.
 
 The main thread works, a second one listens (orders, assignments, the coordinator's silence), the bus has its own for sockets and
-heartbeats.  A worker decides nothing about the run: it does what it is assigned and reports what came of it.
+heartbeats.  A worker decides nothing about the run: it does what it is assigned and reports what came of it.  Without a coordinator
+it goes on with its task; what it has to report waits in its spool on disk, for the next coordinator or the next process of its name.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bus.keys import Join
 from bus.peer import Peer
 from swarm.events import Drop, Role
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Quit, Ready
+from swarm.rundir import RunFolder
 from trainer import memory, roles
 from trainer.errors import LeaseLost, LeaseStopped, UserError
 from trainer.lease import Lease
@@ -31,7 +33,7 @@ from trainer.quiet import quieten
 
 LISTEN_SECONDS = 0.5
 ORPHAN_GRACE_SECONDS = 20.0
-"""An orphan that reaches no boundary within this is ended: the coordinator's death and 30 s of silence leave 60 s in all."""
+"""An orphan that was told to leave and reaches no boundary within this is ended."""
 FLUSH_SECONDS = 5.0
 TRACEBACK_LINES = 40
 
@@ -60,7 +62,13 @@ class Worker:
         self._early: dict[int, Order] = {}
         # SimpleQueue: its put is safe inside a signal handler.
         self._inbox: queue.SimpleQueue[Assign | None] = queue.SimpleQueue()
-        self._peer = Peer(Join.load(post.join), heartbeat=self._heartbeat)
+        join = Join.load(post.join)
+        spool = RunFolder(post.run_folder).workers / f"{join.name}.spool"
+        self._peer = Peer(join, spool=spool, heartbeat=lambda: self._now().toon())
+        self._next: Assign | None = None
+        """Taken from the bus, not yet begun."""
+        self._greeted = ""
+        """The hub that has our hello."""
 
     def serve(self) -> int:
         signal.signal(
@@ -68,7 +76,6 @@ class Worker:
         )  # a terminal's Ctrl-C reaches the whole group; the coordinator orders
         signal.signal(signal.SIGTERM, lambda *_: self._leave("the worker was asked to leave"))
         self._peer.start()
-        self._send(self._hello(), True)
         listening = threading.Thread(target=self._listen, name="listen", daemon=True)
         listening.start()
         place = self._import()
@@ -77,7 +84,7 @@ class Worker:
         print(f"trainer: leaving: {self._leaving}", file=sys.stderr)
         self._gone.set()
         listening.join()
-        # A dead coordinator takes nothing: what is whole on disk is found again by whoever resumes the run.
+        # A dead coordinator takes nothing: what is left stays in the spool.
         self._peer.close(flush_seconds=0.5 if self._orphaned else FLUSH_SECONDS)
         return 0
 
@@ -103,7 +110,7 @@ class Worker:
 
     def _work(self, assign: Assign, place: Place) -> None:
         lease = Lease(assign.ref, assign.token, self._send)
-        self._lease = lease
+        self._lease, self._next = lease, None
         if self._leaving:  # between the queue and this line
             lease.stop(self._leaving)
         if order := self._early.pop(assign.token, None):
@@ -140,14 +147,23 @@ class Worker:
     # ---- the listening thread ----
 
     def _listen(self) -> None:
+        self._peer.wait_connected(FLUSH_SECONDS)  # the first hello goes out at once
+        self._greet()
         while not self._gone.wait(0.0):
             if (envelope := self._peer.receive(LISTEN_SECONDS)) is not None:
                 self._take(envelope)
-            if self._orphaned and not self._leaving:
+            self._greet()
+            if self._orphaned and not self._leaving and self._now().state != "working":
                 self._leave(f"the coordinator was silent for {self.post.orphan_seconds:g} s")
             if self._orphaned and self._leaving and time.monotonic() - self._leaving_since > ORPHAN_GRACE_SECONDS:
                 print("trainer: no step boundary came; ended without a checkpoint", file=sys.stderr, flush=True)
                 os._exit(3)
+
+    def _greet(self) -> None:
+        """Every new coordinator gets a hello, after all reports; what is in hand is read first, so that its end comes later."""
+        if (hub := self._peer.hub) != self._greeted:
+            self._greeted = hub
+            self._send(self._hello(), True)
 
     @property
     def _orphaned(self) -> bool:
@@ -157,7 +173,8 @@ class Worker:
         try:
             match envelope.type:
                 case Assign.type:
-                    self._inbox.put(Assign.read(envelope.body))
+                    self._next = Assign.read(envelope.body)
+                    self._inbox.put(self._next)
                 case Order.type:
                     self._obey(Order.read(envelope.body))
                 case Quit.type:
@@ -186,17 +203,19 @@ class Worker:
         self._peer.send(message.type, message.toon(), control=fact)
 
     def _hello(self) -> Hello:
-        post = self.post
+        post, now = self.post, self._now()
         return Hello(
-            roles=list(post.roles), pid=os.getpid(), started=self.started,
-            host=socket.gethostname(), device=post.device, threads=post.threads,
+            roles=list(post.roles), pid=os.getpid(), started=self.started, host=socket.gethostname(), device=post.device,
+            threads=post.threads, state=now.state, ref=now.ref, token=now.token,
         )  # fmt: skip
 
-    def _heartbeat(self) -> str:
-        memory_bytes, lease = memory.resident_bytes(), self._lease
+    def _now(self) -> Heartbeat:
+        memory_bytes, following, lease = memory.resident_bytes(), self._next, self._lease
         if lease is not None:
-            return lease.heartbeat(memory_bytes).toon()
-        return Heartbeat(state="idle" if self._ready else "importing", memory_bytes=memory_bytes).toon()
+            return lease.heartbeat(memory_bytes)
+        if following is not None:
+            return Heartbeat(state="working", ref=following.ref, token=following.token, memory_bytes=memory_bytes)
+        return Heartbeat(state="idle" if self._ready else "importing", memory_bytes=memory_bytes)
 
 
 def _in_words(error: Exception) -> str:

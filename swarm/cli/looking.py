@@ -84,7 +84,7 @@ def log(
         )
         return
     for entry in entries:
-        print(logview.line(entry))
+        print(logview.line(entry), flush=follow)
     while follow:
         time.sleep(0.3)
         for entry in read.refresh():

@@ -103,12 +103,14 @@ def stop(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="return when everything is saved")] = True,
 ) -> None:
     """Save and stop the run (or one stream); `swarm resume` goes on."""
-    from swarm import rundir
+    from swarm import rundir, starting
     from swarm.cli import progress
 
     folder = rundir.find(run)
     _say(folder, "stop", stream or "run", author)
-    if wait and not stream:
+    if not stream and (ended := starting.end_orphans(folder)):
+        print(f"swarm: no coordinator is at work; {', '.join(ended)} saved and left", file=sys.stderr)
+    elif wait and not stream:
         progress.wait_for_end(folder)
 
 

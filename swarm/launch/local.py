@@ -1,35 +1,37 @@
-"""Start worker processes on this machine, notice their end, and end them; it decides nothing."""
+"""Start worker processes on this machine, notice their end, find them again, and end them; it decides nothing."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.placement import WorkerSpec
-from swarm.rundir import RunFolder
+from swarm.rundir import RunFolder, read_json, write_whole
 
 
 @dataclass(slots=True)
 class Child:
-    """A worker process that this coordinator started."""
+    """A worker process of this run: started here, or adopted from a coordinator that is gone."""
 
     spec: WorkerSpec
-    process: subprocess.Popen[bytes]
-    started: float
-    """Monotonic seconds."""
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+    pid: int
+    started: str
+    """Its start time as `process_started` tells it: with the pid it names a process for ever."""
+    process: subprocess.Popen[bytes] | None = None
+    """None: not our child, so its exit status is not ours to know."""
 
     def exit_reason(self) -> str | None:
         """None while it lives; otherwise what ended it, in words."""
+        if self.process is None:
+            return None if process_started(self.pid) == self.started else "its process has ended"
         status = self.process.poll()
         if status is None:
             return None
@@ -39,8 +41,16 @@ class Child:
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
     def signal_group(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        if self.exit_reason() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    def exit_descriptor(self) -> int:
+        """A descriptor that becomes readable the moment the process ends (pidfd_open(2)); -1 where there is none."""
+        try:
+            return os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
+        except OSError:
+            return -1
 
 
 def start(spec: WorkerSpec, folder: RunFolder, join: Path) -> Child:
@@ -54,7 +64,7 @@ def start(spec: WorkerSpec, folder: RunFolder, join: Path) -> Child:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(spec)
         )
-    return Child(spec, process, time.monotonic())
+    return Child(spec, process.pid, process_started(process.pid) or "", process)
 
 
 def _environment(spec: WorkerSpec) -> dict[str, str]:
@@ -84,20 +94,32 @@ def process_started(pid: int) -> str | None:
     return found.stdout.strip() or None
 
 
-def end_strangers(processes: dict[int, str], *, grace_seconds: float) -> None:
-    """End workers of an earlier coordinator (pid -> start time): SIGTERM to save, SIGKILL to those that stay."""
-    _signal_all(processes, signal.SIGTERM)
+def write_down(children: Iterable[Child], folder: RunFolder) -> None:
+    """Note who lives, so that the next coordinator can adopt them, and `swarm stop` can end them without one."""
+    known = {child.spec.name: {"pid": child.pid, "started": child.started} for child in children}
+    write_whole(folder.processes, json.dumps(known))
+
+
+def living(folder: RunFolder) -> dict[str, tuple[int, str]]:
+    """Worker name -> (pid, start time) of those that were written down and still live."""
+    if not folder.processes.exists():
+        return {}
+    noted = {name: (int(p["pid"]), str(p["started"])) for name, p in read_json(folder.processes).items()}  # type: ignore[index]
+    return {name: found for name, found in noted.items() if process_started(found[0]) == found[1]}
+
+
+def end_all(folder: RunFolder, *, grace_seconds: float) -> list[str]:
+    """End workers that have no coordinator: SIGTERM to save, SIGKILL to those that stay.  Returns who was there."""
+    found = living(folder)
+    _signal_all(folder, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
-    while time.monotonic() < deadline and _alive(processes):
+    while time.monotonic() < deadline and living(folder):
         time.sleep(0.1)
-    _signal_all(processes, signal.SIGKILL)
+    _signal_all(folder, signal.SIGKILL)
+    return list(found)
 
 
-def _alive(processes: dict[int, str]) -> list[int]:
-    return [pid for pid, started in processes.items() if process_started(pid) == started]
-
-
-def _signal_all(processes: dict[int, str], number: signal.Signals) -> None:
-    for pid in _alive(processes):
+def _signal_all(folder: RunFolder, number: signal.Signals) -> None:
+    for pid, _ in living(folder).values():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, number)

@@ -108,13 +108,42 @@ def test_a_trainer_killed_in_mid_run_loses_its_lease_and_the_run_finishes(tmp_pa
     assert state.streams["wide"].trained.step == 200
 
 
-def test_a_coordinator_killed_leaves_no_worker_and_resume_repeats_nothing(tmp_path: Path) -> None:
+def test_a_coordinator_killed_stops_no_training_and_the_next_one_adopts_the_workers(tmp_path: Path) -> None:
+    config = sp.write_config(tmp_path, streams=TWO, steps=400)
+    folder = sp.start(config, "defaults.save_steps=20")
+    sp.wait_for(lambda: all(s.checkpoints for s in sp.state(folder).streams.values()), "checkpoints", folder=folder)
+    before, pids = sp.entries(folder), set(sp.living_workers(folder))
+    os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
+    saved = len(folder.checkpoints("wide")), folder.checkpoints("wide")[0]
+    sp.wait_for(lambda: folder.checkpoints("wide")[0] != saved[1], "a checkpoint without a coordinator", folder=folder)
+    assert set(sp.living_workers(folder)) == pids
+
+    sp.swarm("resume", "--detach", cwd=tmp_path)
+    told = "outlived its coordinator and is adopted"
+    sp.wait_for(lambda: [e for e in sp.entries(folder) if told in e.event.body], "adoption", folder=folder)
+    state = sp.wait_for_end(folder)
+    entries = sp.entries(folder)
+    assert state.end is not None
+    assert state.end.rc == 0
+    assert [e.seq for e in entries][: len(before)] == [e.seq for e in before]
+    kinds = [e.event.kind for e in entries]
+    assert kinds.count("claim") == kinds.count("done") == 8, "no task was begun twice"
+    assert not {"expire", "refuse", "drop"} & set(kinds)
+    for stream in state.streams.values():
+        steps = [c.step for c in stream.checkpoints]
+        assert steps == list(range(20, 401, 20)), "each checkpoint is reported once, also those of the time alone"
+    rows = sp.swarm("export", "--what", "metrics", "--format", "csv", cwd=tmp_path).stdout.splitlines()
+    for name in ("narrow", "wide"):
+        numbers = [int(row.split(",")[3]) for row in rows if row.startswith(f"{name},") and ",train," in row]
+        assert numbers == list(range(1, 401)), "no figure is lost and none comes twice"
+
+
+def test_everything_killed_at_once_goes_on_from_the_newest_checkpoints(tmp_path: Path) -> None:
     config = sp.write_config(tmp_path, streams=TWO, steps=200)
     folder = sp.start(config)
     sp.wait_for(lambda: all(s.checkpoints for s in sp.state(folder).streams.values()), "checkpoints", folder=folder)
-    os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
-    sp.wait_for(lambda: not sp.living_workers(folder), "the workers' leaving", 60, folder=folder)
-    before = sp.entries(folder)
+    for pid in [sp.coordinator_pid(folder), *sp.living_workers(folder)]:
+        os.kill(pid, signal.SIGKILL)
 
     sp.swarm("resume", cwd=tmp_path)
     state = sp.state(folder)
@@ -122,10 +151,31 @@ def test_a_coordinator_killed_leaves_no_worker_and_resume_repeats_nothing(tmp_pa
     assert state.end.rc == 0
     done = [e.event.ref for e in sp.entries(folder) if isinstance(e.event, ev.Done)]
     assert len(done) == len(set(done)) == 8
-    assert [e.seq for e in sp.entries(folder)][: len(before)] == [e.seq for e in before]
+    assert [t.failures for t in state.tasks.values()] == [[]] * 8, "nobody is to blame"
     steps = [c.step for c in state.streams["wide"].checkpoints]
     assert steps == sorted(set(steps)), "steps that were saved are not trained again"
-    assert len(steps) < 100, "what was saved after the coordinator's death is gone on from"
+
+
+def test_stop_without_a_coordinator_makes_its_workers_save_and_leave(tmp_path: Path) -> None:
+    config = sp.write_config(tmp_path, streams=TWO, steps=5000)
+    folder = sp.start(config, "defaults.save_steps=4000", "defaults.save_total_limit=1")
+    sp.wait_for(
+        lambda: all(t.lease for t in map(sp.state(folder).tasks.get, ("narrow/train", "wide/train"))), "training"
+    )
+    sp.wait_for(lambda: "train" in sp.swarm("status", cwd=tmp_path).stdout and folder.metrics.exists(), "figures")
+    os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
+    out = sp.swarm("stop", cwd=tmp_path)
+    assert not sp.living_workers(folder)
+    assert "no coordinator" in out.stderr
+    assert folder.checkpoints("wide") and folder.checkpoints("narrow")
+
+    sp.swarm("resume", "--detach", cwd=tmp_path)
+    sp.wait_for(
+        lambda: [e for e in sp.entries(folder) if e.event.kind == "drop"], "what they left to report", folder=folder
+    )
+    sp.wait_for(lambda: sp.state(folder).tasks["wide/train"].lease, "training again", folder=folder)
+    sp.swarm("stop", cwd=tmp_path)
+    assert not {"expire", "refuse"} & {e.event.kind for e in sp.entries(folder)}
 
 
 def test_a_second_failure_fails_only_its_own_stream(tmp_path: Path) -> None:

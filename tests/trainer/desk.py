@@ -34,6 +34,11 @@ class Desk:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
+        self.open_hub()
+
+    def open_hub(self) -> None:
+        """A coordinator's next process, which knows nothing of the one before."""
+        self.heard.clear()
         self.hub = self._call(self._open())
 
     async def _open(self) -> Hub:

@@ -94,14 +94,55 @@ def test_a_failed_task_is_told_in_a_line_and_the_worker_serves_on(
     assert process.wait(60) == 0, desk.log()
 
 
-def test_orphaned_trainer_saves_a_checkpoint_and_leaves(desk: Desk, settings: Callable[..., StreamSettings]) -> None:
-    endless = settings(max_steps=100_000, save_steps=50_000, save_total_limit=1)
+def training(desk: Desk, settings: StreamSettings) -> subprocess.Popen[bytes]:
+    """A worker that trains under token 2 and leaves 6 s after its coordinator, once it has nothing to do."""
     process = desk.start_worker("prepare,train", "--orphan-seconds", "6")
     desk.wait(lambda one: one.type == "ready")
-    desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=endless))
+    desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=settings))
     prepared = desk.report("prepared", 1)
-    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=endless, prepared=prepared.path))
+    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=settings, prepared=prepared.path))
     desk.wait(lambda one: one.type == "metrics")
+    return process
+
+
+def test_orphaned_trainer_ends_its_training_and_its_report_waits_for_the_next_process(
+    desk: Desk, settings: Callable[..., StreamSettings]
+) -> None:
+    process = training(desk, settings(max_steps=300, save_steps=300))
+    desk.close_hub()
+    assert process.wait(90) == 0, desk.log()
+    (saved,) = (desk.run_folder / "streams" / "one" / "t2").glob("checkpoint-300")
+    assert (saved / "manifest.json").is_file()
+
+    desk.open_hub()
+    successor = desk.start_worker("prepare,train")
+    hello = desk.wait(lambda one: one.type == "hello" and Hello.read(one.body).pid == successor.pid)
+    assert desk.report("trained", 2).step == 300
+    assert desk.report("done", 2)
+    control = [one for one in desk.heard if not one.incarnation.endswith(".t")]
+    assert control[-1] is hello, "what its forerunner had to say comes first"
+    assert desk.steps(2)[-1] == 300
+
+
+def test_orphaned_trainer_greets_the_next_coordinator_with_what_it_has_in_hand(
+    desk: Desk, settings: Callable[..., StreamSettings]
+) -> None:
+    process = training(desk, settings(max_steps=100_000, save_steps=50_000))
+    assert Hello.read(desk.wait(lambda one: one.type == "hello").body).ref is None
+    desk.close_hub()
+    desk.open_hub()
+    hello = Hello.read(desk.wait(lambda one: one.type == "hello").body)
+    assert (hello.pid, hello.state, hello.ref, hello.token) == (process.pid, "working", "one/train", 2)
+    desk.tell(Order(ref="one/train", token=2, what="stop"))
+    assert desk.report("drop", 2).why == "stopped"
+
+
+def test_orphaned_and_paused_trainer_saves_a_checkpoint_and_leaves(
+    desk: Desk, settings: Callable[..., StreamSettings]
+) -> None:
+    process = training(desk, settings(max_steps=100_000, save_steps=50_000, save_total_limit=1))
+    desk.tell(Order(ref="one/train", token=2, what="pause"))
+    time.sleep(1.0)
     desk.close_hub()
     assert process.wait(60) == 0, desk.log()
     (saved,) = (desk.run_folder / "streams" / "one" / "t2").glob("checkpoint-*")

@@ -1,0 +1,65 @@
+"""The run's record in the coordinator's hands: what is admitted is appended to the log, folded into the state and published."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from bus.hub import Hub
+from swarm import events as ev
+from swarm.admission import admit
+from swarm.log import Entry, LogError, LogFull, LogWriter, render
+from swarm.state import Refusal, fold
+
+NAME = "coordinator"
+FULL_DISK_SECONDS = 2.0
+
+talk = logging.getLogger("swarm.coordinator")
+
+
+class NoSpace(Refusal):
+    """The disk is full: the same entry may be tried again."""
+
+
+class Record:
+    """One per coordinator; nothing else of it writes the log or changes the state."""
+
+    def __init__(self, writer: LogWriter, hub: Hub, clock: Callable[[], float]) -> None:
+        self.writer, self.hub, self.clock = writer, hub, clock
+        self.state = fold(writer.log.entries())
+
+    async def add(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
+        """Append, fold, publish.  Raises Refusal, and then nothing was written."""
+        entries = self.append(items)
+        for entry in entries:
+            await self.hub.publish("entry", render(entry))
+        return entries
+
+    async def say(self, event: ev.Event) -> Entry:
+        """One entry of the coordinator's own."""
+        return (await self.add([(NAME, event)]))[-1]
+
+    async def keep(self, author: str, event: ev.Event) -> None:
+        """`add` what must not be lost: on a full disk everything waits here until there is space."""
+        while True:
+            try:
+                await self.add([(author, event)])
+                return
+            except NoSpace as full:
+                talk.warning("%s; trying again", full)
+                await asyncio.sleep(FULL_DISK_SECONDS)
+
+    def append(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
+        """Append and fold, without a word to the watchers."""
+        for author, event in items:
+            admit(self.state, author, event, self.clock())
+        try:
+            entries = self.writer.append(items)
+        except LogFull as error:
+            raise NoSpace(str(error)) from error
+        except LogError as error:
+            raise Refusal(f"the log: {error}") from error
+        for entry in self.writer.log.entries(self.state.seq):  # also what the writer itself sealed
+            self.state.apply(entry)
+        return entries
