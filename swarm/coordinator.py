@@ -50,7 +50,7 @@ class Coordinator:
         self.members = open_members(folder)
         self.hub = Hub(self.members, allowed=SPEAKS)
         self.metrics = MetricsFile(folder.metrics)
-        self.crew = Crew(layout, folder, self.members, stop_seconds=settings.stop_seconds)
+        self.crew = Crew(layout, folder, self.members, settings)
         self.record = Record(writer, self.hub, clock)
         self.deeds = Deeds(self.record, self.hub, self.crew, folder, settings)
         self.reception = Reception(self.record, self.hub, self.crew, self.metrics, self.deeds.promote_for)

@@ -21,20 +21,19 @@ from pydantic import ValidationError
 
 from bus.hub import Link
 from bus.keys import Members
+from bus.liveness import Parked, Patience, Restart, Signals, StopStep, after_exit, judge, stop_step
 from swarm.launch import local
 from swarm.messages import Heartbeat, Hello, Ready
 from swarm.placement import Layout, WorkerSpec
 from swarm.rundir import RunFolder
 from swarm.schedule import Worker
+from swarm.settings import RunSettings
 from swarm.snapshot import WorkerRow
 from swarm.state import State
 from toon import ToonError, encode
 
-FLAPS = 5
-FLAP_SECONDS = 60.0
-"""So many deaths in so short a time park a worker (reference: coordination 1.5)."""
-STALL_SECONDS = 30.0
-"""A step watermark that stands still this long is shown as a stall."""
+SILENT_SECONDS = 5.0
+"""A worker is shown as unreachable after this; it loses its task after `lease_seconds` of silence."""
 TERM_SECONDS = 15.0
 """From SIGTERM to SIGKILL on the stop ladder."""
 
@@ -63,8 +62,8 @@ class Member:
     """Whether the process has said hello since it was started or adopted: until then it may have reports to bring."""
     stop_since: float | None = None
     """When it was told to stop or to leave."""
-    rung: int = 0
-    """How far it has been taken down the stop ladder: 1 SIGTERM, 2 SIGKILL."""
+    stop_step: StopStep = "ask"
+    """How far it has been taken down the stop ladder."""
 
     @property
     def silent_seconds(self) -> float:
@@ -79,21 +78,24 @@ class Member:
         return "gone" if self.state == "leaving" else self.state
 
     @property
-    def stalled_seconds(self) -> float:
-        working = (
-            self.state == "busy"
-            and self.beat is not None
-            and self.beat.state == "working"
-            and self.beat.step is not None
+    def signals(self) -> Signals:
+        """What tells exit, link and progress apart."""
+        now, beat = time.monotonic(), self.beat
+        steps = self.state == "busy" and beat is not None and beat.state == "working" and beat.step is not None
+        return Signals(
+            exit_code=None,
+            age_seconds=now - self.since,
+            silent_seconds=self.silent_seconds if self.link and self.link.last_heard > self.since else None,
+            still_seconds=now - self.watermark[1] if steps else None,
         )
-        return time.monotonic() - self.watermark[1] if working else 0.0
 
 
 class Crew:
     """All workers of a run."""
 
-    def __init__(self, layout: Layout, folder: RunFolder, members: Members, *, stop_seconds: float) -> None:
-        self.folder, self.members, self.stop_seconds = folder, members, stop_seconds
+    def __init__(self, layout: Layout, folder: RunFolder, members: Members, settings: RunSettings) -> None:
+        self.folder, self.members, self.stop_seconds = folder, members, settings.stop_seconds
+        self._patience = Patience(silent_seconds=SILENT_SECONDS, still_seconds=settings.stall_seconds)
         self.exited = asyncio.Event()
         """Set the moment a process ends."""
         self.news: list[str] = []
@@ -120,7 +122,7 @@ class Crew:
     def _take(self, member: Member, child: local.Child) -> None:
         member.child, member.since, member.state = child, time.monotonic(), "starting"
         member.ref, member.why, member.link, member.beat, member.ready = "", "", None, None, None
-        member.heard, member.stop_since, member.rung = False, None, 0
+        member.heard, member.stop_since, member.stop_step = False, None, "ask"
         if (descriptor := child.exit_descriptor()) >= 0:
             asyncio.get_running_loop().add_reader(descriptor, self._exit_noticed, descriptor)
 
@@ -155,28 +157,26 @@ class Crew:
         """The stop ladder: it was told to save and stop; then SIGTERM, which asks the same; then SIGKILL of the group."""
         if member.child is None or member.stop_since is None:
             return
-        waited = now - member.stop_since
-        if member.rung < 2 and waited > patience_seconds + TERM_SECONDS:
-            member.rung = 2
-            member.child.signal_group(signal.SIGKILL)
-        elif member.rung < 1 and waited > patience_seconds:
-            member.rung = 1
-            member.child.signal_group(signal.SIGTERM)
+        step = stop_step(now - member.stop_since, ask_seconds=patience_seconds, terminate_seconds=TERM_SECONDS)
+        if step != member.stop_step:
+            member.stop_step = step
+            member.child.signal_group(signal.SIGTERM if step == "terminate" else signal.SIGKILL)
 
     def _ended(self, member: Member, reason: str, now: float) -> None:
         dismissed = member.state == "leaving"
-        if member.rung:
-            reason = f"told to stop, it did not within {self.stop_seconds:.0f} s; {reason}"
+        if member.stop_step != "ask":
+            reason = f"told to stop, it did not within {self.stop_seconds:.0f} s and was ended"
         member.child, member.why = None, "" if dismissed else reason
         member.state = "gone"
         if dismissed:
             return
-        member.deaths = [at for at in member.deaths if now - at < FLAP_SECONDS] + [now]
-        if len(member.deaths) >= FLAPS:
-            last = f"{reason}; see workers/{member.spec.name}.log"
-            member.state, member.why = "parked", f"died {FLAPS} times in {FLAP_SECONDS:.0f} s, last: {last}"
-            self.news.append(f"{member.spec.name} is parked: {member.why}")
-        member.start_at = now + min(30.0, 0.5 * 2 ** len(member.deaths))
+        member.deaths.append(now)
+        match after_exit(member.deaths, now):
+            case Restart(wait_seconds):
+                member.start_at = now + wait_seconds
+            case Parked(why):
+                member.state, member.why = "parked", f"{why}; last: {reason}; see workers/{member.spec.name}.log"
+                self.news.append(f"{member.spec.name} is parked: {member.why}")
 
     async def wait_for_all(self, *, grace_seconds: float) -> None:
         """Until every process has gone, down the stop ladder."""
@@ -283,10 +283,8 @@ class Crew:
         state, why, link = str(member.state), member.why, member.link
         if state == "busy":
             state = "paused" if member.beat and member.beat.state == "paused" else "working"
-        if link and member.silent_seconds > 5.0:
-            state, why = "unreachable", f"no heartbeat for {member.silent_seconds:.0f} s"
-        elif member.stalled_seconds > STALL_SECONDS:
-            state, why = "stalled", f"no step for {member.stalled_seconds:.0f} s"
+        if member.child and (verdict := judge(member.signals, self._patience)).state in {"unreachable", "stalled"}:
+            state, why = verdict.state, verdict.why
         return WorkerRow(
             name=name,
             roles=tuple(member.spec.roles),

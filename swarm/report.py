@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarm.snapshot import Snapshot, StreamRow
+from swarm.snapshot import Snapshot, StreamRow, WorkerRow
 
 
 def session(snapshot: Snapshot) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def stream(row: StreamRow) -> dict[str, Any]:
     }
 
 
-def worker_of(row: Any) -> dict[str, Any]:
+def worker_of(row: WorkerRow) -> dict[str, Any]:
     return {
         "worker": row.name,
         "state": row.state,
@@ -50,6 +50,11 @@ def worker_of(row: Any) -> dict[str, Any]:
         "device": row.device,
         "pid": row.pid,
         "memory_bytes": row.memory_bytes,
+        "dropped": row.dropped,
+        "gaps": row.gaps,
+        "replayed": row.replayed,
+        "duplicates": row.duplicates,
+        "reconnects": row.reconnects,
         "why": row.why or None,
     }
 

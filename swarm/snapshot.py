@@ -53,7 +53,7 @@ class WorkerRow:
     name: str
     roles: tuple[str, ...]
     state: str
-    """starting, importing, idle, working, paused, stalled, unreachable, dead"""
+    """starting, importing, idle, working, paused, stalled, unreachable, leaving, gone, parked; orphan: no coordinator leads it"""
     task: str = ""
     device: str = ""
     pid: int = 0
@@ -69,6 +69,15 @@ class WorkerRow:
     duplicates: int = 0
     """Messages that came twice and were taken once."""
     reconnects: int = 0
+
+    @property
+    def bus(self) -> str:
+        """What its link went through, in words; "" if nothing happened."""
+        told = {
+            "dropped": self.dropped, "gaps": self.gaps, "sent again": self.replayed, "came twice": self.duplicates,
+            "reconnects": self.reconnects,
+        }  # fmt: skip
+        return " · ".join(f"{count} {what}" for what, count in told.items() if count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ from swarm import config, logview
 from swarm.door import Door, connect
 from swarm.errors import UserError
 from swarm.events import KINDS
+from swarm.launch import local
 from swarm.log import Entry, Log, run_is_alive
 from swarm.messages import Metrics
 from swarm.metrics import MetricsFile
@@ -57,8 +59,8 @@ class Watcher:
         self._state = State()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._curves: dict[str, Curves] = {}
-        self._workers: tuple[WorkerRow, ...] = ()
         self._alive = run_is_alive(folder.log)
+        self._workers = () if self._alive else _orphans(folder)
         self._log_fault = ""
         self._bus = BusCounters()
         self._arrivals: deque[float] = deque(maxlen=400)
@@ -125,7 +127,7 @@ class Watcher:
                 streams=stream_rows(state, self._settings, self._curves, self._workers, now),
                 workers=self._workers,
                 tail=tuple(self._tail),
-                bus=self._bus,
+                bus=replace(self._bus, dropped=sum(row.dropped for row in self._workers)),
                 promoted=state.promoted.ref if state.promoted else "",
                 why=state.promoted.why if state.promoted else waiting(state, self._settings.promotion),
             )
@@ -182,7 +184,7 @@ class Watcher:
                 self._read_metrics()
             with self._lock:
                 self._alive = alive
-                self._workers = self._workers if alive else ()
+                self._workers = self._workers if alive else _orphans(self.folder)
             self._changed.set()
         if alive and self._peer is None:
             self._peer = self._connect()
@@ -194,7 +196,7 @@ class Watcher:
         self._arrivals.append(now)
         recent = [at for at in self._arrivals if now - at < 5.0]
         with self._lock:
-            self._bus = BusCounters(round(len(recent) / 5.0, 1), self._bus.received + 1, missed, self._bus.dropped)
+            self._bus = BusCounters(round(len(recent) / 5.0, 1), self._bus.received + 1, missed)
         if topic == "entry" or gap:
             self._read_log()
         if gap:
@@ -249,3 +251,9 @@ class Watcher:
             self._curves = {}
             for table in tables:
                 self._curves.setdefault(table.stream, Curves()).add(table)
+
+
+def _orphans(folder: RunFolder) -> tuple[WorkerRow, ...]:
+    """Workers that go on without a coordinator."""
+    why = "no coordinator: `swarm resume` adopts it, `swarm stop` makes it save and leave"
+    return tuple(WorkerRow(name, (), "orphan", pid=pid, why=why) for name, (pid, _) in local.living(folder).items())

@@ -71,6 +71,11 @@ class Lease:
         if self.stopped:
             raise LeaseStopped(self._why)
 
+    def progress(self) -> None:
+        """A row or batch is done: the watermark moves.  Raises like `check`."""
+        self.step = (self.step or 0) + 1
+        self.check()
+
     def boundary(self, step: int) -> Literal["go", "stop", "lost"]:
         """Between two steps: note the watermark, wait while paused, say how to go on."""
         self.step = step

@@ -77,18 +77,18 @@ def resume(
     author: As = None,
     plain: Annotated[bool, typer.Option("--plain", help="lines instead of the dashboard")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="start it and return")] = False,
-    stream: Annotated[
-        str | None, typer.Option("--stream", help="let one paused or stopped stream of a running run go on")
-    ] = None,
+    stream: Annotated[str | None, typer.Option("--stream", help="let one paused or stopped stream go on")] = None,
 ) -> None:
     """Go on with a run that was stopped, failed or lost its coordinator; finished tasks are not repeated."""
     from swarm import rundir, starting
     from swarm.door import user_name
+    from swarm.log import run_is_alive
 
     folder = rundir.find(run)
     if stream:
         _say(folder, "resume", stream, author)
-        return
+        if run_is_alive(folder.log):
+            return
     starting.resume(folder, author or user_name())
     print(f"swarm: {folder.name} goes on", file=sys.stderr)
     if not detach:

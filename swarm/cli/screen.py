@@ -151,9 +151,18 @@ def status_text(snapshot: Snapshot) -> str:
     streams = [("stream", "state", "step/of", "loss", "held-out", "tok/s", "eta", "held by", "why")]
     lines.append(columns([*streams, *(_status_row(row) for row in snapshot.streams)]))
     if snapshot.workers:
-        workers = [("worker", "state", "task", "device", "memory", "pid", "why")]
+        workers = [("worker", "state", "task", "device", "memory", "pid", "bus", "why")]
         workers += [
-            (w.name, w.state, w.task or "-", w.device, units.size(w.memory_bytes), str(w.pid or "-"), w.why)
+            (
+                w.name,
+                w.state,
+                w.task or "-",
+                w.device,
+                units.size(w.memory_bytes),
+                str(w.pid or "-"),
+                w.bus or "ok",
+                w.why,
+            )
             for w in snapshot.workers
         ]
         lines += ["", columns(workers)]

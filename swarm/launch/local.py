@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bus.liveness import exit_words
 from swarm.placement import WorkerSpec
 from swarm.rundir import RunFolder, read_json, write_whole
 
@@ -33,12 +34,7 @@ class Child:
         if self.process is None:
             return None if process_started(self.pid) == self.started else "its process has ended"
         status = self.process.poll()
-        if status is None:
-            return None
-        if status >= 0:
-            return f"exit status {status}"
-        name = signal.Signals(-status).name
-        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return None if status is None else exit_words(status)
 
     def signal_group(self, number: signal.Signals) -> None:
         if self.exit_reason() is None:

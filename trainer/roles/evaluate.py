@@ -36,10 +36,10 @@ class Examination:
     lease: Lease
 
     def answers_of(self, model: PreTrainedModel) -> list[str]:
-        return answers(model, self.tokenizer, self.asked, self.stops, self.max_new_tokens, self.lease.check)
+        return answers(model, self.tokenizer, self.asked, self.stops, self.max_new_tokens, self.lease.progress)
 
     def heldout_of(self, model: PreTrainedModel) -> float:
-        return held_out_loss(model, self.rows, self.lease.check)
+        return held_out_loss(model, self.rows, self.lease.progress)
 
 
 def run(assign: Assign, lease: Lease, place: Place) -> None:

@@ -127,6 +127,6 @@ def _losses(assign: Assign, folder: Path, lease: Lease, place: Place) -> tuple[f
     rows = list(read_rows(prepared / HELD_OUT))
     base = load_base(bases.folder_of(assign.settings.base_model), assign.settings, place)
     base_heldout = yardstick(
-        "heldout", prepared, assign.settings, place, lambda: held_out_loss(base, rows, lease.check)
+        "heldout", prepared, assign.settings, place, lambda: held_out_loss(base, rows, lease.progress)
     )
-    return round(held_out_loss(load_adapter(base, folder), rows, lease.check), 6), round(base_heldout, 6)
+    return round(held_out_loss(load_adapter(base, folder), rows, lease.progress), 6), round(base_heldout, 6)

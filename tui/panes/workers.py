@@ -20,6 +20,7 @@ COLUMNS = (
     Column("memory", "mem", 7, rank=4, right=True),
     Column("silent", "heard", 6, rank=3, right=True),
     Column("pid", "pid", 7, rank=6, right=True),
+    Column("bus", "bus", 8, rank=4, grow=40),
     Column("roles", "roles", 8, rank=5, grow=20),
     Column("why", "why", 8, rank=4, grow=60),
 )
@@ -50,6 +51,7 @@ def cells(row: WorkerRow) -> dict[str, Text]:
             units.duration(row.silent_seconds), style=looks.BAD if row.silent_seconds > SILENT_SECONDS else looks.DIM
         ),
         "pid": Text(str(row.pid or units.NONE), style=looks.DIM),
+        "bus": Text(row.bus or "ok", style=looks.WARN if row.bus else looks.DIM),
         "roles": Text(" ".join(row.roles), style=looks.DIM),
         "why": Text(row.why, style=looks.BAD),
     }
