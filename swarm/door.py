@@ -19,7 +19,7 @@ from swarm.events import Event, Expire, Promote
 from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
 from swarm.log.draft import LOG as LOG_AUTHOR
 from swarm.messages import Ask, Report
-from swarm.rundir import RunFolder, is_name
+from swarm.rundir import RunFolder, checked_name
 from swarm.state import Refusal, State, fold
 
 REFUSED = 5
@@ -46,10 +46,8 @@ class Door:
 
     def __init__(self, folder: RunFolder, name: str | None = None) -> None:
         """Raises UserError if the name is none."""
-        if name is not None and not is_name(name):
-            raise UserError("--as", f"{name!r} is no name", "use [a-z0-9][a-z0-9._-]*, at most 64 characters")
         self.folder = folder
-        self.name = name or user_name()
+        self.name = user_name() if name is None else checked_name(name)
         self._own_key = name
         self._peer: Any = None
         self._peer_lock = threading.Lock()

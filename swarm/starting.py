@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm import config, disk, gpus, memory, placement, rundir
+from swarm import events as ev
+from swarm.agent import checked
 from swarm.config import Config
+from swarm.door import Door
 from swarm.errors import UserError, UserErrors
 from swarm.log import Log, run_is_alive
 from swarm.memory import BaseFacts, Need
@@ -116,17 +119,27 @@ def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
     return folder
 
 
-def resume(folder: RunFolder, author: str) -> None:
-    """Start a coordinator on a stopped, failed or orphaned run.
+def resume(folder: RunFolder, author: str | None, *, idem: str | None = None) -> int:
+    """Start a coordinator on a stopped, failed or orphaned run; returns the seq of the entry that says who wished it.
 
-    Raises UserError if one is at work.
+    Raises UserError if one is at work, Refused if the author may not.
     """
-    if fold(Log(folder.log).entries()).end:
-        _wait_until_it_has_left(folder)
-    if run_is_alive(folder.log):
-        raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
-    _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
-    launch(folder, "--resume", author)
+    with Door(folder, author) as door:
+        state, wish = fold(Log(folder.log).entries()), checked(ev.Resume, ref="run", idem=idem)
+        if idem and (door.name, idem) in state.idems:
+            return door.append(wish)  # it says again what it said
+        if state.end:
+            _wait_until_it_has_left(folder)
+        if run_is_alive(folder.log):
+            raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
+        _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
+        seq = door.append(wish)
+        if state.end or state.stopped:
+            for stream in state.streams.values():
+                if stream.failed or stream.wish == "stop":
+                    door.append(ev.Resume(ref=stream.name))
+    launch(folder)
+    return seq
 
 
 def _wait_until_it_has_left(folder: RunFolder) -> None:
@@ -136,7 +149,7 @@ def _wait_until_it_has_left(folder: RunFolder) -> None:
         time.sleep(0.1)
 
 
-def launch(folder: RunFolder, *arguments: str) -> None:
+def launch(folder: RunFolder) -> None:
     """Start the coordinator detached and wait until it can be reached.
 
     Raises UserError with what it printed if it ends instead.
@@ -144,7 +157,7 @@ def launch(folder: RunFolder, *arguments: str) -> None:
     talk = folder.path / "coordinator.log"
     with talk.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "swarm.coordinator", str(folder.path), *arguments],
+            [sys.executable, "-m", "swarm.coordinator", str(folder.path)],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
         )  # fmt: skip
     deadline = time.monotonic() + START_SECONDS
