@@ -22,12 +22,11 @@ from pydantic import ValidationError
 
 from bus.envelope import Envelope
 from bus.hub import Hub, Link
-from bus.keys import Members
 from swarm import config, promotion, publish, schedule
 from swarm import events as ev
 from swarm.admission import MAY_APPEND, admit, permit
 from swarm.crew import Crew
-from swarm.door import user_name
+from swarm.keyring import open_members, write_connect
 from swarm.log import Entry, LogError, LogFull, LogHeld, LogWriter, render
 from swarm.messages import Ask, Assign, Hello, Message, Metrics, Order, Quit, Ready, Report
 from swarm.metrics import MetricsFile
@@ -403,19 +402,6 @@ def steady_clock() -> Callable[[], float]:
     """
     start = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return lambda: start + time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def open_members(folder: RunFolder) -> Members:
-    """The run's key folder, made at the first start; its sockets stand in the private runtime folder."""
-    if (folder.keys / "members.json").exists():
-        return Members.open(folder.keys)
-    sockets = folder.sockets()
-    return Members.create(folder.keys, f"ipc://{sockets}/bus", f"ipc://{sockets}/all")
-
-
-def write_connect(folder: RunFolder, members: Members) -> None:
-    """`connect.json`: the owner's way in."""
-    write_whole(folder.connect, members.invite(user_name(), "admin").read_text(encoding="utf-8"), mode=0o600)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

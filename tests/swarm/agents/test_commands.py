@@ -28,7 +28,7 @@ from .places import configure, entries, kinds, state
 COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 WRITING = (
     "task", "claim", "renew", "hand", "done", "drop", "promote", "post", "amend", "object", "approve", "review",
-    "stop", "pause", "resume",
+    "stop", "pause", "resume", "invite", "revoke",
 )  # fmt: skip
 READING = ("inbox", "log", "digest")
 Command = Callable[..., Any]
