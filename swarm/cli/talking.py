@@ -27,6 +27,7 @@ def open_(
     *,
     author: As = None,
     runs: Runs = Path("runs"),
+    form: Form = None,
 ) -> None:
     """Open a log to plan and work in, before or without a run.
 
@@ -35,7 +36,8 @@ def open_(
     from swarm.agent import open_run
     from swarm.door import user_name
 
-    print(open_run(name, author or user_name(), runs).path)
+    folder = open_run(name, author or user_name(), runs)
+    tell(str(folder.path), {"run": folder.name, "path": str(folder.path)}, form)
 
 
 def post(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,14 @@ import toon
 from swarm import events as ev
 from swarm.cli import app
 from swarm.door import Door, Refused, user_name
-from swarm.log import LogWriter
+from swarm.log import LogWriter, run_is_alive
 from swarm.publish import ADAPTER_FILES, sha256_of
 from swarm.rundir import RunFolder
 from swarm.starting import resume
 from tests.runs import swarm_process as sp
 from tests.swarm.coordination.story import Story
 
-from .places import configure, entries, kinds, state
+from .places import configure, entries, kinds, state, wait_for
 
 COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 WRITING = (
@@ -184,7 +186,9 @@ def test_a_name_that_is_none_makes_no_folder(folder: RunFolder, command: str) ->
 
 
 @pytest.mark.timeout(120)
-def test_a_run_that_ended_goes_on_under_the_name_of_who_wished_it_and_once(tmp_path: Path, folder: RunFolder) -> None:
+def test_a_run_that_ended_or_was_cut_off_goes_on_under_the_name_of_who_wished_it_and_once(
+    tmp_path: Path, folder: RunFolder
+) -> None:
     configure(tmp_path, folder, 'roles: {prepare: ["agent:ada"]}\nroles_wait_seconds: 600\n')  # so nothing is trained
     story = Story("wide")
     story.say("coordinator", ev.Fail(ref="wide", why="its base was missing"))
@@ -199,6 +203,11 @@ def test_a_run_that_ended_goes_on_under_the_name_of_who_wished_it_and_once(tmp_p
             ("run", "ada"), ("wide", "ada"),
         ]  # fmt: skip
         assert state(folder).end is None and not state(folder).streams["wide"].failed
+        os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
+        wait_for(lambda: not run_is_alive(folder.log))
+        sp.swarm("resume", str(folder.path), "--detach", "--as", "bob", cwd=tmp_path)
+        assert run_is_alive(folder.log)
+        assert [e.author for e in entries(folder) if e.event.kind == "resume"] == ["ada", "ada", "bob"]
     finally:
         for _ in sp.end_everything(tmp_path):
             pass
