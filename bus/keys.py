@@ -89,6 +89,8 @@ class Members:
         self._looked_seconds = 0.0
         self._by_key: dict[str, Member] = {}
         self._values: dict[str, object] = {}
+        self.revoked: frozenset[str] = frozenset()
+        """Names that were struck and not invited again."""
         self.removals = 0
         """How many times a re-read found a key gone; the hub cuts off subscribers when it grows."""
 
@@ -144,7 +146,8 @@ class Members:
     def invite(self, name: str, role: str) -> Path:
         """Write `join/<name>.json` and return its path; the same name and role again gives the same file.
 
-        Raises BusError for a name that is taken with another role, or is no name.
+        A name that was revoked is let in again, with another key.  Raises BusError for a name that is taken with another role,
+        or is no name.
         """
         check_name(name)
         check_name(role)
@@ -159,14 +162,18 @@ class Members:
         return path
 
     def revoke(self, name: str) -> None:
-        """Strike the member from the list and remove its join file. Raises BusError if there is no such member."""
+        """Strike the member from the list and remove its join file; once more does no harm.
+
+        Raises BusError if there never was such a member.
+        """
         with _locked(self.folder):
             self._read()
             left = [member for member in self._by_key.values() if member.name != name]
-            if len(left) == len(self._by_key):
+            if len(left) == len(self._by_key) and name not in self.revoked:
                 raise BusError(
                     f"{name}: no such member; invited are {', '.join(sorted(m.name for m in left)) or 'none'}"
                 )
+            self.revoked |= {name}
             self._write(left)
             (self.folder / "join" / f"{name}.json").unlink(missing_ok=True)
 
@@ -202,10 +209,12 @@ class Members:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         Join(self.endpoint, self.publish_endpoint, self.server_key, name, role, public, secret).save(path)
         others = [member for member in self._by_key.values() if member.name != name]
+        self.revoked -= {name}
         self._write([*others, Member(name, role, public)])
 
     def _write(self, members: list[Member]) -> None:
-        _write_private(self._path, {**self._values, "members": [asdict(member) for member in members]})
+        lists = {"members": [asdict(member) for member in members], "revoked": sorted(self.revoked)}
+        _write_private(self._path, {**self._values, **lists})
         self._read()
 
     def _read(self) -> None:
@@ -213,12 +222,13 @@ class Members:
         values = _read_private(self._path)
         try:
             listed = [Member(**entry) for entry in values.pop("members")]  # type: ignore[attr-defined]
+            revoked = frozenset(map(str, values.pop("revoked", ())))  # type: ignore[call-overload]
             for name in ("endpoint", "publish_endpoint", "server_key", "server_secret"):
                 if not isinstance(values[name], str):
                     raise BusError(f"{self._path}: {name} is not text")
         except (KeyError, TypeError) as error:
             raise BusError(f"{self._path}: not a members' list: {error}") from error
-        self._values, self._seen = values, signature
+        self._values, self._seen, self.revoked = values, signature, revoked
         self._replace({member.public_key: member for member in listed})
 
     def _replace(self, by_key: dict[str, Member]) -> None:

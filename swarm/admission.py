@@ -39,7 +39,8 @@ FACT_BYTES = 8 << 10
 def permit(role: str, event: Event) -> None:
     """Raises Refusal unless a member with this role on the bus may append such an event."""
     if event.kind not in MAY_APPEND[role]:
-        raise Refusal(f"role {role} may not append {event.kind!r}")
+        others = [name for name, kinds in MAY_APPEND.items() if event.kind in kinds]
+        raise Refusal(f"role {role} may not append {event.kind!r}; {', '.join(others) or 'only the coordinator'} may")
     if isinstance(event, ev.Claim) and event.beats:
         raise Refusal(f"{event.ref}: only a worker process has heartbeats; claim with a ttl and `swarm renew`")
 

@@ -94,17 +94,17 @@ class Agent:
         """Add a task beside the streams' own; anybody may claim it.  Raises Refused if there is one of that name."""
         return self.append(checked(ev.Task, ref=ref, title=title or None, body=body, idem=idem))
 
-    def amend(self, of: int, text: str) -> int:
+    def amend(self, of: int, text: str, *, idem: str | None = None) -> int:
         """Correct entry `of`; the log keeps both."""
-        return self.append(checked(ev.Amend, ref=self._ref_of(of), of=of, body=text))
+        return self.append(checked(ev.Amend, ref=self._ref_of(of), of=of, body=text, idem=idem))
 
-    def approve(self, ref: str, *, of: int | None = None, text: str = "") -> int:
+    def approve(self, ref: str, *, of: int | None = None, text: str = "", idem: str | None = None) -> int:
         """Agree to a promotion (`ref`: the stream), or to entry `of`; takes back one's own objection."""
-        return self.append(checked(ev.Approve, ref=ref, of=of, body=text))
+        return self.append(checked(ev.Approve, ref=ref, of=of, body=text, idem=idem))
 
-    def object(self, ref: str, why: str, *, of: int | None = None) -> int:
+    def object(self, ref: str, why: str, *, of: int | None = None, idem: str | None = None) -> int:
         """Object and say why: a promotion waits until the author approves."""
-        return self.append(checked(ev.Object, ref=ref, why=why, of=of))
+        return self.append(checked(ev.Object, ref=ref, why=why, of=of, idem=idem))
 
     def _ref_of(self, seq: int) -> str:
         found = next((entry.event.ref for entry in self.tail(seq - 1) if entry.seq == seq), None)
@@ -123,7 +123,7 @@ class Agent:
         reason, UserError if nobody answers.
         """
         token = self.take(ref, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, idem=idem)
-        return Lease(self.append, ref, token, ttl_seconds, self._left_seconds(ref, ttl_seconds))
+        return Lease(self.append, ref, token, ttl_seconds, self._left_seconds(ref, token, ttl_seconds))
 
     def take(self, ref: str, *, ttl_seconds: float, wait_seconds: float = 0.0, idem: str | None = None) -> int:
         """The token of a claim that the caller renews; else as `claim`."""
@@ -138,21 +138,26 @@ class Agent:
                     raise
             self.find(lambda entry: True, seq, min(left, 1.0))  # something happened, or a lease may have run out
 
-    def _left_seconds(self, ref: str, ttl_seconds: float) -> float:
-        """What is left of a lease for certain: one that was handed over is not as fresh as a claim."""
-        task = self.state.tasks.get(ref)
-        until = task.lease.until if task and task.lease else time.time()
-        return min(ttl_seconds, until - time.time())
+    def _left_seconds(self, ref: str, token: int, ttl_seconds: float) -> float:
+        """What is left of a lease for certain: one that was handed over is not as fresh as a claim, a repeated one is old."""
+        lease = self.state.tasks[ref].lease
+        return min(ttl_seconds, lease.until - time.time()) if lease and lease.token == token else 0.0
 
     def finish(self, ref: str, token: int, body: str = "", **facts: Any) -> int:
         """Say that the task held under `token` is done; `facts` are those of `events.Done`."""
         return self.append(checked(ev.Done, ref=ref, tok=token, body=body, **facts))
 
-    def judge(self, ref: str, token: int, result: str, *, why: str = "", heldout: float | None = None) -> int:
+    def judge(
+        self, ref: str, token: int, result: str, *,
+        why: str = "", heldout: float | None = None, idem: str | None = None,
+    ) -> int:  # fmt: skip
         """A verdict on the checkpoint that `STREAM/validate` is about, with the hash of the weights as they are now.
 
         Raises UserError if there is nothing to judge.
         """
+        said = self.state.idems.get((self.name, idem or ""))
+        if said and said[1:] == ("verdict", ref):
+            return said[0]  # what it was about may be gone since
         stream = self.state.streams.get(ref.partition("/")[0])
         candidate = stream.candidate if stream else None
         if candidate is None:
@@ -160,7 +165,8 @@ class Agent:
         sha256 = sha256_of(self.folder.inside(candidate.path) / ADAPTER_FILES[1])
         return self.append(
             checked(
-                ev.Verdict, ref=ref, tok=token, result=result, path=candidate.path, sha256=sha256, heldout=heldout, why=why or None
+                ev.Verdict, ref=ref, tok=token, result=result, path=candidate.path, sha256=sha256, heldout=heldout,
+                why=why or None, idem=idem,
             )
         )  # fmt: skip
 
@@ -230,12 +236,13 @@ class Agent:
         return read_inbox(self.folder, self.name, self.tail(), self.state, since=since, peek=peek)
 
     def review(
-        self, ref: str, between: Sequence[str], question: str, *, rounds: int = 3, answer_seconds: float = 300.0
-    ) -> Any:
+        self, ref: str, between: Sequence[str], question: str, *,
+        rounds: int = 3, answer_seconds: float = 300.0, idem: str | None = None,
+    ) -> Any:  # fmt: skip
         """Let named agents judge something in rounds; see `swarm.review.review`."""
         from swarm.review import review
 
-        return review(self, ref, between, question, rounds=rounds, answer_seconds=answer_seconds)
+        return review(self, ref, between, question, rounds=rounds, answer_seconds=answer_seconds, idem=idem)
 
 
 def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
@@ -256,9 +263,7 @@ def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
 
 def open_run(name: str, by: str, runs: Path = Path("runs")) -> RunFolder:
     """A run folder with a log and nothing else yet: agents plan in it, `swarm run CONFIG --in RUN` starts it."""
-    if not rundir.is_name(name):
-        raise UserError(name, "is no name", "use [a-z0-9][a-z0-9._-]*, at most 64 characters")
-    folder = rundir.create(runs, name)
+    folder = rundir.create(runs, rundir.checked_name(name, "swarm open"))
     with Door(folder, by) as door:
         door.append(
             ev.Post(ref="run", body=f"opened by {by}: plan here; `swarm run CONFIG --in {folder.name}` starts it")

@@ -2,7 +2,7 @@
 
 One way through: what reaches it is admitted, appended to the log, folded, acknowledged and published (`reception`,
 `record`); then `schedule.decide` says what follows, and it is done (`deeds`).  It is alive while it holds the log's lock.
-Run as `python -m swarm.coordinator RUN [--resume AUTHOR]`, detached.
+Run as `python -m swarm.coordinator RUN`, detached.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bus.hub import Hub
-from bus.keys import Members
 from swarm import config, publish, schedule
 from swarm import events as ev
 from swarm.crew import Crew
 from swarm.deeds import Deeds
-from swarm.door import user_name
+from swarm.keyring import open_members, write_connect
 from swarm.log import LogHeld, LogWriter
 from swarm.messages import Quit
 from swarm.metrics import MetricsFile
@@ -57,10 +56,10 @@ class Coordinator:
         self._deciding = asyncio.Lock()
         self._over = asyncio.Event()
 
-    async def run(self, *, resumed_by: str | None) -> int:
+    async def run(self) -> int:
         """From the first entry to the last; returns the run's exit status."""
         await self.hub.start()
-        self._begin(resumed_by)
+        self._begin()
         write_connect(self.folder, self.members)
         self.crew.start_all()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,18 +74,12 @@ class Coordinator:
         receiving.cancel()
         return await self._leave()
 
-    def _begin(self, resumed_by: str | None) -> None:
-        """The first entries of a run, or those that pick it up again; leases stand until their holders are heard."""
-        state = self.record.state
-        if state.run is None:
-            digest = publish.sha256_of(self.folder.config)
-            first = ev.Run(ref="run", name=self.folder.name, config_sha256=digest, streams=len(self.settings.streams))
-            self.record.append(
-                [(NAME, event) for event in [first, *(ev.Stream(ref=name) for name in self.settings.streams)]]
-            )
-        elif resumed_by and (state.end or state.stopped):
-            again = [ev.Resume(ref=s.name) for s in state.streams.values() if s.failed or s.wish == "stop"]
-            self.record.append([(resumed_by, event) for event in [ev.Resume(ref="run"), *again]])
+    def _begin(self) -> None:
+        """The first entries of a run; one that is picked up again has them, and its leases stand until their holders are heard."""
+        if self.record.state.run is None:
+            digest, streams = publish.sha256_of(self.folder.config), self.settings.streams
+            first = ev.Run(ref="run", name=self.folder.name, config_sha256=digest, streams=len(streams))
+            self.record.append([(NAME, first), *((NAME, ev.Stream(ref=name)) for name in streams)])
 
     async def _receive(self) -> None:
         while True:
@@ -165,25 +158,9 @@ def steady_clock() -> Callable[[], float]:
     return lambda: start + time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def open_members(folder: RunFolder) -> Members:
-    """The run's key folder, made at the first start; its sockets stand in the private runtime folder."""
-    if (folder.keys / "members.json").exists():
-        return Members.open(folder.keys)
-    sockets = folder.sockets()
-    return Members.create(folder.keys, f"ipc://{sockets}/bus", f"ipc://{sockets}/all")
-
-
-def write_connect(folder: RunFolder, members: Members) -> None:
-    """`connect.json`: the owner's way in."""
-    write_whole(folder.connect, members.invite(user_name(), "admin").read_text(encoding="utf-8"), mode=0o600)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m swarm.coordinator", description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument(
-        "--resume", metavar="AUTHOR", default=None, help="go on with a stopped or ended run on behalf of AUTHOR"
-    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = RunFolder(options.run.resolve())
@@ -192,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         clock = steady_clock()
         with LogWriter.open(folder.log, wait_seconds=2.0, secret=_secret(folder), clock=clock) as writer:
             coordinator = Coordinator(folder, settings, Layout.read(folder.layout), writer, clock)
-            return asyncio.run(coordinator.run(resumed_by=options.resume))
+            return asyncio.run(coordinator.run())
     except LogHeld as error:
         print(f"{folder.log}: {error}; `swarm watch` attaches to it", file=sys.stderr)
         return 2

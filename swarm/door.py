@@ -9,7 +9,6 @@ import getpass
 import re
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -19,7 +18,7 @@ from swarm.events import Event, Expire, Promote
 from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
 from swarm.log.draft import LOG as LOG_AUTHOR
 from swarm.messages import Ask, Report
-from swarm.rundir import RunFolder, is_name
+from swarm.rundir import RunFolder, checked_name
 from swarm.state import Refusal, State, fold
 
 REFUSED = 5
@@ -46,10 +45,8 @@ class Door:
 
     def __init__(self, folder: RunFolder, name: str | None = None) -> None:
         """Raises UserError if the name is none."""
-        if name is not None and not is_name(name):
-            raise UserError("--as", f"{name!r} is no name", "use [a-z0-9][a-z0-9._-]*, at most 64 characters")
         self.folder = folder
-        self.name = name or user_name()
+        self.name = user_name() if name is None else checked_name(name)
         self._own_key = name
         self._peer: Any = None
         self._peer_lock = threading.Lock()
@@ -64,9 +61,12 @@ class Door:
 
     def close(self) -> None:
         with self._peer_lock:
-            if self._peer:
-                self._peer.close(flush_seconds=0.5)
-                self._peer = None
+            self._part()
+
+    def _part(self) -> None:
+        if self._peer:
+            self._peer.close(flush_seconds=0.5)
+            self._peer = None
 
     def append(self, event: Event, *, timeout_seconds: float = 10.0) -> int:
         """The entry's seq once it is durable; a coordinator may come or go meanwhile.
@@ -106,13 +106,17 @@ class Door:
         return int(value["seq"])
 
     def _request(self, ask: Ask, where: str, deadline: float) -> str:
-        from bus.errors import BusError
+        from bus.errors import BusError, NotAllowed
         from bus.errors import Refused as BusRefused
 
         peer = self._connected(deadline)
         left = max(0.1, deadline - time.monotonic())
         try:
             return str(peer.request(Ask.type, ask.toon(), timeout_seconds=left).body)
+        except NotAllowed as refused:
+            self.close()  # who is invited again has another key
+            self._role()
+            raise _refused(where, refused.reason) from refused
         except BusRefused as refused:
             raise _refused(where, refused.reason) from refused
         except (BusError, TimeoutError) as error:
@@ -124,16 +128,30 @@ class Door:
         with self._peer_lock:
             while self._peer is None or not self._peer.wait_connected(0.5):
                 try:
+                    self._role()
                     self._peer = self._peer or connect(self.folder, self._own_key)
                 except UserError as error:
+                    self._part()
                     if (self.folder.keys / "members.json" if self._own_key else self.folder.connect).exists():
                         raise  # the keys are there and not ours
                     raise _NoAnswer("the coordinator is just starting or leaving") from error
                 if not run_is_alive(self.folder.log):
                     raise _NoAnswer("the coordinator has left")
                 if time.monotonic() >= deadline:
-                    raise _NoAnswer(f"no answer from the coordinator ({self._peer.trouble})")
+                    trouble = self._peer.trouble
+                    self._part()  # its key may be an old one
+                    raise _NoAnswer(f"no answer from the coordinator ({trouble})")
             return self._peer
+
+    def _role(self) -> str:
+        """The rights under which this name acts.  Raises Refused if it was revoked."""
+        if self._own_key is None:
+            return "admin"
+        if not self.folder.keys.exists():
+            return "agent"
+        from swarm.keyring import role_of
+
+        return role_of(self.folder, self._own_key)
 
     def _recorded_since(self, asked: float, event: Event) -> int | None:
         """The seq of the event if the coordinator wrote it before it fell silent."""
@@ -152,9 +170,9 @@ class Door:
                 for overdue in overdue_leases(state, time.time()):  # nobody else is there to end them
                     for entry in writer.append([(LOG_AUTHOR, overdue)], via="local"):
                         state.apply(entry)
+                permit(self._role(), event)
                 if (known := state.repeat_of(self.name, event)) is not None:
                     return known
-                permit("agent" if self._own_key else "admin", event)
                 admit(state, self.name, event, time.time())
                 if isinstance(event, Promote):
                     event = self._placed(state, event)
@@ -208,19 +226,11 @@ def connect(folder: RunFolder, name: str | None, subscribe: tuple[str, ...] = ()
     from bus.errors import BusError
     from bus.keys import Join
     from bus.peer import Peer
+    from swarm.keyring import join_file
 
     try:
-        return Peer(Join.load(_join_file(folder, name)), subscribe=subscribe).start()
+        return Peer(Join.load(join_file(folder, name)), subscribe=subscribe).start()
     except BusError as error:
         raise UserError(
             folder.name, str(error), "only the run's owner, or who has a join file, can act in it"
         ) from error
-
-
-def _join_file(folder: RunFolder, name: str | None) -> Path:
-    from bus.keys import Members
-
-    if name is None:
-        return folder.connect
-    path = folder.keys / "join" / f"{name}.json"
-    return path if path.exists() else Members.open(folder.keys).invite(name, "agent")

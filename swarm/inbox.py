@@ -75,11 +75,23 @@ def read_inbox(
 
 def messages(entries: Iterable[Entry], name: str, since: int = 0) -> Iterator[Message]:
     """What is addressed to `name` after `since`, oldest first; what it wrote itself is not."""
-    authors: dict[int, str] = {}
+    reader = Reader(name)
     for entry in entries:
-        authors[entry.seq] = entry.author
-        if entry.seq > since and entry.author != name and (why := addressed(entry, name, authors)):
+        if (why := reader.why(entry)) and entry.seq > since:
             yield Message(why, entry)
+
+
+class Reader:
+    """Tells why entries concern `name`; it must see all of them, in the order of the log."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._authors: dict[int, str] = {}
+
+    def why(self, entry: Entry) -> str:
+        """Nothing if the entry does not concern it, or is its own."""
+        self._authors[entry.seq] = entry.author
+        return "" if entry.author == self.name else addressed(entry, self.name, self._authors)
 
 
 def addressed(entry: Entry, name: str, authors: Mapping[int, str]) -> str:

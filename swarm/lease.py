@@ -88,17 +88,17 @@ class Lease:
             checked(ev.Done, ref=self.ref, tok=self.token, body=body, path=path, sha256=sha256, **facts)
         )
 
-    def drop(self, why: str = "", *, failed: bool = False) -> int:
+    def drop(self, why: str = "", *, failed: bool = False, idem: str | None = None) -> int:
         """Give the task back; `failed` counts against its retries.  Raises Refused if the token is stale."""
-        return self._settle(ev.Drop(ref=self.ref, tok=self.token, why=why or None, failed=failed))
+        return self._settle(ev.Drop(ref=self.ref, tok=self.token, why=why or None, failed=failed, idem=idem))
 
-    def hand(self, to: str, *, body: str = "", ttl_seconds: float | None = None) -> int:
+    def hand(self, to: str, *, body: str = "", ttl_seconds: float | None = None, idem: str | None = None) -> int:
         """Give the live lease to another agent, who goes on with `claim`; returns its token.
 
         Raises Refused if the token is stale.
         """
         ttl = ttl_seconds or self.ttl_seconds
-        return self._settle(ev.Hand(ref=self.ref, tok=self.token, to=to, ttl=ttl, body=body))
+        return self._settle(ev.Hand(ref=self.ref, tok=self.token, to=to, ttl=ttl, body=body, idem=idem))
 
     def let_go(self) -> None:
         """Stop renewing and say nothing: the lease runs out."""

@@ -46,23 +46,26 @@ class Outcome:
 
 
 def review(
-    chair: Agent, ref: str, between: Sequence[str], question: str, *, rounds: int = 3, answer_seconds: float = 300.0
-) -> Outcome:
+    chair: Agent, ref: str, between: Sequence[str], question: str, *,
+    rounds: int = 3, answer_seconds: float = 300.0, idem: str | None = None,
+) -> Outcome:  # fmt: skip
     """Ask in rounds until all approve, one objects, or the limit is reached.
 
-    An answer is `approve`, `object` or `post` with `of` the round's entry.  Raises UserError for names that will not do.
+    An answer is `approve`, `object` or `post` with `of` the round's entry.  With the same key it goes on where it was cut
+    off.  Raises UserError for names that will not do.
     """
     if not between or not all(map(is_name, between)) or len(set(between)) < len(between):
         raise UserError("--between", f"{','.join(between)!r} are no names of agents", "name them like ada,bob")
     said = ""
     for number in range(1, rounds + 1):
-        asked = chair.post(_call(ref, between, question, number, rounds, said), ref)
+        call = _call(ref, between, question, number, rounds, said)
+        asked = chair.post(call, ref, idem=idem and f"{idem}:{number}")
         words = _heard(chair, asked, between, answer_seconds)
         outcome = Outcome(ref, _result(words), number, words=words)
         if outcome.result != "open":
             break
         said = "\n".join(outcome.left_open)
-    outcome.seq = chair.post(outcome.text(), ref)
+    outcome.seq = chair.post(outcome.text(), ref, idem=idem and f"{idem}:end")
     return outcome
 
 

@@ -147,6 +147,13 @@ def is_name(text: str) -> bool:
     return re.fullmatch(NAME, text) is not None
 
 
+def checked_name(text: str, where: str = "--as") -> str:
+    """The name itself.  Raises UserError if it is none."""
+    if not is_name(text):
+        raise UserError(where, f"{text!r} is no name", "use [a-z0-9][a-z0-9._-]*, at most 64 characters")
+    return text
+
+
 def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Write a file so that a reader sees all of it or the old one: staged, synced, renamed."""
     staged = path.with_name(f".{path.name}.{os.getpid()}.staged")

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm import config, disk, gpus, memory, placement, rundir
+from swarm import events as ev
+from swarm.agent import checked
 from swarm.config import Config
+from swarm.door import Door
 from swarm.errors import UserError, UserErrors
 from swarm.launch import local
 from swarm.log import Log, run_is_alive
@@ -117,18 +120,33 @@ def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
     return folder
 
 
-def resume(folder: RunFolder, author: str) -> None:
-    """Start a coordinator on a stopped, failed or orphaned run; workers that outlived theirs keep their places.
+def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, idem: str | None = None) -> int:
+    """Let a run (or one stream) go on, with a new coordinator where none is at work; workers that outlived theirs keep their
+    places.  Returns the seq of the entry that says who wished it.
 
-    Raises UserError if one is at work.
+    Raises UserError if there is nothing to go on with, Refused if the author may not.
     """
-    if fold(Log(folder.log).entries()).end:
-        _wait_until_it_has_left(folder)
-    if run_is_alive(folder.log):
-        raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
-    if not local.living(folder):
-        _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
-    launch(folder, "--resume", author)
+    state, wish = fold(Log(folder.log).entries()), checked(ev.Resume, ref=stream or "run", idem=idem)
+    with Door(folder, author) as door:
+        repeated = idem is not None and (door.name, idem) in state.idems
+        if state.end and not repeated:
+            _wait_until_it_has_left(folder)
+        alive = run_is_alive(folder.log)
+        if repeated and (alive or state.end):
+            return door.append(wish)  # it says again what it said
+        if stream and state.stopped:
+            raise UserError(stream, "the whole run is stopped", "`swarm resume` lets all of it go on")
+        if alive and not stream:
+            raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
+        if not alive and not local.living(folder):
+            _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
+        seq = door.append(wish)
+        if not stream and (state.end or state.stopped):
+            for name in [s.name for s in state.streams.values() if s.failed or s.wish == "stop"]:
+                door.append(ev.Resume(ref=name))
+    if not alive:
+        launch(folder)
+    return seq
 
 
 def end_orphans(folder: RunFolder) -> list[str]:
@@ -145,7 +163,7 @@ def _wait_until_it_has_left(folder: RunFolder) -> None:
         time.sleep(0.1)
 
 
-def launch(folder: RunFolder, *arguments: str) -> None:
+def launch(folder: RunFolder) -> None:
     """Start the coordinator detached and wait until it can be reached.
 
     Raises UserError with what it printed if it ends instead.
@@ -153,7 +171,7 @@ def launch(folder: RunFolder, *arguments: str) -> None:
     talk = folder.path / "coordinator.log"
     with talk.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "swarm.coordinator", str(folder.path), *arguments],
+            [sys.executable, "-m", "swarm.coordinator", str(folder.path)],
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
         )  # fmt: skip
     deadline = time.monotonic() + START_SECONDS

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from swarm.cli import agents, configs, looking, record, running, talking
+from swarm.cli import agents, configs, looking, members, record, running, talking
 
 app = typer.Typer(
     name="swarm",
@@ -26,6 +26,7 @@ looking.add_to(app)
 record.add_to(app)
 agents.add_to(app)
 talking.add_to(app)
+members.add_to(app)
 
 
 def main() -> None:

@@ -8,12 +8,7 @@ from typing import Annotated
 
 import typer
 
-ConfigArgument = Annotated[Path, typer.Argument(help="a YAML or TOML config")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="e.g. streams.wide.lora_r=64")
-]
-Json = Annotated[bool, typer.Option("--json", help="as JSON")]
-Toon = Annotated[bool, typer.Option("--toon", help="as TOON")]
+from swarm.cli.options import Config, Form, JsonOnly, Overrides
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +20,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def init(path: Annotated[Path, typer.Argument(help="the file to write")] = Path("swarm.yaml")) -> None:
-    """Write a config to start from, fitted to the data files found here; never over an existing file."""
+    """Write a config to start from, fitted to the data files here.
+
+    Never over an existing file.
+    """
     from swarm import initfile
     from swarm.errors import UserError
 
@@ -40,27 +38,30 @@ def init(path: Annotated[Path, typer.Argument(help="the file to write")] = Path(
     print(f"wrote {path}; next: swarm check {path}, swarm plan {path}, swarm run {path}", file=sys.stderr)
 
 
-def check(config: ConfigArgument, overrides: Overrides = None, *, json: Json = False) -> None:
+def check(config: Config, overrides: Overrides = None, *, form: Form = None) -> None:
     """Check a config and the files it names; nothing is started."""
     from swarm import config as rooms
     from swarm.cli import screen
 
     read = rooms.load(config, overrides or [], cwd=Path.cwd())
-    if json:
-        screen.print_data({"run": read.run.dumped(), "origins": read.origins}, "json")
+    if form is not None:
+        screen.print_data({"run": read.run.dumped(), "origins": read.origins}, form)
         return
     print(f"{config}: ok, {len(read.run.streams)} streams: {', '.join(read.run.streams)}")
 
 
 def show(
-    config: ConfigArgument,
+    config: Config,
     overrides: Overrides = None,
     *,
     rows: Annotated[int, typer.Option("--rows", help="rows to show")] = 3,
     stream: Annotated[str | None, typer.Option("--stream", help="as this stream sees them; default: the first")] = None,
-    json: Json = False,
+    json: JsonOnly = False,
 ) -> None:
-    """Show some rows as the model will see them: what is supervised, tokens, what would be cut."""
+    """Show some rows as the model will see them.
+
+    What is supervised, how many tokens they have, what would be cut.
+    """
     import json as json_module
     import subprocess
     import tempfile
@@ -91,20 +92,22 @@ def show(
 
 
 def plan(
-    config: ConfigArgument,
+    config: Config,
     overrides: Overrides = None,
     *,
     explain: Annotated[bool, typer.Option("--explain", help="say where every setting comes from")] = False,
-    json: Json = False,
-    toon: Toon = False,
+    form: Form = None,
 ) -> None:
-    """What a run would need and where its streams would go; starts nothing."""
+    """What a run would need and where its streams would go.
+
+    Nothing is started.
+    """
     from swarm import starting
     from swarm.cli import screen
 
     made = starting.plan(config, overrides or [], check_disk=False)
-    if json or toon:
-        screen.print_data(screen.plan_data(made), screen.form(json=json, toon=toon))
+    if form is not None:
+        screen.print_data(screen.plan_data(made), form)
         return
     print(screen.plan_text(made))
     if explain:
@@ -112,7 +115,7 @@ def plan(
         print(made.config.dump())
 
 
-def env(*, json: Json = False) -> None:
+def env(*, form: Form = None) -> None:
     """Versions, devices and memory: what to put into a bug report."""
     import platform
     from importlib import metadata
@@ -141,11 +144,9 @@ def env(*, json: Json = False) -> None:
     names_of_gpus = [gpu.name for gpu in gpus.found()]
     facts = {"python": platform.python_version(), "platform": platform.platform(), "cores": gpus.cores()}
     packages = {name: version(name) for name in names}
-    if json:
-        screen.print_data(
-            {**facts, "free_memory_bytes": gpus.free_memory_bytes(), "gpus": names_of_gpus, "packages": packages},
-            "json",
-        )
+    if form is not None:
+        free = gpus.free_memory_bytes()
+        screen.print_data({**facts, "free_memory_bytes": free, "gpus": names_of_gpus, "packages": packages}, form)
         return
     shown = {
         **facts,

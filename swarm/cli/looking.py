@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from swarm.cli.running import RunArgument
-
-Json = Annotated[bool, typer.Option("--json", help="as JSON")]
-Toon = Annotated[bool, typer.Option("--toon", help="as TOON")]
+from swarm.cli.options import Form, JsonOnly, OnlyStream, Run, RunArgument, Runs
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(prune)
 
 
-def status(run: RunArgument = None, *, json: Json = False, toon: Toon = False) -> None:
+def status(run: RunArgument = None, *, form: Form = None) -> None:
     """One look at a run: streams, workers, bus, what is held."""
     from swarm import rundir
     from swarm.cli import screen
@@ -31,8 +29,8 @@ def status(run: RunArgument = None, *, json: Json = False, toon: Toon = False) -
 
     with Watcher.attach(rundir.find(run).path) as watcher:
         snapshot = watcher.complete(timeout_seconds=5.0)
-    if json or toon:
-        screen.print_data(session(snapshot), screen.form(json=json, toon=toon))
+    if form is not None:
+        screen.print_data(session(snapshot), form)
         return
     print(screen.status_text(snapshot))
 
@@ -44,62 +42,62 @@ def log(
     *,
     since: Annotated[int, typer.Option("--since", metavar="SEQ", help="entries after this one")] = 0,
     tail: Annotated[int | None, typer.Option("--tail", metavar="N", help="only the last N")] = None,
-    stream: Annotated[str | None, typer.Option("--stream", help="only this stream")] = None,
+    stream: OnlyStream = None,
     kind: Annotated[str | None, typer.Option("--kind", help="only this kind of entry")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as entries come")] = False,
-    json: Json = False,
-    toon: Toon = False,
+    author: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="mark what is addressed to NAME, with the reason")
+    ] = None,
+    form: Form = None,
 ) -> None:
-    """The shared log, one line per entry."""
+    """The shared log, one line per entry; `verify` checks every byte."""
     import time
 
-    from swarm import logview, rundir
+    from swarm import rundir
     from swarm.cli import record, screen
     from swarm.errors import UserError
     from swarm.events import KINDS
-    from swarm.log import Entry, Log
+    from swarm.inbox import Message, Reader
+    from swarm.log import Log
 
     run = words[-1] if words and words != ["verify"] else None
     if words and words[0] == "verify" and len(words) < 3:
-        sys.exit(record.verify_log(run, json=json, toon=toon))
+        sys.exit(record.verify_log(run, form))
     if words and len(words) > 1:
         raise UserError(words[1], "one run at a time", "swarm log [verify] [RUN]")
     if kind is not None and kind not in KINDS:
         raise UserError("--kind", f"{kind!r} is no kind of entry", f"take one of {', '.join(sorted(KINDS))}")
     read = Log(rundir.find(run).log)
+    reader = Reader(rundir.checked_name(author)) if author is not None else None
 
-    def wanted(entry: Entry) -> bool:
-        return (
-            entry.seq > since
-            and (stream is None or entry.event.stream == stream)
-            and (kind is None or entry.event.kind == kind)
-        )
+    def fresh() -> Iterator[Message]:
+        for entry in read.refresh():
+            why = reader.why(entry) if reader else ""
+            if entry.seq > since and stream in {None, entry.event.stream} and kind in {None, entry.event.kind}:
+                yield Message(why, entry)
 
-    entries = [entry for entry in read.refresh() if wanted(entry)]
+    found = list(fresh())
     if tail is not None:
-        entries = entries[-tail:] if tail else []
-    if json or toon:
-        screen.print_data(
-            {"entries": [screen.entry_data(entry) for entry in entries]}, screen.form(json=json, toon=toon)
-        )
+        found = found[-tail:] if tail else []
+    if form is not None:
+        screen.print_data({"entries": [screen.entry_data(m, marked=reader is not None) for m in found]}, form)
         return
-    for entry in entries:
-        print(logview.line(entry), flush=follow)
+    for message in found:
+        print(screen.entry_line(message), flush=follow)
     while follow:
         time.sleep(0.3)
-        for entry in read.refresh():
-            if wanted(entry):
-                print(logview.line(entry), flush=True)
+        for message in fresh():
+            print(screen.entry_line(message), flush=True)
 
 
 def ask(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="what to ask; `-` reads standard input")],
-    run: Annotated[str | None, typer.Option("--run", help="run folder or name")] = None,
+    run: Run = None,
     *,
     stream: Annotated[
         str | None, typer.Option("--stream", help="this stream's adapter instead of the promoted one")
     ] = None,
-    json: Json = False,
+    json: JsonOnly = False,
 ) -> None:
     """Ask base and adapter the same questions and show both answers."""
     import json as json_module
@@ -138,13 +136,13 @@ def export(
     *,
     what: Annotated[str, typer.Option("--what", help="metrics, events, bus or session")] = "session",
     format: Annotated[str, typer.Option("--format", help="toon, json, jsonl, csv or auto: the cheaper of toon and json")] = "toon",  # noqa: A002  the word users write
-    stream: Annotated[str | None, typer.Option("--stream", help="only this stream")] = None,
+    stream: OnlyStream = None,
     since: Annotated[int, typer.Option("--since", metavar="N", help="steps (metrics) or entries (events) after this one")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the run ends")] = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="say what it costs in tokens instead, beside compact JSON")] = False,
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", metavar="NAME", help="count with this: a stream, a base model, a tokenizer.json; else estimated")] = None,
 ) -> None:  # fmt: skip
-    """Write metrics, entries, the bus or the whole session to stdout, row by row."""
+    """Write metrics, entries, the bus or the session, row by row."""
     from swarm import export as rooms
     from swarm import rundir
     from swarm import tokens as counting
@@ -164,14 +162,17 @@ def export(
 
 def prune(
     *,
-    runs: Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")] = Path("runs"),
+    runs: Runs = Path("runs"),
     whole_runs: Annotated[
         bool, typer.Option("--whole-runs", help="remove finished runs, not only their checkpoints")
     ] = False,
     keep: Annotated[int, typer.Option("--keep", help="newest runs that are left alone")] = 1,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
 ) -> None:
-    """Free disk: checkpoints (or, with --whole-runs, everything) of finished runs; shows what and asks first."""
+    """Free disk: checkpoints of finished runs; asks first.
+
+    With --whole-runs everything of them.
+    """
     from swarm import pruning, units
 
     found = pruning.candidates(runs, whole_runs=whole_runs, keep=keep)

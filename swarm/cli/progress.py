@@ -27,7 +27,7 @@ class _Stop(Exception):
     """A signal asked to stop (SIGINT, SIGTERM) or to leave (SIGHUP)."""
 
 
-def follow(folder: RunFolder, *, owns: bool, form: str = "table") -> int:
+def follow(folder: RunFolder, *, owns: bool, form: bool | None = None) -> int:
     """Print until the run ends; Ctrl-C stops the run if it is ours (a second one leaves), else it only leaves.
 
     Returns the exit status of `swarm run`.

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from swarm.cli.looking import Json, Toon
-from swarm.cli.running import RunArgument
+from swarm.cli.options import Form, RunArgument, agent_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,30 +22,27 @@ def digest(
     author: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="with what was written to NAME and not looked at yet")
     ] = None,
+    form: Form = None,
 ) -> None:
-    """The run in a few hundred tokens of TOON, for a model that must know where things stand."""
+    """The run in a few hundred tokens of TOON, for a model in a hurry."""
     import time
 
     from swarm import digest as room
-    from swarm import rundir
     from swarm.errors import UserError
-    from swarm.log import Log
-    from swarm.state import fold
 
-    folder = rundir.find(run)
-    entries = list(Log(folder.log).entries())
-    state = fold(entries)
     if budget < room.LEAST_TOKENS:
         raise UserError("--budget", f"{budget} tokens are too few", f"take {room.LEAST_TOKENS} or more")
-    print(room.digest(state, time.time(), budget, unread=_unread(folder, author, entries, state) if author else ()))
+    with agent_of(run, author) as agent:
+        found = agent.inbox(peek=True).messages if author else ()
+        unread = [room.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.entry.event.body) for m in found]
+        text = room.digest(agent.state, time.time(), budget, unread=unread)
+    if form:
+        from swarm.cli import screen
+        from toon import decode
 
-
-def _unread(folder: Any, name: str, entries: Any, state: Any) -> list[Any]:
-    from swarm.digest import Unread
-    from swarm.inbox import read_inbox
-
-    found = read_inbox(folder, name, entries, state, peek=True).messages
-    return [Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.entry.event.body) for m in found]
+        screen.print_data(decode(text), form)
+    else:
+        print(text)
 
 
 def replay(
@@ -55,35 +51,35 @@ def replay(
     to: Annotated[
         int | None, typer.Option("--to", metavar="SEQ", help="when this entry was the last; default: now")
     ] = None,
-    json: Json = False,
-    toon: Toon = False,
+    form: Form = None,
 ) -> None:
-    """A run as it stood at any moment, folded from its log: the table of `swarm status`."""
+    """A run as it stood at any moment, folded from its log."""
     from swarm import rundir
     from swarm.cli import screen
     from swarm.replay import snapshot_at
     from swarm.report import session
 
     snapshot = snapshot_at(rundir.find(run), to)
-    if json or toon:
-        screen.print_data(session(snapshot), screen.form(json=json, toon=toon))
+    if form is not None:
+        screen.print_data(session(snapshot), form)
         return
     print(screen.status_text(snapshot))
     print("\n" + "\n".join(snapshot.tail[-3:]))
 
 
-def lineage(run: RunArgument = None, *, json: Json = False, toon: Toon = False) -> None:
-    """Where each adapter comes from: data, base, attempts, judges, who approved; and whether its files are still those."""
+def lineage(run: RunArgument = None, *, form: Form = None) -> None:
+    """Where each adapter comes from, and whether its files still stand.
+
+    Data, base, attempts, judges, who approved.
+    """
     from swarm import rundir
     from swarm.cli import screen
     from swarm.lineage import rows
 
     folder = rundir.find(run)
     documents = _lineages(folder)
-    if json:
-        screen.print_data({"run": folder.name, "adapters": documents}, "json")
-    elif toon:
-        screen.print_data({"run": folder.name, "adapters": rows(documents)}, "toon")
+    if form is not None:
+        screen.print_data({"run": folder.name, "adapters": documents if form else rows(documents)}, form)
     elif not documents:
         print("no adapter was published yet")
     else:
@@ -117,7 +113,7 @@ def _lineage_text(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join(blocks)
 
 
-def verify_log(run: str | None, *, json: bool, toon: bool) -> int:
+def verify_log(run: str | None, form: bool | None) -> int:
     """`swarm log verify`: every fault with its place on stdout; exit status 1 if there is one."""
     import sys
     from dataclasses import asdict
@@ -130,9 +126,9 @@ def verify_log(run: str | None, *, json: bool, toon: bool) -> int:
     key = folder.keys / "log.key"
     secret = bytes.fromhex(key.read_text(encoding="utf-8")) if key.exists() else None
     faults = verify(folder.log, secret=secret)
-    if json or toon:
-        screen.print_data({"faults": [asdict(fault) for fault in faults]}, screen.form(json=json, toon=toon))
-    for fault in faults if not (json or toon) else ():
+    if form is not None:
+        screen.print_data({"faults": [asdict(fault) for fault in faults]}, form)
+    for fault in faults if form is None else ():
         print(f"{fault.file}:{fault.line}: entry {fault.seq}: {fault.why}")
     signed = "signed heads checked" if secret else "no secret here: signed heads were not checked"
     print(f"{folder.log}: {_count(folder, faults)}; {signed}", file=sys.stderr)

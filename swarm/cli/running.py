@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from swarm.cli.options import As, Config, Detach, Form, Idem, OnlyStream, Overrides, Plain, Run, RunArgument, say, tell
 
 if TYPE_CHECKING:
     from swarm.rundir import RunFolder
@@ -15,36 +16,26 @@ if TYPE_CHECKING:
 STOPPED = 130
 """Exit status after Ctrl-C: everything was saved and stopped."""
 
-RunArgument = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="run folder or name; default: the newest in ./runs")
-]
-As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="act under this name")]
-
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(run)
-    app.command()(watch)
-    app.command()(resume)
-    app.command()(stop)
-    app.command()(pause)
+    for command in (run, watch, resume, stop, pause):
+        app.command()(command)
 
 
 def run(
-    config: Annotated[Path, typer.Argument(help="a YAML or TOML config")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="e.g. streams.wide.lora_r=64")
-    ] = None,
+    config: Config,
+    overrides: Overrides = None,
     *,
     into: Annotated[
         str | None, typer.Option("--in", metavar="RUN", help="start it in a run that `swarm open` made")
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="lines instead of the dashboard")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="start it and return")] = False,
-    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
-    toon: Annotated[bool, typer.Option("--toon", help="print the result as TOON")] = False,
+    plain: Plain = False,
+    detach: Detach = False,
+    form: Form = None,
 ) -> None:
-    """Start the run that CONFIG describes and attach to it: the dashboard on a terminal, plain lines elsewhere.
+    """Start the run that CONFIG describes and attach to it.
 
+    The dashboard on a terminal, plain lines elsewhere; --json and --toon give the result at its end.
     Ctrl-C saves and stops; `q` in the dashboard detaches and the run goes on.
     """
     from swarm import rundir, starting
@@ -56,16 +47,19 @@ def run(
     if detach:
         print(folder.path)
         return
-    sys.exit(attach(folder, plain=plain, form=screen.form(json=json, toon=toon)))
+    sys.exit(attach(folder, plain=plain, form=form))
 
 
 def watch(
     run: RunArgument = None,
     *,
-    plain: Annotated[bool, typer.Option("--plain", help="lines instead of the dashboard")] = False,
+    plain: Plain = False,
     readonly: Annotated[bool, typer.Option("--readonly", help="look, but touch nothing")] = False,
 ) -> None:
-    """Attach to a run; `q` or Ctrl-C in plain mode detaches, the run goes on."""
+    """Attach to a run; `q` detaches, and the run goes on.
+
+    So does Ctrl-C where plain lines are shown.
+    """
     from swarm import rundir
 
     sys.exit(attach(rundir.find(run), plain=plain, owns=False, readonly=readonly))
@@ -74,40 +68,43 @@ def watch(
 def resume(
     run: RunArgument = None,
     *,
-    author: As = None,
-    plain: Annotated[bool, typer.Option("--plain", help="lines instead of the dashboard")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="start it and return")] = False,
     stream: Annotated[str | None, typer.Option("--stream", help="let one paused or stopped stream go on")] = None,
+    plain: Plain = False,
+    detach: Detach = False,
+    author: As = None,
+    idem: Idem = None,
+    form: Form = None,
 ) -> None:
-    """Go on with a run that was stopped, failed or lost its coordinator; finished tasks are not repeated."""
+    """Go on with a run, or a stream, that stopped, failed or was cut off.
+
+    Finished tasks are not repeated.  --json and --toon: with --detach or --stream the entry, else the result at its end.
+    """
     from swarm import rundir, starting
     from swarm.door import user_name
-    from swarm.log import run_is_alive
 
     folder = rundir.find(run)
-    if stream:
-        _say(folder, "resume", stream, author)
-        if run_is_alive(folder.log):
-            return
-    starting.resume(folder, author or user_name())
-    print(f"swarm: {folder.name} goes on", file=sys.stderr)
-    if not detach:
-        sys.exit(attach(folder, plain=plain))
+    seq, ref = starting.resume(folder, author, stream=stream, idem=idem), stream or "run"
+    if not detach and not stream:
+        print(f"swarm: {folder.name} goes on", file=sys.stderr)
+        sys.exit(attach(folder, plain=plain, form=form))
+    tell(f"{seq} resume {ref}", {"seq": seq, "kind": "resume", "ref": ref, "by": author or user_name()}, form)
 
 
 def stop(
     run: RunArgument = None,
     *,
-    stream: Annotated[str | None, typer.Option("--stream", help="only this stream")] = None,
-    author: As = None,
+    stream: OnlyStream = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="return when everything is saved")] = True,
+    author: As = None,
+    idem: Idem = None,
+    form: Form = None,
 ) -> None:
-    """Save and stop the run (or one stream); `swarm resume` goes on."""
+    """Save and stop the run or one stream; `swarm resume` goes on."""
     from swarm import rundir, starting
     from swarm.cli import progress
 
     folder = rundir.find(run)
-    _say(folder, "stop", stream or "run", author)
+    say("stop", str(folder.path), author, form, ref=stream or "run", idem=idem)
     if not stream and (ended := starting.end_orphans(folder)):
         print(f"swarm: no coordinator is at work; {', '.join(ended)} saved and left", file=sys.stderr)
     elif wait and not stream:
@@ -116,26 +113,21 @@ def stop(
 
 def pause(
     stream: Annotated[str, typer.Argument(help="the stream")],
-    run: Annotated[str | None, typer.Option("--run", help="run folder or name")] = None,
     *,
     author: As = None,
+    run: Run = None,
+    idem: Idem = None,
+    form: Form = None,
 ) -> None:
-    """Let a stream wait at its next step; `swarm resume --stream NAME` lets it go on."""
-    from swarm import rundir
+    """Let a stream wait at its next step.
 
-    _say(rundir.find(run), "pause", stream, author)
-
-
-def _say(folder: RunFolder, kind: str, ref: str, author: str | None) -> None:
-    from swarm.door import Door
-    from swarm.events import KINDS
-
-    with Door(folder, author) as door:
-        print(f"{door.append(KINDS[kind](ref=ref))} {kind} {ref}")
+    `swarm resume --stream NAME` lets it go on.
+    """
+    say("pause", run, author, form, ref=stream, idem=idem)
 
 
 def attach(
-    folder: RunFolder, *, plain: bool = False, owns: bool = True, readonly: bool = False, form: str = "table"
+    folder: RunFolder, *, plain: bool = False, owns: bool = True, readonly: bool = False, form: bool | None = None
 ) -> int:
     """Show the run until it ends or the person leaves; the exit status of `swarm run`."""
     from swarm.cli import progress, screen

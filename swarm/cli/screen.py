@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 from swarm import units
 
 if TYPE_CHECKING:
+    from swarm.inbox import Message
     from swarm.rundir import RunFolder
     from swarm.snapshot import Snapshot, StreamRow
     from swarm.starting import Plan
 
 
-def form(*, json: bool, toon: bool) -> str:
-    return "json" if json else "toon" if toon else "table"
-
-
-def print_data(value: Any, form: str) -> None:
-    """Data on stdout, as JSON or TOON."""
-    if form == "json":
+def print_data(value: Any, form: bool | None) -> None:
+    """Data on stdout, as JSON (True) or TOON."""
+    if form:
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         from toon import encode
@@ -67,13 +64,13 @@ def print_orphaned(folder: RunFolder) -> int:
     return 1
 
 
-def print_result(folder: RunFolder, form: str = "table") -> int:
+def print_result(folder: RunFolder, form: bool | None = None) -> int:
     """The run's outcome; returns its exit status."""
     from swarm.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher:
         snapshot = watcher.snapshot()
-    if form == "table":
+    if form is None:
         print(result_text(folder, snapshot))
     else:
         from swarm.report import session
@@ -187,9 +184,17 @@ def _status_row(row: StreamRow) -> tuple[str, ...]:
     )
 
 
-def entry_data(entry: Any) -> dict[str, Any]:
+def entry_line(message: Message) -> str:
+    """An entry of the log; what is addressed to the reader is marked."""
+    from swarm import logview
+
+    return f"{logview.line(message.entry)}{message.why and f'  ← {message.why}'}"
+
+
+def entry_data(message: Message, *, marked: bool) -> dict[str, Any]:
     from datetime import UTC, datetime
 
+    entry = message.entry
     return {
         "seq": entry.seq,
         "kind": entry.event.kind,
@@ -198,6 +203,7 @@ def entry_data(entry: Any) -> dict[str, Any]:
         "time": datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "facts": entry.event.facts(),
         "body": entry.event.body,
+        **({"why": message.why or None} if marked else {}),
     }
 
 

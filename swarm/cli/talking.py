@@ -11,67 +11,63 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.agents import About, Idem, Json, Run, Toon, agent_of, say, tell
-from swarm.cli.running import As
+from swarm.cli.options import About, As, Form, Idem, OfEntry, Run, Runs, agent_of, say, tell
 
 if TYPE_CHECKING:
     from swarm.inbox import Inbox
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("open")(open_)
-    app.command()(post)
-    app.command()(amend)
-    app.command("object")(object_)
-    app.command()(approve)
-    app.command()(inbox)
-    app.command()(review)
-    app.command()(skill)
-    app.command()(mcp)
+    for command in (open_, post, amend, object_, approve, inbox, review, skill, mcp):
+        app.command(command.__name__.rstrip("_"))(command)
 
 
 def open_(
     name: Annotated[str, typer.Argument(help="what the run will be about")] = "work",
     *,
     author: As = None,
-    runs: Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")] = Path("runs"),
+    runs: Runs = Path("runs"),
+    form: Form = None,
 ) -> None:
-    """Open a log to plan and work in, before (or without) a run; `swarm run CONFIG --in RUN` starts one there."""
+    """Open a log to plan and work in, before or without a run.
+
+    `swarm run CONFIG --in RUN` starts one there.
+    """
     from swarm.agent import open_run
     from swarm.door import user_name
 
-    print(open_run(name, author or user_name(), runs).path)
+    folder = open_run(name, author or user_name(), runs)
+    tell(str(folder.path), {"run": folder.name, "path": str(folder.path)}, form)
 
 
 def post(
     ref: About,
     text: Annotated[str, typer.Argument(help="the note; `@name` reaches that agent's inbox; `-` reads standard input")],
     *,
-    author: As = None,
-    run: Run = None,
     ask: Annotated[
         str | None, typer.Option("--ask", metavar="NAME", help="a question to this agent; it stays open until answered")
     ] = None,
     wait: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", help="with --ask: wait for the answer and print it")
     ] = 0.0,
-    of: Annotated[int | None, typer.Option("--of", metavar="SEQ", help="the entry that this answers")] = None,
+    of: OfEntry = None,
+    author: As = None,
+    run: Run = None,
     idem: Idem = None,
-    json: Json = False,
-    toon: Toon = False,
+    form: Form = None,
 ) -> None:
     """Write a note into the log, ask somebody, or answer."""
     from swarm import logview
 
     body = sys.stdin.read() if text == "-" else text
     if not ask:
-        say(run, author, "post", ref=ref, body=body, of=of, idem=idem, json=json, toon=toon)
+        say("post", run, author, form, ref=ref, body=body, of=of, idem=idem)
         return
     with agent_of(run, author) as agent:
         seq, answer = agent.ask(ask, body, ref, wait_seconds=wait, idem=idem)
     answered = {"answer": answer.event.body, "by": answer.author, "at": answer.seq} if answer else {}
     line = logview.line(answer) if answer else f"{seq} post {ref}: {ask} has not answered yet"
-    tell(line, {"seq": seq, "kind": "post", "ref": ref, **answered}, json=json, toon=toon)
+    tell(line, {"seq": seq, "kind": "post", "ref": ref, **answered}, form)
 
 
 def amend(
@@ -80,46 +76,44 @@ def amend(
     *,
     author: As = None,
     run: Run = None,
-    json: Json = False,
-    toon: Toon = False,
+    idem: Idem = None,
+    form: Form = None,
 ) -> None:
     """Correct an entry; the log keeps both."""
     with agent_of(run, author) as agent:
-        seq = agent.amend(of, text)
-    tell(f"{seq} amend of {of}", {"seq": seq, "kind": "amend", "of": of, "by": agent.name}, json=json, toon=toon)
+        seq = agent.amend(of, text, idem=idem)
+    tell(f"{seq} amend of {of}", {"seq": seq, "kind": "amend", "of": of, "by": agent.name}, form)
 
 
 def object_(
     ref: About,
     why: Annotated[str, typer.Argument(help="the reason")],
     *,
-    of: Annotated[int | None, typer.Option("--of", metavar="SEQ", help="the entry objected to")] = None,
+    of: OfEntry = None,
     author: As = None,
     run: Run = None,
     idem: Idem = None,
-    json: Json = False,
-    toon: Toon = False,
+    form: Form = None,
 ) -> None:
-    """Object and say why; a promotion of that stream waits until you approve."""
-    say(run, author, "object", ref=ref, why=why, of=of, idem=idem, json=json, toon=toon)
+    """Object and say why; a promotion waits until you approve."""
+    say("object", run, author, form, ref=ref, why=why, of=of, idem=idem)
 
 
 def approve(
     ref: About,
     text: Annotated[str, typer.Argument(help="a word on it")] = "",
     *,
-    of: Annotated[int | None, typer.Option("--of", metavar="SEQ", help="the entry agreed to")] = None,
+    of: OfEntry = None,
     author: As = None,
     run: Run = None,
     idem: Idem = None,
-    json: Json = False,
-    toon: Toon = False,
+    form: Form = None,
 ) -> None:
-    """Agree to a promotion (REF: the stream) or to an entry; takes your own objection back."""
-    say(run, author, "approve", ref=ref, of=of, body=text, idem=idem, json=json, toon=toon)
+    """Agree to a stream's promotion, or to an entry (`--of`).
 
-
-# ---- looking ---------------------------------------------------------------------------------------------------------
+    It takes your own objection back.
+    """
+    say("approve", run, author, form, ref=ref, of=of, body=text, idem=idem)
 
 
 def inbox(
@@ -130,13 +124,15 @@ def inbox(
     ] = None,
     peek: Annotated[bool, typer.Option("--peek", help="look, and find it again next time")] = False,
     run: Run = None,
-    json: Json = False,
-    toon: Toon = False,
+    form: Form = None,
 ) -> None:
-    """What others said to you since you last looked, open questions, and tasks that wait for you."""
+    """What others said to you since you last looked, and what waits.
+
+    Open questions, tasks that wait for you, and those that you hold.
+    """
     with agent_of(run, author) as agent:
         found = agent.inbox(since=since, peek=peek)
-    tell(inbox_text(found), inbox_data(found), json=json, toon=toon)
+    tell(inbox_text(found), inbox_data(found), form)
 
 
 def inbox_data(found: Inbox) -> dict[str, Any]:
@@ -178,29 +174,29 @@ def review(
     answer_seconds: Annotated[float, typer.Option("--answer-seconds", help="how long each round waits")] = 300.0,
     author: As = None,
     run: Run = None,
-    json: Json = False,
-    toon: Toon = False,
+    idem: Idem = None,
+    form: Form = None,
 ) -> None:
-    """Ask named agents in rounds until they agree, one objects, or the limit is reached; the outcome is an entry.
+    """Let named agents judge in rounds; the outcome is an entry.
 
-    Exit status 0 agreed, 1 not.
+    Until all agree, one objects, or the limit is reached.  Exit status 0 agreed, 1 not.
     """
     names = [name.strip() for name in between.split(",") if name.strip()]
     with agent_of(run, author) as agent:
-        outcome = agent.review(ref, names, question, rounds=rounds, answer_seconds=answer_seconds)
-    tell(outcome.text(), outcome.data(), json=json, toon=toon)
+        outcome = agent.review(ref, names, question, rounds=rounds, answer_seconds=answer_seconds, idem=idem)
+    tell(outcome.text(), outcome.data(), form)
     raise typer.Exit(0 if outcome.result == "agreed" else 1)
 
 
 def skill() -> None:
-    """A guide for language models that work here; put it into their instructions."""
+    """A guide for language models; put it into their instructions."""
     from swarm import skill as rooms
 
     print(rooms.TEXT, end="")
 
 
 def mcp(*, author: As = None, run: Run = None) -> None:
-    """Serve the swarm to an MCP client over standard input and output."""
+    """Serve an MCP client over standard input and output."""
     from swarm.errors import UserError
 
     try:

@@ -349,8 +349,19 @@ def test_an_invitation_is_the_same_for_the_same_role_and_an_error_for_another(me
     members.revoke("w1")
     assert not path.exists()
     with pytest.raises(BusError, match="no such member"):
-        members.revoke("w1")
+        members.revoke("w2")
     assert Join.load(members.invite("w1", "admin")).public_key not in before.decode()
+
+
+def test_a_revoked_name_is_remembered_until_it_is_invited_again(members):
+    members.invite("w1", "worker")
+    members.invite("w2", "worker")
+    for _ in range(2):
+        members.revoke("w1")
+        assert Members.open(members.folder).revoked == {"w1"}
+    members.revoke("w2")
+    members.invite("w1", "worker")
+    assert Members.open(members.folder).revoked == {"w2"}
 
 
 @pytest.mark.parametrize("name", ["", "hub", "..", "a/b", "A", "-a", ".a", "a" * 65, "a\n", "ä", "a b", "../x", 7])

@@ -1,0 +1,52 @@
+"""`swarm invite, revoke`: who may take part in a run, and as what; both stand in the log, keys do not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from swarm.cli.options import As, Form, Idem, Run, agent_of, tell
+
+Who = Annotated[str, typer.Argument(metavar="NAME", help="[a-z0-9][a-z0-9._-]*, at most 64 characters")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (invite, revoke):
+        app.command()(command)
+
+
+def invite(
+    name: Who,
+    *,
+    role: Annotated[
+        str, typer.Option("--role", help="viewer (looks), worker (reports), agent (says and claims) or admin (all)")
+    ] = "agent",
+    author: As = None,
+    run: Run = None,
+    idem: Idem = None,
+    form: Form = None,
+) -> None:
+    """Let somebody take part; prints the path of their key file.
+
+    The file is readable by you only; whoever holds it is NAME.  Once more gives the same file and no second entry.
+    """
+    from swarm import keyring
+
+    with agent_of(run, author) as agent:
+        path, mark = keyring.invite(agent.folder, name, role, by=author)
+        seq = agent.post(f"invited {name} as {role}", "run", idem=idem or f"invited-{mark}")
+    tell(str(path), {"seq": seq, "name": name, "role": role, "path": str(path), "by": agent.name}, form)
+
+
+def revoke(name: Who, *, author: As = None, run: Run = None, idem: Idem = None, form: Form = None) -> None:
+    """Take that back: NAME's key opens nothing any more, at once.
+
+    What it holds runs out; `swarm invite NAME` lets the name in again with another key.
+    """
+    from swarm import keyring
+
+    with agent_of(run, author) as agent:
+        keyring.revoke(agent.folder, name, by=author)
+        seq = agent.post(f"revoked {name}", "run", idem=idem)
+    tell(f"{seq} revoked {name}", {"seq": seq, "name": name, "by": agent.name}, form)

@@ -1,0 +1,64 @@
+"""What commands have in common, said once: arguments and options that several of them take, and how they answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from swarm.agent import Agent
+
+Form = Annotated[bool | None, typer.Option("--json/--toon", help="as JSON, as TOON")]
+"""True JSON, False TOON, None for people."""
+JsonOnly = Annotated[bool, typer.Option("--json", help="as JSON")]
+
+RUN_HELP = "run folder or name; default: the newest in ./runs"
+RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help=RUN_HELP)]
+Run = Annotated[str | None, typer.Option("--run", metavar="RUN", help=RUN_HELP)]
+Runs = Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")]
+Config = Annotated[Path, typer.Argument(help="a YAML or TOML config")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="e.g. streams.wide.lora_r=64")
+]
+OnlyStream = Annotated[str | None, typer.Option("--stream", help="only this stream")]
+Plain = Annotated[bool, typer.Option("--plain", help="lines instead of the dashboard")]
+Detach = Annotated[bool, typer.Option("--detach", help="start it and return")]
+
+As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="act under this name")]
+Idem = Annotated[str | None, typer.Option("--idem", metavar="KEY", help="say it once, however often it is sent")]
+Ref = Annotated[str, typer.Argument(help="a task like wide/validate or data/check")]
+About = Annotated[str, typer.Argument(help="run, a stream, a task, or `-` for nothing in particular")]
+OfEntry = Annotated[int | None, typer.Option("--of", metavar="SEQ", help="the entry that this is about")]
+Token = Annotated[int, typer.Option("--token", min=1, help="what `claim` gave")]
+Ttl = Annotated[float, typer.Option("--ttl", metavar="SECONDS", min=1, help="how long the lease lasts unless renewed")]
+
+
+def agent_of(run: str | None, name: str | None) -> Agent:
+    """Whoever the command acts for; without a name the run's owner."""
+    from swarm.agent import Agent
+    from swarm.door import user_name
+
+    return Agent(name, run) if name else Agent(user_name(), run, own_key=False)
+
+
+def tell(line: str, data: dict[str, Any], form: bool | None) -> None:
+    """The answer on stdout: the line for people, else the data."""
+    from swarm.cli import screen
+
+    if form is None:
+        print(line)
+    else:
+        screen.print_data(data, form)
+
+
+def say(kind: str, run: str | None, author: str | None, form: bool | None, **fields: Any) -> None:
+    """Append one event and tell its seq."""
+    from swarm.agent import checked
+    from swarm.events import KINDS
+
+    with agent_of(run, author) as agent:
+        event = checked(KINDS[kind], **fields)
+        seq = agent.append(event)
+    tell(f"{seq} {kind} {event.ref}", {"seq": seq, "kind": kind, "ref": event.ref, "by": agent.name}, form)

@@ -1,0 +1,213 @@
+"""The words of the command line: whose they are, once is once, and data where somebody asks for data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import toon
+from swarm import events as ev
+from swarm.cli import app
+from swarm.door import Door, Refused, user_name
+from swarm.log import LogWriter, run_is_alive
+from swarm.publish import ADAPTER_FILES, sha256_of
+from swarm.rundir import RunFolder
+from swarm.starting import resume
+from tests.runs import swarm_process as sp
+from tests.swarm.coordination.story import Story
+
+from .places import configure, entries, kinds, state, wait_for
+
+COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+WRITING = (
+    "task", "claim", "renew", "hand", "done", "drop", "promote", "post", "amend", "object", "approve", "review",
+    "stop", "pause", "resume", "invite", "revoke",
+)  # fmt: skip
+READING = ("inbox", "log", "digest")
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def swarm(folder: RunFolder) -> Command:
+    """A command in the run; its data."""
+
+    def command(*words: str, status: int = 0) -> Any:
+        done = CliRunner().invoke(app, [*words, *place(words[0], folder), "--json"])
+        assert done.exit_code == status, (words, done.output, done.exception)
+        return json.loads(done.stdout)
+
+    return command
+
+
+def place(command: str, folder: RunFolder) -> list[str]:
+    takes_option = any("--run" in parameter.opts for parameter in COMMANDS[command].params)
+    return ["--run", str(folder.path)] if takes_option else [str(folder.path)]
+
+
+@pytest.mark.parametrize("name", [*WRITING, *READING])
+def test_every_word_is_said_under_a_name_and_answered_with_data(name: str) -> None:
+    options = {word for parameter in COMMANDS[name].params for word in [*parameter.opts, *parameter.secondary_opts]}
+    assert {"--as", "--json", "--toon"} <= options
+    assert ("--idem" in options) == (name in WRITING)
+
+
+def test_the_first_words_about_each_command_are_shown_whole_on_a_narrow_screen() -> None:
+    told = CliRunner().invoke(app, ["--help"], terminal_width=78).stdout.partition("Commands:")[2]  # 2 are a margin
+    assert all(f"  {name} " in told for name in COMMANDS)
+    assert "..." not in told
+
+
+def test_what_is_sent_again_with_its_key_is_recorded_once(folder: RunFolder, swarm: Command) -> None:
+    story = Story("wide", "narrow")
+    story.scored("wide", 0.5)
+    with LogWriter.open(folder.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in story.entries])
+    said = [
+        ("task", "a", "look"),
+        ("claim", "a"),
+        ("renew", "a", "--token", "TOKEN", "--ttl", "50"),
+        ("hand", "a", "--token", "TOKEN", "--to", "bob"),
+        ("post", "run", "which rate?", "--ask", "bob"),
+        ("post", "run", "a note"),
+        ("amend", "1", "more than that"),
+        ("object", "wide", "too early"),
+        ("approve", "wide"),
+        ("pause", "narrow"),
+        ("resume", "--stream", "narrow"),
+        ("stop", "--stream", "narrow"),
+        ("task", "b"),
+        ("claim", "b"),
+        ("drop", "b", "--token", "TOKEN", "--why", "later"),
+        ("task", "c"),
+        ("claim", "c"),
+        ("done", "c", "--token", "TOKEN", "--file", str(folder.log)),
+        ("stop", "--no-wait"),
+    ]
+    token = ""
+    for number, words in enumerate(said):
+        line = [word.replace("TOKEN", token) for word in words]
+        first, again = (swarm(*line, "--as", "ada", "--idem", f"key-{number}") for _ in range(2))
+        assert (first.get("seq"), first.get("token")) == (again.get("seq"), again.get("token")), words
+        token = str(first.get("token", token))
+    ours = [entry for entry in entries(folder) if entry.author == "ada"]
+    assert [entry.event.kind for entry in ours] == [words[0] for words in said]
+    assert [entry.event.idem for entry in ours] == [f"key-{number}" for number in range(len(said))]
+
+
+def test_a_claim_that_is_repeated_after_its_lease_says_that_it_is_over(folder: RunFolder, swarm: Command) -> None:
+    swarm("task", "a", "--as", "ada")
+    claimed = swarm("claim", "a", "--as", "ada", "--idem", "mine")
+    swarm("drop", "a", "--token", str(claimed["token"]), "--as", "ada")
+    swarm("claim", "a", "--as", "bob")
+    assert claimed["until"]
+    assert swarm("claim", "a", "--as", "ada", "--idem", "mine") == {**claimed, "until": None}
+
+
+def test_a_verdict_that_is_sent_again_needs_no_weights_any_more(folder: RunFolder, swarm: Command) -> None:
+    story = Story("wide")
+    story.trained("wide")
+    candidate = story.state.streams["wide"].candidate
+    assert candidate is not None
+    weights = folder.path / candidate.path / ADAPTER_FILES[1]
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    with LogWriter.open(folder.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in story.entries])
+    token = str(swarm("claim", "wide/validate", "--as", "ada")["token"])
+    words = ("done", "wide/validate", "--token", token, "--verdict", "FAIL", "--as", "ada", "--idem", "judged")
+    first = swarm(*words)
+    assert sha256_of(weights) != candidate.sha256
+    weights.unlink()
+    assert swarm(*words) == first
+    assert kinds(folder).count("verdict") == 1
+
+
+def test_a_promotion_that_is_sent_again_places_nothing_twice(folder: RunFolder, swarm: Command) -> None:
+    story = Story("wide")
+    story.scored("wide", 0.5)
+    adapter = story.state.streams["wide"].adapter
+    assert adapter is not None
+    promoted = ev.Promote(ref="wide", path="promoted", sha256=adapter.sha256, why="best", idem="release")
+    with LogWriter.open(folder.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in story.entries])
+        [entry] = writer.append([(user_name(), promoted)])
+    assert swarm("promote", "wide", "--idem", "release")["seq"] == entry.seq
+    assert not folder.promoted.exists()
+
+
+def test_a_key_that_stands_for_something_else_is_refused(folder: RunFolder) -> None:
+    with Door(folder, "ada") as ada:
+        ada.append(ev.Post(ref="run", body="x", idem="one"))
+        with pytest.raises(Refused, match="the key one stands for post run"):
+            resume(folder, "ada", idem="one")
+
+
+def test_the_log_read_under_a_name_marks_what_is_addressed_to_it(folder: RunFolder, swarm: Command) -> None:
+    mine = swarm("post", "run", "a note", "--as", "ada")["seq"]
+    swarm("post", "run", "look @ada", "--as", "bob")
+    swarm("post", "run", "which?", "--ask", "ada", "--as", "bob")
+    swarm("post", "run", "seen", "--of", str(mine), "--as", "bob")
+    swarm("post", "run", "@ada to myself", "--as", "ada")
+    assert [entry["why"] for entry in swarm("log", "--as", "ada")["entries"]] == [
+        None, None, "mention", "question", "answer", None,
+    ]  # fmt: skip
+    assert "why" not in swarm("log")["entries"][0]
+    lines = CliRunner().invoke(app, ["log", str(folder.path), "--as", "ada", "--tail", "3"]).stdout.splitlines()
+    assert [line.rpartition("  ← ")[2] for line in lines[:2]] == ["question", "answer"]
+    assert "←" not in lines[2]
+
+
+def test_a_digest_is_the_same_data_in_either_form(folder: RunFolder, swarm: Command) -> None:
+    swarm("post", "run", "look @ada", "--as", "bob")
+    found = swarm("digest", "--as", "ada")
+    assert found["unread"] == [{"seq": 2, "by": "bob", "ref": "run", "text": "look @ada"}]
+    plain, as_toon = (
+        CliRunner().invoke(app, ["digest", str(folder.path), "--as", "ada", *form]).stdout for form in ([], ["--toon"])
+    )
+    assert plain == as_toon
+    assert toon.decode(plain) == found
+
+
+@pytest.mark.parametrize("command", [*WRITING[:1], *READING])
+def test_a_name_that_is_none_makes_no_folder(folder: RunFolder, command: str) -> None:
+    words = ["a"] if command == "task" else []
+    done = CliRunner().invoke(app, [command, *words, *place(command, folder), "--as", "../eve"])
+    assert "'../eve' is no name" in str(done.exception)
+    assert not (folder.path / "eve").exists() and not (folder.path / "agents").exists()
+
+
+@pytest.mark.timeout(120)
+def test_a_run_that_ended_or_was_cut_off_goes_on_under_the_name_of_who_wished_it_and_once(
+    tmp_path: Path, folder: RunFolder
+) -> None:
+    configure(tmp_path, folder, 'roles: {prepare: ["agent:ada"]}\nroles_wait_seconds: 600\n')  # so nothing is trained
+    story = Story("wide")
+    story.say("coordinator", ev.Fail(ref="wide", why="its base was missing"))
+    story.say("coordinator", ev.End(ref="run", rc=1))
+    with LogWriter.open(folder.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in story.entries])
+    try:
+        words = ("resume", str(folder.path), "--detach", "--as", "ada", "--idem", "again", "--json")
+        first, again = (json.loads(sp.swarm(*words, cwd=tmp_path).stdout) for _ in range(2))
+        assert first == again == {"seq": len(story.entries) + 2, "kind": "resume", "ref": "run", "by": "ada"}
+        assert [(e.event.ref, e.author) for e in entries(folder) if e.event.kind == "resume"] == [
+            ("run", "ada"), ("wide", "ada"),
+        ]  # fmt: skip
+        assert state(folder).end is None and not state(folder).streams["wide"].failed
+        os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
+        wait_for(lambda: not run_is_alive(folder.log))
+        sp.swarm("resume", str(folder.path), "--detach", "--as", "bob", cwd=tmp_path)
+        assert run_is_alive(folder.log)
+        assert [e.author for e in entries(folder) if e.event.kind == "resume"] == ["ada", "ada", "bob"]
+    finally:
+        for _ in sp.end_everything(tmp_path):
+            pass

@@ -1,0 +1,141 @@
+"""Who is let into a run and as what, and what becomes of who is struck, with and without a coordinator."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus.keys import Join
+from swarm import Agent
+from swarm import events as ev
+from swarm.agent import Refused
+from swarm.door import user_name
+from swarm.rundir import RunFolder
+from tests.runs import swarm_process as sp
+
+from .places import configure, coordinator, entries, opened
+
+Command = Callable[..., Any]
+ATTENDED = {"with a coordinator": coordinator, "with nobody at work": nullcontext}
+attended = pytest.mark.parametrize("at_work", ATTENDED.values(), ids=list(ATTENDED))
+AtWork = Callable[[RunFolder], AbstractContextManager[object]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    made = opened(tmp_path)
+    configure(tmp_path, made)
+    yield made
+
+
+@pytest.fixture
+def swarm(folder: RunFolder, tmp_path: Path) -> Command:
+    """A command in the run: what it printed on both, told apart by its exit status."""
+
+    def command(*words: str, check: int = 0) -> str:
+        done = sp.swarm(*words, "--run", str(folder.path), cwd=tmp_path, check=check)
+        return done.stderr if check else done.stdout
+
+    return command
+
+
+def test_an_invitation_is_a_private_file_and_an_entry_and_its_keys_stand_nowhere_else(
+    folder: RunFolder, swarm: Command
+) -> None:
+    path = Path(swarm("invite", "ada").strip())
+    assert path == folder.keys / "join" / "ada.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    told = json.loads(swarm("invite", "ada", "--json"))
+    join = Join.load(path)
+    assert (join.name, join.role) == ("ada", "agent")
+    assert told == {"seq": 2, "name": "ada", "role": "agent", "path": str(path), "by": user_name()}
+    said = [(e.author, e.event.body) for e in entries(folder)[1:]]
+    assert said == [(user_name(), "invited ada as agent")], "the same invitation is recorded once"
+    for key in (join.public_key, join.secret_key, join.server_key):
+        assert key not in folder.log.read_text() + json.dumps(told)
+
+
+@attended
+def test_a_viewer_looks_and_may_not_say_a_word(folder: RunFolder, swarm: Command, at_work: AtWork) -> None:
+    swarm("invite", "vic", "--role", "viewer")
+    with at_work(folder):
+        refused = swarm("post", "run", "hello", "--as", "vic", check=5)
+        assert refused == "post: role viewer may not append 'post'; worker, agent, admin may\n"
+        assert "may not append 'claim'" in swarm("claim", "wide/prepare", "--as", "vic", check=5)
+        assert "may not append 'pause'" in swarm("pause", "wide", "--as", "vic", check=5)
+        assert "may not say who takes part" in swarm("invite", "eve", "--as", "vic", check=5)
+        assert "nothing new" in swarm("inbox", "--as", "vic")
+    assert not [entry for entry in entries(folder) if entry.author == "vic"]
+
+
+@attended
+def test_an_agent_that_is_struck_while_it_is_connected_is_refused_from_then_on(
+    folder: RunFolder, swarm: Command, at_work: AtWork
+) -> None:
+    swarm("invite", "ada")
+    with at_work(folder), Agent("ada", folder.path) as ada:
+        ada.post("I am here")
+        assert "revoked ada" in swarm("revoke", "ada")
+        with pytest.raises(Refused, match="revoked") as told:
+            ada.post("and now?")
+        assert told.value.status == 5
+        time.sleep(0.5)  # a hub at work has parted from her by now
+        began = time.monotonic()
+        with pytest.raises(Refused, match=r"`swarm invite ada` lets"):
+            ada.post("still not?")
+        assert time.monotonic() - began < 5
+        assert "was revoked" in swarm("post", "run", "by a new process", "--as", "ada", check=5)
+        swarm("invite", "ada")
+        ada.post("with a new key")
+    bodies = [e.event.body for e in entries(folder) if isinstance(e.event, ev.Post)][1:]
+    assert bodies == ["invited ada as agent", "I am here", "revoked ada", "invited ada as agent", "with a new key"]
+
+
+@attended
+def test_an_invited_admin_may_what_the_owner_may(folder: RunFolder, swarm: Command, at_work: AtWork) -> None:
+    swarm("invite", "boss", "--role", "admin")
+    with at_work(folder), Agent("boss", folder.path) as boss:
+        swarm("invite", "ada", "--as", "boss")
+        promotion = ev.Promote(ref="narrow", path="promoted", sha256="a" * 64, why="mine")
+        with pytest.raises(Refused, match="no such stream"):
+            boss.append(promotion)
+        with Agent("ada", folder.path) as ada, pytest.raises(Refused, match="role agent may not append 'promote'"):
+            ada.append(promotion)
+    assert [e.author for e in entries(folder) if e.event.body == "invited ada as agent"] == ["boss"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (("invite", "ada", "--role", "boss"), 2, "--role: 'boss' is no role; take one of viewer, worker, agent, admin"),
+        (("invite", "../ada"), 2, "NAME: '../ada' is no name"),
+        (("invite", "hub"), 2, "is no name"),
+        (("invite", "bob", "--role", "admin"), 2, "bob: already invited as agent; revoke it first"),
+        (("invite", "eve", "--as", "bob"), 5, "bob: role agent may not say who takes part"),
+        (("invite", user_name(), "--role", "viewer"), 2, "is the run's owner"),
+        (("revoke", user_name()), 2, "is the run's owner"),
+        (("revoke", "zed"), 2, "zed: no such member; invited are bob"),
+    ],
+)
+def test_an_invitation_that_cannot_be_is_told_with_its_fix(
+    swarm: Command, folder: RunFolder, words: tuple[str, ...], status: int, told: str
+) -> None:
+    swarm("invite", "bob")
+    before = len(entries(folder))
+    assert told in swarm(*words, check=status)
+    assert len(entries(folder)) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_only_who_owns_the_run_lets_others_in(swarm: Command, folder: RunFolder) -> None:
+    os.chown(folder.path, 12345, 12345)
+    assert "is not your run; ask its owner" in swarm("invite", "ada", check=5)
+    assert not folder.keys.exists()
