@@ -132,26 +132,29 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
         if state.end and not repeated:
             _wait_until_it_has_left(folder)
         alive = run_is_alive(folder.log)
-        if repeated and (alive or state.end):
-            return door.append(wish)  # it says again what it said
+        if repeated:
+            seq = door.append(wish)  # its first seq, or a refusal: the key stands for something else
+            if alive or state.end:
+                return seq
         if stream and state.stopped:
             raise UserError(stream, "the whole run is stopped", "`swarm resume` lets all of it go on")
         if alive and not stream:
             raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
-        if not alive and not local.living(folder):
+        startable = not alive and (not stream or folder.config.exists())  # some logs hold plans and no run
+        if startable and not local.living(folder):
             _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
         seq = door.append(wish)
         if not stream and (state.end or state.stopped):
             for name in [s.name for s in state.streams.values() if s.failed or s.wish == "stop"]:
                 door.append(ev.Resume(ref=name))
-    if not alive:
+    if startable:
         launch(folder)
     return seq
 
 
 def end_orphans(folder: RunFolder) -> list[str]:
     """Make workers that have no coordinator save and leave; returns their names."""
-    if run_is_alive(folder.log):
+    if run_is_alive(folder.log) or not local.living(folder):
         return []
     return local.end_all(folder, grace_seconds=config.load(folder.config, cwd=folder.path).run.stop_seconds)
 

@@ -75,7 +75,7 @@ def resume(
     idem: Idem = None,
     form: Form = None,
 ) -> None:
-    """Go on with a run, or a stream, that stopped, failed or was cut off.
+    """Go on with a run or stream that stopped, failed or was cut off.
 
     Finished tasks are not repeated.  --json and --toon: with --detach or --stream the entry, else the result at its end.
     """
