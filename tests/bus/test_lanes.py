@@ -195,6 +195,23 @@ def test_control_speaks_first_and_telemetry_gets_its_turn():
     assert order == (["c"] * CONTROL_TURNS + ["t"]) * 3
 
 
+def test_what_a_forerunner_had_to_say_is_settled_before_its_successor_speaks():
+    forerunner, outbox, order = Outbox("a"), Outbox("b"), []
+    forerunner.control.add(Envelope("fact", "done"))
+    outbox.inherit(forerunner.control.peek(), {})
+    outbox.control.add(Envelope("fact", "hello"))
+
+    def send(data):
+        order.append(unpack(data).body)
+        return True
+
+    outbox.send_with(send, 9)
+    assert order == ["done"], "sent is not settled"
+    outbox.acknowledge("a", 1)
+    outbox.send_with(send, 9)
+    assert order == ["done", "hello"]
+
+
 def test_a_withdrawn_message_is_a_declared_gap():
     wire = Wire(Lane("a", drops=False))
     for _ in range(3):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 import re
+from pathlib import Path
 
 import pytest
 
 from swarm import events as ev
 from swarm.admission import BODY_BYTES, admit, permit
+from swarm.log import Log, LogWriter
 from swarm.state import Refusal, State, fold
 
 from .story import OTHER, SHA, START, Story, Told
@@ -188,6 +190,26 @@ def test_retries_are_the_first_entry_and_a_key_stands_for_one_thing() -> None:
     hand = ev.Hand(ref="wide/prepare", tok=tok, to="bob", ttl=60)
     new = story.say("ada", hand)
     assert story.state.repeat_of("ada", hand) == new
+
+
+def test_a_result_that_comes_again_word_for_word_is_the_entry_that_stands(tmp_path: Path) -> None:
+    story = Story("wide")
+    story.prepared("wide")
+    tok = story.claim("wide/train", "trainer-1")
+    path = f"streams/wide/t{tok}/checkpoint-2"
+    first = ev.Checkpoint(ref="wide/train", tok=tok, step=2, path=path, sha256=SHA, loss=0.1 + 0.2)
+    seq = story.say("trainer-1", first)
+    story.say("trainer-1", first.model_copy(update={"step": 4}))
+    dropped = ev.Drop(ref="wide/train", tok=tok, why="the worker was asked to leave", failed=False)
+    last = story.say("trainer-1", dropped)
+    with LogWriter.open(tmp_path / "COLLABORATION.md") as writer:  # as the next coordinator reads it
+        writer.append([(entry.author, entry.event) for entry in story.entries])
+    state = fold(Log(tmp_path / "COLLABORATION.md").entries())
+    assert state.repeat_of("trainer-1", first) == seq
+    assert state.repeat_of("trainer-1", dropped) == last
+    assert state.repeat_of("trainer-2", first) is None, "another's word"
+    assert state.repeat_of("trainer-1", first.model_copy(update={"sha256": OTHER})) is None, "other words"
+    assert state.repeat_of("trainer-1", first.model_copy(update={"step": 6})) is None
 
 
 # ---- anything at all -------------------------------------------------------------------------------------------------

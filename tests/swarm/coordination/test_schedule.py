@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from swarm import events as ev
 from swarm.schedule import BACKS, Claim, Dismiss, Expire, Finish, GiveUp, GoBack, Order, Promote, Publish, decide
 
@@ -63,6 +65,24 @@ def test_a_silent_worker_loses_its_lease_when_the_lease_time_is_over() -> None:
     assert decide(story.state, quiet, story.now, settings("wide")) == []
     assert decide(story.state, silent, story.now, settings("wide")) == [
         Expire("wide/prepare", tok, "no heartbeat for 61 s")
+    ]
+
+
+def test_a_worker_that_has_not_greeted_the_new_coordinator_keeps_its_lease_until_the_lease_time_is_over() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    awaited = worker("prep-1", "prepare", state="starting", silent_seconds=59.0)
+    assert decide(story.state, [awaited], story.now, settings("wide")) == []
+    assert decide(story.state, [replace(awaited, silent_seconds=61.0)], story.now, settings("wide")) == [
+        Expire("wide/prepare", tok, "no heartbeat for 61 s")
+    ]
+
+
+def test_nobody_is_to_blame_where_the_run_has_no_such_worker_any_more() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    assert decide(story.state, [worker("prep-2", "prepare")], story.now, settings("wide")) == [
+        Expire("wide/prepare", tok, "the run has no such worker any more", failed=False)
     ]
 
 
