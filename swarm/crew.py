@@ -180,9 +180,11 @@ class Crew:
 
     async def wait_for_all(self, *, grace_seconds: float) -> None:
         """Until every process has gone, down the stop ladder."""
+        began = time.monotonic()
         for member in self._members.values():
-            member.stop_since = time.monotonic()
-        while self.living():
+            member.stop_since = began
+        # A process that hangs in the kernel (a GPU driver, a dead mount) does not die even of SIGKILL.
+        while self.living() and time.monotonic() < began + grace_seconds + 2 * TERM_SECONDS:
             for member in self._members.values():
                 if member.child and member.child.exit_reason() is not None:
                     member.child = None

@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 180.0
 
 
 def write_config(folder: Path, *, streams: str, steps: int = 6, extra: str = "", rows: int = 40) -> Path:
-    """A config with its data beside it: rows that the embedded base can read."""
+    """A config with its data beside it, rows that the embedded base can read; a longer training saves twenty times."""
     data = [
         {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"n: {n}"}]}
         for n in range(rows)
@@ -38,7 +38,7 @@ defaults:
   micro_batch_size: 2
   max_steps: {steps}
   learning_rate: 5e-3
-  save_steps: 2
+  save_steps: {max(2, steps // 20)}
   eval_rows: 2
   eval_max_new_tokens: 8
 {extra}

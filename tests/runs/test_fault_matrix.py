@@ -29,7 +29,7 @@ if "trainer" in sys.orig_argv:
     signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))
     signal.signal(signal.SIGUSR2, lambda *_: ctypes.PyDLL(None).sleep(600))
 """
-STEPS = 500
+STEPS = 400
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setattr(sp, "environment", lambda: {**os.environ, "PYTHONPATH": f"{tmp_path / 'faults'}:{Path.cwd()}"})
     config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=STEPS)
     config.write_text(config.read_text() + "lease_seconds: 10\nstall_seconds: 3\nstop_seconds: 2\nretries: 9\n")
-    return sp.start(config, "defaults.save_steps=25")
+    return sp.start(config)
 
 
 def test_each_fault_of_a_trainer_is_told_apart_and_loses_and_doubles_nothing(folder: RunFolder) -> None:
@@ -103,3 +103,21 @@ def steps_of(watcher: Watcher, folder: RunFolder) -> WorkerRow:
     row = sp.wait_for(found, "a checkpoint under this lease", folder=folder)
     assert isinstance(row, WorkerRow)
     return row
+
+
+def test_a_worker_that_dies_at_every_start_is_parked_and_the_log_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faults").mkdir()
+    (tmp_path / "faults" / "sitecustomize.py").write_text(
+        "import os, sys\nif 'trainer' in sys.orig_argv and '--roles' in sys.orig_argv and 'train' in sys.orig_argv: os._exit(3)\n"
+    )
+    monkeypatch.setattr(sp, "environment", lambda: {**os.environ, "PYTHONPATH": f"{tmp_path / 'faults'}:{Path.cwd()}"})
+    config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=2)
+    done = sp.swarm("run", config.name, cwd=tmp_path, check=1)
+    [path] = (tmp_path / "runs").iterdir()
+    state, folder = sp.state(RunFolder(path)), RunFolder(path)
+    [note] = [e.event.body for e in sp.entries(folder) if isinstance(e.event, ev.Post)]
+    assert "trainer-1 is parked: ended 5 times within 60 s; not started again; last: exit 3" in note
+    assert "exit 3" in state.streams["only"].failed
+    assert "see workers/trainer-1.log" in done.stdout + done.stderr

@@ -56,7 +56,7 @@ def test_one_command_trains_four_kinds_of_streams_judges_them_and_promotes_the_b
     assert session["promoted"] == best.name
     for name in ("train_log.csv", "train_log.json", "time_metrics.json"):
         assert (folder.stream("lora") / name).stat().st_size > 0
-    assert not sp.living_workers(folder)
+    sp.wait_for(lambda: not sp.living_workers(folder), "the workers' leaving", 60, folder=folder)
     _adapter_loads_with_plain_peft(folder)
 
 
@@ -110,7 +110,7 @@ def test_a_trainer_killed_in_mid_run_loses_its_lease_and_the_run_finishes(tmp_pa
 
 def test_a_coordinator_killed_stops_no_training_and_the_next_one_adopts_the_workers(tmp_path: Path) -> None:
     config = sp.write_config(tmp_path, streams=TWO, steps=400)
-    folder = sp.start(config, "defaults.save_steps=20")
+    folder = sp.start(config)
     sp.wait_for(lambda: all(s.checkpoints for s in sp.state(folder).streams.values()), "checkpoints", folder=folder)
     before, pids = sp.entries(folder), set(sp.living_workers(folder))
     os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
