@@ -199,7 +199,7 @@ class Members:
         try:
             if _signature(self._path) != self._seen:
                 self._read()
-        except (BusError, OSError):
+        except BusError:
             # Fail closed: whoever took the list away has revoked everyone. The signature is forgotten, so that its return is seen.
             self._replace({})
             self._seen = None
@@ -284,7 +284,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _signature(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BusError(f"{path}: {error.strerror}") from error
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 

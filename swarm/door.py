@@ -127,13 +127,15 @@ class Door:
         """A peer that a hub has welcomed, so that nothing is sent to a coordinator that is gone."""
         with self._peer_lock:
             while self._peer is None or not self._peer.wait_connected(0.5):
+                keys = self.folder.keys / "members.json" if self._own_key else self.folder.connect
+                were_there = keys.exists()
                 try:
                     self._role()
                     self._peer = self._peer or connect(self.folder, self._own_key)
                 except UserError as error:
                     self._part()
-                    if (self.folder.keys / "members.json" if self._own_key else self.folder.connect).exists():
-                        raise  # the keys are there and not ours
+                    if were_there:
+                        raise  # the keys are not ours
                     raise _NoAnswer("the coordinator is just starting or leaving") from error
                 if not run_is_alive(self.folder.log):
                     raise _NoAnswer("the coordinator has left")

@@ -9,11 +9,13 @@ tuned model is asked about a TOON table of its own metrics and graded.  Exit sta
 from __future__ import annotations
 
 import json
+import queue
 import random
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ ROWS = {"train": 1200, "held": 32}
 PASS_SHARE = 0.75
 """Of the questions that must be answered exactly before ada lets the adapter go."""
 PATIENCE_SECONDS = 600.0
+Track = Callable[[Path, Path], None]
+"""An agent's part: (run, folder)."""
 
 
 def swarm(*words: str, cwd: Path) -> str:
@@ -170,6 +174,25 @@ def merge(run: Path, folder: Path) -> float:
     return share
 
 
+def side_by_side(one: Track, other: Track, run: Path, folder: Path) -> None:
+    """Both at once; if one fails, nobody waits for the other."""
+    ends: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def follow(track: Track) -> None:
+        try:
+            track(run, folder)
+        except Exception as error:  # told to whoever waits below
+            ends.put(error)
+        else:
+            ends.put(None)
+
+    for track in (one, other):
+        threading.Thread(target=follow, args=(track,), daemon=True).start()
+    for _ in range(2):
+        if error := ends.get():
+            raise error
+
+
 def main() -> int:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "agents-demo").resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,9 +201,7 @@ def main() -> int:
     with Agent("owner", run) as owner:
         for ref in ("data/write", "data/check", "plan/training", "merge/grade"):
             owner.task(ref)
-        with ThreadPoolExecutor() as tracks:
-            for track in [tracks.submit(work, run, folder) for work in (ada_works, bob_works)]:
-                track.result()
+        side_by_side(ada_works, bob_works, run, folder)
         ended = owner.wait_for("end", "run", timeout_seconds=PATIENCE_SECONDS).event
         if not isinstance(ended, ev.End) or ended.rc != 0 or owner.state.promoted is None:
             print(f"nothing was promoted; see `swarm log {run}`", file=sys.stderr)

@@ -139,3 +139,9 @@ def test_only_who_owns_the_run_lets_others_in(swarm: Command, folder: RunFolder)
     os.chown(folder.path, 12345, 12345)
     assert "is not your run; ask its owner" in swarm("invite", "ada", check=5)
     assert not folder.keys.exists()
+
+
+def test_a_key_folder_without_its_list_is_a_run_that_is_just_starting(folder: RunFolder) -> None:
+    folder.keys.mkdir(mode=0o700)
+    with Door(folder, "ada") as ada:
+        assert ada.append(ev.Post(ref="run", body="early")) == 2
