@@ -17,7 +17,7 @@ from bus.keys import Join
 from swarm import Agent
 from swarm import events as ev
 from swarm.agent import Refused
-from swarm.door import user_name
+from swarm.door import Door, user_name
 from swarm.rundir import RunFolder
 from tests.runs import swarm_process as sp
 
