@@ -6,13 +6,15 @@ anyone -> coordinator   ask (answered)                            coordinator ->
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from swarm.events import KINDS, Event, Name, RelativePath, Role, Sha256, Token
 from swarm.settings import StreamSettings
-from toon import decode, encode
+from toon import decode, decode_tables, encode
 
 
 class Message(BaseModel):
@@ -128,10 +130,9 @@ class Ask(Message):
     report: Report | None = None
 
 
-METRIC_COLUMNS = (
-    "step", "kind", "time", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory_bytes",
-)  # fmt: skip
-"""Columns of a metrics table; the table's envelope is a `Metrics`."""
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A whole number that SQLite can hold."""
+Kind = Literal["train", "eval"]
 
 
 class MetricRow(BaseModel):
@@ -139,8 +140,8 @@ class MetricRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    step: Annotated[int, Field(ge=0)]
-    kind: Literal["train", "eval"] = "train"
+    step: Count
+    kind: Kind = "train"
     time: float
     """Seconds since the epoch."""
     epoch: float | None = None
@@ -148,10 +149,37 @@ class MetricRow(BaseModel):
     """Mean over the supervised tokens since the last row, nats; None where it was not finite."""
     learning_rate: float | None = None
     grad_norm: float | None = None
-    tokens: int | None = None
+    tokens: Count | None = None
     """Tokens seen since training began."""
     tokens_per_second: float | None = None
-    memory_bytes: int | None = None
+    memory_bytes: Count | None = None
+
+
+METRIC_COLUMNS = tuple(MetricRow.model_fields)
+"""Columns of a metrics table; the table's envelope is a `Metrics`."""
+
+
+class MetricColumns(BaseModel):
+    """The rows of a table by column: `MetricRow` with a list for each field. Nothing is converted, nothing may be missing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    step: list[Count]
+    kind: list[Kind]
+    time: list[float]
+    epoch: list[float | None]
+    loss: list[float | None]
+    learning_rate: list[float | None]
+    grad_norm: list[float | None]
+    tokens: list[Count | None]
+    tokens_per_second: list[float | None]
+    memory_bytes: list[Count | None]
+
+    @model_validator(mode="after")
+    def _are_of_one_length(self) -> Self:
+        if len({len(column) for _, column in self}) > 1:
+            raise ValueError("columns of different lengths are no table")
+        return self
 
 
 class Metrics(Message):
@@ -160,13 +188,35 @@ class Metrics(Message):
     type: ClassVar[str] = "metrics"
     stream: Name
     token: Token
-    steps: int
+    steps: Count
     """Optimizer steps that the whole training is planned to take."""
     rows: list[MetricRow]
 
     def toon(self) -> str:
         rows = [{column: getattr(row, column) for column in METRIC_COLUMNS} for row in self.rows]
         return encode({"stream": self.stream, "token": self.token, "steps": self.steps, "rows": rows})
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """Each row with its stream, token and steps before it, as the metrics file keeps it."""
+        return ((self.stream, self.token, self.steps, *(value for _, value in row)) for row in self.rows)
+
+
+class MetricTable(Message):
+    """A `Metrics` as the coordinator takes it: checked by column, so that no object is made for a row."""
+
+    type: ClassVar[str] = Metrics.type
+    stream: Name
+    token: Annotated[Token, Field(lt=1 << 63)]
+    steps: Count
+    rows: MetricColumns
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        return cls.model_validate(decode_tables(text), strict=True)
+
+    def records(self) -> Iterator[tuple[Any, ...]]:
+        """As `Metrics.records`."""
+        return zip(repeat(self.stream), repeat(self.token), repeat(self.steps), *(column for _, column in self.rows))
 
 
 class Heartbeat(Message):

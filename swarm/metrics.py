@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics
+from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics, MetricTable
 
 _COLUMNS = ("stream", "token", "steps", *METRIC_COLUMNS)
 _TYPES = {
@@ -39,15 +40,10 @@ class MetricsFile:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(_SCHEMA)
 
-    def insert(self, tables: Iterable[Metrics]) -> None:
+    def insert(self, tables: Iterable[Metrics | MetricTable]) -> None:
         """Store the rows of these messages in one transaction."""
-        rows = [
-            (table.stream, table.token, table.steps, *(getattr(row, column) for column in METRIC_COLUMNS))
-            for table in tables
-            for row in table.rows
-        ]
         with self._db:
-            self._db.executemany(_INSERT, rows)
+            self._db.executemany(_INSERT, chain.from_iterable(table.records() for table in tables))
 
     def read(self, stream: str | None = None, *, since: float = 0.0) -> Iterator[dict[str, Any]]:
         """Rows by stream and step; of a step that was trained twice the newer lease's."""
