@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics, MetricTable
+from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics
 
 _COLUMNS = ("stream", "token", "steps", *METRIC_COLUMNS)
 _TYPES = {
@@ -26,6 +25,12 @@ _SCHEMA = f"""CREATE TABLE IF NOT EXISTS metrics (
 _INSERT = f"INSERT OR REPLACE INTO metrics VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  names of our own
 
 
+def records(table: Metrics) -> list[tuple[str | int | float | None, ...]]:
+    """The rows of a message as the file keeps them."""
+    head = (table.stream, table.token, table.steps)
+    return [head + row for row in table.rows]
+
+
 class MetricsFile:
     """One run's metrics; one process writes, any number read."""
 
@@ -40,10 +45,10 @@ class MetricsFile:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(_SCHEMA)
 
-    def insert(self, tables: Iterable[Metrics | MetricTable]) -> None:
+    def insert(self, tables: Iterable[Metrics]) -> None:
         """Store the rows of these messages in one transaction."""
         with self._db:
-            self._db.executemany(_INSERT, chain.from_iterable(table.records() for table in tables))
+            self._db.executemany(_INSERT, (record for table in tables for record in records(table)))
 
     def read(self, stream: str | None = None, *, since: float = 0.0) -> Iterator[dict[str, Any]]:
         """Rows by stream and step; of a step that was trained twice the newer lease's."""

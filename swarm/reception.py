@@ -13,7 +13,7 @@ from bus.hub import Hub, Link
 from swarm import events as ev
 from swarm.admission import MAY_APPEND, permit
 from swarm.crew import Crew
-from swarm.messages import Ask, Hello, Metrics, MetricTable, Quit, Ready, Report
+from swarm.messages import Ask, Hello, Metrics, Quit, Ready, Report
 from swarm.metrics import MetricsFile
 from swarm.record import NAME, Record, talk
 from swarm.state import Refusal
@@ -56,7 +56,7 @@ class Reception:
         tables = []
         for envelope in envelopes:
             try:
-                tables.append((envelope, MetricTable.read(envelope.body)))
+                tables.append((envelope, Metrics.read(envelope.body)))
             except (ToonError, ValidationError) as error:
                 talk.warning("metrics of %s are malformed: %s", envelope.source, error)
         self.metrics.insert(table for _, table in tables)

@@ -55,7 +55,7 @@ def test_after_a_hand_over_everything_is_said_under_the_new_token() -> None:
         ear.lease.take(Order(ref="one/train", token=token, what="hand"))
     assert ear.lease.boundary(3) == "go"
     ear.lease.report(Done(ref="one/train", tok=7))
-    ear.lease.figures(MetricRow(step=3, time=0.0), 9)
+    ear.lease.figures(MetricRow(step=3, kind="train", time=0.0), 9)
     ear.lease.flush_metrics()
     report, metrics = (message for message, _ in ear.heard)
     assert isinstance(report, Report) and isinstance(metrics, Metrics)
@@ -74,7 +74,7 @@ def test_a_fact_is_kept_by_the_bus_and_figures_are_telemetry_in_shared_tables() 
     ear = Ear()
     ear.lease.report(Done(ref="one/train", tok=7))
     for step in range(1, 6):
-        ear.lease.figures(MetricRow(step=step, time=0.0), 10)
+        ear.lease.figures(MetricRow(step=step, kind="train", time=0.0), 10)
     ear.lease.flush_metrics()
     (report, fact), *tables = ear.heard
     assert isinstance(report, Report) and fact
