@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class MetricsFile:
     def insert(self, tables: Iterable[Metrics]) -> None:
         """Store the rows of these messages in one transaction."""
         with self._db:
-            self._db.executemany(_INSERT, (record for table in tables for record in records(table)))
+            self._db.executemany(_INSERT, chain.from_iterable(map(records, tables)))
 
     def read(self, stream: str | None = None, *, since: float = 0.0) -> Iterator[dict[str, Any]]:
         """Rows by stream and step; of a step that was trained twice the newer lease's."""

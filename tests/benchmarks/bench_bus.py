@@ -162,19 +162,20 @@ def raw(folder, rounds):
 
 
 def rows(folder, rounds, count=1500):
-    found = {1: [], 4: []}
-    shares = []
-    for number in range(rounds):
-        floor = bus_rows.floor(folder / f"floor{number}.db", count)
-        for senders, ratios in found.items():
-            path = folder / f"bus{number}-{senders}.db"
-            wall, cpu, sent = asyncio.run(bus_rows.ingest(members_in(folder), path, count, senders, SPAWN))
-            ratios.append((floor[0] / wall, floor[1] / cpu, floor[1] / (cpu + sent), count * bus_rows.ROWS / wall))
-            if senders == 1:
-                parts = bus_rows.parts(folder / f"parts{number}.db", count)
-                shares.append({"floor": floor[1], **parts, "bus": cpu - sum(parts.values()), "peer": sent})
-        for path in folder.glob("*.db*"):
-            path.unlink()
+    """Each measurement of the path stands between two of the floor: the machine's speed changes within a second."""
+    found, shares = {1: [], 4: []}, []
+    for senders in [*found] * rounds:
+        place = Path(tempfile.mkdtemp(prefix="d", dir=folder))
+        before = bus_rows.floor(place / "before.db", count)
+        wall, cpu, sent = asyncio.run(bus_rows.ingest(members_in(folder), place / "bus.db", count, senders, SPAWN))
+        after = bus_rows.floor(place / "after.db", count)
+        floor_wall, floor_cpu = ((one + other) / 2 for one, other in zip(before, after, strict=True))
+        rate = count * bus_rows.ROWS / wall
+        found[senders].append((floor_wall / wall, floor_cpu / cpu, floor_cpu / (cpu + sent), rate))
+        if senders == 1:
+            parts = bus_rows.parts(place / "parts.db", count)
+            shares.append({"floor": floor_cpu, "path": cpu, **parts, "peer": sent})
+        shutil.rmtree(place)
     for senders, ratios in found.items():
         wall, cpu, both, rate = zip(*ratios, strict=True)
         print(f"rows, whole path, {senders} peers  {middle(rate, 0)} a second")

@@ -9,7 +9,6 @@ import asyncio
 import json
 import random
 import time
-from types import SimpleNamespace
 
 from bus.hub import Hub
 from bus.keys import Join
@@ -72,7 +71,8 @@ async def ingest(members, path, count, senders, spawn):
     """Seconds by the clock and of this process, and of the senders, from the first batch to the last row in the database."""
     hub = Hub(members, allowed={"worker": frozenset({"*"})}, limits=Limits(rate=Rate(1e9, 1e12)))
     await hub.start()
-    reception = SimpleNamespace(hub=hub, metrics=MetricsFile(path))
+    reception = Reception.__new__(Reception)  # without a log and a crew, which figures do not meet
+    reception.hub, reception.metrics = hub, MetricsFile(path)
     barrier, spent, processes = spawn.Barrier(senders), spawn.SimpleQueue(), []
     for number in range(senders):
         arguments = (members.invite(f"w{number}", "worker"), f"w{number}", count // senders, barrier, spent)
@@ -82,7 +82,7 @@ async def ingest(members, path, count, senders, spawn):
     began, cpu = time.perf_counter(), time.process_time()
     while True:
         left -= len(batch)
-        await Reception._store(reception, batch)
+        await reception._store(batch)
         if not left:
             break
         batch = await hub.receive_batch(BATCH)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from bus.hub import Hub
+from bus.keys import Join, Members
+from bus.peer import Peer
 from swarm.messages import METRIC_COLUMNS, MetricColumns, MetricRow, Metrics
 from swarm.metrics import MetricsFile, records
+from swarm.reception import SPEAKS, Reception
 from toon import encode
 
 ROW = {
@@ -99,3 +106,38 @@ def test_a_count_that_the_database_cannot_hold_never_reaches_it(tmp_path: Path) 
     file.insert([Metrics.read(message([ROW | {"step": highest}], token=highest, steps=highest))])
     assert next(iter(file.read()))["step"] == highest
     file.close()
+
+
+async def test_a_malformed_message_is_left_out_and_its_neighbours_are_stored_acknowledged_and_published(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Path(tempfile.mkdtemp(prefix="m"))  # an ipc path holds 107 bytes
+    members = Members.create(place / "keys", f"ipc://{place}/in", f"ipc://{place}/out")
+    reception = Reception.__new__(Reception)  # figures meet neither the log nor the crew
+    reception.hub, reception.metrics = Hub(members, allowed=SPEAKS), MetricsFile(tmp_path / "metrics.db")
+    await reception.hub.start()
+    worker = Peer(Join.load(members.invite("trainer-1", "worker"))).start()
+    watcher = Peer(Join.load(members.invite("eve", "viewer")), subscribe=["metrics"]).start()
+    await asyncio.to_thread(watcher.wait_connected, 10)
+    while watcher.published(0.02) is None:
+        await reception.hub.publish("metrics", "warm")
+    said = [message([ROW | {"step": step}]) for step in range(3)]
+    for body in (said[0], message([ROW | {"step": -1}]), said[1], "rows: 3", said[2]):
+        worker.send("metrics", body, control=False)
+    waiting = 5
+    while waiting:
+        batch = await reception.hub.receive_batch(256)
+        waiting -= len(batch)
+        await reception._store(batch)
+    assert await asyncio.to_thread(worker.flush, 10), "also what was malformed need not be sent again"
+    heard = []
+    while (envelope := await asyncio.to_thread(watcher.published, 0.5)) is not None:
+        heard.append(envelope.body)
+    assert [body for body in heard if body != "warm"] == said
+    assert [row["step"] for row in reception.metrics.read()] == [0, 1, 2]
+    assert caplog.text.count("metrics of trainer-1 are malformed") == 2
+    for peer in (worker, watcher):
+        await asyncio.to_thread(peer.close, flush_seconds=0)
+    await reception.hub.close()
+    reception.metrics.close()
+    shutil.rmtree(place)
