@@ -72,7 +72,7 @@ def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     """The base with a trained adapter on it, for reading only.  Raises UserError where its weights are no safetensors file.
 
-    PEFT would take an `adapter_model.bin` instead, which is a pickle (CVE-2025-32434).
+    PEFT would take an `adapter_model.bin` instead, which can hold code (CVE-2025-32434).
     """
     if not (folder / ADAPTER).is_file():
         raise UserError(

@@ -197,7 +197,7 @@ def metric(folder, rounds):
         thread, others = zip(*us, strict=True)
         share = statistics.median(thread) / step_seconds / 1e4
         print(
-            f"a metric, steps of {what}: training thread {middle(thread, 0)} us = {share:.3f} % of the step; bus threads {middle(others, 0)} us"
+            f"a metric, steps of {what}: training thread {middle(thread, 0)} us = {share:.3f} % of the step; encoding and bus threads {middle(others, 0)} us"
         )
     over.set()
     process.join()
