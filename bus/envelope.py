@@ -50,7 +50,7 @@ An unknown version is answered with `bus-denied version` written in the hub's ow
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
@@ -72,8 +72,7 @@ _CORRELATION = re.compile(r"[A-Za-z0-9._:-]{0,80}")
 _FIELD_COUNT = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One message. See the module for what each field is on the wire."""
 
     type: str
@@ -104,15 +103,15 @@ def pack(envelope: Envelope) -> bytes:
     return data
 
 
-def unpack(data: bytes) -> Envelope:
-    """The envelope in these bytes, without source and role. Raises ProtocolError (UnknownVersion for another version)."""
+def unpack(data: bytes, source: str = "", role: str = "") -> Envelope:
+    """The envelope in these bytes, with whose they are. Raises ProtocolError (UnknownVersion for another version)."""
     version, fields = _fields(data)
     if version != VERSION:
         raise UnknownVersion(version)
     if len(fields) != _FIELD_COUNT:
         raise ProtocolError(f"an envelope has {_FIELD_COUNT} fields, this one {len(fields)}")
     _, type_, body, incarnation, seq, after, time_ms, correlation = fields
-    envelope = Envelope(type_, body, "", "", incarnation, seq, time_ms, correlation, after)  # type: ignore[arg-type]
+    envelope = Envelope(type_, body, source, role, incarnation, seq, time_ms, correlation, after)  # type: ignore[arg-type]
     _check(envelope)
     return envelope
 
@@ -154,15 +153,31 @@ def _fields(data: bytes) -> tuple[int, tuple[object, ...]]:
 
 
 def _check(envelope: Envelope) -> None:
+    type_, body, _, _, incarnation, seq, time_ms, correlation, after = envelope
+    is_sound = (
+        type(type_) is type(body) is type(incarnation) is type(correlation) is str
+        and _TYPE.fullmatch(type_)
+        and _INCARNATION.fullmatch(incarnation)
+        and _CORRELATION.fullmatch(correlation)
+        and type(seq) is type(after) is type(time_ms) is int
+        and 0 <= seq <= MAX_NUMBER
+        and 0 <= after <= MAX_NUMBER
+        and 0 <= time_ms <= MAX_NUMBER
+    )
+    if not is_sound:
+        raise _fault(envelope)
+
+
+def _fault(envelope: Envelope) -> ProtocolError:
+    """What is wrong with the first field that is."""
     for name, value, pattern in (
         ("type", envelope.type, _TYPE),
         ("incarnation", envelope.incarnation, _INCARNATION),
         ("correlation", envelope.correlation, _CORRELATION),
     ):
         if type(value) is not str or not pattern.fullmatch(value):
-            raise ProtocolError(f"{name} {str(value)[:80]!r} does not match {pattern.pattern}")
+            return ProtocolError(f"{name} {str(value)[:80]!r} does not match {pattern.pattern}")
     if type(envelope.body) is not str:
-        raise ProtocolError("the body is not text")
-    for number in (envelope.seq, envelope.after, envelope.time_ms):
-        if type(number) is not int or not 0 <= number <= MAX_NUMBER:
-            raise ProtocolError(f"{str(number)[:80]} is not a whole number from 0 to 2^53")
+        return ProtocolError("the body is not text")
+    numbers = f"{envelope.seq!r:.80}, {envelope.after!r:.80}, {envelope.time_ms!r:.80}"
+    return ProtocolError(f"seq, after and time are not whole numbers from 0 to 2^53: {numbers}")

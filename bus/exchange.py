@@ -49,7 +49,7 @@ class Exchange:
         if not party.budget.spend(len(data), now_seconds):
             return self._over_budget(party, routing_id, len(data), now_seconds)
         try:
-            self._understand(party, routing_id, unpack(data), now_seconds)
+            self._understand(party, routing_id, unpack(data, party.name, party.role), now_seconds)
         except UnknownVersion as error:
             self._deny(party, routing_id, "version", f"{error}; this hub speaks version {VERSION}")
         except (ProtocolError, ValueError) as error:
@@ -213,11 +213,7 @@ class Exchange:
                     pass
         if not self._may(party.role, envelope.type):
             return self._refuse_type(party, process, intake, envelope)
-        source = Envelope(
-            envelope.type, envelope.body, party.name, party.role, envelope.incarnation, envelope.seq, envelope.time_ms,
-            envelope.correlation, envelope.after,
-        )  # fmt: skip
-        return self._deliver(source)
+        return self._deliver(envelope)
 
     def _may(self, role: str, type_: str) -> bool:
         types = self._allowed.get(role, frozenset())
@@ -294,7 +290,4 @@ class Exchange:
 
 def from_hub(envelope: Envelope) -> Envelope:
     """The envelope with the source that everything from a hub has."""
-    return Envelope(
-        envelope.type, envelope.body, HUB_NAME, HUB_NAME, envelope.incarnation, envelope.seq, envelope.time_ms,
-        envelope.correlation, envelope.after,
-    )  # fmt: skip
+    return envelope._replace(source=HUB_NAME, role=HUB_NAME)

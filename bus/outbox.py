@@ -5,8 +5,8 @@ bus.envelope, Numbers). Control overtakes telemetry by being another lane, becau
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from bus.envelope import Envelope, pack, unpack
 from bus.errors import OutboxFull
@@ -49,7 +49,7 @@ class Lane:
     def add(self, envelope: Envelope) -> tuple[int, bytes]:
         """Number and keep a message; returns the number and its bytes. Raises ProtocolError, or OutboxFull if the lane may not drop."""
         seq = self.last + 1
-        data = pack(replace(envelope, incarnation=self.incarnation, seq=seq, after=seq - 1))
+        data = pack(envelope._replace(incarnation=self.incarnation, seq=seq, after=seq - 1))
         if not self.drops and self._is_full(len(data)):
             raise OutboxFull(f"{len(self)} messages wait to be acknowledged; is the hub alive?")
         self.put(seq, data)
@@ -70,7 +70,7 @@ class Lane:
             return None
         seq, data = self._waiting[0]
         before = self._flying[-1][0] if self._flying else self.acknowledged
-        return data if before == seq - 1 else pack(replace(unpack(data), after=before))
+        return data if before == seq - 1 else pack(unpack(data)._replace(after=before))
 
     def advance(self) -> None:
         """The message that `peek` gave has been sent."""
@@ -211,14 +211,19 @@ class Outbox:
         return sum(lane.size_bytes for lane in self.lanes())
 
     def _next(self) -> bytes | None:
-        left = list(self.inherited.values())
-        # What an earlier process had to say is settled before this one speaks: its first word may rest on that.
-        lanes = left if any(not lane.drops for lane in left) else [*left, self.control, self.telemetry]
-        if self._turns >= CONTROL_TURNS:
-            lanes = sorted(lanes, key=lambda lane: not lane.drops)
-        for lane in lanes:
+        for lane in self._order():
             data = lane.peek()
             if data is not None:
                 self._chosen = lane
                 return data
         return None
+
+    def _order(self) -> Sequence[Lane]:
+        """The lanes that may speak now, the first to be asked first."""
+        is_turn_of_telemetry = self._turns >= CONTROL_TURNS
+        if not self.inherited:
+            return (self.telemetry, self.control) if is_turn_of_telemetry else (self.control, self.telemetry)
+        left = list(self.inherited.values())
+        # What an earlier process had to say is settled before this one speaks: its first word may rest on that.
+        lanes = left if any(not lane.drops for lane in left) else [*left, self.control, self.telemetry]
+        return sorted(lanes, key=lambda lane: not lane.drops) if is_turn_of_telemetry else lanes

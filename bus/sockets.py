@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ MAX_FRAME_BYTES = MAX_MESSAGE_BYTES + 256
 _BURST = 256
 
 
+@lru_cache(maxsize=1024)
 def routing_prefix(public_key: str) -> bytes:
     """How every routing id of this key begins: who can connect under it can be nobody else."""
     return hashlib.blake2b(public_key.encode(), digest_size=KEY_DIGEST_BYTES).digest()
@@ -138,7 +140,9 @@ class Inlet:
             if self.socket.closed:
                 return
             try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = [self.socket.recv(zmq.NOBLOCK, copy=False)]
+                while frames[-1].more:  # `recv_multipart` asks the socket instead, which takes as long as receiving
+                    frames.append(self.socket.recv(zmq.NOBLOCK, copy=False))
             except zmq.Again:
                 return
             self._take(frames)

@@ -6,13 +6,14 @@ anyone -> coordinator   ask (answered)                            coordinator ->
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from swarm.events import KINDS, Event, Name, RelativePath, Role, Sha256, Token
 from swarm.settings import StreamSettings
-from toon import decode, encode
+from toon import decode, decode_tables, encode
 
 
 class Message(BaseModel):
@@ -128,19 +129,16 @@ class Ask(Message):
     report: Report | None = None
 
 
-METRIC_COLUMNS = (
-    "step", "kind", "time", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory_bytes",
-)  # fmt: skip
-"""Columns of a metrics table; the table's envelope is a `Metrics`."""
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A whole number that SQLite can hold."""
+Kind = Literal["train", "eval"]
 
 
-class MetricRow(BaseModel):
-    """The figures of one step."""
+class MetricRow(NamedTuple):
+    """The figures of one step: a plain tuple, since one is made between two steps and goes to SQLite as it is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    step: Annotated[int, Field(ge=0)]
-    kind: Literal["train", "eval"] = "train"
+    step: int
+    kind: Kind
     time: float
     """Seconds since the epoch."""
     epoch: float | None = None
@@ -154,19 +152,63 @@ class MetricRow(BaseModel):
     memory_bytes: int | None = None
 
 
-class Metrics(Message):
-    """One or several rows of one stream's figures, as a TOON table."""
+_row = partial(tuple.__new__, MetricRow)
+"""A row from its cells; `MetricRow._make` would count them each time."""
+METRIC_COLUMNS = MetricRow._fields
+"""Columns of a metrics table; the table's envelope is a `Metrics`."""
 
+
+class MetricColumns(BaseModel):
+    """The rows of a table by column, as they are checked: nothing is converted, nothing may be missing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    step: list[Count]
+    kind: list[Kind]
+    time: list[float]
+    epoch: list[float | None]
+    loss: list[float | None]
+    learning_rate: list[float | None]
+    grad_norm: list[float | None]
+    tokens: list[Count | None]
+    tokens_per_second: list[float | None]
+    memory_bytes: list[Count | None]
+
+    @model_validator(mode="after")
+    def _are_of_one_length(self) -> Self:
+        if len({len(column) for _, column in self}) > 1:
+            raise ValueError("columns of different lengths are no table")
+        return self
+
+
+class _Figures(Message):
     type: ClassVar[str] = "metrics"
     stream: Name
-    token: Token
-    steps: int
+    token: Annotated[Token, Field(lt=1 << 63)]
+    steps: Count
     """Optimizer steps that the whole training is planned to take."""
-    rows: list[MetricRow]
+
+
+class _Received(_Figures):
+    rows: MetricColumns
+
+
+class Metrics(_Figures):
+    """One or several rows of one stream's figures, as a TOON table."""
+
+    rows: SkipValidation[list[MetricRow]]
+    """Checked when they are read."""
 
     def toon(self) -> str:
-        rows = [{column: getattr(row, column) for column in METRIC_COLUMNS} for row in self.rows]
+        rows = [row._asdict() for row in self.rows]
         return encode({"stream": self.stream, "token": self.token, "steps": self.steps, "rows": rows})
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Checks every cell, a column at a time: a tenth of what it costs row by row."""
+        table = _Received.model_validate(decode_tables(text), strict=True)
+        rows = list(map(_row, zip(*(column for _, column in table.rows), strict=True)))
+        return cls(stream=table.stream, token=table.token, steps=table.steps, rows=rows)
 
 
 class Heartbeat(Message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ _SCHEMA = f"""CREATE TABLE IF NOT EXISTS metrics (
 _INSERT = f"INSERT OR REPLACE INTO metrics VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  names of our own
 
 
+def records(table: Metrics) -> list[tuple[str | int | float | None, ...]]:
+    """The rows of a message as the file keeps them."""
+    head = (table.stream, table.token, table.steps)
+    return [head + row for row in table.rows]
+
+
 class MetricsFile:
     """One run's metrics; one process writes, any number read."""
 
@@ -41,13 +48,8 @@ class MetricsFile:
 
     def insert(self, tables: Iterable[Metrics]) -> None:
         """Store the rows of these messages in one transaction."""
-        rows = [
-            (table.stream, table.token, table.steps, *(getattr(row, column) for column in METRIC_COLUMNS))
-            for table in tables
-            for row in table.rows
-        ]
         with self._db:
-            self._db.executemany(_INSERT, rows)
+            self._db.executemany(_INSERT, chain.from_iterable(map(records, tables)))
 
     def read(self, stream: str | None = None, *, since: float = 0.0) -> Iterator[dict[str, Any]]:
         """Rows by stream and step; of a step that was trained twice the newer lease's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 
 from pydantic import ValidationError
@@ -53,17 +53,21 @@ class Reception:
                 await self._handle(envelope)
 
     async def _store(self, envelopes: Sequence[Envelope]) -> None:
-        tables = []
-        for envelope in envelopes:
-            try:
-                tables.append((envelope, Metrics.read(envelope.body)))
-            except (ToonError, ValidationError) as error:
-                talk.warning("metrics of %s are malformed: %s", envelope.source, error)
-        self.metrics.insert(table for _, table in tables)
+        sound: list[Envelope] = []
+        self.metrics.insert(self._tables(envelopes, sound))
         for envelope in envelopes:
             await self.hub.acknowledge(envelope)
-        for envelope, _ in tables:
+        for envelope in sound:
             await self.hub.publish(Metrics.type, envelope.body)
+
+    def _tables(self, envelopes: Sequence[Envelope], sound: list[Envelope]) -> Iterator[Metrics]:
+        """Those that can be read, noted in `sound`; one at a time, so that its rows are stored while they are at hand."""
+        for envelope in envelopes:
+            try:
+                yield Metrics.read(envelope.body)
+                sound.append(envelope)
+            except (ToonError, ValidationError) as error:
+                talk.warning("metrics of %s are malformed: %s", envelope.source, error)
 
     async def _handle(self, envelope: Envelope) -> None:
         try:

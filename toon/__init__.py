@@ -1,6 +1,6 @@
 """TOON, Token-Oriented Object Notation (toon-spec: 4.4): values to text and back, whole, in rows, in frames, or torn.
 
-`encode`, `decode`, `dump`, `load` are what `json` has; `encode_columns` and `decode_columns` do without an object per row;
+`encode`, `decode`, `dump`, `load` are what `json` has; `encode_columns`, `decode_columns` and `decode_tables` do without an object per row;
 `RowWriter`, `iter_rows` and `Decoder` stream; `toon.frames` keeps many documents in one stream; `salvage` reads what was cut off;
 `stats` and `compact` tell when TOON is worth it. Every failure is a `ToonError`; `Limits` bounds what a document may ask for.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toon.frames import Frame, FrameReader, FrameWriter, Gap, read_frames
     from toon.sizes import Stats, compact, estimated_tokens, stats
     from toon.stream import Decoder, RowWriter, iter_rows
-    from toon.tables import decode_columns, encode_columns
+    from toon.tables import decode_columns, decode_tables, encode_columns
     from toon.torn import Missing, salvage
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "compact",
     "decode",
     "decode_columns",
+    "decode_tables",
     "dump",
     "encode",
     "encode_columns",
@@ -54,7 +55,7 @@ _ROOMS = {
     "torn": ("Missing", "salvage"),
     "sizes": ("Stats", "compact", "estimated_tokens", "stats"),
     "stream": ("Decoder", "RowWriter", "iter_rows"),
-    "tables": ("decode_columns", "encode_columns"),
+    "tables": ("decode_columns", "decode_tables", "encode_columns"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

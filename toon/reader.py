@@ -177,12 +177,16 @@ class Reader(ScopeStack):
         if inline:
             value: Any = self._inline(header, inline, offset + len(content) - len(inline))
         else:
-            value = {} if header.keyed else []
+            value = self._container(header)
         if scope.kind == OBJECT:
             target[header.key] = value
         if not inline:
             self._open_header(scope, header, value, offset)
         return value
+
+    def _container(self, header: Header) -> Any:
+        """What takes the lines under a header."""
+        return {} if header.keyed else []
 
     def _open_header(self, scope: Scope, header: Header, value: object, offset: int) -> None:
         kind = KEYED if header.keyed else TABLE if header.fields is not None else LIST

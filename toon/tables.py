@@ -75,19 +75,42 @@ def decode_columns(
 
     Raises `ToonError`: `syntax` for a document that is no table, `duplicate` for two fields of one name, and what `decode` raises.
     """
+    reader = RootTableReader(checked_indent(indent), strict, limits)
+    reader.read(prepared(document_text(text, limits)))
+    columns: dict[str, list[Any]] = reader.finish()
+    return columns
+
+
+def decode_tables(text: str | bytes, *, indent: int = 2, strict: bool = True, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """The value of any document, except that each table in it, wherever it stands, comes as its columns.
+
+    Raises `ToonError`: `duplicate` for two fields of one name, and what `decode` raises.
+    """
     reader = ColumnReader(checked_indent(indent), strict, limits)
     reader.read(prepared(document_text(text, limits)))
-    reader.finish()
-    return reader.columns
+    return reader.finish()
 
 
 class ColumnReader(QuickReader):
-    """Reads a root table into columns."""
+    """Reads tables into columns."""
 
-    def __init__(self, indent: int, strict: bool, limits: Limits) -> None:
-        """Begin a document."""
-        super().__init__(indent, strict, limits)
-        self.columns: dict[str, list[Any]] = {}
+    def _container(self, header: Header) -> Any:
+        if header.keyed or header.fields is None:
+            return super()._container(header)
+        names = [".".join(path) for path in leaf_paths(header.fields)]
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        if len(columns) < len(names):
+            raise ToonError("duplicate", "expected each column name once", column=1)
+        return columns
+
+    def _add_rows(self, scope: Scope, header: Header, columns: list[list[object]], count: int) -> None:
+        target: Any = scope.value
+        for values, more in zip(target.values(), columns, strict=True):
+            values.extend(more)
+
+
+class RootTableReader(ColumnReader):
+    """Reads one table and refuses any other document at its first line."""
 
     def _line(self, scope: Scope, content: str, offset: int) -> None:
         if scope.kind not in {TABLE, END}:
@@ -99,27 +122,12 @@ class ColumnReader(QuickReader):
             raise _no_table()
         return super()._open(kind, value, outer, name)
 
-    def _opened_table(self, header: Header) -> None:
-        names = [".".join(path) for path in leaf_paths(header.fields or ())]
-        self.columns = {name: [] for name in names}
-        if len(self.columns) < len(names):
-            raise ToonError("duplicate", "expected each column name once", column=1)
-
-    def _add_rows(self, scope: Scope, header: Header, columns: list[list[object]], count: int) -> None:
-        if scope.count <= 1 and not self.columns:
-            self._opened_table(header)
-        for values, more in zip(self.columns.values(), columns, strict=True):
-            values.extend(more)
-
     def finish(self) -> Any:
-        """Close the table. Raises `syntax` where the document is something else."""
-        header = self.stack[1].header if len(self.stack) > 1 else None
+        """Close the table; `[]` is one without columns. Raises `syntax` where the document is something else."""
         value = super().finish()
-        if self.root.kind != END or not isinstance(value, list) or (header is None and value):
+        if self.root.kind != END or not (isinstance(value, dict) or value == []):
             raise _no_table()
-        if header is not None and not self.columns:
-            self._opened_table(header)
-        return value
+        return value or {}
 
 
 def _no_table() -> ToonError:

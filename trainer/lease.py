@@ -1,13 +1,14 @@
 """What a holder has of its task: the ref and token it reports under, and the orders that reach it at its next boundary.
 
 The listening thread writes orders, the working thread reads them; a fence at the coordinator refuses whatever comes too late,
-so nothing here has to be faster than a step.
+so nothing here has to be faster than a step.  Figures leave by a third thread, since they come with every step.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,7 +20,9 @@ Send = Callable[[Message, bool], None]
 """Give a message to the bus; the flag says whether it is a fact (kept and resent) or telemetry (may be dropped)."""
 
 METRICS_SECONDS = 0.25
-"""Rows that come faster than this share one table."""
+"""How often figures are sent; rows that come faster share one table."""
+IDLE_SECONDS = 10.0
+"""The thread that sends them ends after this long without a row, and starts again with the next one."""
 
 
 class Lease:
@@ -33,8 +36,10 @@ class Lease:
         self._order: Literal["pause", "resume", "stop", "lost"] = "resume"
         self._why = ""
         self._changed = threading.Condition()
-        self._rows: list[MetricRow] = []
-        self._rows_sent = 0.0
+        self._rows: deque[MetricRow] = deque()
+        self._steps = 0
+        self._sender: threading.Thread | None = None
+        self._sending = threading.Lock()
 
     # ---- the listener's side ----
 
@@ -101,15 +106,28 @@ class Lease:
             self._send(Report.of(event.model_copy(update=fields)), True)
 
     def figures(self, row: MetricRow, steps: int) -> None:
-        self._rows.append(row)
+        """Keep a step's figures.  Another thread writes them out and sends them: the one that trains has no time for that."""
         self._steps = steps
-        if time.monotonic() - self._rows_sent >= METRICS_SECONDS:
-            self.flush_metrics()
+        self._rows.append(row)
+        if self._sender is None:
+            self._sender = threading.Thread(target=self._send_figures, name="figures", daemon=True)
+            self._sender.start()
 
-    def flush_metrics(self) -> None:
-        if self._rows:
-            self._send(Metrics(stream=self.stream, token=self.token, steps=self._steps, rows=self._rows), False)
-            self._rows, self._rows_sent = [], time.monotonic()
+    def _send_figures(self) -> None:
+        idle_seconds = 0.0
+        while idle_seconds < IDLE_SECONDS:
+            time.sleep(METRICS_SECONDS)
+            idle_seconds = 0.0 if self.flush_metrics() else idle_seconds + METRICS_SECONDS
+        self._sender = None
+        self.flush_metrics()  # a row that came just before that line
+
+    def flush_metrics(self) -> bool:
+        """Send the rows that are there now; returns when they are sent, whoever sends them.  False if there are none."""
+        with self._sending:
+            rows = [self._rows.popleft() for _ in range(len(self._rows))]
+            if rows:
+                self._send(Metrics(stream=self.stream, token=self.token, steps=self._steps, rows=rows), False)
+        return bool(rows)
 
     def heartbeat(self, memory_bytes: int) -> Heartbeat:
         return Heartbeat(state=self.state, ref=self.ref, token=self.token, step=self.step, memory_bytes=memory_bytes)

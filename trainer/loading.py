@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from swarm.settings import StreamSettings
+from trainer.checkpoint import ADAPTER
 from trainer.errors import UserError
 from trainer.place import Place
 
@@ -69,7 +70,14 @@ def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """The base with a trained adapter on it, for reading only."""
+    """The base with a trained adapter on it, for reading only.  Raises UserError where its weights are no safetensors file.
+
+    PEFT would take an `adapter_model.bin` instead, which can hold code (CVE-2025-32434).
+    """
+    if not (folder / ADAPTER).is_file():
+        raise UserError(
+            str(folder), f"has no {ADAPTER}", "name the folder of an adapter; .bin and .pt files are not read"
+        )
     from peft import PeftModel
 
     return PeftModel.from_pretrained(base, str(folder), is_trainable=False).eval()

@@ -123,6 +123,7 @@ class Figures(TrainerCallback):
         self._last = (seconds, tokens)
         row = MetricRow(
             step=state.global_step,
+            kind="train",
             time=time.time(),
             epoch=_rounded(state.epoch, 4),
             loss=_rounded(logs["loss"], 6),
@@ -223,7 +224,7 @@ class Saves(TrainerCallback):
         staged = self.staging / f"checkpoint-{state.global_step}"
         token = course.lease.token  # the folder, the manifest and the report bear one and the same
         place = course.folder_of(token) / staged.name
-        rows = [row.model_dump(mode="json") for row in course.rows]
+        rows = [row._asdict() for row in course.rows]
         (staged / FIGURES).write_text(json.dumps({"tokens": course.tokens, "rows": rows}))
         facts = {
             "step": state.global_step,

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from bus.hub import Hub
 from bus.keys import Join, Members
@@ -32,6 +33,23 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def members(folder: Path) -> Members:
     return Members.create(folder / "keys", f"ipc://{folder}/in", f"ipc://{folder}/out")
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    """Keeps its sockets until the test is over, so that they are closed and not collected."""
+    kept = []
+
+    class Keeping(zmq.Context):
+        def socket(self, *arguments, **options):
+            kept.append(super().socket(*arguments, **options))
+            return kept[-1]
+
+    context = Keeping()
+    yield context
+    for socket in kept:
+        socket.close(0)
+    context.term()
 
 
 @pytest.fixture

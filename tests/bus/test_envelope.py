@@ -17,6 +17,8 @@ envelopes = st.builds(
     Envelope,
     type=st.from_regex(r"[a-z][a-z0-9_-]{0,31}", fullmatch=True),
     body=st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
+    source=st.just(""),
+    role=st.just(""),
     incarnation=st.from_regex(r"([a-z0-9][a-z0-9.-]{0,63})?", fullmatch=True),
     seq=st.integers(0, MAX_NUMBER),
     time_ms=st.integers(0, MAX_NUMBER),

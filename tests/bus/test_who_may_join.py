@@ -1,7 +1,6 @@
 """Each row of the security table in reference/coordination.md 6 that the bus can hold, through real sockets."""
 
 import asyncio
-import contextlib
 import json
 import os
 import socket as plain
@@ -19,25 +18,9 @@ from bus.keys import Join, Members, check_endpoint, check_name, is_loopback
 from bus.links import Limits
 from bus.peer import Peer
 from bus.sockets import MAX_FRAME_BYTES, ZAP_DOMAIN, check_bind, listener, routing_prefix
+from tests.bus.raw import hello, knock, raw_dealer, reply
 
 ALLOWED = {"worker": frozenset({"*"})}
-
-
-@pytest.fixture
-def context():
-    """Keeps its sockets until the test is over, so that they are closed and not collected."""
-    kept = []
-
-    class Keeping(zmq.Context):
-        def socket(self, *arguments, **options):
-            kept.append(super().socket(*arguments, **options))
-            return kept[-1]
-
-    context = Keeping()
-    yield context
-    for socket in kept:
-        socket.close(0)
-    context.term()
 
 
 @pytest.fixture
@@ -45,39 +28,6 @@ def free_port():
     with plain.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def raw_dealer(context, join, *, keys=None, server_key=None, routing_id=None):
-    """A DEALER as a stranger might make it."""
-    dealer = context.socket(zmq.DEALER)
-    public, secret = keys or (join.public_key.encode(), join.secret_key.encode())
-    dealer.curve_publickey, dealer.curve_secretkey = public, secret
-    dealer.curve_serverkey = (server_key or join.server_key).encode()
-    dealer.routing_id = routing_id or routing_prefix(public.decode()) + os.urandom(8)
-    dealer.linger = 0
-    dealer.connect(join.endpoint)
-    return dealer
-
-
-def hello(incarnation="raw", lane=True):
-    return pack(Envelope("bus-hello", f"hub - 0\n{incarnation} 0" if lane else "hub - 0", incarnation=incarnation))
-
-
-def knock(dealer):
-    """Say hello without waiting: a client that was refused already has no pipe, and a plain send would wait for ever."""
-    with contextlib.suppress(zmq.Again):
-        dealer.send(hello(), zmq.NOBLOCK)
-
-
-async def reply(dealer, seconds=3.0):
-    """The next frame, or None."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            return await asyncio.to_thread(dealer.recv, zmq.NOBLOCK)
-        except zmq.Again:
-            await asyncio.sleep(0.01)
-    return None
 
 
 async def test_an_unlisted_key_that_knows_the_server_key_is_refused(context, members, hub):

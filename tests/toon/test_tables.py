@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
 from typing import Any
 
 import pytest
 
 import toon
+from tests.toon.drawn import mutated
 
 
 def test_columns_are_written_as_a_table_and_come_back_as_columns() -> None:
@@ -61,6 +64,51 @@ def test_a_faulty_table_is_as_faulty_by_columns(text: str) -> None:
             decode(text)
         faults.append(str(caught.value))
     assert faults[0] == faults[1]
+
+
+def test_every_table_of_a_document_can_come_as_columns_wherever_it_stands() -> None:
+    rows = [{"x": 1, "g": {"y": "a"}}, {"x": None, "g": {"y": "b c"}}]
+    columns = {"x": [1, None], "g.y": ["a", "b c"]}
+    value = {
+        "name": "n",
+        "rows": rows,
+        "list": [1, {"rows": rows}],
+        "tags": ["t"],
+        "none": [],
+        "by": {"a": rows[0], "b": rows[1]},
+    }
+    assert toon.decode_tables(toon.encode(value)) == value | {"rows": columns, "list": [1, {"rows": columns}]}
+    assert toon.decode_tables(toon.encode(rows)) == columns
+    assert toon.decode_tables("t[0]{a,b}:") == {"t": {"a": [], "b": []}}
+    assert toon.decode_tables("7") == 7
+
+
+def _as_columns(value: Any) -> Any:
+    """What `decode_tables` makes of a decoded document whose every list of objects stood as a table without groups."""
+    if isinstance(value, dict):
+        return {key: _as_columns(item) for key, item in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return {name: [row[name] for row in value] for name in value[0]}
+    return value
+
+
+def test_damaged_tables_are_refused_by_columns_for_the_same_reason_at_the_same_place() -> None:
+    draw = random.Random(5)
+    whole = toon.encode(
+        {"a": 1, "rows": [{"n": n, "t": f"t {n}" if n % 3 else '"', "v": n / 8} for n in range(6)], "z": [1, 2]}
+    )
+    refused = 0
+    for _ in range(2000):
+        text, found = mutated(whole, draw), []
+        for decode in (lambda text: _as_columns(toon.decode(text)), toon.decode_tables):
+            try:
+                found.append(decode(text))
+            except toon.ToonError as fault:
+                found.append(str(fault))
+        refused += isinstance(found[1], str)
+        if not (isinstance(found[1], str) and "each column name once" in found[1]):
+            assert json.dumps(found[0]) == json.dumps(found[1]), text
+    assert 500 < refused < 1900
 
 
 def test_columns_of_different_lengths_and_cells_that_are_no_primitives_are_refused() -> None:

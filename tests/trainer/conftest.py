@@ -90,6 +90,18 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are sent at their step and not a moment later."""
+    kept = Lease.figures
+
+    def figures(lease: Lease, row: MetricRow, steps: int) -> None:
+        kept(lease, row, steps)
+        lease.flush_metrics()
+
+    monkeypatch.setattr(Lease, "figures", figures)
+
+
+@pytest.fixture
 def desk() -> Iterator[Desk]:
     desk = Desk()
     yield desk

@@ -55,7 +55,7 @@ def test_after_a_hand_over_everything_is_said_under_the_new_token() -> None:
         ear.lease.take(Order(ref="one/train", token=token, what="hand"))
     assert ear.lease.boundary(3) == "go"
     ear.lease.report(Done(ref="one/train", tok=7))
-    ear.lease.figures(MetricRow(step=3, time=0.0), 9)
+    ear.lease.figures(MetricRow(step=3, kind="train", time=0.0), 9)
     ear.lease.flush_metrics()
     report, metrics = (message for message, _ in ear.heard)
     assert isinstance(report, Report) and isinstance(metrics, Metrics)
@@ -74,12 +74,28 @@ def test_a_fact_is_kept_by_the_bus_and_figures_are_telemetry_in_shared_tables() 
     ear = Ear()
     ear.lease.report(Done(ref="one/train", tok=7))
     for step in range(1, 6):
-        ear.lease.figures(MetricRow(step=step, time=0.0), 10)
-    ear.lease.flush_metrics()
-    (report, fact), *tables = ear.heard
+        ear.lease.figures(MetricRow(step=step, kind="train", time=0.0), 10)
+    assert ear.lease.flush_metrics()
+    assert not ear.lease.flush_metrics()
+    (report, fact), (metrics, flag) = ear.heard
     assert isinstance(report, Report) and fact
-    assert [flag for _, flag in tables] == [False, False]
-    assert [[row.step for row in table.rows] for table, _ in tables if isinstance(table, Metrics)] == [
-        [1],
-        [2, 3, 4, 5],
-    ]
+    assert isinstance(metrics, Metrics) and not flag
+    assert [row.step for row in metrics.rows] == [1, 2, 3, 4, 5]
+
+
+def test_figures_leave_by_themselves_and_not_on_the_thread_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.lease.METRICS_SECONDS", 0.01)
+    monkeypatch.setattr("trainer.lease.IDLE_SECONDS", 0.05)
+    heard: list[tuple[int, int]] = []
+
+    def send(message: Message, fact: bool) -> None:
+        assert isinstance(message, Metrics)
+        heard.extend((row.step, threading.get_ident()) for row in message.rows)
+
+    lease = Lease("one/train", 7, send)
+    for step in range(200):
+        lease.figures(MetricRow(step=step, kind="train", time=0.0), 10)
+        time.sleep(0.3 if step in (50, 150) else 0.001)  # long enough for the sender to go to sleep
+    lease.flush_metrics()
+    assert [step for step, _ in heard] == list(range(200))
+    assert threading.get_ident() not in {thread for _, thread in heard[:-20]}

@@ -70,7 +70,7 @@ def _resumed(course: Course) -> Whole | None:
     if found is not None:
         figures = json.loads((found.folder / FIGURES).read_text())
         course.before_tokens = figures["tokens"]
-        course.rows = [MetricRow.model_validate(row) for row in figures["rows"]]
+        course.rows = [MetricRow(**row) for row in figures["rows"]]
     return found
 
 
@@ -143,7 +143,7 @@ def _train(trainer: StreamTrainer, course: Course, resumed: Whole | None) -> Non
     try:
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
     except NotFinite as error:
-        row = MetricRow(step=error.step, time=time.time(), loss=None, memory_bytes=course.memory_bytes())
+        row = MetricRow(step=error.step, kind="train", time=time.time(), loss=None, memory_bytes=course.memory_bytes())
         lease.figures(row, trainer.state.max_steps)
         raise UserError(course.assign.stream, str(error), "lower learning_rate") from error
 
@@ -172,7 +172,7 @@ def _first_and_last_loss(rows: list[MetricRow]) -> tuple[float | None, float | N
 
 def _write_logs(course: Course, load_seconds: float) -> None:
     folder = course.place.stream_folder(course.assign.stream)
-    rows = [row.model_dump(mode="json") for row in course.rows]
+    rows = [row._asdict() for row in course.rows]
     table = io.StringIO()
     writer = csv.DictWriter(table, METRIC_COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -94,7 +94,7 @@ async def test_reading_goes_on_from_a_cursor_and_stays_within_its_budget(folder:
 
 async def test_figures_come_as_a_toon_table(folder: RunFolder) -> None:
     metrics = MetricsFile(folder.metrics)
-    rows = [MetricRow(step=step, time=1.0, loss=1.0 / (step + 1)) for step in range(30)]
+    rows = [MetricRow(step=step, kind="train", time=1.0, loss=1.0 / (step + 1)) for step in range(30)]
     metrics.insert([Metrics(stream="wide", token=3, steps=30, rows=rows)])
     metrics.close()
     assert len(METRIC_COLUMNS) > 5

@@ -95,6 +95,31 @@ def test_a_link_out_of_the_run_is_not_published(bench: Bench, tmp_path_factory: 
         bench.publish()
 
 
+def test_a_linked_file_and_a_pickle_are_not_published(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    candidate = bench.state.streams["wide"].candidate
+    assert candidate
+    weights = bench.folder.path / candidate.path / "adapter_model.safetensors"
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "weights"
+    weights.rename(elsewhere)
+    (weights.parent / "adapter_model.bin").write_text("good")
+    with pytest.raises(PublishError, match="safetensors is missing"):
+        bench.publish()
+    weights.symlink_to(elsewhere)  # the right weights, but what stands there can be changed from outside
+    with pytest.raises(PublishError, match="safetensors is missing"):
+        bench.publish()
+    weights.unlink()
+    elsewhere.rename(weights)
+    bench.story.say("coordinator", bench.publish())
+    published = bench.folder.path / "streams/wide/adapter"
+    assert {path.name for path in published.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "lineage.json",
+    }
+
+
 def test_a_lower_token_never_replaces_what_a_higher_one_has_published(bench: Bench) -> None:
     old = bench.train("old")
     bench.story.judged("wide")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from swarm.settings import StreamSettings
 from tests.trainer.conftest import Bench
+from trainer import bases
 from trainer.data.prepared import HELD_OUT, read_rows
+from trainer.errors import UserError
 from trainer.heldout import held_out_loss
+from trainer.loading import load_adapter
 
 Make = Callable[..., StreamSettings]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
@@ -47,6 +52,8 @@ def test_a_better_adapter_passes_with_both_losses(bench: Bench, settings: Make, 
         ("nan", "is not finite"),
         ("torn", "is torn"),
         ("missing", "is missing"),
+        ("bin instead", "is missing"),
+        ("pickled", "is no safetensors file"),
         ("config", "cannot be read"),
         ("rank", "says rank 99"),
         ("half", "has no B that fits it"),
@@ -68,6 +75,10 @@ def test_a_checkpoint_that_is_not_fit_fails(
             path.write_bytes(path.read_bytes()[:-4])
         case "missing":
             path.unlink()
+        case "bin instead":
+            path.rename(folder / "adapter_model.bin")
+        case "pickled":
+            path.write_bytes(pickle.dumps(Opened(str(folder / "opened"))))
         case "config":
             (folder / "adapter_config.json").write_text("{")
         case "rank":
@@ -76,13 +87,40 @@ def test_a_checkpoint_that_is_not_fit_fails(
         case "half":
             tensors = load_file(path)
             save_file({name: value for name, value in tensors.items() if ".lora_B." not in name}, path)
-    if damage in ("nan", "torn", "half"):
+    if damage in ("nan", "torn", "half", "pickled"):
         from trainer.whole import sha256_of
 
         sha256 = sha256_of(path)
     verdict = bench.do("validate", settings(), **{**given, "sha256": sha256})["verdict"]
     assert verdict.result == "FAIL"
     assert words in verdict.why
+    assert not (folder / "opened").exists()
+
+
+class Opened:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (self.path,)
+
+
+def test_an_adapter_is_loaded_from_safetensors_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
+    for name in ("adapter_model.bin", "adapter_model.pt"):
+        (tmp_path / name).write_bytes(pickle.dumps(Opened(str(tmp_path / "opened"))))
+        with pytest.raises(UserError, match=r"has no adapter_model\.safetensors"):
+            load_adapter(None, tmp_path)
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_base_with_pickled_weights_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Opened(str(tmp_path / "opened"))))
+    with pytest.raises(UserError, match=r"convert \.bin files to safetensors"):
+        bases.shards_of(tmp_path)
+    assert not (tmp_path / "opened").exists()
 
 
 def test_scores_agree_with_the_verdict_and_people_can_read_the_answers(

@@ -78,9 +78,8 @@ def weights(bench: Bench, path: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("steps", [7, 15], ids=["within an epoch", "across epochs"])
 def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(
-    bench: Bench, settings: Make, steps: int, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, settings: Make, steps: int, at_once: None
 ) -> None:
-    monkeypatch.setattr("trainer.lease.METRICS_SECONDS", 0.0)
     given = settings(max_steps=18, save_steps=100, lora_dropout=0.1, lr_scheduler="cosine", weight_decay=0.01)
     whole_run = bench.trained(given)["trained"]
     whole_losses = [(row.step, row.loss) for row in bench.metric_rows()]
@@ -104,8 +103,7 @@ def stop_after(step: int, message: object, lease: object) -> None:
         lease.take(Order(ref="one/train", token=lease.token, what="stop"))
 
 
-def test_a_stop_reports_its_checkpoint_first(bench: Bench, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.lease.METRICS_SECONDS", 0.0)
+def test_a_stop_reports_its_checkpoint_first(bench: Bench, settings: Make, at_once: None) -> None:
     bench.on_message = lambda message, lease: stop_after(3, message, lease)
     with pytest.raises(LeaseStopped, match="stopped"):
         bench.trained(settings(max_steps=50))
@@ -113,11 +111,7 @@ def test_a_stop_reports_its_checkpoint_first(bench: Bench, settings: Make, monke
     assert bench.events()[-1].step in (3, 4)
 
 
-def test_a_lost_lease_ends_without_a_word_and_without_a_checkpoint(
-    bench: Bench, settings: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trainer.lease.METRICS_SECONDS", 0.0)
-
+def test_a_lost_lease_ends_without_a_word_and_without_a_checkpoint(bench: Bench, settings: Make, at_once: None) -> None:
     def lose(message: object, lease: object) -> None:
         if isinstance(message, Metrics):
             lease.take(Order(ref="one/train", token=lease.token, what="lost"))

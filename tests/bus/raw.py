@@ -1,0 +1,44 @@
+"""DEALERs as a stranger might make them, and what they say."""
+
+import asyncio
+import contextlib
+import os
+import time
+
+import zmq
+
+from bus.envelope import Envelope, pack
+from bus.sockets import routing_prefix
+
+
+def raw_dealer(context, join, *, keys=None, server_key=None, routing_id=None):
+    """A DEALER as a stranger might make it."""
+    dealer = context.socket(zmq.DEALER)
+    public, secret = keys or (join.public_key.encode(), join.secret_key.encode())
+    dealer.curve_publickey, dealer.curve_secretkey = public, secret
+    dealer.curve_serverkey = (server_key or join.server_key).encode()
+    dealer.routing_id = routing_id or routing_prefix(public.decode()) + os.urandom(8)
+    dealer.linger = 0
+    dealer.connect(join.endpoint)
+    return dealer
+
+
+def hello(incarnation="raw", lane=True):
+    return pack(Envelope("bus-hello", f"hub - 0\n{incarnation} 0" if lane else "hub - 0", incarnation=incarnation))
+
+
+def knock(dealer):
+    """Say hello without waiting: a client that was refused already has no pipe, and a plain send would wait for ever."""
+    with contextlib.suppress(zmq.Again):
+        dealer.send(hello(), zmq.NOBLOCK)
+
+
+async def reply(dealer, seconds=3.0):
+    """The next frame, or None."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            return await asyncio.to_thread(dealer.recv, zmq.NOBLOCK)
+        except zmq.Again:
+            await asyncio.sleep(0.01)
+    return None
