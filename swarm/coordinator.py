@@ -91,10 +91,10 @@ class Coordinator:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.crew.exited.wait(), TICK_SECONDS)
             self.crew.exited.clear()
+            self.crew.watch(self.hub.links(), needed_roles=self._needed_roles())
             with contextlib.suppress(NoSpace):  # there is nothing to lose here
                 self.record.append([])  # looks after the log: what a person typed is sealed soon
                 await self._tell_news()
-            self.crew.watch(self.hub.links(), needed_roles=self._needed_roles())
             await self.hub.publish("workers", self.crew.table())
             await self._step()
 
