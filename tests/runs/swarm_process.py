@@ -51,7 +51,8 @@ streams:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path.cwd())}
+    """What the commands of a test inherit; threads that wait for each other spinning would starve the tests beside them."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path.cwd()), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def swarm(

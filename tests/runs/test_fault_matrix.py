@@ -41,10 +41,16 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     (tmp_path / "faults").mkdir()
     (tmp_path / "faults" / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    monkeypatch.setattr(sp, "environment", lambda: {**os.environ, "PYTHONPATH": f"{tmp_path / 'faults'}:{Path.cwd()}"})
+    inject(tmp_path / "faults", monkeypatch)
     config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=STEPS)
     config.write_text(config.read_text() + "lease_seconds: 10\nstall_seconds: 3\nstop_seconds: 2\nretries: 9\n")
     return sp.start(config)
+
+
+def inject(faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every Python that the run starts execute the `sitecustomize` of this folder."""
+    plain = sp.environment()
+    monkeypatch.setattr(sp, "environment", lambda: {**plain, "PYTHONPATH": f"{faults}:{plain['PYTHONPATH']}"})
 
 
 def test_each_fault_of_a_trainer_is_told_apart_and_loses_and_doubles_nothing(folder: RunFolder) -> None:
@@ -112,7 +118,7 @@ def test_a_worker_that_dies_at_every_start_is_parked_and_the_log_says_why(
     (tmp_path / "faults" / "sitecustomize.py").write_text(
         "import os, sys\nif 'trainer' in sys.orig_argv and '--roles' in sys.orig_argv and 'train' in sys.orig_argv: os._exit(3)\n"
     )
-    monkeypatch.setattr(sp, "environment", lambda: {**os.environ, "PYTHONPATH": f"{tmp_path / 'faults'}:{Path.cwd()}"})
+    inject(tmp_path / "faults", monkeypatch)
     config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=2)
     done = sp.swarm("run", config.name, cwd=tmp_path, check=1)
     [path] = (tmp_path / "runs").iterdir()
