@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -15,7 +17,7 @@ from swarm.admission import MAY_APPEND, permit
 from swarm.crew import Crew
 from swarm.messages import Ask, Hello, Metrics, Quit, Ready, Report
 from swarm.metrics import MetricsFile
-from swarm.record import NAME, Record, talk
+from swarm.record import FULL_DISK_SECONDS, NAME, Record, talk
 from swarm.state import Refusal
 from toon import ToonError, encode
 
@@ -53,12 +55,24 @@ class Reception:
                 await self._handle(envelope)
 
     async def _store(self, envelopes: Sequence[Envelope]) -> None:
-        sound: list[Envelope] = []
-        self.metrics.insert(self._tables(envelopes, sound))
+        sound = self._stored(envelopes)
+        while sound is None:  # their sources keep what comes meanwhile
+            await asyncio.sleep(FULL_DISK_SECONDS)
+            sound = self._stored(envelopes)
         for envelope in envelopes:
             await self.hub.acknowledge(envelope)
         for envelope in sound:
             await self.hub.publish(Metrics.type, envelope.body)
+
+    def _stored(self, envelopes: Sequence[Envelope]) -> list[Envelope] | None:
+        """Those that could be read, now durable; None, and nothing was stored, while the disk is full."""
+        sound: list[Envelope] = []
+        try:
+            self.metrics.insert(self._tables(envelopes, sound))
+        except sqlite3.OperationalError as error:
+            talk.warning("metrics.db: %s; trying again", error)
+            return None
+        return sound
 
     def _tables(self, envelopes: Sequence[Envelope], sound: list[Envelope]) -> Iterator[Metrics]:
         """Those that can be read, noted in `sound`; one at a time, so that its rows are stored while they are at hand."""
