@@ -1,8 +1,10 @@
-"""Two lanes for two cores, `pytest -n 2`: whole runs one after another in one, everything else beside them."""
+"""Two lanes of like length for two cores, `pytest -n 2`: the long whole runs one after another in one, everything else beside them."""
 
 from typing import Any
 
 import pytest
+
+LONG = ("tests/runs/test_fault_matrix.py", "tests/runs/test_leases.py", "tests/runs/test_whole_run.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -11,6 +13,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Lanes(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "runs" if nodeid.startswith("tests/runs/") else "rest"
+            return "long" if nodeid.startswith(LONG) else "rest"
 
     return Lanes(config, log)
