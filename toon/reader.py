@@ -6,6 +6,7 @@ line as the specification has it, and the one that words all errors; `toon.quick
 
 from __future__ import annotations
 
+import re
 from itertools import count
 from typing import Any
 
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_INDENTATION = re.compile(r"[ \t]*+")
+
+
 def _content_column(source: str) -> int:
-    return len(source) - len(source.lstrip(" \t")) + 1
+    """Where a line's content begins; a pattern finds it without copying a line of megabytes."""
+    found = _INDENTATION.match(source)
+    assert found is not None
+    return found.end() + 1
 
 
 class Reader(ScopeStack):

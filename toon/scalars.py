@@ -196,8 +196,9 @@ def unquoted(token: str) -> str:
 
 def _check_escapes(token: str) -> None:
     """Raise for the first escape that is none; that says more than the missing quote after it."""
-    sound = _SOUND_ESCAPES.match(token)
-    fault = _ESCAPE.match(token, sound.end() if sound else 0)
+    first = token.find("\\")
+    sound = _SOUND_ESCAPES.match(token, first) if first >= 0 else None
+    fault = _ESCAPE.match(token, sound.end()) if sound else None
     if fault is not None:
         _unescape(fault)
 
