@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from swarm.events import Event, Head, Seal
 from swarm.log.chain import Place, Raw, chained, mac_of, sha_of
-from swarm.log.entry import Entry, seconds_of, time_text, written
+from swarm.log.entry import Entry, written
 from swarm.log.reader import with_sealed_text
 
 LOG = "log"
@@ -20,7 +20,7 @@ class Draft:
 
     def __init__(self, place: Place, time: float) -> None:
         self.place = place
-        self.time = seconds_of(time_text(time).encode())
+        self.time = float(int(time))
         self.entries: list[Entry] = []
         self.data = b""
 

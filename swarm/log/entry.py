@@ -24,6 +24,7 @@ from swarm.events import KINDS, NAME, Event
 from swarm.log.errors import LogError
 
 VALUE = r'(?:"(?:[^"\\\x00-\x1f]|\\.)*"|[^\s"=\x00-\x1f]+)'
+BARE = re.compile(r'[^\s"=\x00-\x1f]+')
 HEADER = re.compile(
     rb"## (?P<seq>[1-9]\d{0,17}) (?P<kind>[a-z]{1,32}) (?P<ref>[^\s@]+) @(?P<author>%s) "
     rb"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)(?P<facts>(?: [a-z_][a-z0-9_]*=%s)*?) len=(?P<len>\d{1,12})\n"
@@ -123,7 +124,7 @@ def value_text(value: Any) -> str:
             return repr(value)
         case float():
             return repr(value).removesuffix(".0")
-        case str() if re.fullmatch(VALUE, value) and value.isprintable() and not value.startswith('"'):
+        case str() if BARE.fullmatch(value) and value.isprintable():
             return value
         case str():
             return json.dumps(value, ensure_ascii=not value.isprintable())
@@ -145,7 +146,12 @@ def trailer(seq: int, chain: str) -> bytes:
 
 
 def time_text(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return second_text(int(seconds))
+
+
+@lru_cache(maxsize=256)
+def second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @lru_cache(maxsize=256)

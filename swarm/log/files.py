@@ -87,6 +87,13 @@ def keep_as(path: Path, kept: Path) -> None:
     sync_folder(kept.parent)
 
 
+def stat_or_none(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def read_or_nothing(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 

@@ -22,6 +22,7 @@ from swarm.log.files import (
     read_or_nothing,
     rename_over,
     replace_file,
+    stat_or_none,
     sync_file,
     sync_folder,
     write_all,
@@ -85,7 +86,7 @@ class Ledger:
 
     def look_after(self, *, opening: bool = False) -> None:
         """Mends and reports what others did to the Markdown file since the last look; one stat where that is nothing."""
-        if self._seen and self._path.exists() and unchanged(self._path.stat(), self._seen):
+        if self._seen and (now := stat_or_none(self._path)) and unchanged(now, self._seen):
             return
         should = self._wal.payload()
         match compare(self._settled(should), should, self._log.last_seq + 1):
@@ -97,7 +98,7 @@ class Ledger:
                 self._write_again(found, should)
             case None:
                 pass
-        self._seen = self._path.stat() if self._path.exists() else None
+        self._seen = stat_or_none(self._path)
 
     def _settled(self, should: bytes) -> bytes:
         """What the Markdown file holds, once nobody is just saving it."""

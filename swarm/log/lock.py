@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from swarm.log.errors import LogDamaged, LogHeld
+from swarm.log.files import stat_or_none
 
 RETRY_SECONDS = 0.005
 LEAST_TRIES = 5
@@ -36,7 +37,7 @@ class Lock:
             if tries >= LEAST_TRIES and time.monotonic() >= give_up:
                 raise LogHeld(log, holder_of(file))
             time.sleep(RETRY_SECONDS)
-        self._fd = held
+        self._fd, self._stat = held, os.fstat(held)
         told = f"{BRIEFLY if brief else ''}process {os.getpid()}\n".encode()
         os.pwrite(self._fd, told, 0)
         os.ftruncate(self._fd, len(told))
@@ -46,7 +47,7 @@ class Lock:
         fd = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o660)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if same_file(fd, self._file):
+            if same_file(os.fstat(fd), self._file):
                 return fd
         except BlockingIOError:
             pass
@@ -55,7 +56,7 @@ class Lock:
 
     def check(self) -> None:
         """Raises LogDamaged if the lock file was taken away: somebody else may be writing by now."""
-        if not same_file(self._fd, self._file):
+        if not same_file(self._stat, self._file):
             raise LogDamaged(self._log, f"{self._file} was removed while the log was being written; open the log again")
 
     def release(self) -> None:
@@ -84,8 +85,7 @@ def holder_of(file: Path) -> str:
         return ""
 
 
-def same_file(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
+def same_file(known: os.stat_result, path: Path) -> bool:
+    """Whether the name still leads to the file of this stat (of an open descriptor, so its number cannot come again)."""
+    now = stat_or_none(path)
+    return now is not None and os.path.samestat(known, now)
