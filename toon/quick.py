@@ -15,21 +15,20 @@ from toon.headers import Header
 from toon.lines import COMMENT
 from toon.reader import Reader
 from toon.rows import column_values, read_columns, read_entries, rows_of
-from toon.scalars import EMPTY_ARRAY, LITERALS, token_value
+from toon.scalars import EMPTY_ARRAY, LITERALS, token_value, unquoted
 from toon.scopes import KEYED, LIST, OBJECT, TABLE, Scope
 
 ROWS_AT_ONCE = 4096
 """Rows turned into columns together: enough to make each step long, few enough to keep memory flat."""
 
 _KEY = "[A-Za-z_][A-Za-z0-9_.]*+"
-_FIELD = re.compile(rf" *+({_KEY}): *+([^ ].*+)", re.DOTALL)
-"""`key: token`"""
 _LINE = re.compile(rf"( *+)(- )?({_KEY})?(?:\[(0|[1-9][0-9]{{0,8}})\])?:(?: *+([^ ].*+))?", re.DOTALL)
-"""That, `key:`, `key[N]: values`, `- key: token`, `- [N]: values`: as encoders write them. Other spellings take the long way."""
-_OPENING = re.compile(rf" *+({_KEY}):")
+"""`key: token`, `key:`, `key[N]: values`, `- key: token`, `- [N]: values`: as encoders write them. Other spellings take the long way."""
 _ITEM = re.compile(r"( *+)- (?:\[([1-9][0-9]{0,3})\]: )?(?![ \[])")
 _ENOUGH_ITEMS = 8
-_MEANS_MORE = frozenset('"-0123456789[')
+_MEANS_MORE = frozenset(' "-0123456789[')
+_REAL = re.compile(r"-?(?:0|[1-9][0-9]{0,17}+)\.[0-9]++")
+"""A number with a fraction that is finite beyond doubt."""
 _UNKNOWN = object()
 
 
@@ -62,55 +61,57 @@ class QuickReader(Reader):
             self.stack.append(self.root)
 
     def _plain_fields(self, lines: list[str], index: int) -> int:
-        """The quick way for the commonest lines; stops at any other, and at any fault.
+        """The quick way for the commonest lines, `key: token` and `key:`; stops at any other, and at any fault.
 
         It decides nothing itself: a line it stops at is read the long way, which finds the fault and knows where it stands.
         """
-        strict, real, max_digits = self.strict, self.real, self.limits.max_digits
-        field = _FIELD.fullmatch
+        strict, real, max_digits, most = self.strict, self.real, self.limits.max_digits, self.limits.max_depth
         scope = self.stack[-1]
         target: Any = scope.value
         width = scope.width if scope.kind == OBJECT else -1
         number = index
         try:
             for number in range(index, len(lines)):
-                found = field(lines[number])
-                if found is None or found.start(1) != width:
-                    inner = self._elsewhere(lines[number], found, scope, width)
+                line = lines[number]
+                lead, colon, token = line.partition(": ")
+                key = lead.lstrip(" ")
+                opens = not colon and key[-1:] == ":"
+                name = key[:-1] if opens else key
+                if not (colon or opens) or not name.isidentifier() or not name.isascii():
+                    inner = self._plain_line(line)
                     if inner is None:
                         return number
                     scope, target = inner, inner.value
                     width = scope.width if scope.kind == OBJECT else -1
-                    if found is None:
-                        continue
-                key, token = found.groups()
-                if strict and key in target:
+                    continue
+                if len(lead) - len(key) != width:
+                    width = len(lead) - len(key)
+                    inner = self._object_at(width)
+                    if inner is None:
+                        return number
+                    scope, target = inner, inner.value
+                if strict and name in target:
                     return number
+                if opens:
+                    if name in target or len(self.stack) >= most:
+                        return number
+                    target[name] = target = {}
+                    scope = Scope(OBJECT, target, scope.depth + 1, name, scope.spanned)
+                    self.stack.append(scope)
+                    width = -1
+                    continue
                 if token[0] not in _MEANS_MORE:
-                    target[key] = LITERALS[token] if token in LITERALS else token  # noqa: SIM401 - a third of `get`'s time
+                    target[name] = LITERALS[token] if token in LITERALS else token  # noqa: SIM401 - a third of `get`'s time
+                elif token[0] == '"':
+                    target[name] = unquoted(token)
+                elif _REAL.fullmatch(token) and len(token) <= max_digits:
+                    target[name] = real(token)
                 else:
-                    target[key] = [] if token == EMPTY_ARRAY else token_value(token, real, max_digits)
+                    token = token.lstrip(" ")
+                    target[name] = [] if token == EMPTY_ARRAY else token_value(token, real, max_digits)
         except ToonError:
             return number
         return len(lines)
-
-    def _elsewhere(self, line: str, field: re.Match[str] | None, scope: Scope, width: int) -> Scope | None:
-        """The scope that a line leaves innermost which is no field of the innermost object; a field itself is left to the caller."""
-        if field is not None:
-            return self._object_at(field.start(1))
-        return self._opened_plainly(line, scope, width) or self._plain_line(line)
-
-    def _opened_plainly(self, line: str, scope: Scope, width: int) -> Scope | None:
-        """`key:` where the innermost object's fields stand."""
-        found = _OPENING.fullmatch(line)
-        target: Any = scope.value
-        if found is None or found.start(1) != width or found[1] in target or len(self.stack) >= self.limits.max_depth:
-            return None
-        value: dict[str, object] = {}
-        target[found[1]] = value
-        opened = Scope(OBJECT, value, scope.depth + 1, found[1], scope.spanned)
-        self.stack.append(opened)
-        return opened
 
     def _plain_line(self, line: str) -> Scope | None:
         """Read one line of `_LINE` wherever it stands; the scope it leaves innermost, or None with nothing read."""
@@ -147,7 +148,12 @@ class QuickReader(Reader):
         pieces = token.split(",")
         if len(pieces) != int(length) or len(pieces) > self.limits.max_rows:
             return _UNKNOWN
-        return [token_value(piece.strip(" "), real, max_digits) for piece in pieces]
+        if " " in token:
+            pieces = [piece.strip(" ") for piece in pieces]
+        return [
+            token_value(piece, real, max_digits) if piece[:1] in _MEANS_MORE else LITERALS.get(piece, piece)
+            for piece in pieces
+        ]
 
     def _object_at(self, width: int) -> Scope | None:
         """The open object whose fields stand at this width, if nothing but objects must be closed to get there."""
