@@ -300,7 +300,9 @@ def _bind(socket: zmq.Socket[Any], endpoint: str) -> None:
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
-        raise BusError(f"{endpoint}: cannot listen there: {error.strerror}") from error
+        raise BusError(
+            f"{endpoint}: cannot listen there: {zmq.strerror(error.errno or 0)}; choose another address"
+        ) from error
 
 
 async def _bind_again(socket: zmq.Socket[Any], endpoint: str) -> None:

@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -98,8 +98,7 @@ class Members:
     def create(cls, folder: Path, endpoint: str, publish_endpoint: str) -> Self:
         """Make a new list with a fresh server key pair. Raises BusError if there is one already or an endpoint cannot be used."""
         folder = Path(folder)
-        if check_endpoint(endpoint) == check_endpoint(publish_endpoint):
-            raise BusError(f"{endpoint}: the publish endpoint must be another one")
+        _check_endpoints(endpoint, publish_endpoint)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_folder(folder)
         with _locked(folder):
@@ -160,6 +159,23 @@ class Members:
             if known is None or not path.exists():
                 self._issue(name, role, path)
         return path
+
+    def move(self, endpoint: str, publish_endpoint: str) -> None:
+        """Let the hub listen elsewhere, and say so in every join file here (a copy that was given away names the old place).
+
+        Raises BusError if an endpoint cannot be used.
+        """
+        _check_endpoints(endpoint, publish_endpoint)
+        with _locked(self.folder):
+            self._read()
+            if (endpoint, publish_endpoint) == (self.endpoint, self.publish_endpoint):
+                return
+            for path in sorted(
+                (self.folder / "join").glob("*.json")
+            ):  # before the list: a move cut short is begun again
+                replace(Join.load(path), endpoint=endpoint, publish_endpoint=publish_endpoint).save(path)
+            self._values |= {"endpoint": endpoint, "publish_endpoint": publish_endpoint}
+            self._write(list(self._by_key.values()))
 
     def revoke(self, name: str) -> None:
         """Strike the member from the list and remove its join file; once more does no harm.
@@ -259,6 +275,11 @@ def check_endpoint(endpoint: str) -> str:
             f"{endpoint}: not an endpoint that members can connect to; write ipc:///PATH or tcp://ADDRESS:PORT with a fixed port"
         )
     return endpoint
+
+
+def _check_endpoints(endpoint: str, publish_endpoint: str) -> None:
+    if check_endpoint(endpoint) == check_endpoint(publish_endpoint):
+        raise BusError(f"{endpoint}: the publish endpoint must be another one")
 
 
 def is_loopback(endpoint: str) -> bool:

@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bus.errors import BusError
 from bus.hub import Hub
 from swarm import config, publish, schedule
 from swarm import events as ev
 from swarm.crew import Crew
 from swarm.deeds import Deeds
-from swarm.keyring import open_members, write_connect
+from swarm.errors import UserError
+from swarm.keyring import members_for_hub, user_error, write_connect
 from swarm.log import LogHeld, LogWriter
 from swarm.messages import Quit
 from swarm.metrics import MetricsFile
@@ -46,7 +48,7 @@ class Coordinator:
         self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter, clock: Callable[[], float]
     ) -> None:
         self.folder, self.settings = folder, settings
-        self.members = open_members(folder)
+        self.members = members_for_hub(folder, settings.listen)
         self.hub = Hub(self.members, allowed=SPEAKS)
         self.metrics = MetricsFile(folder.metrics)
         self.crew = Crew(layout, folder, self.members, settings)
@@ -57,8 +59,11 @@ class Coordinator:
         self._over = asyncio.Event()
 
     async def run(self) -> int:
-        """From the first entry to the last; returns the run's exit status."""
-        await self.hub.start()
+        """From the first entry to the last; returns the run's exit status.  Raises UserError where it cannot listen."""
+        try:
+            await self.hub.start()
+        except BusError as error:
+            raise user_error(error) from error
         self._begin()
         write_connect(self.folder, self.members)
         self.crew.start_all()
@@ -172,6 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return asyncio.run(coordinator.run())
     except LogHeld as error:
         print(f"{folder.log}: {error}; `swarm watch` attaches to it", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(error, file=sys.stderr)
         return 2
 
 

@@ -17,12 +17,33 @@ from swarm.errors import UserError
 from swarm.rundir import RunFolder, checked_name, write_whole
 
 
-def open_members(folder: RunFolder) -> Members:
-    """The run's key folder, made at the first start or invitation; its sockets stand in the private runtime folder."""
-    sockets = folder.sockets()
+def open_members(folder: RunFolder, listen: str | None = None) -> Members:
+    """The run's key folder, made at the first start or invitation; without `listen` its sockets stand in the private runtime folder."""
     if (folder.keys / "members.json").exists():
         return Members.open(folder.keys)
-    return Members.create(folder.keys, f"ipc://{sockets}/bus", f"ipc://{sockets}/all")
+    return Members.create(folder.keys, *_endpoints(folder, listen))
+
+
+def members_for_hub(folder: RunFolder, listen: str | None) -> Members:
+    """The same for who is about to listen: the owner may come in, and the join files name the place where they will be heard.
+
+    Raises UserError if the keys or the address cannot be used.
+    """
+    try:
+        members = open_members(folder, listen)
+        members.move(*_endpoints(folder, listen))
+        members.invite(user_name(), "admin")
+    except BusError as error:
+        raise user_error(error) from error
+    return members
+
+
+def _endpoints(folder: RunFolder, listen: str | None) -> tuple[str, str]:
+    """Where the hub hears everybody, and where it publishes."""
+    if listen is None:
+        return f"ipc://{folder.sockets()}/bus", f"ipc://{folder.sockets()}/all"
+    address, _, port = listen.rpartition(":")
+    return listen, f"{address}:{int(port) + 1}"
 
 
 def write_connect(folder: RunFolder, members: Members) -> None:
@@ -70,7 +91,7 @@ def invite(folder: RunFolder, name: str, role: str, *, by: str | None) -> tuple[
         path = _members_for(folder, by, name).invite(name, role)
         return path, hashlib.sha256(Join.load(path).public_key.encode()).hexdigest()[:16]
     except BusError as error:
-        raise _told(error) from error
+        raise user_error(error) from error
 
 
 def revoke(folder: RunFolder, name: str, *, by: str | None) -> None:
@@ -78,7 +99,7 @@ def revoke(folder: RunFolder, name: str, *, by: str | None) -> None:
     try:
         _members_for(folder, by, name).revoke(name)
     except BusError as error:
-        raise _told(error) from error
+        raise user_error(error) from error
 
 
 def _members_for(folder: RunFolder, by: str | None, name: str) -> Members:
@@ -96,7 +117,8 @@ def _check_welcome(members: Members, name: str) -> None:
         raise Refused(name, "was revoked", f"`swarm invite {name}` lets that name in again")
 
 
-def _told(error: BusError) -> UserError:
+def user_error(error: BusError) -> UserError:
+    """The bus says `where: what; the likely fix` too."""
     where, _, rest = str(error).partition(": ")
     what, _, fix = rest.partition("; ")
     return UserError(where, what, fix or "take another name")

@@ -5,16 +5,38 @@ The words are axolotl's first, then Hugging Face's.  Reading files, overrides, o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from swarm.events import NAME, Name, Role
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Doer = Annotated[str, StringConstraints(pattern=rf"^(?:worker|agent:{NAME})$")]
-"""`worker`, or one agent by name."""
+
+
+def _can_be_reached(address: str) -> str:
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    if host in {"0.0.0.0", "[::]"} or int(port) > 65534:  # noqa: S104  refused, not bound
+        raise ValueError("not an address to connect to")
+    return address
+
+
+@dataclass(frozen=True)
+class Reads:
+    """How an error says what a text must look like, where a pattern decides."""
+
+    words: str
+
+
+Doer = Annotated[str, StringConstraints(pattern=rf"^(?:worker|agent:{NAME})$"), Reads("worker or agent:NAME")]
+Listen = Annotated[
+    str,
+    StringConstraints(pattern=r"^tcp://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{1,4}$"),
+    AfterValidator(_can_be_reached),
+    Reads("tcp://ADDRESS:PORT (an address that others can connect to, a port up to 65534)"),
+]
 
 
 class Settings(BaseModel):
@@ -159,6 +181,8 @@ class RunSettings(Settings):
     """How long a task waits for its agents; then a worker takes it where `worker` is listed, else its stream fails."""
     validation_minutes: Annotated[float, Field(gt=0)] = 30.0
     """A validator that has not answered by then has said FAIL."""
+    listen: Listen | None = None
+    """`tcp://ADDRESS:PORT`: members on other machines may join there and at PORT + 1, by key; unset: a socket on this machine."""
     runs_dir: str = "runs"
 
     def dumped(self) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 
 from swarm.config.names import fix_of_key, fix_of_value
 from swarm.config.tree import Node, Problems, Spot, Step, follow, joined, printable
-from swarm.settings import RunSettings, Settings
+from swarm.events import ROLES
+from swarm.settings import Reads, RunSettings, Settings
 
 NAME_WORDS = "small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64"
 
@@ -106,6 +107,9 @@ def _word(root: Node, loc: Sequence[Step], kind: str, problems: Problems) -> Non
     node, gone = follow(root, loc)
     if kind == "missing":
         _word_missing(root, node, gone, str(loc[-1]), problems)
+    elif loc[-1] == "[key]" and loc[0] == "roles":
+        words = _listed(ROLES)
+        problems.add(node.key_at or node.at, node.path, f"{printable(str(loc[-2]))[:80]} is no role", f"take {words}")
     elif loc[-1] == "[key]":
         _word_name(str(loc[-2]), node.key_at or node.at, node.path, problems)
     elif gone != ["streams"] and gone and not problems.told(node.at, node.path):
@@ -161,7 +165,10 @@ def _word_value(node: Node, gone: Sequence[Step], problems: Problems) -> None:
             fix_of_value(key, node.value, [str(c) for c in choices]),
         )
     else:
-        what = f"expected {expected(field.annotation, field.metadata)}, got {shown(node)}"
+        inner = gone[gone.index(key) + 1 :] if _group_in(field.annotation) is None else []
+        what = (
+            f"expected {expected(_inside(field.annotation, inner), () if inner else field.metadata)}, got {shown(node)}"
+        )
         problems.add(node.at, node.path, what, _fix_of_type(node, field))
 
 
@@ -176,6 +183,15 @@ def _field_at(gone: Sequence[Step]) -> tuple[FieldInfo | None, str]:
         elif field is not None and _group_in(field.annotation):
             field = None
     return field, key
+
+
+def _inside(annotation: Any, steps: Sequence[Step]) -> Any:
+    """The annotation of what stands in a list or mapping, as deep as the steps go."""
+    for _ in steps:
+        while get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        annotation = (get_args(annotation) or [annotation])[-1]
+    return annotation
 
 
 def _fix_of_type(node: Node, field: FieldInfo) -> str:
@@ -197,7 +213,7 @@ def _fix_of_type(node: Node, field: FieldInfo) -> str:
             )
         case _ if field.is_required():
             return "correct it"
-        case _ if field.default is None:
+        case _ if field.default is None or field.default == {}:
             return "correct it, or leave it out"
         case _:
             return f"the default is {_default(field.default)}"
@@ -254,6 +270,8 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return _listed(_words(annotation))
     if origin is list:
         return f"a list of {_several(get_args(annotation)[0], at_least_one=any(isinstance(part, MinLen) for part in metadata))}"
+    if said := next((part.words for part in metadata if isinstance(part, Reads)), None):
+        return said
     words: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return words.get(annotation, "settings") + _bounds(metadata)
 

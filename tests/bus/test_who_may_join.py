@@ -314,6 +314,25 @@ def test_a_revoked_name_is_remembered_until_it_is_invited_again(members):
     assert Members.open(members.folder).revoked == {"w2"}
 
 
+async def test_a_hub_that_moves_takes_its_members_along(members, peer_of, free_port):
+    before = Join.load(members.invite("w1", "worker"))
+    place = f"tcp://127.0.0.1:{free_port}"
+    for _ in range(2):
+        members.move(place, f"{before.publish_endpoint}-2")
+    join = Join.load(members.invite("w1", "worker"))
+    assert (join.endpoint, join.publish_endpoint) == (place, f"{before.publish_endpoint}-2")
+    assert (join.public_key, join.secret_key) == (before.public_key, before.secret_key)
+    assert Members.open(members.folder).endpoint == place
+    hub = Hub(members, allowed=ALLOWED)
+    await hub.start()
+    assert await asyncio.to_thread(peer_of("w1").wait_connected, 5)
+    await hub.close()
+    for endpoint, fault in ((join.publish_endpoint, "another one"), ("tcp://0.0.0.0:5555", "not an endpoint")):
+        with pytest.raises(BusError, match=fault):
+            members.move(endpoint, join.publish_endpoint)
+    assert Join.load(members.invite("w1", "worker")) == join
+
+
 @pytest.mark.parametrize("name", ["", "hub", "..", "a/b", "A", "-a", ".a", "a" * 65, "a\n", "ä", "a b", "../x", 7])
 def test_names_cannot_leave_the_folder_or_pose_as_the_hub(members, name):
     with pytest.raises(BusError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +85,17 @@ def start(config: Path, *overrides: str) -> RunFolder:
     """Start a run and leave it to itself."""
     done = swarm("run", config.name, "--detach", *overrides, cwd=config.parent)
     return RunFolder(Path(done.stdout.strip()))
+
+
+def free_ports() -> int:
+    """A port that is free on this machine, as the next one is."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                return port
 
 
 def entries(folder: RunFolder) -> list[Entry]:

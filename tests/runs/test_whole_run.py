@@ -87,9 +87,10 @@ def test_every_hand_over_can_be_followed_in_the_log_from_first_claim_to_promotio
     assert kinds == expected
 
 
-def test_a_trainer_killed_in_mid_run_loses_its_lease_and_the_run_finishes(tmp_path: Path) -> None:
+def test_a_trainer_killed_in_mid_run_loses_its_lease_and_the_run_finishes_over_tcp_too(tmp_path: Path) -> None:
     config = sp.write_config(tmp_path, streams=TWO, steps=200)
-    folder = sp.start(config)
+    folder = sp.start(config, f"listen=tcp://127.0.0.1:{sp.free_ports()}")
+    assert json.loads(folder.connect.read_text())["endpoint"].startswith("tcp://127.0.0.1:")
     pids = sp.worker_pids(folder)
     sp.wait_for(lambda: len(sp.state(folder).streams["wide"].checkpoints) >= 1, "a checkpoint", folder=folder)
     lease = sp.state(folder).tasks["wide/train"].lease

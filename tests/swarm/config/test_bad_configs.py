@@ -148,6 +148,22 @@ my.yaml:12: streams.one.bf16: expected auto, true or false, got 'on'; write true
 """,
     ),
     Bad(
+        "texts that a pattern decides",
+        DEFAULTS
+        + """\
+streams: {one: {}}
+roles: {validate: [someone], judge: [worker], train: worker}
+listen: tcp://0.0.0.0:5555
+""",
+        """
+my.yaml:6: roles.validate.0: expected worker or agent:NAME, got 'someone'; correct it, or leave it out
+my.yaml:6: roles.judge: judge is no role; take prepare, train, validate or evaluate
+my.yaml:6: roles.train: expected a list of worker or agent:NAMEs, got 'worker'; correct it, or leave it out
+my.yaml:7: listen: expected tcp://ADDRESS:PORT (an address that others can connect to, a port up to 65534), got 'tcp://0.0.0.0:5555'; correct it, or leave it out
+4 problems; nothing was started
+""",
+    ),
+    Bad(
         "values out of range",
         DEFAULTS
         + """\
