@@ -98,7 +98,7 @@ class Members:
     def create(cls, folder: Path, endpoint: str, publish_endpoint: str) -> Self:
         """Make a new list with a fresh server key pair. Raises BusError if there is one already or an endpoint cannot be used."""
         folder = Path(folder)
-        _check_endpoints(endpoint, publish_endpoint)
+        _check_two(endpoint, publish_endpoint)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_folder(folder)
         with _locked(folder):
@@ -124,12 +124,10 @@ class Members:
 
     @property
     def endpoint(self) -> str:
-        """Where the hub's ROUTER binds."""
         return str(self._values["endpoint"])
 
     @property
     def publish_endpoint(self) -> str:
-        """Where the hub's XPUB binds."""
         return str(self._values["publish_endpoint"])
 
     @property
@@ -161,11 +159,8 @@ class Members:
         return path
 
     def move(self, endpoint: str, publish_endpoint: str) -> None:
-        """Let the hub listen elsewhere, and say so in every join file here (a copy that was given away names the old place).
-
-        Raises BusError if an endpoint cannot be used.
-        """
-        _check_endpoints(endpoint, publish_endpoint)
+        """Let the hub listen elsewhere, and say so in every join file here, not in copies.  Raises BusError for a bad endpoint."""
+        _check_two(endpoint, publish_endpoint)
         with _locked(self.folder):
             self._read()
             if (endpoint, publish_endpoint) == (self.endpoint, self.publish_endpoint):
@@ -277,8 +272,8 @@ def check_endpoint(endpoint: str) -> str:
     return endpoint
 
 
-def _check_endpoints(endpoint: str, publish_endpoint: str) -> None:
-    if check_endpoint(endpoint) == check_endpoint(publish_endpoint):
+def _check_two(endpoint: str, other: str) -> None:
+    if check_endpoint(endpoint) == check_endpoint(other):
         raise BusError(f"{endpoint}: the publish endpoint must be another one")
 
 

@@ -45,6 +45,11 @@ def permit(role: str, event: Event) -> None:
         raise Refusal(f"{event.ref}: only a worker process has heartbeats; claim with a ttl and `swarm renew`")
 
 
+def stamped(role: str, event: Event) -> Event:
+    """The event as it is recorded: an approval says whether a person gave it, and nobody says that of himself."""
+    return event.model_copy(update={"person": role == "admin" or None}) if isinstance(event, ev.Approve) else event
+
+
 def admit(state: State, author: str, event: Event, now: float) -> None:
     """Raises Refusal unless `event` by `author` may be the next entry."""
     _admit_size(event)
@@ -68,6 +73,8 @@ def admit(state: State, author: str, event: Event, now: float) -> None:
             _admit_artifact(state, event)
         case ev.Approve() | ev.Object():
             _admit_opinion(state, event)
+        case ev.Post() | ev.Amend() if not event.body.strip():
+            raise Refusal(f"an empty {event.kind} says nothing; write a text")
         case _:
             pass
 
@@ -117,6 +124,8 @@ def _admit_steering(state: State, event: ev.Pause | ev.Resume | ev.Stop | ev.Fai
     if event.ref == "run":
         if isinstance(event, ev.Pause | ev.Fail):
             raise Refusal(f"a run has no {event.kind}; name one of its streams, or `swarm stop` it")
+        if isinstance(event, ev.Stop) and not state.run:
+            raise Refusal("no run was started here yet; `swarm run CONFIG --in RUN` does")
         if isinstance(event, ev.Stop) and state.end:
             raise Refusal("the run has ended already; nothing is left to stop")
         return
@@ -192,6 +201,8 @@ def _admit_author(lease: Lease, author: str, ref: str, now: float, *, who: str) 
 
 def _admit_hand(lease: Lease, author: str, event: ev.Hand, now: float) -> None:
     """A process has no mouth: while no agent answers for its work, whoever knows the token may hand it over."""
+    if event.to == lease.by:
+        raise Refusal(f"{event.ref}: {event.to} holds it already; `swarm renew` makes the lease longer")
     nobody_answers = lease.worker is not None and (lease.by == lease.worker or now >= lease.until)
     if not nobody_answers:
         _admit_author(lease, author, event.ref, now, who=lease.by)
@@ -289,7 +300,7 @@ def _admit_artifact(state: State, event: ev.Adapter | ev.Back | ev.Promote) -> N
 def _admit_opinion(state: State, event: ev.Approve | ev.Object) -> None:
     """An objection may come at any time; an approval is of something that one could look at."""
     if isinstance(event, ev.Object) and not event.why.strip():
-        raise Refusal("an objection says why")
+        raise Refusal("an objection says why; write it behind what it is about")
     if event.stream in {"run", "-"} or event.of:
         return
     stream = _stream(state, event.stream)

@@ -13,6 +13,7 @@ Nothing is imitated for want of a coordinator: without one the same rules hold u
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 import time
@@ -138,10 +139,14 @@ class Agent:
                     raise
             self.find(lambda entry: True, seq, min(left, 1.0))  # something happened, or a lease may have run out
 
+    def now(self) -> float:
+        """The log's time, by which leases run."""
+        return self._log.now()
+
     def _left_seconds(self, ref: str, token: int, ttl_seconds: float) -> float:
         """What is left of a lease for certain: one that was handed over is not as fresh as a claim, a repeated one is old."""
         lease = self.state.tasks[ref].lease
-        return min(ttl_seconds, lease.until - time.time()) if lease and lease.token == token else 0.0
+        return min(ttl_seconds, lease.until - self.now()) if lease and lease.token == token else 0.0
 
     def finish(self, ref: str, token: int, body: str = "", **facts: Any) -> int:
         """Say that the task held under `token` is done; `facts` are those of `events.Done`."""
@@ -156,7 +161,7 @@ class Agent:
         Raises UserError if there is nothing to judge.
         """
         said = self.state.idems.get((self.name, idem or ""))
-        if said and said[1:] == ("verdict", ref):
+        if said and (said[1].kind, said[1].ref) == ("verdict", ref):
             return said[0]  # what it was about may be gone since
         stream = self.state.streams.get(ref.partition("/")[0])
         candidate = stream.candidate if stream else None
@@ -247,6 +252,9 @@ class Agent:
 
 def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
     """The event with these fields.  Raises UserError naming the first that will not do."""
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{kind.__name__.lower()}: {name}", f"{value} is no figure", "leave it out, or say FAIL")
     try:
         return kind.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:

@@ -31,7 +31,7 @@ from swarm.metrics import MetricsFile
 from swarm.placement import Layout
 from swarm.reception import SPEAKS, Reception
 from swarm.record import NAME, NoSpace, Record, talk
-from swarm.rundir import RunFolder, write_whole
+from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import Refusal
 
@@ -44,15 +44,13 @@ LEAVING_SECONDS = 20.0
 class Coordinator:
     """Holds the log's lock, the hub, the metrics and the crew of workers for one run."""
 
-    def __init__(
-        self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter) -> None:
         self.folder, self.settings = folder, settings
         self.members = members_for_hub(folder, settings.listen)
         self.hub = Hub(self.members, allowed=SPEAKS)
         self.metrics = MetricsFile(folder.metrics)
         self.crew = Crew(layout, folder, self.members, settings)
-        self.record = Record(writer, self.hub, clock)
+        self.record = Record(writer, self.hub)
         self.deeds = Deeds(self.record, self.hub, self.crew, folder, settings)
         self.reception = Reception(self.record, self.hub, self.crew, self.metrics, self.deeds.promote_for)
         self._deciding = asyncio.Lock()
@@ -171,9 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = RunFolder(options.run.resolve())
     settings = config.load(folder.config, cwd=folder.path).run
     try:
-        clock = steady_clock()
-        with LogWriter.open(folder.log, wait_seconds=2.0, secret=_secret(folder), clock=clock) as writer:
-            coordinator = Coordinator(folder, settings, Layout.read(folder.layout), writer, clock)
+        with LogWriter.open(folder.log, wait_seconds=2.0, secret=folder.log_secret(), clock=steady_clock()) as writer:
+            coordinator = Coordinator(folder, settings, Layout.read(folder.layout), writer)
             return asyncio.run(coordinator.run())
     except LogHeld as error:
         print(f"{folder.log}: {error}; `swarm watch` attaches to it", file=sys.stderr)
@@ -181,17 +178,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-
-
-def _secret(folder: RunFolder) -> bytes:
-    """The key of the log's signed heads; whoever can read it can sign."""
-    path = folder.path / "keys" / "log.key"
-    if not path.exists():
-        import secrets
-
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_whole(path, secrets.token_hex(32), mode=0o600)
-    return bytes.fromhex(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

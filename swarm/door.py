@@ -5,6 +5,7 @@ Over the bus the author is the key: acting as `ada` means using ada's join file,
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import re
 import threading
@@ -12,9 +13,9 @@ import time
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from swarm.admission import admit, permit
+from swarm.admission import admit, permit, stamped
 from swarm.errors import UserError
-from swarm.events import Event, Expire, Promote
+from swarm.events import Event, Expire, Hand, Promote
 from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
 from swarm.log.draft import LOG as LOG_AUTHOR
 from swarm.messages import Ask, Report
@@ -74,6 +75,14 @@ class Door:
         Raises Refused with the reason, UserError if nobody answers.
         """
         where, asked = f"{event.kind} {event.ref}", time.time()
+        try:
+            role = self._role()
+        except Refused:
+            self.close()  # who is invited again has another key
+            raise
+        if role == "worker":
+            raise Refused(self.name, "is a worker of this run, which speaks for itself", "take another name")
+        event = stamped(role, event)  # as it will stand in the log
         deadline = time.monotonic() + timeout_seconds
         while True:
             try:
@@ -149,7 +158,7 @@ class Door:
         """The rights under which this name acts.  Raises Refused if it was revoked."""
         if self._own_key is None:
             return "admin"
-        if not self.folder.keys.exists():
+        if not (self.folder.keys / "members.json").exists():
             return "agent"
         from swarm.keyring import role_of
 
@@ -167,15 +176,18 @@ class Door:
     def _under_lock(self, event: Event, where: str) -> int:
         """No coordinator: the same rules, checked under the same lock, by this process."""
         try:
-            with LogWriter.open(self.folder.log, wait_seconds=2.0, brief=True) as writer:
+            secret = self.folder.log_secret()
+            with LogWriter.open(self.folder.log, wait_seconds=2.0, secret=secret, brief=True) as writer:
                 state = fold(writer.log.entries())
-                for overdue in overdue_leases(state, time.time()):  # nobody else is there to end them
+                for overdue in overdue_leases(state, writer.now()):  # nobody else is there to end them
                     for entry in writer.append([(LOG_AUTHOR, overdue)], via="local"):
                         state.apply(entry)
                 permit(self._role(), event)
                 if (known := state.repeat_of(self.name, event)) is not None:
                     return known
-                admit(state, self.name, event, time.time())
+                admit(state, self.name, event, writer.now())
+                if isinstance(event, Hand) and (self.folder.keys / "members.json").exists():
+                    self._check_hand(event)
                 if isinstance(event, Promote):
                     event = self._placed(state, event)
                 return writer.append([(self.name, event)], via="local")[-1].seq
@@ -185,6 +197,14 @@ class Door:
             raise _NoAnswer(str(error)) from error
         except LogError as error:
             raise UserError(where, str(error), "see `swarm log`") from error
+
+    def _check_hand(self, event: Hand) -> None:
+        from bus.errors import BusError
+        from bus.keys import Members
+        from swarm.keyring import check_hand
+
+        with contextlib.suppress(BusError):  # a list that is not ours to read
+            check_hand(Members.open(self.folder.keys), event.to)
 
     def _placed(self, state: State, event: Promote) -> Promote:
         """The promotion, with its files in place: an entry says what is so.  Raises Refusal."""

@@ -29,6 +29,11 @@ def _stays_inside(path: str) -> str:
     return path
 
 
+def _encodable(text: str) -> str:
+    """Half a surrogate pair, which no file can hold, as its code: the event is then equal to what is read back."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 RelativePath = Annotated[str, AfterValidator(_stays_inside)]
 """A path inside the run folder: relative, never climbing out."""
 
@@ -43,7 +48,7 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ref: Ref
-    body: str = ""
+    body: Annotated[str, AfterValidator(_encodable)] = ""
     idem: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] | None = None
     """Idempotency key: the same author's second event with it is the first."""
 
@@ -316,6 +321,8 @@ class Approve(Event):
     """The author agrees (to a promotion, or to entry `of`)."""
 
     of: Token | None = None
+    person: bool | None = None
+    """True: the author came in as the run's owner or an admin; whoever admits the entry sets it."""
 
 
 class Object(Event):

@@ -15,6 +15,7 @@ from swarm.admission import MAY_APPEND
 from swarm.door import Refused, user_name
 from swarm.errors import UserError
 from swarm.rundir import RunFolder, checked_name, write_whole
+from swarm.state import Refusal
 
 
 def open_members(folder: RunFolder, listen: str | None = None) -> Members:
@@ -69,15 +70,27 @@ def join_file(folder: RunFolder, name: str | None) -> Path:
 def role_of(folder: RunFolder, name: str) -> str:
     """The rights under which a name acts; an agent's if it never was let in, or the list is not ours to read.
 
-    Raises Refused for one that was revoked.
+    Raises Refused for one that was revoked, and where our own list cannot be read: nobody knows then who was.
     """
+    listed = folder.keys / "members.json"
     try:
         members = Members.open(folder.keys)
-    except BusError:
+    except BusError as error:
+        if os.access(listed, os.R_OK):
+            raise Refused(folder.name, str(error), "put it right first") from error
         return "agent"
     _check_welcome(members, name)
     member = members.by_name(name)
     return member.role if member else "agent"
+
+
+def check_hand(members: Members, to: str) -> None:
+    """Raises Refusal for who could do nothing with a task: a viewer, or one whose key was struck."""
+    member = members.by_name(to)
+    if to in members.revoked or (member and member.role == "viewer"):
+        raise Refusal(
+            f"{to}: {'was revoked' if to in members.revoked else 'only looks'}; hand it to somebody who may act"
+        )
 
 
 def invite(folder: RunFolder, name: str, role: str, *, by: str | None) -> tuple[Path, str]:

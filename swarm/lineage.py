@@ -10,6 +10,7 @@ from typing import Any
 
 from swarm.events import Event
 from swarm.settings import StreamSettings
+from swarm.standing import Promoters
 from swarm.state import State, Stream
 
 FILE = "lineage.json"
@@ -20,6 +21,8 @@ def lineage(run: str, state: State, name: str, settings: StreamSettings) -> dict
     stream = state.streams[name]
     candidate, verdict = stream.candidate, stream.verdict
     assert candidate
+    promoted = state.promoted is not None and state.promoted.ref == name
+    heard = state.promoters if promoted and state.promoters else _heard(state, name)
     return {
         "run": run,
         "stream": name,
@@ -31,11 +34,15 @@ def lineage(run: str, state: State, name: str, settings: StreamSettings) -> dict
         "parents": _parents(stream),
         **{event.kind: _told(stream, event) for event in _handed_over(stream)},
         "rejected": list(stream.rejected),
-        "approved": sorted(state.approvers(name)),
-        "objections": [{"by": by, "why": why} for by, why in state.objections(name)],
+        "approved": sorted(heard.approved),
+        "objections": [{"by": by, "why": why} for by, why in heard.objections],
         "promoted": _promotion(state, stream),
         "settings": settings.model_dump(mode="json"),
     }
+
+
+def _heard(state: State, name: str) -> Promoters:
+    return Promoters("", state.approvers(name), state.objections(name))
 
 
 def _handed_over(stream: Stream) -> list[Event]:

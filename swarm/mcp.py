@@ -8,7 +8,6 @@ reason).  Answers are TOON or log lines, cut to a budget of tokens.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Any, Literal, ParamSpec
@@ -110,10 +109,10 @@ class Tools:
         mine = encode({
             "you": found.agent,
             "asked": [{"seq": seq, "by": q.by, "ref": q.ref} for seq, q in list(found.questions.items())[-ROWS:]],
-            "waiting": [{"task": ref, "until_s": round(until - time.time())} for ref, until in found.waiting[:ROWS]],
+            "waiting": [{"task": ref, "until_s": round(until - self.agent.now())} for ref, until in found.waiting[:ROWS]],
         })  # fmt: skip
         left = max(LEAST_TOKENS, budget - estimated_tokens(mine))
-        return f"{digest(self.agent.state, time.time(), left, unread=unread)}\n{mine}"
+        return f"{digest(self.agent.state, self.agent.now(), left, unread=unread)}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:
         """Entries after `since`, a line each; `next` is the next `since`."""
@@ -147,7 +146,7 @@ class Tools:
         """Hold a task (wide/validate) for ttl seconds; gives the token to report with."""
         token = self.agent.take(ref, ttl_seconds=ttl, wait_seconds=min(wait, 60.0))
         lease = self.agent.state.tasks[ref].lease
-        left = lease.until - time.time() if lease else 0.0
+        left = lease.until - self.agent.now() if lease else 0.0
         return f"claimed {ref} token={token} left={left:.0f}s"
 
     def settle(

@@ -66,7 +66,7 @@ def _may_win(state: State, stream: Stream, promotion: Promotion) -> bool:
     """Nobody waits for people whom the config does not ask; but who approves a WARNING by name has been heard."""
     if stream.adapter is None or stream.verdict is None or stream.verdict.result == "FAIL" or stream.failed:
         return False
-    return stream.verdict.result == "SUCCESS" or _asks_people(promotion) or bool(_named(state, stream.name))
+    return stream.verdict.result == "SUCCESS" or _asks_people(promotion) or _a_person_approved(state, stream)
 
 
 def _hint(state: State) -> str:
@@ -78,9 +78,12 @@ def _asks_people(promotion: Promotion) -> bool:
     return bool(promotion.approvals or promotion.approvers)
 
 
-def _named(state: State, stream: str) -> list[str]:
-    """Who approved this very stream."""
-    return [by for (scope, by), opinion in state.opinions.items() if opinion.agrees and scope == stream]
+def _a_person_approved(state: State, stream: Stream) -> bool:
+    """Whether the run's owner or an admin approved these very weights."""
+    return any(
+        opinion.agrees and opinion.person and scope == stream.name and opinion.seq > stream.adapter_seq
+        for (scope, _), opinion in state.opinions.items()
+    )
 
 
 # ---- the gate --------------------------------------------------------------------------------------------------------
@@ -94,8 +97,9 @@ def waits_for(state: State, promotion: Promotion, stream: str) -> str:
     if missing := _missing_approvals(state, promotion, stream):
         return f"waits for {missing}: `swarm approve {stream}`"
     verdict = state.streams[stream].verdict
-    if verdict and verdict.result == "WARNING" and not _named(state, stream):
-        return f"the verdict is WARNING ({verdict.why or 'no reason given'}): a person's `swarm approve {stream}` is wanted"
+    if verdict and verdict.result == "WARNING" and not _a_person_approved(state, state.streams[stream]):
+        reason = verdict.why or "no reason given"
+        return f"the verdict is WARNING ({reason}): `swarm approve {stream}` of the run's owner or an admin is wanted"
     return ""
 
 
@@ -112,7 +116,8 @@ def _missing_approvals(state: State, promotion: Promotion, stream: str) -> str:
 
 def waiting(state: State, promotion: Promotion) -> str:
     """Why a run whose streams are all through is not over yet, and for whom it waits; empty: it is not waiting."""
-    if state.promoted or state.end or state.stopped or state.held() or not state.streams or state.open_streams():
+    held = any(task.role for task in state.held())
+    if state.promoted or state.end or state.stopped or held or not state.streams or state.open_streams():
         return ""
     winner = choose(state, promotion).winner
     why = waits_for(state, promotion, winner) if winner else ""

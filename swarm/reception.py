@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from bus.envelope import Envelope
 from bus.hub import Hub, Link
 from swarm import events as ev
-from swarm.admission import MAY_APPEND, permit
+from swarm.admission import MAY_APPEND, permit, stamped
 from swarm.crew import Crew
+from swarm.keyring import check_hand
 from swarm.messages import Ask, Hello, Metrics, Quit, Ready, Report
 from swarm.metrics import MetricsFile
 from swarm.record import FULL_DISK_SECONDS, NAME, Record, talk
@@ -158,6 +159,9 @@ class Reception:
 
     async def _append_for(self, author: str, role: str, event: ev.Event) -> str:
         permit(role, event)
+        event = stamped(role, event)
+        if isinstance(event, ev.Hand):
+            check_hand(self.hub.members, event.to)
         if self.is_closing and isinstance(event, ev.Resume):
             raise Refusal("the run has just ended and its workers are leaving; `swarm resume` in a few seconds")
         seq = self.record.state.repeat_of(author, event)

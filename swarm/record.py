@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bus.hub import Hub
 from swarm import events as ev
@@ -25,8 +25,8 @@ class NoSpace(Refusal):
 class Record:
     """One per coordinator; nothing else of it writes the log or changes the state."""
 
-    def __init__(self, writer: LogWriter, hub: Hub, clock: Callable[[], float]) -> None:
-        self.writer, self.hub, self.clock = writer, hub, clock
+    def __init__(self, writer: LogWriter, hub: Hub) -> None:
+        self.writer, self.hub, self.clock = writer, hub, writer.now
         self.state = fold(writer.log.entries())
 
     async def add(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:

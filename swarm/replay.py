@@ -16,7 +16,7 @@ from swarm.promotion import waiting
 from swarm.rundir import RunFolder
 from swarm.snapshot import Snapshot
 from swarm.state import State, fold
-from swarm.streamrows import Curves, stream_rows
+from swarm.streamrows import Curves, stream_rows, task_rows
 
 TAIL_LINES = 20
 
@@ -31,7 +31,7 @@ def snapshot_at(folder: RunFolder, to: int | None = None) -> Snapshot:
 
 
 def _picture(folder: RunFolder, state: State, tail: list[Entry]) -> Snapshot:
-    settings = config.load(folder.config, cwd=folder.path).run
+    settings = config.of_run(folder)
     return Snapshot(
         run=folder.name,
         folder=str(folder.path),
@@ -42,6 +42,7 @@ def _picture(folder: RunFolder, state: State, tail: list[Entry]) -> Snapshot:
         started=state.started,
         now=state.time,
         streams=stream_rows(state, settings, _curves(folder, state.time), (), state.time),
+        tasks=task_rows(state, state.time),
         tail=tuple(logview.line(entry) for entry in tail),
         promoted=state.promoted.ref if state.promoted else "",
         why=state.promoted.why if state.promoted else waiting(state, settings.promotion),

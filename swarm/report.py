@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarm.snapshot import Snapshot, StreamRow, WorkerRow
+from swarm.snapshot import Snapshot, StreamRow, TaskRow, WorkerRow
 
 
 def session(snapshot: Snapshot) -> dict[str, Any]:
@@ -19,6 +19,7 @@ def session(snapshot: Snapshot) -> dict[str, Any]:
         "why": snapshot.why or None,
         "streams": [stream(row) for row in snapshot.streams],
         "workers": [worker_of(row) for row in snapshot.workers],
+        "tasks": [task(row) for row in snapshot.tasks],
     }
 
 
@@ -40,6 +41,11 @@ def stream(row: StreamRow) -> dict[str, Any]:
         "verdict": row.verdict or None,
         "why": row.why or None,
     }
+
+
+def task(row: TaskRow) -> dict[str, Any]:
+    left = None if row.left_seconds is None else round(row.left_seconds)
+    return {"task": row.task, "state": row.state, "by": row.by or None, "token": row.token, "left_s": left}
 
 
 def worker_of(row: WorkerRow) -> dict[str, Any]:

@@ -56,6 +56,21 @@ class RunFolder:
         return self.path / "keys"
 
     @property
+    def log_key(self) -> Path:
+        return self.keys / "log.key"
+
+    def log_secret(self, *, make: bool = True) -> bytes | None:
+        """The key of the log's signed heads, made by the run's owner; None for others.  Whoever can read it can sign."""
+        path = self.log_key
+        try:
+            if make and not path.exists() and self.path.stat().st_uid == os.geteuid():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                write_whole(path, secrets.token_hex(32), mode=0o600)
+            return bytes.fromhex(path.read_text(encoding="utf-8"))
+        except OSError:
+            return None
+
+    @property
     def workers(self) -> Path:
         """What each worker process printed."""
         return self.path / "workers"
@@ -115,12 +130,15 @@ def create(runs: Path, name: str) -> RunFolder:
 
 
 def all_runs(runs: Path) -> Iterator[RunFolder]:
-    """Every run below `runs`, oldest first."""
-    found = [path.parent for path in runs.glob("*/COLLABORATION.md")]
-    for path in sorted(
-        found, key=lambda folder: (folder / "config.yaml").stat().st_mtime if (folder / "config.yaml").exists() else 0
-    ):
-        yield RunFolder(path.resolve())
+    """Every run below `runs`, oldest first: by its start, or where it is only planned in by its opening."""
+    found = [RunFolder(path.parent.resolve()) for path in runs.glob("*/COLLABORATION.md")]
+    yield from sorted(found, key=_began)
+
+
+def _began(folder: RunFolder) -> float:
+    """What is written once, then; a log whose owner has no secret here is told by its last entry."""
+    written = (folder.config, folder.log_key, folder.log)
+    return next((path.stat().st_mtime for path in written if path.exists()), 0.0)
 
 
 def find(run: str | None, runs: Path = Path("runs")) -> RunFolder:
@@ -143,6 +161,10 @@ def find(run: str | None, runs: Path = Path("runs")) -> RunFolder:
     raise UserError(run, "no such run", hint)
 
 
+RESERVED = frozenset({"coordinator", "hub", "log", "run", "unknown"})
+"""Nobody speaks under them but who is meant: an entry of the coordinator is the coordinator's."""
+
+
 def is_name(text: str) -> bool:
     return re.fullmatch(NAME, text) is not None
 
@@ -151,6 +173,8 @@ def checked_name(text: str, where: str = "--as") -> str:
     """The name itself.  Raises UserError if it is none."""
     if not is_name(text):
         raise UserError(where, f"{text!r} is no name", "use [a-z0-9][a-z0-9._-]*, at most 64 characters")
+    if text in RESERVED:
+        raise UserError(where, f"{text} is the name of a part of every run", "take another name")
     return text
 
 

@@ -279,11 +279,17 @@ def _fits(worker: Worker, task: Task) -> bool:
 
 def _ending(state: State, workers: Sequence[Worker], settings: RunSettings) -> list[Command]:
     open_streams = state.open_streams()
-    if state.held() or (open_streams and not state.stopped):
+    if _works_on(state) or (open_streams and not state.stopped):
         return _dismissals(state, workers, open_streams)
     if state.stopped:
         return [Finish(130, "stopped; `swarm resume` goes on")]
     return _promotion(state, settings) or _dismissals(state, workers, [])
+
+
+def _works_on(state: State) -> bool:
+    """Whether a stream's task is held; who is asked to stop waits for workers, which save, and not for agents."""
+    held = [task.lease for task in state.held() if task.role]
+    return any(lease and (lease.worker or not state.stopped) for lease in held)
 
 
 def _promotion(state: State, settings: RunSettings) -> list[Command]:

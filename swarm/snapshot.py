@@ -47,6 +47,18 @@ class StreamRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task that agents made, or a stream's that an agent holds."""
+
+    task: str
+    state: str
+    """open, held or done"""
+    by: str = ""
+    token: int | None = None
+    left_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRow:
     """One worker process."""
 
@@ -108,6 +120,8 @@ class Snapshot:
     now: float = 0.0
     streams: tuple[StreamRow, ...] = ()
     workers: tuple[WorkerRow, ...] = ()
+    tasks: tuple[TaskRow, ...] = ()
+    """What agents have to do with."""
     tail: tuple[str, ...] = field(default=())
     """The newest entries, one line each, oldest first."""
     bus: BusCounters = BusCounters()

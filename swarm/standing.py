@@ -66,6 +66,8 @@ class Stream:
     verdict: ev.Verdict | None = None
     score: ev.Score | None = None
     adapter: ev.Adapter | None = None
+    adapter_seq: int = 0
+    """The entry that published it: who approved before approved other weights."""
     by: dict[str, str] = field(default_factory=dict)
     """Who handed over the newest event of a kind."""
     turn_since: float = 0.0
@@ -102,6 +104,17 @@ class Opinion:
     seq: int
     agrees: bool
     why: str = ""
+    person: bool = False
+    """Said by the run's owner or an admin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promoters:
+    """Who had a word in a promotion when it was made."""
+
+    by: str
+    approved: list[str]
+    objections: list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm import config, disk, gpus, memory, placement, rundir
 from swarm import events as ev
+from swarm.admission import admit
 from swarm.agent import checked
 from swarm.config import Config
 from swarm.door import Door
@@ -24,7 +25,7 @@ from swarm.memory import BaseFacts, Need
 from swarm.placement import Layout
 from swarm.plan import PlanRow, plan_table
 from swarm.rundir import RunFolder
-from swarm.state import fold
+from swarm.state import Refusal, State, fold
 
 START_SECONDS = 30.0
 
@@ -113,11 +114,26 @@ def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
     """
     if opened and (opened.config.exists() or run_is_alive(opened.log)):
         raise UserError(opened.name, "a run was started in it already", "`swarm resume` goes on with it")
+    if opened:
+        _check_names(opened, made.config.run.streams)
     folder = opened or rundir.create(Path(made.config.run.runs_dir), made.config.run.name)
     rundir.write_whole(folder.config, made.config.dump())
     made.layout.write(folder.layout)
     launch(folder)
     return folder
+
+
+def _check_names(opened: RunFolder, streams: Iterable[str]) -> None:
+    """Raises UserErrors for streams that are named like tasks which agents made while they planned."""
+    state, clashes = fold(Log(opened.log).entries()), []
+    for name in streams:
+        try:
+            admit(state, "coordinator", ev.Stream(ref=name), state.time)
+        except Refusal as refusal:
+            what, _, fix = str(refusal).partition("; ")
+            clashes.append(UserError(f"streams.{name}", what, fix))
+    if clashes:
+        raise UserErrors(clashes)
 
 
 def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, idem: str | None = None) -> int:
@@ -127,6 +143,8 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
     Raises UserError if there is nothing to go on with, Refused if the author may not.
     """
     state, wish = fold(Log(folder.log).entries()), checked(ev.Resume, ref=stream or "run", idem=idem)
+    if not state.run and not folder.config.exists():
+        raise UserError(folder.name, "no run was started in it yet", f"`swarm run CONFIG --in {folder.name}` does")
     with Door(folder, author) as door:
         repeated = idem is not None and (door.name, idem) in state.idems
         if state.end and not repeated:
@@ -140,6 +158,8 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
             raise UserError(stream, "the whole run is stopped", "`swarm resume` lets all of it go on")
         if alive and not stream:
             raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
+        if not stream and state.end and state.end.rc == 0 and not _anything_is_left(state):
+            raise UserError(folder.name, "has finished and nothing failed", "`swarm run CONFIG` starts another run")
         startable = not alive and (not stream or folder.config.exists())  # some logs hold plans and no run
         if startable and not local.living(folder):
             _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
@@ -152,11 +172,15 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
     return seq
 
 
+def _anything_is_left(state: State) -> bool:
+    return bool(state.open_streams()) or any(stream.over for stream in state.streams.values())
+
+
 def end_orphans(folder: RunFolder) -> list[str]:
     """Make workers that have no coordinator save and leave; returns their names."""
     if run_is_alive(folder.log) or not local.living(folder):
         return []
-    return local.end_all(folder, grace_seconds=config.load(folder.config, cwd=folder.path).run.stop_seconds)
+    return local.end_all(folder, grace_seconds=config.of_run(folder).stop_seconds)
 
 
 def _wait_until_it_has_left(folder: RunFolder) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from swarm import events as ev
 from swarm.events import RESULTS, ROLES, Event, Role
-from swarm.standing import Decision, Lease, Opinion, Question, Stream, Task
+from swarm.standing import Decision, Lease, Opinion, Promoters, Question, Stream, Task
 
 __all__ = [
     "Decision", "Entry", "Lease", "Opinion", "Question", "Refusal", "State", "Stream", "Task", "fold",
@@ -54,13 +54,14 @@ class State:
     streams: dict[str, Stream] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     promoted: ev.Promote | None = None
+    promoters: Promoters | None = None
     opinions: dict[tuple[str, str], Opinion] = field(default_factory=dict)
     """(stream or `run`, author) -> the author's last word on it."""
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=DECISIONS))
     questions: dict[int, Question] = field(default_factory=dict)
     """Open questions by the seq of their entry."""
-    idems: dict[tuple[str, str], tuple[int, str, str]] = field(default_factory=dict)
-    """(author, idempotency key) -> seq, kind and ref"""
+    idems: dict[tuple[str, str], tuple[int, Event]] = field(default_factory=dict)
+    """(author, idempotency key) -> seq and what was said"""
     handed: dict[tuple[str, str, str, int, int | None], tuple[dict[str, object], int]] = field(default_factory=dict)
     """What was handed over: (author, kind, ref, token, step) -> its facts and seq; see `repeat_of`."""
 
@@ -69,13 +70,13 @@ class State:
         self.seq, self.time = entry.seq, entry.time
         event = entry.event
         if event.idem:
-            self.idems[entry.author, event.idem] = entry.seq, event.kind, event.ref
+            self.idems[entry.author, event.idem] = entry.seq, event
         if event.kind in RESULTS:
             self.handed[_what_was_handed(entry.author, event)] = event.facts(), entry.seq
         self._remember(entry)
         match event:
             case ev.Run():
-                self.run, self.started = event, entry.time
+                self.run, self.started, self.stopped = event, entry.time, False
             case ev.Stream(ref=name, of=of, settings=settings):
                 self.streams[name] = Stream(name, of=of, settings=settings, turn_since=entry.time)
                 self.tasks.update({f"{name}/{role}": Task(f"{name}/{role}", role) for role in ROLES})
@@ -87,6 +88,7 @@ class State:
                 self.end = event
             case ev.Promote():
                 self.promoted = event
+                self.promoters = Promoters(entry.author, self.approvers(event.ref), self.objections(event.ref))
             case ev.Approve() | ev.Object():
                 self._take_opinion(entry, event)
             case ev.Claim() | ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
@@ -132,15 +134,18 @@ class State:
         self.tasks.update({f"{stream.name}/{role}": Task(f"{stream.name}/{role}", role) for role in judges})
 
     def _take_opinion(self, entry: Entry, event: ev.Approve | ev.Object) -> None:
+        if event.of and event.stream == "-":
+            return  # about an entry, not about anything that is promoted
         scope = "run" if event.stream == "-" else event.stream
         agrees, why = (False, event.why) if isinstance(event, ev.Object) else (True, "")
+        person = isinstance(event, ev.Approve) and bool(event.person)
         if agrees and event.of:  # agreeing with an entry takes an objection back; it approves no promotion
             if (known := self.opinions.get((scope, entry.author))) and not known.agrees:
                 del self.opinions[scope, entry.author]
             return
         if scope == "run" and agrees:  # who agrees with everything objects to nothing
             self.opinions = {key: o for key, o in self.opinions.items() if o.agrees or key[1] != entry.author}
-        self.opinions[scope, entry.author] = Opinion(entry.seq, agrees, why)
+        self.opinions[scope, entry.author] = Opinion(entry.seq, agrees, why, person)
 
     def _hand_over(self, stream: Stream, entry: Entry) -> None:
         stream.by[entry.event.kind] = entry.author
@@ -163,13 +168,7 @@ class State:
             case ev.Score() as event:
                 stream.score = event
             case ev.Adapter() as event:
-                stream.adapter = event
-                # who approved approved other weights
-                self.opinions = {
-                    key: opinion
-                    for key, opinion in self.opinions.items()
-                    if key[0] != stream.name or not opinion.agrees
-                }
+                stream.adapter, stream.adapter_seq = event, entry.seq
             case _:
                 pass
 
@@ -218,14 +217,17 @@ class State:
 
         Raises Refusal for a key that stood for something else.
         """
-        if event.idem and (known := self.idems.get((author, event.idem))):
-            if known[1:] != (event.kind, event.ref):
-                raise Refusal(
-                    f"the key {event.idem} stands for {known[1]} {known[2]} (entry {known[0]}); take a new one"
-                )
-            return known[0]
         task = self.tasks.get(event.ref)
         lease = task.lease if task else None
+        if event.idem and (known := self.idems.get((author, event.idem))):
+            seq, said = known
+            if not _same_words(said, event):
+                raise Refusal(f"the key {event.idem} stands for {said.kind} {said.ref} (entry {seq}); take a new one")
+            if not isinstance(said, ev.Claim):
+                return seq
+            if lease and lease.by == author and lease.first <= seq <= lease.token:
+                return lease.token
+            raise Refusal(f"{event.ref}: the claim of the key {event.idem} (token {seq}) is over; claim with a new key")
         match event:
             case ev.Claim() if lease and lease.by == author:
                 return lease.token
@@ -245,12 +247,26 @@ class State:
         return [task for task in self.tasks.values() if task.lease]
 
     def approvers(self, stream: str) -> list[str]:
-        """Who agrees that it is promoted."""
-        return [by for (scope, by), opinion in self.opinions.items() if opinion.agrees and scope in {stream, "run"}]
+        """Who agrees that it is promoted: with these weights, an earlier word was about others."""
+        since = found.adapter_seq if (found := self.streams.get(stream)) else 0
+        return [
+            by
+            for (scope, by), opinion in self.opinions.items()
+            if opinion.agrees and scope in {stream, "run"} and opinion.seq > since
+        ]
 
     def objections(self, stream: str) -> list[tuple[str, str]]:
         """(who, why): its promotion waits while there is one."""
         return [(by, o.why) for (scope, by), o in self.opinions.items() if not o.agrees and scope in {stream, "run"}]
+
+
+def _same_words(said: Event, event: Event) -> bool:
+    """Whether it is said again; what the entry has beside that was added by whoever admitted it."""
+    if (said.kind, said.ref, said.body.strip()) != (event.kind, event.ref, event.body.strip()):
+        return False
+    facts = said.facts()
+    may_differ = {"ttl", "person", "path", "sha256", *(("why", "tok") if isinstance(said, ev.Promote) else ())}
+    return all(facts.get(key) == value for key, value in event.facts().items() if key not in may_differ)
 
 
 def _what_was_handed(author: str, event: Event) -> tuple[str, str, str, int, int | None]:
@@ -261,13 +277,13 @@ def _lease(task: Task, entry: Entry, event: Event) -> None:
     match event:
         case ev.Claim(ttl=ttl, beats=beats):
             worker = entry.author if beats else None
-            task.lease = Lease(entry.seq, entry.author, entry.time + ttl, entry.time, entry.seq, worker=worker)
+            task.lease = Lease(entry.seq, entry.author, until(entry, ttl), entry.time, entry.seq, worker=worker)
             task.attempts += 1
         case ev.Renew(ttl=ttl) if task.lease:
-            task.lease.until = entry.time + ttl
+            task.lease.until = until(entry, ttl)
         case ev.Hand(to=to, ttl=ttl) if task.lease:
             old = task.lease
-            task.lease = Lease(entry.seq, to, entry.time + ttl, old.began, old.first, old.token, old.worker)
+            task.lease = Lease(entry.seq, to, until(entry, ttl), old.began, old.first, old.token, old.worker)
         case ev.Done():
             task.lease, task.done = None, event
         case ev.Drop(why=why, failed=failed) | ev.Expire(why=why, failed=failed):
@@ -276,6 +292,11 @@ def _lease(task: Task, entry: Entry, event: Event) -> None:
                 task.failures.append(why or "failed")
         case _:
             pass
+
+
+def until(entry: Entry, ttl_seconds: float) -> float:
+    """When a lease is over for the others: log times are whole seconds, cut, so a second later than they say."""
+    return entry.time + ttl_seconds + 1
 
 
 def fold(entries: Iterable[Entry]) -> State:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from swarm.messages import MetricRow, Metrics
 from swarm.promotion import waiting
 from swarm.settings import RunSettings, StreamSettings
-from swarm.snapshot import StreamRow, WorkerRow
+from swarm.snapshot import StreamRow, TaskRow, WorkerRow
 from swarm.state import State, Stream
 
 CURVE_POINTS = 400
@@ -43,6 +43,18 @@ def stream_rows(
         for name, stream in state.streams.items()
     )
     return tuple(replace(row, why=waits) if row.name == winner else row for row in rows)
+
+
+def task_rows(state: State, now: float) -> tuple[TaskRow, ...]:
+    """What agents made or hold; what workers do stands with the streams."""
+    rows = []
+    for task in state.tasks.values():
+        lease = task.lease
+        if task.role is None or (lease and not lease.worker):
+            left = max(0.0, lease.until - now) if lease and not lease.worker else None
+            what = "done" if task.done else "held" if lease else "open"
+            rows.append(TaskRow(task.ref, what, lease.by if lease else "", lease.token if lease else None, left))
+    return tuple(rows)
 
 
 def _row(

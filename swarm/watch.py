@@ -29,7 +29,7 @@ from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.snapshot import BusCounters, Snapshot, WorkerRow
 from swarm.state import State
-from swarm.streamrows import Curves, stream_rows
+from swarm.streamrows import Curves, stream_rows, task_rows
 from toon import ToonError, decode
 
 TAIL_LINES = 200
@@ -51,7 +51,7 @@ class Watcher:
 
     def __init__(self, folder: RunFolder, name: str | None = None) -> None:
         self.folder, self.name = folder, name
-        self._settings: RunSettings = config.load(folder.config, cwd=folder.path).run
+        self._settings: RunSettings = config.of_run(folder)
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._closing = threading.Event()
@@ -111,7 +111,7 @@ class Watcher:
     def snapshot(self) -> Snapshot:
         with self._lock:
             self._changed.clear()
-            now = time.time()
+            now = self._log.now()
             state = self._state
             return Snapshot(
                 run=self.folder.name,
@@ -126,6 +126,7 @@ class Watcher:
                 now=now,
                 streams=stream_rows(state, self._settings, self._curves, self._workers, now),
                 workers=self._workers,
+                tasks=task_rows(state, now),
                 tail=tuple(self._tail),
                 bus=replace(self._bus, dropped=sum(row.dropped for row in self._workers)),
                 promoted=state.promoted.ref if state.promoted else "",

@@ -43,3 +43,10 @@ def main() -> None:
         sys.exit(getattr(error, "status", 2))
     except BrokenPipeError:
         sys.exit(0)
+    except Exception as error:
+        from swarm.log.errors import LogError  # here: loading it costs more than most commands' help
+
+        if not isinstance(error, LogError):
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -47,10 +47,9 @@ def claim(
     with agent_of(run, author) as agent:
         token = agent.take(ref, ttl_seconds=ttl, wait_seconds=wait, idem=idem)
         lease = agent.state.tasks[ref].lease
-    held = lease is not None and lease.token == token  # a repeated key gives the first token, whatever became of it
-    until = time.strftime("%H:%M:%SZ", time.gmtime(lease.until)) if lease and held else None
+    until = time.strftime("%H:%M:%SZ", time.gmtime(lease.until if lease else time.time()))  # None: it is over already
     data = {"ref": ref, "token": token, "by": agent.name, "until": until}
-    tell(f"claimed {ref} token={token} {f'until {until}' if until else 'before; that lease is over'}", data, form)
+    tell(f"claimed {ref} token={token} until {until}", data, form)
 
 
 def renew(

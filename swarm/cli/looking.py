@@ -41,10 +41,12 @@ def log(
     ] = None,
     *,
     since: Annotated[int, typer.Option("--since", metavar="SEQ", help="entries after this one")] = 0,
-    tail: Annotated[int | None, typer.Option("--tail", metavar="N", help="only the last N")] = None,
+    tail: Annotated[int | None, typer.Option("--tail", metavar="N", min=0, help="only the last N")] = None,
     stream: OnlyStream = None,
     kind: Annotated[str | None, typer.Option("--kind", help="only this kind of entry")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as entries come")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="go on as entries come (--json: one object a line)")
+    ] = False,
     author: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="mark what is addressed to NAME, with the reason")
     ] = None,
@@ -79,15 +81,19 @@ def log(
     found = list(fresh())
     if tail is not None:
         found = found[-tail:] if tail else []
-    if form is not None:
+    if form is not None and not follow:
         screen.print_data({"entries": [screen.entry_data(m, marked=reader is not None) for m in found]}, form)
         return
-    for message in found:
-        print(screen.entry_line(message), flush=follow)
-    while follow:
+    while True:
+        for message in found:
+            if form is None:
+                print(screen.entry_line(message), flush=follow)
+            else:  # a document for each entry
+                screen.print_data(screen.entry_data(message, marked=reader is not None), form, following=True)
+        if not follow:
+            return
         time.sleep(0.3)
-        for message in fresh():
-            print(screen.entry_line(message), flush=True)
+        found = list(fresh())
 
 
 def ask(

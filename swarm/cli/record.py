@@ -25,8 +25,6 @@ def digest(
     form: Form = None,
 ) -> None:
     """The run in a few hundred tokens of TOON, for a model in a hurry."""
-    import time
-
     from swarm import digest as room
     from swarm.errors import UserError
 
@@ -35,7 +33,7 @@ def digest(
     with agent_of(run, author) as agent:
         found = agent.inbox(peek=True).messages if author else ()
         unread = [room.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.entry.event.body) for m in found]
-        text = room.digest(agent.state, time.time(), budget, unread=unread)
+        text = room.digest(agent.state, agent.now(), budget, unread=unread)
     if form:
         from swarm.cli import screen
         from toon import decode
@@ -92,7 +90,7 @@ def _lineages(folder: Any) -> list[dict[str, Any]]:
     from swarm.log import Log
     from swarm.state import fold
 
-    settings = config.load(folder.config, cwd=folder.path).run
+    settings = config.of_run(folder)
     state = fold(Log(folder.log).entries())
     return [
         {
@@ -123,8 +121,7 @@ def verify_log(run: str | None, form: bool | None) -> int:
     from swarm.log import verify
 
     folder = rundir.find(run)
-    key = folder.keys / "log.key"
-    secret = bytes.fromhex(key.read_text(encoding="utf-8")) if key.exists() else None
+    secret = folder.log_secret(make=False)
     faults = verify(folder.log, secret=secret)
     if form is not None:
         screen.print_data({"faults": [asdict(fault) for fault in faults]}, form)

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from swarm.starting import Plan
 
 
-def print_data(value: Any, form: bool | None) -> None:
-    """Data on stdout, as JSON (True) or TOON."""
+def print_data(value: Any, form: bool | None, *, following: bool = False) -> None:
+    """Data on stdout, as JSON (True) or TOON; `following`: one of many documents, at once, JSON on a line of its own."""
     if form:
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        print(json.dumps(value, indent=None if following else 2, ensure_ascii=False), flush=following)
     else:
         from toon import encode
 
-        print(encode(value))
+        print(encode(value), end="\n\n" if following else "\n", flush=following)
 
 
 def columns(rows: Sequence[Sequence[str]], *, gap: int = 2) -> str:
@@ -163,6 +163,13 @@ def status_text(snapshot: Snapshot) -> str:
             for w in snapshot.workers
         ]
         lines += ["", columns(workers)]
+    if snapshot.tasks:
+        tasks = [("agents' task", "state", "held by", "left")]
+        tasks += [
+            (t.task, t.state, f"{t.by} token {t.token}" if t.by else "-", units.duration(t.left_seconds))
+            for t in snapshot.tasks
+        ]
+        lines += ["", columns(tasks)]
     if snapshot.promoted:
         lines += ["", f"promoted: {snapshot.promoted}, {snapshot.why}"]
     elif snapshot.why:

@@ -15,9 +15,10 @@ from typing import Any
 
 from swarm.config import checks, contradictions, layers, paths
 from swarm.config.tree import Node, Problems, Spot, joined, only
+from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 
-__all__ = ["Config", "load"]
+__all__ = ["Config", "load", "of_run"]
 
 BYTES_AT_MOST = 1 << 20
 """A config is text of some kilobytes; a data file given by mistake is told as such."""
@@ -50,6 +51,13 @@ def load(path: Path, overrides: Sequence[str] = (), *, cwd: Path) -> Config:
     problems.raise_any()
     assert run is not None, "what pydantic refused was not told"
     return Config(path, run, _origins(root, run.dumped()))
+
+
+def of_run(folder: RunFolder) -> RunSettings:
+    """The settings of a run; without streams in a folder in which none was started yet.  Raises UserErrors."""
+    if folder.config.exists():
+        return load(folder.config, cwd=folder.path).run
+    return RunSettings.model_construct(name=folder.name, streams={})
 
 
 def _read(path: Path, cwd: Path, problems: Problems) -> Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from swarm.events import Event, Head, Seal
 from swarm.log.chain import Place, Raw, chained, mac_of, sha_of
@@ -23,6 +23,8 @@ class Draft:
         self.time = float(int(time))
         self.entries: list[Entry] = []
         self.data = b""
+        self.head_seq = 0
+        """The last head among them; 0 if there is none."""
 
     def add(self, author: str, event: Event, via: str | None = None, gap: bytes = b"") -> Entry:
         """One more entry, behind `gap` (bytes that it seals).  Raises LogError, and leaves the draft as it was."""
@@ -34,15 +36,21 @@ class Draft:
         self.entries.append(entry)
         return entry
 
-    def add_all(self, items: Iterable[tuple[str, Event]], via: str | None) -> list[Entry]:
-        """All of them or, with a LogError, none."""
-        before = self.place, self.data, len(self.entries)
+    def add_all(
+        self, items: Iterable[tuple[str, Event]], via: str | None, then: Callable[[Draft], None]
+    ) -> list[Entry]:
+        """All of them or, with a LogError, none; `then` may add a head after each."""
+        before = self.place, self.data, self.head_seq, len(self.entries)
+        added = []
         try:
-            return [self.add(author, event, via) for author, event in items]
+            for author, event in items:
+                added.append(self.add(author, event, via))
+                then(self)
         except BaseException:
-            self.place, self.data = before[:2]
-            del self.entries[before[2] :]
+            self.place, self.data, self.head_seq = before[:3]
+            del self.entries[before[3] :]
             raise
+        return added
 
     def seal(self, gap: bytes, *, torn: bool = False) -> None:
         """The seal of bytes that are no entry; they end with a newline."""
@@ -53,4 +61,4 @@ class Draft:
     def head(self, secret: bytes | None, file: str | None = None, body: str = "") -> None:
         """A head that vouches for the chain up to here; without a secret it only says where the chain stood."""
         mac = mac_of(secret, self.place.seq, self.place.chain) if secret else "-"
-        self.add(LOG, Head(ref="-", chain=self.place.chain.decode(), mac=mac, file=file, body=body))
+        self.head_seq = self.add(LOG, Head(ref="-", chain=self.place.chain.decode(), mac=mac, file=file, body=body)).seq

@@ -29,13 +29,15 @@ from swarm.log.files import (
     write_new,
 )
 from swarm.log.mend import Lacks, Replaced, Typed, compare, first_difference, missing_in, spans, typed_in, whole_texts
-from swarm.log.older import damaged, older_count, scan, statement
+from swarm.log.older import Opening, damaged, older_count, scan, statement
 from swarm.log.reader import WritersLog, unchanged
 from swarm.log.wal import Wal, image
 
 SETTLE_SECONDS = 0.02
 """A file that somebody is just saving is read again after this time, until it rests."""
 SETTLE_TRIES = 50
+HEAD_BYTES = 4096
+"""Enough of a file for the head that opens it."""
 
 
 class Ledger:
@@ -65,6 +67,22 @@ class Ledger:
         if self._log.place.offset != self._wal.size_bytes:
             raise damaged(self._files.wal, self._wal.payload(), self._log.place)
         self.look_after(opening=True)
+        self._gather_late()
+
+    def _gather_late(self) -> None:
+        """What somebody wrote into a full file, who had it open since before its rotation, becomes a note in the newest."""
+        opening = Opening.of(self._wal.payload())
+        while opening:
+            path = self._files.older(opening.number)
+            if 0 < opening.size < path.stat().st_size:
+                late = path.read_bytes()[opening.size :]
+                draft = self.draft()
+                draft.seal(escape(late if late.endswith(b"\n") else late + b"\n"))
+                self.write(draft)
+                os.truncate(path, opening.size)  # in place: whoever has it open goes on there
+                sync_file(path)
+            with path.open("rb") as file:
+                opening = Opening.of(file.read(HEAD_BYTES))
 
     def _rebuild_wal(self, found: bytes) -> None:
         """Where the write-ahead file is new, lost or damaged, whole entries in the Markdown file are taken from there."""
@@ -208,6 +226,7 @@ class Ledger:
 
         After an OSError the old file is still the newest, or `look_after` finishes what was begun.
         """
+        self._gather_late()
         should = self._wal.payload()
         number = older_count(self._files, should) + 1
         sync_file(self._path)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from swarm.events import KINDS
 from swarm.log.chain import HEADER_LINE, TRAILER, Raw
-from swarm.log.entry import LOOKS_LIKE_ENTRY, unescape
+from swarm.log.entry import HEADER, LOOKS_LIKE_ENTRY, unescape
 
 BLANK = b"\0 \t\r\n"
 """Zeros are what a power cut leaves where a page was never written."""
@@ -55,19 +56,33 @@ def compare(found: bytes, should: bytes, next_seq: int) -> Finding:
 
 
 def is_torn(tail: bytes, next_seq: int) -> bool:
-    """True for the beginning of the next entry, which is all that a crash leaves without a write-ahead file."""
+    """True for the beginning of the next entry, which is all that a crash leaves without a write-ahead file.
+
+    A heading that a person numbered alike is none: its line is no header, nor the beginning of one.
+    """
     begins = b"## %d " % next_seq
-    more = HEADER_LINE.search(tail, 1) or TRAILER.search(tail)
-    return not more and (tail.startswith(begins) or begins.startswith(tail))
+    if HEADER_LINE.search(tail, 1) or TRAILER.search(tail) or not (tail.startswith(begins) or begins.startswith(tail)):
+        return False
+    line, newline, _ = tail.partition(b"\n")
+    kind, blank, _ = line[len(begins) :].partition(b" ")
+    known = {name.encode() for name in KINDS}
+    return (
+        HEADER.match(tail) is not None
+        if newline
+        else kind in known
+        if blank
+        else any(k.startswith(kind) for k in known)
+    )
 
 
 def typed_in(found: bytes, entries: Mapping[int, bytes], gaps: Sequence[bytes]) -> bytes:
     """What `found` holds beside the log's own entries and the text that was sealed before; empty if only blanks."""
     found = found.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     typed: list[bytes] = []
+    left = sorted(gaps, key=len, reverse=True)
     at = 0
     while at < len(found):
-        known = known_at(found, at, entries, gaps)
+        known = known_at(found, at, entries, left)
         end = at + known if known else (found.find(b"\n", at) + 1 or len(found))
         if not known:
             typed.append(found[at:end])
@@ -76,14 +91,26 @@ def typed_in(found: bytes, entries: Mapping[int, bytes], gaps: Sequence[bytes]) 
     return text if text.strip(BLANK) else b""
 
 
-def known_at(found: bytes, at: int, entries: Mapping[int, bytes], gaps: Sequence[bytes]) -> int:
-    """The length of the log's own text that stands at `at`, 0 if none does (an editor may drop the last newline)."""
+def known_at(found: bytes, at: int, entries: Mapping[int, bytes], left: list[bytes]) -> int:
+    """The length of the log's own text that stands at `at`, 0 if none does.
+
+    A text that was sealed is the log's once: it is taken from `left`, and a second one like it has been typed.
+    """
     header = HEADER_LINE.match(found, at)
-    texts = [entries.get(int(header[1]), b"")] if header else [*gaps, *map(unescape, gaps)]
-    for text in texts:
-        if text and (found.startswith(text, at) or found[at:] == text[:-1]):
-            return len(text)
+    entry = entries.get(int(header[1])) if header else None
+    if entry and stands_at(found, at, entry):
+        return len(entry)
+    for gap in left:
+        for text in (gap, unescape(gap)):
+            if stands_at(found, at, text):
+                left.remove(gap)
+                return len(text)
     return 0
+
+
+def stands_at(found: bytes, at: int, text: bytes) -> bool:
+    """Whether it does; an editor may drop the last newline."""
+    return found.startswith(text, at) or found[at:] == text[:-1]
 
 
 def whole_texts(entries: Sequence[Raw]) -> dict[int, bytes]:

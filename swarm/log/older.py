@@ -12,16 +12,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from swarm.log.chain import BEGIN, BETWEEN, END, Place, Raw, Walk, entry_at, walk
+from swarm.log.chain import BEGIN, BETWEEN, END, Place, Raw, Walk, entry_at, holds_entries, walk
 from swarm.log.errors import LogDamaged
 from swarm.log.files import Files, read_or_nothing
 
 FIRST_HEAD = re.compile(
     rb"^## (?P<seq>[1-9]\d{0,17}) head - @\S+ \S+ chain=(?P<chain>[0-9a-f]{16}) mac=\S+ "
-    rb"file=collaboration/(?P<number>\d{4,9})\.md len=\d+\n(?:[^\n]* BLAKE2b-128 (?P<digest>[0-9a-f]{32})\n)?",
-    re.MULTILINE,
+    rb"file=collaboration/(?P<number>\d{4,9})\.md len=\d+\n"
+    rb"(?:[^\n]* holds (?P<size>\d{1,12}) bytes, BLAKE2b-128 (?P<digest>[0-9a-f]{32})\n)?"
 )
-FIRST_ENTRY = re.compile(rb"^## 1 ", re.MULTILINE)
+FIRST_ENTRY = b"## 1 "
 
 
 class Full(NamedTuple):
@@ -44,6 +44,8 @@ class Opening:
 
     before: Place
     number: int
+    size: int
+    """Bytes; what stands behind them was written late, through a descriptor from before the rotation."""
     digest: bytes
 
     @classmethod
@@ -53,7 +55,8 @@ class Opening:
         if head is None:
             return None
         before = Place(int(head["seq"]) - 1, head["chain"])
-        return cls(before, int(head["number"]), head["digest"] or b"") if entry_at(data, 0, before) else None
+        stated = int(head["number"]), int(head["size"] or 0), head["digest"] or b""
+        return cls(before, *stated) if entry_at(data, 0, before) else None
 
 
 def statement(name: str, data: bytes) -> str:
@@ -70,7 +73,7 @@ def vouched(files: Files, newest: bytes) -> list[Full] | None:
     full: list[Full] = []
     opening = Opening.of(newest)
     while opening:
-        data = read_or_nothing(files.older(opening.number))
+        data = read_or_nothing(files.older(opening.number))[: opening.size]
         if digest_of(data) != opening.digest:
             return None
         following, opening = opening, Opening.of(data)
@@ -89,7 +92,7 @@ def scan(files: Files, newest: bytes) -> Walk:
             raise LogDamaged(path, f"the file is missing; entries from {reached.place.seq + 1} on stood there")
         data = path.read_bytes()
         step = walk(data, reached.place)
-        if step.place.offset != len(data):
+        if holds_entries(data[step.place.offset :], step.place):
             raise damaged(path, data, step.place)
         reached = Walk(Place(step.place.seq, step.place.chain), reached.entries + step.entries)
     last = walk(newest, reached.place)
@@ -101,9 +104,9 @@ def older_count(files: Files, newest: bytes) -> int:
 
     A rotation that was cut short leaves a last one that `newest` begins with; it does not count.
     """
-    if head := FIRST_HEAD.search(newest):
+    if head := FIRST_HEAD.match(newest):
         return int(head["number"])
-    if not newest or FIRST_ENTRY.search(newest):
+    if not newest or newest.startswith(FIRST_ENTRY):
         return 0
     count = 0
     while (older := files.older(count + 1)).exists() and not newest.startswith(older.read_bytes()):

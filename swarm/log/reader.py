@@ -8,15 +8,17 @@ that somebody saved; the reader keeps what it knows and waits for the writer to 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swarm.events import Seal
 from swarm.log.chain import Place, Raw, Walk, holds_entries, walk
 from swarm.log.entry import Entry, unescape
 from swarm.log.errors import LogDamaged, LogError
-from swarm.log.files import Files
+from swarm.log.files import Files, read_or_nothing, stat_or_none
 from swarm.log.older import Full, Opening, damaged, scan, vouched
+from swarm.log.wal import frames_of
 
 
 class Log:
@@ -67,6 +69,10 @@ class Log:
         last = self._records[-1] if self._records else None
         return last.entry().time if isinstance(last, Raw) else last.time if last else 0.0
 
+    def now(self, clock: Callable[[], float] = time.time) -> float:
+        """The log's time, as leases count it; see `log_time`."""
+        return log_time(clock(), self.last_time, stat_or_none(self.files.wal))
+
     def read(self) -> None:
         """Takes in what the files hold now: `refresh` without making entries of it."""
         try:
@@ -91,7 +97,19 @@ class Log:
         return self.place.offset == now.st_size
 
     def _read_again(self, data: bytes) -> None:
-        """At first, and after a rotation, an editor's save or a mend: goes on where it stood, if that is still so."""
+        """At first, and after a rotation, an editor's save or a mend: goes on where it stood, if that is still so.
+
+        A file that cannot be followed is somebody's edit that no writer has mended yet: the write-ahead file knows better.
+        """
+        try:
+            self._follow(data)
+        except LogDamaged:
+            should = b"".join(frames_of(read_or_nothing(self.files.wal))[0])
+            if not should or should == data:
+                raise
+            self._follow(should)
+
+    def _follow(self, data: bytes) -> None:
         if not self.last_seq and self._begin(data):
             return
         self._take_apart()
@@ -138,7 +156,7 @@ class WritersLog(Log):
 
     def load(self, data: bytes) -> None:
         """The older files, and `data` as the newest.  Raises LogDamaged."""
-        self._read_again(data)
+        self._follow(data)
 
     def add(self, entries: list[Entry], place: Place) -> None:
         self._records += entries
@@ -156,6 +174,14 @@ def with_sealed_text(entry: Entry, gap: bytes) -> Entry:
             return Entry(entry.seq, entry.author, entry.time, typed, entry.chain, entry.via)
         case _:
             return entry
+
+
+def log_time(now: float, last: float, wal: os.stat_result | None) -> float:
+    """The clock; but where it was set back behind the last entry, that entry's time and what went by since it was written.
+
+    So a dead holder's lease ends when its seconds are over, not when the clock has come back to where it was.
+    """
+    return now if last <= now else last + max(0.0, now - wal.st_mtime if wal else 0.0)
 
 
 def chain_at(record: Raw | Entry) -> str:

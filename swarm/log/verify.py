@@ -6,6 +6,7 @@ anew is found too, back from the last signed head; for what came after that head
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,15 @@ from swarm.log.entry import HEADER, TRAILER_AT_END, Entry
 from swarm.log.errors import LogError
 from swarm.log.files import Files, read_or_nothing
 from swarm.log.lock import is_held
-from swarm.log.mend import spans
+from swarm.log.mend import first_difference, spans
 from swarm.log.older import FIRST_HEAD, older_count
 from swarm.log.wal import MAGIC, frames_of
 
 HEAD_EVERY = 256
 """Entries between signed heads."""
+UNSIGNED_SEALS = 8
+"""More that may stand between them: a mend records what it did before the head that is due."""
+LOOKS_AGAIN, LOOK_AGAIN_SECONDS = 5, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +50,29 @@ class Fault:
 
 
 def verify(path: Path, *, secret: bytes | None = None, head_every: int = HEAD_EVERY) -> list[Fault]:
-    """Every fault of the log at `path`, in the order of its entries; none means that all bytes are as written."""
-    files = Files(path)
+    """Every fault of the log at `path`, in the order of its entries; none means that all bytes are as written.
+
+    What a living writer is just about (a rotation, a mend) is looked at again.
+    """
+    faults = faults_of(Files(path), secret, head_every)
+    for _ in range(LOOKS_AGAIN if faults and is_held(Files(path).lock) else 0):
+        time.sleep(LOOK_AGAIN_SECONDS)
+        if not (faults := faults_of(Files(path), secret, head_every)):
+            break
+    return faults
+
+
+def faults_of(files: Files, secret: bytes | None, head_every: int) -> list[Fault]:
+    """One look at all files."""
     expected = read_or_nothing(files.wal)
-    newest = read_or_nothing(path)
+    newest = read_or_nothing(files.path)
     faults: list[Fault] = []
     place = Place()
     signed = Signatures(secret, head_every, faults)
     for number in range(1, older_count(files, newest) + 1):
         name = files.older_name(number)
         place = checked(FileCheck(name, read_or_nothing(files.older(number)), place, faults), signed)
-    last = FileCheck(path.name, newest, place, faults)
+    last = FileCheck(files.path.name, newest, place, faults)
     checked(last, signed)
     faults += faults_of_wal(files, expected, last)
     return faults
@@ -170,9 +186,9 @@ class Signatures:
                 return "the head is not signed with this run's secret: the history up to it may be rewritten"
             case Head():
                 self.signed_seq = entry.seq
-            case _ if self.secret and entry.seq - self.signed_seq > 2 * self.head_every:
+            case _ if self.secret and entry.seq - self.signed_seq > self.head_every + UNSIGNED_SEALS:
                 self.signed_seq = entry.seq
-                return f"no signed head in the {2 * self.head_every} entries before"
+                return f"no signed head in the {self.head_every + UNSIGNED_SEALS} entries before"
         return ""
 
 
@@ -186,9 +202,23 @@ def faults_of_wal(files: Files, data: bytes, newest: FileCheck) -> Iterator[Faul
         yield Fault(end, 0, newest.place.seq + 1, "the write-ahead file is changed or torn here", name)
     if is_held(files.lock):
         frames = frames[:-1]  # its group may just be on its way into the Markdown file
-    missing = b"".join(frames)[len(newest.data) :]
+    should = b"".join(frames)
+    differs = first_difference(newest.data, should)
+    sound = not any(fault.file == newest.name for fault in newest.faults)
+    if sound and differs < min(len(should), len(newest.data)):
+        line = newest.data.count(b"\n", 0, differs) + 1
+        why = "whole entries stand here, but not those that the write-ahead file holds"
+        yield Fault(differs, line, seq_at(newest, differs), why, newest.name)
+    missing = should[len(newest.data) :]
     if missing and newest.place.offset == len(newest.data):
         line = newest.data.count(b"\n") + 1
         yield Fault(
             len(newest.data), line, newest.place.seq + 1, f"the last {len(missing)} bytes are missing", newest.name
         )
+
+
+def seq_at(file: FileCheck, offset: int) -> int:
+    """The entry that stands at an offset."""
+    return next(
+        (before.seq + 1 for before, raw in file.records if offset < before.offset + len(raw.on_disk)), file.place.seq
+    )

@@ -22,10 +22,10 @@ from swarm.events import Event
 from swarm.log.draft import Draft
 from swarm.log.entry import Entry
 from swarm.log.errors import LogDamaged, LogError, LogFull
-from swarm.log.files import Files
+from swarm.log.files import Files, stat_or_none
 from swarm.log.ledger import Ledger
 from swarm.log.lock import BRIEFLY, Lock, holder_of, is_held
-from swarm.log.reader import WritersLog
+from swarm.log.reader import WritersLog, log_time
 
 ROTATE_BYTES = 1 << 20
 HEAD_EVERY = 256
@@ -55,7 +55,9 @@ class LogWriter:
         self.rotate_bytes = ROTATE_BYTES
         self._files, self._lock, self._secret, self._clock = files, lock, secret, clock
         self._head_every, self._head_seq, self._time = head_every, 0, 0.0
-        self._ledger = Ledger(files, self.log, secret, self._now)
+        self._ahead = 0.0
+        """Seconds by which the log is ahead of a clock that was set back."""
+        self._ledger = Ledger(files, self.log, secret, self.now)
         self._turn = Condition()
         self._waiting: list[Ticket] = []
         self._busy = False
@@ -80,10 +82,12 @@ class LogWriter:
         files = Files(path)
         lock = Lock(path, files.lock, wait_seconds, brief=brief)
         try:
+            now, written = clock(), stat_or_none(files.wal)
             writer = cls(files, lock, secret, clock, head_every)
             writer.rotate_bytes = rotate_bytes
             with writer._refusing():
                 writer._ledger.recover()
+            writer._ahead = log_time(now, writer.log.last_time, written) - now
         except BaseException:
             lock.release()
             raise
@@ -134,7 +138,7 @@ class LogWriter:
         draft = self._ledger.draft()
         for ticket in tickets:
             try:
-                ticket.entries = draft.add_all(ticket.items, ticket.via)
+                ticket.entries = draft.add_all(ticket.items, ticket.via, self._sign)
             except LogError as bad:
                 ticket.error = bad
         self._sign(draft)
@@ -143,9 +147,9 @@ class LogWriter:
 
     def _sign(self, draft: Draft) -> None:
         """Adds a signed head when the last one is `head_every` entries back."""
-        if self._secret and draft.place.seq - self._head_seq >= self._head_every:
+        if self._secret and draft.place.seq - max(self._head_seq, draft.head_seq) >= self._head_every:
             self._head_seq = self.log.last_of("head")
-            if draft.place.seq - self._head_seq >= self._head_every:
+            if draft.place.seq - max(self._head_seq, draft.head_seq) >= self._head_every:
                 draft.head(self._secret)
 
     def _rotate_when_full(self) -> None:
@@ -159,9 +163,9 @@ class LogWriter:
             # a file that grows longer is no reason to refuse; a rotation cut short is, until it can be finished
             self._ledger.look_after()
 
-    def _now(self) -> float:
-        """The clock, but never earlier than the last entry."""
-        self._time = max(self._clock(), self._time, self.log.last_time)
+    def now(self) -> float:
+        """The log's time: the clock, but never behind the log, and going on from there (see `Log.now`)."""
+        self._time = max(self._clock() + self._ahead, self._time, self.log.last_time)
         return self._time
 
     @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,20 @@ import typer
 from typer.testing import CliRunner
 
 import toon
+from swarm import Agent
 from swarm import events as ev
+from swarm.agent import checked
 from swarm.cli import app
 from swarm.door import Door, Refused, user_name
-from swarm.log import LogWriter, run_is_alive
+from swarm.errors import UserError
+from swarm.log import Log, LogWriter, run_is_alive
 from swarm.publish import ADAPTER_FILES, sha256_of
-from swarm.rundir import RunFolder
+from swarm.rundir import RunFolder, find
 from swarm.starting import resume
 from tests.runs import swarm_process as sp
 from tests.swarm.coordination.story import Story
 
-from .places import configure, entries, kinds, state, wait_for
+from .places import configure, entries, kinds, opened, state, wait_for
 
 COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 WRITING = (
@@ -43,7 +48,7 @@ def swarm(folder: RunFolder) -> Command:
     def command(*words: str, status: int = 0) -> Any:
         done = CliRunner().invoke(app, [*words, *place(words[0], folder), "--json"])
         assert done.exit_code == status, (words, done.output, done.exception)
-        return json.loads(done.stdout)
+        return str(done.exception) if isinstance(done.exception, Refused) else json.loads(done.stdout)
 
     return command
 
@@ -103,13 +108,21 @@ def test_what_is_sent_again_with_its_key_is_recorded_once(folder: RunFolder, swa
     assert [entry.event.idem for entry in ours] == [f"key-{number}" for number in range(len(said))]
 
 
-def test_a_claim_that_is_repeated_after_its_lease_says_that_it_is_over(folder: RunFolder, swarm: Command) -> None:
+def test_a_claim_that_is_repeated_after_its_lease_is_refused(folder: RunFolder, swarm: Command) -> None:
     swarm("task", "a", "--as", "ada")
     claimed = swarm("claim", "a", "--as", "ada", "--idem", "mine")
+    assert swarm("claim", "a", "--as", "ada", "--idem", "mine") == claimed
     swarm("drop", "a", "--token", str(claimed["token"]), "--as", "ada")
-    swarm("claim", "a", "--as", "bob")
-    assert claimed["until"]
-    assert swarm("claim", "a", "--as", "ada", "--idem", "mine") == {**claimed, "until": None}
+    for _ in range(2):
+        refused = swarm("claim", "a", "--as", "ada", "--idem", "mine", status=1)
+        assert "the claim of the key mine (token 3) is over" in refused
+        swarm("claim", "a", "--as", "bob")
+
+
+def test_a_key_that_is_used_for_other_words_is_refused(folder: RunFolder, swarm: Command) -> None:
+    seq = swarm("post", "run", "one", "--as", "ada", "--idem", "k")["seq"]
+    assert swarm("post", "run", "one", "--as", "ada", "--idem", "k")["seq"] == seq
+    assert "the key k stands for post run" in swarm("post", "run", "two", "--as", "ada", "--idem", "k", status=1)
 
 
 def test_a_verdict_that_is_sent_again_needs_no_weights_any_more(folder: RunFolder, swarm: Command) -> None:
@@ -144,7 +157,8 @@ def test_a_promotion_that_is_sent_again_places_nothing_twice(folder: RunFolder, 
     assert not folder.promoted.exists()
 
 
-def test_a_key_that_stands_for_something_else_is_refused(folder: RunFolder) -> None:
+def test_a_key_that_stands_for_something_else_is_refused(folder: RunFolder, tmp_path: Path) -> None:
+    configure(tmp_path, folder)
     with Door(folder, "ada") as ada:
         ada.append(ev.Post(ref="run", body="x", idem="one"))
         with pytest.raises(Refused, match="the key one stands for post run"):
@@ -211,3 +225,61 @@ def test_a_run_that_ended_or_was_cut_off_goes_on_under_the_name_of_who_wished_it
     finally:
         for _ in sp.end_everything(tmp_path):
             pass
+
+
+def test_the_newest_log_is_the_one_that_was_opened_or_started_last(tmp_path: Path) -> None:
+    first = opened(tmp_path, "zz")
+    configure(tmp_path, first)
+    for name in ("mm", "aa", "kk"):
+        time.sleep(0.02)
+        newest = opened(tmp_path, name)
+        assert find(None, tmp_path / "runs") == newest
+    with Door(first, "ada") as ada:
+        ada.append(ev.Post(ref="run", body="a word in an older one"))
+    assert find(None, tmp_path / "runs") == newest
+
+
+def test_a_log_in_which_no_run_was_started_can_be_looked_at_and_not_steered(folder: RunFolder, swarm: Command) -> None:
+    swarm("task", "qa/look", "look", "--as", "ada")
+    token = swarm("claim", "qa/look", "--as", "ada")["token"]
+    [task] = swarm("status")["tasks"]
+    assert (task["task"], task["state"], task["by"], task["token"]) == ("qa/look", "held", "ada", token)
+    assert swarm("replay")["at"] == token
+    assert swarm("lineage")["adapters"] == []
+    assert "no run was started here yet" in swarm("stop", status=1)
+    with pytest.raises(UserError, match="no run was started in it yet"):
+        resume(folder, "ada")
+    assert kinds(folder) == ["post", "task", "claim"]
+
+
+def test_a_run_whose_stream_is_named_like_an_agents_task_is_refused_before_anything_is_written(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    with Door(folder, "ada") as ada:
+        ada.append(ev.Task(ref="wide"))
+    path = sp.write_config(tmp_path, streams="  wide: {lora_r: 2}")
+    done = sp.swarm("run", str(path), "--in", str(folder.path), "--detach", cwd=tmp_path, check=2)
+    assert "streams.wide" in done.stderr
+    assert not folder.config.exists()
+
+
+def test_a_figure_that_is_none_is_refused_where_it_is_said(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, pytest.raises(UserError, match="heldout: nan is no figure"):
+        ada.finish("wide/validate", 3, heldout=math.nan)
+    with pytest.raises(UserError, match="loss: inf is no figure"):
+        checked(ev.Checkpoint, ref="wide/train", tok=3, step=1, path="x", sha256="a" * 64, loss=math.inf)
+
+
+def test_after_the_clock_was_set_back_a_dead_holders_lease_ends_when_its_seconds_are_over(folder: RunFolder) -> None:
+    with LogWriter.open(folder.log, clock=lambda: time.time() + 86400) as writer:
+        writer.append([("bob", ev.Task(ref="qa/look"))])
+    with Door(folder, "dead") as dead:
+        dead.append(ev.Claim(ref="qa/look", ttl=1))
+    with Door(folder, "ada") as ada:
+        with pytest.raises(Refused, match=r"held by dead \(token \d\) for [0-3] s"):
+            ada.append(ev.Claim(ref="qa/look", ttl=1))
+        time.sleep(3)
+        ada.append(ev.Claim(ref="qa/look", ttl=60))
+    log = Log(folder.log)
+    last = log.refresh()[-1]
+    assert 0 <= log.now() - last.time < 5

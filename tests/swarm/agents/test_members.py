@@ -117,7 +117,8 @@ def test_an_invited_admin_may_what_the_owner_may(folder: RunFolder, swarm: Comma
     [
         (("invite", "ada", "--role", "boss"), 2, "--role: 'boss' is no role; take one of viewer, worker, agent, admin"),
         (("invite", "../ada"), 2, "NAME: '../ada' is no name"),
-        (("invite", "hub"), 2, "is no name"),
+        (("invite", "hub"), 2, "NAME: hub is the name of a part of every run; take another name"),
+        (("invite", "coordinator", "--role", "worker"), 2, "coordinator is the name of a part"),
         (("invite", "bob", "--role", "admin"), 2, "bob: already invited as agent; revoke it first"),
         (("invite", "eve", "--as", "bob"), 5, "bob: role agent may not say who takes part"),
         (("invite", user_name(), "--role", "viewer"), 2, "is the run's owner"),
@@ -138,10 +139,49 @@ def test_an_invitation_that_cannot_be_is_told_with_its_fix(
 def test_only_who_owns_the_run_lets_others_in(swarm: Command, folder: RunFolder) -> None:
     os.chown(folder.path, 12345, 12345)
     assert "is not your run; ask its owner" in swarm("invite", "ada", check=5)
-    assert not folder.keys.exists()
+    assert not (folder.keys / "members.json").exists()
 
 
 def test_a_key_folder_without_its_list_is_a_run_that_is_just_starting(folder: RunFolder) -> None:
-    folder.keys.mkdir(mode=0o700)
+    folder.keys.mkdir(mode=0o700, exist_ok=True)
+    assert not (folder.keys / "members.json").exists()
     with Door(folder, "ada") as ada:
         assert ada.append(ev.Post(ref="run", body="early")) == 2
+
+
+def test_nobody_speaks_under_the_name_of_a_part(folder: RunFolder, swarm: Command) -> None:
+    for name in ("coordinator", "log", "unknown", "run", "hub"):
+        assert "take another name" in swarm("post", "run", "spoof", "--as", name, check=2)
+        assert "take another name" in swarm("invite", name, check=2)
+    swarm("invite", "trainer-1", "--role", "worker")
+    assert "is a worker of this run" in swarm("post", "run", "spoof", "--as", "trainer-1", check=5)
+
+
+@attended
+def test_a_task_is_handed_to_nobody_who_may_not_act(folder: RunFolder, swarm: Command, at_work: AtWork) -> None:
+    swarm("invite", "vi", "--role", "viewer")
+    swarm("invite", "gone")
+    swarm("revoke", "gone")
+    with at_work(folder), Agent("ada", folder.path) as ada:
+        ada.task("qa/look")
+        lease = ada.claim("qa/look")
+        for to, why in (("vi", "only looks"), ("gone", "was revoked"), ("ada", "holds it already")):
+            with pytest.raises(Refused, match=why):
+                ada.append(ev.Hand(ref="qa/look", tok=lease.token, to=to, ttl=60))
+        lease.hand("bob")
+
+
+def test_a_list_that_cannot_be_read_gives_nobody_rights(folder: RunFolder, swarm: Command) -> None:
+    swarm("invite", "ada")
+    (folder.keys / "members.json").write_text("damaged")
+    assert "put it right first" in swarm("post", "run", "x", "--as", "ada", check=5)
+
+
+def test_only_a_person_waves_a_warning_through(folder: RunFolder, swarm: Command) -> None:
+    swarm("invite", "boss", "--role", "admin")
+    for words in (("--as", "ada"), ("--as", "boss"), ()):
+        swarm("approve", "run", *words)
+    with Door(folder, "ada") as ada:
+        ada.append(ev.Approve(ref="run", person=True))
+    said = [(e.author, e.event.person) for e in entries(folder) if isinstance(e.event, ev.Approve)]
+    assert said == [("ada", None), ("boss", True), (user_name(), True), ("ada", None)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarm import events as ev
+from swarm.lineage import lineage
 from swarm.promotion import admit_promotion, choose, waiting, waits_for
 from swarm.schedule import Dismiss, Promote, decide
 from swarm.settings import Promotion
@@ -102,8 +103,14 @@ def test_a_warning_is_not_promoted_by_itself_but_by_a_person() -> None:
     story.say("ada", ev.Approve(ref="run"))
     assert "the verdict is WARNING" in waits_for(story.state, gate(approvals=1), "wide")
     story.say("ada", ev.Approve(ref="wide"))
+    assert "the verdict is WARNING" in waits_for(story.state, gate(approvals=1), "wide"), "an agent is no person"
+    story.say("owner", ev.Approve(ref="wide", person=True))
     assert waits_for(story.state, gate(approvals=1), "wide") == ""
     assert choose(story.state, gate()).winner == "wide"
+    published = story.state.streams["wide"].adapter
+    assert published
+    story.say("coordinator", published)
+    assert "the verdict is WARNING" in waits_for(story.state, gate(), "wide"), "these are other weights"
 
 
 def test_force_overrides_people_with_a_reason_and_never_the_weights(scored: Story) -> None:
@@ -132,3 +139,28 @@ def test_scores_that_are_no_numbers_win_nothing() -> None:
     assert wide.score is not None
     wide.score = wide.score.model_copy(update={"heldout": float("nan")})  # as an older log might have it
     assert choose(state, gate()).winner == "narrow"
+
+
+def test_an_approval_of_the_run_counts_for_the_weights_that_stood_when_it_was_given() -> None:
+    story = Story("wide")
+    story.say("ada", ev.Approve(ref="run"))
+    story.scored("wide", 0.5)
+    assert "waits for 1 more approval" in waits_for(story.state, gate(approvals=1), "wide")
+    story.say("ada", ev.Approve(ref="run"))
+    assert waits_for(story.state, gate(approvals=1), "wide") == ""
+
+
+def test_an_objection_to_an_entry_about_nothing_blocks_no_promotion(scored: Story) -> None:
+    scored.say("ada", ev.Object(ref="-", why="a typo", of=2))
+    assert waits_for(scored.state, gate(), "wide") == ""
+    scored.say("ada", ev.Object(ref="wide", why="a wrong score", of=2))
+    assert "ada objects: a wrong score" in waits_for(scored.state, gate(), "wide")
+
+
+def test_lineage_keeps_who_had_agreed_when_it_was_promoted(scored: Story) -> None:
+    scored.say("ada", ev.Approve(ref="wide"))
+    scored.say("coordinator", ev.Promote(ref="wide", path="promoted", sha256=SHA, why="best"))
+    scored.say("late-bob", ev.Approve(ref="wide"))
+    scored.say("ada", ev.Object(ref="wide", why="on second thought"))
+    told = lineage("run", scored.state, "wide", settings("wide").streams["wide"])
+    assert (told["approved"], told["objections"]) == (["ada"], [])

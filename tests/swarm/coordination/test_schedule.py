@@ -306,3 +306,25 @@ def test_nothing_is_decided_after_the_end() -> None:
     story = Story("wide")
     story.say("coordinator", ev.End(ref="run", rc=0))
     assert decide(story.state, CREW, story.now, settings("wide")) == []
+
+
+def test_what_agents_do_beside_the_streams_delays_neither_promotion_nor_end() -> None:
+    story = Story("wide")
+    story.scored("wide", 0.5)
+    story.say("ada", ev.Task(ref="qa/look"))
+    story.claim("qa/look", "ada", ttl=604800)
+    [command] = decide(story.state, CREW, story.now, settings("wide"))
+    assert isinstance(command, Promote)
+    story.say("coordinator", ev.Promote(ref="wide", path="promoted", sha256="a" * 64, why="best"))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Finish(0, "")]
+
+
+def test_a_stop_does_not_wait_for_an_agent_that_holds_a_streams_task() -> None:
+    story = Story("wide")
+    story.trained("wide")
+    story.claim("wide/validate", "ada", ttl=604800)
+    assert decide(story.state, CREW, story.now, settings("wide")) == [
+        Dismiss(one.name) for one in CREW if one.roles in {("prepare",), ("train",)}
+    ]
+    story.say("ada", ev.Stop(ref="run"))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Finish(130, "stopped; `swarm resume` goes on")]

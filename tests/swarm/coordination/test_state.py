@@ -28,7 +28,7 @@ def test_the_token_of_a_lease_is_the_seq_of_its_claim() -> None:
 def test_a_held_task_is_refused_to_the_next_and_the_reason_names_the_holder() -> None:
     story = Story("wide")
     story.claim("wide/prepare", "ada")
-    with pytest.raises(Refusal, match=r"held by ada \(token 3\) for 5\d s"):
+    with pytest.raises(Refusal, match=r"held by ada \(token 3\) for (5\d|60) s"):
         story.claim("wide/prepare", "bob")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from swarm.events import Event, Post
+from swarm.events import Event, Head, Post
 from swarm.log import Entry, Log, LogDamaged, LogWriter, render, verify
 from swarm.log.chain import Place
 from swarm.log.draft import Draft
@@ -74,11 +75,14 @@ def test_a_reader_never_takes_a_changed_entry(path: Path, corpus: Items) -> None
     with LogWriter.open(path) as writer:
         true = writer.append(corpus)
     whole, rng = path.read_bytes(), random.Random(5)
-    for _ in range(300):
-        at, data = flipped(path, rng)
-        path.write_bytes(data)
-        assert taken(path) == true[: len(taken(path))] and len(taken(path)) < len(true), at
-        path.write_bytes(whole)
+    for there_is_a_write_ahead_file in (True, False):
+        for _ in range(300):
+            at, data = flipped(path, rng)
+            path.write_bytes(data)
+            found = taken(path)
+            assert found == true[: len(found)] and (len(found) == len(true)) == there_is_a_write_ahead_file, at
+            path.write_bytes(whole)
+        shutil.rmtree(path.parent / "collaboration", ignore_errors=True)
 
 
 def taken(path: Path) -> list[Entry]:
@@ -139,7 +143,39 @@ def test_a_history_that_was_chained_anew_shows_only_to_who_has_the_secret(path: 
 def test_a_log_without_signed_heads_shows_to_who_has_the_secret(path: Path) -> None:
     with LogWriter.open(path) as writer:
         writer.append([("ada", Post(ref="run", body="x"))] * 30)
-    assert verify(path, secret=SECRET, head_every=10)[0].why == "no signed head in the 20 entries before"
+    assert verify(path, secret=SECRET, head_every=10)[0].why == "no signed head in the 18 entries before"
+
+
+def test_heads_stand_at_most_so_far_apart_however_large_the_groups_are(path: Path) -> None:
+    with LogWriter.open(path, secret=SECRET, head_every=8) as writer:
+        for size in (1, 30, 7, 8, 9):
+            writer.append([("ada", Post(ref="run", body="x"))] * size)
+    heads = [entry.seq for entry in Log(path).refresh() if isinstance(entry.event, Head)]
+    assert {later - head for head, later in pairwise([0, *heads])} == {9}
+    assert verify(path, secret=SECRET, head_every=8) == []
+
+
+def test_a_history_without_its_heads_shows_to_who_has_the_secret(path: Path) -> None:
+    with LogWriter.open(path, secret=SECRET) as writer:
+        true = writer.append([("ada", Post(ref="run", body="x"))] * 300)
+    forged = Draft(Place(), 1795238000.0)
+    for entry in true:
+        forged.add(entry.author, entry.event)
+    path.write_bytes(forged.data)
+    assert "not those that the write-ahead file holds" in verify(path)[0].why
+    shutil.rmtree(path.parent / "collaboration")
+    assert verify(path) == []
+    assert "no signed head" in verify(path, secret=SECRET)[0].why
+
+
+def test_another_runs_log_in_its_place_is_a_fault(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "COLLABORATION.md"
+    for log, count in ((path, 3), (other, 5)):
+        with LogWriter.open(log) as writer:
+            writer.append([("ada", Post(ref="run", body=f"{log} {n}")) for n in range(count)])
+    path.write_bytes(other.read_bytes())
+    [fault] = verify(path)
+    assert fault.seq == 1 and "not those" in fault.why
 
 
 def test_a_changed_or_torn_write_ahead_file_is_a_fault_too(run: Path) -> None:

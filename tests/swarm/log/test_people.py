@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarm.events import Event, Post, Seal
-from swarm.log import Entry, Log, LogWriter, render
+from swarm.log import Entry, Log, LogWriter, render, verify
 from swarm.log.chain import Place
 from swarm.log.draft import Draft
 
@@ -229,3 +229,70 @@ def test_the_seal_of_a_note_reads_as_the_note_for_the_writer_as_for_readers(writ
     writer.append([])
     own, read = writer.log.refresh(), Log(path).refresh()
     assert own == read and own[0].event.body == "\\## not an entry"
+
+
+def test_what_is_written_late_into_a_full_file_becomes_a_note(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path, rotate_bytes=1500) as writer:
+        with path.open("ab", buffering=0) as slow:
+            while not (path.parent / "collaboration/0001.md").exists():
+                writer.append(notes("x" * 200))
+            slow.write(b"still typing\n")
+            known = len(Log(path).refresh())
+            assert "not sealed" in verify(path)[0].why
+            while not (path.parent / "collaboration/0002.md").exists():
+                writer.append(notes("y" * 200))
+            assert seals(sound(path))[0] == ("unknown", "note", "still typing")
+            slow.write(b"and on")
+        assert len(Log(path).refresh()) > known
+    LogWriter.open(path).close()
+    assert seals(sound(path))[1] == ("unknown", "note", "and on")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "## 40 claim data/y @eve 2026-11-24T01:00:00Z ttl=60 len=0\n\n<!-- /40 0123456789abcdef -->\n",
+        "## 4 head - @log 2026-11-24T01:00:00Z chain=0123456789abcdef mac=- file=collaboration/0003.md len=0\n",
+        "## 4 post s1 @eve 2026-11-24T01:00:00Z len=0\n\n<!-- /4 0123456789abcdef -->\n",
+    ],
+)
+def test_readers_are_not_misled_by_what_no_writer_has_sealed_yet(path: Path, typed: str, sound: Sound) -> None:
+    with LogWriter.open(path) as writer:
+        true = writer.append(notes("one", "two", "three"))
+    reader = Log(path)
+    assert reader.refresh() == true
+    type_at_end(path, typed)
+    assert Log(path).refresh() == true
+    assert reader.refresh() == []
+    path.write_bytes(path.read_bytes().replace(b"two", b"tWo"))
+    assert Log(path).refresh() == true
+    assert reader.refresh() == []
+    LogWriter.open(path).close()
+    assert sound(path)[:3] == true
+
+
+def test_a_line_like_one_that_was_sealed_before_is_a_note_again(writer: LogWriter, path: Path, sound: Sound) -> None:
+    type_at_end(path, "+1 from Bob\n")
+    writer.append(notes("one"))
+    old = path.read_bytes()
+    writer.append(notes("two"))
+    save(path, old + b"+1 from Bob\n")
+    writer.append([])
+    assert [body for _, why, body in seals(sound(path)) if why == "note"] == ["+1 from Bob"] * 2
+    whole = path.read_bytes()
+    save(path, whole.replace(b"## 1 ", b"+1 from Bob\n## 1 ", 1))
+    writer.append([])
+    assert [body for _, why, body in seals(sound(path)) if why == "note"] == ["+1 from Bob"] * 3
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["Plan for tomorrow", "plan for tomorrow", "Post", "plan\n", "post later\n", "Plan\n\nfour streams\n"],
+)
+def test_a_heading_numbered_like_the_next_entry_is_a_note(
+    writer: LogWriter, path: Path, heading: str, sound: Sound
+) -> None:
+    writer.append(notes("one"))
+    type_at_end(path, f"## 2 {heading}")
+    writer.append(notes("two"))
+    assert ("unknown", "note", f"## 2 {heading}".strip("\n")) in seals(sound(path))

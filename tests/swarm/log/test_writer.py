@@ -98,7 +98,7 @@ def test_callers_that_wait_share_one_sync(path: Path, sound: Sound, monkeypatch:
 
 
 def test_times_never_go_back_whatever_the_clock_does(path: Path, sound: Sound) -> None:
-    clock = iter([1000.9, 2000.0, 500.0, 2000.5, 1e9, 3.0, 1e9 + 2])
+    clock = iter([1000.0, 1000.9, 2000.0, 500.0, 2000.5, 1e9, 3.0, 1e9 + 2])
     with LogWriter.open(path, clock=lambda: next(clock)) as writer:
         for _ in range(6):
             writer.append([note("x")])
