@@ -166,7 +166,7 @@ def test_a_link_that_is_down_for_seconds_loses_and_repeats_nothing(two_networks,
     near, far, plug = two_networks
     members = Members.create(folder / "net", "tcp://10.9.0.1:5701", "tcp://10.9.0.1:5702")
     join = str(members.invite("w1", "worker"))
-    ledger, links = folder / "ledger", folder / "links"
+    ledger, states = folder / "ledger", folder / "states"
     root = Path(__file__).parents[2]
 
     def start(space, script, **options):
@@ -176,14 +176,16 @@ def test_a_link_that_is_down_for_seconds_loses_and_repeats_nothing(two_networks,
             command, stdout=subprocess.PIPE, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
         )
 
-    with start(near, "hub_process.py", folder=str(members.folder), ledger=str(ledger), links=str(links)) as hub:
+    with start(near, "hub_process.py", folder=str(members.folder), ledger=str(ledger), states=str(states)) as hub:
         assert hub.stdout.readline() == "listening\n"
         with start(far, "peer_process.py", join=join, count=350, pause=0.02) as peer:
             lines = lambda: ledger.read_text().count("\n") if ledger.exists() else 0  # noqa: E731
             wait_for(lambda: lines() > 40)
             ip("-n", near, "link", "set", plug, "down")
             down = time.monotonic()
-            time.sleep(4)
+            wait_for(lambda: "unreachable" in states.read_text())
+            noticed = float(states.read_text().splitlines()[-1].split()[0]) - down
+            time.sleep(max(0.0, 4 - (time.monotonic() - down)))
             before = lines()
             ip("-n", near, "link", "set", plug, "up")
             up = time.monotonic()
@@ -194,7 +196,10 @@ def test_a_link_that_is_down_for_seconds_loses_and_repeats_nothing(two_networks,
     result = json.loads(out.splitlines()[-1])
     bodies = [json.loads(line)[4] for line in ledger.read_text().splitlines()]
     print(
-        f"\nlink down {up - down:.1f} s: first message {first:.2f} s after it was up, {result['replayed']} sent again, 0 lost"
+        f"\nlink down {up - down:.1f} s: unreachable after {noticed:.1f} s; first message {first:.2f} s after it was up; "
+        f"{result['replayed']} sent again, {350 - len(set(bodies))} lost, {len(bodies) - len(set(bodies))} twice"
     )
     assert result["done"]
     assert bodies == [str(number) for number in range(1, 351)]
+    assert [line.split()[1] for line in states.read_text().splitlines()][-2:] == ["unreachable", "running"]
+    assert noticed < 1.5 + 3

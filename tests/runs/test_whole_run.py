@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from swarm import events as ev
 from swarm.log import verify
 from swarm.publish import sha256_of
 from swarm.rundir import RunFolder
+from swarm.watch import Watcher
 from tests.runs import swarm_process as sp
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
@@ -109,12 +111,23 @@ def test_a_trainer_killed_in_mid_run_loses_its_lease_and_the_run_finishes_over_t
     assert state.streams["wide"].trained.step == 200
 
 
+def shown_without_a_coordinator(folder: RunFolder, pids: list[int]) -> None:
+    """Kills these, the coordinator among them, and sees what a watcher shows of it."""
+    with Watcher.attach(folder.path) as watcher:
+        sp.wait_for(lambda: watcher.snapshot().state == "running", "a running run", folder=folder)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        sp.wait_for(lambda: watcher.snapshot().state == "no coordinator", "its absence", seconds=20)
+        print(f"\n{len(pids)} killed: no coordinator is shown after {time.monotonic() - began:.1f} s", end="")
+
+
 def test_a_coordinator_killed_stops_no_training_and_the_next_one_adopts_the_workers(tmp_path: Path) -> None:
     config = sp.write_config(tmp_path, streams=TWO, steps=400)
     folder = sp.start(config)
     sp.wait_for(lambda: all(s.checkpoints for s in sp.state(folder).streams.values()), "checkpoints", folder=folder)
     before, pids = sp.entries(folder), set(sp.living_workers(folder))
-    os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
+    shown_without_a_coordinator(folder, [sp.coordinator_pid(folder)])
     saved = len(folder.checkpoints("wide")), folder.checkpoints("wide")[0]
     sp.wait_for(lambda: folder.checkpoints("wide")[0] != saved[1], "a checkpoint without a coordinator", folder=folder)
     assert set(sp.living_workers(folder)) == pids
@@ -143,8 +156,7 @@ def test_everything_killed_at_once_goes_on_from_the_newest_checkpoints(tmp_path:
     config = sp.write_config(tmp_path, streams=TWO, steps=200)
     folder = sp.start(config)
     sp.wait_for(lambda: all(s.checkpoints for s in sp.state(folder).streams.values()), "checkpoints", folder=folder)
-    for pid in [sp.coordinator_pid(folder), *sp.living_workers(folder)]:
-        os.kill(pid, signal.SIGKILL)
+    shown_without_a_coordinator(folder, [sp.coordinator_pid(folder), *sp.living_workers(folder)])
 
     sp.swarm("resume", cwd=tmp_path)
     state = sp.state(folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from bus.hub import Hub
 from bus.keys import Members
 from bus.links import Limits, Rate
+from bus.liveness import Patience, Signals, judge
 
 
 def seen_in(ledger: Path) -> dict[tuple[str, str], int]:
@@ -32,8 +33,9 @@ async def main(options: dict[str, str]) -> None:
     hub = Hub(Members.open(Path(options["folder"])), allowed={"worker": frozenset({"*"})}, seen=seen, limits=limits)
     await hub.start()
     print("listening", flush=True)
+    telling = asyncio.create_task(tell_states(hub, Path(options["states"]))) if options.get("states") else None
     descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    while True:
+    while telling is None or not telling.done():
         if options.get("deaf"):
             await hub.receive()
             time.sleep(float(options["deaf"]))  # the loop stands still while libzmq's thread goes on
@@ -46,8 +48,20 @@ async def main(options: dict[str, str]) -> None:
             await hub.acknowledge(envelope)
             if envelope.type == "ask":
                 await hub.answer(envelope, envelope.body)
-        if options.get("links"):
-            Path(options["links"]).write_text(repr(hub.links()))
+
+
+async def tell_states(hub: Hub, file: Path) -> None:
+    """A line for every change of what a supervisor would show of w1: when (monotonic seconds) and what."""
+    began, shown = time.monotonic(), ""
+    with file.open("w") as out:
+        while True:
+            now, link = time.monotonic(), hub.links().get("w1")
+            silent = None if link is None else now - link.last_heard
+            state = judge(Signals(None, now - began, silent, None), Patience(silent_seconds=1.5)).state
+            if state != shown:
+                shown = state
+                print(now, state, file=out, flush=True)
+            await asyncio.sleep(0.02)
 
 
 asyncio.run(main(json.loads(sys.argv[1])))
