@@ -27,7 +27,6 @@ Code = Literal[
     "trailing",  # content after the end of the document
     "limit",  # one of `toon.Limits` was passed
     "schema",  # a value of another type than the schema asks for
-    "frame",  # a damaged, missing or repeated frame in a stream of documents
 ]
 
 EXCERPT_COLUMNS = 100

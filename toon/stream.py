@@ -6,22 +6,22 @@ Reads from iterables and writes to callables; opens nothing itself.
 from __future__ import annotations
 
 from codecs import getincrementaldecoder
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from toon.columns import SCALARS, Foreign
+from toon.columns import SCALARS, column_texts
 from toon.decode import checked_indent
-from toon.encode import Encoder, with_any_types
+from toon.encode import Encoder
 from toon.errors import ToonError
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
 from toon.quick import QuickReader
 from toon.rows import rows_of
 from toon.scopes import TABLE, path_text
-from toon.tables import refuse_containers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     from toon.headers import Header
     from toon.scopes import Scope
@@ -33,7 +33,8 @@ ENOUGH_CHARACTERS = 64 * 1024
 class Decoder:
     """Decodes one document fed in pieces; the result is that of `decode`, wherever the pieces were cut.
 
-    Memory: the value so far and one unfinished line. Raises `ToonError` from `feed` as soon as a complete line is faulty.
+    Memory: the value so far and one unfinished line. Raises `ToonError` from `feed` as soon as a complete line is faulty;
+    after that, and after `finish`, every further call is an `option` error.
     """
 
     def __init__(self, *, indent: int = 2, strict: bool = True, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -44,9 +45,14 @@ class Decoder:
         self._size = 0
         self._limits = limits
         self._at_start = True
+        self._over = ""
+        """Why no further call makes sense; stands as well while a call is under way, so that a fault leaves it."""
 
     def feed(self, chunk: str | bytes) -> None:
         """Take the next piece, cut anywhere: within a line, a token, or the bytes of one character."""
+        self._begin("an earlier piece was faulty")
+        if not isinstance(chunk, str | bytes):
+            raise ToonError("option", f"expected a piece of text or bytes, found {type(chunk).__name__}")
         self._size += len(chunk)
         if self._size > self._limits.max_bytes:
             raise ToonError("limit", f"expected at most {self._limits.max_bytes} bytes, found more")
@@ -61,12 +67,19 @@ class Decoder:
             self._unfinished = []
         if rest:
             self._unfinished.append(rest)
+        self._over = ""
 
     def finish(self) -> Any:
         """Say that nothing more comes, and get the value."""
+        self._begin("its document is finished")
         self._unfinished.append(self._text(b"", final=True))
         self._reader.read(prepared("".join(self._unfinished)))
         return self._reader.finish()
+
+    def _begin(self, over: str) -> None:
+        if self._over:
+            raise ToonError("option", f"expected no more calls: this decoder is used up, {self._over}")
+        self._over = over
 
     def _text(self, chunk: bytes, *, final: bool) -> str:
         try:
@@ -90,16 +103,7 @@ def iter_rows(
     `chunks` is an open file or any pieces. Rows given out are not kept: memory does not grow with their number.
     Raises `ToonError` as `decode` does, after the rows before the fault, and `syntax` where no table stands at `path`.
     """
-    reader = _RowReader(path, indent, strict, limits)
-    decoder = Decoder(indent=indent, strict=strict, limits=limits)
-    decoder._reader = reader
-    for chunk in gathered(chunks):
-        decoder.feed(chunk)
-        yield from reader.taken()
-    value = decoder.finish()
-    yield from reader.taken()
-    if not reader.found and not (path == "" and value == []):
-        raise ToonError("syntax", f"expected a table at {path or 'the root'}, found none")
+    yield from RowReader(path, indent, strict, limits).rows(chunks)
 
 
 def gathered(chunks: Iterable[str] | Iterable[bytes]) -> Iterator[str | bytes]:
@@ -116,14 +120,27 @@ def gathered(chunks: Iterable[str] | Iterable[bytes]) -> Iterator[str | bytes]:
         yield type(pending[0])().join(pending)
 
 
-class _RowReader(QuickReader):
+class RowReader(QuickReader):
     """Puts the rows of one table aside instead of into the value."""
 
     def __init__(self, path: str, indent: int, strict: bool, limits: Limits) -> None:
         super().__init__(checked_indent(indent), strict, limits)
         self.path = path
         self.found: Scope | None = None
+        """The table, once its header has been read."""
         self.ready: list[dict[str, Any]] = []
+
+    def rows(self, chunks: Iterable[str] | Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        """What `iter_rows` gives."""
+        decoder = Decoder(indent=self.indent, strict=self.strict, limits=self.limits)
+        decoder._reader = self
+        for chunk in gathered(chunks):
+            decoder.feed(chunk)
+            yield from self.taken()
+        value = decoder.finish()
+        yield from self.taken()
+        if not self.found and not (self.path == "" and value == []):
+            raise ToonError("syntax", f"expected a table at {self.path or 'the root'}, found none")
 
     def _open(self, kind: int, value: object, outer: Scope, name: str | int | None) -> Scope:
         opened = super()._open(kind, value, outer, name)
@@ -144,11 +161,87 @@ class _RowReader(QuickReader):
         return rows
 
 
+class RowShape:
+    """What each row of one table must be: the same fields, with a primitive in each."""
+
+    def __init__(self, fields: Iterable[str], *, nested: bool = False) -> None:
+        """Take the names of the fields; with `nested`, cells may be arrays and objects. Raises `option` for bad names."""
+        self.fields = [_field_name(name) for name in fields] if isinstance(fields, Iterable) else []
+        self.names = frozenset(self.fields)
+        self.nested = nested
+        if not self.fields or len(self.names) < len(self.fields):
+            raise ToonError("option", f"expected different field names, found {self.fields or fields}")
+
+    def cells(self, row: Mapping[str, Any] | Sequence[Any], number: int) -> tuple[Any, ...]:
+        """The row's cells in the order of the fields, in exact JSON types; `number` counts rows from 0, for the error's path.
+
+        Raises `value` for a row that does not fit, and for a cell what `encode` would raise.
+        """
+        if isinstance(row, Mapping):
+            if row.keys() != self.names:
+                raise _misfit(f"a row with the fields {self.fields}", repr(list(row)), number)
+            cells = tuple([row[name] for name in self.fields])
+        elif isinstance(row, Sequence) and not isinstance(row, str | bytes | bytearray):
+            cells = tuple(row)
+        else:
+            raise _misfit("a row by its field names or as a list", type(row).__name__, number)
+        if len(cells) != len(self.fields):
+            raise _misfit(f"{len(self.fields)} cells", str(len(cells)), number)
+        for cell in cells:
+            kind = type(cell)
+            if not (
+                (kind is str and (cell.isascii() or _is_text(cell)))
+                or kind in _SOUND
+                or (kind is int and -_SHORT_INT < cell < _SHORT_INT)
+            ):
+                return tuple(self._plain(*pair, number) for pair in zip(self.fields, cells, strict=True))
+        return cells
+
+    def _plain(self, name: str, cell: Any, number: int) -> Any:
+        from toon.normal import ROOT, plain
+
+        value = plain(cell, ((ROOT, number), name))
+        if not self.nested and type(value) not in SCALARS:
+            path = path_text((number, name))
+            raise ToonError("value", f"expected a primitive in a table's cell, found {type(cell).__name__}", path=path)
+        return value
+
+
+_SOUND = frozenset({float, bool, type(None)})
+_SHORT_INT = 10**600
+"""Integers below it become text whatever `sys.set_int_max_str_digits` says."""
+
+
+def _field_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise ToonError("option", f"expected field names of text, found {type(name).__name__}")
+    text = str.__str__(name)
+    if not _is_text(text):
+        raise ToonError("option", f"expected a field name of text, found half a surrogate pair in {text!a}")
+    return text
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _misfit(expected: str, found: str, number: int) -> ToonError:
+    return ToonError("value", f"expected {expected}, found {found:.200}", path=f"[{number}]")
+
+
 class RowWriter:
     """Writes a table whose number of rows is not known beforehand: its header once, then rows, a batch at a time.
 
     The text is `[0]{a,b}:` and the rows. It decodes whole with `strict=False` (section 14.4: a declared count never ends a table)
     and with `iter_rows(..., strict=False)`; the count check is the price. `toon.frames` keeps that check.
+
+    A row is taken whole or refused whole: after a `ToonError` the writer goes on as if the row had never come. When a `with` block
+    ends by an exception, the rows taken before it are still written and the exception goes on its way.
 
     >>> with RowWriter(["step", "loss"], file.write) as rows:
     ...     rows.write({"step": 1, "loss": 0.5})
@@ -164,59 +257,55 @@ class RowWriter:
         delimiter: str = ",",
     ) -> None:
         """Write the header; `write` takes text, as a file's `write` does."""
-        self.fields = list(fields)
-        if not self.fields or len(set(self.fields)) < len(self.fields):
-            raise ToonError("option", f"expected different field names, found {self.fields}")
+        self._shape = RowShape(fields)
+        self.fields = self._shape.fields
+        if not isinstance(batch_rows, int):
+            raise ToonError("option", f"expected batch_rows to be a number of rows, found {batch_rows!r}")
         self.batch_rows = batch_rows
         self.rows_written = 0
         self._write, self._indent, self._delimiter = write, indent, delimiter
-        self._batch: list[Sequence[Any]] = []
-        self._write(table_header(self.fields, 0, indent, delimiter))
+        self._batch: list[tuple[Any, ...]] = []
+        self._write(table_header(self.fields, indent, delimiter))
 
     def write(self, row: Mapping[str, Any] | Sequence[Any]) -> None:
-        """Add one row, by field names or in the order of the fields. Raises `value` where it does not fit."""
-        if isinstance(row, list | tuple):
-            cells = row
-        else:
-            if not isinstance(row, dict) or row.keys() != set(self.fields):
-                raise ToonError("value", f"expected a row with the fields {self.fields}, found {row!r:.200}")
-            cells = [row[name] for name in self.fields]
-        if len(cells) != len(self.fields):
-            raise ToonError("value", f"expected {len(self.fields)} cells, found {len(cells)}")
-        self._batch.append(cells)
+        """Add one row, by field names or in the order of the fields; the caller may change it afterwards.
+
+        Raises `value` where it does not fit, and what `encode` raises for a cell; the path counts the table's rows from 0.
+        """
+        self._batch.append(self._shape.cells(row, self.rows_written + len(self._batch)))
         if len(self._batch) >= self.batch_rows:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows held back."""
+        """Write the rows held back. What the caller's `write` refuses is not tried again: part of it may be out already."""
         if not self._batch:
             return
-        columns = dict(zip(self.fields, zip(*self._batch, strict=True), strict=True))
-        text = with_any_types(lambda plain: row_lines(plain, self._indent, self._delimiter), columns)
-        self._write("\n" + text)
-        self.rows_written += len(self._batch)
-        self._batch = []
+        batch, self._batch = self._batch, []
+        self._write("\n" + row_lines(batch, self._indent, self._delimiter))
+        self.rows_written += len(batch)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, fault: object, trace: object) -> None:
-        self.flush()
+    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> None:
+        held = len(self._batch)
+        try:
+            self.flush()
+        except Exception as second:
+            if fault is None:
+                raise
+            fault.add_note(f"the last {held} rows could not be written: {second}")
 
 
-def table_header(fields: Iterable[str], count: int, indent: int, delimiter: str) -> str:
-    """The header line of a root table of primitive fields."""
+def table_header(fields: Iterable[str], indent: int, delimiter: str) -> str:
+    """The header line of a root table of primitive fields whose number of rows is not known."""
     encoder = Encoder(indent, delimiter)
-    encoder.rows("", None, [(name, None) for name in fields], [], 1, count)
+    encoder.rows("", None, [(name, None) for name in fields], [], 1, 0)
     return encoder.lines[0]
 
 
-def row_lines(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) -> str:
-    """The lines of a root table's rows."""
-    if not all(SCALARS.issuperset(map(type, column)) for column in columns.values()):
-        for name, column in columns.items():
-            refuse_containers(name, column)
-        raise Foreign
-    encoder = Encoder(indent, delimiter)
-    encoder.rows("", None, [(name, None) for name in columns], [(column, None) for column in columns.values()], 1)
-    return encoder.lines[1]
+def row_lines(rows: Sequence[tuple[Any, ...]], indent: int, delimiter: str) -> str:
+    """The lines of a root table's rows, whose cells are primitives in exact JSON types."""
+    texts = [column_texts(column, delimiter) for column in zip(*rows, strict=True)]
+    margin = "\n" + " " * indent
+    return margin[1:] + margin.join(map(delimiter.join, zip(*texts, strict=True)))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import tracemalloc
 from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -76,13 +79,89 @@ def test_a_row_that_does_not_fit_is_refused(row: Any) -> None:
     assert caught.value.code == "value"
 
 
-def test_a_cell_that_is_no_primitive_is_refused_with_its_place() -> None:
-    rows = toon.RowWriter(["a"], lambda text: None)
+@pytest.mark.parametrize(
+    ("cell", "code"),
+    [({"x": 1}, "value"), ({1}, "value"), ("\ud800", "surrogate"), pytest.param(10**5000, "limit", id="digits")],
+)
+def test_a_refused_row_is_named_by_its_place_in_the_table_and_leaves_the_others(cell: Any, code: str) -> None:
+    written: list[str] = []
+    with toon.RowWriter(["a", "b"], written.append, batch_rows=2) as rows:
+        for number in range(3):
+            rows.write([number, 0])
+        with pytest.raises(toon.ToonError) as caught:
+            rows.write([3, cell])
+        assert (caught.value.code, caught.value.path) == (code, "[3].b")
+        rows.write((3, "é"))
+    assert rows.rows_written == 4
+    assert toon.decode("".join(written), strict=False) == [{"a": n, "b": "é" if n == 3 else 0} for n in range(4)]
+
+
+def test_the_caller_may_use_its_row_again() -> None:
+    written: list[str] = []
+    row = [0, 0]
+    with toon.RowWriter(["a", "b"], written.append) as rows:
+        for row[0] in range(3):
+            rows.write(row)
+    assert "".join(written) == "[0]{a,b}:\n  0,0\n  1,0\n  2,0"
+
+
+def test_any_mapping_and_any_sequence_is_a_row() -> None:
+    written: list[str] = []
+    with toon.RowWriter(["a", "b"], written.append) as rows:
+        rows.write(MappingProxyType({"b": 2, "a": 1}))
+        rows.write(range(2))
+        rows.write([Decimal("1.50"), date(2026, 11, 24)])
+    assert "".join(written) == "[0]{a,b}:\n  1,2\n  0,1\n  1.5,2026-11-24"
+
+
+def test_an_exception_in_the_block_comes_through_and_the_rows_before_it_are_written() -> None:
+    written: list[str] = []
+    with pytest.raises(KeyError), toon.RowWriter(["a"], written.append) as rows:
+        rows.write([1])
+        raise KeyError
+    assert "".join(written) == "[0]{a}:\n  1"
+
+
+def test_a_broken_file_does_not_hide_the_exception_of_the_block() -> None:
+    written: list[str] = []
+
+    def write(text: str) -> None:
+        if written:
+            raise OSError("disk full")
+        written.append(text)
+
+    with pytest.raises(KeyError) as caught, toon.RowWriter(["a"], write) as rows:
+        rows.write([1])
+        raise KeyError
+    assert caught.value.__notes__ == ["the last 1 rows could not be written: disk full"]
+    written.clear()
+    rows = toon.RowWriter(["a"], write)
     rows.write([1])
-    rows.write([{"x": 1}])
-    with pytest.raises(toon.ToonError) as caught:
+    with pytest.raises(OSError, match="disk full"):
         rows.flush()
-    assert caught.value.path == "a[1]"
+    rows.flush()  # not a second time
+    assert rows.rows_written == 0
+
+
+@pytest.mark.parametrize("fields", [[1], [], ["a", "a"], None, ["\ud800"], [[]]])
+def test_fields_that_are_no_names_are_refused(fields: Any) -> None:
+    with pytest.raises(toon.ToonError) as caught:
+        toon.RowWriter(fields, print)
+    assert caught.value.code == "option"
+
+
+def test_a_decoder_that_is_used_up_says_so() -> None:
+    faulty, finished = toon.Decoder(), toon.Decoder()
+    with pytest.raises(toon.ToonError):
+        faulty.feed("a: 1\na: 2\n")
+    finished.feed("a: 1\n")
+    finished.finish()
+    for decoder, reason in ((faulty, "faulty"), (finished, "finished")):
+        for call in (lambda decoder=decoder: decoder.feed("a: 1\n"), decoder.finish):
+            with pytest.raises(toon.ToonError) as caught:
+                call()
+            assert caught.value.code == "option"
+            assert reason in caught.value.reason
 
 
 def test_rows_of_a_table_inside_a_document_are_found_by_their_path() -> None:
