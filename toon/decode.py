@@ -35,6 +35,8 @@ def decode(
 
 def document_text(text: str | bytes, limits: Limits) -> str:
     """The characters of a document, without a byte-order mark."""
+    if not isinstance(text, str | bytes | bytearray):
+        raise ToonError("option", f"expected text or bytes, found {type(text).__name__}")
     if len(text) > limits.max_bytes:
         raise ToonError("limit", f"expected at most {limits.max_bytes} bytes, found {len(text)}")
     if not isinstance(text, str):

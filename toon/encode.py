@@ -54,7 +54,7 @@ class Encoder:
 
     def __init__(self, indent: int, delimiter: str) -> None:
         """Begin a document. Raises `option` for an indent or a delimiter that TOON does not have."""
-        if delimiter not in DELIMITERS:
+        if not isinstance(delimiter, str) or delimiter not in DELIMITERS:
             raise ToonError("option", f"expected the delimiter ',', '\\t' or '|', found {delimiter!r}")
         if not isinstance(indent, int) or indent < 1:
             raise ToonError("option", f"expected indent to be a positive number of spaces, found {indent!r}")

@@ -9,10 +9,11 @@ enum member                                            what its value becomes
 str, int, float, bool, None and their subclasses       themselves; NaN and the infinities become null
 Decimal                                                number, every digit kept
 datetime, date, time                                   ISO 8601 text
-numpy scalar, 0-d array or tensor                      what its `tolist` gives; datetime64 as text, NaT as null
+numpy scalar, 0-d array or tensor                      what its `tolist` gives
+datetime64, alone or in arrays                         ISO 8601 text to the microsecond, NaT as null
 =====================================================  ====================================================
 
-Everything else (sets, bytes, timedelta, arbitrary objects) is a `ToonError` with code `value` and the path.
+Everything else (sets, bytes, timedelta, longdouble, arbitrary objects) is a `ToonError` with code `value` and the path.
 """
 
 from __future__ import annotations
@@ -83,30 +84,53 @@ def _foreign(value: Any, place: Place, depth: int) -> Any:
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat() if value == value else None  # noqa: PLR0124 - pandas' NaT is a datetime unequal to itself
     if is_dataclass(value) and not isinstance(value, type):
-        return _container({field.name: value.__getattribute__(field.name) for field in fields(value)}, place, depth)
+        return _container(_field_values(value, place), place, depth)
     if isinstance(value, Mapping | tuple):
         return _container(dict(value) if isinstance(value, Mapping) else list(value), place, depth)
     if isinstance(value, list):
         return _container(list(value), place, depth)
     if isinstance(value, _HasToList | _HasToPyList) and not isinstance(value, type):
-        return plain(column_list(value), place, depth)
+        values = column_list(value, place)
+        if type(values) is not type(value):  # a longdouble stays what it is: no number of Python's holds it
+            return plain(values, place, depth)
     raise _fault("value", f"expected a value with a JSON form, found {type(value).__qualname__}", place)
 
 
-def column_list(column: Any) -> Any:
+def column_list(column: Any, place: Place = ROOT) -> Any:
     """A numpy, pandas or Arrow column (or a numpy scalar) as Python values; anything else as it is.
 
-    numpy gives nanoseconds since 1970 as bare integers, so instants are asked for in microseconds, which it gives as datetimes.
+    numpy gives instants and durations in nanoseconds as bare integers. Instants are then asked for in microseconds, which it gives
+    as datetimes; durations have no JSON form. Raises `value` for those, and for an instant outside the years 1 to 9999.
     """
     if isinstance(column, _HasToPyList):
         return column.to_pylist()
     if not isinstance(column, _HasToList):
         return column
+    kind = getattr(column.dtype, "kind", "") if isinstance(column, _HasDtype) else ""
+    if kind == "m":
+        raise _fault("value", "expected a value with a JSON form, found timedelta64", place)
     values = column.tolist()
-    sample = values[0] if isinstance(values, list) and values else values
-    if isinstance(sample, int) and isinstance(column, _HasDtype) and str(column.dtype).startswith("datetime64"):
-        return column.astype("datetime64[us]").tolist()
+    if kind == "M" and isinstance(column, _HasDtype) and _holds_integers(values):
+        if str(column.dtype)[-3:] not in _FINER_THAN_DATETIME:
+            raise _fault("value", "expected an instant between the years 1 and 9999, found another datetime64", place)
+        values = column.astype("datetime64[us]").tolist()
     return values
+
+
+_FINER_THAN_DATETIME = {"ns]", "ps]", "fs]", "as]"}
+"""How `datetime64[ns]` and its like end; instants in all other units come as datetimes, unless their year is out of range."""
+
+
+def _holds_integers(values: Any) -> bool:
+    return any(map(_holds_integers, values)) if isinstance(values, list) else isinstance(values, int)
+
+
+def _field_values(value: Any, place: Place) -> dict[str, Any]:
+    """A dataclass instance's fields; one declared with `init=False` may not have been set."""
+    try:
+        return {field.name: value.__getattribute__(field.name) for field in fields(value)}
+    except AttributeError as fault:
+        raise _fault("value", f"expected a dataclass whose fields are set: {fault}", place) from fault
 
 
 def _container(value: Any, place: Place, depth: int) -> Any:
@@ -136,8 +160,9 @@ def _key(key: Any, place: Place) -> str:
         key = key.value
     if isinstance(key, str):
         return _checked_text(key, place)
-    if isinstance(key, int) and not isinstance(key, bool):
-        return str(_checked_integer(int(key), place))
+    number = column_list(key, place)  # numpy's integers become Python's
+    if isinstance(number, int) and not isinstance(number, bool):
+        return str(_checked_integer(int(number), place))
     raise _fault("key", f"expected a key of text or an integer, found {type(key).__qualname__}", place)
 
 

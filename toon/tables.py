@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from toon.columns import SCALARS, Foreign
@@ -12,37 +13,41 @@ from toon.headers import leaf_paths
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
 from toon.quick import QuickReader
-from toon.scopes import END, TABLE
+from toon.scopes import END, TABLE, path_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from toon.headers import Header
     from toon.scopes import Scope
 
 
 def encode_columns(columns: Mapping[str, Sequence[Any]], *, indent: int = 2, delimiter: str = ",") -> str:
-    """The document of a table given by its columns: lists, tuples, or numpy, pandas or Arrow columns of primitives.
+    """The document of a table given by its columns: lists, tuples, other sequences, or numpy, pandas or Arrow columns of primitives.
 
     The same text as `encode` of the rows, except that a table without rows keeps its fields (`[0]{a,b}:`).
     Raises `ToonError`: `value` for columns of different lengths or cells that are no primitives, and what `encode` raises.
     """
-    lists = {name: column_values(column) for name, column in columns.items()}
+    if not hasattr(columns, "items"):
+        raise ToonError("value", f"expected columns by their names, found {type(columns).__name__}")
+    lists = {name: column_values(name, column) for name, column in columns.items()}
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) > 1:
         raise ToonError("value", f"expected columns of one length, found {lengths}")
     return with_any_types(lambda plain_lists: _document(plain_lists, indent, delimiter), lists)
 
 
-def column_values(column: Sequence[Any]) -> Sequence[Any]:
-    """A column as a Python sequence."""
+def column_values(name: str, column: Sequence[Any]) -> Sequence[Any]:
+    """A column as a list or tuple."""
     if isinstance(column, list | tuple):
         return column
-    from toon.normal import column_list
+    from toon.normal import ROOT, column_list
 
-    values: Sequence[Any] = column_list(column)
-    return values
+    values = column_list(column, (ROOT, name))
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes | bytearray):
+        raise ToonError("value", f"expected a column of cells, found {type(column).__name__}", path=path_text([name]))
+    return values if isinstance(values, list) else list(values)
 
 
 def _document(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) -> str:
@@ -51,7 +56,7 @@ def _document(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) ->
         return "[]"
     for name, column in columns.items():
         if type(name) is not str or not SCALARS.issuperset(map(type, column)):
-            refuse_containers(name, column)
+            _refuse_containers(name, column)
             raise Foreign
     count = len(next(iter(columns.values())))
     encoder.rows(
@@ -60,12 +65,14 @@ def _document(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) ->
     return "\n".join(encoder.lines[: 1 + bool(count)])
 
 
-def refuse_containers(name: str, column: Sequence[Any]) -> None:
+def _refuse_containers(name: str, column: Sequence[Any]) -> None:
     """Raise `value` for the first array or object among a column's cells."""
     for index, value in enumerate(column):
         if isinstance(value, dict | list):
             kind = type(value).__name__
-            raise ToonError("value", f"expected a primitive in a table's cell, found {kind}", path=f"{name}[{index}]")
+            raise ToonError(
+                "value", f"expected a primitive in a table's cell, found {kind}", path=path_text([name, index])
+            )
 
 
 def decode_columns(

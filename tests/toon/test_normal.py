@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
@@ -145,6 +145,61 @@ def test_numpy_scalars_and_arrays() -> None:
     }
     with pytest.raises(toon.ToonError):
         toon.encode({"d": np.timedelta64(1, "s")})
+
+
+def test_numpy_instants_are_text_wherever_they_stand_and_durations_are_refused() -> None:
+    np = pytest.importorskip("numpy")
+    instants = np.array(["NaT", "2026-01-01"], dtype="datetime64[ns]")
+    assert toon.decode(toon.encode(instants)) == [None, "2026-01-01T00:00:00"]
+    assert toon.decode(toon.encode(np.array([instants, instants]))) == [[None, "2026-01-01T00:00:00"]] * 2
+    assert toon.decode(toon.encode_columns({"t": instants})) == [{"t": None}, {"t": "2026-01-01T00:00:00"}]
+    assert toon.encode([instants[0], instants[1]]) == '[2]: null,"2026-01-01T00:00:00"'
+    durations = np.array([5, 6], dtype="timedelta64[ns]")
+    too_late = np.datetime64("300000-01-01", "D")
+    for refused in (durations, durations[0], too_late, np.array([too_late]), np.longdouble("0.1")):
+        with pytest.raises(toon.ToonError) as caught:
+            toon.encode({"a": refused})
+        assert (caught.value.code, caught.value.path) == ("value", "a")
+        assert "cyclic" not in caught.value.reason
+    with pytest.raises(toon.ToonError) as caught:
+        toon.encode_columns({"a": durations})
+    assert caught.value.path == "a"
+
+
+def test_numpy_integers_are_keys_as_integers_are() -> None:
+    np = pytest.importorskip("numpy")
+    assert toon.encode({np.int64(3): 1, np.uint8(4): 2}) == '"3": 1\n"4": 2'
+    for key in (np.float64(1.5), np.bool_(True), np.datetime64("2026-01-01")):
+        with pytest.raises(toon.ToonError) as caught:
+            toon.encode({key: 1})
+        assert caught.value.code == "key"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: toon.encode(1, delimiter=[]),  # type: ignore[arg-type]
+        lambda: toon.encode([1], delimiter=None),  # type: ignore[arg-type]
+        lambda: toon.encode(1, indent="2"),  # type: ignore[arg-type]
+        lambda: toon.decode(None),  # type: ignore[arg-type]
+        lambda: toon.Decoder().feed(1),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_argument_is_an_error_of_the_same_class(write: Any) -> None:
+    with pytest.raises(toon.ToonError) as caught:
+        write()
+    assert caught.value.code == "option"
+
+
+def test_a_field_that_was_never_set_is_named() -> None:
+    @dataclass
+    class Late:
+        when: int = field(init=False)
+
+    with pytest.raises(toon.ToonError) as caught:
+        toon.encode({"a": Late()})
+    assert (caught.value.code, caught.value.path) == ("value", "a")
+    assert "when" in caught.value.reason
 
 
 def test_mixed_tables_of_foreign_types_are_still_tables() -> None:

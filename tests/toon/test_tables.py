@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import deque
 from typing import Any
 
 import pytest
@@ -122,8 +123,25 @@ def test_columns_of_different_lengths_and_cells_that_are_no_primitives_are_refus
     assert caught.value.path == "a[1]"
 
 
+@pytest.mark.parametrize("column", ["abc", b"abc", 5, {"x": 1}, iter([1]), None])
+def test_what_is_no_column_is_refused_by_name(column: Any) -> None:
+    with pytest.raises(toon.ToonError) as caught:
+        toon.encode_columns({"a": column})
+    assert (caught.value.code, caught.value.path) == ("value", "a")
+    with pytest.raises(toon.ToonError) as caught:
+        toon.encode_columns(column if isinstance(column, str) else [column])  # type: ignore[arg-type]
+    assert caught.value.code == "value"
+
+
+def test_any_sequence_is_a_column() -> None:
+    assert toon.encode_columns({"a": range(2), "b": deque("xy")}) == "[2]{a,b}:\n  0,x\n  1,y"
+
+
 def test_numpy_columns() -> None:
     np = pytest.importorskip("numpy")
+    with pytest.raises(toon.ToonError) as caught:
+        toon.encode_columns({"a": np.array(5)})
+    assert (caught.value.code, caught.value.path) == ("value", "a")
     columns: dict[str, Any] = {
         "i": np.array([1, 2], dtype=np.int32),
         "f": np.array([0.5, math.nan]),
