@@ -1,13 +1,19 @@
 """Decoded values checked against types, and brought back to them; what a type means here is all in this one file.
 
-A schema is a dataclass, a TypedDict, `{field: type}`, or any type built of int, float, bool, str, None, Decimal, datetime, date,
-time, enums, Literal, list, dict, tuple, unions and Any. Nothing is guessed: text never becomes a number, and a number never
-becomes text. A whole number fits float, and 1.0 (which TOON writes as 1) fits int; NaN does not come back from null.
+A schema is a dataclass, a TypedDict, `{field: type}`, `[type]`, or any type built of int, float, bool, str, None, Decimal, datetime,
+date, time, enums, Literal, list, dict, tuple, unions and Any. Nothing is guessed: text never becomes a number, and a number never
+becomes text. A whole number fits float, and 1.0 (which TOON writes as 1) fits int; NaN does not come back from null. Keys are text
+to TOON, so only they are read as what the schema says: `dict[int, str]` has integers again.
+
+An enum's member is known by how its value is encoded. A dataclass is made by its constructor; fields that this does not take
+(`init=False`) may be there, are checked, and are set afterwards, so that an instance comes back as it was. What its own code raises
+is a `schema` error with the path, and the original as its cause.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass
@@ -17,6 +23,7 @@ from functools import lru_cache
 from math import isinf
 from typing import Any
 
+from toon.encode import encode
 from toon.errors import ToonError, shown
 from toon.scopes import path_text
 
@@ -58,7 +65,7 @@ def checked(value: Any, schema: Any, place: Place = ROOT) -> Any:
     """The value as the schema's types have it. Raises `schema` with the path of the first part that does not fit."""
     if schema is Any:
         return _without_decimals(value)
-    if isinstance(schema, dict):
+    if isinstance(schema, dict) and all(isinstance(name, str) for name in schema):
         return _fields(value, schema, frozenset(schema), place)
     if isinstance(schema, list) and len(schema) == 1:
         return _items(value, schema[0], place)
@@ -66,12 +73,28 @@ def checked(value: Any, schema: Any, place: Place = ROOT) -> Any:
     if origin is not None:
         return _generic(value, schema, origin, typing.get_args(schema), place)
     if is_dataclass(schema) and isinstance(schema, type):
-        required = {f.name for f in fields(schema) if f.init and f.default is MISSING and f.default_factory is MISSING}
-        known = {f.name: _hints(schema)[f.name] for f in fields(schema) if f.init}
-        return schema(**_fields(value, known, required, place))
+        return _instance(value, schema, place)
     if typing.is_typeddict(schema):
         return _fields(value, _hints(schema), _required_keys(schema), place)
     return _scalar(value, schema, place)
+
+
+def _instance(value: Any, schema: type, place: Place) -> Any:
+    """A dataclass, built by its constructor; the fields that this does not take are set afterwards."""
+    members = fields(schema)
+    required = {f.name for f in members if f.init and f.default is MISSING and f.default_factory is MISSING}
+    found = _fields(value, {f.name: _hints(schema)[f.name] for f in members}, required, place)
+    later = {f.name: found.pop(f.name) for f in members if not f.init and f.name in found}
+    try:
+        instance = schema(**found)
+    except RecursionError:
+        raise
+    except Exception as fault:  # the class's own code refuses what its types allow
+        reason = f"expected what {schema.__name__} accepts, found {type(fault).__name__}: {fault}"
+        raise ToonError("schema", reason, path=_path(place)) from fault
+    for name, item in later.items():
+        object.__setattr__(instance, name, item)  # frozen ones too
+    return instance
 
 
 def _scalar(value: Any, schema: Any, place: Place) -> Any:
@@ -90,7 +113,9 @@ def _scalar(value: Any, schema: Any, place: Place) -> Any:
         return _member(value, schema, place)
     elif schema in _TIMES:
         return _time(value, schema, place)
-    elif schema in {str, bool, list, dict}:
+    elif schema is tuple:
+        return tuple(_items(value, Any, place))
+    elif isinstance(schema, type) and schema in {str, bool, list, dict}:
         fits = kind is schema
     else:
         raise ToonError("option", f"expected a type that a schema can hold, found {schema!r}")
@@ -122,11 +147,23 @@ def _float(value: Any, place: Place) -> float:
 
 
 def _member(value: Any, schema: type[Enum], place: Place) -> Enum:
+    member = _members(schema).get(encode(value))
+    if member is None:
+        choices = ", ".join(repr(member.value) for member in schema)
+        raise ToonError("schema", f"expected one of {choices}, found {_found(value)}", path=_path(place))
+    return member
+
+
+@lru_cache(maxsize=256)
+def _members(schema: type[Enum]) -> dict[str, Enum]:
+    """An enum's members by the text of their values: so 0.1 is found whether it was read as a float or as a Decimal."""
+    known: dict[str, Enum] = {}
     for member in schema:
-        if member.value == value and isinstance(member.value, bool) == isinstance(value, bool):
-            return member
-    choices = ", ".join(repr(member.value) for member in schema)
-    raise ToonError("schema", f"expected one of {choices}, found {_found(value)}", path=_path(place))
+        try:
+            known.setdefault(encode(member.value), member)
+        except ToonError:
+            continue  # what cannot be written cannot come back
+    return known
 
 
 def _time(value: Any, schema: Any, place: Place) -> Any:
@@ -140,6 +177,8 @@ def _time(value: Any, schema: Any, place: Place) -> Any:
 
 
 def _generic(value: Any, schema: Any, origin: Any, arguments: tuple[Any, ...], place: Place) -> Any:
+    if not arguments and schema != tuple[()]:  # typing.List and its like
+        return checked(value, origin, place)
     if origin is typing.Union or origin is types.UnionType:
         return _any_of(value, schema, arguments, place)
     if origin is typing.Literal:
@@ -153,15 +192,37 @@ def _generic(value: Any, schema: Any, origin: Any, arguments: tuple[Any, ...], p
         return _items(value, arguments[0], place)
     if origin is tuple:
         return _tuple(value, arguments, place)
-    if origin is dict:
+    if origin is dict and len(arguments) == 2:
         if type(value) is not dict:
             raise _unfit(value, dict, place)
-        return {key: checked(item, arguments[1], (place, key)) for key, item in value.items()}
+        keys, items = arguments
+        return {_key(key, keys, (place, key)): checked(item, items, (place, key)) for key, item in value.items()}
     raise ToonError("option", f"expected a type that a schema can hold, found {schema!r}")
 
 
+def _key(key: str, schema: Any, place: Place) -> Any:
+    """A key in the schema's type: as text where that fits, else as the integer it stands for."""
+    if schema is str or schema is Any:
+        return key
+    try:
+        return checked(key, schema, place)
+    except ToonError as fault:
+        if fault.code != "schema" or not _INTEGER.fullmatch(key):
+            raise
+    return checked(int(key), schema, place)
+
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,639}")
+"""An integer as `encode` spells it as a key; longer ones Python may refuse to read."""
+
+
 def _any_of(value: Any, schema: Any, choices: tuple[Any, ...], place: Place) -> Any:
-    """The first member of a union that fits; where one member alone could, its own complaint says more than the union's."""
+    """The first member of a union that fits, but float only after the number's own type: a large integer would lose digits.
+
+    Where one member alone could fit, its own complaint says more than the union's.
+    """
+    if type(value) in {int, Decimal} and type(value) in choices:
+        choices = tuple(sorted(choices, key=lambda choice: choice is float))
     faults = []
     for choice in choices:
         try:
@@ -210,7 +271,7 @@ def _fields(value: Any, known: dict[str, Any], required: Any, place: Place) -> d
 def _hints(schema: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(schema)
-    except NameError as fault:
+    except (NameError, AttributeError, TypeError, SyntaxError) as fault:
         raise ToonError("option", f"expected a schema whose types can be looked up: {fault}") from None
 
 
@@ -226,6 +287,8 @@ def _required_keys(schema: Any) -> set[str]:
 def _mentions_decimal(schema: Any, seen: set[int]) -> bool:
     if schema is Decimal:
         return True
+    if isinstance(schema, type) and issubclass(schema, Enum):
+        return any(isinstance(member.value, Decimal) for member in schema)
     if id(schema) in seen:
         return False
     seen.add(id(schema))
