@@ -43,15 +43,45 @@ def ordinary(size: int) -> str:
     return toon.encode({"sessions": [session()] * max(1, size // 30_000), "events": table(max(1, size // 260))})
 
 
+def seconds_of(text: str) -> tuple[float, str]:
+    """The processor time of decoding a text once, and how that ended."""
+    start = process_time()
+    try:
+        toon.decode(text)
+        end = "value"
+    except toon.ToonError as fault:
+        end = fault.code
+    return process_time() - start, end
+
+
 def spent_seconds(text: str, rounds: int = 4) -> tuple[float, str]:
-    """The least processor time of decoding a text, and how that ended."""
-    least, end = float("inf"), ""
-    for _ in range(rounds):
-        start = process_time()
-        try:
-            toon.decode(text)
-            end = "value"
-        except toon.ToonError as fault:
-            end = fault.code
-        least = min(least, process_time() - start)
-    return least, end
+    """The least processor time of several, and how that ended."""
+    return min(seconds_of(text) for _ in range(rounds))
+
+
+TRIES, ROUNDS = 3, 4
+NOISE_SECONDS = 0.0005
+"""Added for what takes less than `SHORT_SECONDS`: there the clock and the caches weigh more than the document."""
+SHORT_SECONDS = 0.002
+
+
+def least_of_rounds(measure: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """Two times that belong together, each the least of interleaved rounds: a slow moment of the machine meets both."""
+    rounds = [measure() for _ in range(ROUNDS)]
+    return min(first for first, _ in rounds), min(second for _, second in rounds)
+
+
+def assert_within(measure: Callable[[], tuple[float, float]], factor: float) -> None:
+    """The second time is at most so many times the first, in the best of a few tries."""
+    found = []
+    for _ in range(TRIES):
+        first, second = least_of_rounds(measure)
+        if second <= factor * first + (NOISE_SECONDS if second < SHORT_SECONDS else 0):
+            return
+        found.append(f"{first * 1e3:.2f} -> {second * 1e3:.2f} ms")
+    raise AssertionError(f"more than {factor} times: {', '.join(found)}")
+
+
+def assert_doubling(measure: Callable[[], tuple[float, float]]) -> None:
+    """Twice the size takes at most 2.3 times the time."""
+    assert_within(measure, 2.3)
