@@ -7,7 +7,8 @@ A frame is a head line, the document, and a newline:
 `doc` holds a whole document. `head` holds the header of a table, `[0]{a,b}:`, and `rows/<number of that head>` further rows of
 it: the header is written once. Heads are comment lines to TOON, so a stream of one head and its rows is itself a document
 (for `strict=False`). No line of an encoded document starts with `#` (section 7.2), so a reader that has lost its way goes on at
-the next head. Resending, reordering and acknowledging are not done here.
+the next head: what declares a document in which a line starts with `#toon ` is no frame, whatever its checksum. That also bounds
+the work: each byte is searched and summed a fixed number of times. Resending, reordering and acknowledging are not done here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from zlib import crc32
 
 from toon.decode import decode, utf8_text
 from toon.encode import encode
+from toon.errors import ToonError
+from toon.headers import Header, is_header, parse_header
 from toon.limits import DEFAULT_LIMITS, Limits
+from toon.lines import prepared
+from toon.quick import QuickReader
+from toon.scopes import END
 from toon.stream import RowWriter
 
 TYPE_CHECKING = False
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 MARK = b"#toon "
 _HEAD = re.compile(rb"#toon ([1-9][0-9]{0,17}) (doc|head|rows/[1-9][0-9]{0,17}) ([0-9]{1,12}) ([0-9a-f]{8})\n")
 _LONGEST_HEAD = 80
+KEPT_HEADERS = 4096
+"""Tables whose rows may still come: no frame says that a table is over, so the one without rows for longest is forgotten."""
 
 
 class Frame(NamedTuple):
@@ -91,14 +99,19 @@ def _checksum(number: int, kind: str, payload: bytes) -> int:
 
 
 class FrameReader:
-    """Takes a stream in any pieces and gives its frames, and its gaps."""
+    """Takes a stream in any pieces and gives its frames, and its gaps.
+
+    Memory: one frame, of at most `limits.max_bytes`, and the last `KEPT_HEADERS` table headers in use, together no larger than that.
+    """
 
     def __init__(self, *, limits: Limits = DEFAULT_LIMITS) -> None:
         """Begin anywhere in a stream: the first number seen is taken as the first."""
         self._limits = limits
         self._buffer = bytearray()
         self._expected: int | None = None
-        self._heads: dict[int, str] = {}
+        self._heads: dict[int, tuple[Header, int]] = {}
+        """Headers and their sizes by the number of their frame, the one used last at the end."""
+        self._heads_size = 0
         self._adrift = False
         """Whether the damage being passed has been told."""
         self._searched = 0
@@ -125,6 +138,8 @@ class FrameReader:
             end = head.end() + length
             if length > self._limits.max_bytes:
                 yield from self._damaged(f"a frame of {length} bytes", head.end(), final)
+            elif self._interrupted(head.end(), end):
+                yield from self._damaged("a frame that is cut short", head.end(), final)
             elif end + 1 <= len(self._buffer):
                 payload = bytes(self._buffer[head.end() : end])
                 if self._buffer[end] != 0x0A or _checksum(number, kind, payload) != int(head[4], 16):
@@ -133,15 +148,15 @@ class FrameReader:
                 del self._buffer[: end + 1]
                 self._searched = 0
                 yield from self._frame(number, kind, payload)
-            elif final or self._interrupted(head.end()):
+            elif final:
                 yield from self._damaged("a frame that is cut short", head.end(), final)
             else:
                 return
 
-    def _interrupted(self, start: int) -> bool:
-        """Whether another frame begins before this one is complete."""
-        at = self._buffer.find(b"\n" + MARK, max(start - 1, self._searched - len(MARK)))
-        self._searched = len(self._buffer)
+    def _interrupted(self, start: int, end: int) -> bool:
+        """Whether another frame begins before this one is complete; each byte is looked at once."""
+        at = self._buffer.find(b"\n" + MARK, max(start - 1, self._searched - len(MARK)), end + len(MARK))
+        self._searched = min(len(self._buffer), end + len(MARK))
         return at >= 0
 
     def _damaged(self, reason: str, start: int, final: bool) -> Iterator[Gap]:
@@ -167,14 +182,43 @@ class FrameReader:
         text = utf8_text(payload)
         kind, _, head = kind.partition("/")
         if kind == "head":
-            self._heads[number] = text
+            self._keep_head(number, text)
+            yield Frame(number, kind, [])
         elif kind == "rows":
-            header = self._heads.get(int(head))
-            if header is None:
-                yield Gap(number, number, f"rows whose header, frame {head}, was lost")
+            kept = self._heads.pop(int(head), None)
+            if kept is None:
+                yield Gap(number, number, f"rows whose header, frame {head}, was lost or is too long ago")
                 return
-            text = f"{header.replace('[0', f'[{text.count(chr(10)) + 1}', 1)}\n{text}"
-        yield Frame(number, kind, decode(text, limits=self._limits))
+            self._heads[int(head)] = kept
+            yield Frame(number, kind, _rows(kept[0], text, self._limits))
+        else:
+            yield Frame(number, kind, decode(text, limits=self._limits))
+
+    def _keep_head(self, number: int, text: str) -> None:
+        """Remember a header, and forget those that have not been used for longest where there are too many."""
+        header = parse_header(text, self._limits, strict=True) if is_header(text) else None
+        if header is None or header.fields is None or header.keyed or header.key is not None or header.length:
+            raise ToonError("header", "expected the header of a table, `[0]{a,b}:`", line=1)
+        if number in self._heads:
+            self._heads_size -= self._heads.pop(number)[1]
+        self._heads[number] = header, len(text)
+        self._heads_size += len(text)
+        while len(self._heads) > KEPT_HEADERS or self._heads_size > self._limits.max_bytes:
+            self._heads_size -= self._heads.pop(next(iter(self._heads)))[1]
+
+
+def _rows(header: Header, text: str, limits: Limits) -> Any:
+    """The rows under a header that is read once, however many frames of rows follow; it counts as the first line."""
+    lines = prepared(text)
+    reader = QuickReader(2, strict=True, limits=limits)
+    reader.lines_before = reader.line = 1
+    reader.blank_line = 0
+    root = reader.root
+    root.kind, root.depth, root.width, root.value = END, 0, 0, []
+    reader.stack.append(root)
+    reader._open_header(root, header._replace(length=len(lines)), root.value, 0)
+    reader.read(lines)
+    return reader.finish()
 
 
 def read_frames(chunks: Iterable[bytes], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Frame | Gap]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from time import process_time
 from typing import Any
 
 import pytest
 
 import toon
 from tests.toon.drawn import document
+from tests.toon.hostile import assert_doubling
 from toon.frames import Frame, FrameReader, FrameWriter, Gap, read_frames
 
 
@@ -113,6 +115,98 @@ def test_a_head_that_declares_too_much_is_damage_and_not_a_wait() -> None:
     reader = FrameReader()
     items = list(reader.feed(b"#toon 1 doc 5000 00000000\n" + frames[1]))  # not complete, but another frame has begun
     assert values_of(items) == values[1:2]
+
+
+def _hostile_stream(size: int) -> bytes:
+    """Heads that each declare half of the stream, cut so that a newline follows."""
+    head = b"#toon 1 doc %012d 00000000\n"
+    length = len(head % 0)
+    return (head % (size // length // 2 * length - 1)) * (size // length)
+
+
+def test_a_frame_with_a_head_inside_is_none_even_if_its_checksum_fits() -> None:
+    from toon.frames import _checksum
+
+    inner: list[bytes] = []
+    FrameWriter(inner.append).write("inner")
+    payload = b"a: 1\n" + inner[0] + b"b: 2"
+    frame = b"#toon 7 doc %d %08x\n%s\n" % (len(payload), _checksum(7, "doc", payload), payload)
+    for size in (len(frame), 3):
+        items = list(read_frames(frame[at : at + size] for at in range(0, len(frame), size)))
+        assert values_of(items) == ["inner"]
+
+
+@pytest.mark.parametrize("chunk", [1000, 10**9])
+def test_heads_that_declare_half_the_stream_cost_time_in_proportion_to_it(chunk: int) -> None:
+    def seconds(size: int) -> float:
+        data = _hostile_stream(size)
+        start = process_time()
+        items = list(read_frames(data[at : at + chunk] for at in range(0, len(data), chunk)))
+        assert [type(item) for item in items] == [Gap]
+        return process_time() - start
+
+    assert_doubling(lambda: (seconds(400_000), seconds(800_000)))
+
+
+def test_a_large_header_is_read_once_for_all_its_rows() -> None:
+    def seconds(size: int) -> float:
+        frames: list[bytes] = []
+        rows = FrameWriter(frames.append).rows(["c" * size], batch_rows=1)
+        for number in range(size // 100):
+            rows.write([number])
+        start = process_time()
+        assert len(list(read_frames(frames))) == 1 + size // 100
+        return process_time() - start
+
+    assert_doubling(lambda: (seconds(200_000), seconds(400_000)))
+
+
+def test_headers_of_tables_long_out_of_use_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toon.frames.KEPT_HEADERS", 2)
+    frames: list[bytes] = []
+    writer = FrameWriter(frames.append)
+    first, second = writer.rows(["a"], batch_rows=1), writer.rows(["b"], batch_rows=1)
+    first.write([1])
+    writer.rows(["c"])
+    second.write([2])
+    first.write([3])
+    items = list(read_frames(frames))
+    assert values_of(items) == [[], [], [{"a": 1}], [], [{"a": 3}]]
+    assert [item.reason for item in items if isinstance(item, Gap)] == [
+        "rows whose header, frame 2, was lost or is too long ago"
+    ]
+
+
+def test_the_headers_kept_are_no_larger_than_a_document_may_be() -> None:
+    frames: list[bytes] = []
+    writer = FrameWriter(frames.append)
+    reader = FrameReader(limits=toon.Limits(max_bytes=1000))
+    for number in range(20):
+        writer.rows([f"{number}" + "x" * 300])
+    assert len(values_of(reader.feed(b"".join(frames)))) == 20
+    assert len(reader._heads) == 3
+
+
+def test_a_head_frame_without_a_header_is_an_error() -> None:
+    from toon.frames import _checksum
+
+    for payload in (b"a: 1", b"[0]: ", b"a[0]{x}:", b"[0]{a}:\n  1"):
+        frame = b"#toon 1 head %d %08x\n%s\n" % (len(payload), _checksum(1, "head", payload), payload)
+        with pytest.raises(toon.ToonError) as caught:
+            list(read_frames([frame]))
+        assert caught.value.code == "header"
+
+
+def test_a_fault_in_framed_rows_has_its_line_and_path() -> None:
+    from toon.frames import _checksum
+
+    frames: list[bytes] = []
+    FrameWriter(frames.append).rows(["a", "b"])
+    payload = b"  1,2\n  3"
+    frame = b"#toon 2 rows/1 %d %08x\n%s\n" % (len(payload), _checksum(2, "rows/1", payload), payload)
+    with pytest.raises(toon.ToonError) as caught:
+        list(read_frames([*frames, frame]))
+    assert (caught.value.code, caught.value.line, caught.value.path) == ("width", 3, "[1]")
 
 
 def test_a_continued_stream_goes_on_counting() -> None:
