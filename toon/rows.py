@@ -164,7 +164,7 @@ def _json_values(joined: str, real: Real) -> list[object] | None:
     return None if end < len(text) or inf in values or -inf in values else values
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _json_decoder(real: Real) -> JSONDecoder:
     return JSONDecoder(parse_float=None if real is float else real)
 

@@ -6,13 +6,17 @@ TOON wins where many objects share their fields and loses on single objects and 
 from __future__ import annotations
 
 import re
+import sys
 from json import dumps
 from typing import Any, NamedTuple
 
-from toon.columns import SCALARS
-from toon.decode import decode
+from toon.columns import SCALARS, Verbatim
 from toon.encode import columns_of, encode
-from toon.scalars import DELIMITERS
+from toon.errors import ToonError
+from toon.limits import Limits
+from toon.lines import prepared
+from toon.quick import QuickReader
+from toon.scalars import DELIMITERS, float_text
 from toon.scopes import path_text
 
 TYPE_CHECKING = False
@@ -106,13 +110,15 @@ def stats(value: Any, *, count_tokens: Callable[[str], int] | None = None, level
     `count_tokens` is any callable from text to a number; without one, `estimated_tokens`. Raises what `encode` raises.
     """
     count = count_tokens or estimated_tokens
-    value = decode(encode(value))  # the JSON value that the forms have in common
-    texts = {"json": compact_json(value), "json-pretty": dumps(value, ensure_ascii=False, indent=2)}
+    text = encode(value)
+    value = _common_value(text)
+    marker = _unused_character(text)
+    texts = {"json": _json_text(value, marker), "json-pretty": _json_text(value, marker, indent=2)}
     for name, delimiter in zip(("toon", "toon-tab", "toon-pipe"), DELIMITERS, strict=True):
         texts[name] = encode(value, delimiter=delimiter)
     sizes = tuple(Size(form, len(text.encode()), count(text)) for form, text in texts.items())
     parts = tuple(
-        Part(path_text(names), shape_of(part), count(compact_json(part)), count(encode(part)))
+        Part(path_text(names), shape_of(part), count(_json_text(part, marker)), count(encode(part)))
         for names, part in _containers(value, (), levels)
     )
     return Stats(sizes, parts, count_tokens is None)
@@ -153,8 +159,55 @@ def compact(value: Any, *, count_tokens: Callable[[str], int] | None = None) -> 
     """The value as TOON or as compact JSON, whichever has fewer tokens (TOON where they are equal)."""
     count = count_tokens or estimated_tokens
     toon = encode(value)
-    json = compact_json(decode(toon))
+    json = _json_text(_common_value(toon), _unused_character(toon))
     return Compact("toon", toon) if count(toon) <= count(json) else Compact("json", json)
+
+
+_UNBOUNDED = Limits(*[sys.maxsize] * len(Limits._fields))
+
+
+def _common_value(text: str) -> Any:
+    """What JSON and TOON have in common, from our own TOON: read without limits, since there are none to writing."""
+    reader = QuickReader(2, strict=True, limits=_UNBOUNDED, real=_number)
+    reader.read(prepared(text))
+    return reader.finish()
+
+
+def _number(token: str) -> object:
+    """A double, or the digits themselves where no double has them (a Decimal's)."""
+    number = float(token)
+    return number if repr(number) == token or float_text(number) == token else Verbatim(token)
+
+
+def _json_text(value: Any, marker: str, indent: int | None = None) -> str:
+    """JSON in which `Verbatim` is a number: `json` writes it as text that begins with a character found nowhere else."""
+    separators = (",", ":") if indent is None else None
+    try:
+        text = dumps(_marked(value, marker), ensure_ascii=False, indent=indent, separators=separators)
+    except RecursionError:
+        raise ToonError("limit", "expected fewer levels: Python's stack is used up") from None
+    return re.sub(f'"{marker}([^"]*)"', r"\1", text) if marker in text else text
+
+
+def _marked(value: Any, marker: str) -> Any:
+    if type(value) is Verbatim:
+        return marker + value
+    if isinstance(value, list):
+        return value if _DIRECT.issuperset(map(type, value)) else [_marked(item, marker) for item in value]
+    if isinstance(value, dict):
+        if _DIRECT.issuperset(map(type, value.values())):
+            return value
+        return {key: _marked(item, marker) for key, item in value.items()}
+    return value
+
+
+_DIRECT = SCALARS - {Verbatim}
+
+
+def _unused_character(text: str) -> str:
+    """A character for private use that stands nowhere in a text."""
+    used = set(text)
+    return next(char for char in map(chr, range(0xE000, sys.maxunicode)) if char not in used)
 
 
 def compact_json(value: Any) -> str:

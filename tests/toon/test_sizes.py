@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import date
+from decimal import Decimal
 
 import pytest
 
@@ -69,3 +71,25 @@ def test_compact_takes_the_smaller_form_and_says_which() -> None:
 )  # fmt: skip
 def test_shapes_have_names(value: object, shape: str) -> None:
     assert toon.stats(value).parts[0].shape == shape
+
+
+@pytest.mark.parametrize(
+    ("value", "json_text"),
+    [
+        (Decimal("1E400"), "1e+400"),
+        ({"a": [Decimal("0.1000000000000000000001"), 0.5, "\ue000"]}, '{"a":[0.1000000000000000000001,0.5,"\ue000"]}'),
+        ([Decimal("0." + "12" * 3000)], f"[0.{'12' * 3000}]"),
+        (float("nan"), "null"),
+        ({"at": date(2026, 11, 24)}, '{"at":"2026-11-24"}'),
+    ],
+)
+def test_whatever_encodes_can_be_measured_with_all_its_digits(value: object, json_text: str) -> None:
+    assert toon.compact(value, count_tokens=lambda text: text != json_text).text == json_text
+    assert toon.stats(value).sizes[0].size_bytes == len(json_text.encode())
+    assert toon.compact(value, count_tokens=lambda text: text == json_text).text in {json_text, toon.encode(value)}
+
+
+def test_no_limit_of_reading_stands_in_the_way_of_measuring() -> None:
+    row = {f"c{number}": number for number in range(20_000)}
+    assert json.loads(toon.compact([row], count_tokens=lambda text: "{c0" in text).text) == [row]
+    assert len(toon.stats([row], count_tokens=len).sizes) == 5
