@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         'toon encode run.json > run.toon\n  echo \'[{"a":1},{"a":2}]\' | toon encode --delimiter tab',
     )
     encode.add_argument("--delimiter", choices=DELIMITER_NAMES, default="comma", help="between cells (default: comma)")
-    encode.add_argument("--indent", type=int, default=2, metavar="N", help="spaces a level (default: 2)")
+    encode.add_argument("--indent", type=_spaces, default=2, metavar="N", help="spaces a level (default: 2)")
     decode = _command(
         commands,
         "decode",
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         commands,
         "stats",
         run_stats,
-        "compare the sizes of JSON and TOON, part by part",
+        "compare the sizes of JSON and TOON, part by part (what starts with { or [ and no TOON header is read as JSON)",
         "toon stats run.json\n  toon stats run.toon",
     ).add_argument(
         "--levels", type=int, default=3, metavar="N", help="how deep to look for parts where TOON loses (default: 3)"
@@ -101,11 +101,19 @@ def _command(commands: Any, name: str, run: Any, what: str, example: str) -> arg
     return command
 
 
+def _spaces(text: str) -> int:
+    """The width of a level."""
+    width = int(text)
+    if width < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number of spaces, found {width}")
+    return width
+
+
 def _reading(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--lenient", action="store_true", help="forgive what section 14.4 forgives (counts, repeated keys, indentation)"
     )
-    command.add_argument("--indent", type=int, default=2, metavar="N", help="spaces a level (default: 2)")
+    command.add_argument("--indent", type=_spaces, default=2, metavar="N", help="spaces a level (default: 2)")
 
 
 def opened(name: str) -> IO[bytes]:
@@ -125,22 +133,10 @@ def put(text: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def json_value(data: bytes | str) -> Any:
-    """The value of JSON text. Raises `ToonError` with the position."""
-    try:
-        return json.loads(data)
-    except json.JSONDecodeError as fault:
-        raise ToonError("syntax", f"no JSON: {fault.msg}", line=fault.lineno, column=fault.colno) from None
-    except UnicodeDecodeError as fault:
-        raise ToonError("utf8", f"expected UTF-8: {fault.reason} at byte {fault.start}") from None
-    except RecursionError:
-        raise ToonError("limit", "expected fewer levels of JSON") from None
-    except ValueError as fault:  # an integer longer than Python reads
-        raise ToonError("limit", str(fault)) from None
-
-
 def run_encode(options: argparse.Namespace) -> int:
     """`toon encode`."""
+    from toon.cli_json import json_value
+
     put(
         toon.encode(json_value(read(options.file)), indent=options.indent, delimiter=DELIMITER_NAMES[options.delimiter])
     )
@@ -174,9 +170,16 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_stats(options: argparse.Namespace) -> int:
-    """`toon stats`; JSON where the file is JSON, else TOON."""
+    """`toon stats`; JSON where the file is or was meant as JSON, else TOON."""
+    from toon.cli_json import is_meant_as_json, json_value
+
     data = read(options.file)
-    value = json_value(data) if _looks_like_json(data) else toon.decode(data)
+    try:
+        value = json_value(data)
+    except ToonError:
+        if is_meant_as_json(data):
+            raise
+        value = toon.decode(data)
     found = toon.stats(value, levels=options.levels)
     smallest = found.smallest.form
     compact_tokens = found.sizes[0].tokens
@@ -192,11 +195,3 @@ def run_stats(options: argparse.Namespace) -> int:
     put("\n".join(lines))
     print("tokens are estimates for o200k_base; see toon.estimated_tokens", file=sys.stderr)
     return 0
-
-
-def _looks_like_json(data: bytes) -> bool:
-    try:
-        json.loads(data)
-    except (ValueError, RecursionError):
-        return False
-    return True

@@ -1,4 +1,10 @@
-"""`toon rows`: the rows of NDJSON, CSV or a TOON table, turned into another of these as they come, in flat memory."""
+"""`toon rows`: the rows of NDJSON, CSV or a TOON table, turned into another of these as they come, in flat memory.
+
+All rows have the fields of the first one (or of the header), found by name; other fields are an error that names the line. Cells are
+primitives; only NDJSON may hold more, and so nested fields of a TOON table go to NDJSON alone. In CSV null is the empty cell, and
+text stays as it is: `null` is four letters, and the empty text reads as null. Cells that look like numbers, `true` and `false` are
+read as these unless `--text` is given.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +13,14 @@ import csv
 import io
 import json
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from itertools import chain, count
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from toon.errors import ToonError
-from toon.scalars import LITERALS, NUMBER, token_value
-from toon.stream import RowWriter, iter_rows
+from toon.cli_json import json_value
+from toon.errors import ToonError, shown
+from toon.limits import DEFAULT_LIMITS
+from toon.scalars import NUMBER, token_value
+from toon.stream import RowReader, RowShape, RowWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +43,9 @@ def add_rows_command(commands: Any) -> None:
     command.add_argument("--to", choices=FORMATS, help="default: toon, or ndjson from toon")
     command.add_argument("--path", default="", help="where the table stands in a TOON document (default: its root)")
     command.add_argument(
-        "--text", action="store_true", help="keep CSV cells as text instead of reading numbers and literals"
+        "--text",
+        action="store_true",
+        help="keep CSV cells as text instead of reading numbers, true, false and, in empty cells, null",
     )
     command.add_argument("--strict", action="store_true", help="check the TOON table's declared count")
     command.set_defaults(run=run_rows)
@@ -50,24 +61,54 @@ def run_rows(options: argparse.Namespace) -> int:
         return 2
     to = options.to or ("ndjson" if source == "toon" else "toon")
     with opened(options.file) as file:
-        rows = _rows(file, source, options)
+        table = _table(file, source, to, options)
         out = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
         try:
-            {"ndjson": _write_ndjson, "csv": _write_csv, "toon": _write_toon}[to](rows, out)
+            {"ndjson": _write_ndjson, "csv": _write_csv, "toon": _write_toon}[to](table, out)
         finally:
             out.detach()  # flushes, and leaves stdout open
     return 0
 
 
-def _rows(file: IO[bytes], source: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+class _Table(NamedTuple):
+    """Rows that are still to be read."""
+
+    fields: list[str] | None
+    """The names of the columns; None where there is neither a header nor a row to tell them."""
+    rows: Iterator[tuple[int | None, dict[str, Any]]]
+    """Each with its line in the source, where that is known."""
+
+    def pour(self, write: Callable[[dict[str, Any]], object]) -> None:
+        """Give each row to a writer; what it refuses gets the line."""
+        for line, row in self.rows:
+            try:
+                write(row)
+            except ToonError as fault:
+                fault.line = line if fault.line is None else fault.line
+                raise
+
+
+def _table(file: IO[bytes], source: str, to: str, options: argparse.Namespace) -> _Table:
+    if source == "csv":
+        return _csv_table(file, options.text)
     if source == "toon":
-        return iter_rows(file, path=options.path, strict=options.strict)
-    return _ndjson_rows(file) if source == "ndjson" else _csv_rows(file, options.text)
+        return _toon_table(file, RowReader(options.path, 2, options.strict, DEFAULT_LIMITS), nested=to == "ndjson")
+    rows = _ndjson_rows(file)
+    first = next(rows, None)
+    return _Table(None, rows) if first is None else _Table(list(first[1]), chain([first], rows))
 
 
-def _ndjson_rows(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    from toon.cli import json_value
+def _toon_table(file: IO[bytes], reader: RowReader, *, nested: bool) -> _Table:
+    rows = reader.rows(file)
+    first = next(rows, None)
+    header = reader.found.header if reader.found else None
+    fields = [field.name for field in header.fields] if header and header.fields else None
+    if header and header.depth > 1 and not nested:
+        raise ToonError("value", "expected a table without nested fields (they go to ndjson only), found some")
+    return _Table(fields, iter(()) if first is None else ((None, row) for row in chain([first], rows)))
 
+
+def _ndjson_rows(file: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -78,17 +119,33 @@ def _ndjson_rows(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             raise
         if not isinstance(row, dict):
             raise ToonError("value", f"expected an object, found {type(row).__name__}", line=number)
-        yield row
+        yield number, row
 
 
-def _csv_rows(file: IO[bytes], text: bool) -> Iterator[dict[str, Any]]:
+def _csv_table(file: IO[bytes], text: bool) -> _Table:
     reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    fields = next(_csv_cells(reader), None)
+    if fields is not None and len(set(fields)) < len(fields):
+        twice = next(name for name in fields if fields.count(name) > 1)
+        raise ToonError("duplicate", f"expected each column name once, found {shown(twice)} again", line=1)
+    return _Table(fields, _csv_rows(reader, fields or [], text))
+
+
+def _csv_rows(reader: Any, fields: list[str], text: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    for cells in _csv_cells(reader):
+        line = reader.line_num
+        if len(cells) != len(fields):
+            raise ToonError("width", f"expected {len(fields)} cells, found {len(cells)}", line=line)
+        try:
+            yield line, dict(zip(fields, cells if text else map(_cell_value, cells), strict=True))
+        except ToonError as fault:  # a number beyond the limits; its column is one of the cell
+            fault.line, fault.column = line, None
+            raise
+
+
+def _csv_cells(reader: Any) -> Iterator[list[str]]:
     try:
-        names = next(reader, [])
-        for cells in reader:
-            if len(cells) != len(names):
-                raise ToonError("width", f"expected {len(names)} cells, found {len(cells)}", line=reader.line_num)
-            yield dict(zip(names, cells if text else map(_cell_value, cells), strict=True))
+        yield from reader
     except UnicodeDecodeError as fault:
         raise ToonError("utf8", f"expected UTF-8: {fault.reason}", line=reader.line_num + 1) from None
     except csv.Error as fault:
@@ -96,33 +153,46 @@ def _csv_rows(file: IO[bytes], text: bool) -> Iterator[dict[str, Any]]:
 
 
 def _cell_value(cell: str) -> Any:
-    return token_value(cell) if cell in LITERALS or NUMBER.fullmatch(cell) else cell
+    if cell in _CSV_LITERALS:
+        return _CSV_LITERALS[cell]
+    return token_value(cell) if NUMBER.fullmatch(cell) else cell
 
 
-def _write_toon(rows: Iterator[dict[str, Any]], out: IO[str]) -> None:
-    first = next(rows, None)
-    if first is None:
+_CSV_LITERALS = {"": None, "true": True, "false": False}
+
+
+def _write_toon(table: _Table, out: IO[str]) -> None:
+    if table.fields is None:
         out.write("[]\n")
         return
-    with RowWriter(first, out.write) as writer:
-        writer.write(first)
-        for row in rows:
-            writer.write(row)
+    with RowWriter(table.fields, out.write) as writer:
+        table.pour(writer.write)
     out.write("\n")
 
 
-def _write_ndjson(rows: Iterator[dict[str, Any]], out: IO[str]) -> None:
-    for row in rows:
-        out.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+def _write_ndjson(table: _Table, out: IO[str]) -> None:
+    if table.fields is None:
+        return
+    shape = RowShape(table.fields, nested=True)
+    numbers = count()
+
+    def write(row: dict[str, Any]) -> None:
+        cells = shape.cells(row, next(numbers))
+        line = json.dumps(dict(zip(shape.fields, cells, strict=True)), ensure_ascii=False, separators=(",", ":"))
+        out.write(line + "\n")
+
+    table.pour(write)
 
 
-def _write_csv(rows: Iterator[dict[str, Any]], out: IO[str]) -> None:
-    names: list[str] | None = None
-    write: Callable[[Iterable[Any]], Any] = csv.writer(out, lineterminator="\n").writerow
-    for row in rows:
-        if names is None:
-            names = list(row)
-            write(names)
-        write(
-            "" if value is None else json.dumps(value) if isinstance(value, bool) else value for value in row.values()
-        )
+def _write_csv(table: _Table, out: IO[str]) -> None:
+    if table.fields is None:
+        return
+    shape = RowShape(table.fields)
+    numbers = count()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(shape.fields)
+    table.pour(lambda row: writer.writerow(map(_csv_cell, shape.cells(row, next(numbers)))))
+
+
+def _csv_cell(value: Any) -> Any:
+    return "" if value is None else json.dumps(value) if isinstance(value, bool) else value

@@ -57,6 +57,7 @@ def test_only_the_standard_library_is_imported() -> None:
         "normal",
         "files",
         "cli",
+        "cli_json",
         "cli_rows",
     ]
     loaded = _loaded("; ".join(f"import toon.{room}" for room in rooms))
