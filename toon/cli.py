@@ -103,10 +103,9 @@ def _command(commands: Any, name: str, run: Any, what: str, example: str) -> arg
 
 def _spaces(text: str) -> int:
     """The width of a level."""
-    width = int(text)
-    if width < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number of spaces, found {width}")
-    return width
+    if not text.isascii() or not text.isdecimal() or not text.strip("0"):
+        raise argparse.ArgumentTypeError(f"expected a positive number of spaces, found {text}")
+    return int(text)
 
 
 def _reading(command: argparse.ArgumentParser) -> None:

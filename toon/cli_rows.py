@@ -17,7 +17,7 @@ from itertools import chain, count
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from toon.cli_json import json_value
-from toon.errors import ToonError, shown
+from toon.errors import ToonError
 from toon.limits import DEFAULT_LIMITS
 from toon.scalars import NUMBER, token_value
 from toon.stream import RowReader, RowShape, RowWriter
@@ -95,7 +95,17 @@ def _table(file: IO[bytes], source: str, to: str, options: argparse.Namespace) -
         return _toon_table(file, RowReader(options.path, 2, options.strict, DEFAULT_LIMITS), nested=to == "ndjson")
     rows = _ndjson_rows(file)
     first = next(rows, None)
-    return _Table(None, rows) if first is None else _Table(list(first[1]), chain([first], rows))
+    if first is None:
+        return _Table(None, rows)
+    return _Table(_checked_names(list(first[1]), first[0]), chain([first], rows))
+
+
+def _checked_names(fields: list[str], line: int) -> list[str]:
+    try:
+        return RowShape(fields).fields
+    except ToonError as fault:
+        fault.line = line
+        raise
 
 
 def _toon_table(file: IO[bytes], reader: RowReader, *, nested: bool) -> _Table:
@@ -125,10 +135,9 @@ def _ndjson_rows(file: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
 def _csv_table(file: IO[bytes], text: bool) -> _Table:
     reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
     fields = next(_csv_cells(reader), None)
-    if fields is not None and len(set(fields)) < len(fields):
-        twice = next(name for name in fields if fields.count(name) > 1)
-        raise ToonError("duplicate", f"expected each column name once, found {shown(twice)} again", line=1)
-    return _Table(fields, _csv_rows(reader, fields or [], text))
+    if fields is None:
+        return _Table(None, iter(()))
+    return _Table(_checked_names(fields, 1), _csv_rows(reader, fields, text))
 
 
 def _csv_rows(reader: Any, fields: list[str], text: bool) -> Iterator[tuple[int, dict[str, Any]]]:

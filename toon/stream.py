@@ -6,13 +6,14 @@ Reads from iterables and writes to callables; opens nothing itself.
 from __future__ import annotations
 
 from codecs import getincrementaldecoder
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from toon.columns import SCALARS, column_texts
 from toon.decode import checked_indent
 from toon.encode import Encoder
-from toon.errors import ToonError
+from toon.errors import ToonError, shown
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
 from toon.quick import QuickReader
@@ -169,8 +170,11 @@ class RowShape:
         self.fields = [_field_name(name) for name in fields] if isinstance(fields, Iterable) else []
         self.names = frozenset(self.fields)
         self.nested = nested
-        if not self.fields or len(self.names) < len(self.fields):
-            raise ToonError("option", f"expected different field names, found {self.fields or fields}")
+        if not self.fields:
+            raise ToonError("option", "expected the names of fields, found none")
+        if len(self.names) < len(self.fields):
+            twice = Counter(self.fields).most_common(1)[0][0]
+            raise ToonError("option", f"expected each field name once, found {shown(twice)} again")
 
     def cells(self, row: Mapping[str, Any] | Sequence[Any], number: int) -> tuple[Any, ...]:
         """The row's cells in the order of the fields, in exact JSON types; `number` counts rows from 0, for the error's path.
