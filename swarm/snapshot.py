@@ -21,6 +21,7 @@ class StreamRow:
     steps: int = 0
     """Planned optimizer steps; 0 while unknown."""
     loss: float | None = None
+    """Of the last step; once trained, as `first_loss`, the mean that the stream's `trained` entry states."""
     best_loss: float | None = None
     first_loss: float | None = None
     heldout: float | None = None

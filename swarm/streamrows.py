@@ -75,9 +75,9 @@ def _row(
         settings=describe(settings),
         step=last.step if last else (trained.step if trained else 0),
         steps=curves.steps,
-        loss=losses[-1][1] if losses else None,
+        loss=trained.loss_last if trained else losses[-1][1] if losses else None,
         best_loss=min((loss for _, loss in losses), default=None),
-        first_loss=losses[0][1] if losses else None,
+        first_loss=trained.loss_first if trained else losses[0][1] if losses else None,
         heldout=score.heldout
         if score
         else verdict.heldout

@@ -15,10 +15,12 @@ import pytest
 
 from swarm import events as ev
 from swarm import publish
+from swarm.admission import admit
 from swarm.door import Door, Refused
 from swarm.log import LogWriter, run_is_alive
 from swarm.placement import Layout
 from swarm.rundir import RunFolder
+from swarm.state import Refusal
 from tests.runs import swarm_process as sp
 
 STEPS = 300
@@ -232,8 +234,9 @@ def test_a_worker_stopped_past_its_lease_is_refused_at_the_log_and_at_publicatio
     adapter = state.streams["only"].adapter
     assert adapter is not None and adapter.tok > lease.token
     sp.wait_for(lambda: not run_is_alive(folder.log), "the coordinator's leaving", 60, folder=folder)
-    with Door(folder, lease.worker) as door, pytest.raises(Refused, match=f"token {lease.token} is stale"):
-        door.append(ev.Checkpoint(ref="only/train", tok=lease.token, step=9, path=zombies.path, sha256=zombies.sha256))
+    late = ev.Checkpoint(ref="only/train", tok=lease.token, step=9, path=zombies.path, sha256=zombies.sha256)
+    with pytest.raises(Refusal, match=f"token {lease.token} is stale"):
+        admit(state, lease.worker, late, state.time)
     stream = state.streams["only"]
     facts = {"tok": zombies.tok, "step": zombies.step, "path": zombies.path, "sha256": zombies.sha256}
     stream.back, stream.adapter = ev.Back.model_validate({"ref": "only", "why": "as the holder sees it", **facts}), None
