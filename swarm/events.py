@@ -312,7 +312,7 @@ class Post(Event):
 
 
 class Amend(Event):
-    """The author corrects entry `of`; the text is the body."""
+    """A correction of entry `of`, or a word for a note that is nobody's; both stand, the text is the body."""
 
     of: Token
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
-
-ROTATED = re.compile(r"collaboration/(\d{4,9})\.md")
-"""The name under which a head states the file before its own."""
 
 
 @dataclass(frozen=True, slots=True)
