@@ -40,24 +40,44 @@ class Devices:
     free_memory_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is there of what the config wants, and what is not."""
+
+    devices: Devices
+    lacking: tuple[int, ...] = ()
+    """Indices of GPUs that it names and nobody sees."""
+    visible: tuple[int, ...] = ()
+
+    def complaint(self) -> tuple[str, str]:
+        """What is wrong and the fix, where something is lacking."""
+        named = ", ".join(map(str, self.lacking))
+        what = f"there is no GPU {named}" if len(self.lacking) == 1 else f"there are no GPUs {named}"
+        if self.visible:
+            return what, f"this machine has {', '.join(map(str, self.visible))}"
+        return what, "no GPU is to be seen here: write `gpus: all` or `none`"
+
+
+def chosen(placement: Placement) -> Chosen:
+    there = found() if placement.gpus != "none" else []
+    have = {gpu.index: gpu for gpu in there}
+    lacking: list[int] = []
+    if isinstance(placement.gpus, list):
+        named = dict.fromkeys(placement.gpus)
+        there = [have[index] for index in named if index in have]
+        lacking = [index for index in named if index not in have]
+    return Chosen(Devices(tuple(there), cores(), free_memory_bytes()), tuple(lacking), tuple(have))
+
+
 def devices(placement: Placement) -> Devices:
     """What is there of what the config wants.
 
-    Raises UserError where it names a GPU that is not there.
+    Raises UserError where it names GPUs that are not there.
     """
-    there = found() if placement.gpus != "none" else []
-    if isinstance(placement.gpus, list):
-        have = {gpu.index: gpu for gpu in there}
-        for index in placement.gpus:
-            if index not in have:
-                fix = (
-                    f"this machine has {', '.join(map(str, have))}"
-                    if have
-                    else "no GPU is to be seen here: write `gpus: all` or `none`"
-                )
-                raise UserError("placement.gpus", f"there is no GPU {index}", fix)
-        there = [have[index] for index in dict.fromkeys(placement.gpus)]
-    return Devices(tuple(there), cores(), free_memory_bytes())
+    made = chosen(placement)
+    if made.lacking:
+        raise UserError("placement.gpus", *made.complaint())
+    return made.devices
 
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------

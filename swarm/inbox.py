@@ -135,7 +135,7 @@ def settings_of(folder: RunFolder) -> RunSettings | None:
     """The run's settings; None in a folder in which no run was started yet.  Raises UserErrors for a damaged config."""
     from swarm import config
 
-    return config.load(folder.config, cwd=folder.path).run if folder.config.exists() else None
+    return config.of_run(folder) if folder.config.exists() else None
 
 
 class Place:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -12,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarm import config, disk, gpus, memory, placement, rundir
+from swarm import bases, config, disk, gpus, memory, placement, rundir
 from swarm import events as ev
 from swarm.admission import admit
 from swarm.agent import checked
 from swarm.config import Config
 from swarm.door import Door
-from swarm.errors import UserError, UserErrors
+from swarm.errors import UserError
 from swarm.launch import local
 from swarm.log import Log, run_is_alive
 from swarm.memory import BaseFacts, Need
@@ -47,9 +45,9 @@ class Plan:
 def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Plan:
     """Read, check, estimate and place; starts nothing that lasts.
 
-    Raises UserErrors with all problems of the config, UserError for a base, memory or disk that will not do.
+    Raises UserErrors with all problems of the config, its bases and GPUs; UserError for memory or disk that will not do.
     """
-    read = config.load(path, overrides, cwd=Path.cwd())
+    read = config.load(path, overrides, cwd=Path.cwd(), further=bases.look)
     require_training_extra()
     made = _placed(read)
     if check_disk:
@@ -59,52 +57,21 @@ def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Pl
 
 def _placed(read: Config) -> Plan:
     found = gpus.devices(read.run.placement)
-    device = f"gpu{found.gpus[0].index}" if found.gpus else "cpu"
-    wanted = sorted({(s.base_model, s.adapter) for s in read.run.streams.values()})
-    bases = {name: check_base(name, device, adapter) for name, adapter in wanted}
-    needs = {
-        name: memory.estimate(bases[s.base_model], s, on_gpu=bool(found.gpus)) for name, s in read.run.streams.items()
+    wanted = {(s.base_model, s.adapter): read.place(name, "base_model") for name, s in read.run.streams.items()}
+    facts = {
+        name: bases.fetched(name, adapter, bases.device_of(found), where)
+        for (name, adapter), where in sorted(wanted.items())
     }
-    return Plan(read, bases, needs, placement.place(needs, found, read.run.placement))
+    needs = {
+        name: memory.estimate(facts[s.base_model], s, on_gpu=bool(found.gpus)) for name, s in read.run.streams.items()
+    }
+    return Plan(read, facts, needs, placement.place(needs, found, read.run.placement))
 
 
 def require_training_extra() -> None:
     """Raises UserError with the line that installs what is missing."""
-    missing = [
-        name for name in ("torch", "transformers", "peft", "trl", "datasets") if importlib.util.find_spec(name) is None
-    ]
-    if missing:
+    if missing := bases.missing_packages():
         raise UserError("swarm", f"training needs {', '.join(missing)}", "pip install 'toonswarm[train]'")
-
-
-def check_base(name: str, device: str, adapter: str) -> BaseFacts:
-    """Ask the trainer about a base in a process of its own: this one stays light.  Downloads show their progress.
-
-    Raises UserErrors; the other process has said on stderr what is wrong.
-    """
-    command = [
-        sys.executable,
-        "-m",
-        "trainer.bases",
-        "--fetch",
-        name,
-        "--device",
-        device,
-        "--adapter",
-        adapter,
-        "--json",
-    ]
-    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if found.returncode != 0:
-        raise _AlreadyTold([])
-    return BaseFacts.read(Path(json.loads(found.stdout)["folder"]))
-
-
-class _AlreadyTold(UserErrors):
-    """The other process has said on stderr what is wrong."""
-
-    def __str__(self) -> str:
-        return "nothing was started"
 
 
 def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:

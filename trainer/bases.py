@@ -2,6 +2,8 @@
 
 python -m trainer.bases --check NAME [--json]     what stands on disk (or on the hub, without downloading weights)
 python -m trainer.bases --fetch NAME              download it too, with progress
+
+With --json a problem is an object as well: {"problem": ..., "fix": ...}, exit status 2.
 """
 
 from __future__ import annotations
@@ -273,7 +275,10 @@ def main(argv: list[str] | None = None) -> int:
             _hub_folder(facts.name, local_only=False)
             facts = facts_of(facts.name)
     except UserError as problem:
-        print(problem, file=sys.stderr)
+        if arguments.json:
+            print(json.dumps({"problem": problem.what, "fix": problem.fix}))
+        else:
+            print(problem, file=sys.stderr)
         return 2
     print(json.dumps(asdict(facts)) if arguments.json else _line(facts))
     return 0

@@ -39,11 +39,12 @@ def init(path: Annotated[Path, typer.Argument(help="the file to write")] = Path(
 
 
 def check(config: Config, overrides: Overrides = None, *, form: Form = None) -> None:
-    """Check a config and the files it names; nothing is started."""
+    """Check a config, its files, bases and GPUs; nothing is started."""
+    from swarm import bases
     from swarm import config as rooms
     from swarm.cli import screen
 
-    read = rooms.load(config, overrides or [], cwd=Path.cwd())
+    read = rooms.load(config, overrides or [], cwd=Path.cwd(), further=bases.look)
     if form is not None:
         screen.print_data({"run": read.run.dumped(), "origins": read.origins}, form)
         return

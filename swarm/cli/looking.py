@@ -125,7 +125,7 @@ def ask(
     adapter = folder.stream(name) / "adapter" if stream else folder.promoted
     if not adapter.exists():
         raise UserError(str(adapter), "has no adapter yet", "wait until the stream is validated")
-    settings = config.load(folder.config, cwd=folder.path).run.streams[name]
+    settings = config.of_run(folder).streams[name]
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(json_module.dumps(settings.model_dump(mode="json")))

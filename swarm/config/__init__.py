@@ -3,18 +3,19 @@
     config = load(Path("my.yaml"), ["streams.wide.lora_r=64"], cwd=Path.cwd())
 
 An override without `streams.` or `defaults.` (`datasets.0.path=x`) holds for every stream.  All problems are told at once
-as `UserErrors`.  What settings there are is `swarm.settings`; nothing here looks at GPUs, memory or the network.
+as `UserErrors`.  What settings there are is `swarm.settings`; nothing here looks at GPUs, memory or the network: who can,
+brings what it finds as `further`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swarm.config import checks, contradictions, layers, paths
-from swarm.config.tree import Node, Problems, Spot, joined, only
+from swarm.config.tree import IN_DEFAULTS, Node, Problems, Spot, joined, only
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 
@@ -33,6 +34,13 @@ class Config:
     origins: dict[str, str]
     """Every setting by its path (`streams.wide.lora_r`) and where it came from: `my.yaml:15`, `my.yaml:8 (defaults)`, `command line` or `built-in`."""
 
+    def place(self, stream: str, key: str) -> str:
+        """Where a stream's setting was written, as errors name it: `my.yaml:8: defaults.base_model`."""
+        origin = self.origins[f"streams.{stream}.{key}"]
+        if origin.endswith(IN_DEFAULTS):
+            return f"{origin.removesuffix(IN_DEFAULTS)}: defaults.{key}"
+        return f"{origin}: streams.{stream}.{key}"
+
     def dump(self) -> str:
         """YAML of every effective setting with its origin; `load` reads it back to the same settings."""
         from swarm.config.dump import text
@@ -40,23 +48,37 @@ class Config:
         return text(self.run, self.origins)
 
 
-def load(path: Path, overrides: Sequence[str] = (), *, cwd: Path) -> Config:
-    """Raises UserErrors with all that is wrong; nothing is changed on disk."""
+Further = Callable[[Node, Problems], None]
+"""Looks at the laid tree, which may hold mistakes, and adds what else is wrong with it."""
+
+
+def load(
+    path: Path, overrides: Sequence[str] = (), *, cwd: Path, further: Further | None = None, files: bool = True
+) -> Config:
+    """Raises UserErrors with all that is wrong, by `further` too; nothing is changed on disk.
+
+    Without `files` what the config names need not be there (any more).
+    """
     problems = Problems()
     root = layers.laid(_read(path, cwd, problems), overrides, cwd, problems)
-    root = paths.absolute(root, problems)
+    root = paths.absolute(root, problems) if files else root
     run = checks.checked(root, problems)
     if run is not None:
         contradictions.check(root, run, problems)
+    if further is not None:
+        further(root, problems)
     problems.raise_any()
     assert run is not None, "what pydantic refused was not told"
     return Config(path, run, _origins(root, run.dumped()))
 
 
 def of_run(folder: RunFolder) -> RunSettings:
-    """The settings of a run; without streams in a folder in which none was started yet.  Raises UserErrors."""
+    """The settings of a run, also where its data are not any more; without streams where none was started yet.
+
+    Raises UserErrors.
+    """
     if folder.config.exists():
-        return load(folder.config, cwd=folder.path).run
+        return load(folder.config, cwd=folder.path, files=False).run
     return RunSettings.model_construct(name=folder.name, streams={})
 
 

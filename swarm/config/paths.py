@@ -19,6 +19,8 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """owner/name, as the hub spells it."""
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".toon")
 """Endings of data files."""
+NAME_AT_MOST = 200
+"""Characters; the hub's names have at most 96."""
 EMBEDDED = "tiny-toon"
 """The base that ships with the product."""
 
@@ -61,6 +63,7 @@ def _dataset(dataset: Node, problems: Problems) -> Node:
     pattern = _absolute_pattern(path.at.folder, path.value)
     if files := files_of(pattern):
         _check_endings(files, path, problems)
+        _check_rows(files, path, problems)
         return dataset.with_child("path", replace(path, value=pattern))
     if _is_hub_dataset(path.value):
         return dataset
@@ -91,8 +94,29 @@ def _check_endings(files: list[Path], path: Node, problems: Problems) -> None:
         )
 
 
+def _check_rows(files: list[Path], path: Node, problems: Problems) -> None:
+    for file in files:
+        if file.suffix in SUFFIXES and not _holds_rows(file):
+            problems.add(path.at, path.path, f"{file} holds no rows", "put rows into it, or name other files")
+
+
+def _holds_rows(file: Path) -> bool:
+    """False for a file that is plainly empty; whoever reads the rows finds the rest."""
+    if file.suffix == ".parquet":
+        return file.stat().st_size > 0
+    try:
+        with file.open("rb") as opened:
+            lines = (line for line in opened if line.strip(b" \t\r\n\xef\xbb\xbf"))
+            first = next(lines, b"")
+            if file.suffix == ".csv":  # the first line names the columns
+                return next(lines, None) is not None
+            return first.strip() not in {b"", b"[]"} or next(lines, None) is not None
+    except OSError:  # told where its rows are read
+        return True
+
+
 def _nothing_found(folder: Path, text: str, pattern: str) -> tuple[str, str]:
-    what = f"no file matches {_shown(text)} in {folder}"
+    what = f"no file matches {_shown(text)}{_in(folder, text)}"
     try:
         if os.path.isdir(pattern):  # noqa: PTH112
             return (
@@ -101,10 +125,17 @@ def _nothing_found(folder: Path, text: str, pattern: str) -> tuple[str, str]:
             )
         parent = _real_parent(pattern)
         return what, _what_is_there(
-            parent, Path(pattern).name, asked="the folder" if _same_folder(parent, pattern) else str(parent)
+            parent,
+            Path(pattern).name,
+            asked="the folder" if _same_folder(parent, pattern) and _in(folder, text) else str(parent),
         )
     except (OSError, ValueError):  # a name too long or with a NUL
         return what, "correct the path"
+
+
+def _in(folder: Path, text: str) -> str:
+    """What the text is relative to, if it is."""
+    return "" if Path(os.path.expanduser(text)).is_absolute() else f" in {folder}"  # noqa: PTH111
 
 
 def _real_parent(pattern: str) -> Path:
@@ -150,11 +181,15 @@ def _base(base: Node, problems: Problems) -> Node:
                 "name the folder of a whole model, not of an adapter",
             )
         return replace(base, value=folder)
-    if not text.strip() or _looks_like_a_path(text):
+    if text and os.path.exists(folder) and _looks_like_a_path(text):  # noqa: PTH110
+        problems.add(
+            base.at, base.path, f"{_shown(text)} is a file", "name the folder of a whole model, or a name on the hub"
+        )
+    elif not text.strip() or _looks_like_a_path(text):
         problems.add(
             base.at,
             base.path,
-            f"there is no folder {_shown(text)} in {base.at.folder}",
+            f"there is no folder {_shown(text)}{_in(base.at.folder, text)}",
             f"correct it, or write `{EMBEDDED}` or a name on the hub",
         )
     return base
@@ -168,4 +203,5 @@ def _looks_like_a_path(text: str) -> bool:
         or text.endswith("/")
         or not text.isprintable()
         or " " in text
+        or len(text) > NAME_AT_MOST
     )

@@ -15,6 +15,7 @@ Scalar = None | bool | int | float | str
 Step = str | int
 
 COMMAND_LINE = "command line"
+IN_DEFAULTS = " (defaults)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Node:
     @property
     def origin(self) -> str:
         laid = self.path.startswith("defaults.") and not self.at.typed
-        return f"{self.at} (defaults)" if laid else str(self.at)
+        return f"{self.at}{IN_DEFAULTS}" if laid else str(self.at)
 
     def plain(self) -> object:
         """The value without its places."""

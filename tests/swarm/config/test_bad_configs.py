@@ -572,6 +572,26 @@ my.yaml:5: streams.three.base_model: there is no folder '' in {proj}; correct it
 """,
     ),
     Bad(
+        "absolute paths that lead nowhere",
+        DEFAULTS.replace("data/train.jsonl", "/usr/no-such/x.jsonl")
+        + "streams: {one: {base_model: /etc/passwd}, two: {base_model: ./my.yaml}, three: {base_model: /no-such}}\n",
+        """
+my.yaml:4: defaults.datasets.0.path: no file matches /usr/no-such/x.jsonl; /usr holds no data files
+my.yaml:5: streams.one.base_model: /etc/passwd is a file; name the folder of a whole model, or a name on the hub
+my.yaml:5: streams.two.base_model: ./my.yaml is a file; name the folder of a whole model, or a name on the hub
+my.yaml:5: streams.three.base_model: there is no folder /no-such; correct it, or write `tiny-toon` or a name on the hub
+4 problems; nothing was started
+""",
+    ),
+    Bad(
+        "a base with a name longer than any",
+        DEFAULTS.replace("tiny-toon", "x" * 300) + "streams: {one: }\n",
+        """
+my.yaml:3: defaults.base_model: there is no folder xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... in {proj}; correct it, or write `tiny-toon` or a name on the hub
+1 problem; nothing was started
+""",
+    ),
+    Bad(
         "settings that cannot hold together",
         DEFAULTS
         + """\

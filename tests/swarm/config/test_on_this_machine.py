@@ -1,0 +1,118 @@
+"""What the text of a config cannot tell: bases and GPUs that are not here, told with all else that is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from swarm import bases, gpus
+from swarm.cli import app
+from swarm.config import load, of_run
+from swarm.errors import UserErrors
+from swarm.gpus import Gpu
+from swarm.rundir import RunFolder
+
+TEXT = """\
+name: q
+defaults:
+  base_model: nosuch/thing
+  datasets: [{path: data/train.jsonl}]
+  learnig_rate: 1
+streams:
+  a: {}
+  b: {base_model: other/none}
+  c: {base_model: tiny-toon}
+  d: {base_model: ./data}
+placement: {gpus: [0, 99, 7]}
+"""
+OFFLINE = "is not on this machine; go online and unset HF_HUB_OFFLINE, name a local folder, or use `tiny-toon`"
+TOLD = f"""\
+my.yaml:3: defaults.base_model: nosuch/thing {OFFLINE}
+my.yaml:5: defaults.learnig_rate: unknown setting; did you mean `learning_rate`?
+my.yaml:8: streams.b.base_model: other/none {OFFLINE}
+my.yaml:10: streams.d.base_model: ./data holds no config.json; name the folder of a whole model, not of an adapter
+my.yaml:11: placement.gpus: there are no GPUs 99, 7; this machine has 0
+command line: streams.c.base_model: zz/yy {OFFLINE}
+6 problems; nothing was started"""
+
+
+@pytest.fixture
+def there(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project as the working folder, on a machine without a network and with one GPU."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(gpus, "found", lambda: [Gpu(0, "GPU-aa", "test", 10**12, 10**12)])
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_bases_and_gpus_that_are_not_here_are_told_with_their_lines_and_all_else(there: Path, command: str) -> None:
+    (there / "my.yaml").write_text(TEXT)
+    told = CliRunner().invoke(app, [command, "my.yaml", "streams.c.base_model=zz/yy"]).exception
+    assert isinstance(told, UserErrors)
+    assert str(told) == TOLD
+    assert not (there / "runs").exists()
+
+
+def test_a_base_that_cannot_be_fetched_is_told_where_it_is_written(
+    there: Path, loading: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", ""))
+    read = load(Path("my.yaml"), ["streams.d.base_model=tiny-toon"], cwd=there)
+    assert read.place("a", "base_model") == "my.yaml:3: defaults.base_model"
+    assert read.place("b", "base_model") == "my.yaml:7: streams.b.base_model"
+    with pytest.raises(
+        bases.UserError, match=r"^my\.yaml:3: defaults\.base_model: nosuch/thing is not on this machine"
+    ):
+        bases.fetched("nosuch/thing", "lora", "cpu", read.place("a", "base_model"))
+
+
+def test_without_what_training_needs_a_config_can_still_be_checked(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "missing_packages", lambda: ["torch"])
+    (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", "").replace("[0, 99, 7]", "all"))
+    assert CliRunner().invoke(app, ["check", "my.yaml", "streams.d.base_model=tiny-toon"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.jsonl", ""), ("b.jsonl", "\n \n\ufeff\n"), ("c.csv", "prompt,completion\n"), ("d.json", "[]\n"), ("e.parquet", ""), ("f.toon", "")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["check", "plan", "show", "run"])
+def test_a_data_file_without_rows_is_told_before_anything_starts(
+    there: Path, name: str, data: str, command: str
+) -> None:
+    (there / name).write_text(data)
+    (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", ""))
+    words = [command, "my.yaml", "base_model=tiny-toon", "placement.gpus=all", f"datasets.0.path={name}"]
+    told = CliRunner().invoke(app, words).exception
+    assert isinstance(told, UserErrors)
+    assert str(told) == (
+        f"command line: datasets.0.path: {there / name} holds no rows; put rows into it, or name other files\n"
+        "1 problem; nothing was started"
+    )
+
+
+def test_a_run_can_be_looked_at_where_its_data_are_not(there: Path) -> None:
+    (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", ""))
+    read = load(Path("my.yaml"), ["base_model=tiny-toon"], cwd=there)
+    folder = RunFolder(there / "run")
+    folder.path.mkdir()
+    folder.config.write_text(read.dump())
+    (there / "data/train.jsonl").unlink()
+    assert of_run(folder) == read.run
+    with pytest.raises(UserErrors, match=r"no file matches"):
+        load(folder.config, cwd=there)
+
+
+def test_the_trainer_tells_a_problem_as_data_too(capsys: pytest.CaptureFixture[str]) -> None:
+    from trainer import bases as judged
+
+    assert judged.main(["--check=--odd", "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["problem"] == "--odd is neither a folder nor a hub name"
+    assert said.err == ""
