@@ -39,12 +39,18 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 
 
 def test_models_speak_to_the_run_over_pipes_and_no_page_is_served() -> None:
-    text = (ROOT / "swarm" / "mcp.py").read_text(encoding="utf-8") + (ROOT / "swarm/cli/agents.py").read_text(
-        encoding="utf-8"
-    )
-    assert 'transport="stdio"' in text
-    for word in ("streamable", '"sse"', "0.0.0.0"):
-        assert word not in text
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "swarm").rglob("*.py")}
+    served = [
+        (name, said.strip()) for name, text in texts.items() for said in text.splitlines() if "server(agent)." in said
+    ]
+    assert served == [("talking.py", 'server(agent).run(transport="stdio")')]
+    assert {name for name, text in texts.items() if "mcp.server" in text or "swarm.mcp" in text} == {
+        "mcp.py",
+        "talking.py",
+    }
+    for name, text in texts.items():
+        for word in ("streamable", "sse_app", '"sse"', "uvicorn", "starlette"):
+            assert word not in text, name
 
 
 # ---- who may say what ------------------------------------------------------------------------------------------------
