@@ -80,12 +80,8 @@ def _progress(lease: Lease) -> Any:
 
 
 def _told(facts: dict[str, Any], preparation: Preparation) -> str:
-    share = 100 * facts["supervised"] / max(1, facts["tokens"])
-    lines = [
-        f"{facts['rows']} rows to train on, {facts['held_out']} held out, {facts['tokens']} tokens, {share:.0f} % supervised"
-    ]
-    if facts["cut"]:
-        lines.append(f"{facts['cut']} rows are longer than sequence_len {facts['sequence_len']} and were cut")
+    """What a reader should know beside the figures, which the entry itself has."""
+    lines = []
     if facts["empty"]:
         lines.append(
             f"{facts['empty']} rows were cut before their answer and left out; raise sequence_len to keep them"
