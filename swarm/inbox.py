@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from swarm import events as ev
 from swarm.errors import UserError
@@ -58,7 +59,8 @@ def read_inbox(
     peek: bool = False,
 ) -> Inbox:
     """What is new for `name`; its cursor moves to the newest entry unless `since` or `peek` is given."""
-    with cursor(folder, name) as place:
+    moves = since is None and not peek
+    with cursor(folder, name, moves=moves) as place:
         after = place.seq if since is None else since
         found = Inbox(
             agent=name,
@@ -68,7 +70,7 @@ def read_inbox(
             waiting=waiting_for(state, settings_of(folder), name),
             held=[(t.ref, t.lease.token, t.lease.until) for t in state.held() if t.lease and t.lease.by == name],
         )
-        if since is None and not peek:
+        if moves:
             place.seq = max(place.seq, found.at)
     return found
 
@@ -146,19 +148,33 @@ class Place:
 
 
 @contextmanager
-def cursor(folder: RunFolder, name: str) -> Iterator[Place]:
-    """The agent's place, kept for the next reader when the block ends without an exception."""
+def cursor(folder: RunFolder, name: str, *, moves: bool) -> Iterator[Place]:
+    """The agent's place; if it `moves`, kept for the next reader when the block ends without an exception.
+
+    Raises UserError where it cannot be kept.
+    """
     path = folder.path / "agents" / name / "inbox"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    if not moves:
+        yield Place(_seq_in(path.read_bytes() if path.exists() else b"", path))
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        fix = "look with --peek or --since, which keep nothing"
+        raise UserError(str(path), f"how far you have read cannot be kept ({error.strerror})", fix) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        if not re.fullmatch(r"\d{0,18}", text):
-            raise UserError(str(path), f"{text!r} is no seq", "remove the file: everything counts as unread then")
-        place = Place(int(text or 0))
+        place = Place(_seq_in(os.pread(descriptor, 32, 0), path))
         yield place
         # one write of a fixed width: a reader that comes after a crash finds the old number or the new one
         os.pwrite(descriptor, b"%018d\n" % place.seq, 0)
     finally:
         os.close(descriptor)
+
+
+def _seq_in(kept: bytes, path: Path) -> int:
+    text = kept.decode(errors="replace").strip()
+    if not re.fullmatch(r"\d{0,18}", text):
+        raise UserError(str(path), f"{text[:32]!r} is no seq", "remove the file: everything counts as unread then")
+    return int(text or 0)

@@ -9,10 +9,13 @@ as a blank or a code, so that no entry can draw over another or pass for one.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from unicodedata import category
 
 from swarm import events as e
 from swarm.log.entry import Entry
 
+HARMLESS = "\n\t\u200c\u200d"
+"""Line breaks and tabs, and what joins letters and pictures, or keeps them apart."""
 TEXT_CHARACTERS = 400
 """Of an author's text in a line; `swarm log --json` has all of it."""
 
@@ -149,6 +152,13 @@ def shown(text: str | None, characters: int = TEXT_CHARACTERS) -> str:
     words = " ".join((text or "")[: 4 * characters].split())
     safe = "".join(c if c.isprintable() else code_of(c) for c in words)
     return safe if len(safe) <= characters else f"{safe[:characters]}…"
+
+
+def printable(text: str) -> str:
+    """Text of several lines with everything that could steer a terminal as its code; white space and joined letters stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in HARMLESS or category(c) == "Zs" else code_of(c) for c in text)
 
 
 def code_of(character: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from swarm.errors import UserError
 from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics
 
 _COLUMNS = ("stream", "token", "steps", *METRIC_COLUMNS)
@@ -37,8 +39,9 @@ class MetricsFile:
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         """Raises sqlite3.OperationalError where a file to be read is missing."""
+        self._path = path
         if readonly:
-            self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{_mode(path)}", uri=True, timeout=10)
         else:
             self._db = sqlite3.connect(path, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -52,13 +55,22 @@ class MetricsFile:
             self._db.executemany(_INSERT, chain.from_iterable(map(records, tables)))
 
     def read(self, stream: str | None = None, *, since: float = 0.0) -> Iterator[dict[str, Any]]:
-        """Rows by stream and step; of a step that was trained twice the newer lease's."""
+        """Rows by stream and step; of a step that was trained twice the newer lease's.
+
+        Raises UserError on a damaged file, sqlite3.OperationalError on one that cannot be read now.
+        """
         # of the rows of a group, SQLite takes the bare columns from the one that has the MAX (lang_select, 2.5)
         columns = ", ".join("MAX(token)" if column == "token" else column for column in _COLUMNS)
         query = f"""SELECT {columns} FROM metrics WHERE (? IS NULL OR stream = ?) AND time > ?
             GROUP BY stream, step, kind ORDER BY stream, step, kind"""  # noqa: S608  names of our own
-        for row in self._db.execute(query, (stream, stream, since)):
-            yield dict(zip(_COLUMNS, row, strict=True))
+        try:
+            for row in self._db.execute(query, (stream, stream, since)):
+                yield dict(zip(_COLUMNS, row, strict=True))
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            fix = "move it away: its figures are lost, the log is whole"
+            raise UserError(str(self._path), f"is damaged ({error})", fix) from error
 
     def tables(self) -> list[Metrics]:
         """All rows as messages, one per (stream, token)."""
@@ -77,3 +89,9 @@ class MetricsFile:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _mode(path: Path) -> str:
+    """For a reader; where it may not write, SQLite could not make the index that it keeps beside the file (wal.html, 8)."""
+    beside = path.with_name(f"{path.name}-wal")
+    return "mode=ro" if beside.exists() or os.access(path.parent, os.W_OK) else "mode=ro&immutable=1"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm.errors import UserError
 from swarm.log import Log, run_is_alive
 from swarm.rundir import RunFolder, all_runs
 from swarm.state import fold
@@ -45,5 +46,9 @@ def folder_bytes(path: Path) -> int:
 
 
 def remove(found: Sequence[Candidate]) -> None:
+    """Raises UserError for a folder that is not ours to remove."""
     for item in found:
-        shutil.rmtree(item.path)
+        try:
+            shutil.rmtree(item.path)
+        except OSError as error:
+            raise UserError(str(item.path), f"cannot be removed ({error.strerror})", "ask its owner") from error

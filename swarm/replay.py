@@ -6,6 +6,7 @@ moment.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 
 from swarm import config, logview
@@ -52,15 +53,11 @@ def _picture(folder: RunFolder, state: State, tail: list[Entry]) -> Snapshot:
 def _curves(folder: RunFolder, until: float) -> dict[str, Curves]:
     """Log times are whole seconds: a figure of the same second counts as measured."""
     curves: dict[str, Curves] = {}
-    try:
-        metrics = MetricsFile(folder.metrics, readonly=True)
-    except sqlite3.OperationalError:  # none were measured yet
-        return curves
-    try:
-        for table in metrics.tables():
+    with contextlib.suppress(sqlite3.OperationalError):  # none were measured yet
+        with contextlib.closing(MetricsFile(folder.metrics, readonly=True)) as metrics:
+            tables = metrics.tables()
+        for table in tables:
             rows = [row for row in table.rows if row.time < until + 1]
             if rows:
                 curves.setdefault(table.stream, Curves()).add(table.model_copy(update={"rows": rows}))
-    finally:
-        metrics.close()
     return curves

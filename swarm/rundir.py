@@ -60,7 +60,10 @@ class RunFolder:
         return self.keys / "log.key"
 
     def log_secret(self, *, make: bool = True) -> bytes | None:
-        """The key of the log's signed heads, made by the run's owner; None for others.  Whoever can read it can sign."""
+        """The key of the log's signed heads, made by the run's owner; None for others.  Whoever can read it can sign.
+
+        Raises UserError if something else stands there.
+        """
         path = self.log_key
         try:
             if make and not path.exists() and self.path.stat().st_uid == os.geteuid():
@@ -69,6 +72,9 @@ class RunFolder:
             return bytes.fromhex(path.read_text(encoding="utf-8"))
         except OSError:
             return None
+        except ValueError as error:
+            fix = "put the right one back, or move it away: heads signed so far cannot be checked then"
+            raise UserError(str(path), "is no key", fix) from error
 
     @property
     def workers(self) -> Path:
@@ -122,10 +128,14 @@ class RunFolder:
 
 
 def create(runs: Path, name: str) -> RunFolder:
-    """A new, empty run folder `runs/<name>-<month day>-<hour minute>-<random>`."""
+    """A new, empty run folder `runs/<name>-<month day>-<hour minute>-<random>`.  Raises UserError where none can be made."""
     stamp = time.strftime("%m%d-%H%M")
     folder = runs / f"{name}-{stamp}-{secrets.token_hex(2)}"
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        fix = "name a folder that you may write in (`runs_dir` in a config, `swarm open --runs`)"
+        raise UserError(str(runs), f"no run can be made there ({error.strerror})", fix) from error
     return RunFolder(folder.resolve())
 
 

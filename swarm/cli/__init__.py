@@ -5,11 +5,15 @@ Data goes to stdout, talk to stderr.  Exit status: 0 done, 1 a stream failed, 2 
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
 
 from swarm.cli import agents, configs, looking, members, record, running, talking
+
+NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""A run folder that somebody else owns, or that may only be read: the person's to mend, wherever it was met."""
 
 app = typer.Typer(
     name="swarm",
@@ -35,18 +39,26 @@ def main() -> None:
 
     try:
         app()
-    except UserErrors as errors:
-        print(errors, file=sys.stderr)
-        sys.exit(2)
-    except UserError as error:
-        print(error, file=sys.stderr)
+    except (UserError, UserErrors) as error:
+        _complain(error)
         sys.exit(getattr(error, "status", 2))
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in NOT_OURS or not error.filename:
+            raise
+        _complain(UserError(str(error.filename), f"{error.strerror}", "ask its owner, or name a folder of your own"))
+        sys.exit(2)
     except Exception as error:
         from swarm.log.errors import LogError  # here: loading it costs more than most commands' help
 
         if not isinstance(error, LogError):
             raise
-        print(error, file=sys.stderr)
+        _complain(error)
         sys.exit(2)
+
+
+def _complain(error: Exception) -> None:
+    from swarm.logview import printable
+
+    print(printable(str(error)), file=sys.stderr)

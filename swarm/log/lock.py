@@ -66,7 +66,7 @@ class Lock:
 def is_held(file: Path) -> bool:
     """True while some process holds the lock."""
     try:
-        fd = os.open(file, os.O_RDWR)
+        fd = os.open(file, os.O_RDONLY)  # also who may only look can ask
     except FileNotFoundError:
         return False
     try:
