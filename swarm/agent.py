@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from swarm import events as ev
 from swarm import rundir
+from swarm.admission import LONGEST_LEASE_SECONDS
 from swarm.door import Door, Refused
 from swarm.errors import UserError
 from swarm.inbox import Inbox, read_inbox
@@ -37,6 +38,7 @@ from swarm.state import State
 
 __all__ = ["Agent", "Entry", "Lease", "LeaseLost", "Refused", "UserError", "open_run"]
 
+SHORTEST_LEASE_SECONDS = 1.0
 LOOK_SECONDS = 0.1
 """How often a waiting agent looks at the log; one stat where nothing has changed."""
 
@@ -252,6 +254,8 @@ class Agent:
 
 def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
     """The event with these fields.  Raises UserError naming the first that will not do."""
+    if (ttl := fields.get("ttl")) is not None and not SHORTEST_LEASE_SECONDS <= ttl <= LONGEST_LEASE_SECONDS:
+        raise UserError(f"{kind.__name__.lower()}: ttl", f"{ttl:g} s is no lease", "take 1 to 604800 seconds (7 days)")
     for name, value in fields.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{kind.__name__.lower()}: {name}", f"{value} is no figure", "leave it out, or say FAIL")

@@ -11,11 +11,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
+from swarm import config
 from swarm.errors import UserError
 from swarm.log import Entry, Log, run_is_alive
 from swarm.metrics import MetricsFile
@@ -49,8 +51,7 @@ def lines(
     """
     if form not in FORMATS:
         raise UserError("--format", f"{form!r} is not known", f"take one of {', '.join(FORMATS)}")
-    if what not in {*TABLES, "session"}:
-        raise UserError("--what", f"{what!r} is not known", f"take one of {', '.join(TABLES)} or session")
+    _check(folder, what, stream)
     if follow and (form in {"json", "auto"} or what not in {"metrics", "events"}):
         raise UserError("--follow", f"{what} as {form} has an end", "follow metrics or events as jsonl, toon or csv")
     if form == "auto":
@@ -64,10 +65,27 @@ def lines(
 
 
 def document(folder: RunFolder, what: str, stream: str | None = None, since: int = 0) -> Any:
-    """The whole export as one value, for comparing its forms."""
+    """The whole export as one value, for comparing its forms.  Raises UserError for a word that is not known."""
+    _check(folder, what, stream)
     if what == "session":
         return _session_value(folder, stream)
     return {what: list(rows_of(folder, what, stream, since, flat=True)())}
+
+
+def _check(folder: RunFolder, what: str, stream: str | None) -> None:
+    if what not in {*TABLES, "session"}:
+        raise UserError("--what", f"{what!r} is not known", f"take one of {', '.join(TABLES)} or session")
+    check_stream(folder, stream)
+
+
+def check_stream(folder: RunFolder, stream: str | None) -> None:
+    """Raises UserError where neither the config nor the log knows the stream (or the first part of a task's name)."""
+    if stream is None or stream in (known := set(config.of_run(folder).streams)):
+        return
+    known |= {entry.event.stream for entry in Log(folder.log).entries()} - {"-", "run"}
+    if stream not in known:
+        there = f"there is {', '.join(sorted(known))}" if known else "the run has none yet"
+        raise UserError("--stream", f"there is no stream {stream!r}", there)
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -90,6 +108,8 @@ def metric_rows(folder: RunFolder, stream: str | None) -> Iterator[Row]:
     metrics = MetricsFile(folder.metrics, readonly=True)
     try:
         yield from metrics.read(stream)
+    except sqlite3.OperationalError as error:
+        raise UserError(str(folder.metrics), f"cannot be read now ({error})", "try again in a moment") from error
     finally:
         metrics.close()
 

@@ -7,8 +7,9 @@ TEXT = """\
 # Working in a swarm
 
 Fine-tunes (streams) are trained, validated and compared by worker processes. You work beside them under a name of your own.
-All of you share one log, `COLLABORATION.md` in the run folder: numbered, signed, append-only. Whatever happens is an entry, and
-the number (seq) of an entry is how you point at it. Anything may be done with `swarm` commands; give your name with `--as` in each.
+All of you share one log, `COLLABORATION.md` in the run folder: numbered, chained by hashes, append-only. Whatever happens is an entry,
+and the number (seq) of an entry is how you point at it. Anything may be done with `swarm` commands; give your name with `--as` in all
+that you write.
 
 ## Look before you act
 
@@ -17,7 +18,8 @@ the number (seq) of an entry is how you point at it. Anything may be done with `
 opens a log to plan and work in (1 is the entry that says so); usually there is one: `--run RUN` names it, the newest in ./runs is
 meant without. `swarm status` shows streams, `swarm log --since SEQ` what is new (remember the last seq),
 `swarm digest --budget 300` the whole state in 300 tokens, `swarm inbox --as ada` what others said to you since you last looked,
-questions you have not answered, tasks that wait for you and those you hold. Add `--json` or `--toon` to any command for data.
+questions you have not answered, tasks that wait for you and those you hold. Add `--json` or `--toon` for data,
+to these and to all that you write.
 
 ## Hold a task, work, finish
 

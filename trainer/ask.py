@@ -1,4 +1,4 @@
-"""python -m trainer.ask --run RUN --adapter PATH --base NAME --settings FILE PROMPT... [--json]
+"""python -m trainer.ask --run RUN --adapter PATH --base NAME --settings FILE PROMPT... [--json | --toon]
 
 Questions to the bare base and to a tuned adapter, answered side by side.
 """
@@ -6,17 +6,17 @@ Questions to the bare base and to a tuned adapter, answered side by side.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from swarm.logview import printable
 from trainer import bases
 from trainer.errors import UserError
 from trainer.place import Place
 from trainer.quiet import quieten
-from trainer.show import settings_of
+from trainer.show import add_forms, print_form, settings_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--base", help="base model; by default that of the settings")
     parser.add_argument("--settings", type=Path, required=True, help="the stream's settings as JSON")
     parser.add_argument("--device", default="cpu", help="cpu, or gpu0")
-    parser.add_argument("--json", action="store_true")
+    add_forms(parser)
     parser.add_argument("prompts", metavar="PROMPT", nargs="+")
     arguments = parser.parse_args(argv)
     quieten()
@@ -68,10 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    if arguments.json:
-        print(json.dumps(answers if len(answers) > 1 else answers[0], ensure_ascii=False))
-    else:
-        print("\n".join(f"base:    {answer['base']}\nadapter: {answer['adapter']}" for answer in answers))
+    if not print_form(answers if len(answers) > 1 else answers[0], arguments.form):
+        lines = (f"base:    {answer['base']}\nadapter: {answer['adapter']}" for answer in answers)
+        print(printable("\n".join(lines)))
     return 0
 
 

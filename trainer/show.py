@@ -1,4 +1,4 @@
-"""python -m trainer.show --settings FILE [--rows 3] [--json]
+"""python -m trainer.show --settings FILE [--rows 3] [--json | --toon]
 
 Some rows of a stream as the base will read them, with what the loss counts marked, their tokens, and what would be cut.
 FILE holds one stream's settings as JSON.  Nothing is written, and no weights are loaded.
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from swarm.logview import printable
 from swarm.settings import StreamSettings
+from toon import encode
 from trainer import bases
 from trainer.errors import UserError
 
@@ -80,19 +82,34 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer.show", description="Rows as the base will read them.")
     parser.add_argument("--settings", type=Path, required=True, help="one stream's settings as JSON")
     parser.add_argument("--rows", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    add_forms(parser)
     arguments = parser.parse_args(argv)
     try:
         rows = shown_rows(settings_of(arguments.settings))
         chosen = list(islice(rows, arguments.rows))
+        if not chosen:
+            raise UserError("datasets", "hold no rows", "put rows into the files, or name others")
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 2
-    if arguments.json:
-        print(json.dumps([asdict(row) for row in chosen], ensure_ascii=False))
-    else:
+    if not print_form([asdict(row) for row in chosen], arguments.form):
         print("\n\n".join(_told(row, colour=sys.stdout.isatty()) for row in chosen))
-    return 0
+    return 2 if all(row.problem for row in chosen) else 0
+
+
+def add_forms(parser: argparse.ArgumentParser) -> None:
+    forms = parser.add_mutually_exclusive_group()
+    for form in ("json", "toon"):
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"as {form.upper()}")
+
+
+def print_form(value: object, form: str | None) -> bool:
+    """The value on stdout in the form that was asked for; False where none was."""
+    if form is None:
+        return False
+    text = json.dumps(value, ensure_ascii=False) if form == "json" else encode(value)
+    print(printable(text) if sys.stdout.isatty() else text)
+    return True
 
 
 def settings_of(path: Path) -> StreamSettings:
@@ -105,9 +122,9 @@ def settings_of(path: Path) -> StreamSettings:
 
 def _told(row: Shown, *, colour: bool) -> str:
     if row.problem:
-        return f"{row.where}: {row.problem}"
+        return printable(f"{row.where}: {row.problem}")
     begin, end = (REVERSE, PLAIN) if colour else ("[[", "]]")
-    text = "".join(f"{begin}{part}{end}" if counted else part for counted, part in row.parts)
+    text = "".join(f"{begin}{printable(part)}{end}" if counted else printable(part) for counted, part in row.parts)
     cut = f", {row.cut} more cut off by sequence_len" if row.cut else ""
     return f"{row.where}: {row.tokens} tokens, {row.supervised} supervised{cut}\n{text}"
 

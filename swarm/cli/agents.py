@@ -101,6 +101,10 @@ def done(
     form: Form = None,
 ) -> None:
     """Finish a task; exit status 5 if the token is stale."""
+    from swarm.errors import UserError
+
+    if heldout is not None and not verdict:
+        raise UserError("--heldout", "is part of a verdict", "add --verdict SUCCESS, WARNING or FAIL")
     with agent_of(run, author) as agent:
         if verdict:
             agent.judge(ref, token, verdict, why=note, heldout=heldout, idem=idem and f"{idem}:verdict")

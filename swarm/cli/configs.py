@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.cli.options import Config, Form, JsonOnly, Overrides
+from swarm.cli.options import Config, Form, Overrides, form_words
 
 
 def add_to(app: typer.Typer) -> None:
@@ -55,15 +55,15 @@ def show(
     config: Config,
     overrides: Overrides = None,
     *,
-    rows: Annotated[int, typer.Option("--rows", help="rows to show")] = 3,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="rows to show")] = 3,
     stream: Annotated[str | None, typer.Option("--stream", help="as this stream sees them; default: the first")] = None,
-    json: JsonOnly = False,
+    form: Form = None,
 ) -> None:
     """Show some rows as the model will see them.
 
     What is supervised, how many tokens they have, what would be cut.
     """
-    import json as json_module
+    import json
     import subprocess
     import tempfile
 
@@ -77,7 +77,7 @@ def show(
     if name not in read.run.streams:
         raise UserError("--stream", f"no stream {name!r}", f"there is {', '.join(read.run.streams)}")
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        file.write(json_module.dumps(read.run.streams[name].model_dump(mode="json")))
+        file.write(json.dumps(read.run.streams[name].model_dump(mode="json")))
         file.flush()
         command = [
             sys.executable,
@@ -87,7 +87,7 @@ def show(
             file.name,
             "--rows",
             str(rows),
-            *(["--json"] if json else []),
+            *form_words(form),
         ]
         sys.exit(subprocess.run(command, check=False).returncode)
 
@@ -110,10 +110,10 @@ def plan(
     if form is not None:
         screen.print_data(screen.plan_data(made), form)
         return
-    print(screen.plan_text(made))
+    screen.tell(screen.plan_text(made))
     if explain:
         print()
-        print(made.config.dump())
+        screen.tell(made.config.dump())
 
 
 def env(*, form: Form = None) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.cli.options import Form, JsonOnly, OnlyStream, Run, RunArgument, Runs
+from swarm.cli.options import Form, NamedRun, OnlyStream, Run, RunArgument, Runs, form_words, one_run
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,19 +20,19 @@ def add_to(app: typer.Typer) -> None:
     app.command()(prune)
 
 
-def status(run: RunArgument = None, *, form: Form = None) -> None:
+def status(run: RunArgument = None, *, named: NamedRun = None, form: Form = None) -> None:
     """One look at a run: streams, workers, bus, what is held."""
     from swarm import rundir
     from swarm.cli import screen
     from swarm.report import session
     from swarm.watch import Watcher
 
-    with Watcher.attach(rundir.find(run).path) as watcher:
+    with Watcher.attach(rundir.find(one_run(run, named)).path) as watcher:
         snapshot = watcher.complete(timeout_seconds=5.0)
     if form is not None:
         screen.print_data(session(snapshot), form)
         return
-    print(screen.status_text(snapshot))
+    screen.tell(screen.status_text(snapshot))
 
 
 def log(
@@ -40,6 +40,7 @@ def log(
         list[str] | None, typer.Argument(metavar="[verify] [RUN]", help="`verify` checks every byte instead of showing")
     ] = None,
     *,
+    named: NamedRun = None,
     since: Annotated[int, typer.Option("--since", metavar="SEQ", help="entries after this one")] = 0,
     tail: Annotated[int | None, typer.Option("--tail", metavar="N", min=0, help="only the last N")] = None,
     stream: OnlyStream = None,
@@ -59,17 +60,22 @@ def log(
     from swarm.cli import record, screen
     from swarm.errors import UserError
     from swarm.events import KINDS
+    from swarm.export import check_stream
     from swarm.inbox import Message, Reader
     from swarm.log import Log
 
-    run = words[-1] if words and words != ["verify"] else None
-    if words and words[0] == "verify" and len(words) < 3:
+    verify, runs = (words or [])[:1] == ["verify"], [*(words or [])]
+    del runs[:verify]
+    if len(runs) > 1:
+        raise UserError(runs[1], "one run at a time", "swarm log [verify] [RUN]")
+    run = one_run(runs[0] if runs else None, named)
+    if verify:
         sys.exit(record.verify_log(run, form))
-    if words and len(words) > 1:
-        raise UserError(words[1], "one run at a time", "swarm log [verify] [RUN]")
     if kind is not None and kind not in KINDS:
         raise UserError("--kind", f"{kind!r} is no kind of entry", f"take one of {', '.join(sorted(KINDS))}")
-    read = Log(rundir.find(run).log)
+    folder = rundir.find(run)
+    check_stream(folder, stream)
+    read = Log(folder.log)
     reader = Reader(rundir.checked_name(author)) if author is not None else None
 
     def fresh() -> Iterator[Message]:
@@ -103,10 +109,10 @@ def ask(
     stream: Annotated[
         str | None, typer.Option("--stream", help="this stream's adapter instead of the promoted one")
     ] = None,
-    json: JsonOnly = False,
+    form: Form = None,
 ) -> None:
     """Ask base and adapter the same questions and show both answers."""
-    import json as json_module
+    import json
     import subprocess
     import tempfile
 
@@ -128,11 +134,11 @@ def ask(
     settings = config.of_run(folder).streams[name]
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        file.write(json_module.dumps(settings.model_dump(mode="json")))
+        file.write(json.dumps(settings.model_dump(mode="json")))
         file.flush()
         command = [
             sys.executable, "-m", "trainer.ask", "--run", str(folder.path), "--adapter", str(adapter),
-            "--base", settings.base_model, "--settings", file.name, *(["--json"] if json else []), "--", *texts,
+            "--base", settings.base_model, "--settings", file.name, *form_words(form), "--", *texts,
         ]  # fmt: skip
         sys.exit(subprocess.run(command, check=False).returncode)
 
@@ -140,8 +146,9 @@ def ask(
 def export(
     run: RunArgument = None,
     *,
+    named: NamedRun = None,
     what: Annotated[str, typer.Option("--what", help="metrics, events, bus or session")] = "session",
-    format: Annotated[str, typer.Option("--format", help="toon, json, jsonl, csv or auto: the cheaper of toon and json")] = "toon",  # noqa: A002  the word users write
+    format: Annotated[str | None, typer.Option("--format", help="toon (if not said), json, jsonl, csv or auto: the cheaper of toon and json")] = None,  # noqa: A002  the word users write
     stream: OnlyStream = None,
     since: Annotated[int, typer.Option("--since", metavar="N", help="steps (metrics) or entries (events) after this one")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the run ends")] = False,
@@ -152,18 +159,20 @@ def export(
     from swarm import export as rooms
     from swarm import rundir
     from swarm import tokens as counting
+    from swarm.cli import screen
+    from swarm.errors import UserError
 
-    folder = rundir.find(run)
+    folder = rundir.find(one_run(run, named))
     count = counting.counter(tokenizer, folder)
     if tokens:
-        from toon import encode
-
-        print(encode({"tokens": counting.costs(rooms.document(folder, what, stream, since), count)}))
+        if format or follow:
+            raise UserError("--tokens", "compares all forms of what is there now", "leave out --format and --follow")
+        screen.print_data({"tokens": counting.costs(rooms.document(folder, what, stream, since), count)}, form=False)
         return
     for line in rooms.lines(
-        folder, what=what, form=format, stream=stream, since=since, follow=follow, count_tokens=count
+        folder, what=what, form=format or "toon", stream=stream, since=since, follow=follow, count_tokens=count
     ):
-        print(line, flush=follow)
+        print(screen.as_shown(line), flush=follow)
 
 
 def prune(
@@ -172,7 +181,7 @@ def prune(
     whole_runs: Annotated[
         bool, typer.Option("--whole-runs", help="remove finished runs, not only their checkpoints")
     ] = False,
-    keep: Annotated[int, typer.Option("--keep", help="newest runs that are left alone")] = 1,
+    keep: Annotated[int, typer.Option("--keep", min=0, help="newest runs that are left alone")] = 1,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
 ) -> None:
     """Free disk: checkpoints of finished runs; asks first.

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 Form = Annotated[bool | None, typer.Option("--json/--toon", help="as JSON, as TOON")]
 """True JSON, False TOON, None for people."""
-JsonOnly = Annotated[bool, typer.Option("--json", help="as JSON")]
 
 RUN_HELP = "run folder or name; default: the newest in ./runs"
 RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help=RUN_HELP)]
 Run = Annotated[str | None, typer.Option("--run", metavar="RUN", help=RUN_HELP)]
+NamedRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="RUN, as the other commands take it")]
 Runs = Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")]
 Config = Annotated[Path, typer.Argument(help="a YAML or TOML config")]
 Overrides = Annotated[
@@ -32,7 +32,24 @@ Ref = Annotated[str, typer.Argument(help="a task like wide/validate or data/chec
 About = Annotated[str, typer.Argument(help="run, a stream, a task, or `-` for nothing in particular")]
 OfEntry = Annotated[int | None, typer.Option("--of", metavar="SEQ", help="the entry that this is about")]
 Token = Annotated[int, typer.Option("--token", min=1, help="what `claim` gave")]
-Ttl = Annotated[float, typer.Option("--ttl", metavar="SECONDS", min=1, help="how long the lease lasts unless renewed")]
+Ttl = Annotated[
+    float, typer.Option("--ttl", metavar="SECONDS", help="how long the lease lasts unless renewed: 1 s to 7 days")
+]
+
+
+def one_run(run: str | None, named: str | None) -> str | None:
+    """RUN as an argument or after `--run`.  Raises UserError where both are given and differ."""
+    from swarm import rundir
+    from swarm.errors import UserError
+
+    if run is not None and named is not None and rundir.find(run).path != rundir.find(named).path:
+        raise UserError("--run", f"{named} is another run than {run}", "name the run once")
+    return run if named is None else named
+
+
+def form_words(form: bool | None) -> list[str]:
+    """The form as the trainer's own commands take it."""
+    return [] if form is None else ["--json" if form else "--toon"]
 
 
 def agent_of(run: str | None, name: str | None) -> Agent:
@@ -48,7 +65,7 @@ def tell(line: str, data: dict[str, Any], form: bool | None) -> None:
     from swarm.cli import screen
 
     if form is None:
-        print(line)
+        screen.tell(line)
     else:
         screen.print_data(data, form)
 

@@ -128,7 +128,9 @@ class Lines:
 
     @staticmethod
     def _print(line: str) -> None:
-        print(f"  {line}", file=sys.stderr, flush=True)
+        from swarm.logview import printable
+
+        print(f"  {printable(line)}", file=sys.stderr, flush=True)
 
 
 def progress_line(row: StreamRow) -> str:

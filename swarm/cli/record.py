@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from swarm.cli.options import Form, RunArgument, agent_of
+from swarm.cli.options import Form, NamedRun, RunArgument, agent_of, one_run
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
 def digest(
     run: RunArgument = None,
     *,
+    named: NamedRun = None,
     budget: Annotated[int, typer.Option("--budget", metavar="TOKENS", help="never more than this (o200k)")] = 600,
     author: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="with what was written to NAME and not looked at yet")
@@ -26,26 +27,27 @@ def digest(
 ) -> None:
     """The run in a few hundred tokens of TOON, for a model in a hurry."""
     from swarm import digest as room
+    from swarm.cli import screen
     from swarm.errors import UserError
 
     if budget < room.LEAST_TOKENS:
         raise UserError("--budget", f"{budget} tokens are too few", f"take {room.LEAST_TOKENS} or more")
-    with agent_of(run, author) as agent:
+    with agent_of(one_run(run, named), author) as agent:
         found = agent.inbox(peek=True).messages if author else ()
         unread = [room.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.entry.event.body) for m in found]
         text = room.digest(agent.state, agent.now(), budget, unread=unread)
     if form:
-        from swarm.cli import screen
         from toon import decode
 
         screen.print_data(decode(text), form)
     else:
-        print(text)
+        screen.tell(text)
 
 
 def replay(
     run: RunArgument = None,
     *,
+    named: NamedRun = None,
     to: Annotated[
         int | None, typer.Option("--to", metavar="SEQ", help="when this entry was the last; default: now")
     ] = None,
@@ -57,15 +59,15 @@ def replay(
     from swarm.replay import snapshot_at
     from swarm.report import session
 
-    snapshot = snapshot_at(rundir.find(run), to)
+    snapshot = snapshot_at(rundir.find(one_run(run, named)), to)
     if form is not None:
         screen.print_data(session(snapshot), form)
         return
-    print(screen.status_text(snapshot))
-    print("\n" + "\n".join(snapshot.tail[-3:]))
+    screen.tell(screen.status_text(snapshot))
+    screen.tell("\n" + "\n".join(snapshot.tail[-3:]))
 
 
-def lineage(run: RunArgument = None, *, form: Form = None) -> None:
+def lineage(run: RunArgument = None, *, named: NamedRun = None, form: Form = None) -> None:
     """Where each adapter comes from, and whether its files still stand.
 
     Data, base, attempts, judges, who approved.
@@ -74,14 +76,14 @@ def lineage(run: RunArgument = None, *, form: Form = None) -> None:
     from swarm.cli import screen
     from swarm.lineage import rows
 
-    folder = rundir.find(run)
+    folder = rundir.find(one_run(run, named))
     documents = _lineages(folder)
     if form is not None:
         screen.print_data({"run": folder.name, "adapters": documents if form else rows(documents)}, form)
     elif not documents:
         print("no adapter was published yet")
     else:
-        print(_lineage_text(rows(documents)))
+        screen.tell(_lineage_text(rows(documents)))
 
 
 def _lineages(folder: Any) -> list[dict[str, Any]]:
@@ -126,7 +128,7 @@ def verify_log(run: str | None, form: bool | None) -> int:
     if form is not None:
         screen.print_data({"faults": [asdict(fault) for fault in faults]}, form)
     for fault in faults if form is None else ():
-        print(f"{fault.file}:{fault.line}: entry {fault.seq}: {fault.why}")
+        screen.tell(f"{fault.file}:{fault.line}: entry {fault.seq}: {fault.why}")
     signed = "signed heads checked" if secret else "no secret here: signed heads were not checked"
     print(f"{folder.log}: {_count(folder, faults)}; {signed}", file=sys.stderr)
     return 1 if faults else 0

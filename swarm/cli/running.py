@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swarm.cli.options import As, Config, Detach, Form, Idem, OnlyStream, Overrides, Plain, Run, RunArgument, say, tell
+from swarm.cli.options import (
+    As,
+    Config,
+    Detach,
+    Form,
+    Idem,
+    NamedRun,
+    OnlyStream,
+    Overrides,
+    Plain,
+    Run,
+    RunArgument,
+    one_run,
+    say,
+    tell,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from swarm.rundir import RunFolder
@@ -53,6 +68,7 @@ def run(
 def watch(
     run: RunArgument = None,
     *,
+    named: NamedRun = None,
     plain: Plain = False,
     readonly: Annotated[bool, typer.Option("--readonly", help="look, but touch nothing")] = False,
 ) -> None:
@@ -62,12 +78,13 @@ def watch(
     """
     from swarm import rundir
 
-    sys.exit(attach(rundir.find(run), plain=plain, owns=False, readonly=readonly))
+    sys.exit(attach(rundir.find(one_run(run, named)), plain=plain, owns=False, readonly=readonly))
 
 
 def resume(
     run: RunArgument = None,
     *,
+    named: NamedRun = None,
     stream: Annotated[str | None, typer.Option("--stream", help="let one paused or stopped stream go on")] = None,
     plain: Plain = False,
     detach: Detach = False,
@@ -82,7 +99,7 @@ def resume(
     from swarm import rundir, starting
     from swarm.door import user_name
 
-    folder = rundir.find(run)
+    folder = rundir.find(one_run(run, named))
     seq, ref = starting.resume(folder, author, stream=stream, idem=idem), stream or "run"
     if not detach and not stream:
         print(f"swarm: {folder.name} goes on", file=sys.stderr)
@@ -93,6 +110,7 @@ def resume(
 def stop(
     run: RunArgument = None,
     *,
+    named: NamedRun = None,
     stream: OnlyStream = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="return when everything is saved")] = True,
     author: As = None,
@@ -103,7 +121,7 @@ def stop(
     from swarm import rundir, starting
     from swarm.cli import progress
 
-    folder = rundir.find(run)
+    folder = rundir.find(one_run(run, named))
     say("stop", str(folder.path), author, form, ref=stream or "run", idem=idem)
     if not stream and (ended := starting.end_orphans(folder)):
         print(f"swarm: no coordinator is at work; {', '.join(ended)} saved and left", file=sys.stderr)

@@ -19,11 +19,30 @@ if TYPE_CHECKING:
 def print_data(value: Any, form: bool | None, *, following: bool = False) -> None:
     """Data on stdout, as JSON (True) or TOON; `following`: one of many documents, at once, JSON on a line of its own."""
     if form:
-        print(json.dumps(value, indent=None if following else 2, ensure_ascii=False), flush=following)
+        text = json.dumps(value, indent=None if following else 2, ensure_ascii=False)
+        print(as_shown(text), flush=following)
     else:
         from toon import encode
 
-        print(encode(value), end="\n\n" if following else "\n", flush=following)
+        print(as_shown(encode(value)), end="\n\n" if following else "\n", flush=following)
+
+
+def tell(text: str) -> None:
+    """Words for people on stdout: what others wrote in them cannot steer a terminal, now or in a pager."""
+    from swarm.logview import printable
+
+    print(printable(text))
+
+
+def as_shown(data: str) -> str:
+    """Data as it is; on a terminal without what would steer it."""
+    from swarm.logview import printable
+
+    return printable(data) if is_terminal() else data
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def columns(rows: Sequence[Sequence[str]], *, gap: int = 2) -> str:
@@ -71,7 +90,7 @@ def print_result(folder: RunFolder, form: bool | None = None) -> int:
     with Watcher.attach(folder.path) as watcher:
         snapshot = watcher.snapshot()
     if form is None:
-        print(result_text(folder, snapshot))
+        tell(result_text(folder, snapshot))
     else:
         from swarm.report import session
 

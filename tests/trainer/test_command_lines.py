@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import toon
 from swarm.settings import StreamSettings
 from tests.trainer.conftest import Bench
 from trainer import ask, bases, show
@@ -124,12 +125,47 @@ def test_show_marks_what_is_counted_and_says_what_would_be_cut(settings: Make, t
     assert (first["cut"], first["supervised"], second["where"].rpartition(":")[2]) == (2, 1, "2")
 
 
+def test_what_rows_and_models_say_cannot_steer_a_terminal(
+    settings: Make, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "evil.jsonl"
+    data.write_text(json.dumps({"text": "a\tb\nc \x1b[2J\x9b1m\u3000"}) + "\n" + json.dumps({"no\x1btext": 1}) + "\n")
+    given = ["--settings", written(settings(datasets=[{"path": str(data), "type": "text"}]), tmp_path)]
+    assert show.main(given) == 0
+    said = capsys.readouterr().out
+    assert "a\tb\nc \\x1b[2J\\x9b1m\u3000" in said and "\x1b" not in said and "\x9b" not in said
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert show.main(given) == 0
+    said = capsys.readouterr().out.replace(show.REVERSE, "").replace(show.PLAIN, "")
+    assert "\x1b" not in said and "\x9b" not in said
+    monkeypatch.undo()
+    assert show.main([*given, "--toon", "--rows", "1"]) == 0
+    as_toon = toon.decode(capsys.readouterr().out)
+    assert show.main([*given, "--json", "--rows", "1"]) == 0
+    assert as_toon == json.loads(capsys.readouterr().out)
+    answers = [{"base": "\x1b]0;x\x07", "adapter": "fine"}]
+    monkeypatch.setattr(ask, "asked", lambda *_: answers)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    asking = ["--run", str(tmp_path), "--adapter", ".", *given, "hi"]
+    assert ask.main(asking) == 0
+    assert capsys.readouterr().out == "base:    \\x1b]0;x\\x07\nadapter: fine\n"
+    assert ask.main([*asking, "--toon"]) == 0
+    assert toon.decode(capsys.readouterr().out) == answers[0]
+
+
 def test_show_tells_bad_rows_and_unreadable_settings(settings: Make, tmp_path: Path, capsys: Said) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{}\n")
     given = settings(datasets=[{"path": str(bad), "type": "text"}])
+    assert show.main(["--settings", written(given, tmp_path)]) == 2
+    assert f"{bad}:1: no column 'text'" in capsys.readouterr().out
+    bad.write_text('{}\n{"text": "here"}\n')
     assert show.main(["--settings", written(given, tmp_path)]) == 0
     assert f"{bad}:1: no column 'text'" in capsys.readouterr().out
+    bad.write_text("\n")
+    assert show.main(["--settings", written(given, tmp_path)]) == 2
+    assert capsys.readouterr().err == "datasets: hold no rows; put rows into the files, or name others\n"
+    bad.write_text("{}\n")
     assert show.main(["--settings", str(bad)]) == 2
     assert "no settings of a stream" in capsys.readouterr().err
     given = settings(datasets=[{"path": "/nowhere/x.jsonl"}])

@@ -65,6 +65,57 @@ def test_every_word_is_said_under_a_name_and_answered_with_data(name: str) -> No
     assert ("--idem" in options) == (name in WRITING)
 
 
+def test_a_run_is_named_by_its_place_or_by_option_and_not_as_two(tmp_path: Path, folder: RunFolder) -> None:
+    other = opened(tmp_path, "other")
+    words = ("status", "log", "export", "digest", "replay", "lineage")
+    for command in words:
+        place, option, both = (
+            CliRunner().invoke(app, [command, *said])
+            for said in (
+                [str(folder.path)], ["--run", str(folder.path)], [str(folder.path), "--run", f"{folder.path}/"],
+            )
+        )  # fmt: skip
+        assert place.exit_code == 0 and place.stdout == option.stdout == both.stdout, command
+    verified = CliRunner().invoke(app, ["log", "verify", "--run", str(folder.path)])
+    assert verified.exit_code == 0 and f"{folder.log}: 1 entries" in verified.stderr
+    for command in (*words, "watch", "resume", "stop"):
+        done = CliRunner().invoke(app, [command, str(folder.path), "--run", str(other.path)])
+        assert isinstance(done.exception, UserError) and "another run" in str(done.exception), command
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("claim", "a", "--ttl", "0.5"), "claim: ttl: 0.5 s is no lease; take 1 to 604800 seconds"),
+        (("claim", "a", "--ttl", "inf"), "claim: ttl: inf s is no lease"),
+        (("claim", "a", "--ttl", "nan"), "claim: ttl: nan s is no lease"),
+        (("renew", "a", "--token", "3", "--ttl", "604801"), "renew: ttl: 604801 s is no lease"),
+        (("hand", "a", "--token", "3", "--to", "eve", "--ttl", "0"), "hand: ttl: 0 s is no lease"),
+        (("done", "a", "--token", "3", "--heldout", "0.3"), "--heldout: is part of a verdict; add --verdict"),
+        (("export", "--stream", "zz"), "--stream: there is no stream 'zz'; there is a"),
+        (("log", "--stream", "zz"), "--stream: there is no stream 'zz'; there is a"),
+        (("export", "--tokens", "--format", "csv"), "--tokens: compares all forms"),
+        (("export", "--tokens", "--follow"), "--tokens: compares all forms"),
+        (("export", "--tokens", "--what", "losses"), "--what: 'losses' is not known"),
+    ],
+)
+def test_words_that_will_not_do_are_an_error_whoever_holds_the_task(
+    folder: RunFolder, words: tuple[str, ...], told: str
+) -> None:
+    with Agent("bob", folder.path) as bob:
+        bob.task("a")
+        bob.take("a", ttl_seconds=60)
+    done = CliRunner().invoke(app, [*words, "--run", str(folder.path)])
+    assert isinstance(done.exception, UserError) and not isinstance(done.exception, Refused)
+    assert told in str(done.exception)
+    assert kinds(folder) == ["post", "task", "claim"]
+
+
+@pytest.mark.parametrize("words", [("prune", "--keep", "-1"), ("show", "x.yaml", "--rows", "-3")])
+def test_a_number_below_nothing_is_a_wrong_word(words: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(app, words).exit_code == 2
+
+
 def test_the_first_words_about_each_command_are_shown_whole_on_a_narrow_screen() -> None:
     told = CliRunner().invoke(app, ["--help"], terminal_width=78).stdout.partition("Commands:")[2]  # 2 are a margin
     assert all(f"  {name} " in told for name in COMMANDS)

@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import toon
 from swarm import Agent, tokens
+from swarm import events as ev
+from swarm.cli import app
 from swarm.errors import UserError
 from swarm.export import lines
+from swarm.log import LogWriter
 from swarm.messages import MetricRow, Metrics
 from swarm.metrics import MetricsFile
 from swarm.rundir import RunFolder
 from tests.runs import swarm_process as sp
+from tests.swarm.coordination.story import Story
 
 from .places import configure, coordinator, opened
 
@@ -128,10 +133,45 @@ def test_tokens_tell_what_an_export_costs_beside_compact_json(folder: RunFolder,
         tokens.counter("no/such", folder)
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json", "toon", "session"])
+def test_what_others_wrote_cannot_steer_a_terminal_and_reaches_a_file_as_it_is(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    evil = "\x1b[2J\x9b1m \u202efine"
+    with Agent("ada", folder.path) as ada:
+        ada.post(evil, "run")
+    words = ["export", str(folder.path), *(["--what", "events", "--format", form] if form != "session" else [])]
+    exact = CliRunner().invoke(app, words).stdout
+    if form == "csv":
+        assert [row["body"] for row in csv.DictReader(io.StringIO(exact))][-1] == evil
+    monkeypatch.setattr("swarm.cli.screen.is_terminal", lambda: True)
+    seen = CliRunner().invoke(app, words).stdout
+    assert len(seen.splitlines()) == len(exact.splitlines())
+    assert not [c for c in seen if not c.isprintable() and c != "\n"]
+    assert form == "session" or "fine" in seen
+
+
+def test_what_others_wrote_is_shown_as_codes_wherever_people_read_it(tmp_path: Path, folder: RunFolder) -> None:
+    configure(tmp_path, folder)
+    story = Story("wide")
+    story.scored("wide", 0.5)
+    adapter = story.state.streams["wide"].adapter
+    assert adapter is not None
+    with LogWriter.open(folder.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in story.entries])
+        writer.append([("ada", ev.Promote(ref="wide", path="promoted", sha256=adapter.sha256, why="\x1b[2Jbest"))])
+    for command in ("status", "digest", "replay", "log"):
+        said = CliRunner().invoke(app, [command, str(folder.path)])
+        assert said.exit_code == 0, said.exception
+        assert "\\x1b[2Jbest" in said.stdout.replace("\\\\", "\\") and "\x1b" not in said.stdout, command
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         ({"what": "metrics", "form": "xml"}, "--format"),
+        ({"what": "metrics", "form": "toon", "stream": "zz"}, "--stream: there is no stream 'zz'; there is data"),
+        ({"what": "session", "form": "toon", "stream": "zz"}, "--stream: there is no stream 'zz'; there is data"),
         ({"what": "losses", "form": "toon"}, "--what"),
         ({"what": "metrics", "form": "json", "follow": True}, "--follow"),
         ({"what": "session", "form": "jsonl", "follow": True}, "--follow"),

@@ -59,6 +59,9 @@ async def test_a_model_claims_works_hands_over_and_is_told_why_it_is_refused(fol
         await said(ada, "steer", ref="data/check", how="task", text="look for bad rows")
         assert (await said(ada, "claim", ref="data/check")).startswith("claimed data/check token=3 left=1")
         assert "held by ada (token 3)" in await refused(bob, "claim", ref="data/check")
+        for ttl in (0.5, 604801, 1e300):
+            assert "s is no lease; take 1 to 604800" in await refused(bob, "claim", ref="data/check", ttl=ttl)
+            assert "s is no lease" in await refused(ada, "settle", ref="data/check", token=3, how="renew", ttl=ttl)
         await said(ada, "settle", ref="data/check", token=3, how="renew")
         await said(ada, "settle", ref="data/check", token=3, how="hand", to="bob", text="half done @bob")
         assert "stale" in await refused(ada, "settle", ref="data/check", token=3, how="done")

@@ -6,7 +6,10 @@ import re
 import shlex
 from pathlib import Path
 
+import typer
+
 import toon
+from swarm.cli import app
 from swarm.rundir import RunFolder
 from swarm.skill import TEXT
 from tests.runs import swarm_process as sp
@@ -36,6 +39,20 @@ def test_the_printed_commands_work_exactly_as_they_are_printed(tmp_path: Path) -
 def test_every_word_that_the_guide_names_is_a_command(tmp_path: Path) -> None:
     known = set(re.findall(r"^  ([a-z]+) ", sp.swarm("--help", cwd=tmp_path).stdout, re.MULTILINE))
     assert set(re.findall(r"swarm ([a-z]+)", TEXT)) <= known | {"commands"}
+
+
+def test_what_the_guide_says_of_all_commands_is_so() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    taken = {
+        name: {word for parameter in command.params for word in [*parameter.opts, *parameter.secondary_opts]}
+        for name, command in commands.items()
+    }
+    without_a_run = {"init", "check", "show", "plan", "env", "run", "open", "prune", "skill"}
+    assert {name for name in taken if "--run" not in taken[name]} == without_a_run
+    answers_in_words = {"init", "prune", "skill", "mcp", "watch", "export"}  # the last has --format
+    assert {name for name in taken if not {"--json", "--toon"} <= taken[name]} == answers_in_words
+    writes = {name for name in taken if "--idem" in taken[name]} | {"open", "inbox"}
+    assert all("--as" in taken[name] for name in writes)
 
 
 def test_the_guide_is_short() -> None:
