@@ -75,6 +75,7 @@ class StreamSettings(Settings):
 
     # data
     datasets: Annotated[list[Dataset], Field(min_length=1)]
+    """Rows to train on: those of all of them."""
     test_datasets: list[Dataset] = []
     """Held-out rows; without them `val_set_size` rows are taken from `datasets`."""
     val_set_size: Annotated[float, Field(ge=0)] = 0.05
@@ -84,17 +85,25 @@ class StreamSettings(Settings):
     train_on_inputs: bool = False
     """Count the prompt's tokens in the loss too."""
     on_bad_row: Literal["fail", "skip"] = "fail"
+    """What a row that cannot be read does: fail ends the stream, skip sets the row aside and counts it."""
 
     # method and adapter
     method: Literal["sft"] = "sft"
+    """How it is tuned; sft: supervised fine-tuning."""
     adapter: Literal["lora", "qlora"] = "lora"
     """qlora: the base in NF4 with double quantisation."""
     use_dora: bool = False
+    """Weight-decomposed LoRA (DoRA)."""
     use_rslora: bool = False
+    """Scale the adapter by alpha / sqrt(rank) instead of alpha / rank."""
     lora_r: Positive = 8
+    """Rank of the adapter's matrices."""
     lora_alpha: Annotated[float, Field(gt=0)] = 16
+    """The adapter's output is scaled by alpha / rank."""
     lora_dropout: Share = 0.0
+    """Share of the adapter's inputs that is dropped in training."""
     lora_target_modules: str | list[str] = "all-linear"
+    """Names of the layers that get an adapter, or all-linear: all but the head."""
 
     # optimisation
     micro_batch_size: Positive = 2
@@ -102,31 +111,41 @@ class StreamSettings(Settings):
     gradient_accumulation_steps: Positive = 1
     """Forward passes per optimizer step."""
     num_epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the rows."""
     max_steps: Positive | None = None
     """Optimizer steps; wins over num_epochs."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     """Wall-clock minutes of training, over all attempts."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """The highest one, reached after the warm-up."""
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
+    """How the learning rate goes on after the warm-up."""
     warmup_ratio: Share = 0.03
-    """Share of the steps."""
+    """Share of the steps in which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Per step, times the learning rate."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Longer gradients are cut to this norm."""
     optimizer: Literal[
         "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "lion_32bit", "lion_8bit", "adafactor", "sgd"
     ] = "adamw_torch"
-    """transformers' own names."""
+    """What steps the weights; the names are transformers'."""
     gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, more time."""
     bf16: Literal["auto"] | bool = "auto"
-    """auto: on GPUs that have it."""
+    """Compute in bfloat16; auto: on GPUs that have it."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of the order of rows, the adapter's first values and dropout."""
 
     # cadence
     logging_steps: Positive = 1
+    """Figures every so many steps."""
     eval_steps: Positive | None = None
     """Held-out loss every so many steps; unset: only by validator and evaluator at the end."""
     save_steps: Positive = 50
+    """A checkpoint every so many steps."""
     save_total_limit: Positive = 2
+    """Checkpoints that are kept of a stream, the newest."""
 
     # judging
     max_heldout_ratio: Annotated[float, Field(gt=0)] = 1.0
@@ -134,6 +153,7 @@ class StreamSettings(Settings):
     eval_rows: Annotated[int, Field(ge=0)] = 64
     """Held-out rows that are answered by generation and compared exactly; 0: only the held-out loss."""
     eval_max_new_tokens: Positive = 128
+    """An answer is cut after so many."""
 
 
 class Placement(Settings):
@@ -151,22 +171,28 @@ class Promotion(Settings):
     """Which stream wins, and what it must beat."""
 
     metric: Literal["eval_loss", "exact_match"] = "eval_loss"
+    """By what streams are compared: held-out loss, or the share of answers that are exactly right."""
     goal: Literal["min", "max"] | None = None
     """Unset: min for eval_loss, max for exact_match."""
     must_beat: Literal["base", "nothing"] = "base"
+    """base: only who is better than the bare base by that metric is promoted."""
     approvals: Annotated[int, Field(ge=0)] = 0
     """`approve` entries wanted before the winner is promoted (of different authors)."""
     approvers: list[Name] = []
-    """Only these count; without `approvals` all of them are wanted."""
+    """Whose `approve` entries count; empty: everybody's.  Without `approvals` all of them are wanted."""
 
 
 class RunSettings(Settings):
     """A whole config after reading: defaults laid into the streams."""
 
     name: Name
+    """Of the run; its folder begins with it."""
     streams: dict[Name, StreamSettings]
+    """The fine-tunes by name, each with the settings of a stream; a name alone takes all from `defaults`."""
     placement: Placement = Placement()
+    """Where streams run: the settings below."""
     promotion: Promotion = Promotion()
+    """Which stream wins: the settings below."""
     lease_seconds: Annotated[float, Field(ge=10)] = 60.0
     """A worker that is silent this long loses its task (>= 10 heartbeats)."""
     stall_seconds: Annotated[float, Field(gt=0)] = 60.0
@@ -184,6 +210,7 @@ class RunSettings(Settings):
     listen: Listen | None = None
     """`tcp://ADDRESS:PORT`: members on other machines may join there and at PORT + 1, by key; unset: a socket on this machine."""
     runs_dir: str = "runs"
+    """Where run folders are made; relative to the folder in which `swarm run` is typed."""
 
     def dumped(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 from swarm.settings import Dataset, Placement, Promotion, RunSettings, Settings, StreamSettings
 
+LISTED_IN = "docs/settings.md"
+"""Written by `swarm.config.listed`."""
+
 ELSEWHERE: dict[type[Settings], dict[str, str]] = {
     StreamSettings: {
         # what is tuned
@@ -200,7 +203,7 @@ def fix_of_key(key: str, group: type[Settings]) -> str:
     for other, place in GROUPS.items():
         if folded in ELSEWHERE[other]:
             return f"here it is {ELSEWHERE[other][folded]}, {place}"
-    return "remove it; README lists the settings"
+    return f"remove it; {LISTED_IN} lists all settings"
 
 
 def fix_of_value(key: str, value: str, choices: Iterable[str]) -> str:

@@ -116,7 +116,7 @@ my.yaml:8: defaults.datasets.1.path: is missing; name a file, a pattern such as 
         "a setting nobody knows",
         DEFAULTS + "  flux_capacitor: 1.21\nstreams: {one: }\n",
         """
-my.yaml:5: defaults.flux_capacitor: unknown setting; remove it; README lists the settings
+my.yaml:5: defaults.flux_capacitor: unknown setting; remove it; docs/settings.md lists all settings
 1 problem; nothing was started
 """,
     ),

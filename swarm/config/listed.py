@@ -1,0 +1,86 @@
+"""Every setting with what it takes, its default and what it is, as Markdown from the settings' own classes.
+
+python -m swarm.config.listed > docs/settings.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic.fields import FieldInfo
+
+from swarm.config.checks import expected
+from swarm.config.names import GROUPS
+from swarm.settings import Dataset, Placement, Promotion, RunSettings, Settings, StreamSettings
+
+HEAD = """\
+# Settings
+
+All settings of a config, made from `swarm/settings.py` by `python -m swarm.config.listed > docs/settings.md`.
+On the command line a setting is laid over the file as `KEY.PATH=VALUE`; `swarm plan CONFIG --explain` shows where each value comes from.
+"""
+
+TITLES: dict[type[Settings], str] = {
+    RunSettings: "Of the run",
+    StreamSettings: "Of a stream",
+    Dataset: "Of a dataset",
+    Placement: "Of the placement",
+    Promotion: "Of the promotion",
+}
+
+UNITS = {
+    "seconds": "s", "minutes": "min", "steps": "optimizer steps", "epochs": "epochs", "rows": "rows", "tokens": "tokens",
+    "sequence_len": "tokens", "limit": "rows", "micro_batch_size": "rows", "gradient_accumulation_steps": "passes",
+    "val_set_size": "share, or rows", "lora_dropout": "share", "warmup_ratio": "share", "max_heldout_ratio": "ratio",
+    "save_total_limit": "checkpoints", "streams_per_gpu": "streams", "cpu_streams": "streams", "retries": "attempts",
+    "approvals": "entries",
+}  # fmt: skip
+"""By name, or by how the name ends."""
+
+
+def text() -> str:
+    return "\n".join([HEAD, *(line for group in TITLES for line in _table(group))])
+
+
+def _table(group: type[Settings]) -> Iterator[str]:
+    yield f"## {TITLES[group]}\n"
+    yield f"Written {GROUPS[group]}\n"
+    yield "| setting | takes | unit | default | what it is |"
+    yield "|---|---|---|---|---|"
+    for name, field in group.model_fields.items():
+        told = " ".join((field.description or "").split())
+        cells = (f"`{name}`", _takes(field), _unit(name), _default(field), told)
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    yield ""
+
+
+def _unit(name: str) -> str:
+    return UNITS.get(name) or next((unit for ending, unit in UNITS.items() if name.endswith(f"_{ending}")), "")
+
+
+def _takes(field: FieldInfo) -> str:
+    if field.annotation is RunSettings.model_fields["streams"].annotation:
+        return "streams by name"
+    if field.annotation is RunSettings.model_fields["roles"].annotation:
+        return "lists of worker or agent:NAME by role"
+    return expected(field.annotation, field.metadata)
+
+
+def _default(field: FieldInfo) -> str:
+    match field.default:
+        case _ if field.is_required():
+            return "must be given"
+        case None:
+            return "unset"
+        case Settings() | [] | {}:
+            return "-"
+        case bool(value):
+            return f"`{str(value).lower()}`"
+        case float(value):
+            return f"`{value:g}`"
+        case value:
+            return f"`{value}`"
+
+
+if __name__ == "__main__":
+    print(text(), end="")
