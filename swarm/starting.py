@@ -16,7 +16,7 @@ from swarm.admission import admit
 from swarm.agent import checked
 from swarm.config import Config
 from swarm.door import Door
-from swarm.errors import UserError
+from swarm.errors import UserError, UserErrors
 from swarm.launch import local
 from swarm.log import Log, run_is_alive
 from swarm.memory import BaseFacts, Need
