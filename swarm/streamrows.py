@@ -39,7 +39,7 @@ def stream_rows(
     by_task = {worker.task: worker for worker in workers if worker.task}
     winner, _, waits = waiting(state, settings.promotion).partition(": ")
     rows = (
-        _row(state, stream, settings.streams[name], curves.get(name) or Curves(), by_task, now)
+        _row(state, stream, settings.streams.get(name), curves.get(name) or Curves(), by_task, now)
         for name, stream in state.streams.items()
     )
     return tuple(replace(row, why=waits) if row.name == winner else row for row in rows)
@@ -58,7 +58,12 @@ def task_rows(state: State, now: float) -> tuple[TaskRow, ...]:
 
 
 def _row(
-    state: State, stream: Stream, settings: StreamSettings, curves: Curves, by_task: Mapping[str, WorkerRow], now: float
+    state: State,
+    stream: Stream,
+    settings: StreamSettings | None,
+    curves: Curves,
+    by_task: Mapping[str, WorkerRow],
+    now: float,
 ) -> StreamRow:
     role = state.next_role(stream)
     task = state.tasks[f"{stream.name}/{role}"] if role else None
@@ -72,7 +77,7 @@ def _row(
     return StreamRow(
         name=stream.name,
         state=name,
-        settings=describe(settings),
+        settings=describe(settings) if settings else "",  # a folder whose config is gone
         step=last.step if last else (trained.step if trained else 0),
         steps=curves.steps,
         loss=trained.loss_last if trained else losses[-1][1] if losses else None,

@@ -59,7 +59,7 @@ def log(
     from swarm import rundir
     from swarm.cli import record, screen
     from swarm.errors import UserError
-    from swarm.events import KINDS
+    from swarm.events import KINDS, Amend
     from swarm.export import check_stream
     from swarm.inbox import Message, Reader
     from swarm.log import Log
@@ -78,8 +78,12 @@ def log(
     read = Log(folder.log)
     reader = Reader(rundir.checked_name(author)) if author is not None else None
 
+    amended: dict[int, str] = {}
+
     def fresh() -> Iterator[Message]:
-        for entry in read.refresh():
+        entries = read.refresh()
+        amended.update({e.event.of: f"{e.seq} by {e.author}" for e in entries if isinstance(e.event, Amend)})
+        for entry in entries:
             why = reader.why(entry) if reader else ""
             if entry.seq > since and stream in {None, entry.event.stream} and kind in {None, entry.event.kind}:
                 yield Message(why, entry)
@@ -88,14 +92,14 @@ def log(
     if tail is not None:
         found = found[-tail:] if tail else []
     if form is not None and not follow:
-        screen.print_data({"entries": [screen.entry_data(m, marked=reader is not None) for m in found]}, form)
+        screen.print_data({"entries": [screen.entry_data(m, amended, marked=reader is not None) for m in found]}, form)
         return
     while True:
         for message in found:
             if form is None:
-                print(screen.entry_line(message), flush=follow)
+                print(screen.entry_line(message, amended), flush=follow)
             else:  # a document for each entry
-                screen.print_data(screen.entry_data(message, marked=reader is not None), form, following=True)
+                screen.print_data(screen.entry_data(message, amended, marked=reader is not None), form, following=True)
         if not follow:
             return
         time.sleep(0.3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from swarm import units
@@ -210,14 +210,16 @@ def _status_row(row: StreamRow) -> tuple[str, ...]:
     )
 
 
-def entry_line(message: Message) -> str:
-    """An entry of the log; what is addressed to the reader is marked."""
+def entry_line(message: Message, amended: Mapping[int, str]) -> str:
+    """An entry of the log; what is addressed to the reader is marked, and what somebody amended."""
     from swarm import logview
 
-    return f"{logview.line(message.entry)}{message.why and f'  ← {message.why}'}"
+    by = amended.get(message.entry.seq)
+    marks = (by and f"amended: {by}", message.why)
+    return "  ← ".join([logview.line(message.entry), *filter(None, marks)])
 
 
-def entry_data(message: Message, *, marked: bool) -> dict[str, Any]:
+def entry_data(message: Message, amended: Mapping[int, str], *, marked: bool) -> dict[str, Any]:
     from datetime import UTC, datetime
 
     entry = message.entry
@@ -229,6 +231,7 @@ def entry_data(message: Message, *, marked: bool) -> dict[str, Any]:
         "time": datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "facts": entry.event.facts(),
         "body": entry.event.body,
+        **({"amended": amended[entry.seq]} if entry.seq in amended else {}),
         **({"why": message.why or None} if marked else {}),
     }
 

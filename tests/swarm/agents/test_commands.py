@@ -334,3 +334,14 @@ def test_after_the_clock_was_set_back_a_dead_holders_lease_ends_when_its_seconds
     log = Log(folder.log)
     last = log.refresh()[-1]
     assert 0 <= log.now() - last.time < 5
+
+
+def test_a_typed_note_is_nobodys_until_somebody_amends_it(folder: RunFolder, swarm: Command) -> None:
+    with folder.log.open("a") as file:
+        file.write("I saw a spike\n")
+    swarm("task", "qa/look", "--as", "ada")
+    [note] = [entry for entry in swarm("log")["entries"] if entry["author"] == "unknown"]
+    assert "amended" not in note
+    seq = swarm("amend", str(note["seq"]), "that was me", "--as", "bob")["seq"]
+    [note] = [entry for entry in swarm("log")["entries"] if entry["author"] == "unknown"]
+    assert note["amended"] == f"{seq} by bob"
