@@ -54,6 +54,24 @@ async def test_eight_tools_and_their_schema_is_small(folder: RunFolder) -> None:
     assert len(schema.encode()) <= 2500
 
 
+async def test_a_call_that_is_repeated_with_its_key_is_recorded_once(folder: RunFolder) -> None:
+    calls: list[dict[str, Any]] = [
+        {"tool": "steer", "ref": "a", "how": "task"},
+        {"tool": "claim", "ref": "a"},
+        {"tool": "settle", "ref": "a", "token": 3, "how": "renew"},
+        {"tool": "judge", "ref": "run", "agree": False, "text": "wait"},
+        {"tool": "post", "ref": "run", "text": "hello"},
+        {"tool": "settle", "ref": "a", "token": 3, "how": "done", "text": "none bad"},
+    ]
+    async with Client(server(Agent("ada", folder.path))) as ada:
+        for number, call in enumerate(calls):
+            words = {**call, "idem": f"key-{number}"}
+            first = await said(ada, **words)
+            again = await said(ada, **words)
+            assert first.partition(" left=")[0] == again.partition(" left=")[0]
+    assert kinds(folder) == ["post", "task", "claim", "renew", "object", "post", "done"]
+
+
 async def test_a_model_claims_works_hands_over_and_is_told_why_it_is_refused(folder: RunFolder) -> None:
     async with Client(server(Agent("ada", folder.path))) as ada, Client(server(Agent("bob", folder.path))) as bob:
         await said(ada, "steer", ref="data/check", how="task", text="look for bad rows")
