@@ -13,11 +13,10 @@ from swarm import config, logview
 from swarm.errors import UserError
 from swarm.log import Entry, Log
 from swarm.metrics import MetricsFile
-from swarm.promotion import waiting
 from swarm.rundir import RunFolder
 from swarm.snapshot import Snapshot
 from swarm.state import State, fold
-from swarm.streamrows import Curves, stream_rows, task_rows
+from swarm.streamrows import Curves, stream_rows, task_rows, why_of
 
 TAIL_LINES = 20
 
@@ -46,7 +45,7 @@ def _picture(folder: RunFolder, state: State, tail: list[Entry]) -> Snapshot:
         tasks=task_rows(state, state.time),
         tail=tuple(logview.line(entry) for entry in tail),
         promoted=state.promoted.ref if state.promoted else "",
-        why=state.promoted.why if state.promoted else waiting(state, settings.promotion),
+        why=why_of(state, settings),
     )
 
 

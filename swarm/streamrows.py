@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from swarm.logview import shown
 from swarm.messages import MetricRow, Metrics
 from swarm.promotion import waiting
 from swarm.settings import RunSettings, StreamSettings
@@ -37,12 +38,17 @@ def stream_rows(
     state: State, settings: RunSettings, curves: Mapping[str, Curves], workers: Sequence[WorkerRow], now: float
 ) -> tuple[StreamRow, ...]:
     by_task = {worker.task: worker for worker in workers if worker.task}
-    winner, _, waits = waiting(state, settings.promotion).partition(": ")
+    winner, _, waits = why_of(state, settings).partition(": ") if not state.promoted else ("", "", "")
     rows = (
         _row(state, stream, settings.streams.get(name), curves.get(name) or Curves(), by_task, now)
         for name, stream in state.streams.items()
     )
     return tuple(replace(row, why=waits) if row.name == winner else row for row in rows)
+
+
+def why_of(state: State, settings: RunSettings) -> str:
+    """Why the winner won, or for whom the run waits; authors' words among it, made fit for a screen."""
+    return shown(state.promoted.why if state.promoted else waiting(state, settings.promotion))
 
 
 def task_rows(state: State, now: float) -> tuple[TaskRow, ...]:
@@ -104,7 +110,7 @@ def _row(
         if task and task.lease and task.lease.worker is None
         else None,
         verdict=verdict.result if verdict else "",
-        why=why,
+        why=shown(why),
         checkpoints=tuple(sorted({checkpoint.step for checkpoint in stream.checkpoints})),
         curve=thin(losses),
         heldout_curve=thin([(row.step, row.loss) for row in heldout if row.loss is not None]),

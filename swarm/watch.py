@@ -24,12 +24,11 @@ from swarm.launch import local
 from swarm.log import Entry, Log, run_is_alive
 from swarm.messages import Metrics
 from swarm.metrics import MetricsFile
-from swarm.promotion import waiting
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.snapshot import BusCounters, Snapshot, WorkerRow
 from swarm.state import State
-from swarm.streamrows import Curves, stream_rows, task_rows
+from swarm.streamrows import Curves, stream_rows, task_rows, why_of
 from toon import ToonError, decode
 
 TAIL_LINES = 200
@@ -130,7 +129,7 @@ class Watcher:
                 tail=tuple(self._tail),
                 bus=replace(self._bus, dropped=sum(row.dropped for row in self._workers)),
                 promoted=state.promoted.ref if state.promoted else "",
-                why=state.promoted.why if state.promoted else waiting(state, self._settings.promotion),
+                why=why_of(state, self._settings),
             )
 
     def _run_state(self) -> str:
@@ -218,7 +217,7 @@ class Watcher:
     def _set_workers(self, body: str) -> None:
         value = decode(body)
         assert isinstance(value, dict)
-        rows = tuple(WorkerRow(**{**row, "roles": tuple(str(row["roles"]).split())}) for row in value["workers"])
+        rows = tuple(_worker_row(row) for row in value["workers"])
         with self._lock:
             self._workers = rows
 
@@ -252,6 +251,10 @@ class Watcher:
             self._curves = {}
             for table in tables:
                 self._curves.setdefault(table.stream, Curves()).add(table)
+
+
+def _worker_row(row: dict[str, Any]) -> WorkerRow:
+    return WorkerRow(**{**row, "roles": tuple(str(row["roles"]).split()), "why": logview.shown(row["why"])})
 
 
 def _orphans(folder: RunFolder) -> tuple[WorkerRow, ...]:

@@ -19,6 +19,7 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widgets import Input
 
+from swarm.logview import shown
 from tui import asciiscreen, looks
 from tui.feed import PERIOD_SECONDS, Arrived, Feed, LogRead, Lost, Refused, Said, Source
 from tui.panes.curves import Curves
@@ -141,7 +142,7 @@ class Dashboard(App[None]):
                     screen.show(view)
 
     def on_lost(self, event: Lost) -> None:
-        self.exit(return_code=FAILED, message=f"tui: the run can no longer be watched: {event.why}")
+        self.exit(return_code=FAILED, message=f"tui: the run can no longer be watched: {shown(event.why)}")
 
     def on_table_moved(self, event: Streams.Moved) -> None:
         self.look(replace(self.view, selected=event.key))
@@ -256,7 +257,7 @@ class Dashboard(App[None]):
         self.notify(event.line, markup=False)
 
     def on_refused(self, event: Refused) -> None:
-        self.notify(event.why, title=f"{event.what}: refused", severity="error", timeout=10, markup=False)
+        self.notify(shown(event.why), title=f"{event.what}: refused", severity="error", timeout=10, markup=False)
 
     def say_no(self, why: str) -> None:
         self.notify(why, severity="warning", markup=False)

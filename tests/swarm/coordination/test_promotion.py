@@ -10,6 +10,7 @@ from swarm.promotion import admit_promotion, choose, waiting, waits_for
 from swarm.schedule import Dismiss, Promote, decide
 from swarm.settings import Promotion
 from swarm.state import Refusal, State
+from swarm.streamrows import stream_rows, why_of
 
 from .story import SHA, Story, settings
 
@@ -164,3 +165,13 @@ def test_lineage_keeps_who_had_agreed_when_it_was_promoted(scored: Story) -> Non
     scored.say("ada", ev.Object(ref="wide", why="on second thought"))
     told = lineage("run", scored.state, "wide", settings("wide").streams["wide"])
     assert (told["approved"], told["objections"]) == (["ada"], [])
+
+
+def test_what_authors_wrote_reaches_no_screen_as_it_is(scored: Story) -> None:
+    scored.say("ada", ev.Object(ref="wide", why="no\x1b]0;title\x07\x1b[31m\u202e"))
+    run = settings("wide", "narrow")
+    [row] = [row for row in stream_rows(scored.state, run, {}, (), scored.now) if row.why]
+    assert "ada objects: no" in row.why and row.why.isprintable()
+    assert why_of(scored.state, run).isprintable()
+    scored.say("coordinator", ev.Fail(ref="narrow", why="\x1b[2J"))
+    assert all(row.why.isprintable() for row in stream_rows(scored.state, run, {}, (), scored.now))
