@@ -20,6 +20,7 @@ from swarm import events as ev
 from swarm import logview
 from swarm.agent import Agent, checked
 from swarm.errors import UserError, UserErrors
+from swarm.log import LogError
 from toon import encode, estimated_tokens
 
 BUDGET_TOKENS = 800
@@ -86,7 +87,7 @@ def told(tool: Callable[Words, str]) -> Callable[Words, str]:
     def call(*words: Words.args, **named: Words.kwargs) -> str:
         try:
             return tool(*words, **named)
-        except (UserError, UserErrors) as error:
+        except (UserError, UserErrors, LogError, OSError) as error:
             raise ToolError(str(error)) from error
 
     return call

@@ -38,16 +38,22 @@ class MetricsFile:
     """One run's metrics; one process writes, any number read."""
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        """Raises sqlite3.OperationalError where a file to be read is missing."""
+        """Raises sqlite3.OperationalError where a file to be read is missing, UserError for one to be written that is damaged."""
         self._path = path
         if readonly:
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{_mode(path)}", uri=True, timeout=10)
         else:
             self._db = sqlite3.connect(path, timeout=10)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            # NORMAL: after a power cut the newest rows may be gone; the sources' spools send what was not acknowledged.
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(_SCHEMA)
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                # NORMAL: after a power cut the newest rows may be gone; the sources' spools send what was not acknowledged.
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.execute(_SCHEMA)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                self._db.close()
+                raise self._damaged(error) from error
 
     def insert(self, tables: Iterable[Metrics]) -> None:
         """Store the rows of these messages in one transaction."""
@@ -69,8 +75,11 @@ class MetricsFile:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            fix = "move it away: its figures are lost, the log is whole"
-            raise UserError(str(self._path), f"is damaged ({error})", fix) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: sqlite3.DatabaseError) -> UserError:
+        fix = "move it away: its figures are lost, the log is whole"
+        return UserError(str(self._path), f"is damaged ({error})", fix)
 
     def tables(self) -> list[Metrics]:
         """All rows as messages, one per (stream, token)."""

@@ -12,6 +12,7 @@ import pytest
 from bus.hub import Hub
 from bus.keys import Join, Members
 from bus.peer import Peer
+from swarm.errors import UserError
 from swarm.messages import METRIC_COLUMNS, MetricColumns, MetricRow, Metrics
 from swarm.metrics import MetricsFile, records
 from swarm.reception import SPEAKS, Reception
@@ -141,3 +142,11 @@ async def test_a_malformed_message_is_left_out_and_its_neighbours_are_stored_ack
     await reception.hub.close()
     reception.metrics.close()
     shutil.rmtree(place)
+
+
+def test_a_damaged_database_is_told_before_a_coordinator_leads_anything(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.db"
+    path.write_bytes(b"no database" * 999)
+    with pytest.raises(UserError, match=r"metrics\.db: is damaged .* move it away: its figures are lost"):
+        MetricsFile(path)
+    assert path.read_bytes() == b"no database" * 999
