@@ -20,6 +20,7 @@ from typing import Any
 from swarm import config
 from swarm.errors import UserError
 from swarm.log import Entry, Log, run_is_alive
+from swarm.log.entry import value_text
 from swarm.metrics import MetricsFile
 from swarm.report import session
 from swarm.rundir import RunFolder
@@ -121,7 +122,7 @@ def event_rows(folder: RunFolder, stream: str | None, since: int, *, flat: bool)
 
 
 def event_row(entry: Entry, *, flat: bool) -> Row:
-    """One entry; `facts` as an object, or as `k=v` text in a flat row."""
+    """One entry; `facts` as an object, or in a flat row as `k=v` text, quoted as in the log."""
     facts = entry.event.facts()
     return {
         "seq": entry.seq,
@@ -129,7 +130,7 @@ def event_row(entry: Entry, *, flat: bool) -> Row:
         "kind": entry.event.kind,
         "ref": entry.event.ref,
         "author": entry.author,
-        "facts": " ".join(f"{key}={value}" for key, value in facts.items()) if flat else facts,
+        "facts": " ".join(f"{key}={value_text(value)}" for key, value in facts.items()) if flat else facts,
         "body": entry.event.body,
     }
 

@@ -144,7 +144,7 @@ class Tools:
         return self._said(ev.Post, ref, body=text, asks=ask or None, of=of or None, idem=idem or None)
 
     def claim(self, ref: str, ttl: float = 120, wait: float = 0, idem: str = "") -> str:
-        """Hold a task (wide/validate) for ttl seconds; gives the token to report with."""
+        """Hold a task (wide/validate) for ttl seconds; gives its token."""
         token = self.agent.take(ref, ttl_seconds=ttl, wait_seconds=min(wait, 60.0), idem=idem or None)
         lease = self.agent.state.tasks[ref].lease
         left = lease.until - self.agent.now() if lease else 0.0

@@ -76,7 +76,7 @@ def test_a_stream_and_what_came_after_a_cursor(folder: RunFolder) -> None:
     assert [(row["stream"], row["step"]) for row in rows] == [("wide", ROWS - 2), ("wide", ROWS - 1)]
     events = toon.decode(text(folder, what="events", form="toon", since=2))["events"]
     assert [(row["seq"], row["kind"]) for row in events] == [(3, "claim"), (4, "post")]
-    assert events[0]["facts"] == "ttl=60.0"
+    assert events[0]["facts"] == "ttl=60"
 
 
 def test_a_table_without_rows_is_one_too(folder: RunFolder) -> None:
