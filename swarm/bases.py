@@ -76,6 +76,14 @@ def fetched(name: str, adapter: str, device: str, where: str) -> BaseFacts:
     return BaseFacts.read(Path(folder))
 
 
+def folder_of(name: str, where: str) -> Path:
+    """Where a base lies that is on this machine; nothing is downloaded.  Raises UserError at `where`."""
+    folder = _asked("--check", name, "lora", "cpu", where).get("folder")
+    if folder is None:
+        raise UserError(where, f"{name} is not on this machine", "name a folder, or a base that was downloaded")
+    return Path(str(folder))
+
+
 def _asked(what: str, name: str, adapter: str, device: str, where: str) -> dict[str, object]:
     command = [sys.executable, "-m", "trainer.bases", f"{what}={name}", "--adapter", adapter, "--device", device]
     done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=False)

@@ -59,6 +59,8 @@ def read_inbox(
     peek: bool = False,
 ) -> Inbox:
     """What is new for `name`; its cursor moves to the newest entry unless `since` or `peek` is given."""
+    from swarm import config  # here: `swarm log --as` needs this room and no config
+
     moves = since is None and not peek
     with cursor(folder, name, moves=moves) as place:
         after = place.seq if since is None else since
@@ -67,7 +69,7 @@ def read_inbox(
             at=entries[-1].seq if entries else 0,
             messages=list(messages(entries, name, after)),
             questions={seq: question for seq, question in state.questions.items() if question.to == name},
-            waiting=waiting_for(state, settings_of(folder), name),
+            waiting=waiting_for(state, config.of_run(folder), name),
             held=[(t.ref, t.lease.token, t.lease.until) for t in state.held() if t.lease and t.lease.by == name],
         )
         if moves:
@@ -122,22 +124,13 @@ def mentioned(text: str) -> set[str]:
     return {*found, *(name.rstrip("._-") for name in found)}
 
 
-def waiting_for(state: State, settings: RunSettings | None, name: str) -> list[tuple[str, float]]:
+def waiting_for(state: State, settings: RunSettings, name: str) -> list[tuple[str, float]]:
     """Tasks that wait for this agent by the config's `roles`, and until when."""
-    if settings is None:
-        return []
     return [
         (task.ref, state.streams[task.ref.partition("/")[0]].turn_since + settings.roles_wait_seconds)
         for task in state.ready()
         if task.role and f"agent:{name}" in settings.roles.get(task.role, ())
     ]
-
-
-def settings_of(folder: RunFolder) -> RunSettings | None:
-    """The run's settings; None in a folder in which no run was started yet.  Raises UserErrors for a damaged config."""
-    from swarm import config
-
-    return config.of_run(folder) if folder.config.exists() else None
 
 
 class Place:

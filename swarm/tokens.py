@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from swarm import bases, config
 from swarm.errors import UserError
 from swarm.rundir import RunFolder
 
@@ -35,28 +33,12 @@ def counter(name: str | None, folder: RunFolder) -> Callable[[str], int] | None:
 def _file(name: str, folder: RunFolder) -> Path:
     if Path(name).is_file():
         return Path(name)
-    from swarm.inbox import settings_of
-
-    settings = settings_of(folder)
-    base = settings.streams[name].base_model if settings and name in settings.streams else name
-    found = base_folder(base) / "tokenizer.json"
+    streams = config.of_run(folder).streams
+    base = streams[name].base_model if name in streams else name
+    found = bases.folder_of(base, "--tokenizer") / "tokenizer.json"
     if not found.is_file():
         raise UserError("--tokenizer", f"{found} is missing", "name a stream, a base model or a tokenizer.json")
     return found
-
-
-def base_folder(name: str) -> Path:
-    """Where a base model lies; only the trainer knows, and it is asked in a process of its own.
-
-    Raises UserError if it is not here.
-    """
-    command = [sys.executable, "-m", "trainer.bases", "--check", name, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    folder = json.loads(done.stdout)["folder"] if done.returncode == 0 else None
-    if folder is None:
-        why = done.stderr.strip().splitlines()[-1:] or ["it is not on this machine"]
-        raise UserError("--tokenizer", f"{name}: {why[0]}", "name a stream, a base model or a tokenizer.json")
-    return Path(folder)
 
 
 def costs(value: Any, count_tokens: Callable[[str], int] | None) -> list[dict[str, Any]]:

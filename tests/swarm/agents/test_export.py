@@ -129,7 +129,7 @@ def test_tokens_tell_what_an_export_costs_beside_compact_json(folder: RunFolder,
     assert rows["toon"]["tokens"] < rows["json"]["tokens"]
     out = sp.swarm("export", str(folder.path), "--what", "metrics", "--tokens", cwd=tmp_path).stdout
     assert toon.decode(out)["tokens"][0]["form"].startswith("toon")
-    with pytest.raises(UserError, match="--tokenizer"):
+    with pytest.raises(UserError, match="--tokenizer: no/such is not on this machine; "):
         tokens.counter("no/such", folder)
 
 
