@@ -22,7 +22,7 @@ from swarm.log.files import (
     read_or_nothing,
     rename_over,
     replace_file,
-    stat_or_none,
+    size_or_none,
     sync_file,
     sync_folder,
     write_all,
@@ -30,12 +30,14 @@ from swarm.log.files import (
 )
 from swarm.log.mend import Lacks, Replaced, Typed, compare, first_difference, missing_in, spans, typed_in, whole_texts
 from swarm.log.older import Opening, damaged, older_count, scan, statement
-from swarm.log.reader import WritersLog, unchanged
+from swarm.log.reader import WritersLog
 from swarm.log.wal import Wal, image
 
 SETTLE_SECONDS = 0.02
 """A file that somebody is just saving is read again after this time, until it rests."""
 SETTLE_TRIES = 50
+LOOK_SECONDS = 1.0
+"""How long an edit in place may stand that leaves the file's size as it was; any other is met before the next entry."""
 HEAD_BYTES = 4096
 """Enough of a file for the head that opens it."""
 
@@ -46,7 +48,8 @@ class Ledger:
     def __init__(self, files: Files, log: WritersLog, secret: bytes | None, now: Callable[[], float]) -> None:
         self._files, self._log, self._secret, self._now = files, log, secret, now
         self._path = files.path
-        self._seen: os.stat_result | None = None
+        self._look_again = 0.0
+        """When all bytes are compared again, by the monotonic clock."""
         self._wal = Wal(files.wal)
 
     @property
@@ -103,9 +106,12 @@ class Ledger:
     # ---- looking after the Markdown file -----------------------------------------------------------------------------
 
     def look_after(self, *, opening: bool = False) -> None:
-        """Mends and reports what others did to the Markdown file since the last look; one stat where that is nothing."""
-        if self._seen and (now := stat_or_none(self._path)) and unchanged(now, self._seen):
+        """Mends and reports what others did to the Markdown file: its size is asked each time, its bytes now and then."""
+        if time.monotonic() < self._look_again and size_or_none(self._path) == self._wal.size_bytes:
             return
+        self._compare(opening=opening)
+
+    def _compare(self, *, opening: bool = False) -> None:
         should = self._wal.payload()
         match compare(self._settled(should), should, self._log.last_seq + 1):
             case Lacks(rest):
@@ -116,7 +122,7 @@ class Ledger:
                 self._write_again(found, should)
             case None:
                 pass
-        self._seen = stat_or_none(self._path)
+        self._look_again = time.monotonic() + LOOK_SECONDS
 
     def _settled(self, should: bytes) -> bytes:
         """What the Markdown file holds, once nobody is just saving it."""
@@ -209,23 +215,22 @@ class Ledger:
         """One write at the end of the file that bears the name now; an editor may have replaced it a moment ago."""
         fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o664)
         try:
-            before = os.fstat(fd).st_size
+            before = os.lseek(fd, 0, os.SEEK_END)
             try:
                 write_all(fd, data)
             except OSError:
                 if data.startswith(os.pread(fd, len(data) + 1, before)):
                     os.ftruncate(fd, before)  # only what is ours
                 raise
-            now = os.fstat(fd)
         finally:
             os.close(fd)
-        self._seen = now if now.st_size == self._wal.size_bytes else None
 
     def rotate(self) -> None:
         """Begins a new file with a head that names the full one; readers see whole files at any moment.
 
         After an OSError the old file is still the newest, or `look_after` finishes what was begun.
         """
+        self._compare()  # the full file is never written again
         self._gather_late()
         should = self._wal.payload()
         number = older_count(self._files, should) + 1
@@ -238,13 +243,12 @@ class Ledger:
         new = write_new(self._path, draft.data)
         write_new(self._files.wal, image(draft.data)).replace(self._files.wal)
         # from here on the new file is the newest, also after a crash
-        self._seen = None
+        self._look_again = 0.0
         self._wal.close()
         self._wal = Wal(self._files.wal)
         self._log.add(draft.entries, draft.place)
         sync_folder(self._files.folder)
         rename_over(new, self._path)
-        self._seen = self._path.stat()
 
     def close(self) -> None:
         """Syncs the Markdown file too: who copies the run without its folder has all of it."""

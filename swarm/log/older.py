@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from swarm.log.chain import BEGIN, BETWEEN, END, Place, Raw, Walk, entry_at, holds_entries, walk
+from swarm.log.chain import Place, Raw, Walk, entry_at, holds_entries, walk
 from swarm.log.errors import LogDamaged
 from swarm.log.files import Files, read_or_nothing
 
@@ -31,10 +31,6 @@ class Full(NamedTuple):
     before: Place
 
     def entries(self) -> list[Raw]:
-        """Its entries; the bytes are known to be right, so that splitting is enough where nothing is sealed."""
-        pieces = self.data[len(BEGIN) : -len(END)].split(BETWEEN)
-        if self.data.startswith(BEGIN) and self.data.count(b"\n" + BEGIN) == len(pieces) - 1:
-            return [Raw(piece) for piece in pieces]
         return walk(self.data, self.before).entries
 
 

@@ -38,18 +38,22 @@ class Wal:
         self._fd = os.open(file, os.O_RDWR)
         data = file.read_bytes()
         frames, self._end = frames_of(data)
-        self.size_bytes = sum(map(len, frames))
-        """Of payload: the size that the log file should have."""
-        self.last_at = self.size_bytes - len(frames[-1]) if frames else 0
+        self._payload = bytearray().join(frames)
+        self.last_at = len(self._payload) - len(frames[-1]) if frames else 0
         """Where in the log file the last group begins."""
         self.torn = not self._end or any(data[self._end :])
         """True if there are bytes behind the last whole frame; they stay until the first append, for whoever must decide."""
         self._claimed = len(data)
         self._frame_at = self._end
 
+    @property
+    def size_bytes(self) -> int:
+        """Of payload: the size that the log file should have."""
+        return len(self._payload)
+
     def payload(self) -> bytes:
-        """All that was appended, read back from the disk."""
-        return b"".join(frames_of(self._file.read_bytes())[0])
+        """All that was appended: what the log file should hold."""
+        return bytes(self._payload)
 
     def append(self, payload: bytes) -> None:
         """One frame, durable on return; after an OSError nothing of it is left."""
@@ -63,14 +67,15 @@ class Wal:
         except OSError:
             self._cut(self._end)
             raise
-        self._frame_at, self.last_at = self._end, self.size_bytes
+        self._frame_at, self.last_at = self._end, len(self._payload)
         self._end += len(frame)
-        self.size_bytes += len(payload)
+        self._payload += payload
 
     def retract(self) -> None:
         """Takes the last appended frame back, durably (its group could not be written where readers look)."""
         self._cut(self._frame_at)
-        self._end, self.size_bytes = self._frame_at, self.last_at
+        self._end = self._frame_at
+        del self._payload[self.last_at :]
 
     def _forget_torn(self) -> None:
         self._cut(self._end)

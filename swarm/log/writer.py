@@ -1,8 +1,9 @@
 """The one writer of the log: entries are durable when `append` returns, whatever is killed and whoever edits the file.
 
 A group of entries goes to the write-ahead file with one write and one fdatasync, then to COLLABORATION.md with one
-write; callers that arrive while a group is being synced form the next one.  Before each group a stat tells whether
-somebody else changed the Markdown file; if so it is mended first and a `seal` entry says what was done (`ledger.py`).
+write; callers that arrive while a group is being synced form the next one.  Before each group its size, and once a
+second its bytes, tell whether somebody else changed the Markdown file; if so it is mended first and a `seal` entry says
+what was done (`ledger.py`).
 
 This module does not judge what an entry means: who may append what is decided before.
 """

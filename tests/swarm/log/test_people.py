@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from swarm.events import Event, Post, Seal
-from swarm.log import Entry, Log, LogWriter, render, verify
+from swarm.log import Entry, Log, LogWriter, ledger, render, verify
 from swarm.log.chain import Place
 from swarm.log.draft import Draft
 
@@ -131,6 +133,40 @@ def test_an_entry_that_somebody_edited_stands_again_and_the_edited_one_is_kept(
     [(_, _, kept), (_, why, report)] = seals(entries)
     assert "twice" in kept and kept.endswith("my remark") and "## 2 post" in kept
     assert why == "old-copy" and report.startswith("entries 2 were not in the file as written")
+
+
+def edit_in_place(path: Path, old: bytes, new: bytes) -> None:
+    """As editors do that keep the file: neither its name nor its size nor its time tells."""
+    assert len(old) == len(new)
+    times = path.stat()
+    with path.open("r+b") as file:
+        file.seek(path.read_bytes().index(old))
+        file.write(new)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_an_edit_that_leaves_the_size_is_put_right_within_a_second_and_misleads_nobody_before(
+    writer: LogWriter, path: Path, sound: Sound
+) -> None:
+    true = writer.append(notes("one", "two"))
+    edit_in_place(path, b"two", b"tWo")
+    true += writer.append(notes("three"))
+    assert Log(path).refresh() == true
+    time.sleep(ledger.LOOK_SECONDS)
+    writer.append([])
+    assert sound(path)[:3] == true
+    [(_, _, kept), (_, why, report)] = seals(sound(path))
+    assert "tWo" in kept and why == "old-copy" and report.startswith("entries 2 were not in the file as written")
+
+
+def test_a_file_that_was_edited_just_now_is_put_right_before_it_is_full_for_good(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path, rotate_bytes=1500) as writer:
+        true = writer.append(notes("one", "x" * 1400))
+        edit_in_place(path, b"one", b"oNe")
+        writer.append(notes("in the next file"))
+    assert (path.parent / "collaboration/0001.md").exists()
+    assert sound(path)[:2] == true
+    assert [why for _, why, _ in seals(sound(path))] == ["note", "old-copy"]
 
 
 def test_windows_line_ends_and_a_byte_order_mark_are_no_news(writer: LogWriter, path: Path, sound: Sound) -> None:
