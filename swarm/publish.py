@@ -16,7 +16,8 @@ from typing import Any
 from swarm.errors import UserError
 from swarm.events import Adapter, Promote
 from swarm.lineage import FILE, lineage
-from swarm.rundir import RunFolder, sync_folder
+from swarm.log.files import sync_folder
+from swarm.rundir import RunFolder
 from swarm.settings import StreamSettings
 from swarm.state import State
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from swarm.errors import UserError
 from swarm.events import NAME
+from swarm.log.files import sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +131,12 @@ class RunFolder:
 def create(runs: Path, name: str) -> RunFolder:
     """A new, empty run folder `runs/<name>-<month day>-<hour minute>-<random>`.  Raises UserError where none can be made."""
     stamp = time.strftime("%m%d-%H%M")
-    folder = runs / f"{name}-{stamp}-{secrets.token_hex(2)}"
+    folder = runs.absolute() / f"{name}-{stamp}-{secrets.token_hex(2)}"
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True)
+        for path in new:
+            sync_folder(path.parent)
     except OSError as error:
         fix = "name a folder that you may write in (`runs_dir` in a config, `swarm open --runs`)"
         raise UserError(str(runs), f"no run can be made there ({error.strerror})", fix) from error
@@ -198,15 +202,6 @@ def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
         os.fsync(file.fileno())
     staged.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_json(path: Path) -> dict[str, object]:

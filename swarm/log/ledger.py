@@ -66,6 +66,9 @@ class Ledger:
         """Loads all entries and makes the Markdown file what the write-ahead file says.  Raises LogDamaged."""
         if self._wal.torn or not self._wal.size_bytes:
             self._rebuild_wal(read_or_nothing(self._path))
+        if not self._wal.size_bytes:  # whoever made these names may have died before they were on the disk
+            sync_folder(self._files.folder)
+            sync_folder(self._path.parent)
         self._log.load(self._wal.payload())
         if self._log.place.offset != self._wal.size_bytes:
             raise damaged(self._files.wal, self._wal.payload(), self._log.place)
