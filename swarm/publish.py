@@ -6,6 +6,7 @@ lease is older than that of what is published are refused, and so are weights th
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -107,14 +108,27 @@ def _fence(target: Path, told: dict[str, Any]) -> None:
 
 
 def _swap(staged: Path, target: Path) -> None:
-    """The old folder is out of the way for the moment between two renames; only this program has made it."""
+    """Puts `staged` into place; at any moment `target` is the old folder or the new one, whole."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    staged.rename(target)
+    if target.exists() and _exchange(staged, target):
+        old = staged
+    else:
+        if target.exists():
+            target.rename(old)
+        staged.rename(target)
     sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)  # only this program has made it
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Two names change places in one step; False where that cannot be had (NFS, old C libraries)."""
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux' renameat2(2)
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except AttributeError:
+        return False
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _sync_files(folder: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -157,6 +159,27 @@ def test_the_promoted_folder_is_fenced_and_whole_too(bench: Bench) -> None:
     assert publish.intact(bench.folder, event.path, event.sha256) == "ok"
     assert publish.intact(bench.folder, "streams/wide/adapter", event.sha256) == "changed"
     assert publish.intact(bench.folder, "streams/gone", event.sha256) == "missing"
+
+
+def test_there_is_a_whole_adapter_at_any_moment_while_another_takes_its_place(bench: Bench) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    bench.story.say("coordinator", bench.publish())
+    publish.promotion(bench.folder, bench.state, "wide", SETTINGS, "first")
+    why, done = set(), Event()
+
+    def read() -> None:
+        while not done.is_set():
+            why.add(json.loads((bench.folder.promoted / "lineage.json").read_text())["promoted"]["why"])
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        for number in range(100):
+            publish.promotion(bench.folder, bench.state, "wide", SETTINGS, f"again {number}")
+        done.set()
+        reading.result()
+    assert len(why) > 1
+    assert not list(bench.folder.path.glob(".promoted*"))
 
 
 def test_a_stream_that_went_back_says_so_in_its_lineage(bench: Bench) -> None:
