@@ -11,7 +11,7 @@ import math
 import re
 
 from swarm import events as ev
-from swarm.events import RESULTS, ROLES, Event
+from swarm.events import RESERVED, RESULTS, ROLES, Event
 from swarm.state import Lease, Refusal, State, Stream, Task
 
 COORDINATORS_OWN = frozenset({"run", "stream", "fail", "end", "expire", "refuse", "back", "adapter", "seal", "head"})
@@ -29,6 +29,9 @@ ROLE_OF = {
     "prepared": "prepare", "checkpoint": "train", "trained": "train", "verdict": "validate", "score": "evaluate",
 }  # fmt: skip
 """Only who holds that task may hand over such a result."""
+
+JUDGES = frozenset({"validate", "evaluate"})
+"""Roles that are for other eyes than those of who trained."""
 
 LONGEST_LEASE_SECONDS = 7 * 86400.0
 BODY_BYTES = 64 << 10
@@ -160,8 +163,14 @@ def _admit_claim(state: State, author: str, event: ev.Claim, now: float) -> None
         raise Refusal(
             f"{event.ref}: its turn has not come; an earlier task of the stream is open, or it is paused or stopped"
         )
-    if task.role == "validate" and state.streams[event.stream].by.get("trained") == author and not event.beats:
-        raise Refusal(f"{event.ref}: {author} trained it; another pair of eyes validates")
+    if not event.beats:
+        _admit_eyes(state, task, author)
+
+
+def _admit_eyes(state: State, task: Task, name: str) -> None:
+    """Who had a part in a training does not judge what came of it; a worker process recomputes everything."""
+    if task.role in JUDGES and state.streams[task.ref.partition("/")[0]].trained_by(name):
+        raise Refusal(f"{task.ref}: {name} trained it; another pair of eyes judges it")
 
 
 def _current(state: State, ref: str, token: int) -> Lease:
@@ -185,7 +194,7 @@ def _admit_lease(
             _admit_author(lease, author, event.ref, now, who=lease.by)
         case ev.Hand(ttl=ttl):
             _admit_ttl(ttl)
-            _admit_hand(lease, author, event, now)
+            _admit_hand(state, lease, author, event, now)
         case ev.Done() | ev.Drop():
             _admit_author(lease, author, event.ref, now, who=lease.worker or lease.by)
             if isinstance(event, ev.Done):
@@ -199,10 +208,14 @@ def _admit_author(lease: Lease, author: str, ref: str, now: float, *, who: str) 
         raise Refusal(f"{ref}: token {lease.token} ran out {now - lease.until:.0f} s ago; claim it anew")
 
 
-def _admit_hand(lease: Lease, author: str, event: ev.Hand, now: float) -> None:
+def _admit_hand(state: State, lease: Lease, author: str, event: ev.Hand, now: float) -> None:
     """A process has no mouth: while no agent answers for its work, whoever knows the token may hand it over."""
     if event.to == lease.by:
         raise Refusal(f"{event.ref}: {event.to} holds it already; `swarm renew` makes the lease longer")
+    if event.to in RESERVED:
+        raise Refusal(f"{event.ref}: {event.to} is a part of every run and does no tasks; hand it to an agent")
+    if lease.worker is None:
+        _admit_eyes(state, state.tasks[event.ref], event.to)
     nobody_answers = lease.worker is not None and (lease.by == lease.worker or now >= lease.until)
     if not nobody_answers:
         _admit_author(lease, author, event.ref, now, who=lease.by)
@@ -266,8 +279,10 @@ def _admit_verdict(stream: Stream, event: ev.Verdict) -> None:
         raise Refusal(
             f"{event.ref}: the weights were said to be {candidate.sha256[:12]}, these are {event.sha256[:12]}"
         )
-    if event.heldout is not None and not math.isfinite(event.heldout):
-        raise Refusal(f"{event.ref}: a held-out loss that is not finite is a FAIL")
+    if not all(value is not None and math.isfinite(value) for value in (event.heldout, event.base_heldout)):
+        raise Refusal(
+            f"{event.ref}: {event.result} states the held-out loss of adapter and base, both finite; else say FAIL"
+        )
 
 
 def _admit_score(stream: Stream, event: ev.Score) -> None:

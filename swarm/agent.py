@@ -14,6 +14,8 @@ Nothing is imitated for want of a coordinator: without one the same rules hold u
 from __future__ import annotations
 
 import math
+import os
+import secrets
 import shutil
 import threading
 import time
@@ -32,15 +34,21 @@ from swarm.errors import UserError
 from swarm.inbox import Inbox, read_inbox
 from swarm.lease import Lease, LeaseLost
 from swarm.log import Entry, Log
-from swarm.publish import ADAPTER_FILES, sha256_of
+from swarm.log.files import sync_folder
 from swarm.rundir import RunFolder
 from swarm.state import State
+from swarm.weights import adapter_sha256, sha256_of
 
 __all__ = ["Agent", "Entry", "Lease", "LeaseLost", "Refused", "UserError", "open_run"]
 
 SHORTEST_LEASE_SECONDS = 1.0
 LOOK_SECONDS = 0.1
 """How often a waiting agent looks at the log; one stat where nothing has changed."""
+_PATTERNS = {
+    "ref": "a name is [a-z0-9][a-z0-9._-]*, a task NAME/NAME, nothing is `-`",
+    "idem": "a key is 1 to 64 of A-Z a-z 0-9 . _ : -",
+}
+"""What fields look like, for who wrote one that does not."""
 
 
 class Agent:
@@ -90,6 +98,7 @@ class Agent:
 
         Returns the question's seq and the answer.
         """
+        waitable("ask: wait", wait_seconds)
         seq = self.append(checked(ev.Post, ref=ref, body=text, asks=whom, idem=idem))
         return seq, self.find(lambda e: isinstance(e.event, ev.Post) and e.event.of == seq, seq, wait_seconds)
 
@@ -130,7 +139,7 @@ class Agent:
 
     def take(self, ref: str, *, ttl_seconds: float, wait_seconds: float = 0.0, idem: str | None = None) -> int:
         """The token of a claim that the caller renews; else as `claim`."""
-        deadline = time.monotonic() + wait_seconds
+        deadline = time.monotonic() + waitable("claim: wait", wait_seconds)
         while True:
             seq = self.state.seq
             try:
@@ -156,11 +165,12 @@ class Agent:
 
     def judge(
         self, ref: str, token: int, result: str, *,
-        why: str = "", heldout: float | None = None, idem: str | None = None,
+        why: str = "", heldout: float | None = None, base_heldout: float | None = None, idem: str | None = None,
     ) -> int:  # fmt: skip
-        """A verdict on the checkpoint that `STREAM/validate` is about, with the hash of the weights as they are now.
+        """A verdict on the checkpoint that `STREAM/validate` is about, with the hash of its files as they are now.
 
-        Raises UserError if there is nothing to judge.
+        `heldout` and `base_heldout` are the losses that you measured, nats per supervised token; a FAIL may do without.
+        Raises UserError if there is nothing to judge, or no figure.
         """
         said = self.state.idems.get((self.name, idem or ""))
         if said and (said[1].kind, said[1].ref) == ("verdict", ref):
@@ -169,25 +179,39 @@ class Agent:
         candidate = stream.candidate if stream else None
         if candidate is None:
             raise UserError(ref, "has no checkpoint to judge", "see `swarm status`")
-        sha256 = sha256_of(self.folder.inside(candidate.path) / ADAPTER_FILES[1])
+        if result in {"SUCCESS", "WARNING"} and None in {heldout, base_heldout}:
+            fix = "add heldout and base_heldout (--heldout, --base-heldout), or say FAIL"
+            raise UserError(ref, f"a {result} states the held-out loss of adapter and base, as you measured them", fix)
         return self.append(
             checked(
-                ev.Verdict, ref=ref, tok=token, result=result, path=candidate.path, sha256=sha256, heldout=heldout,
+                ev.Verdict, ref=ref, tok=token, result=result, path=candidate.path,
+                sha256=self._sha256_to_judge(candidate, result), heldout=heldout, base_heldout=base_heldout,
                 why=why or None, idem=idem,
             )
         )  # fmt: skip
 
+    def _sha256_to_judge(self, candidate: ev.Trained | ev.Back, result: str) -> str:
+        """Of the files as they are; where a FAIL is about files that are gone, what their maker promised."""
+        try:
+            return adapter_sha256(self.folder.inside(candidate.path))
+        except UserError:
+            if result != "FAIL":
+                raise
+        except OSError as error:
+            if result != "FAIL":
+                fix = "judge it where it is whole, or say FAIL"
+                raise UserError(str(error.filename), f"cannot be read ({error.strerror})", fix) from error
+        return candidate.sha256
+
     def keep(self, path: str | Path, token: int) -> tuple[str, str]:
         """The path inside the run folder and the sha256 of a file that proves something.
 
-        A file from elsewhere is copied to `agents/<name>/`.  Raises UserError if it cannot be read.
+        A file from elsewhere is copied to `agents/<name>/<token>-<hash>-<file>`.  Raises UserError if it cannot be read.
         """
         source = Path(path) if Path(path).exists() else self.folder.path / path
         try:
             if not source.resolve().is_relative_to(self.folder.path.resolve()):
-                target = self.folder.path / "agents" / self.name / f"{token}-{source.name}"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source = Path(shutil.copyfile(source, target))
+                source = _copied(source, self.folder.path / "agents" / self.name, token)
             return str(source.resolve().relative_to(self.folder.path.resolve())), sha256_of(source)
         except OSError as error:
             raise UserError(str(path), f"cannot be kept ({error.strerror})", "name a file that can be read") from error
@@ -219,7 +243,7 @@ class Agent:
 
     def find(self, wanted: Callable[[Entry], bool], since: int, timeout_seconds: float) -> Entry | None:
         """The first entry after `since` that is wanted; None if there is none in time."""
-        deadline = time.monotonic() + timeout_seconds
+        deadline = time.monotonic() + waitable("find: timeout", timeout_seconds)
         while True:
             for entry in self.tail(since):
                 since = entry.seq
@@ -252,6 +276,29 @@ class Agent:
         return review(self, ref, between, question, rounds=rounds, answer_seconds=answer_seconds, idem=idem)
 
 
+def _copied(source: Path, folder: Path, token: int) -> Path:
+    """A copy named by its content: what an entry vouches for is never written over, whoever is refused afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = folder / f".{secrets.token_hex(8)}.staged"
+    try:
+        with source.open("rb") as original, staged.open("xb") as copy:
+            shutil.copyfileobj(original, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+        kept = staged.replace(folder / f"{token}-{sha256_of(staged)[:12]}-{source.name}")
+    finally:
+        staged.unlink(missing_ok=True)
+    sync_folder(folder)
+    return kept
+
+
+def waitable(where: str, seconds: float) -> float:
+    """The seconds themselves.  Raises UserError for what is no time: a wait for NaN would never end."""
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise UserError(where, f"{seconds:g} s is no time to wait", "take 0 seconds or more")
+    return seconds
+
+
 def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
     """The event with these fields.  Raises UserError naming the first that will not do."""
     if (ttl := fields.get("ttl")) is not None and not SHORTEST_LEASE_SECONDS <= ttl <= LONGEST_LEASE_SECONDS:
@@ -266,10 +313,7 @@ def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
         where = ".".join(str(step) for step in first["loc"])
         what, fix = str(first["msg"]), "see `swarm skill`"
         if first["type"] == "string_pattern_mismatch":
-            what, fix = (
-                f"{first['input']!r} will not do",
-                "a name is [a-z0-9][a-z0-9._-]*, a task NAME/NAME, nothing is `-`",
-            )
+            what, fix = f"{first['input']!r} will not do", _PATTERNS.get(where, _PATTERNS["ref"])
         raise UserError(f"{kind.__name__.lower()}: {where}", what, fix) from error
 
 

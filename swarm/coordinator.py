@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bus.errors import BusError
 from bus.hub import Hub
-from swarm import config, publish, schedule
+from swarm import config, schedule, weights
 from swarm import events as ev
 from swarm.crew import Crew
 from swarm.deeds import Deeds
@@ -50,7 +50,7 @@ class Coordinator:
         self.hub = Hub(self.members, allowed=SPEAKS)
         self.metrics = MetricsFile(folder.metrics)
         self.crew = Crew(layout, folder, self.members, settings)
-        self.record = Record(writer, self.hub)
+        self.record = Record(writer, self.hub, settings)
         self.deeds = Deeds(self.record, self.hub, self.crew, folder, settings)
         self.reception = Reception(self.record, self.hub, self.crew, self.metrics, self.deeds.promote_for)
         self._deciding = asyncio.Lock()
@@ -80,7 +80,7 @@ class Coordinator:
     def _begin(self) -> None:
         """The first entries of a run; one that is picked up again has them, and its leases stand until their holders are heard."""
         if self.record.state.run is None:
-            digest, streams = publish.sha256_of(self.folder.config), self.settings.streams
+            digest, streams = weights.sha256_of(self.folder.config), self.settings.streams
             first = ev.Run(ref="run", name=self.folder.name, config_sha256=digest, streams=len(streams))
             self.record.append([(NAME, first), *((NAME, ev.Stream(ref=name)) for name in streams)])
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from bus.hub import Hub
 from swarm import events as ev
-from swarm import promotion, publish, schedule
-from swarm.admission import admit
+from swarm import publish, schedule
+from swarm.admission import token_in
 from swarm.crew import Crew
-from swarm.log import render
+from swarm.log import NO_SPACE, render
 from swarm.messages import Assign, Order, Quit
-from swarm.record import NAME, Record
+from swarm.promotion import Choice
+from swarm.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
-from swarm.state import Refusal
+from swarm.state import Refusal, Stream
 
 
 class Deeds:
@@ -40,11 +43,7 @@ class Deeds:
             case schedule.Publish(stream):
                 await self._publish(stream)
             case schedule.Promote(choice):
-                assert choice.winner
-                try:
-                    await self._promote(choice.winner, choice.why)
-                except Refusal as refusal:
-                    await self.record.say(ev.Fail(ref=choice.winner, why=str(refusal)))
+                await self._promote_winner(choice)
             case schedule.Dismiss(worker):
                 if self.crew.dismiss(worker):
                     await self.hub.send(worker, Quit.type, Quit(why="no work is left for your roles").toon())
@@ -53,9 +52,8 @@ class Deeds:
 
     async def promote_for(self, event: ev.Promote, author: str) -> int:
         """What somebody asked to promote, if the rules allow it.  Raises Refusal."""
-        admit(self.record.state, author, event, self.record.clock())
-        promotion.admit_promotion(self.record.state, self.settings.promotion, event)
-        return await self._promote(event.ref, event.why, author, force=bool(event.force))
+        self.record.admit(author, event)
+        return await self._promote(event, author)
 
     async def _claim(self, ref: str, worker: str) -> None:
         """The entry first, then the worker hears of it, then everybody."""
@@ -81,21 +79,35 @@ class Deeds:
             stream=stream.name,
             settings=self.settings.streams[stream.name],
             prepared=stream.prepared.path if stream.prepared else None,
-            resume_from=self.folder.checkpoints(stream.name) if task.role == "train" else [],
+            prepared_sha256=stream.prepared.sha256 if stream.prepared else None,
+            resume_from=self._resumable(stream) if task.role == "train" else [],
             checkpoint=judged.path if judged else None,
             sha256=judged.sha256 if judged else None,
             heldout=stream.heldout_of(judged.path) if judged else None,
         )
 
+    def _resumable(self, stream: Stream) -> list[str]:
+        """Whole checkpoints on disk, newest first, but for those of an agent that wrote on when its lease was over."""
+        found = self.folder.checkpoints(stream.name)
+        return [path for path in found if stream.may_go_on_from(token_in(stream.name, path), path)]
+
     async def _publish(self, name: str) -> None:
         try:
-            event = publish.adapter(self.folder, self.record.state, name, self.settings.streams[name])
+            with publish.adapter(self.folder, self.record.state, name, self.settings.streams[name]) as event:
+                entries = self.record.append([(NAME, event)])
+            await self.record.tell(entries)
         except publish.PublishError as error:
             await self._go_back(name, f"publishing the adapter: {error}")
         except OSError as error:
+            await self._wait_for_space(error)
             await self.record.say(ev.Fail(ref=name, why=f"publishing the adapter: {error}"))
-        else:
-            await self.record.say(event)
+
+    @staticmethod
+    async def _wait_for_space(error: OSError) -> None:
+        """A full disk is no fault of a stream: raises Refusal after a while, and what was decided is decided again."""
+        if error.errno in NO_SPACE:
+            await asyncio.sleep(FULL_DISK_SECONDS)
+            raise NoSpace(f"no space to publish an adapter ({error.strerror})") from error
 
     async def _go_back(self, name: str, why: str) -> None:
         """To the newest earlier checkpoint whose weights still stand; old ones are removed as training goes on."""
@@ -106,11 +118,29 @@ class Deeds:
                 return
         await self.record.say(ev.Fail(ref=name, why=f"validation: {why}; no earlier checkpoint is left"))
 
-    async def _promote(self, name: str, why: str, author: str = NAME, *, force: bool = False) -> int:
-        """Files first, then the entry: an entry says what is so.  Raises Refusal, and then `promoted/` is as it was."""
-        settings = self.settings.streams[name]
+    async def _promote_winner(self, choice: Choice) -> None:
+        assert choice.winner
+        published = self.record.state.streams[choice.winner].adapter
+        assert published
         try:
-            event = publish.promotion(self.folder, self.record.state, name, settings, why, force=force)
-        except (publish.PublishError, OSError) as error:
-            raise Refusal(f"promotion of {name}: {error}") from error
-        return (await self.record.add([(author, event)]))[-1].seq
+            await self._promote(
+                ev.Promote(ref=choice.winner, path=published.path, sha256=published.sha256, why=choice.why)
+            )
+        except NoSpace:
+            raise
+        except Refusal as refusal:
+            await self.record.say(ev.Fail(ref=choice.winner, why=str(refusal)))
+
+    async def _promote(self, wished: ev.Promote, author: str = NAME) -> int:
+        """Raises Refusal, and then `promoted/` is as it was."""
+        settings = self.settings.streams[wished.ref]
+        try:
+            with publish.promotion(self.folder, self.record.state, wished, settings, author) as event:
+                entries = self.record.append([(author, event)])
+        except publish.PublishError as error:
+            raise Refusal(f"promotion of {wished.ref}: {error}") from error
+        except OSError as error:
+            await self._wait_for_space(error)
+            raise Refusal(f"promotion of {wished.ref}: {error}") from error
+        await self.record.tell(entries)
+        return entries[-1].seq

@@ -10,6 +10,7 @@ import getpass
 import re
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -183,14 +184,13 @@ class Door:
                     for entry in writer.append([(LOG_AUTHOR, overdue)], via="local"):
                         state.apply(entry)
                 permit(self._role(), event)
-                if (known := state.repeat_of(self.name, event)) is not None:
+                if (known := state.repeat_of(self.name, event, writer.now())) is not None:
                     return known
                 admit(state, self.name, event, writer.now())
                 if isinstance(event, Hand) and (self.folder.keys / "members.json").exists():
                     self._check_hand(event)
-                if isinstance(event, Promote):
-                    event = self._placed(state, event)
-                return writer.append([(self.name, event)], via="local")[-1].seq
+                with self._by_the_settings(state, event) as said:
+                    return writer.append([(self.name, said)], via="local")[-1].seq
         except Refusal as refusal:
             raise _refused(where, str(refusal)) from refusal
         except LogHeld as error:
@@ -206,17 +206,28 @@ class Door:
         with contextlib.suppress(BusError):  # a list that is not ours to read
             check_hand(Members.open(self.folder.keys), event.to)
 
-    def _placed(self, state: State, event: Promote) -> Promote:
-        """The promotion, with its files in place: an entry says what is so.  Raises Refusal."""
-        from swarm import config, publish
-        from swarm.promotion import admit_promotion
+    @contextlib.contextmanager
+    def _by_the_settings(self, state: State, event: Event) -> Iterator[Event]:
+        """The event as it may be appended within: what is promoted has its files in place.  Raises Refusal."""
+        from swarm.rules import ASKED, admit_by
 
-        settings = config.load(self.folder.config, cwd=self.folder.path).run
-        admit_promotion(state, settings.promotion, event)
+        if not isinstance(event, ASKED):
+            yield event
+            return
+        from swarm import config, publish
+
+        settings = config.of_run(self.folder)
+        admit_by(settings, state, self.name, event)
+        if not isinstance(event, Promote):
+            yield event
+            return
+        if event.ref not in settings.streams:
+            raise Refusal(f"{event.ref}: {self.folder.config.name} names no such stream any more; put it back")
         try:
-            return publish.promotion(
-                self.folder, state, event.ref, settings.streams[event.ref], event.why, force=bool(event.force)
-            )
+            with publish.promotion(self.folder, state, event, settings.streams[event.ref], self.name) as promoted:
+                yield promoted
+        except LogError:
+            raise
         except (publish.PublishError, OSError) as error:
             raise Refusal(f"promotion of {event.ref}: {error}") from error
 

@@ -7,12 +7,15 @@ A new event is one class here and its line in `swarm/state.py`.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 """A stream, worker, agent or run name."""
+RESERVED = frozenset({"coordinator", "hub", "log", "run", "unknown"})
+"""Nobody speaks under them but who is meant: an entry of the coordinator is the coordinator's."""
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Role = Literal["prepare", "train", "validate", "evaluate"]
@@ -29,9 +32,16 @@ def _stays_inside(path: str) -> str:
     return path
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
+
+
 def _encodable(text: str) -> str:
-    """Half a surrogate pair, which no file can hold, as its code: the event is then equal to what is read back."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    """What would steer a terminal that shows the file, and half a surrogate pair, which no file can hold, as their codes.
+
+    The event is then equal to what is read back.
+    """
+    safe = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return safe if safe.isascii() else safe.encode("utf-8", "backslashreplace").decode()
 
 
 RelativePath = Annotated[str, AfterValidator(_stays_inside)]
@@ -213,7 +223,7 @@ class Checkpoint(Event):
     step: int
     path: RelativePath
     sha256: Sha256
-    """Of `adapter_model.safetensors`."""
+    """Of the adapter's two files (`weights.adapter_sha256`), here and in all that follows."""
     loss: float | None = None
     heldout: float | None = None
 
@@ -342,6 +352,10 @@ class Seal(Event):
     n: int
     sha: str
     why: Literal["torn", "note", "old-copy"]
+    file: str | None = None
+    """Where that which stood in the log's place is kept; for a note: where it was written, by who had that file open still."""
+    upto: int | None = None
+    """For such a note: how many bytes of that file are in the log now."""
 
 
 class Head(Event):

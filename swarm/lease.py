@@ -47,11 +47,12 @@ class Lease:
     ) -> None:
         if self._settled.is_set():
             return
-        if error is None:
-            self.check()
+        if self.lost or isinstance(error, LeaseLost):
+            self.let_go()  # first: a renewal would keep the task from everybody else
+            if error is None:
+                self.check()
+        elif error is None:
             self.done()
-        elif self.lost or isinstance(error, LeaseLost):
-            self.let_go()
         else:
             # somebody stopped this program: the task is not to blame; any other exception is its failure
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -90,15 +91,19 @@ class Lease:
 
     def drop(self, why: str = "", *, failed: bool = False, idem: str | None = None) -> int:
         """Give the task back; `failed` counts against its retries.  Raises Refused if the token is stale."""
-        return self._settle(ev.Drop(ref=self.ref, tok=self.token, why=why or None, failed=failed, idem=idem))
+        from swarm.agent import checked
+
+        return self._settle(checked(ev.Drop, ref=self.ref, tok=self.token, why=why or None, failed=failed, idem=idem))
 
     def hand(self, to: str, *, body: str = "", ttl_seconds: float | None = None, idem: str | None = None) -> int:
         """Give the live lease to another agent, who goes on with `claim`; returns its token.
 
         Raises Refused if the token is stale.
         """
-        ttl = ttl_seconds or self.ttl_seconds
-        return self._settle(ev.Hand(ref=self.ref, tok=self.token, to=to, ttl=ttl, body=body, idem=idem))
+        from swarm.agent import checked
+
+        ttl = self.ttl_seconds if ttl_seconds is None else ttl_seconds
+        return self._settle(checked(ev.Hand, ref=self.ref, tok=self.token, to=to, ttl=ttl, body=body, idem=idem))
 
     def let_go(self) -> None:
         """Stop renewing and say nothing: the lease runs out."""
@@ -111,7 +116,7 @@ class Lease:
 
     def _renew_on(self, first_seconds: float) -> None:
         wait = max(0.0, first_seconds)
-        while not self._settled.wait(wait):
+        while not self._settled.wait(wait) and not self._why_lost:  # once its holder was told, it stays lost
             asked = time.monotonic()
             try:
                 self._append(ev.Renew(ref=self.ref, tok=self.token, ttl=self.ttl_seconds))

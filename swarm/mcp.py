@@ -67,8 +67,10 @@ def tool_of(call: Callable[..., str]) -> Tool:
 
 
 def untitled(schema: Any) -> Any:
-    """Without the titles that only repeat the names, and without defaults that mean: not given."""
+    """Without the titles that only repeat the names, and without what means: not given."""
     match schema:
+        case {"anyOf": [given, {"type": "null"}]}:
+            return untitled(given)
         case dict():
             empty = {"title"} | ({"default"} if schema.get("default") in {"", 0} else set())
             return {
@@ -102,7 +104,7 @@ class Tools:
     # ---- looking -------------------------------------------------------------------------------------------------
 
     def digest(self, since: int = 0, budget: int = BUDGET_TOKENS) -> str:
-        """State of streams and claims in TOON, and what is addressed to you after entry `since`. budget: tokens."""
+        """Streams and claims in TOON, and what is addressed to you after entry `since`. budget: tokens."""
         from swarm.digest import LEAST_TOKENS, Unread, digest
 
         found = self.agent.inbox(since=since)
@@ -116,7 +118,7 @@ class Tools:
         return f"{digest(self.agent.state, self.agent.now(), left, unread=unread)}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:
-        """Entries after `since`, a line each; `next` is the next `since`."""
+        """Entries after `since`, a line each; `next`: the next `since`."""
         entries = [e for e in self.agent.tail(since) if stream in {"", e.event.stream}]
         lines: list[str] = []
         last, spent = since, 12
@@ -130,7 +132,7 @@ class Tools:
         return "\n".join([*lines, f"next={max(self.agent.state.seq, since)} more=0"])
 
     def metrics(self, stream: str, last: int = 20) -> str:
-        """A stream's newest figures as a TOON table."""
+        """A stream's newest figures."""
         rows = self.agent.metrics(stream)
         if not rows:
             raise UserError(stream, "has no figures (yet)", f"there is {', '.join(self.agent.state.streams) or 'none'}")
@@ -140,7 +142,7 @@ class Tools:
     # ---- doing ---------------------------------------------------------------------------------------------------
 
     def post(self, ref: str, text: str, ask: str = "", of: int = 0, idem: str = "") -> str:
-        """Write a note. ref: run, a stream, a task or -. @name reaches an inbox; ask: put a question to an agent; of: the entry answered."""
+        """Write a note. ref: run, a stream, a task or -. @name reaches an inbox; ask: who answers; of: the entry answered."""
         return self._said(ev.Post, ref, body=text, asks=ask or None, of=of or None, idem=idem or None)
 
     def claim(self, ref: str, ttl: float = 120, wait: float = 0, idem: str = "") -> str:
@@ -159,9 +161,11 @@ class Tools:
         to: str = "",
         ttl: float = 120,
         verdict: Literal["", "SUCCESS", "WARNING", "FAIL"] = "",
+        heldout: float | None = None,
+        base_heldout: float | None = None,
         idem: str = "",
     ) -> str:
-        """Renew, finish, give back or hand over (to) what you hold. text: result or reason; verdict: of STREAM/validate."""
+        """Renew, finish, drop or hand over (to) what you hold. text: result or reason; verdict and losses: of STREAM/validate."""
         key = idem or None
         match how:
             case "renew":
@@ -172,7 +176,8 @@ class Tools:
                 return self._said(ev.Hand, ref, tok=token, to=to or None, ttl=ttl, body=text, idem=key)
             case "done":
                 if verdict:
-                    self.agent.judge(ref, token, verdict, why=text, idem=key and f"{key}:verdict")
+                    losses = {"heldout": heldout, "base_heldout": base_heldout}
+                    self.agent.judge(ref, token, verdict, why=text, idem=key and f"{key}:verdict", **losses)
                 return self._said(ev.Done, ref, tok=token, body=text, idem=key)
 
     def judge(self, ref: str, agree: bool, text: str = "", of: int = 0, idem: str = "") -> str:
@@ -182,7 +187,7 @@ class Tools:
         return self._said(ev.Object, ref, why=text, of=of or None, idem=idem or None)
 
     def steer(self, ref: str, how: Literal["pause", "resume", "stop", "task"], text: str = "", idem: str = "") -> str:
-        """Pause, resume or stop a stream (or run), or add a task of that name."""
+        """Pause, resume or stop a stream (or run), or add a task."""
         key = idem or None
         match how:
             case "task":

@@ -72,6 +72,8 @@ class Assign(Message):
     settings: StreamSettings
     prepared: RelativePath | None = None
     """Folder of the prepared rows (all roles but prepare)."""
+    prepared_sha256: Sha256 | None = None
+    """Of their manifest, as the log has it."""
     resume_from: list[RelativePath] = []
     """Whole checkpoints, newest first (train)."""
     spent_seconds: float = 0.0

@@ -55,10 +55,8 @@ def choose(state: State, promotion: Promotion) -> Choice:
     field.sort(key=lambda item: item[2], reverse=goal(promotion) == "max")
     stream, score, value = field[0]
     base = base_figure(score, promotion.metric)
-    if promotion.must_beat == "base" and base is not None and not _better(value, base, promotion):
-        return Choice(
-            None, f"the best, {stream.name} ({promotion.metric} {value:.4g}), does not beat the base ({base:.4g})"
-        )
+    if why := _does_not_beat(stream, promotion):
+        return Choice(None, f"the best, {stream.name}: {why}")
     return Choice(stream.name, _sentence(stream, value, base, [(s, v) for s, _, v in field[1:]], promotion))
 
 
@@ -125,13 +123,24 @@ def waiting(state: State, promotion: Promotion) -> str:
 
 
 def admit_promotion(state: State, promotion: Promotion, event: ev.Promote) -> None:
-    """Raises Refusal unless a person may promote this stream now; `force` overrides people and warnings, with a reason."""
+    """Raises Refusal unless a person may promote this stream now; `force` overrides all but the fences, with a reason."""
     if event.force:
         if not event.why.strip():
             raise Refusal(f"{event.ref}: a forced promotion says why")
-        return
-    if why := waits_for(state, promotion, event.ref):
+    elif why := waits_for(state, promotion, event.ref) or _does_not_beat(state.streams[event.ref], promotion):
         raise Refusal(f"{event.ref}: {why}; or `swarm promote {event.ref} --force` with a reason")
+
+
+def _does_not_beat(stream: Stream, promotion: Promotion) -> str:
+    """Why the stream may not be said to beat what it must beat; empty: it does."""
+    if promotion.must_beat == "nothing":
+        return ""
+    value, base = (f(stream.score, promotion.metric) if stream.score else None for f in (figure, base_figure))
+    if value is None or base is None:
+        return f"no {promotion.metric} was measured, so nobody knows whether it beats the base"
+    if _better(value, base, promotion):
+        return ""
+    return f"{promotion.metric} {value:.4g} does not beat the base ({base:.4g})"
 
 
 def _sentence(

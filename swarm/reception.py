@@ -124,7 +124,7 @@ class Reception:
         try:
             if event.kind not in MAY_APPEND["worker"]:
                 raise Refusal(f"a worker may not append {event.kind!r}")
-            if self.record.state.repeat_of(source, event) is None:  # a coordinator before us may have taken it
+            if self.record.repeat_of(source, event) is None:  # a coordinator before us may have taken it
                 await self.record.keep(source, event)
         except Refusal as refusal:
             token = event.facts().get("tok")
@@ -164,12 +164,12 @@ class Reception:
             check_hand(self.hub.members, event.to)
         if self.is_closing and isinstance(event, ev.Resume):
             raise Refusal("the run has just ended and its workers are leaving; `swarm resume` in a few seconds")
-        seq = self.record.state.repeat_of(author, event)
+        seq = self.record.repeat_of(author, event)
         if seq is None and isinstance(event, ev.Promote):
             seq = await self._promote(event, author)
         if seq is None:
             seq = (await self.record.add([(author, event)]))[-1].seq
-        return encode({"seq": seq, "kind": event.kind, "ref": event.ref})
+        return encode({"seq": seq, "kind": event.kind, "ref": event.ref, "time": self.record.clock()})
 
 
 def _link_row(link: Link) -> dict[str, str | int | float]:

@@ -10,6 +10,8 @@ from bus.hub import Hub
 from swarm import events as ev
 from swarm.admission import admit
 from swarm.log import Entry, LogError, LogFull, LogWriter, render
+from swarm.rules import admit_by
+from swarm.settings import RunSettings
 from swarm.state import Refusal, fold
 
 NAME = "coordinator"
@@ -25,16 +27,20 @@ class NoSpace(Refusal):
 class Record:
     """One per coordinator; nothing else of it writes the log or changes the state."""
 
-    def __init__(self, writer: LogWriter, hub: Hub) -> None:
-        self.writer, self.hub, self.clock = writer, hub, writer.now
+    def __init__(self, writer: LogWriter, hub: Hub, settings: RunSettings) -> None:
+        self.writer, self.hub, self.settings, self.clock = writer, hub, settings, writer.now
         self.state = fold(writer.log.entries())
 
     async def add(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
         """Append, fold, publish.  Raises Refusal, and then nothing was written."""
         entries = self.append(items)
+        await self.tell(entries)
+        return entries
+
+    async def tell(self, entries: Sequence[Entry]) -> None:
+        """Say to the watchers what was appended."""
         for entry in entries:
             await self.hub.publish("entry", render(entry))
-        return entries
 
     async def say(self, event: ev.Event) -> Entry:
         """One entry of the coordinator's own."""
@@ -50,10 +56,20 @@ class Record:
                 talk.warning("%s; trying again", full)
                 await asyncio.sleep(FULL_DISK_SECONDS)
 
+    def admit(self, author: str, event: ev.Event) -> None:
+        """Raises Refusal unless the event may be the next entry."""
+        admit(self.state, author, event, self.clock())
+        if author != NAME:
+            admit_by(self.settings, self.state, author, event)
+
+    def repeat_of(self, author: str, event: ev.Event) -> int | None:
+        """The seq of the entry that this event only repeats (see `State.repeat_of`).  Raises Refusal."""
+        return self.state.repeat_of(author, event, self.clock())
+
     def append(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
         """Append and fold, without a word to the watchers."""
         for author, event in items:
-            admit(self.state, author, event, self.clock())
+            self.admit(author, event)
         try:
             entries = self.writer.append(items)
         except LogFull as error:

@@ -52,10 +52,15 @@ def review(
     """Ask in rounds until all approve, one objects, or the limit is reached.
 
     An answer is `approve`, `object` or `post` with `of` the round's entry.  With the same key it goes on where it was cut
-    off.  Raises UserError for names that will not do.
+    off.  Raises UserError for names, rounds or seconds that will not do.
     """
+    from swarm.agent import waitable
+
     if not between or not all(map(is_name, between)) or len(set(between)) < len(between):
         raise UserError("--between", f"{','.join(between)!r} are no names of agents", "name them like ada,bob")
+    if rounds < 1:
+        raise UserError("--rounds", f"{rounds} rounds ask nobody", "take 1 or more")
+    waitable("--answer-seconds", answer_seconds)
     said = ""
     for number in range(1, rounds + 1):
         call = _call(ref, between, question, number, rounds, said)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import UserError
-from swarm.events import NAME
-from swarm.log.files import sync_folder
+from swarm.events import NAME, RESERVED
+from swarm.log.files import Files, sync_folder
+
+NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""What the system answers where somebody else's right ends ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,14 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "COLLABORATION.md"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a log stands here: one whose file was removed is still whole in its write-ahead file.
+
+        Raises PermissionError where we may not look.
+        """
+        return self.log.exists() or Files(self.log).wal.exists()
 
     @property
     def metrics(self) -> Path:
@@ -63,7 +75,8 @@ class RunFolder:
     def log_secret(self, *, make: bool = True) -> bytes | None:
         """The key of the log's signed heads, made by the run's owner; None for others.  Whoever can read it can sign.
 
-        Raises UserError if something else stands there.
+        Raises UserError if something else stands there, OSError if the owner's cannot be made: a run that began without
+        one would never be signed.
         """
         path = self.log_key
         try:
@@ -71,7 +84,9 @@ class RunFolder:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 write_whole(path, secrets.token_hex(32), mode=0o600)
             return bytes.fromhex(path.read_text(encoding="utf-8"))
-        except OSError:
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, *NOT_OURS}:
+                raise
             return None
         except ValueError as error:
             fix = "put the right one back, or move it away: heads signed so far cannot be checked then"
@@ -115,8 +130,9 @@ class RunFolder:
 
     def sockets(self) -> Path:
         """The private folder for this run's sockets, made if need be (an ipc path holds 107 bytes)."""
-        root = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-        if len(str(root)) > 60:
+        # not tempfile.gettempdir(): that tries to write a file, and a full disk has no room for one
+        root = Path(os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108
+        if len(str(root)) > 60 or not root.is_dir():
             root = Path("/tmp")  # noqa: S108  the folder below it is private and its owner is checked
         mark = hashlib.blake2b(str(self.path.resolve()).encode(), digest_size=6).hexdigest()
         folder = root / f"toonswarm-{os.getuid()}" / mark
@@ -145,14 +161,24 @@ def create(runs: Path, name: str) -> RunFolder:
 
 def all_runs(runs: Path) -> Iterator[RunFolder]:
     """Every run below `runs`, oldest first: by its start, or where it is only planned in by its opening."""
-    found = [RunFolder(path.parent.resolve()) for path in runs.glob("*/COLLABORATION.md")]
+    found = [RunFolder(path.resolve()) for path in runs.glob("*") if _is_run_to_see(path)]
     yield from sorted(found, key=_began)
 
 
+def _is_run_to_see(path: Path) -> bool:
+    """One that is closed to us must not hide the others."""
+    try:
+        return RunFolder(path).is_run
+    except OSError:
+        return False
+
+
 def _began(folder: RunFolder) -> float:
-    """What is written once, then; a log whose owner has no secret here is told by its last entry."""
-    written = (folder.config, folder.log_key, folder.log)
-    return next((path.stat().st_mtime for path in written if path.exists()), 0.0)
+    """What is written once, then; a log whose owner's secret is none of ours is told by its last entry."""
+    for path in (folder.config, folder.log_key, folder.log, Files(folder.log).wal):
+        with suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0
 
 
 def find(run: str | None, runs: Path = Path("runs")) -> RunFolder:
@@ -166,17 +192,13 @@ def find(run: str | None, runs: Path = Path("runs")) -> RunFolder:
             raise UserError(str(runs), "holds no run", "start one with `swarm run CONFIG`, or name its folder")
         return known[-1]
     for path in (Path(run), runs / run):
-        if (path / "COLLABORATION.md").exists():
+        if RunFolder(path).is_run:
             return RunFolder(path.resolve())
     near = [r.name for r in all_runs(runs) if r.name.startswith(run)]
     if len(near) == 1:
         return RunFolder((runs / near[0]).resolve())
     hint = f"it could be {', '.join(near[:4])}" if near else f"`ls {runs}` lists the runs"
     raise UserError(run, "no such run", hint)
-
-
-RESERVED = frozenset({"coordinator", "hub", "log", "run", "unknown"})
-"""Nobody speaks under them but who is meant: an entry of the coordinator is the coordinator's."""
 
 
 def is_name(text: str) -> bool:
@@ -193,14 +215,24 @@ def checked_name(text: str, where: str = "--as") -> str:
 
 
 def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Write a file so that a reader sees all of it or the old one: staged, synced, renamed."""
+    """Write a file so that a reader sees all of it or the old one: staged, synced, renamed.
+
+    Raises OSError with the file's name; nothing is left behind then.
+    """
     staged = path.with_name(f".{path.name}.{os.getpid()}.staged")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
+    try:
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a write knows its descriptor only
+        raise
+    finally:
+        with suppress(OSError):
+            staged.unlink()
     sync_folder(path.parent)
 
 

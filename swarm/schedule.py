@@ -14,6 +14,8 @@ from swarm.promotion import Choice, choose, waits_for
 from swarm.settings import RunSettings
 from swarm.state import Lease, State, Stream, Task
 
+LOG_SECOND = 1.0
+"""Log times are whole seconds, cut: what the entries tell may be so much shorter than it was."""
 BACKS = 3
 """So often a stream goes back to an earlier checkpoint; one whose last few will not do has another fault."""
 
@@ -146,13 +148,13 @@ def _expiries(state: State, workers: Sequence[Worker], now: float, settings: Run
 
 def _over(task: Task, lease: Lease, known: Mapping[str, Worker], now: float, settings: RunSettings) -> tuple[str, bool]:
     """Why a lease is over, and whether the task is to blame."""
-    if task.role == "validate" and now - lease.began >= settings.validation_minutes * 60:
-        return f"no answer within {settings.validation_minutes:g} minutes", True
-    if lease.worker is None:
-        return ("the lease ran out" if lease.overdue(now) else ""), True
-    worker = known.get(lease.worker)
-    if worker is None:
+    worker = known.get(lease.worker) if lease.worker else None
+    if lease.worker and worker is None:
         return "the run has no such worker any more", False
+    if late := _late(task, settings, now - lease.began):
+        return late, True
+    if worker is None:
+        return ("the lease ran out" if lease.overdue(now) else ""), True
     if worker.state in {"gone", "parked"}:
         return worker.why_gone or "the worker is gone", True
     if worker.state == "idle":  # its last word was refused; where the token was handed on meanwhile, nobody is to blame
@@ -160,6 +162,13 @@ def _over(task: Task, lease: Lease, known: Mapping[str, Worker], now: float, set
     if worker.silent_seconds >= settings.lease_seconds:
         return f"no heartbeat for {worker.silent_seconds:.0f} s", True
     return "", True
+
+
+def _late(task: Task, settings: RunSettings, held_seconds: float = 0.0) -> str:
+    """That a validation has no answer in time, counted over all its leases; empty: it still has time."""
+    minutes = settings.validation_minutes
+    over = task.role == "validate" and task.seconds + held_seconds >= minutes * 60
+    return f"no answer within {minutes:g} minutes" if over else ""
 
 
 def _failures(state: State, settings: RunSettings) -> list[Command]:
@@ -184,6 +193,8 @@ def _unfit(state: State, stream: Stream, settings: RunSettings) -> str:
     task = state.tasks[f"{stream.name}/validate"]
     if task.lease is None and stream.verdict and stream.verdict.result == "FAIL":
         return f"FAIL: {stream.verdict.why or 'no reason given'}"
+    if task.failures and task.lease is None and not task.done and (late := _late(task, settings, LOG_SECOND)):
+        return f"FAIL: {late}"
     if len(task.failures) > settings.retries and stream.trained:
         return f"FAIL: no answer: {task.failures[-1]}"
     return ""

@@ -42,8 +42,9 @@ Tell others what they need, `@name` reaches an inbox. Hand a live task over, and
     swarm claim data/check --as bob
     swarm done data/check --token 6 --note "1,200 rows, none bad" --evidence "toon check rows.toon" --as bob
 
-`done --file FILE` keeps a file with its hash as proof. `swarm drop REF --token N --why "..."` gives a task back (`--failed` if the task
-is to blame). For a validation add `--verdict SUCCESS|WARNING|FAIL --heldout LOSS` to `done`.
+`--rc N` is the exit status of that command. `done --file FILE` keeps a file with its hash as proof. `swarm drop REF --token N --why "..."`
+gives a task back (`--failed` if the task is to blame). For a validation add `--verdict SUCCESS|WARNING|FAIL` to `done`, and the
+held-out losses that you measured: `--heldout LOSS` of the adapter, `--base-heldout LOSS` of the bare base (only a FAIL goes without).
 
 ## Ask, agree, object, correct
 

@@ -25,6 +25,8 @@ class Lease:
     """The claim's token; `token` is another after a hand-over."""
     was: int = 0
     """The token before the last hand-over."""
+    handed_by: str = ""
+    """Who handed it over."""
     worker: str | None = None
     """The process that does the work and reports, whoever answers for it; None: `by` does it."""
 
@@ -43,6 +45,8 @@ class Task:
     failures: list[str] = field(default_factory=list)
     """Why earlier attempts failed."""
     attempts: int = 0
+    seconds: float = 0.0
+    """How long it was held under leases that are over, but for those that ended through no fault of its holder."""
 
 
 @dataclass(slots=True)
@@ -58,6 +62,8 @@ class Stream:
     prepared: ev.Prepared | None = None
     checkpoints: list[ev.Checkpoint] = field(default_factory=list)
     """In the order in which they were reported; the newest is the last."""
+    train_leases: list[Lease] = field(default_factory=list)
+    """Every lease of its training, as it began."""
     trained: ev.Trained | None = None
     back: ev.Back | None = None
     """The earlier checkpoint that takes the place of what was trained."""
@@ -82,6 +88,19 @@ class Stream:
     def candidate(self) -> ev.Trained | ev.Back | None:
         """What is judged, published and scored: the end of the training, or what the stream went back to."""
         return self.back or self.trained
+
+    def trained_by(self, name: str) -> bool:
+        """Whether that agent trained it, or answered for its training, in any attempt."""
+        return any(lease.by == name for lease in self.train_leases)
+
+    def may_go_on_from(self, token: int, path: str) -> bool:
+        """Whether a training may be resumed from a whole checkpoint that lies in the folder of a token.
+
+        A worker process that falls silent is killed; an agent may write on when its lease is over, so that of its checkpoints
+        only those count that it reported in time.
+        """
+        agents = {lease.token for lease in self.train_leases if lease.worker is None}
+        return token not in agents or any(c.path == path for c in self.checkpoints)
 
     def heldout_of(self, path: str) -> float | None:
         """The held-out loss that its maker stated for a checkpoint."""

@@ -94,6 +94,8 @@ class State:
             case ev.Claim() | ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
                 if task := self.tasks.get(event.ref):
                     _lease(task, entry, event)
+                    if isinstance(event, ev.Claim | ev.Hand) and task.role == "train" and task.lease:
+                        self.streams[event.stream].train_leases.append(task.lease)
                 if isinstance(event, ev.Done) and (stream := self.streams.get(event.stream)):
                     stream.turn_since = entry.time
             case ev.Post(asks=asked, of=answered):
@@ -211,7 +213,7 @@ class State:
         """Those for which something is still to be done."""
         return [s for s in self.streams.values() if not s.over and self.next_role(s) is not None]
 
-    def repeat_of(self, author: str, event: Event) -> int | None:
+    def repeat_of(self, author: str, event: Event, now: float) -> int | None:
         """The seq of the entry that this event only repeats: same idempotency key, a claim of what one holds, a hand-over
         that has happened, a result in the same words (sent again because its acknowledgement was lost).
 
@@ -225,13 +227,13 @@ class State:
                 raise Refusal(f"the key {event.idem} stands for {said.kind} {said.ref} (entry {seq}); take a new one")
             if not isinstance(said, ev.Claim):
                 return seq
-            if lease and lease.by == author and lease.first <= seq <= lease.token:
+            if lease and lease.by == author and lease.first <= seq <= lease.token and not lease.overdue(now):
                 return lease.token
             raise Refusal(f"{event.ref}: the claim of the key {event.idem} (token {seq}) is over; claim with a new key")
         match event:
-            case ev.Claim() if lease and lease.by == author:
+            case ev.Claim() if lease and lease.by == author and not lease.overdue(now):
                 return lease.token
-            case ev.Hand(tok=tok, to=to) if lease and (lease.was, lease.by) == (tok, to):
+            case ev.Hand(tok=tok, to=to) if lease and (lease.handed_by, lease.was, lease.by) == (author, tok, to):
                 return lease.token
             case _ if event.kind in RESULTS and (same := self.handed.get(_what_was_handed(author, event))):
                 return same[1] if same[0] == event.facts() else None
@@ -283,10 +285,13 @@ def _lease(task: Task, entry: Entry, event: Event) -> None:
             task.lease.until = until(entry, ttl)
         case ev.Hand(to=to, ttl=ttl) if task.lease:
             old = task.lease
-            task.lease = Lease(entry.seq, to, until(entry, ttl), old.began, old.first, old.token, old.worker)
+            ends = until(entry, ttl)
+            task.lease = Lease(entry.seq, to, ends, old.began, old.first, old.token, entry.author, old.worker)
         case ev.Done():
             task.lease, task.done = None, event
         case ev.Drop(why=why, failed=failed) | ev.Expire(why=why, failed=failed):
+            if task.lease and (failed or isinstance(event, ev.Drop)):
+                task.seconds += entry.time - task.lease.began
             task.lease = None
             if failed:
                 task.failures.append(why or "failed")

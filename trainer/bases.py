@@ -71,8 +71,10 @@ def folder_of(name: str) -> Path:
     return _hub_folder(name, local_only=True)
 
 
-def is_hub_name(name: str) -> bool:
-    return name != EMBEDDED and not Path(name).expanduser().is_dir()
+def name_in_adapters(name: str) -> str:
+    """What an adapter on this base calls it: its name on the hub, not a cache folder; else its folder."""
+    here = name == EMBEDDED or Path(name).expanduser().is_dir()
+    return str(folder_of(name)) if here else name
 
 
 def facts_of(name: str) -> BaseFacts:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
 from trainer.errors import UserError
-from trainer.whole import Torn, publish, seal, sha256_of, verify
+from trainer.whole import Torn, publish, seal, verify
 
-ADAPTER = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
 FIGURES = "figures.json"
 """Our own file: the metric rows up to this step, so that a resumed stream's log has no gap."""
 RESUMABLE = (ADAPTER, ADAPTER_CONFIG, "optimizer.pt", "scheduler.pt", "trainer_state.json", FIGURES)
@@ -63,10 +62,10 @@ def newest_whole(folders: Sequence[Path]) -> tuple[Whole | None, list[str]]:
 
 def keep(staged: Path, place: Path, facts: dict[str, Any]) -> str:
     """Seal what Trainer has saved and put it into place; returns the adapter's sha256."""
-    adapter_sha256 = sha256_of(staged / ADAPTER)
-    seal(staged, {**facts, "adapter_sha256": adapter_sha256})
+    sha256 = adapter_sha256(staged)
+    seal(staged, facts)
     publish(staged, place)
-    return adapter_sha256
+    return sha256
 
 
 def saved_in(folder: Path) -> list[Path]:

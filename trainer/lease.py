@@ -26,8 +26,10 @@ IDLE_SECONDS = 10.0
 
 
 class Lease:
-    def __init__(self, ref: str, token: int, send: Send) -> None:
+    def __init__(self, ref: str, token: int, send: Send, command: str | None = None) -> None:
         self.ref, self.token = ref, token
+        self.command = command
+        """How the holder was started."""
         self.stream = ref.partition("/")[0]
         self.step: int | None = None
         self.state: Literal["working", "paused"] = "working"
@@ -100,9 +102,10 @@ class Lease:
         self.paused_seconds += time.monotonic() - began
 
     def report(self, event: Event) -> None:
-        """Hand a fact over, under the token that holds now; a lease that is known to be lost says nothing."""
+        """Hand a fact over, under the token that holds now and with the command behind it; a lease known to be lost says nothing."""
         if not self.lost:
-            fields = {"tok": self.token} if "tok" in event.facts() else {}
+            ours = {"tok": self.token, "cmd": self.command}
+            fields = {name: value for name, value in ours.items() if name in type(event).model_fields}
             self._send(Report.of(event.model_copy(update=fields)), True)
 
     def figures(self, row: MetricRow, steps: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from swarm.settings import StreamSettings
-from trainer.checkpoint import ADAPTER
+from swarm.weights import ADAPTER
 from trainer.errors import UserError
 from trainer.place import Place
 
@@ -67,6 +67,21 @@ def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:
             raise UserError("bf16", f"{torch.cuda.get_device_name(0)} has no bfloat16", "set bf16: auto")
         return torch.float32
     return torch.bfloat16
+
+
+def new_adapter(base: PreTrainedModel, settings: StreamSettings) -> PeftModel:
+    """The base with an untrained adapter on it, made as the settings say."""
+    from peft import PeftModel, get_peft_model
+
+    from trainer import adapters
+
+    try:
+        model = get_peft_model(base, adapters.load(settings.adapter).config(settings))
+    except ValueError as error:  # peft's own words name the modules
+        what = " ".join(str(error).split())[:200]
+        raise UserError("lora_target_modules", what, "use all-linear, or names that the base's layers have") from error
+    assert isinstance(model, PeftModel)
+    return model
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:

@@ -13,20 +13,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from swarm.weights import sha256_of
+
 MANIFEST = "manifest.json"
-CHUNK_BYTES = 1 << 20
 
 
 class Torn(Exception):
     """A folder is not whole; the text says why."""
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,13 +56,16 @@ def publish(staged: Path, place: Path) -> None:
     _sync(place.parent)
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """The manifest's facts; raises Torn unless every file is there with the size and hash it was sealed with."""
+def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
+    """The manifest's facts; raises Torn unless it has this hash and every file is there with the size and hash it was sealed with."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        sealed_as = (folder / MANIFEST).read_bytes()
+        manifest = json.loads(sealed_as)
         files = manifest["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Torn(f"{folder.name} has no readable {MANIFEST}") from error
+    if sha256 not in (None, hashlib.sha256(sealed_as).hexdigest()):
+        raise Torn(f"{folder.name} was sealed anew: its {MANIFEST} is another")
     for name, sealed in files:
         path = folder / name
         if not path.is_file():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import queue
+import shlex
 import signal
 import socket
 import sys
@@ -48,6 +49,16 @@ class Post:
     device: str = "cpu"
     threads: int = 1
     orphan_seconds: float = 30.0
+
+    @property
+    def command(self) -> str:
+        """The same in a line for the log; no path in it says where on this machine the run folder lies."""
+        join = self.join.resolve()
+        seen = join.relative_to(self.run_folder) if join.is_relative_to(self.run_folder) else join.name
+        return (
+            f"python -m trainer --join {shlex.quote(str(seen))} --run . --roles {','.join(self.roles)}"
+            f" --device {self.device} --threads {self.threads}"
+        )
 
 
 class Worker:
@@ -109,7 +120,7 @@ class Worker:
     # ---- one task ----
 
     def _work(self, assign: Assign, place: Place) -> None:
-        lease = Lease(assign.ref, assign.token, self._send)
+        lease = Lease(assign.ref, assign.token, self._send, self.post.command)
         self._lease, self._next = lease, None
         if self._leaving:  # between the queue and this line
             lease.stop(self._leaving)

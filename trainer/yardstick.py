@@ -1,49 +1,44 @@
-"""The bare base's figures on held-out rows: what every adapter is measured against, computed once and shared by the streams.
+"""The bare base's figures on held-out rows: what every adapter is measured against, measured once by a process for all its streams.
 
-A figure is kept beside the rows it was measured on, in a file whose name hashes the base, how it is held and what was asked.
+They are kept in memory alone: whoever could write them to a file could move the yardstick.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar, cast
 
+from swarm.messages import Assign
 from swarm.settings import StreamSettings
 from trainer import bases
+from trainer.errors import UserError
 from trainer.loading import compute_dtype
 from trainer.place import Place
-from trainer.whole import sha256_of, write_text
 
 Figure = TypeVar("Figure", float, list[str])
 
-HUB_BLOB = re.compile(r"[0-9a-f]{64}")
-"""The hub's cache names a file of weights by its sha256."""
+_measured: dict[tuple[object, ...], float | list[str]] = {}
 
 
-def base_sha256(folder: Path) -> str:
-    """Hash of a base's config and weights."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in bases.shards_of(folder):
-        blob = path.resolve().name
-        digest.update((blob if HUB_BLOB.fullmatch(blob) else sha256_of(path)).encode())
-    return digest.hexdigest()
+def yardstick(what: str, assign: Assign, place: Place, measure: Callable[[], Figure]) -> Figure:
+    """The base's figures called `what`; measured where this process has not measured them on these rows before."""
+    key = (what, place.run_folder, assign.prepared, assign.prepared_sha256, *_held(assign.settings, place))
+    if key not in _measured:
+        _measured[key] = _finite(measure())
+    return cast("Figure", _measured[key])
 
 
-def yardstick(
-    what: str, prepared: Path, settings: StreamSettings, place: Place, measure: Callable[[], Figure]
-) -> Figure:
-    """The base's figures called `what`; measured where no stream has measured them on these rows before."""
-    held = f"{settings.adapter}-{compute_dtype(settings, place)}-{'gpu' if place.on_gpu else 'cpu'}".replace(
-        "torch.", ""
-    )
-    key = hashlib.sha256(f"{base_sha256(bases.folder_of(settings.base_model))} {held} {what}".encode()).hexdigest()
-    path = prepared / f"base-{what.partition(' ')[0]}-{held}-{key[:16]}.json"
-    if path.is_file():
-        return cast("Figure", json.loads(path.read_text(encoding="utf-8")))
-    measured = measure()
-    write_text(path, json.dumps(measured, ensure_ascii=False) + "\n")
-    return measured
+def _held(settings: StreamSettings, place: Place) -> tuple[object, ...]:
+    """The base and how it is held.  A change of its files moves their ctime, which nobody can set back; hashing them reads gigabytes."""
+    folder = bases.folder_of(settings.base_model)
+    files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    seen = tuple((name, about.st_size, about.st_ctime_ns) for name, about in files)
+    return folder, seen, settings.adapter, settings.trust_remote_code, compute_dtype(settings, place), place.device
+
+
+def _finite(figure: Figure) -> Figure:
+    if isinstance(figure, float) and not math.isfinite(figure):
+        what = "the bare base's held-out loss is not finite, so nothing can be measured against it"
+        raise UserError("base_model", what, "take another base, or set bf16: false")
+    return figure

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from swarm import Agent
+from swarm import Agent, config
 from swarm import events as ev
 from swarm.agent import open_run
 from toon import decode, encode
@@ -97,9 +97,31 @@ def ada_works(run: Path, folder: Path) -> None:
 
 
 def judge(ada: Agent) -> None:
-    """Validation is open to her: she checks that the weights are those that the trainer handed over, and small."""
+    """Validation is open to her: she measures for herself, on the rows that she wrote and nobody trained on."""
     with ada.claim("tables/validate", wait_seconds=PATIENCE_SECONDS) as lease:
-        ada.judge("tables/validate", lease.token, "SUCCESS", why="the weights have the hash that the trainer gave")
+        heldout, base_heldout = losses(ada)
+        better = heldout < base_heldout
+        ada.judge(
+            "tables/validate", lease.token, "SUCCESS" if better else "WARNING",
+            why=f"{'better' if better else 'no better'} than the bare base", heldout=heldout, base_heldout=base_heldout,
+        )  # fmt: skip
+
+
+def losses(ada: Agent) -> tuple[float, float]:
+    """Held-out loss of what was trained and of the bare base, as a validating worker measures them, on this CPU."""
+    from trainer import bases  # here: loading torch takes seconds
+    from trainer.data.prepared import HELD_OUT, read_rows
+    from trainer.heldout import held_out_loss
+    from trainer.loading import load_adapter, load_base
+    from trainer.place import Place
+
+    settings, stream = config.of_run(ada.folder).streams["tables"], ada.state.streams["tables"]
+    assert stream.prepared is not None and stream.candidate is not None
+    rows = list(read_rows(ada.folder.path / stream.prepared.path / HELD_OUT))
+    base = load_base(bases.folder_of(settings.base_model), settings, Place(ada.folder.path, "cpu"))
+    of_base = held_out_loss(base, rows, lambda: None)  # first: the adapter is put into the same model
+    of_adapter = held_out_loss(load_adapter(base, ada.folder.path / stream.candidate.path), rows, lambda: None)
+    return round(of_adapter, 6), round(of_base, 6)
 
 
 def release(ada: Agent) -> None:

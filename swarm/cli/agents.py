@@ -89,11 +89,15 @@ def done(
     evidence: Annotated[
         str | None, typer.Option("--evidence", metavar="COMMAND", help="the command that showed it")
     ] = None,
+    rc: Annotated[int, typer.Option("--rc", metavar="N", help="with --evidence: the command's exit status")] = 0,
     verdict: Annotated[
         str | None, typer.Option("--verdict", help="for STREAM/validate: SUCCESS, WARNING or FAIL")
     ] = None,
     heldout: Annotated[
-        float | None, typer.Option("--heldout", help="with --verdict: the held-out loss you measured")
+        float | None, typer.Option("--heldout", metavar="LOSS", help="with --verdict: the held-out loss you measured")
+    ] = None,
+    base_heldout: Annotated[
+        float | None, typer.Option("--base-heldout", metavar="LOSS", help="with --verdict: the bare base's")
     ] = None,
     author: As = None,
     run: Run = None,
@@ -103,15 +107,19 @@ def done(
     """Finish a task; exit status 5 if the token is stale."""
     from swarm.errors import UserError
 
-    if heldout is not None and not verdict:
-        raise UserError("--heldout", "is part of a verdict", "add --verdict SUCCESS, WARNING or FAIL")
+    losses = {"heldout": heldout, "base_heldout": base_heldout}
+    if not verdict and (stated := [name for name, loss in losses.items() if loss is not None]):
+        name = stated[0].replace("_", "-")
+        raise UserError(f"--{name}", "is part of a verdict", "add --verdict SUCCESS, WARNING or FAIL")
+    if verdict and rc:
+        raise UserError("--rc", "a verdict is a result, whatever it says", "leave --rc out, or `swarm drop` the task")
     with agent_of(run, author) as agent:
-        if verdict:
-            agent.judge(ref, token, verdict, why=note, heldout=heldout, idem=idem and f"{idem}:verdict")
         path, sha256 = agent.keep(file, token) if file else (None, None)
-        facts = {"path": path, "sha256": sha256, "cmd": evidence, "idem": idem}
-        seq = agent.finish(ref, token, note, **facts)
-    data = {"seq": seq, "kind": "done", "ref": ref, "by": agent.name, "path": path, "sha256": sha256}
+        if verdict:
+            agent.judge(ref, token, verdict, why=note, idem=idem and f"{idem}:verdict", **losses)
+        facts = {"path": path, "sha256": sha256, "cmd": evidence, "rc": rc}
+        seq = agent.finish(ref, token, note, idem=idem, **facts)
+    data = {"seq": seq, "kind": "done", "ref": ref, "by": agent.name, **facts}
     tell(f"{seq} done {ref}", {k: v for k, v in data.items() if v is not None}, form)
 
 

@@ -87,21 +87,49 @@ def lineage(run: RunArgument = None, *, named: NamedRun = None, form: Form = Non
 
 
 def _lineages(folder: Any) -> list[dict[str, Any]]:
-    from swarm import config, publish
     from swarm.lineage import lineage as lineage_of
     from swarm.log import Log
     from swarm.state import fold
 
-    settings = config.of_run(folder)
+    settings = _settings(folder)
     state = fold(Log(folder.log).entries())
     return [
         {
-            **lineage_of(folder.name, state, name, settings.streams[name]),
-            "files": publish.intact(folder, stream.adapter.path, stream.adapter.sha256),
+            **lineage_of(folder.name, state, name, settings.get(name)),
+            "files": _files(folder, stream.adapter),
+            "promoted_files": _files(folder, state.promoted if state.promoted and state.promoted.ref == name else None),
+            "config": _config(folder, state.run),
         }
         for name, stream in state.streams.items()
         if stream.adapter
     ]
+
+
+def _settings(folder: Any) -> dict[str, Any]:
+    """Those of the streams that the config names; none where it cannot be read any more, which `_config` tells."""
+    from swarm import config
+    from swarm.errors import UserErrors
+
+    try:
+        return config.of_run(folder).streams
+    except UserErrors:
+        return {}
+
+
+def _files(folder: Any, published: Any) -> str | None:
+    """Whether they are still those of the entry: ok, changed or missing."""
+    from swarm import publish
+
+    return publish.intact(folder, published.path, published.sha256) if published else None
+
+
+def _config(folder: Any, run: Any) -> str:
+    """Whether the settings that are told are those with which the run began: ok, changed or missing."""
+    from swarm.weights import sha256_of
+
+    if not folder.config.exists():
+        return "missing"
+    return "ok" if run and sha256_of(folder.config) == run.config_sha256 else "changed"
 
 
 def _lineage_text(rows: list[dict[str, Any]]) -> str:
@@ -109,7 +137,7 @@ def _lineage_text(rows: list[dict[str, Any]]) -> str:
     blocks = []
     for row in rows:
         told = {key: value for key, value in row.items() if value not in (None, "")}
-        blocks.append("\n".join(f"{key:<13}{value}" for key, value in told.items()))
+        blocks.append("\n".join(f"{key:<17}{value}" for key, value in told.items()))
     return "\n\n".join(blocks)
 
 

@@ -29,7 +29,10 @@ def _check_promotion(root: Node, run: RunSettings, problems: Problems) -> None:
         other = {"max": "min", "min": "max"}[worst]
         what = f"{worst} of {run.promotion.metric} would promote the worst stream"
         _add(root.items["promotion"], "goal", what, f"write `goal: {other}`, or leave it out", problems)
-    named = len(run.promotion.approvers)
+    named = len(set(run.promotion.approvers))
+    if named < len(run.promotion.approvers):
+        what = "names somebody twice, who has one word"
+        _add(root.items["promotion"], "approvers", what, "name each approver once", problems)
     if named and run.promotion.approvals > named:
         what = f"{run.promotion.approvals} approvals are wanted of {named} approvers"
         _add(root.items["promotion"], "approvals", what, f"write at most {named}", problems)

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 from swarm.log.entry import Entry, parse, render
-from swarm.log.errors import LogDamaged, LogError, LogFull, LogHeld
+from swarm.log.errors import NO_SPACE, LogDamaged, LogError, LogFull, LogHeld
 from swarm.log.reader import Log
 from swarm.log.verify import Fault, verify
 from swarm.log.writer import LogWriter, run_is_alive
 
 __all__ = [
+    "NO_SPACE",
     "Entry",
     "Fault",
     "Log",

@@ -52,11 +52,13 @@ class Draft:
             raise
         return added
 
-    def seal(self, gap: bytes, *, torn: bool = False) -> None:
-        """The seal of bytes that are no entry; they end with a newline."""
+    def seal(self, text: bytes, *, torn: bool = False, **facts: object) -> None:
+        """The seal of text that is no entry and stands right before it."""
+        gap = text if text.endswith(b"\n") else text + b"\n"
         why, author = ("torn", LOG) if torn else ("note", UNKNOWN)
-        fields = {"ref": "-", "off": self.place.offset, "n": len(gap), "sha": sha_of(gap), "why": why}
-        self.add(author, Seal.model_validate(fields), gap=gap)
+        fields = {"ref": "-", "off": self.place.offset, "n": len(gap), "sha": sha_of(gap), "why": why, **facts}
+        told = "" if torn else f"what stands above was typed; `swarm amend {self.place.seq + 1} TEXT` adds a word to it"
+        self.add(author, Seal.model_validate({**fields, "body": told}), gap=gap)
 
     def head(self, secret: bytes | None, file: str | None = None, body: str = "") -> None:
         """A head that vouches for the chain up to here; without a secret it only says where the chain stood."""

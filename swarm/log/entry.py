@@ -4,9 +4,8 @@ r"""One entry of the log as text and as a value: `render` and `parse` are pure a
     <body, exactly len bytes>
     <!-- /<seq> <chain> -->
 
-A value with white space, `=`, `"`, control characters or nothing in it stands as a JSON string, others bare.  Lines of
-a body that would look like a header or a trailer get a backslash (undone on reading), so that no body can be taken for
-an entry, by the parser or by an eye.  The chain value is `chain.py`'s; nothing here reads or writes files.
+A value with white space, `=`, `"`, control characters or nothing in it stands as a JSON string, others bare.  What is done
+to bodies stands in `escaping.py`, the chain value is `chain.py`'s; nothing here reads or writes files.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from pydantic import ValidationError
 
 from swarm.events import KINDS, NAME, Event
 from swarm.log.errors import LogError
+from swarm.log.escaping import escape, unescape
 
 VALUE = r'(?:"(?:[^"\\\x00-\x1f]|\\.)*"|[^\s"=\x00-\x1f]+)'
 BARE = re.compile(r'[^\s"=\x00-\x1f]+')
@@ -35,9 +35,6 @@ HEADER = re.compile(
 FACT = re.compile(rf" ([a-z_][a-z0-9_]*)=({VALUE})")
 CUT = b"\n<!-- /"
 TRAILER_AT_END = re.compile(rb"\n<!-- /(\d{1,18}) ([0-9a-f]{16}) -->\n\Z")
-LOOKS_LIKE_ENTRY = re.compile(rb"^( {0,3}\\*)(?=## |<!-- /)", re.MULTILINE)
-"""Up to three spaces still make a heading in Markdown (CommonMark 0.31, 4.2)."""
-ESCAPED = re.compile(rb"^( {0,3}\\*)\\(?=## |<!-- /)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +70,13 @@ def parse(text: str) -> Entry:
 def written(seq: int, author: str, time: float, event: Event, via: str | None = None) -> bytes:
     """Header line and body as they stand on disk, without the trailer.  Raises LogError if no header can say it."""
     body = escape(event.body.encode("utf-8", "backslashreplace"))
-    facts = "".join(f" {key}={value_text(value)}" for key, value in event.facts().items())
-    route = "" if via is None else f" via={value_text(via)}"
-    header = f"## {seq} {event.kind} {event.ref} @{author} {time_text(time)}{facts}{route} len={len(body)}\n".encode()
+    try:
+        facts = "".join(f" {key}={value_text(value)}" for key, value in event.facts().items())
+        route = "" if via is None else f" via={value_text(via)}"
+        head = f"## {seq} {event.kind} {event.ref} @{author} {time_text(time)}{facts}{route} len={len(body)}\n"
+        header = head.encode()
+    except ValueError as bad:  # half a surrogate pair, a number of a million digits
+        raise LogError(f"not an entry: {event.kind} {event.ref}: {bad}") from bad
     if not HEADER.fullmatch(header):
         raise LogError(
             f"not an entry: {header[:200].decode(errors='replace').strip()!r}: author, ref or time is no valid name"
@@ -130,15 +131,6 @@ def value_text(value: Any) -> str:
             return json.dumps(value, ensure_ascii=not value.isprintable())
         case _:
             raise LogError(f"a header holds texts, numbers and booleans, not {type(value).__name__}")
-
-
-def escape(body: bytes) -> bytes:
-    """The body with a backslash before all that looks like a header or trailer; `unescape` undoes it exactly."""
-    return LOOKS_LIKE_ENTRY.sub(rb"\1\\", body)
-
-
-def unescape(body: bytes) -> bytes:
-    return ESCAPED.sub(rb"\1", body) if b"\\" in body else body
 
 
 def trailer(seq: int, chain: str) -> bytes:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 class LogError(Exception):
     """The shared log cannot do what was asked."""
@@ -31,10 +33,11 @@ class LogFull(LogError, OSError):
     """The file system has no room: nothing of the group was written; it can be appended again when there is space."""
 
     def __init__(self, path: Path, cause: OSError) -> None:
-        self.path = path
-        super().__init__(
-            cause.errno or errno.ENOSPC, f"no space to append ({cause.strerror}); nothing was written", str(path)
-        )
+        self.path, self.why = path, cause.strerror
+        super().__init__(cause.errno or errno.ENOSPC, cause.strerror, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.path}: no space to append ({self.why}), nothing was written; free some space and say it again"
 
 
 class LogDamaged(LogError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +35,11 @@ class Files:
         return f"collaboration/{number:04}.md"
 
     def saved(self, seq: int) -> Path:
-        """What stood in place of the log when entry `seq` reported it."""
-        return self.folder / f"saved-{seq:04}.md"
+        """What stood in place of the log when entry `seq` was written, which tells of it."""
+        return self.path.parent / self.saved_name(seq)
+
+    def saved_name(self, seq: int) -> str:
+        return f"collaboration/saved-{seq:04}.md"
 
 
 def write_all(fd: int, data: bytes, offset: int | None = None) -> None:
@@ -46,41 +51,65 @@ def write_all(fd: int, data: bytes, offset: int | None = None) -> None:
         offset = None if offset is None else offset + done
 
 
-def write_new(path: Path, data: bytes) -> Path:
-    """The data, synced, in a new file that is ready to be renamed to `path`; nothing is left behind on an OSError."""
-    new = path.with_name(f".{path.name}.new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o664)
+def write_synced(path: Path, data: bytes) -> None:
+    """A file that nobody looks at yet, with this data on the disk; nothing is left behind on an OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o664)
     try:
         write_all(fd, data)
         os.fsync(fd)
     except OSError:
-        new.unlink()
+        path.unlink()
         raise
     finally:
         os.close(fd)
-    return new
 
 
-def rename_over(new: Path, path: Path) -> None:
-    """Puts `new` in the place of `path`: whoever opens it sees one or the other."""
+def replace_file(path: Path, data: bytes) -> None:
+    """Whoever opens `path` sees what it was or all of the data, and it lasts."""
+    new = path.with_name(f".{path.name}.new")
+    write_synced(new, data)
     new.replace(path)
     sync_folder(path.parent)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    rename_over(write_new(path, data), path)
+def take_place(new: Path, path: Path) -> bool:
+    """The file `new` bears the name `path` from here on, and `new` is whatever bore it until this very moment.
+
+    False if there was none; then there is no `new` any more.
+    """
+    while True:
+        try:
+            if not exchange(new, path):
+                aside = new.with_name(f".{new.name}.aside")
+                aside.unlink(missing_ok=True)
+                os.link(path, aside)
+                new.replace(path)
+                aside.replace(new)
+            return True
+        except FileNotFoundError:
+            try:
+                os.link(new, path)  # never over a file that somebody has just saved
+            except FileExistsError:
+                continue
+            new.unlink()
+            return False
 
 
-def keep_as(path: Path, kept: Path) -> None:
-    """Keeps the file of `path` under a second name too: what a slow editor still writes into it is kept as well."""
-    if not path.exists():
-        return
-    kept.unlink(missing_ok=True)
+def exchange(one: Path, other: Path) -> bool:
+    """Two names change places in one step; False where that cannot be had (NFS, old C libraries).
+
+    Raises FileNotFoundError where one of them is missing.
+    """
+    here, swap = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux' renameat2(2)
     try:
-        os.link(path, kept)
-    except OSError:  # a file system without hard links
-        replace_file(kept, path.read_bytes())
-    sync_folder(kept.parent)
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
+        return True
+    if ctypes.get_errno() == errno.ENOENT:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(other))
+    return False
 
 
 def stat_or_none(path: Path) -> os.stat_result | None:
@@ -106,16 +135,18 @@ def size_or_none(path: Path) -> int | None:
         os.close(fd)
 
 
-def read_or_nothing(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b""
+def read_or_nothing(path: Path, size: int = -1) -> bytes:
+    """Its first bytes, or all; nothing also for a moment in which an editor has moved it away to save it anew."""
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
 
 
 def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    """Make the names in it last."""
+    sync_file(folder)
 
 
 def sync_file(path: Path) -> None:

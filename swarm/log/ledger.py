@@ -1,8 +1,8 @@
 """COLLABORATION.md and its write-ahead file, kept equal: recovery, mending, appending and rotation.
 
-The write-ahead file says how the newest log file should be, byte for byte.  Whatever else stands in the Markdown file is
-somebody's: it is never thrown away.  Every step is ordered so that a crash after it leaves something that `recover` puts
-right; who may call this, and when, is `writer.py`'s business.
+The write-ahead file says how the newest log file should be, byte for byte: what stands there is recorded.  Whatever else
+stands in the Markdown file is somebody's: it is never thrown away.  Every step is ordered so that a crash after it leaves
+something that `recover` puts right; who may call this, and when, is `writer.py`'s business.
 """
 
 from __future__ import annotations
@@ -10,26 +10,37 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from swarm.events import Seal
-from swarm.log.chain import Place, holds_entries, sha_of
+from swarm.log.chain import Place, sha_of, walk
 from swarm.log.draft import LOG, Draft
-from swarm.log.entry import escape
-from swarm.log.errors import LogDamaged
+from swarm.log.escaping import escape
 from swarm.log.files import (
     Files,
-    keep_as,
     read_or_nothing,
-    rename_over,
     replace_file,
     size_or_none,
     sync_file,
     sync_folder,
+    take_place,
     write_all,
-    write_new,
+    write_synced,
 )
-from swarm.log.mend import Lacks, Replaced, Typed, compare, first_difference, missing_in, spans, typed_in, whole_texts
-from swarm.log.older import Opening, damaged, older_count, scan, statement
+from swarm.log.kept import Kept, kept_files
+from swarm.log.mend import (
+    Lacks,
+    Replaced,
+    Typed,
+    compare,
+    first_difference,
+    missing_in,
+    spans,
+    typed_in,
+    whole_texts,
+)
+from swarm.log.older import Opening, damaged, newest_text, older_count, scan, statement
 from swarm.log.reader import WritersLog
 from swarm.log.wal import Wal, image
 
@@ -50,6 +61,9 @@ class Ledger:
         self._path = files.path
         self._look_again = 0.0
         """When all bytes are compared again, by the monotonic clock."""
+        self._owes = False
+        """The last group is recorded, but there was no room to show it in the Markdown file."""
+        self._kept: list[Kept] = []
         self._wal = Wal(files.wal)
 
     @property
@@ -64,47 +78,25 @@ class Ledger:
 
     def recover(self) -> None:
         """Loads all entries and makes the Markdown file what the write-ahead file says.  Raises LogDamaged."""
-        if self._wal.torn or not self._wal.size_bytes:
-            self._rebuild_wal(read_or_nothing(self._path))
-        if not self._wal.size_bytes:  # whoever made these names may have died before they were on the disk
+        should = newest_text(self._files, self._wal.payload(), torn=self._wal.torn)
+        if len(should) > self._wal.size_bytes:
+            self._wal.close()
+            replace_file(self._files.wal, image(should))
+            self._wal = Wal(self._files.wal)
+        self._wal.forget_torn()
+        if not should:  # whoever made these names may have died before they were on the disk
             sync_folder(self._files.folder)
             sync_folder(self._path.parent)
-        self._log.load(self._wal.payload())
-        if self._log.place.offset != self._wal.size_bytes:
-            raise damaged(self._files.wal, self._wal.payload(), self._log.place)
+        self._log.load(should)
+        if self._log.place.offset != len(should):
+            raise damaged(self._files.wal, should, self._log.place)
+        if any(self._files.folder.glob("saved-*.md")):
+            self._kept = kept_files(self._files, self._log.entries())
         self.look_after(opening=True)
-        self._gather_late()
-
-    def _gather_late(self) -> None:
-        """What somebody wrote into a full file, who had it open since before its rotation, becomes a note in the newest."""
-        opening = Opening.of(self._wal.payload())
-        while opening:
-            path = self._files.older(opening.number)
-            if 0 < opening.size < path.stat().st_size:
-                late = path.read_bytes()[opening.size :]
-                draft = self.draft()
-                draft.seal(escape(late if late.endswith(b"\n") else late + b"\n"))
-                self.write(draft)
-                os.truncate(path, opening.size)  # in place: whoever has it open goes on there
-                sync_file(path)
-            with path.open("rb") as file:
-                opening = Opening.of(file.read(HEAD_BYTES))
-
-    def _rebuild_wal(self, found: bytes) -> None:
-        """Where the write-ahead file is new, lost or damaged, whole entries in the Markdown file are taken from there."""
-        should = self._wal.payload()
-        if found.endswith(b" -->"):
-            found += b"\n"  # an editor or a crash took the last newline only
-        reached = scan(self._files, found if found.startswith(should) else should)
-        beyond = found[reached.place.offset :] if found.startswith(should) else found
-        if holds_entries(beyond, reached.place):
-            raise damaged(self._path, found, reached.place)
-        if not should and not reached.entries and self._files.older(1).exists():
-            raise LogDamaged(self._path, f"the newest entries and {self._files.wal} are gone, older files are there")
-        if reached.place.offset > len(should):
-            self._wal.close()
-            replace_file(self._files.wal, image(found[: reached.place.offset]))
-            self._wal = Wal(self._files.wal)
+        self._gather_from_full_files()
+        for copy in [kept for kept in self._kept if kept.is_a_copy()]:
+            copy.path.unlink()
+            self._kept.remove(copy)
 
     # ---- looking after the Markdown file -----------------------------------------------------------------------------
 
@@ -113,18 +105,22 @@ class Ledger:
         if time.monotonic() < self._look_again and size_or_none(self._path) == self._wal.size_bytes:
             return
         self._compare(opening=opening)
+        self._gather_late()
 
     def _compare(self, *, opening: bool = False) -> None:
         should = self._wal.payload()
         match compare(self._settled(should), should, self._log.last_seq + 1):
             case Lacks(rest):
-                self._put_back(rest, quietly=opening and len(should) - len(rest) >= self._wal.last_at)
+                self._put_back(rest, quietly=(opening or self._owes) and len(should) - len(rest) >= self._wal.last_at)
             case Typed(tail, torn):
-                self._seal(tail, torn=torn)
+                draft = self.draft()
+                draft.seal(tail, torn=torn)
+                self.write(draft, standing=tail)
             case Replaced(found):
                 self._write_again(found, should)
             case None:
                 pass
+        self._owes = False
         self._look_again = time.monotonic() + LOOK_SECONDS
 
     def _settled(self, should: bytes) -> bytes:
@@ -139,92 +135,130 @@ class Ledger:
 
     def _put_back(self, rest: bytes, *, quietly: bool) -> None:
         """Writes what is missing at the end; a crash between write-ahead and Markdown file is no news."""
-        self._append(rest)
         if quietly:
+            self._append(rest)
             return
         should = self._wal.payload()
-        found = should[: len(should) - len(rest)]
         draft = self.draft()
-        self._report(draft, found, should, kept="")
-        self.write(draft)
-
-    def _seal(self, tail: bytes, *, torn: bool) -> None:
-        draft = self.draft()
-        draft.seal(tail if tail.endswith(b"\n") else tail + b"\n", torn=torn)
-        self.write(draft, standing=tail)
+        self._report(draft, should[: len(should) - len(rest)], should)
+        self.write(draft, missing=rest)
 
     def _write_again(self, found: bytes, should: bytes) -> None:
         """Puts the file back as it should be; the one that stood there is kept beside it, and what was typed in it."""
-        if found == self._previous_file():
-            sync_folder(self._files.folder)  # a rotation was cut short: finish it
-            replace_file(self._path, should)
+        if seq := self._is_told(found, should):
+            self._stage(seq, should)
+            self._put_into_place(seq, self._path, known=found)
             return
-        entries = scan(self._files, should).entries
-        typed = typed_in(found, whole_texts(entries), [raw.gap for raw in entries if raw.gap])
+        with suppress(FileNotFoundError):
+            sync_file(self._path)  # before an entry says that it is kept
         draft = self.draft()
-        if typed:
-            draft.seal(escape(typed if typed.endswith(b"\n") else typed + b"\n"))
-        saved = self._files.saved(draft.place.seq + 1)
-        self._report(draft, found, should, kept=f"; the file that stood there is kept as collaboration/{saved.name}")
-        keep_as(self._path, saved)
-        new = write_new(self._path, should + draft.data)
+        if typed := self._typed_in(found):
+            draft.seal(escape(typed))
+        seq = draft.place.seq + 1
+        self._report(draft, found, should, file=self._files.saved_name(seq))
+        self._stage(seq, should + draft.data)
         try:
             self._wal.append(draft.data)
         except OSError:
-            new.unlink()
-            raise
-        try:
-            new.replace(self._path)
-        except OSError:
-            self._wal.retract()
+            self._files.saved(seq).unlink()
             raise
         self._log.add(draft.entries, draft.place)
-        sync_folder(self._path.parent)
+        self._put_into_place(seq, self._path, known=found)
 
-    def _previous_file(self) -> bytes | None:
-        number = older_count(self._files, self._wal.payload())
-        return self._files.older(number).read_bytes() if number else None
+    def _is_told(self, found: bytes, should: bytes) -> int:
+        """The entry that tells of this file already, where a rotation or a mend was cut short before its last step; or 0."""
+        last = self._log.last()
+        if last and isinstance(last.event, Seal) and last.event.file and last.event.sha == sha_of(found):
+            return last.seq
+        opening = Opening.of(should)
+        full = self._files.older(opening.number) if opening else None
+        return opening.before.seq + 1 if opening and full and read_or_nothing(full) == found else 0
 
-    def _report(self, draft: Draft, found: bytes, should: bytes, kept: str) -> None:
-        missing = missing_in(found, self._newest(should))
+    def _stage(self, seq: int, text: bytes) -> None:
+        """The file that is to be, for the moment under the name of that which will be kept."""
+        write_synced(self._files.saved(seq), text)
+
+    def _put_into_place(self, seq: int, path: Path, known: bytes) -> None:
+        """The staged file bears the name from now on; what bore it until now is kept, of which `known` is in the log."""
+        saved = self._files.saved(seq)
+        if take_place(saved, path):
+            self._kept.append(Kept(saved, len(known), sha_of(known)))
+        sync_folder(saved.parent)
+        sync_folder(path.parent)
+
+    def _typed_in(self, found: bytes) -> bytes:
+        entries = scan(self._files, self._wal.payload()).entries
+        return typed_in(found, whole_texts(entries), [raw.gap for raw in entries if raw.gap])
+
+    def _report(self, draft: Draft, found: bytes, should: bytes, file: str | None = None) -> None:
+        opening = Opening.of(should)
+        before = opening.before if opening else Place()
+        missing = missing_in(found, whole_texts(walk(should, before).entries, before.seq + 1))
         what = (
             f"entries {spans(missing)} were not in the file as written and stand again"
             if missing
             else "nothing was missing"
         )
+        kept = f"; the file that stood there is kept as {file}" if file else ""
         fields = {"off": first_difference(found, should), "n": len(found), "sha": sha_of(found), "why": "old-copy"}
-        draft.add(LOG, Seal.model_validate({"ref": "-", "body": what + kept, **fields}))
+        draft.add(LOG, Seal.model_validate({"ref": "-", "body": what + kept, "file": file, **fields}))
 
-    def _newest(self, should: bytes) -> dict[int, bytes]:
-        """The entries of the newest file as they stand in it."""
-        return {seq: text for seq, text in whole_texts(scan(self._files, should).entries).items() if text in should}
+    # ---- what is written late ----------------------------------------------------------------------------------------
+
+    def _gather_late(self) -> None:
+        """What somebody wrote into a file after something had taken its place becomes a note."""
+        for kept in self._kept:
+            if (data := kept.read()) is None:
+                continue
+            if text := kept.late(data, self._typed_in):
+                draft = self.draft()
+                name = str(kept.path.relative_to(self._path.parent))
+                draft.seal(escape(text), file=name, upto=len(data))
+                self.write(draft)
+            kept.is_in_the_log(data)
+
+    def _gather_from_full_files(self) -> None:
+        """The same for what somebody typed into a full file; a clean one takes its place."""
+        opening = Opening.of(self._wal.payload())
+        while opening:
+            path = self._files.older(opening.number)
+            if (size_or_none(path) or 0) > opening.size:
+                self._gather_from(path, opening.size)
+            opening = Opening.of(read_or_nothing(path, HEAD_BYTES))
+
+    def _gather_from(self, path: Path, size: int) -> None:
+        data, draft = read_or_nothing(path), self.draft()
+        seq = draft.place.seq + 1
+        draft.seal(escape(data[size:]), file=self._files.saved_name(seq), upto=len(data))
+        self._stage(seq, data[:size])
+        self.write(draft)
+        self._put_into_place(seq, path, known=data)
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    def write(self, draft: Draft, standing: bytes = b"") -> None:
-        """Makes the draft durable, then shows it; `standing` is its beginning where that stands in the file already.
+    def write(self, draft: Draft, *, standing: bytes = b"", missing: bytes = b"") -> None:
+        """Records the draft, then shows it; `standing` is its beginning where that stands in the file already, `missing`
+        what should stand before it and does not.
 
-        Raises OSError with nothing of it left anywhere.
+        Raises OSError with nothing of it left.  Where it is recorded and cannot be shown, the next look shows it or says why.
         """
         self._wal.append(draft.data)
-        try:
-            self._append(draft.data.removeprefix(standing))
-        except OSError:
-            self._wal.retract()
-            raise
         self._log.add(draft.entries, draft.place)
+        try:
+            self._append(missing + draft.data.removeprefix(standing))
+        except OSError:
+            self._owes = True
 
     def _append(self, data: bytes) -> None:
         """One write at the end of the file that bears the name now; an editor may have replaced it a moment ago."""
         fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o664)
+        before = os.lseek(fd, 0, os.SEEK_END)
         try:
-            before = os.lseek(fd, 0, os.SEEK_END)
-            try:
-                write_all(fd, data)
-            except OSError:
-                if data.startswith(os.pread(fd, len(data) + 1, before)):
-                    os.ftruncate(fd, before)  # only what is ours
-                raise
+            write_all(fd, data)
+        except OSError:
+            if data.startswith(os.pread(fd, len(data) + 1, before)):
+                os.ftruncate(fd, before)  # nothing half-written, and only what is ours
+            raise
         finally:
             os.close(fd)
 
@@ -233,28 +267,25 @@ class Ledger:
 
         After an OSError the old file is still the newest, or `look_after` finishes what was begun.
         """
-        self._compare()  # the full file is never written again
-        self._gather_late()
+        self._compare()
+        self._gather_from_full_files()
         should = self._wal.payload()
         number = older_count(self._files, should) + 1
-        sync_file(self._path)
-        keep_as(self._path, self._files.older(number))
+        replace_file(self._files.older(number), should)  # a file of its own: nobody has it open
         last = self._log.place
         draft = Draft(Place(last.seq, last.chain, 0), self._now())
-        name = self._files.older_name(number)
-        draft.head(self._secret, name, statement(name, should))
-        new = write_new(self._path, draft.data)
-        write_new(self._files.wal, image(draft.data)).replace(self._files.wal)
-        # from here on the new file is the newest, also after a crash
+        draft.head(self._secret, self._files.older_name(number), statement(self._files.older_name(number), should))
+        self._stage(draft.head_seq, draft.data)
         self._look_again = 0.0
+        replace_file(self._files.wal, image(draft.data))
+        # from here on the new file is the newest, also after a crash
         self._wal.close()
         self._wal = Wal(self._files.wal)
         self._log.add(draft.entries, draft.place)
-        sync_folder(self._files.folder)
-        rename_over(new, self._path)
+        self._put_into_place(draft.head_seq, self._path, known=should)
 
     def close(self) -> None:
         """Syncs the Markdown file too: who copies the run without its folder has all of it."""
-        if self._path.exists():
-            sync_file(self._path)
         self._wal.close()
+        with suppress(FileNotFoundError):
+            sync_file(self._path)

@@ -39,12 +39,16 @@ class Lock:
             time.sleep(RETRY_SECONDS)
         self._fd, self._stat = held, os.fstat(held)
         told = f"{BRIEFLY if brief else ''}process {os.getpid()}\n".encode()
-        os.pwrite(self._fd, told, 0)
-        os.ftruncate(self._fd, len(told))
+        try:
+            os.pwrite(self._fd, told, 0)
+            os.ftruncate(self._fd, len(told))
+        except OSError:
+            self.release()
+            raise
 
     def _try(self) -> int | None:
         """A locked descriptor of the file that bears the name now, or None."""
-        fd = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o660)
+        fd = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o664)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if same_file(os.fstat(fd), self._file):

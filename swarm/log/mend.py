@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from swarm.events import KINDS
 from swarm.log.chain import HEADER_LINE, TRAILER, Raw
-from swarm.log.entry import HEADER, LOOKS_LIKE_ENTRY, unescape
+from swarm.log.entry import HEADER
+from swarm.log.escaping import escape, unescape
 
 BLANK = b"\0 \t\r\n"
 """Zeros are what a power cut leaves where a page was never written."""
@@ -52,7 +53,7 @@ def compare(found: bytes, should: bytes, next_seq: int) -> Finding:
     if not found.startswith(should) or b"\0" in tail:
         return Replaced(found)
     torn = is_torn(tail, next_seq)
-    return Typed(tail, torn) if torn or not LOOKS_LIKE_ENTRY.search(tail) else Replaced(found)
+    return Typed(tail, torn) if torn or escape(tail) == tail else Replaced(found)
 
 
 def is_torn(tail: bytes, next_seq: int) -> bool:
@@ -77,9 +78,9 @@ def is_torn(tail: bytes, next_seq: int) -> bool:
 
 def typed_in(found: bytes, entries: Mapping[int, bytes], gaps: Sequence[bytes]) -> bytes:
     """What `found` holds beside the log's own entries and the text that was sealed before; empty if only blanks."""
-    found = found.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    found = as_unix(found.removeprefix(b"\xef\xbb\xbf"))
     typed: list[bytes] = []
-    left = sorted(gaps, key=len, reverse=True)
+    left = sorted(map(as_unix, gaps), key=len, reverse=True)
     at = 0
     while at < len(found):
         known = known_at(found, at, entries, left)
@@ -91,13 +92,18 @@ def typed_in(found: bytes, entries: Mapping[int, bytes], gaps: Sequence[bytes]) 
     return text if text.strip(BLANK) else b""
 
 
+def as_unix(text: bytes) -> bytes:
+    """Line ends as an editor may have changed them, in what it saved and in what it loaded."""
+    return text.replace(b"\r\n", b"\n")
+
+
 def known_at(found: bytes, at: int, entries: Mapping[int, bytes], left: list[bytes]) -> int:
     """The length of the log's own text that stands at `at`, 0 if none does.
 
     A text that was sealed is the log's once: it is taken from `left`, and a second one like it has been typed.
     """
     header = HEADER_LINE.match(found, at)
-    entry = entries.get(int(header[1])) if header else None
+    entry = as_unix(entries.get(int(header[1]), b"")) if header else b""
     if entry and stands_at(found, at, entry):
         return len(entry)
     for gap in left:
@@ -110,22 +116,31 @@ def known_at(found: bytes, at: int, entries: Mapping[int, bytes], left: list[byt
 
 def stands_at(found: bytes, at: int, text: bytes) -> bool:
     """Whether it does; an editor may drop the last newline."""
-    return found.startswith(text, at) or found[at:] == text[:-1]
+    return found.startswith(text, at) or (len(found) - at == len(text) - 1 and found.endswith(text[:-1]))
 
 
-def whole_texts(entries: Sequence[Raw]) -> dict[int, bytes]:
+def whole_texts(entries: Sequence[Raw], first: int = 1) -> dict[int, bytes]:
     """The entries as they stand in a file, by seq."""
-    return {seq: raw.whole for seq, raw in enumerate(entries, 1)}
+    return {seq: raw.whole for seq, raw in enumerate(entries, first)}
 
 
 def missing_in(found: bytes, entries: Mapping[int, bytes]) -> list[int]:
     """The entries that do not stand in `found` as they were written."""
-    return [seq for seq, text in entries.items() if text[:-1] not in found]
+    headers = ((int(header[1]), header.start()) for header in HEADER_LINE.finditer(found))
+    there = {seq for seq, at in headers if seq in entries and stands_at(found, at, entries[seq])}
+    return [seq for seq in entries if seq not in there]
 
 
 def first_difference(found: bytes, should: bytes) -> int:
-    both = zip(found, should, strict=False)
-    return next((at for at, (a, b) in enumerate(both) if a != b), min(len(found), len(should)))
+    """Where they part, by halving: comparing is fast, looking at each byte is not."""
+    same, end = 0, min(len(found), len(should))
+    while same < end:
+        middle = (same + end + 1) // 2
+        if found[same:middle] == should[same:middle]:
+            same = middle
+        else:
+            end = middle - 1
+    return same
 
 
 def spans(seqs: Sequence[int]) -> str:

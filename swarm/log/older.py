@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from swarm.log.files import Files, read_or_nothing
 FIRST_HEAD = re.compile(
     rb"^## (?P<seq>[1-9]\d{0,17}) head - @\S+ \S+ chain=(?P<chain>[0-9a-f]{16}) mac=\S+ "
     rb"file=collaboration/(?P<number>\d{4,9})\.md len=\d+\n"
-    rb"(?:[^\n]* holds (?P<size>\d{1,12}) bytes, BLAKE2b-128 (?P<digest>[0-9a-f]{32})\n)?"
+    rb"[^\n]* holds (?P<size>\d{1,12}) bytes, BLAKE2b-128 (?P<digest>[0-9a-f]{32})\n"
 )
 FIRST_ENTRY = b"## 1 "
 
@@ -41,7 +42,7 @@ class Opening:
     before: Place
     number: int
     size: int
-    """Bytes; what stands behind them was written late, through a descriptor from before the rotation."""
+    """Bytes; what stands behind them somebody has typed into the full file."""
     digest: bytes
 
     @classmethod
@@ -51,7 +52,7 @@ class Opening:
         if head is None:
             return None
         before = Place(int(head["seq"]) - 1, head["chain"])
-        stated = int(head["number"]), int(head["size"] or 0), head["digest"] or b""
+        stated = int(head["number"]), int(head["size"]), head["digest"]
         return cls(before, *stated) if entry_at(data, 0, before) else None
 
 
@@ -81,18 +82,41 @@ def vouched(files: Files, newest: bytes) -> list[Full] | None:
 
 def scan(files: Files, newest: bytes) -> Walk:
     """Walks the full files and `newest`.  Raises LogDamaged if a full one is changed or missing."""
+    count = older_count(files, newest)
+    texts = [*(read_or_nothing(files.older(number)) for number in range(1, count + 1)), newest]
     reached = Walk(Place())
-    for number in range(1, older_count(files, newest) + 1):
+    for number, (text, following) in enumerate(pairwise(texts), 1):
         path = files.older(number)
-        if not path.exists():
+        if not text:
             raise LogDamaged(path, f"the file is missing; entries from {reached.place.seq + 1} on stood there")
-        data = path.read_bytes()
+        stated = FIRST_HEAD.match(following)
+        data = text[: int(stated["size"])] if stated else text
         step = walk(data, reached.place)
         if holds_entries(data[step.place.offset :], step.place):
             raise damaged(path, data, step.place)
         reached = Walk(Place(step.place.seq, step.place.chain), reached.entries + step.entries)
     last = walk(newest, reached.place)
     return Walk(last.place, reached.entries + last.entries)
+
+
+def newest_text(files: Files, should: bytes, *, torn: bool) -> bytes:
+    """What the newest file should hold: what the write-ahead file says; where that is new, lost or torn, also whole entries
+    that follow in the Markdown file.
+
+    Raises LogDamaged where there are entries behind a damaged one.
+    """
+    if should and not torn:
+        return should
+    found = read_or_nothing(files.path)
+    if found.endswith(b" -->"):
+        found += b"\n"  # an editor or a crash took the last newline only
+    goes_on = found.startswith(should)
+    reached = scan(files, found if goes_on else should)
+    if holds_entries(found[reached.place.offset if goes_on else 0 :], reached.place):
+        raise damaged(files.path, found, reached.place)
+    if not should and not reached.entries and files.older(1).exists():
+        raise LogDamaged(files.path, f"the newest entries and {files.wal} are gone, older files are there")
+    return found[: reached.place.offset] if goes_on else should
 
 
 def older_count(files: Files, newest: bytes) -> int:

@@ -1,8 +1,8 @@
-"""Reading the log without a lock: any number of readers follow the file while it is written, mended and rotated.
+"""Reading the log without a lock: any number of readers follow it while it is written, mended and rotated.
 
-A reader never changes anything.  Bytes at the end that are no entry (yet) are left alone: an entry being written, a
-torn one, a person's text that no writer has sealed.  A file that holds less than what was read before is an old copy
-that somebody saved; the reader keeps what it knows and waits for the writer to put the entries back.
+A reader never changes anything.  It believes the write-ahead file, which nobody edits; so whatever people type, save over
+or delete, it reads what is recorded, and their text when a writer has recorded that.  Where there is no such file, in a
+copy of the log alone, the Markdown file is read as far as its chain carries.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from pathlib import Path
 
 from swarm.events import Seal
 from swarm.log.chain import Place, Raw, Walk, holds_entries, walk
-from swarm.log.entry import Entry, unescape
+from swarm.log.entry import Entry
 from swarm.log.errors import LogDamaged, LogError
+from swarm.log.escaping import unescape
 from swarm.log.files import Files, read_or_nothing, stat_or_none
-from swarm.log.older import Full, Opening, damaged, scan, vouched
-from swarm.log.wal import frames_of
+from swarm.log.older import Full, Opening, damaged, newest_text, scan, vouched
+from swarm.log.wal import frames_from, frames_of, is_torn
+
+TRIES = 5
 
 
 class Log:
@@ -32,7 +35,10 @@ class Log:
         """Files before the newest whose entries nobody asked for yet."""
         self._records: list[Raw | Entry] = []
         """The entries after those."""
+        self._wal_inode = self._wal_end = 0
+        """The write-ahead file that was read, and where its frames ended."""
         self._seen: os.stat_result | None = None
+        """The Markdown file that was read for want of one."""
         self._told = 0
 
     @property
@@ -55,6 +61,11 @@ class Log:
                 record = self._records[index] = self._understand(record)
             yield record
 
+    def last(self) -> Entry | None:
+        """The newest entry of the newest file."""
+        record = self._records[-1] if self._records else None
+        return self._understand(record) if isinstance(record, Raw) else record
+
     def last_of(self, kind: str) -> int:
         """The seq of the newest entry of a kind in the newest file, 0 if there is none (a rotated one begins with a head)."""
         wanted = kind.encode()
@@ -75,39 +86,51 @@ class Log:
 
     def read(self) -> None:
         """Takes in what the files hold now: `refresh` without making entries of it."""
-        try:
-            if self._seen and unchanged(self.files.path.stat(), self._seen):
+        for tries_left in reversed(range(TRIES)):
+            before = self._wal_inode
+            try:
+                if not self._read_on():
+                    self._read_again()
                 return
-            with self.files.path.open("rb") as file:
-                now = os.fstat(file.fileno())
-                if not self._read_on(file.fileno(), now):
-                    self._read_again(os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0))
-        except FileNotFoundError:
-            return
-        self._seen = now
+            except LogDamaged:
+                if not tries_left or self._wal_inode == before:
+                    raise  # else a rotation came in between
 
-    def _read_on(self, fd: int, now: os.stat_result) -> bool:
-        """The usual case: the same file has grown by whole entries.  False: look at all of it."""
-        same = self._seen and self._seen.st_ino == now.st_ino and now.st_size >= self.place.offset
-        if not same:
-            return False
-        data = os.pread(fd, now.st_size - self.place.offset, self.place.offset)
-        reached = walk(data, self.place)
-        self._take(reached)
-        return self.place.offset == now.st_size
-
-    def _read_again(self, data: bytes) -> None:
-        """At first, and after a rotation, an editor's save or a mend: goes on where it stood, if that is still so.
-
-        A file that cannot be followed is somebody's edit that no writer has mended yet: the write-ahead file knows better.
-        """
+    def _read_on(self) -> bool:
+        """The usual case: the same write-ahead file has grown by whole frames.  False: look at all of it."""
         try:
-            self._follow(data)
-        except LogDamaged:
-            should = b"".join(frames_of(read_or_nothing(self.files.wal))[0])
-            if not should or should == data:
-                raise
-            self._follow(should)
+            fd = os.open(self.files.wal, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._copy_rests()
+        try:
+            now, known = os.fstat(fd), self._wal_inode
+            self._wal_inode = now.st_ino
+            data = os.pread(fd, max(0, now.st_size - self._wal_end), self._wal_end) if now.st_ino == known else b""
+        finally:
+            os.close(fd)
+        if self._wal_inode != known or not self._wal_end:
+            return False
+        frames, end = frames_from(data, self._wal_end)
+        reached = walk(b"".join(frames), self.place)
+        if reached.place.offset != self.place.offset + sum(map(len, frames)):
+            return False
+        self._take(reached)
+        self._wal_end = end
+        return True
+
+    def _copy_rests(self) -> bool:
+        """Whether a Markdown file without its folder is as it was at the last look."""
+        self._wal_inode = 0
+        now = stat_or_none(self.files.path)
+        return now is None or (self._seen is not None and unchanged(now, self._seen))
+
+    def _read_again(self) -> None:
+        """At first, after a rotation, and where there is no write-ahead file: goes on where it stood, if that is still so."""
+        wal, copy = read_or_nothing(self.files.wal), stat_or_none(self.files.path)
+        self._wal_end = 0
+        frames, end = frames_of(wal)
+        self._follow(newest_text(self.files, b"".join(frames), torn=is_torn(wal, end)))
+        self._wal_end, self._seen = end, copy
 
     def _follow(self, data: bytes) -> None:
         if not self.last_seq and self._begin(data):

@@ -7,11 +7,11 @@ anew is found too, back from the last signed head; for what came after that head
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarm.events import Head
+from swarm.events import Head, Seal
 from swarm.log.chain import (
     HEADER_LINE,
     Place,
@@ -20,6 +20,7 @@ from swarm.log.chain import (
     entry_at,
     holds_entries,
     mac_of,
+    sha_of,
     walk,
 )
 from swarm.log.entry import HEADER, TRAILER_AT_END, Entry
@@ -28,13 +29,12 @@ from swarm.log.files import Files, read_or_nothing
 from swarm.log.lock import is_held
 from swarm.log.mend import first_difference, spans
 from swarm.log.older import FIRST_HEAD, older_count
-from swarm.log.wal import MAGIC, frames_of
+from swarm.log.wal import frames_of, is_torn
+from swarm.log.writer import HEAD_EVERY
 
-HEAD_EVERY = 256
-"""Entries between signed heads."""
 UNSIGNED_SEALS = 8
 """More that may stand between them: a mend records what it did before the head that is due."""
-LOOKS_AGAIN, LOOK_AGAIN_SECONDS = 5, 0.1
+LOOKS, LOOK_AGAIN_SECONDS = 6, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +54,33 @@ def verify(path: Path, *, secret: bytes | None = None, head_every: int = HEAD_EV
 
     What a living writer is just about (a rotation, a mend) is looked at again.
     """
-    faults = faults_of(Files(path), secret, head_every)
-    for _ in range(LOOKS_AGAIN if faults and is_held(Files(path).lock) else 0):
+    files = Files(path)
+    for looks_left in reversed(range(LOOKS)):
+        seen = read_or_nothing(files.wal), read_or_nothing(path)
+        faults = faults_of(files, secret, head_every)
+        rests = not is_held(files.lock) and seen == (read_or_nothing(files.wal), read_or_nothing(path))
+        if not faults or rests or not looks_left:
+            return faults
         time.sleep(LOOK_AGAIN_SECONDS)
-        if not (faults := faults_of(Files(path), secret, head_every)):
-            break
-    return faults
+    raise AssertionError("unreachable")
 
 
 def faults_of(files: Files, secret: bytes | None, head_every: int) -> list[Fault]:
     """One look at all files."""
-    expected = read_or_nothing(files.wal)
+    before = read_or_nothing(files.wal)
     newest = read_or_nothing(files.path)
+    after = read_or_nothing(files.wal)
     faults: list[Fault] = []
     place = Place()
     signed = Signatures(secret, head_every, faults)
-    for number in range(1, older_count(files, newest) + 1):
+    full = sum(1 for _ in files.folder.glob("[0-9]*.md"))
+    for number in range(1, min(older_count(files, newest), full + 1) + 1):
         name = files.older_name(number)
         place = checked(FileCheck(name, read_or_nothing(files.older(number)), place, faults), signed)
     last = FileCheck(files.path.name, newest, place, faults)
     checked(last, signed)
-    faults += faults_of_wal(files, expected, last)
+    faults += faults_of_wal(files, before, after, last)
+    faults += faults_of_saved(files, signed.saved)
     return faults
 
 
@@ -101,6 +107,12 @@ class FileCheck:
 
     def fault(self, offset: int, seq: int, why: str) -> None:
         self.faults.append(Fault(offset, self.data.count(b"\n", 0, offset) + 1, seq, why, self.name))
+
+    def at(self, offset: int, why: str) -> Fault:
+        """A fault in an entry that is sound by itself, or behind all of them."""
+        entry = (before.seq + 1 for before, raw in self.records if offset < before.offset + len(raw.on_disk))
+        line = self.data.count(b"\n", 0, offset) + 1
+        return Fault(offset, line, next(entry, self.place.seq + 1), why, self.name)
 
     def run(self) -> None:
         while True:
@@ -168,6 +180,8 @@ class Signatures:
     head_every: int
     faults: list[Fault]
     signed_seq: int = 0
+    saved: list[tuple[int, Seal]] = field(default_factory=list)
+    """Entries that tell of a file that was kept."""
 
     def check(self, file: FileCheck, before: Place, raw: Raw) -> None:
         try:
@@ -179,6 +193,11 @@ class Signatures:
             file.fault(before.offset, entry.seq, why)
 
     def wrong(self, entry: Entry, before: Place) -> str:
+        match entry.event:
+            case Seal(why="old-copy", file=str()) as seal:
+                self.saved.append((entry.seq, seal))
+            case _:
+                pass
         match entry.event:
             case Head() as head if head.chain != before.chain.decode():
                 return f"the head does not fit the chain, which stands at {before.chain.decode()}"
@@ -192,33 +211,35 @@ class Signatures:
         return ""
 
 
-def faults_of_wal(files: Files, data: bytes, newest: FileCheck) -> Iterator[Fault]:
-    """What the write-ahead file knows better, and what is wrong with itself."""
-    if not data:
+def faults_of_wal(files: Files, before: bytes, after: bytes, newest: FileCheck) -> Iterator[Fault]:
+    """What the write-ahead file knows better, and what is wrong with itself.
+
+    A writer shows an entry when it is in there: what was read `before` should be in the Markdown file, and what is in the
+    Markdown file should be in what was read `after`.
+    """
+    if not files.wal.exists():
         return
     name = str(files.wal.relative_to(files.path.parent))
-    frames, end = frames_of(data)
-    if any(data[end:]) or not data.startswith(MAGIC):
+    frames, end = frames_of(before)
+    if torn := is_torn(before, end):
         yield Fault(end, 0, newest.place.seq + 1, "the write-ahead file is changed or torn here", name)
     if is_held(files.lock):
         frames = frames[:-1]  # its group may just be on its way into the Markdown file
-    should = b"".join(frames)
+    if any(fault.file == newest.name for fault in newest.faults):
+        return
+    should, more = b"".join(frames), b"".join(frames_of(after)[0])
     differs = first_difference(newest.data, should)
-    sound = not any(fault.file == newest.name for fault in newest.faults)
-    if sound and differs < min(len(should), len(newest.data)):
-        line = newest.data.count(b"\n", 0, differs) + 1
-        why = "whole entries stand here, but not those that the write-ahead file holds"
-        yield Fault(differs, line, seq_at(newest, differs), why, newest.name)
-    missing = should[len(newest.data) :]
-    if missing and newest.place.offset == len(newest.data):
-        line = newest.data.count(b"\n") + 1
-        yield Fault(
-            len(newest.data), line, newest.place.seq + 1, f"the last {len(missing)} bytes are missing", newest.name
-        )
+    if differs < min(len(should), len(newest.data)):
+        yield newest.at(differs, "whole entries stand here, but not those that the write-ahead file holds")
+    elif len(newest.data) < len(should):
+        yield newest.at(differs, f"the last {len(should) - len(newest.data)} bytes are missing")
+    elif len(newest.data) > len(more) and not torn:
+        yield newest.at(len(more), "whole entries stand here that the write-ahead file does not hold")
 
 
-def seq_at(file: FileCheck, offset: int) -> int:
-    """The entry that stands at an offset."""
-    return next(
-        (before.seq + 1 for before, raw in file.records if offset < before.offset + len(raw.on_disk)), file.place.seq
-    )
+def faults_of_saved(files: Files, saved: Iterable[tuple[int, Seal]]) -> Iterator[Fault]:
+    """What stood in the log's place and was kept should be as it was then; what came behind it is a note of its own."""
+    for seq, seal in saved:
+        data = read_or_nothing(files.path.parent / str(seal.file))
+        if sha_of(data[: seal.n]) != seal.sha:
+            yield Fault(0, 1, seq, "what was kept here is changed or missing", str(seal.file))

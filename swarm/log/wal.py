@@ -5,8 +5,8 @@ r"""The write-ahead file: every byte that belongs into the current log file, syn
     zeros       space claimed ahead
 
 A frame's payload is what one group commit appends to COLLABORATION.md, byte for byte; all payloads together are the file
-as it should be.  That second copy is what a file saved from an old editor buffer is mended from, so the write-ahead file
-starts anew only when the log file does (rotation, after an fsync of the full one).
+as it should be.  That is what readers read and what a file saved from an old editor buffer is mended from, so the
+write-ahead file starts anew only when the log file does (rotation, after the full one is on the disk).
 
 Space is claimed ahead in zeros: an fdatasync inside the file's size does not have to commit a new size to the file
 system's journal, and a full disk is met when claiming, not in the middle of a frame.  This module knows nothing of
@@ -41,10 +41,9 @@ class Wal:
         self._payload = bytearray().join(frames)
         self.last_at = len(self._payload) - len(frames[-1]) if frames else 0
         """Where in the log file the last group begins."""
-        self.torn = not self._end or any(data[self._end :])
-        """True if there are bytes behind the last whole frame; they stay until the first append, for whoever must decide."""
+        self.torn = is_torn(data, self._end)
+        """True until `forget_torn`: whoever opens it must decide what the bytes behind the last whole frame were."""
         self._claimed = len(data)
-        self._frame_at = self._end
 
     @property
     def size_bytes(self) -> int:
@@ -57,32 +56,23 @@ class Wal:
 
     def append(self, payload: bytes) -> None:
         """One frame, durable on return; after an OSError nothing of it is left."""
-        if self.torn:
-            self._forget_torn()
         frame = framed(self._end, payload)
         try:
             self._claim(self._end + len(frame))
             write_all(self._fd, frame, self._end)
             os.fdatasync(self._fd)
         except OSError:
-            self._cut(self._end)
+            self._cut()
             raise
-        self._frame_at, self.last_at = self._end, len(self._payload)
+        self.last_at = len(self._payload)
         self._end += len(frame)
         self._payload += payload
 
-    def retract(self) -> None:
-        """Takes the last appended frame back, durably (its group could not be written where readers look)."""
-        self._cut(self._frame_at)
-        self._end = self._frame_at
-        del self._payload[self.last_at :]
-
-    def _forget_torn(self) -> None:
-        self._cut(self._end)
-        if not self._end:
-            write_all(self._fd, MAGIC, 0)
-            self._end = self._claimed = len(MAGIC)
-        self.torn = False
+    def forget_torn(self) -> None:
+        """Takes away what a crash left behind the last whole frame; it was never acknowledged."""
+        if self.torn:
+            self._cut()
+            self.torn = False
 
     def _claim(self, needed: int) -> None:
         if needed <= self._claimed:
@@ -95,13 +85,16 @@ class Wal:
                 raise
         self._claimed = os.fstat(self._fd).st_size
 
-    def _cut(self, end: int) -> None:
+    def _cut(self) -> None:
         try:
-            os.ftruncate(self._fd, end)
+            os.ftruncate(self._fd, self._end)
+            if not self._end:
+                write_all(self._fd, MAGIC, 0)
+                self._end = len(MAGIC)
             os.fdatasync(self._fd)
         except OSError as failed:
             raise LogDamaged(self._file, f"could not be cut back ({failed}); open the log again") from failed
-        self._claimed = end
+        self._claimed = self._end
 
     def close(self) -> None:
         os.close(self._fd)
@@ -116,19 +109,30 @@ def digest_of(offset: int, payload: bytes) -> bytes:
 
 
 def frames_of(data: bytes) -> tuple[list[bytes], int]:
-    """The payloads of the whole frames at the beginning, and where they end (0: this is no write-ahead file)."""
+    """The payloads of the whole frames of a write-ahead file, and where they end (0: this is none)."""
     if not data.startswith(MAGIC):
         return [], 0
+    return frames_from(data[len(MAGIC) :], len(MAGIC))
+
+
+def frames_from(data: bytes, offset: int) -> tuple[list[bytes], int]:
+    """The same for its bytes from the end of a frame at `offset` on."""
     frames: list[bytes] = []
-    end = len(MAGIC)
-    while end + HEAD.size < len(data):
-        length, digest = HEAD.unpack_from(data, end)
-        payload = data[end + HEAD.size : end + HEAD.size + length]
-        if not length or len(payload) < length or digest != digest_of(end, payload):
+    at, unpack, size = 0, HEAD.unpack_from, HEAD.size
+    while at + size < len(data):
+        length, digest = unpack(data, at)
+        end = at + size + length
+        payload = data[at + size : end]
+        if not length or end > len(data) or digest != digest_of(offset + at, payload):
             break
         frames.append(payload)
-        end += HEAD.size + length
-    return frames, end
+        at = end
+    return frames, offset + at
+
+
+def is_torn(data: bytes, end: int) -> bool:
+    """Whether something stands behind the whole frames, or this is no write-ahead file at all."""
+    return not end or data.count(0, end) < len(data) - end
 
 
 def image(payload: bytes) -> bytes:

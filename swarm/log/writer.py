@@ -10,10 +10,9 @@ This module does not judge what an entry means: who may append what is decided b
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Condition
 from types import TracebackType
@@ -22,7 +21,7 @@ from typing import Self
 from swarm.events import Event
 from swarm.log.draft import Draft
 from swarm.log.entry import Entry
-from swarm.log.errors import LogDamaged, LogError, LogFull
+from swarm.log.errors import NO_SPACE, LogDamaged, LogError, LogFull
 from swarm.log.files import Files, stat_or_none
 from swarm.log.ledger import Ledger
 from swarm.log.lock import BRIEFLY, Lock, holder_of, is_held
@@ -31,7 +30,6 @@ from swarm.log.reader import WritersLog, log_time
 ROTATE_BYTES = 1 << 20
 HEAD_EVERY = 256
 """Entries between signed heads."""
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Ticket:
@@ -58,11 +56,11 @@ class LogWriter:
         self._head_every, self._head_seq, self._time = head_every, 0, 0.0
         self._ahead = 0.0
         """Seconds by which the log is ahead of a clock that was set back."""
-        self._ledger = Ledger(files, self.log, secret, self.now)
         self._turn = Condition()
         self._waiting: list[Ticket] = []
         self._busy = False
         self._broken: BaseException | None = None
+        self._ledger = Ledger(files, self.log, secret, self.now)
 
     @classmethod
     def open(
@@ -81,17 +79,16 @@ class LogWriter:
         `brief`: for a moment only; nobody takes it for a coordinator.
         """
         files = Files(path)
-        lock = Lock(path, files.lock, wait_seconds, brief=brief)
-        try:
+        with refusing(path), ExitStack() as undo:
+            lock = Lock(path, files.lock, wait_seconds, brief=brief)
+            undo.callback(lock.release)
             now, written = clock(), stat_or_none(files.wal)
             writer = cls(files, lock, secret, clock, head_every)
+            undo.callback(writer._ledger.close)
             writer.rotate_bytes = rotate_bytes
-            with writer._refusing():
-                writer._ledger.recover()
+            writer._ledger.recover()
             writer._ahead = log_time(now, writer.log.last_time, written) - now
-        except BaseException:
-            lock.release()
-            raise
+            undo.pop_all()
         return writer
 
     def append(self, items: Sequence[tuple[str, Event]], via: str | None = None) -> list[Entry]:
@@ -102,38 +99,51 @@ class LogWriter:
         was taken away.
         """
         ticket = Ticket(items, via)
-        with self._turn:
-            self._waiting.append(ticket)
-            self._turn.wait_for(lambda: ticket.settled or not self._busy)
-            group = [] if ticket.settled else self._waiting
+        group: list[Ticket] = []
+        try:
+            with self._turn:
+                self._waiting.append(ticket)
+                self._turn.wait_for(lambda: ticket.settled or not self._busy)
+                if not ticket.settled:
+                    group, self._waiting, self._busy = self._waiting, [], True
             if group:
-                self._waiting, self._busy = [], True
-        if group:
-            self._commit(group)
+                self._commit(group)
+        except BaseException:  # an interrupt is for this thread alone
+            self._leave(ticket, group)
+            raise
         if ticket.error:
             raise ticket.error
         return ticket.entries
 
     def _commit(self, group: list[Ticket]) -> None:
         """All that waited, in the order of arrival; whoever arrives meanwhile is the next group."""
-        refused: BaseException | None = None
+        refused: Exception | None = None
         try:
             with self._refusing():
                 self._lock.check()
                 self._ledger.look_after()
                 self._rotate_when_full()
                 self._write(group)
-        except BaseException as failed:
+        except Exception as failed:
             refused = failed
-            if not isinstance(failed, Exception):
-                raise  # an interrupt is for this thread; the others of the group are told below
-        finally:
+        self._settle(group, refused)
+
+    def _settle(self, group: list[Ticket], refused: Exception | None) -> None:
+        with self._turn:
+            for ticket in group:
+                ticket.error = ticket.error or refused
+                ticket.settled = True
+            self._waiting = [ticket for ticket in self._waiting if not ticket.settled]
+            self._busy = False
+            self._turn.notify_all()
+
+    def _leave(self, ticket: Ticket, group: list[Ticket]) -> None:
+        """One that waits takes its entries back; with one that leads, its group has failed."""
+        if group:
+            self._settle(group, LogError(f"{self._files.path}: the writer was interrupted; open the log again"))
+        else:
             with self._turn:
-                self._busy = False
-                for ticket in group:
-                    ticket.error = ticket.error or refused
-                    ticket.settled = True
-                self._turn.notify_all()
+                self._waiting = [other for other in self._waiting if other is not ticket]
 
     def _write(self, tickets: list[Ticket]) -> None:
         draft = self._ledger.draft()
@@ -175,15 +185,14 @@ class LogWriter:
         if self._broken:
             raise LogDamaged(self._files.path, f"writing failed before; open the log again ({self._broken})")
         try:
-            yield
+            with refusing(self._files.path):
+                yield
         except LogDamaged as damage:
             self._broken = damage
             raise
         except LogError:
             raise
         except OSError as failed:
-            if failed.errno in NO_SPACE:
-                raise LogFull(self._files.path, failed) from failed
             self._broken = failed
             raise LogError(f"{self._files.path}: cannot write: {failed}") from failed
         except BaseException as failed:
@@ -192,8 +201,10 @@ class LogWriter:
 
     def close(self) -> None:
         """Lets the lock go; everything that was acknowledged is on disk already."""
-        self._ledger.close()
-        self._lock.release()
+        try:
+            self._ledger.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -202,6 +213,17 @@ class LogWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """A full disk in the log's words."""
+    try:
+        yield
+    except OSError as failed:
+        if failed.errno not in NO_SPACE or isinstance(failed, LogFull):
+            raise
+        raise LogFull(path, failed) from failed
 
 
 def run_is_alive(path: Path) -> bool:

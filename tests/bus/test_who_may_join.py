@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import socket as plain
 import time
 
@@ -301,6 +302,19 @@ def test_an_invitation_is_the_same_for_the_same_role_and_an_error_for_another(me
     with pytest.raises(BusError, match="no such member"):
         members.revoke("w2")
     assert Join.load(members.invite("w1", "admin")).public_key not in before.decode()
+
+
+def test_a_full_disk_leaves_no_half_of_a_key_file_and_lets_nobody_in(members):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # no file can grow
+    try:
+        with pytest.raises(OSError, match=r"w1\.json"):
+            members.invite("w1", "worker")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(members.folder.rglob(".*"))
+    assert members.by_name("w1") is None
+    assert Join.load(members.invite("w1", "worker")).name == "w1"
 
 
 def test_a_revoked_name_is_remembered_until_it_is_invited_again(members):

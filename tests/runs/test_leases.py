@@ -26,7 +26,7 @@ from tests.runs import swarm_process as sp
 STEPS = 300
 """Enough that a test can step in while the training goes on, also on a fast machine."""
 CLAIMANTS = 8
-ROUNDS = 200 if os.environ.get("TORTURE") else 12
+ROUNDS = 200
 
 
 @pytest.fixture(autouse=True)
@@ -241,9 +241,17 @@ def test_a_worker_stopped_past_its_lease_is_refused_at_the_log_and_at_publicatio
     facts = {"tok": zombies.tok, "step": zombies.step, "path": zombies.path, "sha256": zombies.sha256}
     stream.back, stream.adapter = ev.Back.model_validate({"ref": "only", "why": "as the holder sees it", **facts}), None
     settings = sp.settings(folder).streams["only"]
-    with pytest.raises(publish.PublishError, match=f"holds weights of token {adapter.tok}, newer than {lease.token}"):
-        publish.adapter(folder, state, "only", settings)
+    newer = f"holds weights of token {adapter.tok}, newer than {lease.token}"
+    placed = publish.adapter(folder, state, "only", settings)
+    with pytest.raises(publish.PublishError, match=f"adapter {newer}"), placed:
+        pytest.fail("an old holder's weights were published")
+    assert state.promoted is not None
+    stream.adapter = adapter.model_copy(update={"tok": lease.token})
+    placed = publish.promotion(folder, state, state.promoted, settings, "ada")
+    with pytest.raises(publish.PublishError, match=f"promoted {newer}"), placed:
+        pytest.fail("an old holder's weights were promoted")
     assert publish.intact(folder, adapter.path, adapter.sha256) == "ok"
+    assert publish.intact(folder, state.promoted.path, state.promoted.sha256) == "ok"
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ import pytest
 
 from swarm import events as ev
 from swarm.log import verify
-from swarm.publish import sha256_of
 from swarm.rundir import RunFolder
 from swarm.watch import Watcher
+from swarm.weights import adapter_sha256
 from tests.runs import swarm_process as sp
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
@@ -48,7 +48,7 @@ def test_one_command_trains_four_kinds_of_streams_judges_them_and_promotes_the_b
     best = min(state.streams.values(), key=lambda stream: stream.score.heldout if stream.score else 9e9)
     assert state.promoted.ref == best.name
     assert "promoted:" in done.stdout and best.name in done.stdout and "exact match" in done.stdout
-    assert sha256_of(folder.promoted / "adapter_model.safetensors") == state.promoted.sha256
+    assert adapter_sha256(folder.promoted) == state.promoted.sha256
     assert json.loads((folder.promoted / "lineage.json").read_text())["stream"] == best.name
     assert verify(folder.log) == []
 

@@ -26,7 +26,7 @@ async def test_while_the_disk_is_full_figures_wait_and_none_is_lost_or_half_stor
     hub, metrics = Hub(members, allowed=SPEAKS), MetricsFile(folder.metrics)
     await hub.start()
     with LogWriter.open(folder.log) as writer:
-        record = Record(writer, hub)
+        record = Record(writer, hub, settings)
         crew = Crew(Layout(workers=()), folder, members, settings)
         deeds = Deeds(record, hub, crew, folder, settings)
         reception = Reception(record, hub, crew, metrics, deeds.promote_for)

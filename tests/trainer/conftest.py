@@ -54,11 +54,15 @@ class Bench:
         self.place = Place(run_folder, "cpu")
         self.said: list[Message] = []
         self.token = 0
+        self.prepared: dict[str, str] = {}
+        """Manifests' hashes by folder, as a coordinator has them from its log."""
         self.on_message: Callable[[Message, Lease], None] = lambda message, lease: None
 
     def do(self, role: str, settings: StreamSettings, **given: Any) -> dict[str, Event]:
         """The last event of each kind that the role reported."""
         self.token += 1
+        if "prepared" in given:
+            given = {"prepared_sha256": self.prepared[given["prepared"]], **given}
         assign = Assign(ref=f"one/{role}", token=self.token, role=role, stream="one", settings=settings, **given)
 
         def send(message: Message, fact: bool) -> None:
@@ -71,7 +75,10 @@ class Bench:
             roles.load(role).run(assign, self.lease, self.place)
         finally:
             self.lease.flush_metrics()
-        return {event.kind: event for event in self.events()}
+        said = {event.kind: event for event in self.events()}
+        if "prepared" in said:
+            self.prepared[said["prepared"].path] = said["prepared"].sha256
+        return said
 
     def events(self) -> list[Event]:
         return [message.event() for message in self.said if isinstance(message, Report)]

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from swarm.messages import Assign, Hello, Order, Quit, Ready
 from swarm.settings import StreamSettings
 from tests.trainer.desk import Desk
+from trainer.worker import Post
 
 
 def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
@@ -25,9 +27,13 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
 
     desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=long))
     prepared = desk.report("prepared", 1)
-    desk.report("done", 1)
+    rows = {"prepared": prepared.path, "prepared_sha256": prepared.sha256}
+    command = (
+        "python -m trainer --join w1.json --run . --roles prepare,train,validate,evaluate --device cpu --threads 1"
+    )
+    assert desk.report("done", 1).cmd == command
 
-    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=long, prepared=prepared.path))
+    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=long, **rows))
     desk.wait(lambda one: one.type == "metrics")
     desk.tell(Order(ref="one/train", token=2, what="pause"))
     time.sleep(0.7)
@@ -49,8 +55,8 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
             role="train",
             stream="one",
             settings=short,
-            prepared=prepared.path,
             resume_from=[saved.path],
+            **rows,
         )
     )
     trained = desk.report("trained", 3)
@@ -60,7 +66,7 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
     judged = {
         "stream": "one",
         "settings": short,
-        "prepared": prepared.path,
+        **rows,
         "checkpoint": trained.path,
         "sha256": trained.sha256,
     }
@@ -68,7 +74,7 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
     desk.tell(Assign(ref="one/evaluate", token=5, role="evaluate", **judged))
     assert desk.report("verdict", 4).result == "SUCCESS"
     assert desk.report("score", 5).base_heldout == desk.report("verdict", 4).base_heldout
-    desk.report("done", 5)
+    assert desk.report("done", 5).cmd == command
 
     desk.tell(Quit(why="the run is over"))
     assert process.wait(60) == 0, desk.log()
@@ -100,7 +106,8 @@ def training(desk: Desk, settings: StreamSettings) -> subprocess.Popen[bytes]:
     desk.wait(lambda one: one.type == "ready")
     desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=settings))
     prepared = desk.report("prepared", 1)
-    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=settings, prepared=prepared.path))
+    rows = {"prepared": prepared.path, "prepared_sha256": prepared.sha256}
+    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=settings, **rows))
     desk.wait(lambda one: one.type == "metrics")
     return process
 
@@ -155,6 +162,13 @@ def test_orphaned_idle_worker_leaves(desk: Desk) -> None:
     desk.close_hub()
     assert process.wait(60) == 0, desk.log()
     assert "leaving: the coordinator was silent for 1 s" in desk.log()
+
+
+def test_the_command_in_the_log_names_no_place_of_this_machine(tmp_path: Path) -> None:
+    post = Post(tmp_path / "keys/join/trainer-1.json", tmp_path, ("train",), "gpu0", 4)
+    assert post.command == (
+        "python -m trainer --join keys/join/trainer-1.json --run . --roles train --device gpu0 --threads 4"
+    )
 
 
 def test_a_join_file_that_cannot_be_read_is_said_in_a_line(desk: Desk) -> None:

@@ -16,9 +16,11 @@ from typing import Any, Self
 import pyarrow as pa
 
 from swarm.settings import Dataset, StreamSettings
+from swarm.weights import sha256_of
 from trainer.data.files import files_of
 from trainer.data.tokens import IGNORED, Tokens
-from trainer.whole import sha256_of
+from trainer.errors import UserError
+from trainer.whole import Torn, verify
 
 FORMAT = 1
 """Raised when the same settings would give other rows."""
@@ -122,6 +124,14 @@ class RowFile:
             arrays = [pa.array(column, type=field.type) for column, field in zip(columns, ROWS, strict=True)]
             self._writer.write_batch(pa.record_batch(arrays, schema=ROWS))
         self._batch = []
+
+
+def verified(folder: Path, sha256: str | None) -> dict[str, Any]:
+    """The facts of prepared rows; raises UserError unless they are, byte for byte, those that the log names by `sha256`."""
+    try:
+        return verify(folder, sha256)
+    except Torn as error:
+        raise UserError(f"prepared/{folder.name}", str(error), "put it back as it was, or start a new run") from error
 
 
 def read_rows(path: Path) -> Iterator[Tokens]:

@@ -12,15 +12,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from swarm.events import Done, Score
 from swarm.messages import Assign
-from trainer import bases, whole
+from trainer import bases
 from trainer.answers import Question, answers, exact_share, questions
-from trainer.checkpoint import ADAPTER
-from trainer.data.prepared import HELD_OUT, read_rows
+from trainer.data.prepared import HELD_OUT, read_rows, verified
 from trainer.data.tokens import Tokens
+from trainer.fitness import private_copy
 from trainer.heldout import held_out_loss
 from trainer.lease import Lease
 from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.place import Place
+from trainer.whole import write_text
 from trainer.yardstick import yardstick
 
 
@@ -43,33 +44,29 @@ class Examination:
 
 
 def run(assign: Assign, lease: Lease, place: Place) -> None:
-    assert assign.checkpoint is not None and assign.prepared is not None
-    settings, folder, prepared = (
-        assign.settings,
-        place.run_folder / assign.checkpoint,
-        place.run_folder / assign.prepared,
-    )
-    manifest = json.loads((prepared / whole.MANIFEST).read_text(encoding="utf-8"))
+    assert assign.checkpoint is not None and assign.sha256 is not None and assign.prepared is not None
+    settings, prepared = assign.settings, place.run_folder / assign.prepared
+    manifest = verified(prepared, assign.prepared_sha256)
     base_folder = bases.folder_of(settings.base_model)
     examination = _examination(assign, prepared, manifest, base_folder, lease)
     base = load_base(base_folder, settings, place)
-    base_heldout = yardstick("heldout", prepared, settings, place, lambda: examination.heldout_of(base))
+    base_heldout = yardstick("heldout", assign, place, lambda: examination.heldout_of(base))
     what = f"answers {settings.eval_rows} rows of at most {settings.eval_max_new_tokens} tokens"
-    base_answers = yardstick(what, prepared, settings, place, lambda: examination.answers_of(base))
-    # A PeftModel passes generate() on to its base; its own class is no PreTrainedModel.
-    tuned = cast("PreTrainedModel", load_adapter(base, folder))
+    base_answers = yardstick(what, assign, place, lambda: examination.answers_of(base))
+    with private_copy(place.run_folder / assign.checkpoint, assign.sha256) as copy:
+        # A PeftModel passes generate() on to its base; its own class is no PreTrainedModel.
+        tuned = cast("PreTrainedModel", load_adapter(base, copy))
     heldout, given = examination.heldout_of(tuned), examination.answers_of(tuned)
     _write_answers(place.stream_folder(assign.stream) / "answers.jsonl", examination.asked, base_answers, given)
-    sha256 = whole.sha256_of(folder / ADAPTER)
     lease.report(
         Score(
-            ref=assign.ref, tok=assign.token, sha256=sha256, rows=len(examination.rows),
+            ref=assign.ref, tok=assign.token, sha256=assign.sha256, rows=len(examination.rows),
             rows_sha256=hashlib.sha256(f"{manifest['held_out_sha256']} {what}".encode()).hexdigest(),
             heldout=round(heldout, 6), base_heldout=round(base_heldout, 6),
             exact=exact_share(given, examination.asked), base_exact=exact_share(base_answers, examination.asked),
         )
     )  # fmt: skip
-    lease.report(Done(ref=assign.ref, tok=assign.token, path=assign.checkpoint, sha256=sha256))
+    lease.report(Done(ref=assign.ref, tok=assign.token, path=assign.checkpoint, sha256=assign.sha256))
 
 
 def _examination(
@@ -91,4 +88,4 @@ def _write_answers(path: Path, asked: list[Question], of_base: list[str], of_ada
         )
         for question, base, adapter in zip(asked, of_base, of_adapter, strict=True)
     ]
-    whole.write_text(path, "".join(line + "\n" for line in lines))
+    write_text(path, "".join(line + "\n" for line in lines))

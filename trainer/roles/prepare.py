@@ -10,6 +10,7 @@ from typing import Any
 from swarm.events import Done, Prepared
 from swarm.messages import Assign
 from swarm.settings import StreamSettings
+from swarm.weights import sha256_of
 from trainer import bases, whole
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
@@ -28,7 +29,7 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
     facts, body = _found(folder), ""
     if facts is None:
         facts, body = _made(assign, key, base_folder, folder, lease)
-    sha256 = whole.sha256_of(folder / whole.MANIFEST)
+    sha256 = sha256_of(folder / whole.MANIFEST)
     counts = {name: facts[name] for name in ("rows", "held_out", "bad", "tokens", "supervised", "cut")}
     path = place.relative(folder)
     lease.report(Prepared(ref=assign.ref, tok=assign.token, path=path, sha256=sha256, body=body, **counts))

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 
 import torch
 from datasets import Dataset
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import set_seed
 
 from swarm.events import Checkpoint, Done, Post, Trained
 from swarm.messages import METRIC_COLUMNS, Assign, MetricRow
-from trainer import adapters, bases, checkpoint, memory, methods
+from swarm.weights import adapter_sha256
+from trainer import bases, checkpoint, memory, methods
 from trainer.checkpoint import FIGURES, Whole
-from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
+from trainer.data.prepared import HELD_OUT, TRAIN, read_rows, verified
 from trainer.errors import LeaseLost, UserError
 from trainer.heldout import held_out_loss
 from trainer.lease import Lease
-from trainer.loading import compute_dtype, load_base, load_tokenizer
+from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
 from trainer.methods.sft import Ingredients, NotFinite, StreamTrainer
 from trainer.place import Place
 from trainer.watching import Boundary, Course, Figures, Saves
@@ -39,6 +40,7 @@ AVERAGED_SHARE = 20
 def run(assign: Assign, lease: Lease, place: Place) -> None:
     began = time.monotonic()
     assert assign.prepared is not None, "a train task comes with prepared rows"
+    verified(place.run_folder / assign.prepared, assign.prepared_sha256)
     course = Course(assign, lease, place)
     staging = course.folder_of(assign.token) / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
@@ -86,7 +88,7 @@ def _finished(course: Course, resumed: Whole) -> bool:
         return False
     course.saved = Checkpoint(
         ref=assign.ref, tok=assign.token, step=resumed.step, path=course.place.relative(resumed.folder),
-        sha256=resumed.facts["adapter_sha256"],
+        sha256=adapter_sha256(resumed.folder),
     )  # fmt: skip
     return True
 
@@ -126,14 +128,8 @@ def _trainer(course: Course, staging: Path) -> StreamTrainer:
 def _with_adapter(settings: StreamSettings, base_folder: Path, place: Place) -> PeftModel:
     base = load_base(base_folder, settings, place)
     set_seed(settings.seed)  # A's random start is the stream's own
-    try:
-        model = get_peft_model(base, adapters.load(settings.adapter).config(settings))
-    except ValueError as error:  # peft's own words name the modules
-        what = " ".join(str(error).split())[:200]
-        raise UserError("lora_target_modules", what, "use all-linear, or names that the base's layers have") from error
-    assert isinstance(model, PeftModel)
-    if bases.is_hub_name(settings.base_model):  # an adapter that is published names its base, not a cache folder
-        model.peft_config["default"].base_model_name_or_path = settings.base_model
+    model = new_adapter(base, settings)
+    model.peft_config["default"].base_model_name_or_path = bases.name_in_adapters(settings.base_model)
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from swarm import events as ev
 from swarm.agent import LeaseLost, Refused
 from swarm.errors import UserError
 from swarm.rundir import RunFolder
+from swarm.weights import sha256_of
 
 from .places import entries, kinds, state
 
@@ -93,6 +95,54 @@ def test_a_holder_that_cannot_renew_knows_that_it_is_lost_before_others_may_clai
     assert [entry.author for entry in entries(folder) if entry.event.kind == "expire"] == ["log"]
 
 
+def test_a_block_that_ends_after_its_lease_was_lost_renews_no_more_and_others_take_the_task(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+        ada.task("a")
+        with pytest.raises(LeaseLost, match="could not be renewed"), ada.claim("a", ttl_seconds=3) as lease:
+            lease._good_until = 0.0  # it was silent for too long, and the way to the log is open again
+        lease._thread.join(timeout=5)
+        assert not lease._thread.is_alive()
+        with bob.claim("a", wait_seconds=20):
+            assert state(folder).tasks["a"].lease is not None
+
+
+def test_a_holder_that_was_told_that_its_lease_is_lost_does_not_get_it_back(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada:
+        ada.task("a")
+        lease = ada.claim("a", ttl_seconds=3)
+        lease._good_until = 0.0
+        assert lease.lost
+        lease._thread.join(timeout=5)
+        assert not lease._thread.is_alive()
+    assert "renew" not in kinds(folder)
+
+
+def test_words_that_will_not_do_leave_the_lease_as_it_is(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada:
+        ada.task("a")
+        with ada.claim("a") as lease:
+            with pytest.raises(UserError, match="hand: to: 'Bad Name' will not do"):
+                lease.hand("Bad Name")
+            with pytest.raises(UserError, match="hand: ttl: 0 s is no lease"):
+                lease.hand("bob", ttl_seconds=0)
+            with pytest.raises(UserError, match="drop: idem: 'bad key' will not do; a key is 1 to 64"):
+                lease.drop(idem="bad key")
+    assert kinds(folder)[-1] == "done"
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_a_time_that_is_none_is_not_waited_for(folder: RunFolder, seconds: float) -> None:
+    with Agent("ada", folder.path) as ada:
+        for wait in (
+            lambda: ada.take("a", ttl_seconds=60, wait_seconds=seconds),
+            lambda: ada.ask("bob", "which?", wait_seconds=seconds),
+            lambda: ada.wait_for("promote", timeout_seconds=seconds),
+        ):
+            with pytest.raises(UserError, match="no time to wait"):
+                wait()
+    assert kinds(folder) == ["post"]
+
+
 def test_a_lease_that_was_handed_over_is_refused_to_the_giver_and_goes_on_with_the_taker(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
         ada.task("a")
@@ -144,10 +194,29 @@ def test_evidence_from_elsewhere_is_kept_in_the_run_folder_with_its_hash(folder:
     with Agent("ada", folder.path) as ada:
         path, sha256 = ada.keep(proof, 7)
         assert (folder.path / path).read_text() == "a: 1\n"
-        assert path == "agents/ada/7-scores.toon"
-        assert ada.keep(path, 7) == (path, sha256)
-        with pytest.raises(UserError, match="cannot be kept"):
-            ada.keep(tmp_path / "nothing", 7)
+        assert path == f"agents/ada/7-{sha256[:12]}-scores.toon"
+        assert ada.keep(path, 7) == ada.keep(proof, 7) == (path, sha256)
+        for nothing in (tmp_path / "nothing", tmp_path):
+            with pytest.raises(UserError, match="cannot be kept"):
+                ada.keep(nothing, 7)
+    assert [file.name for file in (folder.path / path).parent.iterdir()] == [Path(path).name]
+
+
+def test_evidence_that_an_entry_vouches_for_stays_whatever_is_kept_and_refused_later(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    proof = tmp_path / "scores.toon"
+    proof.write_text("a: 1\n")
+    with Agent("ada", folder.path) as ada:
+        ada.task("a")
+        lease = ada.claim("a")
+        path, sha256 = ada.keep(proof, lease.token)
+        lease.done(path=path, sha256=sha256)
+        proof.write_text("a: 2\n")
+        with pytest.raises(Refused, match="stale"):
+            ada.finish("a", lease.token, path=ada.keep(proof, lease.token)[0])
+    done = entries(folder)[-1].event
+    assert isinstance(done, ev.Done) and done.path and sha256_of(folder.path / done.path) == done.sha256
 
 
 @pytest.mark.parametrize("wrong", ["Ada", "", "a/b", "../ada", "a" * 65])

@@ -24,9 +24,9 @@ from swarm.cli import app
 from swarm.door import Door, Refused, user_name
 from swarm.errors import UserError
 from swarm.log import Log, LogWriter, run_is_alive
-from swarm.publish import ADAPTER_FILES, sha256_of
 from swarm.rundir import RunFolder, find
 from swarm.starting import resume
+from swarm.weights import ADAPTER_FILES, adapter_sha256
 from tests.runs import swarm_process as sp
 from tests.swarm.coordination.story import Story
 
@@ -92,6 +92,14 @@ def test_a_run_is_named_by_its_place_or_by_option_and_not_as_two(tmp_path: Path,
         (("renew", "a", "--token", "3", "--ttl", "604801"), "renew: ttl: 604801 s is no lease"),
         (("hand", "a", "--token", "3", "--to", "eve", "--ttl", "0"), "hand: ttl: 0 s is no lease"),
         (("done", "a", "--token", "3", "--heldout", "0.3"), "--heldout: is part of a verdict; add --verdict"),
+        (("done", "a", "--token", "3", "--base-heldout", "0"), "--base-heldout: is part of a verdict; add --verdict"),
+        (("done", "a", "--token", "3", "--verdict", "FAIL", "--rc", "1"), "--rc: a verdict is a result"),
+        (("claim", "a", "--wait", "nan"), "claim: wait: nan s is no time to wait; take 0 seconds or more"),
+        (("claim", "a", "--wait", "-1"), "claim: wait: -1 s is no time"),
+        (("claim", "a", "--wait", "inf"), "claim: wait: inf s is no time"),
+        (("post", "a", "which?", "--ask", "bob", "--wait", "nan"), "ask: wait: nan s is no time"),
+        (("review", "a", "?", "--between", "bob", "--answer-seconds", "nan"), "--answer-seconds: nan s is no time"),
+        (("drop", "a", "--token", "3", "--idem", "bad key"), "drop: idem: 'bad key' will not do; a key is"),
         (("export", "--stream", "zz"), "--stream: there is no stream 'zz'; there is a"),
         (("log", "--stream", "zz"), "--stream: there is no stream 'zz'; there is a"),
         (("export", "--tokens", "--format", "csv"), "--tokens: compares all forms"),
@@ -176,23 +184,64 @@ def test_a_key_that_is_used_for_other_words_is_refused(folder: RunFolder, swarm:
     assert "the key k stands for post run" in swarm("post", "run", "two", "--as", "ada", "--idem", "k", status=1)
 
 
-def test_a_verdict_that_is_sent_again_needs_no_weights_any_more(folder: RunFolder, swarm: Command) -> None:
-    story = Story("wide")
-    story.trained("wide")
-    candidate = story.state.streams["wide"].candidate
-    assert candidate is not None
-    weights = folder.path / candidate.path / ADAPTER_FILES[1]
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"weights")
-    with LogWriter.open(folder.log) as writer:
-        writer.append([(entry.author, entry.event) for entry in story.entries])
+def judging(swarm: Command, verdict: str, *words: str) -> tuple[str, ...]:
     token = str(swarm("claim", "wide/validate", "--as", "ada")["token"])
-    words = ("done", "wide/validate", "--token", token, "--verdict", "FAIL", "--as", "ada", "--idem", "judged")
+    return ("done", "wide/validate", "--token", token, "--verdict", verdict, "--as", "ada", *words)
+
+
+def test_a_verdict_that_is_sent_again_needs_no_weights_any_more(
+    folder: RunFolder, swarm: Command, candidate: Path
+) -> None:
+    words = judging(swarm, "SUCCESS", "--heldout", "0.5", "--base-heldout", "2", "--idem", "judged")
     first = swarm(*words)
-    assert sha256_of(weights) != candidate.sha256
-    weights.unlink()
+    (candidate / ADAPTER_FILES[1]).unlink()
     assert swarm(*words) == first
-    assert kinds(folder).count("verdict") == 1
+    [verdict] = [entry.event for entry in entries(folder) if isinstance(entry.event, ev.Verdict)]
+    assert (verdict.heldout, verdict.base_heldout) == (0.5, 2.0)
+
+
+@pytest.mark.parametrize("gone", ADAPTER_FILES)
+def test_files_that_are_gone_can_only_fail_and_the_verdict_bears_the_hash_that_was_promised(
+    folder: RunFolder, swarm: Command, candidate: Path, gone: str
+) -> None:
+    promised = adapter_sha256(candidate)
+    (candidate / gone).unlink()
+    words = judging(swarm, "SUCCESS", "--heldout", "0.5", "--base-heldout", "2")
+    told = str(CliRunner().invoke(app, [*words, "--run", str(folder.path)]).exception)
+    assert f"{gone}: cannot be read (No such file or directory); judge it where it is whole, or say FAIL" in told
+    assert "verdict" not in kinds(folder)
+    swarm(*judging(swarm, "FAIL"))
+    [verdict] = [entry.event for entry in entries(folder) if isinstance(entry.event, ev.Verdict)]
+    assert (verdict.result, verdict.sha256) == ("FAIL", promised)
+
+
+@pytest.mark.parametrize("verdict", ["SUCCESS", "WARNING"])
+@pytest.mark.parametrize("figures", [(), ("--heldout", "0.5"), ("--base-heldout", "2")])
+def test_who_lets_an_adapter_pass_says_what_was_measured(
+    folder: RunFolder, swarm: Command, candidate: Path, verdict: str, figures: tuple[str, ...]
+) -> None:
+    words = judging(swarm, verdict, *figures)
+    error = CliRunner().invoke(app, [*words, "--run", str(folder.path)]).exception
+    assert isinstance(error, UserError) and not isinstance(error, Refused)
+    assert f"wide/validate: a {verdict} states the held-out loss of adapter and base" in str(error)
+    assert "verdict" not in kinds(folder)
+
+
+def test_evidence_is_recorded_with_the_exit_status_of_its_command(folder: RunFolder, swarm: Command) -> None:
+    swarm("task", "a", "--as", "ada")
+    token = str(swarm("claim", "a", "--as", "ada")["token"])
+    said = swarm("done", "a", "--token", token, "--evidence", "toon check rows.toon", "--rc", "3", "--as", "ada")
+    done = entries(folder)[-1].event
+    assert isinstance(done, ev.Done) and (done.cmd, done.rc) == ("toon check rows.toon", 3)
+    assert (said["cmd"], said["rc"]) == ("toon check rows.toon", 3)
+
+
+def test_a_roles_task_with_a_failed_command_is_not_done(folder: RunFolder, swarm: Command, candidate: Path) -> None:
+    token = swarm("claim", "wide/validate", "--as", "ada")["token"]
+    with Agent("ada", folder.path) as ada:
+        ada.judge("wide/validate", token, "FAIL", why="it repeats itself")
+    refused = swarm("done", "wide/validate", "--token", str(token), "--rc", "1", "--as", "ada", status=1)
+    assert "exit status 1 is not done; `swarm drop` gives it back" in refused
 
 
 def test_a_promotion_that_is_sent_again_places_nothing_twice(folder: RunFolder, swarm: Command) -> None:

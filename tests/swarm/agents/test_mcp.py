@@ -95,6 +95,17 @@ async def test_a_model_claims_works_hands_over_and_is_told_why_it_is_refused(fol
     assert state(folder).questions == {}
 
 
+async def test_a_model_that_validates_states_both_losses(folder: RunFolder, candidate: Path) -> None:
+    async with Client(server(Agent("ada", folder.path))) as ada:
+        claimed = await said(ada, "claim", ref="wide/validate")
+        token = int(claimed.partition("token=")[2].split()[0])
+        words = {"ref": "wide/validate", "token": token, "how": "done", "verdict": "SUCCESS", "heldout": 0.5}
+        assert "states the held-out loss of adapter and base" in await refused(ada, "settle", **words)
+        await said(ada, "settle", **words, base_heldout=2.0)
+    verdict = state(folder).streams["wide"].verdict
+    assert verdict is not None and (verdict.heldout, verdict.base_heldout) == (0.5, 2.0)
+
+
 async def test_reading_goes_on_from_a_cursor_and_stays_within_its_budget(folder: RunFolder) -> None:
     ada = Agent("ada", folder.path)
     for number in range(60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -83,3 +84,10 @@ def test_who_says_nothing_keeps_a_review_open_and_the_limit_ends_it(folder: RunF
 def test_a_review_between_nobody_is_refused(folder: RunFolder) -> None:
     with Agent("chair", folder.path) as chair, pytest.raises(UserError, match="no names of agents"):
         review(chair, "a", ["ada", "ada"], "?")
+
+
+@pytest.mark.parametrize("words", [{"rounds": 0}, {"rounds": -1}, {"answer_seconds": math.nan}, {"answer_seconds": -1}])
+def test_a_review_without_a_round_or_an_end_asks_nobody(folder: RunFolder, words: dict[str, float]) -> None:
+    with Agent("chair", folder.path) as chair, pytest.raises(UserError, match=r"--rounds: |--answer-seconds: "):
+        review(chair, "a", ["ada"], "?", **words)  # type: ignore[arg-type]
+    assert len(entries(folder)) == 1

@@ -28,6 +28,7 @@ class Story:
 
     def __init__(self, *streams: str) -> None:
         self.entries: list[Told] = []
+        self.passed_seconds = 0.0
         self.say("coordinator", ev.Run(ref="run", name="demo", config_sha256=SHA, streams=len(streams)))
         for name in streams:
             self.say("coordinator", ev.Stream(ref=name))
@@ -38,12 +39,18 @@ class Story:
 
     @property
     def now(self) -> float:
-        return START + len(self.entries)
+        return START + len(self.entries) + self.passed_seconds
+
+    def pass_time(self, seconds: float) -> None:
+        self.passed_seconds += seconds
 
     def say(self, author: str, event: ev.Event) -> int:
         admit(self.state, author, event, self.now)
         self.entries.append(Told(len(self.entries) + 1, author, self.now, event))
         return len(self.entries)
+
+    def repeat_of(self, author: str, event: ev.Event) -> int | None:
+        return self.state.repeat_of(author, event, self.now)
 
     def claim(self, ref: str, by: str, ttl: float = 60.0) -> int:
         """An agent's lease runs by its ttl; a worker's is kept by heartbeats."""
@@ -71,15 +78,15 @@ class Story:
         self.say(by, ev.Trained(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA, trainable=100))
         self.say(by, ev.Done(ref=f"{stream}/train", tok=tok, path=path, sha256=SHA))
 
-    def validated(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5) -> None:
+    def validated(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5, base: float = 2.0) -> None:
         self.trained(stream)
-        self.judged(stream, result, heldout)
+        self.judged(stream, result, heldout, base)
 
-    def judged(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5) -> None:
+    def judged(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5, base: float = 2.0) -> None:
         candidate = self.state.streams[stream].candidate
         assert candidate
         tok = self.claim(f"{stream}/validate", "validator-1")
-        facts = {"path": candidate.path, "sha256": candidate.sha256, "heldout": heldout}
+        facts = {"path": candidate.path, "sha256": candidate.sha256, "heldout": heldout, "base_heldout": base}
         self.say("validator-1", ev.Verdict(ref=f"{stream}/validate", tok=tok, result=result, **facts))  # type: ignore[arg-type]
         self.say("validator-1", ev.Done(ref=f"{stream}/validate", tok=tok))
 
@@ -97,7 +104,7 @@ class Story:
         exact: float | None = None,
         result: str = "SUCCESS",
     ) -> None:
-        self.validated(stream, result, heldout=heldout)
+        self.validated(stream, result, heldout=heldout, base=base)
         token = self.state.tasks[f"{stream}/train"].done
         assert token
         self.say("coordinator", ev.Adapter(ref=stream, tok=token.tok, path=f"streams/{stream}/adapter", sha256=SHA))

@@ -69,12 +69,14 @@ def test_a_verdict_is_about_what_was_trained_and_a_score_about_what_was_validate
     tok = story.claim("wide/validate", "validator-1")
     first, last = (c.path for c in story.state.streams["wide"].checkpoints)
 
-    def verdict(path: str, sha256: str, heldout: float) -> ev.Verdict:
-        return ev.Verdict(ref="wide/validate", tok=tok, result="SUCCESS", path=path, sha256=sha256, heldout=heldout)
+    def verdict(path: str, sha256: str, heldout: float | None, base: float | None = 2.0) -> ev.Verdict:
+        facts = {"path": path, "sha256": sha256, "heldout": heldout, "base_heldout": base}
+        return ev.Verdict(ref="wide/validate", tok=tok, result="SUCCESS", **facts)  # type: ignore[arg-type]
 
     refused(story, "validator-1", verdict(first, OTHER, 0.5), "is not what is to be judged")
     refused(story, "validator-1", verdict(last, OTHER, 0.5), "the weights were said to be")
-    refused(story, "validator-1", verdict(last, SHA, math.nan), "not finite is a FAIL")
+    for heldout, base in ((math.nan, 2.0), (0.5, math.inf), (None, 2.0), (0.5, None)):
+        refused(story, "validator-1", verdict(last, SHA, heldout, base), "both finite; else say FAIL")
     story.say("validator-1", verdict(last, SHA, 0.5))
     story.say("validator-1", ev.Done(ref="wide/validate", tok=tok))
     refused(story, "coordinator", ev.Adapter(ref="wide", tok=tok, path="x", sha256=OTHER), "were not validated")
@@ -86,11 +88,32 @@ def test_a_verdict_is_about_what_was_trained_and_a_score_about_what_was_validate
         refused(story, "evaluator-1", score, words)
 
 
-def test_who_trained_does_not_validate() -> None:
+def test_who_trained_does_not_judge_by_whatever_way() -> None:
     story = Story("wide")
     story.trained("wide", by="ada")
     with pytest.raises(Refusal, match="another pair of eyes"):
         story.claim("wide/validate", "ada")
+    tok = story.claim("wide/validate", "bob")
+    refused(story, "bob", ev.Hand(ref="wide/validate", tok=tok, to="ada", ttl=60), "ada trained it")
+    story.say("bob", ev.Drop(ref="wide/validate", tok=tok))
+    story.judged("wide")
+    refused(story, "ada", ev.Claim(ref="wide/evaluate", ttl=60), "another pair of eyes")
+
+
+def test_who_answered_for_a_workers_training_does_not_judge_it_either(training: tuple[Story, int]) -> None:
+    story, old = training
+    new = story.say("ada", ev.Hand(ref="wide/train", tok=old, to="bob", ttl=60))
+    path = story.checkpoint("wide", new, 9)
+    story.say("trainer-1", ev.Trained(ref="wide/train", tok=new, step=9, path=path, sha256=SHA, trainable=1))
+    story.say("trainer-1", ev.Done(ref="wide/train", tok=new))
+    refused(story, "bob", ev.Claim(ref="wide/validate", ttl=60), "bob trained it")
+    judging = story.claim("wide/validate", "validator-1")
+    story.say("bob", ev.Hand(ref="wide/validate", tok=judging, to="ada", ttl=60))
+
+
+def test_a_part_of_the_run_is_handed_nothing(training: tuple[Story, int]) -> None:
+    story, tok = training
+    refused(story, "ada", ev.Hand(ref="wide/train", tok=tok, to="coordinator", ttl=60), "is a part of every run")
 
 
 def test_a_task_that_ended_with_an_exit_status_is_not_done() -> None:
@@ -182,14 +205,16 @@ def test_who_answers_for_a_worker_and_falls_silent_does_not_keep_others_out(trai
 def test_retries_are_the_first_entry_and_a_key_stands_for_one_thing() -> None:
     story = Story("wide")
     tok = story.say("ada", ev.Claim(ref="wide/prepare", ttl=60, idem="k1"))
-    assert story.state.repeat_of("ada", ev.Claim(ref="wide/prepare", ttl=60)) == tok
-    assert story.state.repeat_of("ada", ev.Claim(ref="wide/prepare", ttl=60, idem="k1")) == tok
-    assert story.state.repeat_of("bob", ev.Claim(ref="wide/prepare", ttl=60, idem="k1")) is None
+    assert story.repeat_of("ada", ev.Claim(ref="wide/prepare", ttl=60)) == tok
+    assert story.repeat_of("ada", ev.Claim(ref="wide/prepare", ttl=60, idem="k1")) == tok
+    assert story.repeat_of("bob", ev.Claim(ref="wide/prepare", ttl=60, idem="k1")) is None
+    assert story.state.repeat_of("ada", ev.Claim(ref="wide/prepare", ttl=60), story.now + 61) is None, "it is over"
     with pytest.raises(Refusal, match="the key k1 stands for claim wide/prepare"):
-        story.state.repeat_of("ada", ev.Post(ref="-", body="x", idem="k1"))
+        story.repeat_of("ada", ev.Post(ref="-", body="x", idem="k1"))
     hand = ev.Hand(ref="wide/prepare", tok=tok, to="bob", ttl=60)
     new = story.say("ada", hand)
-    assert story.state.repeat_of("ada", hand) == new
+    assert story.repeat_of("ada", hand) == new
+    assert story.repeat_of("eve", hand) is None, "who never held it has handed nothing over"
 
 
 def test_a_result_that_comes_again_word_for_word_is_the_entry_that_stands(tmp_path: Path) -> None:
@@ -205,11 +230,11 @@ def test_a_result_that_comes_again_word_for_word_is_the_entry_that_stands(tmp_pa
     with LogWriter.open(tmp_path / "COLLABORATION.md") as writer:  # as the next coordinator reads it
         writer.append([(entry.author, entry.event) for entry in story.entries])
     state = fold(Log(tmp_path / "COLLABORATION.md").entries())
-    assert state.repeat_of("trainer-1", first) == seq
-    assert state.repeat_of("trainer-1", dropped) == last
-    assert state.repeat_of("trainer-2", first) is None, "another's word"
-    assert state.repeat_of("trainer-1", first.model_copy(update={"sha256": OTHER})) is None, "other words"
-    assert state.repeat_of("trainer-1", first.model_copy(update={"step": 6})) is None
+    assert state.repeat_of("trainer-1", first, 0.0) == seq
+    assert state.repeat_of("trainer-1", dropped, 0.0) == last
+    assert state.repeat_of("trainer-2", first, 0.0) is None, "another's word"
+    assert state.repeat_of("trainer-1", first.model_copy(update={"sha256": OTHER}), 0.0) is None, "other words"
+    assert state.repeat_of("trainer-1", first.model_copy(update={"step": 6}), 0.0) is None
 
 
 # ---- anything at all -------------------------------------------------------------------------------------------------
@@ -287,7 +312,7 @@ def kinds_of_a_random_run(rng: random.Random, begun: int) -> set[str]:
         author = (holder.worker or holder.by) if holder and rng.random() < 0.8 else rng.choice(NAMES)
         now = START + seq
         try:
-            if state.repeat_of(author, event) is not None:
+            if state.repeat_of(author, event, 0.0) is not None:
                 continue
             admit(state, author, event, now)
         except Refusal:

@@ -12,10 +12,11 @@ import pytest
 from swarm import events as ev
 from swarm import publish
 from swarm.lineage import lineage, rows
-from swarm.publish import PublishError, sha256_of
+from swarm.publish import PublishError
 from swarm.rundir import RunFolder
 from swarm.settings import StreamSettings
 from swarm.state import State
+from swarm.weights import adapter_sha256
 
 from .story import SHA, Story, settings
 
@@ -35,7 +36,7 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "adapter_config.json").write_text("{}")
         (folder / "adapter_model.safetensors").write_text(text)
-        return sha256_of(folder / "adapter_model.safetensors")
+        return adapter_sha256(folder)
 
     def train(self, text: str, step: int = 9) -> int:
         tok = self.story.claim("wide/train", "trainer-1")
@@ -51,8 +52,14 @@ class Bench:
     def state(self) -> State:
         return self.story.state
 
-    def publish(self) -> ev.Adapter:
-        return publish.adapter(self.folder, self.state, "wide", SETTINGS)
+    def publish(self, state: State | None = None) -> ev.Adapter:
+        with publish.adapter(self.folder, state or self.state, "wide", SETTINGS) as event:
+            return event
+
+    def promote(self, why: str) -> ev.Promote:
+        wished = ev.Promote(ref="wide", path="promoted", sha256=SHA, why=why, idem="k1", body="so be it")
+        with publish.promotion(self.folder, self.state, wished, SETTINGS, "ada") as event:
+            return event
 
 
 @pytest.fixture
@@ -130,12 +137,14 @@ def test_a_lower_token_never_replaces_what_a_higher_one_has_published(bench: Ben
     bench.weights("streams/wide/adapter", "new")
     (newer / "lineage.json").write_text(json.dumps({"stream": "wide", "token": old + 5}))
     with pytest.raises(PublishError, match=f"holds weights of token {old + 5}, newer than {old}"):
-        publish.adapter(bench.folder, before, "wide", SETTINGS)
-    (newer / "lineage.json").write_text("torn by an editor")
+        bench.publish()
+    for edited in ("torn by an editor", "[]", '"x"', '{"stream": "wide"}', '{"stream": "wide", "token": "x"}'):
+        (newer / "lineage.json").write_text(edited)
+        publish._fence(newer, {"stream": "wide", "token": old})
     stream = before.streams["wide"]
     stream.adapter = ev.Adapter(ref="wide", tok=old + 5, path="streams/wide/adapter", sha256=SHA)
     with pytest.raises(PublishError, match=f"token {old} is older than {old + 5}"):
-        publish.adapter(bench.folder, before, "wide", SETTINGS)
+        bench.publish(before)
     assert (newer / "adapter_model.safetensors").read_text() == "new"
 
 
@@ -144,28 +153,71 @@ def test_the_promoted_folder_is_fenced_and_whole_too(bench: Bench) -> None:
     bench.story.judged("wide")
     bench.story.say("coordinator", bench.publish())
     bench.story.say("ada", ev.Approve(ref="wide"))
-    event = publish.promotion(bench.folder, bench.state, "wide", SETTINGS, "best")
+    event = bench.promote("best")
     bench.story.say("coordinator", event)
     told = json.loads((bench.folder.promoted / "lineage.json").read_text())
-    assert (told["approved"], told["promoted"], told["token"]) == (["ada"], {"why": "best", "forced": False}, tok)
+    assert (told["approved"], told["promoted"], told["token"]) == (
+        ["ada"],
+        {"by": "ada", "why": "best", "forced": False},
+        tok,
+    )
+    assert (event.idem, event.body, event.tok, event.path) == ("k1", "so be it", tok, "promoted"), "as it was wished"
     (bench.folder.promoted / "lineage.json").write_text(json.dumps({"stream": "wide", "token": tok + 1}))
     with pytest.raises(PublishError, match="newer"):
-        publish.promotion(bench.folder, bench.state, "wide", SETTINGS, "again")
+        bench.promote("again")
     bench.weights("streams/wide/adapter", "changed")
     (bench.folder.promoted / "lineage.json").unlink()
     with pytest.raises(PublishError, match="not those that were validated"):
-        publish.promotion(bench.folder, bench.state, "wide", SETTINGS, "again")
+        bench.promote("again")
     assert (bench.folder.promoted / "adapter_model.safetensors").read_text() == "good"
     assert publish.intact(bench.folder, event.path, event.sha256) == "ok"
     assert publish.intact(bench.folder, "streams/wide/adapter", event.sha256) == "changed"
     assert publish.intact(bench.folder, "streams/gone", event.sha256) == "missing"
 
 
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_what_cannot_be_recorded_is_not_published(
+    bench: Bench, can_exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(publish, "exchange", lambda one, other: False)
+    bench.train("good")
+    bench.story.judged("wide")
+    placed = publish.adapter(bench.folder, bench.state, "wide", SETTINGS)
+    with pytest.raises(OSError, match="disk full"), placed:
+        raise OSError("disk full")
+    assert not (bench.folder.path / "streams/wide/adapter").exists()
+    bench.story.say("coordinator", bench.publish())
+    bench.promote("first")
+    wished = ev.Promote(ref="wide", path="promoted", sha256=SHA, why="second")
+    placed_again = publish.promotion(bench.folder, bench.state, wished, SETTINGS, "ada")
+    with pytest.raises(OSError, match="disk full"), placed_again:
+        assert json.loads((bench.folder.promoted / "lineage.json").read_text())["promoted"]["why"] == "second"
+        raise OSError("disk full")
+    assert json.loads((bench.folder.promoted / "lineage.json").read_text())["promoted"]["why"] == "first"
+    assert not list(bench.folder.path.rglob(".*.staged*"))
+
+
+def test_the_config_is_a_part_of_the_weights(bench: Bench) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    candidate = bench.state.streams["wide"].candidate
+    assert candidate
+    config = bench.folder.path / candidate.path / "adapter_config.json"
+    config.write_text('{"lora_alpha": 1600}')
+    with pytest.raises(PublishError, match="not those that were validated"):
+        bench.publish()
+    config.write_text("{}")
+    event = bench.publish()
+    (bench.folder.path / event.path / "adapter_config.json").write_text('{"lora_alpha": 1600}')
+    assert publish.intact(bench.folder, event.path, event.sha256) == "changed"
+
+
 def test_there_is_a_whole_adapter_at_any_moment_while_another_takes_its_place(bench: Bench) -> None:
     bench.train("good")
     bench.story.judged("wide")
     bench.story.say("coordinator", bench.publish())
-    publish.promotion(bench.folder, bench.state, "wide", SETTINGS, "first")
+    bench.promote("first")
     why, done = set(), Event()
 
     def read() -> None:
@@ -175,7 +227,7 @@ def test_there_is_a_whole_adapter_at_any_moment_while_another_takes_its_place(be
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read)
         for number in range(100):
-            publish.promotion(bench.folder, bench.state, "wide", SETTINGS, f"again {number}")
+            bench.promote(f"again {number}")
         done.set()
         reading.result()
     assert len(why) > 1
@@ -191,7 +243,7 @@ def test_a_stream_that_went_back_says_so_in_its_lineage(bench: Bench) -> None:
     bench.story.back("wide", "FAIL: not finite")
     bench.story.judged("wide")
     event = bench.publish()
-    assert (event.tok, event.sha256) == (tok, sha256_of(bench.folder.path / first / "adapter_model.safetensors"))
+    assert (event.tok, event.sha256) == (tok, adapter_sha256(bench.folder.path / first))
     bench.story.say("coordinator", event)
     told = lineage("demo", bench.state, "wide", SETTINGS)
     assert told["back"]["why"] == "FAIL: not finite"

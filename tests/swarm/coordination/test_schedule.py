@@ -175,10 +175,28 @@ def test_no_answer_of_a_validator_in_time_is_a_fail() -> None:
     why = "no answer within 30 minutes"
     assert decide(story.state, alive, story.now + 1790, settings("wide")) == []
     assert decide(story.state, alive, story.now + 1801, settings("wide")) == [Expire("wide/validate", tok, why)]
+    story.pass_time(1801)
     story.say("coordinator", ev.Expire(ref="wide/validate", tok=tok, why=why))
-    again = story.claim("wide/validate", "validator-1")
-    story.say("coordinator", ev.Expire(ref="wide/validate", tok=again, why=why))
-    assert decide(story.state, CREW, story.now, settings("wide")) == [GoBack("wide", f"FAIL: no answer: {why}")]
+    assert decide(story.state, CREW, story.now, settings("wide")) == [GoBack("wide", f"FAIL: {why}")]
+
+
+def test_who_gives_a_validation_back_wins_no_time_and_who_was_cut_off_loses_none() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=("c" * 64,))
+    tok = story.claim("wide/validate", "ada", ttl=3600)
+    story.pass_time(1700)
+    story.say("ada", ev.Drop(ref="wide/validate", tok=tok))
+    tok = story.claim("wide/validate", "ada", ttl=3600)
+    why = "no answer within 30 minutes"
+    assert decide(story.state, [], story.now + 110, settings("wide")) == [Expire("wide/validate", tok, why)]
+    story = Story("wide")
+    story.trained("wide")
+    tok = story.claim("wide/validate", "validator-1")
+    story.pass_time(9000)
+    cut_off = Expire("wide/validate", tok, "the run has no such worker any more", failed=False)
+    assert decide(story.state, [], story.now, settings("wide")) == [cut_off]
+    story.say("coordinator", ev.Expire(ref="wide/validate", tok=tok, why=cut_off.why, failed=False))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Claim("wide/validate", "validator-1")]
 
 
 def test_a_resumed_stream_that_had_failed_validation_is_judged_anew() -> None:
@@ -203,7 +221,7 @@ def test_a_winner_that_does_not_beat_the_base_is_not_promoted() -> None:
     story = Story("wide")
     story.scored("wide", 2.5, base=2.0)
     [command] = decide(story.state, CREW, story.now, settings("wide"))
-    assert command == Finish(0, "the best, wide (eval_loss 2.5), does not beat the base (2)")
+    assert command == Finish(0, "the best, wide: eval_loss 2.5 does not beat the base (2)")
 
 
 def test_scores_on_different_rows_are_not_compared() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from swarm.events import Event, Post
-from swarm.log import Entry, LogDamaged, LogFull, LogWriter
+from swarm.log import Entry, LogDamaged, LogFull, LogWriter, files
 
 Sound = Callable[[Path], list[Entry]]
 STEPS = ("write", "pwrite", "fsync", "fdatasync", "ftruncate", "link", "unlink", "replace", "open")
@@ -43,6 +43,8 @@ class Disk:
 @contextmanager
 def failing(disk: Disk) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        real = files.exchange
+        patch.setattr(files, "exchange", lambda *args, _real=real: disk.step("exchange", _real, *args))
         for name in STEPS:
             real = getattr(os, name)
             patch.setattr(

@@ -267,21 +267,91 @@ def test_the_seal_of_a_note_reads_as_the_note_for_the_writer_as_for_readers(writ
     assert own == read and own[0].event.body == "\\## not an entry"
 
 
-def test_what_is_written_late_into_a_full_file_becomes_a_note(path: Path, sound: Sound) -> None:
+def test_what_is_written_late_into_a_file_that_was_rotated_away_becomes_a_note(
+    path: Path, sound: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "LOOK_SECONDS", 0.0)
     with LogWriter.open(path, rotate_bytes=1500) as writer:
         with path.open("ab", buffering=0) as slow:
             while not (path.parent / "collaboration/0001.md").exists():
                 writer.append(notes("x" * 200))
             slow.write(b"still typing\n")
-            known = len(Log(path).refresh())
-            assert "not sealed" in verify(path)[0].why
-            while not (path.parent / "collaboration/0002.md").exists():
-                writer.append(notes("y" * 200))
-            assert seals(sound(path))[0] == ("unknown", "note", "still typing")
+            writer.append([])
+            assert seals(sound(path)) == [("unknown", "note", "still typing")]
             slow.write(b"and on")
-        assert len(Log(path).refresh()) > known
+            while not (path.parent / "collaboration/0003.md").exists():
+                writer.append(notes("y" * 200))
+            slow.write(b"\nand on and on")
+        true = list(writer.log.entries())
     LogWriter.open(path).close()
-    assert seals(sound(path))[1] == ("unknown", "note", "and on")
+    assert sound(path)[: len(true)] == true
+    assert [body for _, _, body in seals(sound(path))] == ["still typing", "and on", "and on and on"]
+    assert len(list((path.parent / "collaboration").glob("saved-*"))) == 1, "copies that nobody wrote into are gone"
+
+
+def test_what_is_typed_into_a_full_file_becomes_a_note_of_the_newest(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path, rotate_bytes=1500) as writer:
+        while not (path.parent / "collaboration/0002.md").exists():
+            writer.append(notes("x" * 200))
+    full = path.parent / "collaboration/0001.md"
+    for word in (
+        b"read this again\n",
+        b"## 7 claim s1/train @eve 2026-11-24T01:00:00Z ttl=60 len=0\n\n<!-- /7 0123456789abcdef -->\n",
+    ):
+        whole = full.read_bytes()
+        full.write_bytes(whole + word)
+        known = len(Log(path).refresh())
+        assert verify(path)[0].file == "collaboration/0001.md"
+        LogWriter.open(path).close()
+        assert full.read_bytes() == whole
+        assert len(sound(path)) == known + 1
+    assert seals(sound(path))[0] == ("unknown", "note", "read this again")
+
+
+def test_an_editor_that_saves_just_when_the_file_is_full_loses_nothing_and_breaks_nothing(
+    path: Path, sound: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "LOOK_SECONDS", 0.0)
+    real = ledger.replace_file
+    old = b""
+
+    def delete() -> None:
+        path.unlink()
+
+    def save_by_renaming() -> None:
+        save(path, old + b"typed at the worst moment\n")
+
+    def save_in_place() -> None:
+        path.write_bytes(old + b"typed at the worst moment\n")
+
+    def move_away() -> None:
+        path.rename(path.with_suffix(".md~"))
+
+    for at, deed in enumerate([delete, save_by_renaming, save_in_place, move_away]):
+        for moment in ("0", "wal"):
+            run = path.parent / f"run{at}{moment}" / path.name
+            path_was, path = path, run
+            busy = []
+
+            def at_the_moment(file: Path, data: bytes) -> None:
+                real(file, data)
+                if file.name.startswith(moment) and not busy:  # noqa: B023
+                    busy.append(deed())  # noqa: B023
+
+            with LogWriter.open(path, rotate_bytes=1500) as writer:
+                true = writer.append(notes("one", "two"))
+                old = path.read_bytes()
+                true += writer.append(notes("x" * 1500))
+                monkeypatch.setattr(ledger, "replace_file", at_the_moment)
+                true += writer.append(notes("after"))
+                writer.append([])
+                monkeypatch.setattr(ledger, "replace_file", real)
+            assert busy, "the deed was done"
+            posts = [entry.event.body for entry in sound(path) if isinstance(entry.event, Post)]
+            assert posts == [entry.event.body for entry in true]
+            if b"worst moment" in b"".join(file.read_bytes() for file in path.parent.rglob("*.md")):
+                assert "typed at the worst moment" in [body for _, _, body in seals(sound(path))]
+            path = path_was
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from swarm.events import Event, Post
-from swarm.log import Entry, LogWriter
+from swarm.log import Entry, LogWriter, files
 
 Sound = Callable[[Path], list[Entry]]
 SECTOR = 512
@@ -56,6 +56,8 @@ class Recorder:
         self.looks_away = False
         self.files: dict[int, File] = {}
         self.folders: dict[int, Folder] = {root.stat().st_ino: Folder()}
+        self.exchanges: list[list[tuple[int, int]]] = []
+        """Changes of names, as (folder, index), that happen together."""
 
     def call(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.looks_away:
@@ -99,6 +101,16 @@ class Recorder:
                 self.named(new, node_of(old))
             case "unlink", (path,) if os.path.lexists(path):
                 self.named(path, None)
+            case "exchange", (one, other):
+                nodes = node_of(one), node_of(other) if os.path.lexists(other) else None
+                if not real(one, other):
+                    return False
+                both = []
+                for path, node in ((one, nodes[1]), (other, nodes[0])):
+                    both.append((node_of(Path(path).parent), len(self.folder_of(path).changes)))
+                    self.named(path, node)
+                self.exchanges.append(both)
+                return True
             case "replace", (old, new):
                 folder = self.folder_of(old)
                 folder.renames.add(len(folder.changes))
@@ -121,20 +133,25 @@ class Recorder:
 
     def disk(self, rng: random.Random, into: Path) -> None:
         """One of the disks that may be found, in the empty folder `into`."""
-        self.fill(self.folders[self.root.stat().st_ino], rng, into, {})
+        kept = {node: rng.randint(folder.synced, len(folder.changes)) for node, folder in self.folders.items()}
+        for node, folder in self.folders.items():
+            kept[node] += kept[node] - 1 in folder.renames
+        for both in self.exchanges * len(self.exchanges):  # what is in one journal's commit is there as a whole
+            if any(kept[node] > index for node, index in both):
+                kept.update({node: max(kept[node], index + 1) for node, index in both})
+        self.fill(self.root.stat().st_ino, kept, rng, into, {})
 
-    def fill(self, folder: Folder, rng: random.Random, into: Path, made: dict[int, Path]) -> None:
-        kept = rng.randint(folder.synced, len(folder.changes))
+    def fill(self, at: int, kept: dict[int, int], rng: random.Random, into: Path, made: dict[int, Path]) -> None:
         names: dict[str, int] = {}
-        for name, node in folder.changes[: kept + (kept - 1 in folder.renames)]:
+        for name, node in self.folders[at].changes[: kept[at]]:
             if node is None:
                 names.pop(name, None)
             else:
                 names[name] = node
         for name, node in names.items():
-            if inner := self.folders.get(node):
+            if node in self.folders:
                 (into / name).mkdir()
-                self.fill(inner, rng, into / name, made)
+                self.fill(node, kept, rng, into / name, made)
             elif node in made:
                 (into / name).hardlink_to(made[node])
             else:
@@ -175,6 +192,8 @@ def node_of(what: int | str | Path) -> int:
 @contextmanager
 def recorded(disk: Recorder) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        real = files.exchange
+        patch.setattr(files, "exchange", lambda *args, _real=real: disk.call("exchange", _real, *args))
         for name in STEPS:
             real = getattr(os, name)
             patch.setattr(os, name, lambda *args, _name=name, _real=real, **kw: disk.call(_name, _real, *args, **kw))

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from swarm.settings import StreamSettings
+from swarm.weights import sha256_of
 from tests.trainer.conftest import Bench
-from trainer import whole
 from trainer.data.prepared import HELD_OUT, TRAIN, fingerprint, read_rows
 from trainer.errors import LeaseStopped, UserError
+from trainer.whole import MANIFEST
 
 Make = Callable[..., StreamSettings]
 
@@ -34,7 +35,7 @@ def test_rows_are_held_out_without_overlap_and_counted(bench: Bench, settings: M
     assert not {fingerprint(row) for row in train} & {fingerprint(row) for row in held_out}
     assert prepared.tokens == sum(len(row.ids) for row in train)
     assert prepared.supervised == sum(row.supervised for row in train)
-    assert prepared.sha256 == done["done"].sha256 == whole.sha256_of(folder / whole.MANIFEST)
+    assert prepared.sha256 == done["done"].sha256 == sha256_of(folder / MANIFEST)
     assert (prepared.rows, prepared.held_out, prepared.body) == (48, 12, "")
 
 

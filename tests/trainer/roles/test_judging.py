@@ -5,31 +5,42 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from swarm.settings import StreamSettings
+from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
 from tests.trainer.conftest import Bench
-from trainer import bases
-from trainer.data.prepared import HELD_OUT, read_rows
+from trainer import bases, whole
+from trainer.data.prepared import HELD_OUT, TRAIN, RowFile, read_rows
 from trainer.errors import UserError
 from trainer.heldout import held_out_loss
+from trainer.lease import Lease
 from trainer.loading import load_adapter
 
 Make = Callable[..., StreamSettings]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 
 
+def a_trained(bench: Bench, chosen: StreamSettings) -> dict[str, object]:
+    """A trained stream, as a validator is assigned it."""
+    prepared = bench.do("prepare", chosen)["prepared"].path
+    trained = bench.do("train", chosen, prepared=prepared)["trained"]
+    return {"prepared": prepared, "checkpoint": trained.path, "sha256": trained.sha256}
+
+
 @pytest.fixture
 def given(bench: Bench, settings: Make) -> dict[str, object]:
-    """A trained stream, as a validator is assigned it."""
-    prepared = bench.do("prepare", settings())["prepared"].path
-    trained = bench.do("train", settings(), prepared=prepared)["trained"]
-    return {"prepared": prepared, "checkpoint": trained.path, "sha256": trained.sha256}
+    return a_trained(bench, settings())
+
+
+def folder_of(bench: Bench, given: dict[str, object]) -> Path:
+    return bench.place.run_folder / str(given["checkpoint"])
 
 
 def test_a_better_adapter_passes_with_both_losses(bench: Bench, settings: Make, given: dict[str, object]) -> None:
@@ -46,55 +57,173 @@ def test_a_better_adapter_passes_with_both_losses(bench: Bench, settings: Make, 
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_dora": True, "lora_alpha": 8.5},
+        {"use_rslora": True, "lora_dropout": 0.1},
+        {"adapter": "qlora"},
+        {"lora_target_modules": ["v_proj", "q_proj"], "lora_r": 2},
+        {"lora_target_modules": r".*\.1\.mlp\..*_proj"},
+    ],
+    ids=str,
+)
+def test_an_honest_adapter_of_every_kind_is_fit(bench: Bench, settings: Make, changes: dict[str, object]) -> None:
+    chosen = settings(**changes)
+    assert bench.do("validate", chosen, **a_trained(bench, chosen))["verdict"].result == "SUCCESS"
+
+
+@pytest.mark.parametrize(
     ("damage", "words"),
     [
-        ("other hash", "has sha256"),
-        ("nan", "is not finite"),
-        ("torn", "is torn"),
-        ("missing", "is missing"),
-        ("bin instead", "is missing"),
-        ("pickled", "is no safetensors file"),
-        ("config", "cannot be read"),
-        ("rank", "says rank 99"),
-        ("half", "has no B that fits it"),
+        ("other hash", "have sha256"),
+        ("config was edited", "have sha256"),
+        ("no weights", "adapter_model.safetensors is missing"),
+        ("no config", "adapter_config.json is missing"),
+        ("bin instead", "adapter_model.safetensors is missing"),
     ],
 )
-def test_a_checkpoint_that_is_not_fit_fails(
+def test_files_that_are_not_those_that_were_promised_fail(
     bench: Bench, settings: Make, given: dict[str, object], damage: str, words: str
 ) -> None:
-    folder = bench.place.run_folder / str(given["checkpoint"])
-    path, sha256 = folder / "adapter_model.safetensors", given["sha256"]
+    folder, sha256 = folder_of(bench, given), given["sha256"]
+    weights, config = (folder / name for name in (ADAPTER, ADAPTER_CONFIG))
     match damage:
         case "other hash":
             sha256 = "0" * 64
-        case "nan":
-            tensors = load_file(path)
-            next(iter(tensors.values())).view(-1)[0] = torch.nan
-            save_file(tensors, path)
-        case "torn":
-            path.write_bytes(path.read_bytes()[:-4])
-        case "missing":
-            path.unlink()
+        case "config was edited":
+            config.write_text(config.read_text().replace('"lora_alpha": 16', '"lora_alpha": 160'))
+        case "no weights":
+            weights.unlink()
+        case "no config":
+            config.unlink()
         case "bin instead":
-            path.rename(folder / "adapter_model.bin")
-        case "pickled":
-            path.write_bytes(pickle.dumps(Opened(str(folder / "opened"))))
-        case "config":
-            (folder / "adapter_config.json").write_text("{")
-        case "rank":
-            config = json.loads((folder / "adapter_config.json").read_text())
-            (folder / "adapter_config.json").write_text(json.dumps({**config, "r": 99}))
-        case "half":
-            tensors = load_file(path)
-            save_file({name: value for name, value in tensors.items() if ".lora_B." not in name}, path)
-    if damage in ("nan", "torn", "half", "pickled"):
-        from trainer.whole import sha256_of
-
-        sha256 = sha256_of(path)
+            weights.rename(folder / "adapter_model.bin")
+    found = adapter_sha256(folder) if weights.exists() and config.exists() else sha256
     verdict = bench.do("validate", settings(), **{**given, "sha256": sha256})["verdict"]
-    assert verdict.result == "FAIL"
+    assert (verdict.result, verdict.sha256) == ("FAIL", found)
     assert words in verdict.why
-    assert not (folder / "opened").exists()
+    with pytest.raises(UserError, match=r"its maker said|is missing"):
+        bench.do("evaluate", settings(), **{**given, "sha256": sha256})
+
+
+def handed_in(bench: Bench, given: dict[str, object], weights: bytes | None, config: str | None) -> dict[str, object]:
+    """The same checkpoint from a maker who promises just what is in these files."""
+    folder = folder_of(bench, given)
+    other = folder.with_name("other")
+    shutil.rmtree(other, ignore_errors=True)
+    shutil.copytree(folder, other)
+    if weights is not None:
+        (other / ADAPTER).write_bytes(weights)
+    if config is not None:
+        (other / ADAPTER_CONFIG).write_text(config)
+    return {**given, "checkpoint": bench.place.relative(other), "sha256": adapter_sha256(other)}
+
+
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+def test_tensors_that_are_not_those_of_such_an_adapter_fail(bench: Bench, settings: Make, kind: str) -> None:
+    given = a_trained(bench, settings(adapter=kind))
+    tensors = load_file(folder_of(bench, given) / ADAPTER)
+    first = next(iter(tensors))
+
+    def with_first(value: torch.Tensor) -> bytes:
+        return save({**tensors, first: value})
+
+    layers = "base_model.model.model.layers"
+    damages = [
+        (with_first(torch.full_like(tensors[first], torch.nan)), f"{first} is not finite"),
+        (with_first(torch.full_like(tensors[first], 1e300, dtype=torch.float64)), f"{first} is not finite"),  # in fp32
+        (with_first(tensors[first].to(torch.int8)), f"{first} holds torch.int8, no floats"),
+        (save(tensors)[:-4], "is no whole safetensors file"),
+        (pickle.dumps(Opened(str(bench.place.run_folder / "opened"))), "is no whole safetensors file"),
+        (save({k: v for k, v in tensors.items() if ".layers.1." in k}), f"lacks {layers}.0."),
+        (save({k: v for k, v in tensors.items() if ".lora_A." in k}), f"lacks {layers}.0.mlp.down_proj.lora_B.weight"),
+        (
+            save({k.replace("layers", "floors"): v for k, v in tensors.items()}),
+            "floors.0.mlp.down_proj.lora_A.weight, ",
+        ),
+        (save({**tensors, "any\n" * 999: tensors[first].clone()}), "holds any any any"),
+        (save({**tensors, "more.lora_A.weight": tensors[first].clone()}), "holds more.lora_A.weight, which the stream"),
+        (
+            save({k: v[:4] if ".lora_A." in k else v[:, :4].contiguous() for k, v in tensors.items()}),
+            "has shape [4, 128], the stream's settings make it [8, 128]",
+        ),
+    ]
+    for weights, words in damages:
+        verdict = bench.do("validate", settings(adapter=kind), **handed_in(bench, given, weights, None))["verdict"]
+        assert verdict.result == "FAIL", words
+        assert words in verdict.why
+        assert len(verdict.why) <= 300 and "\n" not in verdict.why
+    assert not (bench.place.run_folder / "opened").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("r", 99),
+        ("lora_alpha", 1600),
+        ("lora_alpha", "x"),
+        ("use_dora", True),
+        ("use_rslora", True),
+        ("target_modules", ["q_proj"]),
+        ("modules_to_save", ["lm_head"]),
+        ("rank_pattern", {"q_proj": 4}),
+        ("alpha_pattern", {"q_proj": 1600}),
+        ("auto_mapping", {"base_model_class": "A", "parent_library": "b"}),
+        ("layers_to_transform", [0]),
+        ("trainable_token_indices", [1, 2]),
+        ("fan_in_fan_out", True),
+        ("task_type", "SEQ_CLS"),
+        ("base_model_name_or_path", "another/base"),
+        ("revision", "v2"),
+        ("a_field_of_tomorrow", True),
+    ],
+)
+def test_a_config_that_is_not_what_the_stream_asks_for_fails(
+    bench: Bench, settings: Make, given: dict[str, object], field: str, value: object
+) -> None:
+    config = json.loads((folder_of(bench, given) / ADAPTER_CONFIG).read_text())
+    forged = handed_in(bench, given, None, json.dumps({**config, field: value}))
+    verdict = bench.do("validate", settings(), **forged)["verdict"]
+    assert verdict.result == "FAIL"
+    assert f"adapter_config.json says {field} {value!r}, the stream's settings make it" in verdict.why
+
+
+def test_a_config_that_peft_cannot_read_fails(bench: Bench, settings: Make, given: dict[str, object]) -> None:
+    config = json.loads((folder_of(bench, given) / ADAPTER_CONFIG).read_text())
+    damages = [
+        ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        (json.dumps({**config, "\ud800": 1}), r"says \ud800 1, the stream"),  # half a pair, which no log can hold
+        ("[]", "describes no LoRA adapter"),
+        (json.dumps({**config, "peft_type": "IA3"}), "describes no LoRA adapter"),
+        (json.dumps({**config, "r": 8.0}), "PEFT cannot load it (TypeError"),  # equal to 8, and no size of a tensor
+    ]
+    for text, words in damages:
+        verdict = bench.do("validate", settings(), **handed_in(bench, given, None, text))["verdict"]
+        assert verdict.result == "FAIL", words
+        assert words in verdict.why
+
+
+def test_an_adapter_of_another_peft_is_fit(bench: Bench, settings: Make, given: dict[str, object]) -> None:
+    config = json.loads((folder_of(bench, given) / ADAPTER_CONFIG).read_text())
+    del config["lora_bias"]  # which an older one did not know
+    forged = handed_in(bench, given, None, json.dumps({**config, "peft_version": "0.1", "inference_mode": False}))
+    assert bench.do("validate", settings(), **forged)["verdict"].result == "SUCCESS"
+
+
+def test_hash_and_figures_are_of_the_same_bytes_whoever_writes_in_between(
+    bench: Bench, settings: Make, given: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = folder_of(bench, given) / ADAPTER
+    handed = weights.read_bytes()
+    with monkeypatch.context() as meanwhile:  # the base's rows are being measured
+        zeros = save({name: torch.zeros_like(value) for name, value in load_file(weights).items()})
+        meanwhile.setattr(Lease, "progress", lambda lease: weights.write_bytes(zeros))
+        disturbed = bench.do("validate", settings(), **given)["verdict"]
+    assert weights.read_bytes() == zeros
+    weights.write_bytes(handed)
+    undisturbed = bench.do("validate", settings(), **given)["verdict"]
+    assert disturbed.facts() == {**undisturbed.facts(), "tok": disturbed.tok}
 
 
 class Opened:
@@ -141,9 +270,26 @@ def test_scores_agree_with_the_verdict_and_people_can_read_the_answers(
     assert other.rows_sha256 != score.rows_sha256
 
 
-def test_the_bare_base_is_measured_once_for_all_streams(
+@pytest.mark.parametrize("role", ["validate", "evaluate"])
+@pytest.mark.parametrize("sealed_anew", [False, True])
+def test_rows_that_are_not_those_of_the_log_are_not_judged_by(
+    bench: Bench, settings: Make, given: dict[str, object], role: str, sealed_anew: bool
+) -> None:
+    rows = bench.place.run_folder / str(given["prepared"])
+    facts = whole.verify(rows)
+    with RowFile(rows / HELD_OUT) as easy:
+        easy.add(next(read_rows(rows / TRAIN)))
+    if sealed_anew:
+        whole.seal(rows, facts)
+    words = "was sealed anew" if sealed_anew else r"held_out\.arrow of .* is not what was sealed"
+    with pytest.raises(UserError, match=rf"^prepared/{rows.name}: .*{words}.*put it back as it was"):
+        bench.do(role, settings(), **given)
+
+
+def test_the_bare_base_is_measured_once_for_all_streams_and_its_figures_lie_nowhere(
     bench: Bench, settings: Make, given: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    files = sorted(path.name for path in (bench.place.run_folder / str(given["prepared"])).iterdir())
     first = bench.do("validate", settings(), **given)["verdict"]
     measured: list[object] = []
 
@@ -152,11 +298,31 @@ def test_the_bare_base_is_measured_once_for_all_streams(
         return held_out_loss(model, *rest)
 
     monkeypatch.setattr("trainer.roles.validate.held_out_loss", counting)
+    monkeypatch.setattr("trainer.roles.evaluate.held_out_loss", counting)
     second = bench.do("validate", settings(learning_rate=1e-3), **given)["verdict"]  # another stream of the same shape
-    assert second.base_heldout == first.base_heldout
-    assert len(measured) == 1  # the adapter
+    score = bench.do("evaluate", settings(learning_rate=1e-3), **given)["score"]
+    assert first.base_heldout == second.base_heldout == score.base_heldout
+    assert len(measured) == 2  # the adapter, for each of the two
+    assert sorted(path.name for path in (bench.place.run_folder / str(given["prepared"])).iterdir()) == files
     quantised = bench.do("validate", settings(adapter="qlora"), **given)["verdict"]
     assert quantised.base_heldout != first.base_heldout
+
+
+def test_a_base_that_has_changed_is_measured_anew_and_one_without_a_figure_is_no_yardstick(
+    bench: Bench, settings: Make, base: Path, tmp_path: Path
+) -> None:
+    mine = shutil.copytree(base, tmp_path / "base")
+    chosen = settings(base_model=str(mine))
+    given = a_trained(bench, chosen)
+    before = bench.do("validate", chosen, **given)["verdict"].base_heldout
+    tensors = load_file(mine / "model.safetensors")
+    for scale in (2.0, torch.nan):
+        scaled = {**tensors, "model.norm.weight": tensors["model.norm.weight"] * scale}
+        (mine / "model.safetensors").write_bytes(save(scaled, {"format": "pt"}))
+        if scale == 2.0:
+            assert bench.do("validate", chosen, **given)["verdict"].base_heldout != before
+    with pytest.raises(UserError, match=r"^base_model: the bare base's held-out loss is not finite"):
+        bench.do("validate", chosen, **given)
 
 
 def test_held_out_loss_is_the_mean_over_tokens_whatever_the_batches(

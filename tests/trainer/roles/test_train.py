@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from swarm.messages import METRIC_COLUMNS, Metrics, Order, Report
 from swarm.settings import StreamSettings
+from swarm.weights import adapter_sha256
 from tests.trainer.conftest import Bench
-from trainer import whole
+from trainer.data.prepared import TRAIN
 from trainer.errors import LeaseLost, LeaseStopped, UserError
 
 Make = Callable[..., StreamSettings]
@@ -40,7 +41,7 @@ def test_every_adapter_learns_and_its_checkpoint_loads(
     trained, folder = done["trained"], bench.place.run_folder / done["trained"].path
     assert (trained.step, trained.why) == (8, "max_steps")
     assert trained.loss_last < trained.loss_first - 0.2
-    assert trained.sha256 == done["done"].sha256 == whole.sha256_of(folder / "adapter_model.safetensors")
+    assert trained.sha256 == done["done"].sha256 == adapter_sha256(folder)
     assert [event.kind for event in bench.events()] == ["checkpoint", "checkpoint", "trained", "done"]
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint-8"]
     assert {value.dtype for value in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
@@ -157,6 +158,13 @@ def test_a_loss_that_is_not_finite_ends_the_stream_with_a_reason(bench: Bench, s
     assert bench.metric_rows()[-1].loss is None
     assert not list((bench.place.stream_folder("one") / "t2").glob("checkpoint-*"))
     assert "trained" not in [event.kind for event in bench.events()]
+
+
+def test_rows_that_are_not_those_of_the_log_are_not_trained_on(bench: Bench, settings: Make) -> None:
+    prepared = bench.do("prepare", settings())["prepared"].path
+    (bench.place.run_folder / prepared / TRAIN).write_bytes(b"other rows")
+    with pytest.raises(UserError, match=r"train\.arrow of .* is not what was sealed; put it back as it was"):
+        bench.do("train", settings(), prepared=prepared)
 
 
 def test_target_modules_that_match_nothing_are_a_users_error(bench: Bench, settings: Make) -> None:

@@ -1,0 +1,33 @@
+"""What an adapter is on disk: PEFT's two files, and the one hash under which they are handed over, judged and published.
+
+The config belongs to the weights: its `lora_alpha` scales them, its `target_modules` say where they go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+ADAPTER = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER)
+"""What PEFT needs to load an adapter, by its own names."""
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes.  Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Of both files; a shell gives it too: `sha256sum adapter_config.json adapter_model.safetensors | sha256sum`.
+
+    Raises OSError.
+    """
+    lines = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in ADAPTER_FILES)
+    return hashlib.sha256(lines.encode()).hexdigest()
