@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarm.events import Head, Seal
+from swarm.events import Seal
 from swarm.log.chain import sha_of
-from swarm.log.entry import Entry
 from swarm.log.files import Files, read_or_nothing, stat_or_none
 from swarm.log.mend import BLANK
-from swarm.log.reader import unchanged
+from swarm.log.reader import Log, unchanged
 
 
 @dataclass(slots=True)
@@ -22,8 +21,6 @@ class Kept:
     path: Path
     size: int
     sha: str
-    full: Path | None = None
-    """The full file that holds the same, where a rotation has left it."""
     seen: os.stat_result | None = None
 
     def read(self) -> bytes | None:
@@ -41,29 +38,19 @@ class Kept:
         text = data[self.size :]
         return text.lstrip(b"\0") if text.strip(BLANK) else b""
 
-    def is_a_copy(self) -> bool:
-        """Whether it is what a rotation left, and nobody has written into it since: it stands in the full file."""
-        return self.full is not None and read_or_nothing(self.path) == read_or_nothing(self.full)
-
     def is_in_the_log(self, data: bytes) -> None:
         self.size, self.sha = len(data), sha_of(data)
 
 
-def kept_files(files: Files, entries: Iterable[Entry]) -> list[Kept]:
-    """Those that a log tells of, as far as it tells that they are in it."""
-    told: dict[str, tuple[int, Path | None]] = {}
-    for entry in entries:
+def kept_files(files: Files, log: Log) -> tuple[list[Kept], list[Path]]:
+    """Those that the log tells of, as far as it tells that they are in it; and those of which it does not tell."""
+    there = sorted(files.folder.glob("saved-*.md"))
+    told: dict[Path, int] = {}
+    for entry in log.entries() if there else ():
         match entry.event:
             case Seal(file=str(name), upto=upto, n=size):
-                told[name] = (size if upto is None else upto), None
-            case Head(file=str(name)):
-                own = files.path.parent / name
-                told[files.saved_name(entry.seq)] = len(read_or_nothing(own)), own
+                told[files.path.parent / name] = size if upto is None else upto
             case _:
                 pass
-    kept = []
-    for name, (size, full) in told.items():
-        path = files.path.parent / name
-        if path.exists():
-            kept.append(Kept(path, size, sha_of(read_or_nothing(path)[:size]), full))
-    return kept
+    kept = [Kept(path, size, sha_of(read_or_nothing(path, size))) for path, size in told.items() if path in there]
+    return kept, [path for path in there if path not in told]

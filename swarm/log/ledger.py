@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,6 +63,8 @@ class Ledger:
         """When all bytes are compared again, by the monotonic clock."""
         self._owes = False
         """The last group is recorded, but there was no room to show it in the Markdown file."""
+        self._displaced: list[Path] = []
+        """What bore a name of the log, and no entry tells of it yet."""
         self._kept: list[Kept] = []
         self._wal = Wal(files.wal)
 
@@ -90,12 +92,11 @@ class Ledger:
         self._log.load(should)
         if self._log.place.offset != len(should):
             raise damaged(self._files.wal, should, self._log.place)
-        if any(self._files.folder.glob("saved-*.md")):
-            self._kept = kept_files(self._files, self._log.entries())
+        self._kept, self._displaced = kept_files(self._files, self._log)
         self.look_after(opening=True)
         self._gather_from_full_files()
-        for copy in [kept for kept in self._kept if kept.is_a_copy()]:
-            copy.path.unlink()
+        for copy in [kept for kept in self._kept if self._is_the_logs_own(read_or_nothing(kept.path))]:
+            copy.path.unlink()  # a rotation has left it, or it was never put into place
             self._kept.remove(copy)
 
     # ---- looking after the Markdown file -----------------------------------------------------------------------------
@@ -104,6 +105,7 @@ class Ledger:
         """Mends and reports what others did to the Markdown file: its size is asked each time, its bytes now and then."""
         if time.monotonic() < self._look_again and size_or_none(self._path) == self._wal.size_bytes:
             return
+        self._tell_of_displaced()
         self._compare(opening=opening)
         self._gather_late()
 
@@ -116,8 +118,9 @@ class Ledger:
                 draft = self.draft()
                 draft.seal(tail, torn=torn)
                 self.write(draft, standing=tail)
-            case Replaced(found):
-                self._write_again(found, should)
+            case Replaced():
+                self._put_into_place(self._staged(should), self._path)
+                self._tell_of_displaced()
             case None:
                 pass
         self._owes = False
@@ -143,48 +146,55 @@ class Ledger:
         self._report(draft, should[: len(should) - len(rest)], should)
         self.write(draft, missing=rest)
 
-    def _write_again(self, found: bytes, should: bytes) -> None:
-        """Puts the file back as it should be; the one that stood there is kept beside it, and what was typed in it."""
-        if seq := self._is_told(found, should):
-            self._stage(seq, should)
-            self._put_into_place(seq, self._path, known=found)
-            return
-        with suppress(FileNotFoundError):
-            sync_file(self._path)  # before an entry says that it is kept
-        draft = self.draft()
-        if typed := self._typed_in(found):
-            draft.seal(escape(typed))
-        seq = draft.place.seq + 1
-        self._report(draft, found, should, file=self._files.saved_name(seq))
-        self._stage(seq, should + draft.data)
-        try:
-            self._wal.append(draft.data)
-        except OSError:
-            self._files.saved(seq).unlink()
-            raise
-        self._log.add(draft.entries, draft.place)
-        self._put_into_place(seq, self._path, known=found)
+    # ---- what stood in the log's place -------------------------------------------------------------------------------
 
-    def _is_told(self, found: bytes, should: bytes) -> int:
-        """The entry that tells of this file already, where a rotation or a mend was cut short before its last step; or 0."""
-        last = self._log.last()
-        if last and isinstance(last.event, Seal) and last.event.file and last.event.sha == sha_of(found):
-            return last.seq
-        opening = Opening.of(should)
-        full = self._files.older(opening.number) if opening else None
-        return opening.before.seq + 1 if opening and full and read_or_nothing(full) == found else 0
+    def _staged(self, text: bytes) -> Path:
+        """A file that is to bear a name of the log, for the moment under the name of that which it will displace."""
+        number = self._log.last_seq + 1
+        while (saved := self._files.saved(number)).exists():
+            number += 1
+        write_synced(saved, text)
+        return saved
 
-    def _stage(self, seq: int, text: bytes) -> None:
-        """The file that is to be, for the moment under the name of that which will be kept."""
-        write_synced(self._files.saved(seq), text)
-
-    def _put_into_place(self, seq: int, path: Path, known: bytes) -> None:
-        """The staged file bears the name from now on; what bore it until now is kept, of which `known` is in the log."""
-        saved = self._files.saved(seq)
-        if take_place(saved, path):
-            self._kept.append(Kept(saved, len(known), sha_of(known)))
-        sync_folder(saved.parent)
+    def _put_into_place(self, staged: Path, path: Path) -> None:
+        """The staged file bears the name `path`; what bore it until this very moment is kept under the other name."""
+        if take_place(staged, path):
+            sync_file(staged)
+            self._displaced.append(staged)
+        sync_folder(staged.parent)
         sync_folder(path.parent)
+
+    def _tell_of_displaced(self) -> None:
+        """Looks at what was displaced, once nobody else can save it any more; what was typed in it becomes a note."""
+        while self._displaced:
+            saved = self._displaced[0]
+            found = read_or_nothing(saved)
+            if not self._is_the_logs_own(found):
+                self._tell_of(saved, found)
+            self._kept.append(Kept(saved, len(found), sha_of(found)))
+            del self._displaced[0]
+
+    def _tell_of(self, saved: Path, found: bytes) -> None:
+        draft, name = self.draft(), str(saved.relative_to(self._path.parent))
+        full = next((text for text in self._full_texts() if found.startswith(text)), None)
+        if full is not None:
+            draft.seal(escape(found[len(full) :]), file=name, upto=len(found))
+        else:
+            if typed := self._typed_in(found):
+                draft.seal(escape(typed))
+            self._report(draft, found, self._wal.payload(), file=name)
+        self.write(draft)
+
+    def _is_the_logs_own(self, found: bytes) -> bool:
+        """A full file, as a rotation displaces it, or the newest one as it was at some time."""
+        return self._wal.payload().startswith(found) or found in self._full_texts()
+
+    def _full_texts(self) -> Iterator[bytes]:
+        opening = Opening.of(self._wal.payload())
+        while opening:
+            text = read_or_nothing(self._files.older(opening.number))[: opening.size]
+            yield text
+            opening = Opening.of(text)
 
     def _typed_in(self, found: bytes) -> bytes:
         entries = scan(self._files, self._wal.payload()).entries
@@ -223,16 +233,9 @@ class Ledger:
         while opening:
             path = self._files.older(opening.number)
             if (size_or_none(path) or 0) > opening.size:
-                self._gather_from(path, opening.size)
+                self._put_into_place(self._staged(read_or_nothing(path, opening.size)), path)
             opening = Opening.of(read_or_nothing(path, HEAD_BYTES))
-
-    def _gather_from(self, path: Path, size: int) -> None:
-        data, draft = read_or_nothing(path), self.draft()
-        seq = draft.place.seq + 1
-        draft.seal(escape(data[size:]), file=self._files.saved_name(seq), upto=len(data))
-        self._stage(seq, data[:size])
-        self.write(draft)
-        self._put_into_place(seq, path, known=data)
+        self._tell_of_displaced()
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
@@ -275,14 +278,15 @@ class Ledger:
         last = self._log.place
         draft = Draft(Place(last.seq, last.chain, 0), self._now())
         draft.head(self._secret, self._files.older_name(number), statement(self._files.older_name(number), should))
-        self._stage(draft.head_seq, draft.data)
+        staged = self._staged(draft.data)
         self._look_again = 0.0
         replace_file(self._files.wal, image(draft.data))
         # from here on the new file is the newest, also after a crash
         self._wal.close()
         self._wal = Wal(self._files.wal)
         self._log.add(draft.entries, draft.place)
-        self._put_into_place(draft.head_seq, self._path, known=should)
+        self._put_into_place(staged, self._path)
+        self._tell_of_displaced()
 
     def close(self) -> None:
         """Syncs the Markdown file too: who copies the run without its folder has all of it."""

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import math
+import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from swarm.events import Checkpoint, Claim, Drop, Event, Post, Stop
 from swarm.log import Entry, LogError, parse, render
-from swarm.log.entry import escape, unescape
+from swarm.log.chain import Place
+from swarm.log.draft import Draft
+from swarm.log.escaping import escape, unescape
 
 CHAIN = "9f3a1c2db7e1c09a"
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -41,10 +46,52 @@ def test_floats_come_back_equal_and_short(value: float) -> None:
     assert back.ttl == value and math.copysign(1, back.ttl) == math.copysign(1, value)
 
 
-@given(st.binary(max_size=80) | st.from_regex(rb"(?: {0,4}\\{0,3}(?:## |<!-- /)?x?\n?){1,6}", fullmatch=True))
+LINES = st.from_regex(rb"(?: {0,4}\\{0,3}(?:## |##\t|<!-- /|<div>|`{2,5}|~{3,4}|```py)?x?\n?){1,8}", fullmatch=True)
+
+
+@given(st.binary(max_size=80) | LINES)
 def test_escaping_is_undone_exactly_and_leaves_nothing_that_looks_like_an_entry(body: bytes) -> None:
     assert unescape(escape(body)) == body
     assert not any(line.startswith((b"## ", b"<!-- /")) for line in escape(body).split(b"\n"))
+
+
+HOSTILE = [
+    "look:\n```\ncode without end", "~~~~\nno end", "```py\n~~~\n``\n", "<pre>", "<script>\n", "<div>\nx", "<![CDATA[", "<?php",
+    "<h2>3 done</h2>", "##\t3 done data/check @ada", "x\r## 3 done data/check", "   ## 3 done\n", "`````\n````\n```",
+    "a list\n- of\n  1. things", "> quoted\n> ```", "| a | b |\n|---|---|\n| 1 | 2 |", "    indented", "\\## escaped", "<!-- begun",
+]  # fmt: skip
+
+
+def headings(markdown: str) -> list[str]:
+    tokens = MarkdownIt("commonmark").parse(markdown)
+    return [after.content for token, after in pairwise(tokens) if token.type == "heading_open" and token.tag == "h2"]
+
+
+@given(st.lists(st.sampled_from(HOSTILE) | LINES.map(bytes.decode), min_size=1, max_size=4))
+def test_rendered_every_entry_is_a_heading_and_nothing_else_is_one(bodies: list[str]) -> None:
+    """By markdown-it, which passes CommonMark's own tests."""
+    draft = Draft(Place(), 1795238000.0)
+    for body in bodies:
+        draft.add("ada", Post(ref="s1", body=body))
+    found = headings(draft.data.decode())
+    assert [heading.split()[:3] for heading in found] == [[str(seq), "post", "s1"] for seq in range(1, len(bodies) + 1)]
+
+
+def test_a_closed_block_of_code_stands_as_it_was_written() -> None:
+    body = "look:\n```py\nprint(1)\n```\n~~~~\n```\n~~~~~\n"
+    assert escape(body.encode()) == body.encode()
+
+
+def test_blocks_of_code_by_the_thousand_take_no_longer_than_their_bytes() -> None:
+    begun = time.process_time()
+    escape(b"```a\n" * 13_000 + b"~~~\n" * 13_001)
+    assert time.process_time() - begun < 2.0
+
+
+def test_what_would_steer_a_terminal_stands_as_its_code() -> None:
+    event = Post(ref="s1", body="\x1b[31mred\x1b[0m\tand\r\nlines \x9b2J\rover")
+    assert event.body == "\\x1b[31mred\\x1b[0m\tand\r\nlines \\x9b2J\\rover"
+    assert parse(stands_as(event)).event == event
 
 
 @pytest.mark.parametrize("author", ["Ada", "a b", "a\n## 18", "", "@ada", "a" * 65])

@@ -13,6 +13,7 @@ from swarm.events import Event, Head, Post
 from swarm.log import Entry, Log, LogDamaged, LogWriter, render, verify
 from swarm.log.chain import Place
 from swarm.log.draft import Draft
+from swarm.log.wal import frames_of
 
 FLIPS = 3000
 SECRET = b"the run's own"
@@ -176,6 +177,53 @@ def test_another_runs_log_in_its_place_is_a_fault(path: Path, tmp_path: Path) ->
     path.write_bytes(other.read_bytes())
     [fault] = verify(path)
     assert fault.seq == 1 and "not those" in fault.why
+
+
+def test_an_entry_that_somebody_typed_rightly_chained_is_a_fault_and_nobodys_entry(path: Path) -> None:
+    with LogWriter.open(path, secret=SECRET) as writer:
+        true = writer.append([("ada", Post(ref="run", body="true"))])
+    whole = path.read_bytes()
+    reader = Log(path)
+    reader.read()
+    forged = Draft(reader.place, 1795238000.0)
+    forged.add("eve", Post(ref="run", body="forged"))
+    path.write_bytes(whole + forged.data)
+    [fault] = verify(path, secret=SECRET)
+    assert (fault.offset, fault.seq) == (len(whole), 2) and "does not hold" in fault.why
+    assert Log(path).refresh() == true
+
+
+@pytest.mark.parametrize("left", [0.5, 0.0])
+def test_a_write_ahead_file_that_lost_its_end_is_a_fault(path: Path, left: float) -> None:
+    with LogWriter.open(path) as writer:
+        for n in range(6):
+            writer.append([("ada", Post(ref="run", body=f"note {n}"))])
+    wal = path.parent / "collaboration/wal"
+    data = wal.read_bytes()
+    used = int(len(data.rstrip(b"\0")) * left)
+    frames, end = frames_of(data[: used + 1] + bytes(used))
+    wal.write_bytes(data[:end] + bytes(len(data) - end))
+    assert len(frames) < 6
+    assert [fault.file for fault in verify(path)] == ["COLLABORATION.md" if end else "collaboration/wal"]
+
+
+def test_a_copy_that_was_kept_is_checked_too(path: Path) -> None:
+    with LogWriter.open(path) as writer:
+        writer.append([("ada", Post(ref="run", body="one"))])
+        path.write_bytes(b"something else\n")
+        writer.append([])
+    [saved] = (path.parent / "collaboration").glob("saved-*.md")
+    assert saved.read_bytes() == b"something else\n" and verify(path) == []
+    saved.write_bytes(b"something elsE\n")
+    [fault] = verify(path)
+    assert (fault.file, fault.seq) == (f"collaboration/{saved.name}", 3)
+    saved.unlink()
+    assert verify(path)[0].why == "what was kept here is changed or missing"
+
+
+def test_one_changed_digit_of_a_head_is_not_told_as_thousands_of_faults(run: Path) -> None:
+    run.write_bytes(run.read_bytes().replace(b"file=collaboration/0", b"file=collaboration/8", 1))
+    assert len(verify(run)) < 6
 
 
 def test_a_changed_or_torn_write_ahead_file_is_a_fault_too(run: Path) -> None:

@@ -89,10 +89,10 @@ def test_an_old_copy_saved_over_newer_entries_loses_nothing(writer: LogWriter, p
         (
             "log",
             "old-copy",
-            "entries 3-5 were not in the file as written and stand again; the file that stood there is kept as collaboration/saved-0007.md",
+            "entries 3-5 were not in the file as written and stand again; the file that stood there is kept as collaboration/saved-0006.md",
         ),
     ]
-    assert (path.parent / "collaboration/saved-0007.md").read_bytes() == saved
+    assert (path.parent / "collaboration/saved-0006.md").read_bytes() == saved
 
 
 @pytest.mark.parametrize("open_again", [False, True])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from swarm.events import Event, Head, Post, Task
+from swarm.events import Event, Head, Post, Renew, Task
 from swarm.log import Entry, Log, LogDamaged, LogError, LogFull, LogHeld, LogWriter, run_is_alive, wal
+from tests.swarm.log.test_crashes import Disk, failing
 
 Sound = Callable[[Path], list[Entry]]
 
@@ -95,6 +99,69 @@ def test_callers_that_wait_share_one_sync(path: Path, sound: Sound, monkeypatch:
             thread.join()
     assert sound(path) == sorted((entries[0] for entries in told), key=lambda entry: entry.seq)
     assert len(told) == 800 and len(syncs) <= 200
+
+
+def test_who_is_interrupted_while_it_waits_takes_its_entries_back(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path) as writer:
+        writer._busy = True  # another caller is just writing
+        signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            writer.append([note("interrupted")])
+        writer._busy = False
+        writer.append([note("said again")])
+    assert [entry.event.body for entry in sound(path)] == ["said again"]
+
+
+def test_who_is_interrupted_while_it_writes_lets_nobody_wait_for_ever(
+    path: Path, sound: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(fd: int) -> None:
+        raise KeyboardInterrupt
+
+    with LogWriter.open(path) as writer:
+        writer.append([note("one")])
+        monkeypatch.setattr(wal.os, "fdatasync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.append([note("two")])
+        monkeypatch.undo()
+        with pytest.raises(LogDamaged, match="open the log again"):
+            writer.append([note("three")])
+    LogWriter.open(path).close()
+    assert sound(path)[0].event.body == "one"
+
+
+def test_a_disk_that_is_full_at_any_step_of_opening_or_closing_leaves_no_lock_and_no_open_file(path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for number in range(1, 30):
+        run = path.parent / f"run{number}" / path.name
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with suppress(LogFull, OSError), failing(Disk(number, full, for_good=False)):
+            LogWriter.open(run).close()
+        assert not run_is_alive(run)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        LogWriter.open(run).close()
+
+
+def test_a_disk_that_is_full_at_opening_is_told_as_such(path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    LogWriter.open(path).close()
+    for number in range(1, 3):
+        with pytest.raises(LogFull, match="free some space"), failing(Disk(number, full, for_good=False)):
+            LogWriter.open(path)
+
+
+@pytest.mark.parametrize(
+    "item", [("\udc80", Post(ref="s1", body="x")), ("ada", Renew.model_construct(ref="s1", tok=10**5000, ttl=1))]
+)
+def test_what_cannot_be_written_costs_its_caller_an_error_and_nobody_else(
+    path: Path, item: tuple[str, Event], sound: Sound
+) -> None:
+    with LogWriter.open(path) as writer:
+        with pytest.raises(LogError, match="not an entry"):
+            writer.append([item])
+        writer.append([note("goes on")])
+    assert [entry.event.body for entry in sound(path)] == ["goes on"]
 
 
 def test_times_never_go_back_whatever_the_clock_does(path: Path, sound: Sound) -> None:
