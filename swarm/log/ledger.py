@@ -93,11 +93,16 @@ class Ledger:
         if self._log.place.offset != len(should):
             raise damaged(self._files.wal, should, self._log.place)
         self._kept, self._displaced = kept_files(self._files, self._log)
+        self._displaced = [saved for saved in self._displaced if not self._removed_copy(saved)]
         self.look_after(opening=True)
         self._gather_from_full_files()
-        for copy in [kept for kept in self._kept if self._is_the_logs_own(read_or_nothing(kept.path))]:
-            copy.path.unlink()  # a rotation has left it, or it was never put into place
-            self._kept.remove(copy)
+        self._kept = [kept for kept in self._kept if not self._removed_copy(kept.path)]
+
+    def _removed_copy(self, saved: Path) -> bool:
+        """Removes what a rotation has left, or what a crash kept from being put into place, and says whether it was such."""
+        if ours := self._is_the_logs_own(read_or_nothing(saved)):
+            saved.unlink()
+        return ours
 
     # ---- looking after the Markdown file -----------------------------------------------------------------------------
 
@@ -186,8 +191,12 @@ class Ledger:
         self.write(draft)
 
     def _is_the_logs_own(self, found: bytes) -> bool:
-        """A full file, as a rotation displaces it, or the newest one as it was at some time."""
-        return self._wal.payload().startswith(found) or found in self._full_texts()
+        """A full file, as a rotation displaces it, the newest one as it was at some time, or the one that was to follow it."""
+        if self._wal.payload().startswith(found) or found in self._full_texts():
+            return True
+        opening, place = Opening.of(found), self._log.place
+        follows = opening is not None and (opening.before.seq, opening.before.chain) == (place.seq, place.chain)
+        return follows and len(found) == walk(found, Place(place.seq, place.chain)).place.offset
 
     def _full_texts(self) -> Iterator[bytes]:
         opening = Opening.of(self._wal.payload())
