@@ -26,7 +26,6 @@ from swarm.log.files import (
     sync_folder,
     take_place,
     write_all,
-    write_synced,
 )
 from swarm.log.kept import Kept, kept_files
 from swarm.log.mend import (
@@ -158,7 +157,7 @@ class Ledger:
         number = self._log.last_seq + 1
         while (saved := self._files.saved(number)).exists():
             number += 1
-        write_synced(saved, text)
+        replace_file(saved, text)  # never half of it, so that after a crash it can be told from somebody's file
         return saved
 
     def _put_into_place(self, staged: Path, path: Path) -> None:
