@@ -316,8 +316,12 @@ def _admit_opinion(state: State, event: ev.Approve | ev.Object) -> None:
     """An objection may come at any time; an approval is of something that one could look at."""
     if isinstance(event, ev.Object) and not event.why.strip():
         raise Refusal("an objection says why; write it behind what it is about")
-    if event.stream in {"run", "-"} or event.of:
+    if event.stream == "run" or event.of:
         return
+    if event.ref == "-":
+        raise Refusal(f"`-` is nothing that one could {event.kind} to; name `run`, a stream, or an entry with --of")
+    if event.ref in state.tasks and event.stream not in state.streams:
+        raise Refusal(f"{event.ref}: belongs to no stream, so nothing is promoted of it; name the entry with --of")
     stream = _stream(state, event.stream)
     if isinstance(event, ev.Approve) and not state.objections(stream.name) and stream.adapter is None:
         raise Refusal(f"{stream.name}: has no validated adapter yet, so there is nothing to approve")

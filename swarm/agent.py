@@ -84,7 +84,14 @@ class Agent:
     # ---- saying --------------------------------------------------------------------------------------------------
 
     def append(self, event: ev.Event) -> int:
-        """The seq of the event once it is durable.  Raises Refused with the reason, UserError if nobody answers."""
+        """The seq of the event once it is durable.
+
+        Raises Refused with the reason, UserError if nobody answers or it names nobody or nothing.
+        """
+        if isinstance(event, ev.Post) and event.asks == self.name:
+            raise UserError("ask", f"{self.name} is you", "ask somebody else, or post a note")
+        if isinstance(event, ev.Post | ev.Amend | ev.Approve | ev.Object) and event.of is not None:
+            self._ref_of(event.of)
         return self._door.append(event)
 
     def post(self, text: str, ref: str = "-", *, of: int | None = None, idem: str | None = None) -> int:
@@ -119,9 +126,9 @@ class Agent:
         return self.append(checked(ev.Object, ref=ref, why=why, of=of, idem=idem))
 
     def _ref_of(self, seq: int) -> str:
-        found = next((entry.event.ref for entry in self.tail(seq - 1) if entry.seq == seq), None)
+        found = next((entry.event.ref for entry in self.tail(seq - 1)), None) if seq > 0 else None
         if found is None:
-            raise UserError(f"entry {seq}", "there is none", "see `swarm log`")
+            raise no_entry(seq)
         return found
 
     # ---- working -------------------------------------------------------------------------------------------------
@@ -151,8 +158,9 @@ class Agent:
             self.find(lambda entry: True, seq, min(left, 1.0))  # something happened, or a lease may have run out
 
     def now(self) -> float:
-        """The log's time, by which leases run."""
-        return self._log.now()
+        """The log's time, by which leases run: a coordinator's clock is its own, whatever this machine's was set to since."""
+        told = self._door.log_time()
+        return self._log.now() if told is None else told
 
     def _left_seconds(self, ref: str, token: int, ttl_seconds: float) -> float:
         """What is left of a lease for certain: one that was handed over is not as fresh as a claim, a repeated one is old."""
@@ -299,8 +307,14 @@ def waitable(where: str, seconds: float) -> float:
     return seconds
 
 
+def no_entry(seq: int) -> UserError:
+    return UserError(f"entry {seq}", "there is none", "see `swarm log`")
+
+
 def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
     """The event with these fields.  Raises UserError naming the first that will not do."""
+    if isinstance(of := fields.get("of"), int) and of < 1:
+        raise no_entry(of)
     if (ttl := fields.get("ttl")) is not None and not SHORTEST_LEASE_SECONDS <= ttl <= LONGEST_LEASE_SECONDS:
         raise UserError(f"{kind.__name__.lower()}: ttl", f"{ttl:g} s is no lease", "take 1 to 604800 seconds (7 days)")
     for name, value in fields.items():
@@ -319,6 +333,7 @@ def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
 
 def open_run(name: str, by: str, runs: Path = Path("runs")) -> RunFolder:
     """A run folder with a log and nothing else yet: agents plan in it, `swarm run CONFIG --in RUN` starts it."""
+    rundir.checked_name(by)  # here: a folder would be left behind
     folder = rundir.create(runs, rundir.checked_name(name, "swarm open"))
     with Door(folder, by) as door:
         door.append(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import math
 import re
 import threading
 import time
@@ -50,6 +51,8 @@ class Door:
         self.folder = folder
         self.name = user_name() if name is None else checked_name(name)
         self._own_key = name
+        self._boot_time: float | None = None
+        """Log time when this machine started, as the coordinator's last answer tells it."""
         self._peer: Any = None
         self._peer_lock = threading.Lock()
 
@@ -75,7 +78,8 @@ class Door:
 
         Raises Refused with the reason, UserError if nobody answers.
         """
-        where, asked = f"{event.kind} {event.ref}", time.time()
+        where = f"{event.kind} {event.ref}"
+        asked = min(time.time(), self.log_time() or math.inf)  # a clock set forward would hide what is recorded now
         try:
             role = self._role()
         except Refused:
@@ -98,6 +102,15 @@ class Door:
                     raise UserError(where, str(silence), "see `swarm status`, then try again") from silence
                 time.sleep(0.05)
 
+    def log_time(self) -> float | None:
+        """The running coordinator's clock now; None where none has answered yet.
+
+        At the latest: the answer counts as given when it was asked for, so that nobody thinks a lease longer than it is.
+        """
+        if self._boot_time is None or not run_is_alive(self.folder.log):
+            return None
+        return self._boot_time + seconds_since_boot()
+
     def ask(self, what: Literal["workers", "links"], *, timeout_seconds: float = 5.0) -> Any:
         """What only the running coordinator knows.  Raises UserError if none answers."""
         from toon import decode
@@ -111,8 +124,12 @@ class Door:
     def _through_coordinator(self, event: Event, where: str, deadline: float) -> int:
         from toon import decode
 
+        self._connected(deadline)  # first: that takes its time, and is no part of the answer
+        asked = seconds_since_boot()
         value = decode(self._request(Ask(what="append", report=Report.of(event)), where, deadline))
         assert isinstance(value, dict)
+        if "time" in value:  # a coordinator of an earlier version tells none
+            self._boot_time = float(value["time"]) - asked
         return int(value["seq"])
 
     def _request(self, ask: Ask, where: str, deadline: float) -> str:
@@ -194,9 +211,9 @@ class Door:
         except Refusal as refusal:
             raise _refused(where, str(refusal)) from refusal
         except LogHeld as error:
-            raise _NoAnswer(str(error)) from error
+            raise _NoAnswer(what_and_fix(str(error))[0]) from error
         except LogError as error:
-            raise UserError(where, str(error), "see `swarm log`") from error
+            raise UserError(where, *what_and_fix(str(error))) from error
 
     def _check_hand(self, event: Hand) -> None:
         from bus.errors import BusError
@@ -234,8 +251,18 @@ class Door:
 
 def _refused(where: str, reason: str) -> Refused:
     """The reason in the words of whoever refused; what to do stands behind its semicolon."""
+    return Refused(where.partition(" ")[0], *what_and_fix(reason))
+
+
+def what_and_fix(reason: str) -> tuple[str, str]:
+    """What went wrong, and what to do where the reason says so."""
     what, _, fix = reason.partition("; ")
-    return Refused(where.partition(" ")[0], what, fix or "see `swarm log`")
+    return what, fix or "see `swarm log`"
+
+
+def seconds_since_boot() -> float:
+    """A clock that nobody sets, and for which a sleep of the machine counts: leases run on meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class _NoAnswer(Exception):

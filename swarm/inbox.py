@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm import events as ev
+from swarm import logview
 from swarm.errors import UserError
 from swarm.log import Entry
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
-from swarm.state import Question, State
+from swarm.state import State
 
 MENTION = re.compile(r"(?<![a-z0-9._@/-])@([a-z0-9][a-z0-9._-]{0,63})")
 
@@ -29,8 +30,28 @@ class Message:
     """An entry and why it stands in the inbox."""
 
     why: str
-    """mention, question, answer, handed, lost, or approve, object, amend (of one's own entry)."""
+    """mention, question, answer, handed, lost, refused; approve, object, amend (of one's own entry); corrected (what was said to one);
+    unanswered (a question, old or new)."""
     entry: Entry
+    amendment: Entry | None = None
+    """The newest entry that corrects it."""
+
+    @property
+    def text(self) -> str:
+        """What it says, as a line."""
+        told = "" if self.why == "unanswered" else logview.told(self.entry.event)  # that it asks is said by then
+        return logview.joined(told, logview.shown(self.entry.event.body))
+
+    @property
+    def amended(self) -> str:
+        """Its correction, with seq and author: anybody may amend."""
+        by = self.amendment
+        return f"{by.seq} by {by.author}: {logview.shown(by.event.body)}" if by else ""
+
+    @property
+    def as_corrected(self) -> str:
+        """Both in one; the correction stands first, so that no cut leaves only what was wrong."""
+        return f"amended: {self.amended} ← {self.text}" if self.amendment else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +62,8 @@ class Inbox:
     at: int
     """The seq up to which it has looked; the next `since`."""
     messages: list[Message]
-    questions: dict[int, Question]
-    """Open questions to this agent, by seq, also older ones."""
+    questions: list[Message]
+    """Open questions to this agent, also those that it has read."""
     waiting: list[tuple[str, float]]
     """Tasks that wait for this agent, and until when (log time)."""
     held: list[tuple[str, int, float]]
@@ -68,7 +89,7 @@ def read_inbox(
             agent=name,
             at=entries[-1].seq if entries else 0,
             messages=list(messages(entries, name, after)),
-            questions={seq: question for seq, question in state.questions.items() if question.to == name},
+            questions=questions(entries, state, name),
             waiting=waiting_for(state, config.of_run(folder), name),
             held=[(t.ref, t.lease.token, t.lease.until) for t in state.held() if t.lease and t.lease.by == name],
         )
@@ -77,12 +98,45 @@ def read_inbox(
     return found
 
 
-def messages(entries: Iterable[Entry], name: str, since: int = 0) -> Iterator[Message]:
-    """What is addressed to `name` after `since`, oldest first; what it wrote itself is not."""
-    reader = Reader(name)
+def messages(entries: Sequence[Entry], name: str, since: int = 0) -> Iterator[Message]:
+    """What is addressed to `name` after `since`, oldest first; what it wrote itself is not.
+
+    What was corrected is given with its correction; a correction comes by itself where what it corrects came before.
+    """
+    reader, newest, fresh = Reader(name), amendments(entries), set[int]()
     for entry in entries:
-        if (why := reader.why(entry)) and entry.seq > since:
-            yield Message(why, entry)
+        why = reader.why(entry)
+        if not why or entry.seq <= since:
+            continue
+        fresh.add(entry.seq)
+        if why != "corrected" or corrected_by(entry) not in fresh:
+            yield Message(why, entry, newest.get(entry.seq))
+
+
+def questions(entries: Sequence[Entry], state: State, name: str) -> list[Message]:
+    """The open questions to `name`; `state` knows which they are, and their words stand in the entries."""
+    newest = amendments(entries)
+    open_ = {seq for seq, question in state.questions.items() if question.to == name}
+    return [Message("unanswered", entry, newest.get(entry.seq)) for entry in entries if entry.seq in open_]
+
+
+def amendments(entries: Iterable[Entry]) -> dict[int, Entry]:
+    """The newest amendment of every entry that has one; who amends an amendment corrects what that corrects, too."""
+    newest: dict[int, Entry] = {}
+    of: dict[int, int] = {}
+    for entry in entries:
+        seq = corrected_by(entry)
+        if 0 < seq < entry.seq:
+            of[entry.seq] = seq
+        while seq:
+            newest[seq] = entry
+            seq = of.get(seq, 0)
+    return newest
+
+
+def corrected_by(entry: Entry) -> int:
+    """The seq of what the entry amends; 0 for all others."""
+    return entry.event.of if isinstance(entry.event, ev.Amend) else 0
 
 
 class Reader:
@@ -91,11 +145,18 @@ class Reader:
     def __init__(self, name: str) -> None:
         self.name = name
         self._authors: dict[int, str] = {}
+        self._told: set[int] = set()
+        """The entries that concern it."""
 
     def why(self, entry: Entry) -> str:
         """Nothing if the entry does not concern it, or is its own."""
         self._authors[entry.seq] = entry.author
-        return "" if entry.author == self.name else addressed(entry, self.name, self._authors)
+        if entry.author == self.name:
+            return ""
+        why = addressed(entry, self.name, self._authors) or ("corrected" if corrected_by(entry) in self._told else "")
+        if why:
+            self._told.add(entry.seq)
+        return why
 
 
 def addressed(entry: Entry, name: str, authors: Mapping[int, str]) -> str:
@@ -115,7 +176,12 @@ def addressed(entry: Entry, name: str, authors: Mapping[int, str]) -> str:
         case ev.Refuse(by=by) if by == name:
             return "refused"
         case _:
-            return "mention" if name in mentioned(event.body) else ""
+            return "mention" if name in mentioned(words_of(event)) else ""
+
+
+def words_of(event: ev.Event) -> str:
+    """All that its author may have written freely: a name counts wherever it stands."""
+    return "\n".join(filter(None, (event.body, getattr(event, "title", None), getattr(event, "why", None))))
 
 
 def mentioned(text: str) -> set[str]:

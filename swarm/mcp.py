@@ -20,6 +20,7 @@ from swarm import events as ev
 from swarm import logview
 from swarm.agent import Agent, checked
 from swarm.errors import UserError, UserErrors
+from swarm.inbox import Message
 from swarm.log import LogError
 from toon import encode, estimated_tokens
 
@@ -108,10 +109,11 @@ class Tools:
         from swarm.digest import LEAST_TOKENS, Unread, digest
 
         found = self.agent.inbox(since=since)
-        unread = [Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.entry.event.body) for m in found.messages]
+        unread = [Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found.messages]
+        characters = min(LINE_CHARACTERS, budget // ROWS)  # of each question: less than half of the budget for all
         mine = encode({
             "you": found.agent,
-            "asked": [{"seq": seq, "by": q.by, "ref": q.ref} for seq, q in list(found.questions.items())[-ROWS:]],
+            "asked": [_asked(question, characters) for question in found.questions[-ROWS:]],
             "waiting": [{"task": ref, "until_s": round(until - self.agent.now())} for ref, until in found.waiting[:ROWS]],
         })  # fmt: skip
         left = max(LEAST_TOKENS, budget - estimated_tokens(mine))
@@ -215,6 +217,11 @@ class Tools:
     def _newest(self, wanted: Callable[[Any], bool]) -> str:
         lines = (logview.line(entry, LINE_CHARACTERS) for entry in reversed(self.agent.tail()) if wanted(entry))
         return "\n".join(reversed(list(within(lines, BUDGET_TOKENS))))
+
+
+def _asked(question: Message, characters: int) -> dict[str, Any]:
+    entry, text = question.entry, logview.shown(question.as_corrected, characters)
+    return {"seq": entry.seq, "by": entry.author, "ref": entry.event.ref, "text": text}
 
 
 def within(lines: Iterable[str], budget_tokens: int) -> Iterable[str]:

@@ -136,9 +136,9 @@ class State:
         self.tasks.update({f"{stream.name}/{role}": Task(f"{stream.name}/{role}", role) for role in judges})
 
     def _take_opinion(self, entry: Entry, event: ev.Approve | ev.Object) -> None:
-        if event.of and event.stream == "-":
+        scope = event.stream
+        if scope == "-":
             return  # about an entry, not about anything that is promoted
-        scope = "run" if event.stream == "-" else event.stream
         agrees, why = (False, event.why) if isinstance(event, ev.Object) else (True, "")
         person = isinstance(event, ev.Approve) and bool(event.person)
         if agrees and event.of:  # agreeing with an entry takes an objection back; it approves no promotion

@@ -13,10 +13,22 @@ if TYPE_CHECKING:
 Form = Annotated[bool | None, typer.Option("--json/--toon", help="as JSON, as TOON")]
 """True JSON, False TOON, None for people."""
 
+
+def some_run(run: str | None) -> str | None:
+    """RUN itself.  Raises UserError for an empty one: a script's unset variable does not mean the newest run."""
+    from swarm.errors import UserError
+
+    if run == "":
+        raise UserError("RUN", "'' names no run", "name one, or leave it out for the newest in ./runs")
+    return run
+
+
 RUN_HELP = "run folder or name; default: the newest in ./runs"
 RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help=RUN_HELP)]
-Run = Annotated[str | None, typer.Option("--run", metavar="RUN", help=RUN_HELP)]
-NamedRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="RUN, as the other commands take it")]
+Run = Annotated[str | None, typer.Option("--run", metavar="RUN", help=RUN_HELP, callback=some_run)]
+NamedRun = Annotated[
+    str | None, typer.Option("--run", metavar="RUN", help="RUN, as the other commands take it", callback=some_run)
+]
 Runs = Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")]
 Config = Annotated[Path, typer.Argument(help="a YAML or TOML config")]
 Overrides = Annotated[
@@ -30,6 +42,9 @@ As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="act under 
 Idem = Annotated[str | None, typer.Option("--idem", metavar="KEY", help="say it once, however often it is sent")]
 Ref = Annotated[str, typer.Argument(help="a task like wide/validate or data/check")]
 About = Annotated[str, typer.Argument(help="run, a stream, a task, or `-` for nothing in particular")]
+Judged = Annotated[
+    str, typer.Argument(help="a stream, or `run` for whatever is promoted; with --of also a task or `-`")
+]
 OfEntry = Annotated[int | None, typer.Option("--of", metavar="SEQ", help="the entry that this is about")]
 Token = Annotated[int, typer.Option("--token", min=1, help="what `claim` gave")]
 Ttl = Annotated[
@@ -42,7 +57,7 @@ def one_run(run: str | None, named: str | None) -> str | None:
     from swarm import rundir
     from swarm.errors import UserError
 
-    if run is not None and named is not None and rundir.find(run).path != rundir.find(named).path:
+    if some_run(run) is not None and named is not None and rundir.find(run).path != rundir.find(named).path:
         raise UserError("--run", f"{named} is another run than {run}", "name the run once")
     return run if named is None else named
 
@@ -57,7 +72,7 @@ def agent_of(run: str | None, name: str | None) -> Agent:
     from swarm.agent import Agent
     from swarm.door import user_name
 
-    return Agent(name, run) if name else Agent(user_name(), run, own_key=False)
+    return Agent(user_name(), run, own_key=False) if name is None else Agent(name, run)
 
 
 def tell(line: str, data: dict[str, Any], form: bool | None) -> None:

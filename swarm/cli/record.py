@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from swarm.cli.options import Form, NamedRun, RunArgument, agent_of, one_run
+
+if TYPE_CHECKING:
+    from swarm.log import Fault
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,7 +38,7 @@ def digest(
         raise UserError("--budget", f"{budget} tokens are too few", f"take {room.LEAST_TOKENS} or more")
     with agent_of(one_run(run, named), author) as agent:
         found = agent.inbox(peek=True).messages if author else ()
-        unread = [room.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.entry.event.body) for m in found]
+        unread = [room.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found]
         text = room.digest(agent.state, agent.now(), budget, unread=unread)
     if form:
         from toon import decode
@@ -156,10 +160,17 @@ def verify_log(run: str | None, form: bool | None) -> int:
     if form is not None:
         screen.print_data({"faults": [asdict(fault) for fault in faults]}, form)
     for fault in faults if form is None else ():
-        screen.tell(f"{fault.file}:{fault.line}: entry {fault.seq}: {fault.why}")
+        screen.tell(_fault_text(fault))
     signed = "signed heads checked" if secret else "no secret here: signed heads were not checked"
     print(f"{folder.log}: {_count(folder, faults)}; {signed}", file=sys.stderr)
     return 1 if faults else 0
+
+
+def _fault_text(fault: Fault) -> str:
+    """Its place, the entry that is concerned, and why; some reasons name the entry themselves, the write-ahead file has no lines."""
+    place = f"{fault.file}:{fault.line}" if fault.line else f"{fault.file}, byte {fault.offset}"
+    entry = "" if re.search(r"\bentry (?:\d|before )", fault.why) else f"entry {fault.seq}: "
+    return f"{place}: {entry}{fault.why}"
 
 
 def _count(folder: Any, faults: list[Any]) -> str:

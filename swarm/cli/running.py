@@ -57,7 +57,7 @@ def run(
     from swarm.cli import screen
 
     made = starting.plan(config, overrides or [])
-    folder = starting.start(made, rundir.find(into) if into else None)
+    folder = starting.start(made, None if into is None else rundir.find(into))
     screen.announce(folder, made)
     if detach:
         print(folder.path)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.options import About, As, Form, Idem, OfEntry, Run, Runs, agent_of, say, tell
+from swarm.cli.options import About, As, Form, Idem, Judged, OfEntry, Run, Runs, agent_of, say, tell
 
 if TYPE_CHECKING:
-    from swarm.inbox import Inbox
+    from swarm.inbox import Inbox, Message
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def open_(
     from swarm.agent import open_run
     from swarm.door import user_name
 
-    folder = open_run(name, author or user_name(), runs)
+    folder = open_run(name, user_name() if author is None else author, runs)
     tell(str(folder.path), {"run": folder.name, "path": str(folder.path)}, form)
 
 
@@ -58,9 +58,14 @@ def post(
 ) -> None:
     """Write a note into the log, ask somebody, or answer."""
     from swarm import logview
+    from swarm.errors import UserError
 
+    if wait and ask is None:
+        raise UserError("--wait", "waits for an answer, and nobody is asked", "add --ask NAME, or leave it out")
+    if of is not None and ask is not None:
+        raise UserError("--of", "answers an entry, and --ask puts a question", "say them in two posts")
     body = sys.stdin.read() if text == "-" else text
-    if not ask:
+    if ask is None:
         say("post", run, author, form, ref=ref, body=body, of=of, idem=idem)
         return
     with agent_of(run, author) as agent:
@@ -86,7 +91,7 @@ def amend(
 
 
 def object_(
-    ref: About,
+    ref: Judged,
     why: Annotated[str, typer.Argument(help="the reason")],
     *,
     of: OfEntry = None,
@@ -95,12 +100,15 @@ def object_(
     idem: Idem = None,
     form: Form = None,
 ) -> None:
-    """Object and say why; a promotion waits until you approve."""
+    """Object and say why; a promotion waits until you approve.
+
+    An objection to an entry (`--of`) that is about `-` or about an agents' task makes no promotion wait.
+    """
     say("object", run, author, form, ref=ref, why=why, of=of, idem=idem)
 
 
 def approve(
-    ref: About,
+    ref: Judged,
     text: Annotated[str, typer.Argument(help="a word on it")] = "",
     *,
     of: OfEntry = None,
@@ -136,33 +144,39 @@ def inbox(
 
 
 def inbox_data(found: Inbox) -> dict[str, Any]:
-    from swarm import logview
-
     return {
         "agent": found.agent,
         "at": found.at,
-        "messages": [
-            {"seq": m.entry.seq, "why": m.why, "ref": m.entry.event.ref, "by": m.entry.author,
-             "text": logview.joined(logview.told(m.entry.event), logview.shown(m.entry.event.body))}
-            for m in found.messages
-        ],
-        "questions": [{"seq": seq, "by": q.by, "ref": q.ref} for seq, q in found.questions.items()],
+        "messages": [{"seq": m.entry.seq, "why": m.why, **_row(m)} for m in found.messages],
+        "questions": [{"seq": m.entry.seq, **_row(m)} for m in found.questions],
         "waiting": [{"task": ref, "until": round(until)} for ref, until in found.waiting],
         "held": [{"task": ref, "token": token, "until": round(until)} for ref, token, until in found.held],
-    }  # fmt: skip
+    }
+
+
+def _row(message: Message) -> dict[str, Any]:
+    said = {"text": message.text, "amended": message.amended or None}
+    return {"ref": message.entry.event.ref, "by": message.entry.author, **said}
 
 
 def inbox_text(found: Inbox) -> str:
     from swarm import logview
 
-    lines = [f"{m.why:<9} {logview.line(m.entry)}" for m in found.messages]
-    lines += [
-        f"unanswered {seq} from {q.by} about {q.ref}: `swarm post {q.ref} '…' --of {seq}`"
-        for seq, q in found.questions.items()
-    ]
+    lines = [_marked(f"{m.why:<9} {logview.line(m.entry)}", m) for m in found.messages]
+    lines += [_question_text(question) for question in found.questions]
     lines += [f"waits for you {ref}: `swarm claim {ref}`" for ref, _ in found.waiting]
     lines += [f"you hold {ref} token {token}" for ref, token, _ in found.held]
     return "\n".join(lines) or f"nothing new up to {found.at}"
+
+
+def _question_text(question: Message) -> str:
+    seq, ref = question.entry.seq, question.entry.event.ref
+    asked = _marked(f"{question.why} {seq} from {question.entry.author} about {ref}: {question.text}", question)
+    return f"{asked}  (`swarm post {ref} '…' --of {seq}`)"
+
+
+def _marked(line: str, message: Message) -> str:
+    return f"{line}  ← amended: {message.amended}" if message.amendment else line
 
 
 def review(

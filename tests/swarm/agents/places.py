@@ -46,12 +46,23 @@ def configure(tmp_path: Path, folder: RunFolder, extra: str = "") -> None:
     Layout(workers=()).write(folder.layout)
 
 
+OTHER_CLOCK = """
+import sys, time
+clock, ahead = time.time, float(sys.argv[2])
+time.time = lambda: clock() + ahead
+from swarm.coordinator import main
+sys.exit(main(sys.argv[1:2]))
+"""
+"""A coordinator that began before the machine's clock was set by so many seconds: its own is steady."""
+
+
 @contextmanager
-def coordinator(folder: RunFolder) -> Iterator[subprocess.Popen[bytes]]:
+def coordinator(folder: RunFolder, *, ahead_seconds: float = 0.0) -> Iterator[subprocess.Popen[bytes]]:
     """A coordinator at work; ended like a person would."""
+    code, more = (["-c", OTHER_CLOCK], [str(ahead_seconds)]) if ahead_seconds else (["-m", "swarm.coordinator"], [])
     with (folder.path / "coordinator.log").open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "swarm.coordinator", str(folder.path)],
+            [sys.executable, *code, str(folder.path), *more],
             env=sp.environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     try:

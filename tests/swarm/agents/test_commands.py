@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from swarm import Agent
 from swarm import events as ev
 from swarm.agent import checked
 from swarm.cli import app
-from swarm.door import Door, Refused, user_name
+from swarm.door import Door, Refused, user_name, what_and_fix
 from swarm.errors import UserError
 from swarm.log import Log, LogWriter, run_is_alive
 from swarm.rundir import RunFolder, find
@@ -117,6 +119,131 @@ def test_words_that_will_not_do_are_an_error_whoever_holds_the_task(
     assert isinstance(done.exception, UserError) and not isinstance(done.exception, Refused)
     assert told in str(done.exception)
     assert kinds(folder) == ["post", "task", "claim"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("task", "a", "--as", ""), "--as: '' is no name"),
+        (("digest", "--as", ""), "--as: '' is no name"),
+        (("open", "plan", "--as", ""), "--as: '' is no name"),
+        (("open", "plan", "--as", "../eve"), "--as: '../eve' is no name"),
+        (("task", "a", "--run", ""), "RUN: '' names no run; name one, or leave it out"),
+        (("inbox", "--run="), "RUN: '' names no run"),
+        (("ask", "how many?", "--run", ""), "RUN: '' names no run"),
+        (("status", ""), "RUN: '' names no run"),
+        (("status", "--run", ""), "RUN: '' names no run"),
+        (("log", "verify", ""), "RUN: '' names no run"),
+    ],
+)
+def test_an_empty_word_is_none_and_does_not_stand_for_the_owner_or_the_newest_run(
+    tmp_path: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the only run is the one that would be taken
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, UserError) and told in str(done.exception)
+    assert kinds(folder) == ["post"] and list((tmp_path / "runs").iterdir()) == [folder.path]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("post", "run", "done", "--wait", "3"), "--wait: waits for an answer, and nobody is asked; add --ask NAME"),
+        (("post", "run", "which?", "--ask", "bob", "--of", "1"), "--of: answers an entry, and --ask puts a question; say"),
+        (("post", "run", "which?", "--ask", "ada"), "ask: ada is you; ask somebody else, or post a note"),
+        (("post", "run", "which?", "--ask", ""), "post: asks: '' will not do; a name is"),
+        *(
+            ((*words, option, seq), f"entry {seq}: there is none; see `swarm log`")
+            for words, option in (
+                (("post", "run", "seen"), "--of"), (("object", "run", "no"), "--of"), (("approve", "run"), "--of"),
+                (("amend", "--idem", "k"), "--"),
+            )
+            for seq in ("0", "999")
+        ),
+        (("amend", "--", "-5"), "entry -5: there is none"),
+    ],
+)  # fmt: skip
+def test_words_that_would_do_nothing_or_name_nothing_are_wrong_words(
+    folder: RunFolder, words: tuple[str, ...], told: str
+) -> None:
+    more = ["more than that"] if words[0] == "amend" else []
+    done = CliRunner().invoke(app, [words[0], "--run", str(folder.path), "--as", "ada", *words[1:], *more])
+    assert isinstance(done.exception, UserError) and getattr(done.exception, "status", 2) == 2
+    assert str(done.exception).startswith(told) and "\n" not in str(done.exception)
+    assert kinds(folder) == ["post"]
+
+
+def test_what_the_help_says_an_objection_stops_is_what_it_stops(folder: RunFolder, swarm: Command) -> None:
+    told = " ".join(CliRunner().invoke(app, ["object", "--help"]).stdout.split())
+    assert "a stream, or `run` for whatever is promoted; with --of also a task or `-`" in told
+    swarm("task", "data/check", "--as", "ada")
+    swarm("object", "data/check", "wrong rows", "--as", "ada", status=1)
+    swarm("object", "data/check", "wrong rows", "--of", "2", "--as", "ada")
+    swarm("object", "-", "wrong rows", "--of", "2", "--as", "ada")
+    assert state(folder).objections("any") == []
+    swarm("object", "-", "too early", "--as", "ada", status=1)  # a refusal, which the command line turns into 5
+    swarm("object", "run", "too early", "--as", "ada")
+    assert state(folder).objections("any") == [("ada", "too early")]
+
+
+def test_a_corrected_message_and_an_open_question_are_shown_whole_in_every_form(
+    folder: RunFolder, swarm: Command
+) -> None:
+    swarm("post", "run", "@zoe take token 5", "--as", "ada")
+    swarm("post", "-", "which rate?", "--ask", "zoe", "--as", "ada")
+    swarm("amend", "2", "it is token 7", "--as", "ada")
+    words = ["inbox", "--as", "zoe", "--run", str(folder.path), "--peek"]
+    note, asked, question = CliRunner().invoke(app, words).stdout.splitlines()
+    assert note.endswith("post run ada  @zoe take token 5 · via local  ← amended: 4 by ada: it is token 7")
+    assert asked.startswith("question") and "amended" not in asked
+    assert question == "unanswered 3 from ada about -: which rate?  (`swarm post - '…' --of 3`)"
+    found = swarm("inbox", "--as", "zoe", "--peek")
+    assert [(m["text"], m["amended"]) for m in found["messages"]] == [
+        ("@zoe take token 5", "4 by ada: it is token 7"), ("asks zoe · which rate?", None),
+    ]  # fmt: skip
+    assert found["questions"] == [{"seq": 3, "ref": "-", "by": "ada", "text": "which rate?", "amended": None}]
+    assert toon.decode(CliRunner().invoke(app, [*words, "--toon"]).stdout) == found
+    assert (
+        swarm("digest", "--as", "zoe")["unread"][-1]["text"] == "amended: 4 by ada: it is token 7 ← @zoe take token 5"
+    )
+    swarm("inbox", "--as", "zoe")
+    assert swarm("inbox", "--as", "zoe")["questions"] == found["questions"]
+
+
+def test_a_faults_place_is_a_line_or_a_byte_and_its_entry_is_named_once(folder: RunFolder) -> None:
+    with LogWriter.open(folder.log) as writer:
+        for number in range(3):
+            writer.append([("ada", ev.Post(ref="run", body=f"note {number}"))])
+    log, wal = folder.log, folder.path / "collaboration/wal"
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b"note 1", b"note I"))
+    words = ["log", "verify", "--run", str(folder.path)]
+    line = whole[: whole.index(b"## 3 ")].count(b"\n") + 1
+    changed = f"COLLABORATION.md:{line}: entry 3 (or text that it seals) is changed or missing\n"
+    assert CliRunner().invoke(app, words).stdout == changed
+    log.write_bytes(whole[: whole.index(b"## 4 ")])
+    assert ": entry 4: the last " in CliRunner().invoke(app, words).stdout
+    log.write_bytes(whole)
+    wal.write_bytes(wal.read_bytes() + b"torn")
+    torn = r"collaboration/wal, byte [1-9]\d+: entry 5: the write-ahead file is changed or torn here\n"
+    assert re.fullmatch(torn, CliRunner().invoke(app, words).stdout)
+
+
+def test_a_log_that_cannot_take_an_entry_is_told_with_one_way_out(folder: RunFolder) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Door(folder, "ada") as ada:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # no file can grow
+        try:
+            with pytest.raises(UserError, match=r"no space to append .*; free some space and say it again$"):
+                ada.append(ev.Post(ref="run", body="a note"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        ada.append(ev.Post(ref="run", body="another"))
+        (folder.path / "collaboration/wal").write_bytes(b"nothing that anybody wrote")
+        folder.log.write_bytes(folder.log.read_bytes().replace(b"another", b"AnotheR"))
+        with pytest.raises(UserError, match=r"; `swarm log verify` lists what is$"):
+            ada.append(ev.Post(ref="run", body="a third"))
+    assert what_and_fix("the history was rewritten") == ("the history was rewritten", "see `swarm log`")
 
 
 @pytest.mark.parametrize("words", [("prune", "--keep", "-1"), ("show", "x.yaml", "--rows", "-3")])

@@ -46,8 +46,54 @@ def test_everything_addressed_to_an_agent_reaches_it_and_nothing_else(folder: Ru
         bob.claim("a").hand("ada")
         found = ada.inbox()
     assert [message.why for message in found.messages] == ["mention", "object", "question", "answer", "handed"]
-    assert [question.by for question in found.questions.values()] == ["bob"]
+    assert [(q.entry.author, q.text) for q in found.questions] == [("bob", "which unit?")]
     assert [ref for ref, _, _ in found.held] == ["a"]
+
+
+def test_a_name_in_a_title_or_a_reason_is_a_mention_too(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+        ada.task("d/z", "for @bob")
+        ada.object("run", "@bob please look")
+        ada.claim("d/z").drop("@bob knows more about it")
+        told = [(message.why, message.text) for message in bob.inbox().messages]
+    assert told == [
+        ("mention", "for @bob"),
+        ("mention", "@bob please look"),
+        ("mention", "given back · @bob knows more about it"),
+    ]
+
+
+def test_what_was_corrected_is_handed_out_with_its_newest_correction_and_only_once(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob, Agent("zoe", folder.path) as zoe:
+        wrong = ada.post("@zoe take token 5")
+        asked, _ = ada.ask("zoe", "of which task?")
+        half = ada.amend(wrong, "it is token 6")
+        right = bob.amend(half, "it is token 7")
+        [note, question] = zoe.inbox().messages
+        assert (note.entry.seq, note.amended) == (wrong, f"{right} by bob: it is token 7")
+        assert (question.why, question.amended) == ("question", "")
+        by = ada.amend(asked, "of which stream?")
+        assert [(m.why, m.entry.seq, m.text) for m in zoe.inbox().messages] == [
+            ("corrected", by, f"of entry {asked} · of which stream?")
+        ]
+        [still] = zoe.inbox().questions
+        assert (still.entry.seq, still.text, still.amended) == (
+            asked,
+            "of which task?",
+            f"{by} by ada: of which stream?",
+        )
+
+
+def test_a_correction_that_is_itself_addressed_or_concerns_an_own_entry_comes_by_itself(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("zoe", folder.path) as zoe:
+        own, note = zoe.post("2e-3"), ada.post("take token 5")
+        of_own, named = ada.amend(own, "1e-3"), ada.amend(note, "@zoe it is token 6")
+        again, by_zoe = ada.amend(named, "no, 7"), zoe.amend(note, "I take 7")
+        found = zoe.inbox().messages
+        assert [(m.why, m.entry.seq, m.amended) for m in found] == [
+            ("amend", of_own, ""), ("mention", named, f"{again} by ada: no, 7"),
+        ]  # fmt: skip
+        assert by_zoe not in {m.entry.seq for m in zoe.inbox(since=0).messages}
 
 
 def test_the_cursor_moves_on_and_a_look_leaves_it_alone(folder: RunFolder) -> None:

@@ -88,11 +88,24 @@ async def test_a_model_claims_works_hands_over_and_is_told_why_it_is_refused(fol
         await said(bob, "settle", ref="data/check", token=5, how="done", text="none bad")
         await said(bob, "judge", ref="run", agree=False, text="wait for the second track")
         await said(bob, "post", ref="run", text="which rate?", ask="ada")
-        assert "asked[1]{seq,by,ref}:\n  8,bob,run" in await said(ada, "digest")
+        assert "asked[1]{seq,by,ref,text}:\n  8,bob,run,which rate?" in await said(ada, "digest")
         await said(ada, "post", ref="run", text="2e-3", of=8)
         assert "ref: 'No Ref' will not do" in await refused(ada, "post", ref="No Ref", text="x")
     assert state(folder).tasks["data/check"].done is not None
     assert state(folder).questions == {}
+
+
+async def test_a_digest_gives_what_was_corrected_and_asked_within_its_budget(folder: RunFolder) -> None:
+    with Agent("bob", folder.path) as bob:
+        bob.amend(bob.post("@ada take token 5"), "it is token 7")
+        for number in range(9):
+            bob.ask("ada", f"question {number}: " + "which of the two learning rates do you mean, and why? " * 20)
+    async with Client(server(Agent("ada", folder.path))) as ada:
+        whole = await said(ada, "digest", budget=2000)
+        assert '2,bob,"-","amended: 3 by bob: it is token 7 ← @ada take token 5"' in whole
+        assert "question 8: which of the two" in whole.partition("asked[8]")[2]
+        for budget in (300, 800, 2000):
+            assert toon.estimated_tokens(await said(ada, "digest", budget=budget)) <= budget
 
 
 async def test_a_model_that_validates_states_both_losses(folder: RunFolder, candidate: Path) -> None:

@@ -6,16 +6,20 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swarm import Agent
+from swarm import events as ev
 from swarm.agent import Refused
-from swarm.door import Door
+from swarm.door import Door, _NoAnswer
 from swarm.errors import UserError
-from swarm.rundir import RunFolder
+from swarm.log import Log
+from swarm.rundir import RunFolder, create
 from tests.runs import swarm_process as sp
 
 from .places import configure, coordinator, entries, kinds, opened, state, wait_for
@@ -39,6 +43,50 @@ def test_what_agents_say_before_during_and_after_a_coordinator_stands_in_one_log
     said = [(e.event.kind, e.via) for e in entries(folder) if e.author == "ada"]
     assert said == [("task", "local"), ("claim", None), ("done", None), ("post", None), ("post", "local")]
     assert state(folder).run is not None
+
+
+@pytest.fixture
+def unopened(tmp_path: Path) -> RunFolder:
+    """A run folder whose log the coordinator begins, by its own clock."""
+    made = create(tmp_path / "runs", "work")
+    configure(tmp_path, made)
+    return made
+
+
+@pytest.mark.parametrize("ahead_seconds", [-3600.0, 3600.0])
+def test_a_lease_lasts_as_long_as_it_says_though_the_machines_clock_was_set_meanwhile(
+    unopened: RunFolder, ahead_seconds: float
+) -> None:
+    with coordinator(unopened, ahead_seconds=ahead_seconds) as process, Agent("ada", unopened.path) as ada:
+        ada.task("a")
+        with ada.claim("a", ttl_seconds=30) as lease:
+            lease.check()
+            assert 25 < ada._left_seconds("a", lease.token, 60) <= 31
+        assert abs(ada.now() - time.time() - ahead_seconds) < 5
+        process.kill()
+        process.wait()
+        log = Log(unopened.log)
+        log.read()
+        assert ada.now() == pytest.approx(log.now(), abs=5)  # it is gone: the clock of who opens the log next counts
+    assert state(unopened).tasks["a"].done is not None
+
+
+def test_what_was_recorded_by_another_clock_before_the_answer_was_lost_is_not_said_again(
+    unopened: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with coordinator(unopened, ahead_seconds=-3600.0) as process, Door(unopened, "ada") as ada:
+        ada.append(ev.Post(ref="run", body="warm"))
+        request = ada._request
+
+        def recorded_and_then_cut_off(*words: Any) -> str:
+            request(*words)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise _NoAnswer("its answer was lost")
+
+        monkeypatch.setattr(ada, "_request", recorded_and_then_cut_off)
+        ada.append(ev.Post(ref="run", body="once"))
+    assert [e.event.body for e in entries(unopened) if e.author == "ada"] == ["warm", "once"]
 
 
 def test_a_lease_that_nobody_renews_is_ended_by_the_coordinator_and_taken_by_who_waits(folder: RunFolder) -> None:
