@@ -101,6 +101,8 @@ class Crew:
         self.news: list[str] = []
         """What the log should know of them: whoever writes it takes these."""
         self._members = {spec.name: Member(spec) for spec in layout.workers}
+        self._is_noted = True
+        """Whether who lives stands on disk."""
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -117,7 +119,11 @@ class Crew:
     def _start(self, member: Member) -> None:
         join = self.members.invite(member.spec.name, "worker")
         self._take(member, local.start(member.spec, self.folder, join))
-        local.write_down([m.child for m in self._members.values() if m.child], self.folder)
+        self._note()
+
+    def _note(self) -> None:
+        """Who lives, for the next coordinator; a full disk is tried again at the next look and ends nothing."""
+        self._is_noted = local.write_down([m.child for m in self._members.values() if m.child], self.folder)
 
     def _take(self, member: Member, child: local.Child) -> None:
         member.child, member.since, member.state = child, time.monotonic(), "starting"
@@ -134,6 +140,8 @@ class Crew:
     def watch(self, links: Mapping[str, Link], *, needed_roles: frozenset[str]) -> None:
         """Notice exits, heartbeats and standstills; start again what is needed."""
         now = time.monotonic()
+        if not self._is_noted:
+            self._note()
         for name, member in self._members.items():
             link = links.get(name)
             if link is not None:

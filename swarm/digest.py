@@ -1,7 +1,8 @@
 """A run in a few hundred tokens, as TOON: for agents that must know where things stand before they act; pure.
 
-A line per stream, open claims with the time left, what the reader has not seen yet, the last decisions; within the budget
-whatever the size of the run.  What finds no room is counted under `more`, the least urgent first.
+A line per stream, open claims with the time left, what the reader has not seen yet, the last decisions, agents' tasks that
+nobody holds; within the budget whatever the size of the run.  What finds no room is counted under `more`, the least urgent
+first.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,8 @@ LEAST_TOKENS = 40
 """Below this not even the counts find room."""
 TEXT_CHARACTERS = 160
 WHY_CHARACTERS = 80
-SHARES = {"streams": 0.6, "claims": 0.75, "unread": 0.9, "decisions": 1.0}
-"""A section may fill the digest up to here, so that a hundred streams leave room for what follows."""
+SHARES = {"streams": 0.6, "claims": 0.75, "unread": 0.9, "decisions": 1.0, "open": 0.0}
+"""A section may fill the digest up to here, so that a hundred streams leave room for what follows; then what is left is for all."""
 URGENCY = ("failed", "train", "validate", "evaluate", "prepare", "paused", "wait", "stopped", "promoted", "done")
 
 
@@ -37,15 +38,23 @@ class Unread:
     text: str
 
 
-def digest(state: State, now: float, budget_tokens: int, *, unread: Sequence[Unread] = ()) -> str:
-    """The digest at log time `now`, never above `budget_tokens` by `tokens_at_most`.
+def digest(
+    state: State,
+    now: float,
+    budget_tokens: int,
+    *,
+    unread: Sequence[Unread] = (),
+    name: str | None = None,
+    write: Callable[[Any], str] = encode,
+) -> str:
+    """The digest at log time `now` as `write` writes it, in that form never above `budget_tokens` by `tokens_at_most`.
 
-    Raises ValueError for a budget below LEAST_TOKENS.
+    `name`: the run folder's, for a log in which no run was started.  Raises ValueError for a budget below LEAST_TOKENS.
     """
     if budget_tokens < LEAST_TOKENS:
         raise ValueError(f"a digest takes at least {LEAST_TOKENS} tokens")
     rows = [_stream_row(state, stream) for stream in state.streams.values()]
-    draft = _Draft(_head(state, rows), budget_tokens)
+    draft = _Draft(_head(state, rows, name), budget_tokens, write)
     whole = {
         "streams": [{**row, "why": None} for row in sorted(rows, key=_urgency)],
         "claims": [_claim_row(task, now) for task in sorted(state.held(), key=_left)],
@@ -54,6 +63,7 @@ def digest(state: State, now: float, budget_tokens: int, *, unread: Sequence[Unr
             {"seq": d.seq, "kind": d.kind, "ref": d.ref, "by": d.by, "why": shown(d.why, WHY_CHARACTERS)}
             for d in reversed(state.decisions)
         ],
+        "open": [{"task": task.ref} for task in state.tasks.values() if not (task.role or task.lease or task.done)],
     }
     draft.fill(whole)
     draft.explain({row["stream"]: row["why"] for row in rows if row["why"]})
@@ -63,8 +73,8 @@ def digest(state: State, now: float, budget_tokens: int, *, unread: Sequence[Unr
 class _Draft:
     """Rows by section, added while they fit; the text is measured as a whole each time."""
 
-    def __init__(self, head: Mapping[str, Any], budget_tokens: int) -> None:
-        self.head, self.budget = head, budget_tokens
+    def __init__(self, head: Mapping[str, Any], budget_tokens: int, write: Callable[[Any], str]) -> None:
+        self.head, self.budget, self.write = head, budget_tokens, write
         self.kept: dict[str, list[dict[str, Any]]] = {}
         self.left: dict[str, int] = {}
 
@@ -101,16 +111,20 @@ class _Draft:
         places = {name: at for at, name in enumerate(order)}
         streams = sorted(self.kept.get("streams", []), key=lambda row: places.get(row["stream"], 0))
         sections = {**self.kept, "streams": streams}
-        more = ", ".join(f"{count} {section}" for section, count in self.left.items() if count)
+        more = ", ".join(_counted(section, count) for section, count in self.left.items() if count)
         tables = {section: sections[section] for section in SHARES if sections.get(section)}
-        return encode({**self.head, **tables, **({"more": more} if more else {})})
+        return self.write({**self.head, **tables, **({"more": more} if more else {})})
 
 
-def _head(state: State, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _counted(section: str, count: int) -> str:
+    return f"{count} {section.removesuffix('s') if count == 1 else section}"
+
+
+def _head(state: State, rows: Sequence[Mapping[str, Any]], name: str | None) -> dict[str, Any]:
     counts = Counter(str(row["state"]) for row in rows)
-    word = "ended" if state.end else "stopped" if state.stopped else "running" if state.run else "no run"
+    word = "ended" if state.end else "stopped" if state.stopped else "running" if state.run else "not started"
     told = ", ".join(f"{counts[name]} {name}" for name in URGENCY if counts[name])
-    return {"run": state.run.name if state.run else None, "at": state.seq, "state": f"{word}: {told}" if told else word}
+    return {"run": state.run.name if state.run else name, "at": state.seq, "state": f"{word}: {told}" if told else word}
 
 
 def _urgency(row: Mapping[str, Any]) -> int:
@@ -156,12 +170,16 @@ def _unread_row(message: Unread) -> dict[str, Any]:
 
 # ---- the measure -----------------------------------------------------------------------------------------------------
 
-PIECE = re.compile(r"[A-Za-z]+|[0-9]{1,3}|[ -/:-@\[-`{-~]+|\n *|[^\x00-\x7f]|[\x00-\x1f]")
+SEAMS = ('"},{"', '":"', '","', '},{"', '":', '"}', ',"', '{"')
+"""What stands between the names and values of compact JSON; each is one token."""
+PIECE = re.compile(
+    rf"[A-Za-z]+|[0-9]{{1,3}}|{'|'.join(map(re.escape, SEAMS))}|[ -/:-@\[-`{{-~]+|\n *|[^\x00-\x7f]|[\x00-\x1f]"
+)
 WORDS = frozenset(
     re.findall(
         r"\w+",
-        """run at state more streams claims unread decisions stream step loss heldout why task by token left s seq kind ref text
-        ended stopped running no failed train validate evaluate prepare paused wait promoted done null claim verdict back fail
+        """run at state more streams claims unread decisions open stream step loss heldout why task by token left s seq kind ref text
+        ended stopped running not started failed train validate evaluate prepare paused wait promoted done null claim verdict back fail
         object approve promote stop pause resume end coordinator trainer validator evaluator exit status success warning""",
     )
 )
@@ -171,9 +189,9 @@ WORDS = frozenset(
 def tokens_at_most(text: str) -> int:
     """A bound on the tokens of a digest in o200k_base, without a tokenizer.
 
-    Three digits are one token, of a word that is not ours two letters are, each mark is one, and what is not ASCII
-    counts by its bytes.  `tests/benchmarks/bench_digest.py` counts with the real vocabulary: digests took 0.79 of this
-    on average and 0.89 at most, also with names and reasons made of random letters.
+    Three digits are one token, of a word that is not ours two letters are, each mark and each seam is one, and what is
+    not ASCII counts by its bytes.  `tests/benchmarks/bench_digest.py` counts with the real vocabulary: digests took 0.82 of this
+    on average and 0.94 at most (as compact JSON 0.99), also with names and reasons made of random letters.
     """
     return sum(map(_piece_tokens, PIECE.findall(text)))
 
@@ -182,6 +200,6 @@ def _piece_tokens(piece: str) -> int:
     first = piece[0]
     if first.isascii() and first.isalpha():
         return 1 if piece.lower() in WORDS else math.ceil(len(piece) / 2)
-    if first.isdigit() or first == "\n":
+    if first.isdigit() or first == "\n" or piece in SEAMS:
         return 1
     return len(piece.encode(errors="replace"))

@@ -13,7 +13,7 @@ import io
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -76,14 +76,20 @@ def document(folder: RunFolder, what: str, stream: str | None = None, since: int
 def _check(folder: RunFolder, what: str, stream: str | None) -> None:
     if what not in {*TABLES, "session"}:
         raise UserError("--what", f"{what!r} is not known", f"take one of {', '.join(TABLES)} or session")
-    check_stream(folder, stream)
+    check_stream(folder, stream, tasks=what == "events")
 
 
-def check_stream(folder: RunFolder, stream: str | None) -> None:
-    """Raises UserError where neither the config nor the log knows the stream (or the first part of a task's name)."""
+def check_stream(folder: RunFolder, stream: str | None, *, tasks: bool = False) -> None:
+    """Raises UserError where neither the config nor the log knows the stream (or the first part of a task's name).
+
+    `tasks`: a task's whole name will do too, and `run`.
+    """
     if stream is None or stream in (known := set(config.of_run(folder).streams)):
         return
-    known |= {entry.event.stream for entry in Log(folder.log).entries()} - {"-", "run"}
+    events = [entry.event for entry in Log(folder.log).entries()]
+    if tasks and stream in {"run", *(event.ref for event in events)}:
+        return
+    known |= {event.stream for event in events} - {"-", "run"}
     if stream not in known:
         there = f"there is {', '.join(sorted(known))}" if known else "the run has none yet"
         raise UserError("--stream", f"there is no stream {stream!r}", there)
@@ -117,7 +123,7 @@ def metric_rows(folder: RunFolder, stream: str | None) -> Iterator[Row]:
 
 def event_rows(folder: RunFolder, stream: str | None, since: int, *, flat: bool) -> Iterator[Row]:
     for entry in Log(folder.log).entries(since):
-        if stream in {None, entry.event.stream}:
+        if stream in {None, entry.event.stream, entry.event.ref}:
             yield event_row(entry, flat=flat)
 
 
@@ -130,9 +136,14 @@ def event_row(entry: Entry, *, flat: bool) -> Row:
         "kind": entry.event.kind,
         "ref": entry.event.ref,
         "author": entry.author,
-        "facts": " ".join(f"{key}={value_text(value)}" for key, value in facts.items()) if flat else facts,
+        "via": entry.via,
+        "facts": facts_text(facts) if flat else facts,
         "body": entry.event.body,
     }
+
+
+def facts_text(facts: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value_text(value)}" for key, value in facts.items())
 
 
 def bus_rows(folder: RunFolder) -> list[Row]:

@@ -117,7 +117,8 @@ class Tools:
             "waiting": [{"task": ref, "until_s": round(until - self.agent.now())} for ref, until in found.waiting[:ROWS]],
         })  # fmt: skip
         left = max(LEAST_TOKENS, budget - estimated_tokens(mine))
-        return f"{digest(self.agent.state, self.agent.now(), left, unread=unread)}\n{mine}"
+        name = self.agent.folder.name
+        return f"{digest(self.agent.state, self.agent.now(), left, unread=unread, name=name)}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:
         """Entries after `since`, a line each; `next`: the next `since`."""

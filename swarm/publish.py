@@ -41,7 +41,12 @@ def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings
     if stream.adapter and token < stream.adapter.tok:
         raise PublishError(f"token {token} is older than {stream.adapter.tok}, under which the adapter was published")
     target = folder.stream(name) / "adapter"
-    new = {"token": token, "sha256": sha256, "approved": [], "promoted": None}  # what was said before was of other weights
+    new = {
+        "token": token,
+        "sha256": sha256,
+        "approved": [],
+        "promoted": None,
+    }  # what was said before was of other weights
     told = {**lineage(folder.name, state, name, settings), **new}
     with _placed(_source(folder, stream.verdict.path), target, sha256, told):
         yield Adapter(ref=name, tok=token, path=str(target.relative_to(folder.path)), sha256=sha256)

@@ -24,10 +24,17 @@ TAIL_LINES = 20
 def snapshot_at(folder: RunFolder, to: int | None = None) -> Snapshot:
     """The run after entry `to`; the newest without it.  Raises UserError for an entry that there is not."""
     entries = list(Log(folder.log).entries())
-    last = len(entries) if to is None else to
-    if not 1 <= last <= len(entries):
-        raise UserError(f"--to {last}", f"the log has the entries 1 to {len(entries)}", "`swarm log` lists them")
+    if not entries:
+        raise UserError(folder.name, "nothing was recorded yet", "`swarm log --follow` waits for the first entry")
+    last = len(entries) if to is None else checked_seq(to, len(entries))
     return _picture(folder, fold(entries[:last]), entries[max(0, last - TAIL_LINES) : last])
+
+
+def checked_seq(to: int, count: int) -> int:
+    """The seq itself.  Raises UserError if the log has no such entry."""
+    if not 1 <= to <= count:
+        raise UserError(f"--to {to}", f"the log's newest entry is {count}", "`swarm log` lists them")
+    return to
 
 
 def _picture(folder: RunFolder, state: State, tail: list[Entry]) -> Snapshot:

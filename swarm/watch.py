@@ -42,7 +42,7 @@ class Watcher:
     def attach(cls, run_folder: Path, *, name: str | None = None) -> Watcher:
         """Raises UserError if the folder holds no run."""
         folder = RunFolder(run_folder.resolve())
-        if not folder.log.exists():
+        if not folder.is_run:
             raise UserError(
                 str(run_folder), "holds no run", "name a folder below runs/, or start one with `swarm run CONFIG`"
             )

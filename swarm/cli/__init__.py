@@ -5,18 +5,67 @@ Data goes to stdout, talk to stderr.  Exit status: 0 done, 1 a stream failed, 2 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from swarm.cli import agents, configs, looking, members, record, running, talking
 
-NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS}
-"""A run folder that somebody else owns, or that may only be read: the person's to mend, wherever it was met."""
+MENDED_BY = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ask its owner, or name a folder of your own"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a folder belongs there: move it away, or name another"),
+    errno.EISDIR: "a file belongs there: move it away, or name another",
+}
+"""What a person can do about the system's refusal, wherever it was met."""
+UsageError = typer.BadParameter.__mro__[1]
+"""What all wrong words on the command line are; typer gives a public name only to some of them."""
+
+
+class Words(TyperGroup):
+    """All commands: beside what typer does, a reader who has seen enough is no error, and opposites are."""
+
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        with _readers_may_leave():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _readers_may_leave():
+            return super().invoke(ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        for option in command.params if command else ():
+            _check_not_both(option.opts, option.secondary_opts, rest)
+        return name, command, rest
+
+
+@contextlib.contextmanager
+def _readers_may_leave() -> Iterator[None]:
+    """Here: typer would end the command with status 1, though what it had to record is recorded."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise typer.Exit(0) from None
+
+
+def _check_not_both(words: Sequence[str], opposites: Sequence[str], said: list[str]) -> None:
+    from swarm.errors import UserError
+
+    options = said[: said.index("--")] if "--" in said else said
+    for word in set(words).intersection(options):
+        for opposite in set(opposites).intersection(options):
+            raise UserError(word, f"is the opposite of {opposite}", "say one of them")
+
 
 app = typer.Typer(
     name="swarm",
+    cls=Words,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,31 +83,91 @@ members.add_to(app)
 
 
 def main() -> None:
-    """Entry point: user errors become lines on stderr and exit status 2 (5 when something was refused)."""
-    from swarm.errors import UserError, UserErrors
-
+    """Entry point: what a user can mend becomes a line on stderr and exit status 2 (5 when something was refused)."""
+    status = 0
     try:
-        app()
-    except (UserError, UserErrors) as error:
-        _complain(error)
-        sys.exit(getattr(error, "status", 2))
+        status = _run()
+        if sys.stdout:
+            sys.stdout.flush()  # its failure can be told here, and could not at the interpreter's exit
     except BrokenPipeError:
-        sys.exit(0)
-    except OSError as error:
-        if error.errno not in NOT_OURS or not error.filename:
-            raise
-        _complain(UserError(str(error.filename), f"{error.strerror}", "ask its owner, or name a folder of your own"))
-        sys.exit(2)
+        pass
     except Exception as error:
-        from swarm.log.errors import LogError  # here: loading it costs more than most commands' help
-
-        if not isinstance(error, LogError):
-            raise
-        _complain(error)
-        sys.exit(2)
+        status = _told(error)
+    _let_go_of_output()
+    sys.exit(status)
 
 
-def _complain(error: Exception) -> None:
+def _run() -> Any:
+    """The command's exit status."""
+    try:
+        return app(prog_name="swarm", standalone_mode=False) or 0
+    except SystemExit as leaving:
+        return leaving.code
+    except typer.Abort:
+        print("Aborted!", file=sys.stderr)
+        return 1
+
+
+def _let_go_of_output() -> None:
+    """What is left to write and cannot be written goes nowhere, without a word."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _told(error: Exception) -> int:
+    """Tells what a user can mend, and gives the exit status; raises everything else."""
+    from swarm.errors import UserError, UserErrors
+    from swarm.log import LogError
     from swarm.logview import printable
 
+    if isinstance(error, OSError):
+        error = _of_the_system(error)
+    elif isinstance(error, UsageError):
+        error = _of_the_words(error)
+    if not isinstance(error, UserError | UserErrors | LogError | UsageError):
+        raise error
     print(printable(str(error)), file=sys.stderr)
+    return getattr(error, "status", 2)
+
+
+def _of_the_system(error: OSError) -> Exception:
+    from swarm.errors import UserError
+    from swarm.log import NO_SPACE
+
+    if error.errno in NO_SPACE and error.filename:
+        return UserError(str(error.filename), "no space", "free some and say it again")
+    if error.errno in NO_SPACE:
+        return UserError("standard output", "no space", "free some; what was to be recorded stands in the log")
+    if error.errno in MENDED_BY and error.filename:
+        return UserError(str(error.filename), str(error.strerror), MENDED_BY[error.errno])
+    return error
+
+
+def _of_the_words(error: Any) -> Exception:
+    """Typer's own error as one line like all others; itself where it is the whole help, for `swarm` alone."""
+    from swarm.errors import UserError
+
+    if len(sys.argv) < 2:
+        return error  # type: ignore[no-any-return]
+    command = error.ctx.command_path if error.ctx else f"swarm {sys.argv[1]}"
+    where = _place_of(error) or command
+    what, _, meant = " ".join(error.message.split()).removesuffix(".").partition(". ")
+    what = what.removeprefix(f"Option {where!r} ").removeprefix("Input ").removesuffix(f": {where}") or "is missing"
+    if near := getattr(error, "possibilities", None):
+        meant = f"did you mean {' or '.join(near)}?"
+    return UserError(where, _uncapitalised(what), _uncapitalised(meant) or f"`{command} --help` says what it takes")
+
+
+def _place_of(error: Any) -> str:
+    """The option or argument that is wrong."""
+    param = getattr(error, "param", None)
+    if param is None:
+        return getattr(error, "option_name", "")
+    return str(param.opts[0]) if param.param_type_name == "option" else str(param.metavar or param.name.upper())
+
+
+def _uncapitalised(text: str) -> str:
+    return text[:1].lower() + text[1:]

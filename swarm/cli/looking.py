@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from swarm.cli.options import Form, NamedRun, OnlyStream, Run, RunArgument, Runs, form_words, one_run
+
+if TYPE_CHECKING:
+    from swarm.inbox import Message
+    from swarm.log import Entry
+    from swarm.rundir import RunFolder
+
+LOOK_SECONDS = 0.3
+"""How often a follower looks at the log."""
+NOTE = "note"
+"""What lines show for text that a person typed into the file; as data it is a seal."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,9 +52,12 @@ def log(
     ] = None,
     *,
     named: NamedRun = None,
-    since: Annotated[int, typer.Option("--since", metavar="SEQ", help="entries after this one")] = 0,
+    since: Annotated[int | None, typer.Option("--since", metavar="SEQ", min=0, help="entries after this one")] = None,
+    to: Annotated[int | None, typer.Option("--to", metavar="SEQ", min=1, help="this one is the last")] = None,
     tail: Annotated[int | None, typer.Option("--tail", metavar="N", min=0, help="only the last N")] = None,
-    stream: OnlyStream = None,
+    stream: Annotated[
+        str | None, typer.Option("--stream", metavar="REF", help="only about this stream, task, or `run`")
+    ] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="only this kind of entry")] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="go on as entries come (--json: one object a line)")
@@ -53,57 +67,151 @@ def log(
     ] = None,
     form: Form = None,
 ) -> None:
-    """The shared log, one line per entry; `verify` checks every byte."""
-    import time
+    """The shared log, one line per entry; `verify` checks every byte.
 
+    --json and --toon give entries whole: `swarm log --to SEQ --tail 1 --toon`.
+    """
     from swarm import rundir
-    from swarm.cli import record, screen
-    from swarm.errors import UserError
-    from swarm.events import KINDS, Amend
-    from swarm.export import check_stream
-    from swarm.inbox import Message, Reader
-    from swarm.log import Log
+    from swarm.cli import record
 
-    verify, runs = (words or [])[:1] == ["verify"], [*(words or [])]
-    del runs[:verify]
+    verify, run = _what_is_meant(words or [], named)
+    chosen = {"--since": since, "--to": to, "--tail": tail, "--stream": stream, "--kind": kind, "--follow": follow, "--as": author}  # fmt: skip
+    if verify:
+        _check_unused(chosen, "verify", "looks at every entry")
+        sys.exit(record.verify_log(run, form))
+    wanted = _Wanted(since or 0, to, stream, kind)
+    reading = _Reading(rundir.find(run), wanted, author)
+    if follow:
+        reading.follow(tail, form)
+    else:
+        reading.show(tail, form)
+
+
+def _what_is_meant(words: list[str], named: str | None) -> tuple[bool, str | None]:
+    """Whether to verify, and the run."""
+    from swarm.errors import UserError
+
+    verify = words[:1] == ["verify"]
+    runs = words[verify:]
     if len(runs) > 1:
         raise UserError(runs[1], "one run at a time", "swarm log [verify] [RUN]")
-    run = one_run(runs[0] if runs else None, named)
-    if verify:
-        sys.exit(record.verify_log(run, form))
-    if kind is not None and kind not in KINDS:
-        raise UserError("--kind", f"{kind!r} is no kind of entry", f"take one of {', '.join(sorted(KINDS))}")
-    folder = rundir.find(run)
-    check_stream(folder, stream)
-    read = Log(folder.log)
-    reader = Reader(rundir.checked_name(author)) if author is not None else None
+    return verify, one_run(runs[0] if runs else None, named)
 
-    amended: dict[int, str] = {}
 
-    def fresh() -> Iterator[Message]:
-        entries = read.refresh()
-        amended.update({e.event.of: f"{e.seq} by {e.author}" for e in entries if isinstance(e.event, Amend)})
-        for entry in entries:
-            why = reader.why(entry) if reader else ""
-            if entry.seq > since and stream in {None, entry.event.stream} and kind in {None, entry.event.kind}:
-                yield Message(why, entry)
+@dataclass(frozen=True)
+class _Wanted:
+    """Which entries are shown."""
 
-    found = list(fresh())
-    if tail is not None:
-        found = found[-tail:] if tail else []
-    if form is not None and not follow:
-        screen.print_data({"entries": [screen.entry_data(m, amended, marked=reader is not None) for m in found]}, form)
-        return
-    while True:
+    since: int
+    to: int | None
+    ref: str | None
+    """A stream, a task or `run`."""
+    kind: str | None
+    """As lines show it or as data do."""
+
+    def holds(self, entry: Entry) -> bool:
+        from swarm.logview import name_of
+
+        event = entry.event
+        return (
+            self.since < entry.seq <= (self.to or entry.seq)
+            and self.ref in {None, event.stream, event.ref}
+            and self.kind in {None, event.kind, name_of(event)}
+        )
+
+
+class _Reading:
+    """A log as somebody asked for it, and how far it was read."""
+
+    def __init__(self, folder: RunFolder, wanted: _Wanted, author: str | None) -> None:
+        """Raises UserError for a name, kind or stream that there is not."""
+        from swarm import rundir
+        from swarm.export import check_stream
+        from swarm.inbox import Reader
+        from swarm.log import Log
+
+        _check_kind(wanted.kind)
+        check_stream(folder, wanted.ref, tasks=True)
+        self.folder, self.wanted = folder, wanted
+        self.log = Log(folder.log)
+        self.amended: dict[int, str] = {}
+        self.reader = Reader(rundir.checked_name(author)) if author is not None else None
+
+    def fresh(self) -> list[Message]:
+        """What is wanted of the entries since the last look."""
+        from swarm.events import Amend
+        from swarm.inbox import Message
+
+        entries = self.log.refresh()
+        self.amended.update({e.event.of: f"{e.seq} by {e.author}" for e in entries if isinstance(e.event, Amend)})
+        found = [Message(self.reader.why(entry) if self.reader else "", entry) for entry in entries]
+        return [message for message in found if self.wanted.holds(message.entry)]
+
+    def show(self, tail: int | None, form: bool | None) -> None:
+        from swarm.cli import screen
+        from swarm.replay import checked_seq
+
+        found = _last(self.fresh(), tail)
+        if self.wanted.to is not None:
+            checked_seq(self.wanted.to, self.log.last_seq)
+        if form is None:
+            for message in found:
+                print(screen.entry_line(message, self.amended))
+        else:
+            screen.print_data({"entries": self._data(found, form)}, form)
+
+    def follow(self, tail: int | None, form: bool | None) -> None:
+        """Goes on as entries come, to the last one that is wanted.  Raises UserError when the run is removed."""
+        import time
+
+        from swarm.errors import UserError
+
+        found = _last(self.fresh(), tail)
+        while True:
+            self._print_each(found, form)
+            if self.wanted.to is not None and self.log.last_seq >= self.wanted.to:
+                return
+            time.sleep(LOOK_SECONDS)
+            if not self.folder.is_run:
+                raise UserError(str(self.folder.path), "was removed", "there is nothing more to follow")
+            found = self.fresh()
+
+    def _print_each(self, found: list[Message], form: bool | None) -> None:
+        from swarm.cli import screen
+
         for message in found:
             if form is None:
-                print(screen.entry_line(message, amended), flush=follow)
+                print(screen.entry_line(message, self.amended), flush=True)
             else:  # a document for each entry
-                screen.print_data(screen.entry_data(message, amended, marked=reader is not None), form, following=True)
-        if not follow:
-            return
-        time.sleep(0.3)
-        found = list(fresh())
+                screen.print_data(self._data([message], form)[0], form, following=True)
+
+    def _data(self, found: list[Message], form: bool) -> list[dict[str, Any]]:
+        from swarm.cli import screen
+
+        rows = [screen.entry_data(message, self.amended, marked=self.reader is not None) for message in found]
+        return rows if form else screen.as_table(rows)
+
+
+def _last(found: list[Message], count: int | None) -> list[Message]:
+    return found if count is None else found[-count:] if count else []
+
+
+def _check_kind(kind: str | None) -> None:
+    from swarm.errors import UserError
+    from swarm.events import KINDS
+
+    known = {*KINDS, NOTE}
+    if kind is not None and kind not in known:
+        raise UserError("--kind", f"{kind!r} is no kind of entry", f"take one of {', '.join(sorted(known))}")
+
+
+def _check_unused(options: Mapping[str, Any], by: str, why: str) -> None:
+    """Raises UserError for an option that would do nothing."""
+    from swarm.errors import UserError
+
+    for option, value in options.items():
+        if value is not None and value is not False:
+            raise UserError(option, f"means nothing to `{by}`, which {why}", "leave it out")
 
 
 def ask(
@@ -154,7 +262,7 @@ def export(
     what: Annotated[str, typer.Option("--what", help="metrics, events, bus or session")] = "session",
     format: Annotated[str | None, typer.Option("--format", help="toon (if not said), json, jsonl, csv or auto: the cheaper of toon and json")] = None,  # noqa: A002  the word users write
     stream: OnlyStream = None,
-    since: Annotated[int, typer.Option("--since", metavar="N", help="steps (metrics) or entries (events) after this one")] = 0,
+    since: Annotated[int, typer.Option("--since", metavar="N", min=0, help="steps (metrics) or entries (events) after this one")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the run ends")] = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="say what it costs in tokens instead, beside compact JSON")] = False,
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", metavar="NAME", help="count with this: a stream, a base model, a tokenizer.json; else estimated")] = None,

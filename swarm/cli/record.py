@@ -23,7 +23,9 @@ def digest(
     run: RunArgument = None,
     *,
     named: NamedRun = None,
-    budget: Annotated[int, typer.Option("--budget", metavar="TOKENS", help="never more than this (o200k)")] = 600,
+    budget: Annotated[
+        int, typer.Option("--budget", metavar="TOKENS", help="never more than this (o200k), as printed")
+    ] = 600,
     author: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="with what was written to NAME and not looked at yet")
     ] = None,
@@ -33,19 +35,17 @@ def digest(
     from swarm import digest as room
     from swarm.cli import screen
     from swarm.errors import UserError
+    from toon import encode
+    from toon.sizes import compact_json
 
     if budget < room.LEAST_TOKENS:
         raise UserError("--budget", f"{budget} tokens are too few", f"take {room.LEAST_TOKENS} or more")
     with agent_of(one_run(run, named), author) as agent:
         found = agent.inbox(peek=True).messages if author else ()
         unread = [room.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found]
-        text = room.digest(agent.state, agent.now(), budget, unread=unread)
-    if form:
-        from toon import decode
-
-        screen.print_data(decode(text), form)
-    else:
-        screen.tell(text)
+        name, write = agent.folder.name, compact_json if form else encode
+        text = room.digest(agent.state, agent.now(), budget, unread=unread, name=name, write=write)
+    screen.tell(text)
 
 
 def replay(
@@ -153,6 +153,7 @@ def verify_log(run: str | None, form: bool | None) -> int:
     from swarm import rundir
     from swarm.cli import screen
     from swarm.log import verify
+    from swarm.log.files import Files
 
     folder = rundir.find(run)
     secret = folder.log_secret(make=False)
@@ -162,7 +163,8 @@ def verify_log(run: str | None, form: bool | None) -> int:
     for fault in faults if form is None else ():
         screen.tell(_fault_text(fault))
     signed = "signed heads checked" if secret else "no secret here: signed heads were not checked"
-    print(f"{folder.log}: {_count(folder, faults)}; {signed}", file=sys.stderr)
+    cut = "" if Files(folder.log).wal.exists() else "; without collaboration/wal a cut end cannot be seen"
+    print(f"{folder.log}: {_count(folder, faults)}; {signed}{cut}", file=sys.stderr)
     return 1 if faults else 0
 
 

@@ -229,11 +229,20 @@ def entry_data(message: Message, amended: Mapping[int, str], *, marked: bool) ->
         "ref": entry.event.ref,
         "author": entry.author,
         "time": datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "via": entry.via,
         "facts": entry.event.facts(),
         "body": entry.event.body,
         **({"amended": amended[entry.seq]} if entry.seq in amended else {}),
         **({"why": message.why or None} if marked else {}),
     }
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same entries with the same columns each and facts as text: TOON writes such rows as one table."""
+    from swarm.export import facts_text
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} | {"facts": facts_text(row["facts"])} for row in rows]
 
 
 def plan_data(made: Plan) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def inbox(
     *,
     author: As = None,
     since: Annotated[
-        int | None, typer.Option("--since", metavar="SEQ", help="look from here; the kept cursor stays")
+        int | None, typer.Option("--since", metavar="SEQ", min=0, help="look from here; the kept cursor stays")
     ] = None,
     peek: Annotated[bool, typer.Option("--peek", help="look, and find it again next time")] = False,
     run: Run = None,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.liveness import exit_words
+from swarm.log import NO_SPACE
 from swarm.placement import WorkerSpec
 from swarm.rundir import RunFolder, read_json, write_whole
 
@@ -90,10 +91,19 @@ def process_started(pid: int) -> str | None:
     return found.stdout.strip() or None
 
 
-def write_down(children: Iterable[Child], folder: RunFolder) -> None:
-    """Note who lives, so that the next coordinator can adopt them, and `swarm stop` can end them without one."""
+def write_down(children: Iterable[Child], folder: RunFolder) -> bool:
+    """Note who lives, so that the next coordinator can adopt them, and `swarm stop` can end them without one.
+
+    False: the disk is full, and the note of before stands.
+    """
     known = {child.spec.name: {"pid": child.pid, "started": child.started} for child in children}
-    write_whole(folder.processes, json.dumps(known))
+    try:
+        write_whole(folder.processes, json.dumps(known))
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        return False
+    return True
 
 
 def living(folder: RunFolder) -> dict[str, tuple[int, str]]:

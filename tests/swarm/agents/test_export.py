@@ -71,6 +71,21 @@ def test_every_form_tells_the_same_rows(folder: RunFolder, what: str) -> None:
         assert as_toon == whole
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_how_an_entry_came_in_is_told(folder: RunFolder, form: str) -> None:
+    with LogWriter.open(folder.log) as writer:
+        writer.append([("bob", ev.Post(ref="run", body="by a coordinator"))])
+    told = text(folder, what="events", form=form)
+    rows = list(csv.DictReader(io.StringIO(told))) if form == "csv" else [json.loads(row) for row in told.splitlines()]
+    assert [row["via"] or None for row in rows] == [*["local"] * 4, None]
+
+
+def test_entries_are_also_chosen_by_a_tasks_whole_name_or_as_the_runs(folder: RunFolder) -> None:
+    for ref, seqs in (("data/check", [2, 3]), ("data", [2, 3]), ("run", [1])):
+        rows = toon.decode(text(folder, what="events", form="toon", stream=ref))["events"]
+        assert [row["seq"] for row in rows] == seqs, ref
+
+
 def test_a_stream_and_what_came_after_a_cursor(folder: RunFolder) -> None:
     rows = toon.decode(text(folder, what="metrics", form="toon", stream="wide", since=ROWS - 3))["metrics"]
     assert [(row["stream"], row["step"]) for row in rows] == [("wide", ROWS - 2), ("wide", ROWS - 1)]
@@ -134,7 +149,7 @@ def test_tokens_tell_what_an_export_costs_beside_compact_json(folder: RunFolder,
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "json", "toon", "session"])
-def test_what_others_wrote_cannot_steer_a_terminal_and_reaches_a_file_as_it_is(
+def test_what_others_wrote_cannot_steer_a_terminal_and_reaches_a_file_as_the_log_has_it(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     evil = "\x1b[2J\x9b1m \u202efine"
@@ -143,7 +158,7 @@ def test_what_others_wrote_cannot_steer_a_terminal_and_reaches_a_file_as_it_is(
     words = ["export", str(folder.path), *(["--what", "events", "--format", form] if form != "session" else [])]
     exact = CliRunner().invoke(app, words).stdout
     if form == "csv":
-        assert [row["body"] for row in csv.DictReader(io.StringIO(exact))][-1] == evil
+        assert [row["body"] for row in csv.DictReader(io.StringIO(exact))][-1] == ev.Post(ref="run", body=evil).body
     monkeypatch.setattr("swarm.cli.screen.is_terminal", lambda: True)
     seen = CliRunner().invoke(app, words).stdout
     assert len(seen.splitlines()) == len(exact.splitlines())
@@ -171,6 +186,7 @@ def test_what_others_wrote_is_shown_as_codes_wherever_people_read_it(tmp_path: P
     [
         ({"what": "metrics", "form": "xml"}, "--format"),
         ({"what": "metrics", "form": "toon", "stream": "zz"}, "--stream: there is no stream 'zz'; there is data"),
+        ({"what": "metrics", "form": "toon", "stream": "data/check"}, "--stream: there is no stream 'data/check'"),
         ({"what": "session", "form": "toon", "stream": "zz"}, "--stream: there is no stream 'zz'; there is data"),
         ({"what": "losses", "form": "toon"}, "--what"),
         ({"what": "metrics", "form": "json", "follow": True}, "--follow"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
 
 from swarm import events as ev
 from swarm.digest import LEAST_TOKENS, Unread, digest, tokens_at_most
+from swarm.state import fold
 from toon import decode
+from toon.sizes import compact_json
 
 from .story import Story
 
@@ -56,6 +59,42 @@ def test_sixteen_streams_fit_600_tokens_a_line_each() -> None:
         assert isinstance(value, dict)
         assert [row["stream"] for row in value["streams"]] == SIXTEEN
         assert len(text.encode()) <= 600 * 3, "a token of such text is about three bytes"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_form_that_is_printed_keeps_the_budget(seed: int) -> None:
+    story = busy_run(random.Random(seed), SIXTEEN)
+    for budget in (LEAST_TOKENS, 300, 600, 3000):
+        text = digest(story.state, story.now, budget, write=compact_json)
+        assert tokens_at_most(text) <= budget
+        assert json.loads(text)["at"] == len(story.entries)
+        assert budget < 600 or len(json.loads(text)["streams"]) >= 10
+    assert json.loads(text) == decode(digest(story.state, story.now, 3000))
+
+
+def test_tasks_that_nobody_holds_are_told_where_there_is_room_and_counted_where_not() -> None:
+    story = Story("wide")
+    for ref in ("data/check", "data/look", "data/done", "data/held"):
+        story.say("bob", ev.Task(ref=ref))
+    story.claim("data/held", "ada")
+    token = story.claim("data/done", "ada")
+    story.say("ada", ev.Done(ref="data/done", tok=token))
+    value = decode(digest(story.state, story.now, 600))
+    assert isinstance(value, dict)
+    assert value["open"] == [{"task": "data/check"}, {"task": "data/look"}]
+    assert "more" not in value
+    scarce = decode(digest(story.state, story.now, 100))
+    assert isinstance(scarce, dict)
+    assert [*scarce] == ["run", "at", "state", "streams", "claims", "more"], "the least urgent goes first"
+    assert scarce["more"] == "2 open"
+    assert decode(digest(story.state, story.now, 85))["more"] == "1 claim"  # type: ignore[index,call-overload]
+
+
+def test_a_log_in_which_no_run_was_started_is_named_by_its_folder() -> None:
+    state = fold(())
+    value = decode(digest(state, 0.0, 300, name="plan-1124-2345-4d85"))
+    assert value == {"run": "plan-1124-2345-4d85", "at": 0, "state": "not started"}
+    assert decode(digest(Story("wide").state, 0.0, 300, name="other"))["run"] == "demo"  # type: ignore[index,call-overload]
 
 
 def test_a_digest_says_who_holds_what_for_how_long_what_is_unread_and_what_was_decided() -> None:

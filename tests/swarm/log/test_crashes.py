@@ -106,7 +106,9 @@ def test_a_crash_at_any_step_loses_nothing_acknowledged_and_doubles_nothing(
         with LogWriter.open(run, secret=b"s", head_every=5, rotate_bytes=1500) as writer:
             writer.append([note("after")])
         kept = posts(sound(run))
-        assert not any("## " in entry.event.body for entry in sound(run)), "nothing of the log's own was taken for typed"
+        assert not any("## " in entry.event.body for entry in sound(run)), (
+            "nothing of the log's own was taken for typed"
+        )
         assert len(kept) == len(set(kept)), number
         assert kept[: len(acknowledged)] == acknowledged and kept[-1] == "after", number
         everything = b"".join(file.read_bytes() for file in run.parent.rglob("*.md"))
