@@ -19,7 +19,7 @@ from swarm.log.errors import LogDamaged, LogError
 from swarm.log.escaping import unescape
 from swarm.log.files import Files, read_or_nothing, stat_or_none
 from swarm.log.older import Full, Opening, damaged, newest_text, scan, vouched
-from swarm.log.wal import frames_from, frames_of, is_torn
+from swarm.log.wal import MARK_BYTES, frames_from, frames_of, is_torn
 
 TRIES = 5
 
@@ -35,8 +35,8 @@ class Log:
         """Files before the newest whose entries nobody asked for yet."""
         self._records: list[Raw | Entry] = []
         """The entries after those."""
-        self._wal_inode = self._wal_end = 0
-        """The write-ahead file that was read, and where its frames ended."""
+        self._wal_mark, self._wal_end = b"", 0
+        """The write-ahead file that was read, by its first bytes, and where its frames ended."""
         self._seen: os.stat_result | None = None
         """The Markdown file that was read for want of one."""
         self._told = 0
@@ -87,13 +87,13 @@ class Log:
     def read(self) -> None:
         """Takes in what the files hold now: `refresh` without making entries of it."""
         for tries_left in reversed(range(TRIES)):
-            before = self._wal_inode
+            before = self._wal_mark
             try:
                 if not self._read_on():
                     self._read_again()
                 return
             except LogDamaged:
-                if not tries_left or self._wal_inode == before:
+                if not tries_left or self._wal_mark == before:
                     raise  # else a rotation came in between
 
     def _read_on(self) -> bool:
@@ -103,12 +103,11 @@ class Log:
         except (FileNotFoundError, NotADirectoryError):
             return self._copy_rests()
         try:
-            now, known = os.fstat(fd), self._wal_inode
-            self._wal_inode = now.st_ino
-            data = os.pread(fd, max(0, now.st_size - self._wal_end), self._wal_end) if now.st_ino == known else b""
+            known, self._wal_mark = self._wal_mark, os.pread(fd, MARK_BYTES, 0)
+            data = os.pread(fd, max(0, os.lseek(fd, 0, os.SEEK_END) - self._wal_end), self._wal_end)
         finally:
             os.close(fd)
-        if self._wal_inode != known or not self._wal_end:
+        if self._wal_mark != known or not self._wal_end:
             return False
         frames, end = frames_from(data, self._wal_end)
         reached = walk(b"".join(frames), self.place)
@@ -120,7 +119,7 @@ class Log:
 
     def _copy_rests(self) -> bool:
         """Whether a Markdown file without its folder is as it was at the last look."""
-        self._wal_inode = 0
+        self._wal_mark = b""
         now = stat_or_none(self.files.path)
         return now is None or (self._seen is not None and unchanged(now, self._seen))
 

@@ -26,6 +26,8 @@ from swarm.log.files import replace_file, write_all
 MAGIC = b"toonswarm wal 1\n"
 HEAD = struct.Struct(">I8s")
 CLAIM_BYTES = 1 << 16
+MARK_BYTES = len(MAGIC) + HEAD.size
+"""So many first bytes tell one write-ahead file from another: the hash of its first frame is among them."""
 
 
 class Wal:
