@@ -6,13 +6,11 @@ Does not talk to anyone: the hub asks `Members.by_key` for every connection and 
 
 import fcntl
 import ipaddress
-import json
 import os
 import re
-import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -21,13 +19,13 @@ import zmq
 
 from bus.envelope import HUB_NAME
 from bus.errors import BusError
+from bus.private import check_folder, read_private, write_private
 
 IPC_PATH_BYTES = 107
 """sizeof(sockaddr_un.sun_path) - 1 on Linux, unix(7); libzmq fails with ENAMETOOLONG beyond it."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _EVERYWHERE = {"0.0.0.0", "[::]"}  # noqa: S104  (refused, not bound)
-_MAX_FILE_BYTES = 4 << 20
 _LOOK_AGAIN_SECONDS = 0.02
 """A stat of the list costs about as much as unpacking a message; within this time a known key is not looked up on disk again."""
 
@@ -56,7 +54,7 @@ class Join:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a join file. Raises BusError if it is missing, a symlink, another user's, open to others, or not a join file."""
-        values = _read_private(path)
+        values = read_private(path)
         try:
             join = cls(**values)  # type: ignore[arg-type]
         except TypeError as error:
@@ -66,7 +64,7 @@ class Join:
 
     def save(self, path: Path) -> None:
         """Write the join file, readable by its owner only."""
-        _write_private(path, asdict(self))
+        write_private(path, asdict(self))
 
     def _check(self, path: Path) -> None:
         for key in (self.server_key, self.public_key, self.secret_key):
@@ -100,7 +98,7 @@ class Members:
         folder = Path(folder)
         _check_two(endpoint, publish_endpoint)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_folder(folder)
+        check_folder(folder)
         with _locked(folder):
             if (folder / "members.json").exists():
                 raise BusError(f"{folder}: there is a members' list already; open it instead")
@@ -111,13 +109,13 @@ class Members:
                 "server_key": public,
                 "server_secret": secret,
             }
-            _write_private(folder / "members.json", {**values, "members": []})
+            write_private(folder / "members.json", {**values, "members": []})
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Open an existing list. Raises BusError if it is missing, open to others, or damaged."""
-        _check_folder(Path(folder))
+        check_folder(Path(folder))
         members = cls(Path(folder))
         members._read()
         return members
@@ -225,12 +223,12 @@ class Members:
 
     def _write(self, members: list[Member]) -> None:
         lists = {"members": [asdict(member) for member in members], "revoked": sorted(self.revoked)}
-        _write_private(self._path, {**self._values, **lists})
+        write_private(self._path, {**self._values, **lists})
         self._read()
 
     def _read(self) -> None:
         signature = _signature(self._path)
-        values = _read_private(self._path)
+        values = read_private(self._path)
         try:
             listed = [Member(**entry) for entry in values.pop("members")]  # type: ignore[attr-defined]
             revoked = frozenset(map(str, values.pop("revoked", ())))  # type: ignore[call-overload]
@@ -305,54 +303,3 @@ def _signature(path: Path) -> tuple[int, int, int]:
     except OSError as error:
         raise BusError(f"{path}: {error.strerror}") from error
     return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-def _check_folder(folder: Path) -> None:
-    try:
-        status = os.lstat(folder)
-    except OSError as error:
-        raise BusError(f"{folder}: {error.strerror}; the members' list lives in a private folder") from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise BusError(f"{folder}: must be a folder of yours that nobody else can enter; chmod 700 it")
-
-
-def _read_private(path: Path) -> dict[str, object]:
-    """A JSON object from a file that is the user's own and closed to everyone else. The check is on the open file, not on its name."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise BusError(f"{path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise BusError(f"{path}: must be a plain file of yours")
-        if status.st_mode & 0o077:
-            raise BusError(
-                f"{path}: holds a secret key and others can open it (mode {status.st_mode & 0o777:o}); chmod 600 it, then invite anew"
-            )
-        data = file.read(_MAX_FILE_BYTES + 1)
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BusError(f"{path}: not JSON: {error}") from error
-    if len(data) > _MAX_FILE_BYTES or not isinstance(values, dict):
-        raise BusError(f"{path}: not a JSON object of at most {_MAX_FILE_BYTES} bytes")
-    return values
-
-
-def _write_private(path: Path, values: dict[str, object]) -> None:
-    """Raises OSError with the file's name; nothing is left behind then: half a key file holds secrets too."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # a write knows its descriptor only
-        raise
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -1,0 +1,65 @@
+"""Files and folders that are the user's own and closed to everyone else: keys live in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bus.errors import BusError
+
+_MAX_FILE_BYTES = 4 << 20
+
+
+def check_folder(folder: Path) -> None:
+    try:
+        status = os.lstat(folder)
+    except OSError as error:
+        raise BusError(f"{folder}: {error.strerror}; the members' list lives in a private folder") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise BusError(f"{folder}: must be a folder of yours that nobody else can enter; chmod 700 it")
+
+
+def read_private(path: Path) -> dict[str, object]:
+    """A JSON object from a file that is the user's own and closed to everyone else. The check is on the open file, not on its name."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BusError(f"{path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise BusError(f"{path}: must be a plain file of yours")
+        if status.st_mode & 0o077:
+            raise BusError(
+                f"{path}: holds a secret key and others can open it (mode {status.st_mode & 0o777:o}); chmod 600 it, then invite anew"
+            )
+        data = file.read(_MAX_FILE_BYTES + 1)
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BusError(f"{path}: not JSON: {error}") from error
+    if len(data) > _MAX_FILE_BYTES or not isinstance(values, dict):
+        raise BusError(f"{path}: not a JSON object of at most {_MAX_FILE_BYTES} bytes")
+    return values
+
+
+def write_private(path: Path, values: dict[str, object]) -> None:
+    """Raises OSError with the file's name; nothing is left behind then: half a key file holds secrets too."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(values, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a write knows its descriptor only
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
