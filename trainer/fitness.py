@@ -27,6 +27,7 @@ from trainer.loading import load_adapter, new_adapter
 
 MAY_DIFFER = frozenset({"inference_mode", "peft_version"})
 """Of a config's fields: whether it was saved or is in training, and by which PEFT; neither changes what the adapter computes."""
+BASE = "base_model_name_or_path"
 WHY_CHARACTERS = 300
 """A reason goes into the log; names in a stranger's files may be as long as they like, and hold anything."""
 
@@ -90,7 +91,9 @@ def _config(copy: Path) -> dict[str, Any]:
 def _refuse_other_config(told: dict[str, Any], made: PeftConfig, settings: StreamSettings) -> None:
     """All fields are compared, those that PEFT has yet to invent too; one that is left out is what PEFT takes it for."""
     told = {**_plain(LoraConfig()), **told}
-    wanted = {**_plain(made), "base_model_name_or_path": bases.name_in_adapters(settings.base_model)}
+    wanted = {**_plain(made), BASE: bases.name_in_adapters(settings.base_model)}
+    if Path(wanted[BASE]).is_absolute() and Path(str(told.get(BASE))).name == Path(wanted[BASE]).name:
+        told[BASE] = wanted[BASE]  # a folder that was moved since, with the whole run say, is still that base
     for field in sorted({*told, *wanted} - MAY_DIFFER):
         if _in_order(told.get(field)) != wanted.get(field):
             said, ours = (f"{value.get(field)!r:.80}" for value in (told, wanted))

@@ -211,6 +211,13 @@ def test_an_adapter_of_another_peft_is_fit(bench: Bench, settings: Make, given: 
     assert bench.do("validate", settings(), **forged)["verdict"].result == "SUCCESS"
 
 
+def test_an_adapter_whose_bases_folder_was_moved_is_fit(bench: Bench, settings: Make, given: dict[str, object]) -> None:
+    config = json.loads((folder_of(bench, given) / ADAPTER_CONFIG).read_text())
+    moved = f"/where/it/was/{Path(config['base_model_name_or_path']).name}"
+    forged = handed_in(bench, given, None, json.dumps({**config, "base_model_name_or_path": moved}))
+    assert bench.do("validate", settings(), **forged)["verdict"].result == "SUCCESS"
+
+
 def test_hash_and_figures_are_of_the_same_bytes_whoever_writes_in_between(
     bench: Bench, settings: Make, given: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
