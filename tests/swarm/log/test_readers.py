@@ -142,7 +142,7 @@ print(told, log.place.chain.decode())
 
 
 def test_readers_of_a_busy_log_never_err_while_a_person_saves_edits_and_deletes_it(
-    path: Path, sound: Sound, torture: bool
+    path: Path, sound: Sound, torture: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seconds = 60.0 if torture else 4.0
 
@@ -150,11 +150,12 @@ def test_readers_of_a_busy_log_never_err_while_a_person_saves_edits_and_deletes_
         return subprocess.Popen([sys.executable, "-c", code, path, str(seconds)], stdout=subprocess.PIPE, text=True)
 
     processes = [run(WRITER), run(READER), run(READER)]
-    rng, copies, end = random.Random(5), [b""], time.monotonic() + seconds
+    rng, copies, end, deeds = random.Random(5), [b""], time.monotonic() + seconds, 0
     while time.monotonic() < end:
         time.sleep(rng.uniform(0.0, 0.05))
         with suppress(FileNotFoundError):
             meddle(path, rng, copies)
+            deeds += 1
     [wrote, *read] = [process.communicate(timeout=60)[0].split() for process in processes]
     assert all(process.returncode == 0 for process in processes)
     with LogWriter.open(path, secret=b"s", head_every=16):
@@ -162,6 +163,9 @@ def test_readers_of_a_busy_log_never_err_while_a_person_saves_edits_and_deletes_
     posts = [entry for entry in sound(path) if isinstance(entry.event, Post)]
     assert [entry.event.body.split("\n")[0] for entry in posts] == [f"note {n}" for n in range(int(wrote[0]))]
     assert read[0] == read[1]
+    files = len(list((path.parent / "collaboration").glob("0*.md"))) + 1
+    with capsys.disabled():
+        print(f"\n{deeds} saves, edits and deletions: {len(posts)} entries in {files} files, 0 lost, no reader erred")
 
 
 def meddle(path: Path, rng: random.Random, copies: list[bytes]) -> None:
