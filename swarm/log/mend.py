@@ -35,9 +35,7 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """The file is something else: it must be written again, and what only `found` holds be kept."""
-
-    found: bytes
+    """The file is something else: it must be written again, and what only it holds be kept."""
 
 
 Finding = Lacks | Typed | Replaced | None
@@ -51,9 +49,9 @@ def compare(found: bytes, should: bytes, next_seq: int) -> Finding:
         return Lacks(should[len(found) :])
     tail = found[len(should) :]
     if not found.startswith(should) or b"\0" in tail:
-        return Replaced(found)
+        return Replaced()
     torn = is_torn(tail, next_seq)
-    return Typed(tail, torn) if torn or escape(tail) == tail else Replaced(found)
+    return Typed(tail, torn) if torn or escape(tail) == tail else Replaced()
 
 
 def is_torn(tail: bytes, next_seq: int) -> bool:

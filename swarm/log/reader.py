@@ -61,11 +61,6 @@ class Log:
                 record = self._records[index] = self._understand(record)
             yield record
 
-    def last(self) -> Entry | None:
-        """The newest entry of the newest file."""
-        record = self._records[-1] if self._records else None
-        return self._understand(record) if isinstance(record, Raw) else record
-
     def last_of(self, kind: str) -> int:
         """The seq of the newest entry of a kind in the newest file, 0 if there is none (a rotated one begins with a head)."""
         wanted = kind.encode()
