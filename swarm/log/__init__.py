@@ -1,7 +1,8 @@
 """The shared log of a run: COLLABORATION.md, which people and agents read and type into and nothing is lost from.
 
-`Log` reads, `LogWriter` writes (one at a time), `verify` checks every byte.  The format stands in `entry.py` and
-`chain.py`, durability in `wal.py` and `ledger.py`.  What entries mean is not decided here (`swarm/state.py`).
+`Log` reads, `LogWriter` writes (one at a time), `verify` checks every byte.  The format stands in `entry.py`,
+`escaping.py` and `chain.py`, durability in `wal.py` and `ledger.py`, what people do to the file in `mend.py` and `kept.py`.
+What entries mean is not decided here (`swarm/state.py`).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ GENESIS = b"0" * 16
 BEGIN, END = b"## ", b" -->\n"
 """What stands around a raw entry in a file."""
 BETWEEN = END + BEGIN
-"""No body can hold it (`entry.escape`), so one split of a file gives its raw entries."""
+"""No body can hold it (`escaping.escape`), so one split of a file gives its raw entries."""
 TRAILER = re.compile(rb"^<!-- /(\d{1,18}) [0-9a-f]{16} -->$", re.MULTILINE)
 HEADER_LINE = re.compile(rb"^## ([1-9]\d{0,17}) ", re.MULTILINE)
 SEAL = re.compile(rb"^## (\d{1,18}) seal [^\n]*\n", re.MULTILINE)
