@@ -1,6 +1,6 @@
 """Six writers take turns at the log and are killed with SIGKILL at random moments, while the log rotates.
 
-`TORTURE=1` makes it 500 kills and a log on a real disk; the short form kills 40 times.
+`TORTURE=1` makes it 500 kills for each writer and a log on a real disk; the short form kills 40 times.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def kill(pid: int) -> None:
 def test_six_writers_killed_again_and_again_lose_and_double_nothing(
     path: Path, tmp_path: Path, sound: Sound, torture: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kills, path = (500, tmp_path / "run" / path.name) if torture else (40, path)
+    kills, path = (500 * WRITERS, tmp_path / "run" / path.name) if torture else (40, path)
     path.parent.mkdir(exist_ok=True)
     rng, told = random.Random(11), tmp_path / "acknowledged"
     acknowledged = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
