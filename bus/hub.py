@@ -19,7 +19,7 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from bus.door import ZAP_ENDPOINT, Door
+from bus.authentication import ZAP_ENDPOINT, Authenticator
 from bus.envelope import HUB_NAME, Envelope, check_type, pack
 from bus.errors import BusError
 from bus.exchange import Exchange, Posted
@@ -51,7 +51,7 @@ class Hub:
         self._exchange = Exchange(
             members, allowed, seen or {}, self._limits, self.incarnation, self._post, self._deliver, self._is_full
         )  # fmt: skip
-        self._door = Door(members, self._is_crowded)
+        self._door = Authenticator(members, self._is_crowded)
         self._inbox: deque[Envelope] = deque()
         self._inbox_bytes = 0
         self._arrived = asyncio.Event()

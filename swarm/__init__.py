@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from swarm.agent import Agent
+    from swarm.agents.agent import Agent
 
 __all__ = ["Agent"]
 
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> Any:
     """`from swarm import Agent` loads that room when it is used; importing `swarm` loads nothing."""
     if name != "Agent":
         raise AttributeError(f"module 'swarm' has no attribute {name!r}")
-    from swarm.agent import Agent
+    from swarm.agents.agent import Agent
 
     return Agent

@@ -16,6 +16,16 @@ class UserError(Exception):
         self.where, self.what, self.fix = where, what, fix
 
 
+REFUSED = 5
+"""Exit status of a command that was refused."""
+
+
+class Refused(UserError):
+    """The event may not happen now."""
+
+    status = REFUSED
+
+
 class UserErrors(Exception):
     """All problems of a config, in the order in which they stand in it."""
 

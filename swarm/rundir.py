@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+import getpass
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -17,10 +17,43 @@ from pathlib import Path
 
 from swarm.errors import UserError
 from swarm.events import NAME, RESERVED
-from swarm.log.files import Files, sync_folder
+from swarm.files import sync_folder, write_whole
 
 NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """What the system answers where somebody else's right ends ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFiles:
+    """The newest file `path`, and beside it the folder with all that belongs to it."""
+
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent / "collaboration"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
+
+    @property
+    def wal(self) -> Path:
+        return self.folder / "wal"
+
+    def older(self, number: int) -> Path:
+        """A full file; the first one is number 1."""
+        return self.path.parent / self.older_name(number)
+
+    def older_name(self, number: int) -> str:
+        return f"collaboration/{number:04}.md"
+
+    def saved(self, seq: int) -> Path:
+        """What stood in place of the log when entry `seq` was written, which tells of it."""
+        return self.path.parent / self.saved_name(seq)
+
+    def saved_name(self, seq: int) -> str:
+        return f"collaboration/saved-{seq:04}.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +81,7 @@ class RunFolder:
 
         Raises PermissionError where we may not look.
         """
-        return self.log.exists() or Files(self.log).wal.exists()
+        return self.log.exists() or LogFiles(self.log).wal.exists()
 
     @property
     def metrics(self) -> Path:
@@ -175,7 +208,7 @@ def _is_run_to_see(path: Path) -> bool:
 
 def _began(folder: RunFolder) -> float:
     """What is written once, then; a log whose owner's secret is none of ours is told by its last entry."""
-    for path in (folder.config, folder.log_key, folder.log, Files(folder.log).wal):
+    for path in (folder.config, folder.log_key, folder.log, LogFiles(folder.log).wal):
         with suppress(OSError):
             return path.stat().st_mtime
     return 0.0
@@ -214,34 +247,10 @@ def checked_name(text: str, where: str = "--as") -> str:
     return text
 
 
-def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Write a file so that a reader sees all of it or the old one: staged, synced, renamed.
-
-    Raises OSError with the file's name; nothing is left behind then.
-    """
-    staged = path.with_name(f".{path.name}.{os.getpid()}.staged")
+def user_name() -> str:
+    """Who sits at this terminal, as a name of the log."""
     try:
-        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # a write knows its descriptor only
-        raise
-    finally:
-        with suppress(OSError):
-            staged.unlink()
-    sync_folder(path.parent)
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """Raises UserError on a file that is missing or no JSON object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(str(path), f"cannot be read ({error})", "the run folder is not whole") from error
-    if not isinstance(value, dict):
-        raise UserError(str(path), "is no JSON object", "the run folder is not whole")
-    return value
+        name = getpass.getuser().lower()
+    except (OSError, KeyError):
+        name = ""
+    return re.sub(r"[^a-z0-9._-]", "-", name).lstrip("-._")[:64] or "owner"

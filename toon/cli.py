@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import toon
+from toon.cli_rows import opened
 from toon.errors import ToonError
 
 if TYPE_CHECKING:
@@ -113,11 +113,6 @@ def _reading(command: argparse.ArgumentParser) -> None:
         "--lenient", action="store_true", help="forgive what section 14.4 forgives (counts, repeated keys, indentation)"
     )
     command.add_argument("--indent", type=_spaces, default=2, metavar="N", help="spaces a level (default: 2)")
-
-
-def opened(name: str) -> IO[bytes]:
-    """A file to read bytes from."""
-    return sys.stdin.buffer if name == "-" else Path(name).open("rb")
 
 
 def read(name: str) -> bytes:

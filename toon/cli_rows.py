@@ -14,6 +14,7 @@ import io
 import json
 import sys
 from itertools import chain, count
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from toon.cli_json import json_value
@@ -51,10 +52,13 @@ def add_rows_command(commands: Any) -> None:
     command.set_defaults(run=run_rows)
 
 
+def opened(name: str) -> IO[bytes]:
+    """A file to read bytes from."""
+    return sys.stdin.buffer if name == "-" else Path(name).open("rb")
+
+
 def run_rows(options: argparse.Namespace) -> int:
     """`toon rows`."""
-    from toon.cli import opened
-
     source = options.source or options.file.rpartition(".")[2].replace("jsonl", "ndjson")
     if source not in FORMATS:
         print(f"{options.file}: cannot tell the format from the name; add --from {'|'.join(FORMATS)}", file=sys.stderr)

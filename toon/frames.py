@@ -17,7 +17,8 @@ import re
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from toon.decode import decode, utf8_text
+from toon.decode import decode
+from toon.documents import utf8_text
 from toon.encode import encode
 from toon.errors import ToonError
 from toon.headers import Header, is_header, parse_header

@@ -38,7 +38,7 @@ _TIMES: tuple[type, ...] = (dt.datetime, dt.date, dt.time)
 
 def decode_as(text: str | bytes, schema: Any, *, indent: int, strict: bool, limits: Limits) -> Any:
     """Decode and check; `toon.decode(..., schema=...)` is the way in. Numbers are read digit by digit where Decimals are wanted."""
-    from toon.decode import checked_indent, document_text
+    from toon.documents import checked_indent, document_text
     from toon.lines import prepared
     from toon.quick import QuickReader
 

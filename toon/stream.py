@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from toon.columns import SCALARS, column_texts
-from toon.decode import checked_indent
+from toon.documents import checked_indent
 from toon.encode import Encoder
 from toon.errors import ToonError, shown
 from toon.limits import DEFAULT_LIMITS, Limits

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from toon.columns import SCALARS, Foreign
-from toon.decode import checked_indent, document_text
+from toon.documents import checked_indent, document_text
 from toon.encode import Encoder, with_any_types
 from toon.errors import ToonError
 from toon.headers import leaf_paths

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from toon.decode import checked_indent, decode
+from toon.decode import decode
+from toon.documents import checked_indent
 from toon.errors import ToonError
 from toon.headers import is_header, parse_header
 from toon.limits import DEFAULT_LIMITS, Limits

@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
         os.environ[variable] = str(arguments.threads)
 
     from bus.errors import BusError  # after the environment is set, like everything below
+    from swarm.errors import UserError
     from swarm.events import ROLES, Role
-    from trainer.errors import UserError
     from trainer.worker import Post, Worker
 
     roles = tuple(arguments.roles.split(","))

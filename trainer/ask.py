@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from swarm.logview import printable
+from swarm.errors import UserError
+from swarm.printable import printable
 from trainer import bases
-from trainer.errors import UserError
 from trainer.place import Place
 from trainer.quiet import quieten
 from trainer.show import add_forms, print_form, settings_of
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 def asked(questions: Sequence[str], adapter: Path, settings: StreamSettings, place: Place) -> list[dict[str, str]]:
     """For each question the answers of `base` and `adapter`."""
-    from trainer.answers import generated
     from trainer.data.tokens import prompt_ids, stop_tokens
+    from trainer.judge.answers import generated
     from trainer.loading import load_adapter, load_base, load_tokenizer
 
     folder = bases.folder_of(settings.base_model)

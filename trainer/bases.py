@@ -22,8 +22,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from trainer import memory
-from trainer.errors import UserError
+from swarm.errors import UserError
+from trainer import resident
 
 EMBEDDED = "tiny-toon"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / EMBEDDED
@@ -243,7 +243,7 @@ def refuse_what_does_not_fit(facts: BaseFacts, device: str, adapter: str) -> Non
     """Disk for what is still to be downloaded, and memory on a CPU; what fits a GPU is the coordinator's estimate."""
     if facts.folder is None:
         _refuse_full_disk(facts)
-    available = memory.available_bytes()
+    available = resident.available_bytes()
     per_parameter = MEMORY_PER_PARAMETER_NF4 if adapter == "qlora" else MEMORY_PER_PARAMETER_CPU
     needed = facts.parameters * per_parameter
     if device == "cpu" and available is not None and needed > available:

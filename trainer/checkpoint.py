@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swarm.errors import UserError
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
-from trainer.errors import UserError
 from trainer.whole import Torn, publish, seal, verify
 
 FIGURES = "figures.json"

@@ -1,14 +1,6 @@
-"""What can end a task early: mistakes that a user can mend, and the ends of a lease; anything else is a bug and keeps its traceback."""
+"""The two ways in which a lease ends from outside.  A mistake that a user can mend is `swarm.errors.UserError`; anything else keeps its traceback."""
 
 from __future__ import annotations
-
-
-class UserError(Exception):
-    """`where: what; the likely fix`, in one line."""
-
-    def __init__(self, where: str, what: str, fix: str) -> None:
-        super().__init__(f"{where}: {what}; {fix}")
-        self.where, self.what, self.fix = where, what, fix
 
 
 class LeaseLost(Exception):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER
-from trainer.errors import UserError
 from trainer.place import Place
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from swarm.logview import printable
+from swarm.errors import UserError
+from swarm.printable import printable
 from swarm.settings import StreamSettings
 from toon import encode
 from trainer import bases
-from trainer.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from swarm.events import Checkpoint
 from swarm.messages import Assign, MetricRow
-from trainer import checkpoint, memory
+from trainer import checkpoint, resident
 from trainer.checkpoint import FIGURES
 from trainer.lease import Lease
 from trainer.methods.sft import NotFinite
@@ -83,12 +83,12 @@ class Course:
         """Memory now, above the imports on a CPU."""
         if self.place.on_gpu:
             return torch.cuda.memory_allocated()
-        return max(0, memory.resident_bytes() - self.place.floor_bytes)
+        return max(0, resident.resident_bytes() - self.place.floor_bytes)
 
     def peak_bytes(self) -> int | None:
         if self.place.on_gpu:
             return torch.cuda.max_memory_allocated()
-        return memory.peak_bytes_above(self.place.floor_bytes)
+        return resident.peak_bytes_above(self.place.floor_bytes)
 
 
 class Figures(TrainerCallback):

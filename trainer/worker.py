@@ -23,11 +23,12 @@ from pathlib import Path
 from bus.envelope import Envelope
 from bus.keys import Join
 from bus.peer import Peer
+from swarm.errors import UserError
 from swarm.events import Drop, Role
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Quit, Ready
 from swarm.rundir import RunFolder
-from trainer import memory, roles
-from trainer.errors import LeaseLost, LeaseStopped, UserError
+from trainer import resident, roles
+from trainer.errors import LeaseLost, LeaseStopped
 from trainer.lease import Lease
 from trainer.place import Place
 from trainer.quiet import quieten
@@ -105,7 +106,7 @@ class Worker:
         for role in self.post.roles:
             roles.load(role)
         _refuse_missing_gpu(self.post)
-        floor_bytes = memory.resident_bytes()
+        floor_bytes = resident.resident_bytes()
         self._ready = True
         self._send(
             Ready(
@@ -221,7 +222,7 @@ class Worker:
         )  # fmt: skip
 
     def _now(self) -> Heartbeat:
-        memory_bytes, following, lease = memory.resident_bytes(), self._next, self._lease
+        memory_bytes, following, lease = resident.resident_bytes(), self._next, self._lease
         if lease is not None:
             return lease.heartbeat(memory_bytes)
         if following is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm.errors import UserError
-from swarm.snapshot import Snapshot
+from swarm.views.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from tui.feed import Source
@@ -51,7 +51,7 @@ def on_a_terminal() -> bool:
 
 
 def watch(run_folder: Path, *, readonly: bool) -> int:
-    from swarm.watch import Watcher
+    from swarm.views.watch import Watcher
     from tui import asciiscreen
     from tui.app import Dashboard
 
@@ -66,7 +66,7 @@ def watch(run_folder: Path, *, readonly: bool) -> int:
 
 
 def take_picture(run_folder: Path, path: Path) -> int:
-    from swarm.watch import Watcher
+    from swarm.views.watch import Watcher
     from tui.picture import picture
 
     watcher = Watcher.attach(run_folder)

@@ -19,7 +19,7 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widgets import Input
 
-from swarm.logview import shown
+from swarm.printable import one_line
 from tui import asciiscreen, looks
 from tui.feed import PERIOD_SECONDS, Arrived, Feed, LogRead, Lost, Refused, Said, Source
 from tui.panes.curves import Curves
@@ -142,7 +142,7 @@ class Dashboard(App[None]):
                     screen.show(view)
 
     def on_lost(self, event: Lost) -> None:
-        self.exit(return_code=FAILED, message=f"tui: the run can no longer be watched: {shown(event.why)}")
+        self.exit(return_code=FAILED, message=f"tui: the run can no longer be watched: {one_line(event.why)}")
 
     def on_table_moved(self, event: Streams.Moved) -> None:
         self.look(replace(self.view, selected=event.key))
@@ -257,7 +257,7 @@ class Dashboard(App[None]):
         self.notify(event.line, markup=False)
 
     def on_refused(self, event: Refused) -> None:
-        self.notify(shown(event.why), title=f"{event.what}: refused", severity="error", timeout=10, markup=False)
+        self.notify(one_line(event.why), title=f"{event.what}: refused", severity="error", timeout=10, markup=False)
 
     def say_no(self, why: str) -> None:
         self.notify(why, severity="warning", markup=False)

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 from textual.message import Message
 
 from swarm.errors import UserError
-from swarm.snapshot import Snapshot
 from swarm.units import clean
+from swarm.views.snapshot import Snapshot
 
 PERIOD_SECONDS = 0.25
 """Shortest time between two pictures: drawing at 4 Hz costs a fifth of a core, at 10 Hz a third."""

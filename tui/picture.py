@@ -6,7 +6,7 @@ import asyncio
 import threading
 from pathlib import Path
 
-from swarm.snapshot import Snapshot
+from swarm.views.snapshot import Snapshot
 from tui.app import Dashboard
 
 SIZE = (100, 30)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from swarm.snapshot import Snapshot, StreamRow, WorkerRow
+from swarm.views.snapshot import Snapshot, StreamRow, WorkerRow
 
 FIRST_MARKS = 6
 """Streams whose curves are shown before anybody marked one."""

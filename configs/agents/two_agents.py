@@ -21,7 +21,7 @@ from typing import Any
 
 from swarm import Agent, config
 from swarm import events as ev
-from swarm.agent import open_run
+from swarm.agents.agent import open_run
 from toon import decode, encode
 
 HERE = Path(__file__).parent
@@ -111,7 +111,7 @@ def losses(ada: Agent) -> tuple[float, float]:
     """Held-out loss of what was trained and of the bare base, as a validating worker measures them, on this CPU."""
     from trainer import bases  # here: loading torch takes seconds
     from trainer.data.prepared import HELD_OUT, read_rows
-    from trainer.heldout import held_out_loss
+    from trainer.judge.heldout import held_out_loss
     from trainer.loading import load_adapter, load_base
     from trainer.place import Place
 

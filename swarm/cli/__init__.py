@@ -121,7 +121,7 @@ def _told(error: Exception) -> int:
     """Tells what a user can mend, and gives the exit status; raises everything else."""
     from swarm.errors import UserError, UserErrors
     from swarm.log import LogError
-    from swarm.logview import printable
+    from swarm.printable import printable
 
     if isinstance(error, OSError):
         error = _of_the_system(error)

@@ -24,8 +24,8 @@ def init(path: Annotated[Path, typer.Argument(help="the file to write")] = Path(
 
     Never over an existing file.
     """
-    from swarm import initfile
     from swarm.errors import UserError
+    from swarm.planning import initfile
 
     text = initfile.text(Path.cwd())
     try:
@@ -40,9 +40,9 @@ def init(path: Annotated[Path, typer.Argument(help="the file to write")] = Path(
 
 def check(config: Config, overrides: Overrides = None, *, form: Form = None) -> None:
     """Check a config, its files, bases and GPUs; nothing is started."""
-    from swarm import bases
     from swarm import config as rooms
     from swarm.cli import screen
+    from swarm.planning import bases
 
     read = rooms.load(config, overrides or [], cwd=Path.cwd(), further=bases.look)
     if form is not None:
@@ -68,8 +68,8 @@ def show(
     import tempfile
 
     from swarm import config as rooms
-    from swarm import starting
     from swarm.errors import UserError
+    from swarm.planning import starting
 
     read = rooms.load(config, overrides or [], cwd=Path.cwd())
     starting.require_training_extra()
@@ -103,8 +103,8 @@ def plan(
 
     Nothing is started.
     """
-    from swarm import starting
     from swarm.cli import screen
+    from swarm.planning import starting
 
     made = starting.plan(config, overrides or [], check_disk=False)
     if form is not None:
@@ -121,8 +121,9 @@ def env(*, form: Form = None) -> None:
     import platform
     from importlib import metadata
 
-    from swarm import gpus, units
+    from swarm import units
     from swarm.cli import screen
+    from swarm.planning import gpus
 
     def version(name: str) -> str:
         try:

@@ -13,7 +13,7 @@ import typer
 from swarm.cli.options import Form, NamedRun, OnlyStream, Run, RunArgument, Runs, form_words, one_run
 
 if TYPE_CHECKING:
-    from swarm.inbox import Message
+    from swarm.agents.inbox import Message
     from swarm.log import Entry
     from swarm.rundir import RunFolder
 
@@ -35,8 +35,8 @@ def status(run: RunArgument = None, *, named: NamedRun = None, form: Form = None
     """One look at a run: streams, workers, bus, what is held."""
     from swarm import rundir
     from swarm.cli import screen
-    from swarm.report import session
-    from swarm.watch import Watcher
+    from swarm.views.report import session
+    from swarm.views.watch import Watcher
 
     with Watcher.attach(rundir.find(one_run(run, named)).path) as watcher:
         snapshot = watcher.complete(timeout_seconds=5.0)
@@ -110,7 +110,7 @@ class _Wanted:
     """As lines show it or as data do."""
 
     def holds(self, entry: Entry) -> bool:
-        from swarm.logview import name_of
+        from swarm.views.logview import name_of
 
         event = entry.event
         return (
@@ -126,9 +126,9 @@ class _Reading:
     def __init__(self, folder: RunFolder, wanted: _Wanted, author: str | None) -> None:
         """Raises UserError for a name, kind or stream that there is not."""
         from swarm import rundir
-        from swarm.export import check_stream
-        from swarm.inbox import Reader
+        from swarm.agents.inbox import Reader
         from swarm.log import Log
+        from swarm.views.export import check_stream
 
         _check_kind(wanted.kind)
         check_stream(folder, wanted.ref, tasks=True)
@@ -139,8 +139,8 @@ class _Reading:
 
     def fresh(self) -> list[Message]:
         """What is wanted of the entries since the last look."""
+        from swarm.agents.inbox import Message
         from swarm.events import Amend
-        from swarm.inbox import Message
 
         entries = self.log.refresh()
         self.amended.update({e.event.of: f"{e.seq} by {e.author}" for e in entries if isinstance(e.event, Amend)})
@@ -149,7 +149,7 @@ class _Reading:
 
     def show(self, tail: int | None, form: bool | None) -> None:
         from swarm.cli import screen
-        from swarm.replay import checked_seq
+        from swarm.views.replay import checked_seq
 
         found = _last(self.fresh(), tail)
         if self.wanted.to is not None:
@@ -268,11 +268,11 @@ def export(
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", metavar="NAME", help="count with this: a stream, a base model, a tokenizer.json; else estimated")] = None,
 ) -> None:  # fmt: skip
     """Write metrics, entries, the bus or the session, row by row."""
-    from swarm import export as rooms
     from swarm import rundir
-    from swarm import tokens as counting
     from swarm.cli import screen
     from swarm.errors import UserError
+    from swarm.views import export as rooms
+    from swarm.views import tokens as counting
 
     folder = rundir.find(one_run(run, named))
     count = counting.counter(tokenizer, folder)
@@ -300,7 +300,8 @@ def prune(
 
     With --whole-runs everything of them.
     """
-    from swarm import pruning, units
+    from swarm import units
+    from swarm.artifacts import pruning
 
     found = pruning.candidates(runs, whole_runs=whole_runs, keep=keep)
     if not found:

@@ -31,10 +31,10 @@ def invite(
 
     The file is readable by you only; whoever holds it is NAME.  Once more gives the same file and no second entry.
     """
-    from swarm import keyring
+    from swarm.access import members
 
     with agent_of(run, author) as agent:
-        path, mark = keyring.invite(agent.folder, name, role, by=author)
+        path, mark = members.invite(agent.folder, name, role, by=author)
         seq = agent.post(f"invited {name} as {role}", "run", idem=idem or f"invited-{mark}")
     tell(str(path), {"seq": seq, "name": name, "role": role, "path": str(path), "by": agent.name}, form)
 
@@ -44,9 +44,9 @@ def revoke(name: Who, *, author: As = None, run: Run = None, idem: Idem = None, 
 
     What it holds runs out; `swarm invite NAME` lets the name in again with another key.
     """
-    from swarm import keyring
+    from swarm.access import members
 
     with agent_of(run, author) as agent:
-        keyring.revoke(agent.folder, name, by=author)
+        members.revoke(agent.folder, name, by=author)
         seq = agent.post(f"revoked {name}", "run", idem=idem)
     tell(f"{seq} revoked {name}", {"seq": seq, "name": name, "by": agent.name}, form)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from swarm.agent import Agent
+    from swarm.agents.agent import Agent
 
 Form = Annotated[bool | None, typer.Option("--json/--toon", help="as JSON, as TOON")]
 """True JSON, False TOON, None for people."""
@@ -69,8 +69,8 @@ def form_words(form: bool | None) -> list[str]:
 
 def agent_of(run: str | None, name: str | None) -> Agent:
     """Whoever the command acts for; without a name the run's owner."""
-    from swarm.agent import Agent
-    from swarm.door import user_name
+    from swarm.agents.agent import Agent
+    from swarm.rundir import user_name
 
     return Agent(user_name(), run, own_key=False) if name is None else Agent(name, run)
 
@@ -87,7 +87,7 @@ def tell(line: str, data: dict[str, Any], form: bool | None) -> None:
 
 def say(kind: str, run: str | None, author: str | None, form: bool | None, **fields: Any) -> None:
     """Append one event and tell its seq."""
-    from swarm.agent import checked
+    from swarm.access.checked import checked
     from swarm.events import KINDS
 
     with agent_of(run, author) as agent:

@@ -14,8 +14,8 @@ from swarm import units
 
 if TYPE_CHECKING:
     from swarm.rundir import RunFolder
-    from swarm.snapshot import Snapshot, StreamRow
-    from swarm.watch import Watcher
+    from swarm.views.snapshot import Snapshot, StreamRow
+    from swarm.views.watch import Watcher
 
 LINE_SECONDS = 5.0
 """A stream in training gets a line at most this often."""
@@ -33,7 +33,7 @@ def follow(folder: RunFolder, *, owns: bool, form: bool | None = None) -> int:
     Returns the exit status of `swarm run`.
     """
     from swarm.cli import screen
-    from swarm.watch import Watcher
+    from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher, _signals():
         lines = Lines()
@@ -49,7 +49,7 @@ def follow(folder: RunFolder, *, owns: bool, form: bool | None = None) -> int:
 
 def wait_for_end(folder: RunFolder) -> None:
     """Until the run has saved and stopped."""
-    from swarm.watch import Watcher
+    from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher:
         _follow(watcher, Lines())
@@ -128,7 +128,7 @@ class Lines:
 
     @staticmethod
     def _print(line: str) -> None:
-        from swarm.logview import printable
+        from swarm.printable import printable
 
         print(f"  {printable(line)}", file=sys.stderr, flush=True)
 

@@ -32,9 +32,9 @@ def digest(
     form: Form = None,
 ) -> None:
     """The run in a few hundred tokens of TOON, for a model in a hurry."""
-    from swarm import digest as room
     from swarm.cli import screen
     from swarm.errors import UserError
+    from swarm.views import digest as room
     from toon import encode
     from toon.sizes import compact_json
 
@@ -60,8 +60,8 @@ def replay(
     """A run as it stood at any moment, folded from its log."""
     from swarm import rundir
     from swarm.cli import screen
-    from swarm.replay import snapshot_at
-    from swarm.report import session
+    from swarm.views.replay import snapshot_at
+    from swarm.views.report import session
 
     snapshot = snapshot_at(rundir.find(one_run(run, named)), to)
     if form is not None:
@@ -77,8 +77,8 @@ def lineage(run: RunArgument = None, *, named: NamedRun = None, form: Form = Non
     Data, base, attempts, judges, who approved.
     """
     from swarm import rundir
+    from swarm.artifacts.lineage import rows
     from swarm.cli import screen
-    from swarm.lineage import rows
 
     folder = rundir.find(one_run(run, named))
     documents = _lineages(folder)
@@ -91,7 +91,7 @@ def lineage(run: RunArgument = None, *, named: NamedRun = None, form: Form = Non
 
 
 def _lineages(folder: Any) -> list[dict[str, Any]]:
-    from swarm.lineage import lineage as lineage_of
+    from swarm.artifacts.lineage import lineage as lineage_of
     from swarm.log import Log
     from swarm.state import fold
 
@@ -122,7 +122,7 @@ def _settings(folder: Any) -> dict[str, Any]:
 
 def _files(folder: Any, published: Any) -> str | None:
     """Whether they are still those of the entry: ok, changed or missing."""
-    from swarm import publish
+    from swarm.artifacts import publish
 
     return publish.intact(folder, published.path, published.sha256) if published else None
 
@@ -153,7 +153,7 @@ def verify_log(run: str | None, form: bool | None) -> int:
     from swarm import rundir
     from swarm.cli import screen
     from swarm.log import verify
-    from swarm.log.files import Files
+    from swarm.rundir import LogFiles
 
     folder = rundir.find(run)
     secret = folder.log_secret(make=False)
@@ -163,7 +163,7 @@ def verify_log(run: str | None, form: bool | None) -> int:
     for fault in faults if form is None else ():
         screen.tell(_fault_text(fault))
     signed = "signed heads checked" if secret else "no secret here: signed heads were not checked"
-    cut = "" if Files(folder.log).wal.exists() else "; without collaboration/wal a cut end cannot be seen"
+    cut = "" if LogFiles(folder.log).wal.exists() else "; without collaboration/wal a cut end cannot be seen"
     print(f"{folder.log}: {_count(folder, faults)}; {signed}{cut}", file=sys.stderr)
     return 1 if faults else 0
 

@@ -53,8 +53,9 @@ def run(
     The dashboard on a terminal, plain lines elsewhere; --json and --toon give the result at its end.
     Ctrl-C saves and stops; `q` in the dashboard detaches and the run goes on.
     """
-    from swarm import rundir, starting
+    from swarm import rundir
     from swarm.cli import screen
+    from swarm.planning import starting
 
     made = starting.plan(config, overrides or [])
     folder = starting.start(made, None if into is None else rundir.find(into))
@@ -96,8 +97,9 @@ def resume(
 
     Finished tasks are not repeated.  --json and --toon: with --detach or --stream the entry, else the result at its end.
     """
-    from swarm import rundir, starting
-    from swarm.door import user_name
+    from swarm import rundir
+    from swarm.planning import starting
+    from swarm.rundir import user_name
 
     folder = rundir.find(one_run(run, named))
     seq, ref = starting.resume(folder, author, stream=stream, idem=idem), stream or "run"
@@ -118,8 +120,9 @@ def stop(
     form: Form = None,
 ) -> None:
     """Save and stop the run or one stream; `swarm resume` goes on."""
-    from swarm import rundir, starting
+    from swarm import rundir
     from swarm.cli import progress
+    from swarm.planning import starting
 
     folder = rundir.find(one_run(run, named))
     say("stop", str(folder.path), author, form, ref=stream or "run", idem=idem)

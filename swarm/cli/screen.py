@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from swarm import units
 
 if TYPE_CHECKING:
-    from swarm.inbox import Message
+    from swarm.agents.inbox import Message
+    from swarm.planning.starting import Plan
     from swarm.rundir import RunFolder
-    from swarm.snapshot import Snapshot, StreamRow
-    from swarm.starting import Plan
+    from swarm.views.snapshot import Snapshot, StreamRow
 
 
 def print_data(value: Any, form: bool | None, *, following: bool = False) -> None:
@@ -29,14 +29,14 @@ def print_data(value: Any, form: bool | None, *, following: bool = False) -> Non
 
 def tell(text: str) -> None:
     """Words for people on stdout: what others wrote in them cannot steer a terminal, now or in a pager."""
-    from swarm.logview import printable
+    from swarm.printable import printable
 
     print(printable(text))
 
 
 def as_shown(data: str) -> str:
     """Data as it is; on a terminal without what would steer it."""
-    from swarm.logview import printable
+    from swarm.printable import printable
 
     return printable(data) if is_terminal() else data
 
@@ -56,7 +56,7 @@ def columns(rows: Sequence[Sequence[str]], *, gap: int = 2) -> str:
 
 
 def announce(folder: RunFolder, made: Plan) -> None:
-    from swarm import gpus
+    from swarm.planning import gpus
 
     bases = ", ".join(made.bases)
     devices = ", ".join(sorted({spec.device for spec in made.layout.workers if "train" in spec.roles}))
@@ -85,14 +85,14 @@ def print_orphaned(folder: RunFolder) -> int:
 
 def print_result(folder: RunFolder, form: bool | None = None) -> int:
     """The run's outcome; returns its exit status."""
-    from swarm.watch import Watcher
+    from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher:
         snapshot = watcher.snapshot()
     if form is None:
         tell(result_text(folder, snapshot))
     else:
-        from swarm.report import session
+        from swarm.views.report import session
 
         print_data(session(snapshot), form)
     return snapshot.rc if snapshot.rc is not None else 1
@@ -212,7 +212,7 @@ def _status_row(row: StreamRow) -> tuple[str, ...]:
 
 def entry_line(message: Message, amended: Mapping[int, str]) -> str:
     """An entry of the log; what is addressed to the reader is marked, and what somebody amended."""
-    from swarm import logview
+    from swarm.views import logview
 
     by = amended.get(message.entry.seq)
     marks = (by and f"amended: {by}", message.why)
@@ -239,7 +239,7 @@ def entry_data(message: Message, amended: Mapping[int, str], *, marked: bool) ->
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The same entries with the same columns each and facts as text: TOON writes such rows as one table."""
-    from swarm.export import facts_text
+    from swarm.views.export import facts_text
 
     names = dict.fromkeys(name for row in rows for name in row)
     return [{name: row.get(name) for name in names} | {"facts": facts_text(row["facts"])} for row in rows]

@@ -14,7 +14,7 @@ import typer
 from swarm.cli.options import About, As, Form, Idem, Judged, OfEntry, Run, Runs, agent_of, say, tell
 
 if TYPE_CHECKING:
-    from swarm.inbox import Inbox, Message
+    from swarm.agents.inbox import Inbox, Message
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,8 +33,8 @@ def open_(
 
     `swarm run CONFIG --in RUN` starts one there.
     """
-    from swarm.agent import open_run
-    from swarm.door import user_name
+    from swarm.agents.agent import open_run
+    from swarm.rundir import user_name
 
     folder = open_run(name, user_name() if author is None else author, runs)
     tell(str(folder.path), {"run": folder.name, "path": str(folder.path)}, form)
@@ -57,8 +57,8 @@ def post(
     form: Form = None,
 ) -> None:
     """Write a note into the log, ask somebody, or answer."""
-    from swarm import logview
     from swarm.errors import UserError
+    from swarm.views import logview
 
     if wait and ask is None:
         raise UserError("--wait", "waits for an answer, and nobody is asked", "add --ask NAME, or leave it out")
@@ -160,7 +160,7 @@ def _row(message: Message) -> dict[str, Any]:
 
 
 def inbox_text(found: Inbox) -> str:
-    from swarm import logview
+    from swarm.views import logview
 
     lines = [_marked(f"{m.why:<9} {logview.line(m.entry)}", m) for m in found.messages]
     lines += [_question_text(question) for question in found.questions]
@@ -204,7 +204,7 @@ def review(
 
 def skill() -> None:
     """A guide for language models; put it into their instructions."""
-    from swarm import skill as rooms
+    from swarm.agents import skill as rooms
 
     print(rooms.TEXT, end="")
 
@@ -214,7 +214,7 @@ def mcp(*, author: As = None, run: Run = None) -> None:
     from swarm.errors import UserError
 
     try:
-        from swarm.mcp import server
+        from swarm.agents.mcp import server
     except ModuleNotFoundError as error:
         raise UserError("swarm mcp", f"needs the package {error.name}", "pip install 'toonswarm[agents]'") from None
     with agent_of(run, author) as agent:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.liveness import exit_words
+from swarm.files import read_json, write_whole
+from swarm.launch.layout import WorkerSpec
 from swarm.log import NO_SPACE
-from swarm.placement import WorkerSpec
-from swarm.rundir import RunFolder, read_json, write_whole
+from swarm.rundir import RunFolder
 
 
 @dataclass(slots=True)

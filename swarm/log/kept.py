@@ -1,4 +1,4 @@
-"""Files that bore a name of the log until something took their place: whoever has one open may still be writing into it."""
+"""LogFiles that bore a name of the log until something took their place: whoever has one open may still be writing into it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.events import Seal
+from swarm.files import read_or_nothing, stat_or_none
 from swarm.log.chain import sha_of
-from swarm.log.files import Files, read_or_nothing, stat_or_none
 from swarm.log.mend import BLANK
 from swarm.log.reader import Log, unchanged
+from swarm.rundir import LogFiles
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class Kept:
         self.size, self.sha = len(data), sha_of(data)
 
 
-def kept_files(files: Files, log: Log) -> tuple[list[Kept], list[Path]]:
+def kept_files(files: LogFiles, log: Log) -> tuple[list[Kept], list[Path]]:
     """Those that the log tells of, as far as it tells that they are in it; and those of which it does not tell."""
     there = sorted(files.folder.glob("saved-*.md"))
     told: dict[Path, int] = {}

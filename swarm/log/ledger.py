@@ -14,19 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from swarm.events import Seal
+from swarm.files import read_or_nothing, replace_file, size_or_none, sync_file, sync_folder, take_place, write_all
 from swarm.log.chain import Place, sha_of, walk
 from swarm.log.draft import LOG, Draft
 from swarm.log.escaping import escape
-from swarm.log.files import (
-    Files,
-    read_or_nothing,
-    replace_file,
-    size_or_none,
-    sync_file,
-    sync_folder,
-    take_place,
-    write_all,
-)
 from swarm.log.kept import Kept, kept_files
 from swarm.log.mend import (
     Lacks,
@@ -42,6 +33,7 @@ from swarm.log.mend import (
 from swarm.log.older import Opening, damaged, newest_text, older_count, scan, statement
 from swarm.log.reader import WritersLog
 from swarm.log.wal import Wal, image
+from swarm.rundir import LogFiles
 
 SETTLE_SECONDS = 0.02
 """A file that somebody is just saving is read again after this time, until it rests."""
@@ -55,7 +47,7 @@ HEAD_BYTES = 4096
 class Ledger:
     """The files of a log, open for writing; `log` is told all that is written."""
 
-    def __init__(self, files: Files, log: WritersLog, secret: bytes | None, now: Callable[[], float]) -> None:
+    def __init__(self, files: LogFiles, log: WritersLog, secret: bytes | None, now: Callable[[], float]) -> None:
         self._files, self._log, self._secret, self._now = files, log, secret, now
         self._path = files.path
         self._look_again = 0.0

@@ -12,8 +12,8 @@ import os
 import time
 from pathlib import Path
 
+from swarm.files import stat_or_none
 from swarm.log.errors import LogDamaged, LogHeld
-from swarm.log.files import stat_or_none
 
 RETRY_SECONDS = 0.005
 LEAST_TRIES = 5

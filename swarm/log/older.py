@@ -13,9 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from swarm.files import read_or_nothing
 from swarm.log.chain import Place, Raw, Walk, entry_at, holds_entries, walk
 from swarm.log.errors import LogDamaged
-from swarm.log.files import Files, read_or_nothing
+from swarm.rundir import LogFiles
 
 FIRST_HEAD = re.compile(
     rb"^## (?P<seq>[1-9]\d{0,17}) head - @\S+ \S+ chain=(?P<chain>[0-9a-f]{16}) mac=\S+ "
@@ -65,7 +66,7 @@ def digest_of(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).hexdigest().encode()
 
 
-def vouched(files: Files, newest: bytes) -> list[Full] | None:
+def vouched(files: LogFiles, newest: bytes) -> list[Full] | None:
     """The full files before `newest` if each is as the head after it says; None where they must be walked."""
     full: list[Full] = []
     opening = Opening.of(newest)
@@ -80,7 +81,7 @@ def vouched(files: Files, newest: bytes) -> list[Full] | None:
     return full if full or not older_count(files, newest) else None
 
 
-def scan(files: Files, newest: bytes) -> Walk:
+def scan(files: LogFiles, newest: bytes) -> Walk:
     """Walks the full files and `newest`.  Raises LogDamaged if a full one is changed or missing."""
     count = older_count(files, newest)
     texts = [*(read_or_nothing(files.older(number)) for number in range(1, count + 1)), newest]
@@ -99,7 +100,7 @@ def scan(files: Files, newest: bytes) -> Walk:
     return Walk(last.place, reached.entries + last.entries)
 
 
-def newest_text(files: Files, should: bytes, *, torn: bool) -> bytes:
+def newest_text(files: LogFiles, should: bytes, *, torn: bool) -> bytes:
     """What the newest file should hold: what the write-ahead file says; where that is new, lost or torn, also whole entries
     that follow in the Markdown file.
 
@@ -119,7 +120,7 @@ def newest_text(files: Files, should: bytes, *, torn: bool) -> bytes:
     return found[: reached.place.offset] if goes_on else should
 
 
-def older_count(files: Files, newest: bytes) -> int:
+def older_count(files: LogFiles, newest: bytes) -> int:
     """How many full files stand before `newest`: its first head says so, or else the folder.
 
     A rotation that was cut short leaves a last one that `newest` begins with; it does not count.

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swarm.events import Seal
+from swarm.files import read_or_nothing, stat_or_none
 from swarm.log.chain import Place, Raw, Walk, holds_entries, walk
 from swarm.log.entry import Entry
 from swarm.log.errors import LogDamaged, LogError
 from swarm.log.escaping import unescape
-from swarm.log.files import Files, read_or_nothing, stat_or_none
 from swarm.log.older import Full, Opening, damaged, newest_text, scan, vouched
 from swarm.log.wal import MARK_BYTES, frames_from, frames_of, is_torn
+from swarm.rundir import LogFiles
 
 TRIES = 5
 
@@ -28,11 +29,11 @@ class Log:
     """The entries of a run, oldest first, checked against the chain as they are read."""
 
     def __init__(self, path: Path) -> None:
-        self.files = Files(path)
+        self.files = LogFiles(path)
         self.place = Place()
         """The end of what was read."""
         self._full: list[Full] = []
-        """Files before the newest whose entries nobody asked for yet."""
+        """LogFiles before the newest whose entries nobody asked for yet."""
         self._records: list[Raw | Entry] = []
         """The entries after those."""
         self._wal_mark, self._wal_end = b"", 0

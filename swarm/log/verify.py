@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarm.events import Head, Seal
+from swarm.files import read_or_nothing
 from swarm.log.chain import (
     HEADER_LINE,
     Place,
@@ -25,12 +26,12 @@ from swarm.log.chain import (
 )
 from swarm.log.entry import HEADER, TRAILER_AT_END, Entry
 from swarm.log.errors import LogError
-from swarm.log.files import Files, read_or_nothing
 from swarm.log.lock import is_held
 from swarm.log.mend import first_difference, spans
 from swarm.log.older import FIRST_HEAD, older_count
 from swarm.log.wal import frames_of, is_torn
 from swarm.log.writer import HEAD_EVERY
+from swarm.rundir import LogFiles
 
 UNSIGNED_SEALS = 8
 """More that may stand between them: a mend records what it did before the head that is due."""
@@ -54,7 +55,7 @@ def verify(path: Path, *, secret: bytes | None = None, head_every: int = HEAD_EV
 
     What a living writer is just about (a rotation, a mend) is looked at again.
     """
-    files = Files(path)
+    files = LogFiles(path)
     for looks_left in reversed(range(LOOKS)):
         seen = read_or_nothing(files.wal), read_or_nothing(path)
         faults = faults_of(files, secret, head_every)
@@ -65,7 +66,7 @@ def verify(path: Path, *, secret: bytes | None = None, head_every: int = HEAD_EV
     raise AssertionError("unreachable")
 
 
-def faults_of(files: Files, secret: bytes | None, head_every: int) -> list[Fault]:
+def faults_of(files: LogFiles, secret: bytes | None, head_every: int) -> list[Fault]:
     """One look at all files."""
     before = read_or_nothing(files.wal)
     newest = read_or_nothing(files.path)
@@ -211,7 +212,7 @@ class Signatures:
         return ""
 
 
-def faults_of_wal(files: Files, before: bytes, after: bytes, newest: FileCheck) -> Iterator[Fault]:
+def faults_of_wal(files: LogFiles, before: bytes, after: bytes, newest: FileCheck) -> Iterator[Fault]:
     """What the write-ahead file knows better, and what is wrong with itself.
 
     A writer shows an entry when it is in there: what was read `before` should be in the Markdown file, and what is in the
@@ -237,7 +238,7 @@ def faults_of_wal(files: Files, before: bytes, after: bytes, newest: FileCheck) 
         yield newest.at(len(more), "whole entries stand here that the write-ahead file does not hold")
 
 
-def faults_of_saved(files: Files, saved: Iterable[tuple[int, Seal]]) -> Iterator[Fault]:
+def faults_of_saved(files: LogFiles, saved: Iterable[tuple[int, Seal]]) -> Iterator[Fault]:
     """What stood in the log's place and was kept should be as it was then; what came behind it is a note of its own."""
     for seq, seal in saved:
         data = read_or_nothing(files.path.parent / str(seal.file))

@@ -20,8 +20,8 @@ import struct
 from hashlib import blake2b
 from pathlib import Path
 
+from swarm.files import replace_file, write_all
 from swarm.log.errors import LogDamaged
-from swarm.log.files import replace_file, write_all
 
 MAGIC = b"toonswarm wal 1\n"
 HEAD = struct.Struct(">I8s")

@@ -19,13 +19,14 @@ from types import TracebackType
 from typing import Self
 
 from swarm.events import Event
+from swarm.files import stat_or_none
 from swarm.log.draft import Draft
 from swarm.log.entry import Entry
 from swarm.log.errors import NO_SPACE, LogDamaged, LogError, LogFull
-from swarm.log.files import Files, stat_or_none
 from swarm.log.ledger import Ledger
 from swarm.log.lock import BRIEFLY, Lock, holder_of, is_held
 from swarm.log.reader import WritersLog, log_time
+from swarm.rundir import LogFiles
 
 ROTATE_BYTES = 1 << 20
 HEAD_EVERY = 256
@@ -46,7 +47,7 @@ class LogWriter:
     """Holds the log's lock from `open` to `close`; a context manager; `append` may be called from many threads."""
 
     def __init__(
-        self, files: Files, lock: Lock, secret: bytes | None, clock: Callable[[], float], head_every: int
+        self, files: LogFiles, lock: Lock, secret: bytes | None, clock: Callable[[], float], head_every: int
     ) -> None:
         """Use `open`."""
         self.log = WritersLog(files.path)
@@ -78,7 +79,7 @@ class LogWriter:
 
         `brief`: for a moment only; nobody takes it for a coordinator.
         """
-        files = Files(path)
+        files = LogFiles(path)
         with refusing(path), ExitStack() as undo:
             lock = Lock(path, files.lock, wait_seconds, brief=brief)
             undo.callback(lock.release)
@@ -228,5 +229,5 @@ def refusing(path: Path) -> Iterator[None]:
 
 def run_is_alive(path: Path) -> bool:
     """True while somebody holds the log at `path` for more than one append: the test of whether a coordinator runs."""
-    lock = Files(path).lock
+    lock = LogFiles(path).lock
     return is_held(lock) and not holder_of(lock).startswith(BRIEFLY)

@@ -16,12 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from swarm import export
-from swarm.agent import Agent, open_run
+from swarm.agents.agent import Agent, open_run
+from swarm.agents.skill import TEXT
+from swarm.artifacts.metrics import MetricsFile
 from swarm.messages import MetricRow, Metrics
-from swarm.metrics import MetricsFile
 from swarm.rundir import RunFolder
-from swarm.skill import TEXT
+from swarm.views import export
 from toon import encode, estimated_tokens
 from toon.sizes import compact_json
 
@@ -58,7 +58,7 @@ def a_run(folder: Path) -> RunFolder:
 async def schema(agent: Agent) -> str:
     from mcp import Client
 
-    from swarm.mcp import server
+    from swarm.agents.mcp import server
 
     async with Client(server(agent)) as client:
         tools = (await client.list_tools()).tools
@@ -69,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = a_run(Path(folder))
         with Agent("bob", run.path) as bob:
-            from swarm.mcp import Tools
+            from swarm.agents.mcp import Tools
 
             tools = Tools(bob)
             texts = {

@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from swarm.digest import digest, tokens_at_most
-from tests.swarm.coordination.test_digest import SIXTEEN, busy_run
+from swarm.views.digest import digest, tokens_at_most
+from tests.swarm.views.test_digest import SIXTEEN, busy_run
 
 NODE = (
     "import {encode} from 'gpt-tokenizer/encoding/o200k_base'; import fs from 'fs';"

@@ -21,9 +21,9 @@ from hashlib import blake2b
 from pathlib import Path
 from threading import Thread
 
-from swarm import logview
 from swarm.events import Checkpoint, Claim, Event, Post, Renew
 from swarm.log import Log, LogWriter, render
+from swarm.views import logview
 
 ROUNDS = 7
 APPENDERS = 16

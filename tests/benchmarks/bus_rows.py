@@ -14,9 +14,9 @@ from bus.hub import Hub
 from bus.keys import Join
 from bus.links import Limits, Rate
 from bus.peer import Peer
+from swarm.artifacts.metrics import _INSERT, MetricsFile, records
+from swarm.coordinator.reception import BATCH, Reception
 from swarm.messages import MetricRow, Metrics, _Received
-from swarm.metrics import _INSERT, MetricsFile, records
-from swarm.reception import BATCH, Reception
 from toon import decode_tables
 
 ROWS = 64

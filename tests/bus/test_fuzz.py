@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from bus.door import Door
+from bus.authentication import Authenticator
 from bus.envelope import Envelope, pack, unpack
 from bus.errors import ProtocolError
 from bus.exchange import Exchange
@@ -199,7 +199,7 @@ def test_a_peer_survives_a_hub_that_talks_nonsense(members, monkeypatch):
     door.bind("inproc://zeromq.zap.01")
     router = listener(context, zmq.ROUTER, members)
     router.bind(members.endpoint)
-    judge, chance = Door(members, lambda: False), random.Random(6)
+    judge, chance = Authenticator(members, lambda: False), random.Random(6)
     peer = Peer(Join.load(members.invite("w1", "worker")), heartbeat_seconds=0.05).start()
     peer.send("fact", "kept")
     poller = zmq.Poller()

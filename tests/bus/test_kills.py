@@ -93,7 +93,7 @@ def test_messages_are_all_accounted_for_under_random_kills_of_both_ends(processe
     )
     began = time.monotonic()
     share = total // sources
-    crews = [Crew(processes, folder, f"w{number}", share) for number in range(sources)]
+    crews = [Supervisor(processes, folder, f"w{number}", share) for number in range(sources)]
     hub, kills = processes.hub(), Counter()
     while not all(crew.is_done() for crew in crews):
         time.sleep(chance.uniform(0.2, 0.9) if not TORTURE else chance.uniform(0.5, 4))
@@ -122,7 +122,7 @@ def test_messages_are_all_accounted_for_under_random_kills_of_both_ends(processe
     assert kills["peer"] > 0
 
 
-class Crew:
+class Supervisor:
     """Processes of one member, one after the other, that send `count` messages between them."""
 
     def __init__(self, processes, folder, name, count):

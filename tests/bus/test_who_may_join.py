@@ -11,7 +11,7 @@ import msgpack
 import pytest
 import zmq
 
-from bus.door import Door
+from bus.authentication import Authenticator
 from bus.envelope import MAX_MESSAGE_BYTES, Envelope, pack, unpack
 from bus.errors import BusError, NotAllowed
 from bus.hub import Hub
@@ -200,7 +200,7 @@ async def test_a_peer_that_meets_another_version_says_so(members, context, until
     door.bind("inproc://zeromq.zap.01")
     router = listener(context, zmq.ROUTER, members)
     router.bind(members.endpoint)
-    judge = Door(members, lambda: False)
+    judge = Authenticator(members, lambda: False)
     peer = Peer(join).start()
     for _ in range(2):  # its DEALER and nothing else; the second turn is for a repeated handshake
         if await asyncio.to_thread(door.poll, 1000):

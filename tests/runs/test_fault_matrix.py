@@ -17,8 +17,8 @@ import pytest
 from swarm import events as ev
 from swarm.log import run_is_alive
 from swarm.rundir import RunFolder
-from swarm.snapshot import WorkerRow
-from swarm.watch import Watcher
+from swarm.views.snapshot import WorkerRow
+from swarm.views.watch import Watcher
 from tests.runs import swarm_process as sp
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from swarm import events as ev
-from swarm import publish
-from swarm.admission import admit
-from swarm.door import Door, Refused
+from swarm.access.client import Client
+from swarm.artifacts import publish
+from swarm.errors import Refused
+from swarm.launch.layout import Layout
 from swarm.log import LogWriter, run_is_alive
-from swarm.placement import Layout
+from swarm.policy.admission import admit
 from swarm.rundir import RunFolder
 from swarm.state import Refusal
 from tests.runs import swarm_process as sp
@@ -66,13 +67,13 @@ def live(request: pytest.FixtureRequest, folder: RunFolder) -> Iterator[RunFolde
 CLAIMANT = """
 import sys, time
 from pathlib import Path
-from swarm.door import Door, Refused
+from swarm.door import Client, Refused
 from swarm.errors import UserError
 from swarm.events import Claim, Task
 from swarm.rundir import RunFolder
 
 folder, name, rounds = RunFolder(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
-with Door(folder, name) as door:
+with Client(folder, name) as door:
     print("ready", flush=True)
     sys.stdin.readline()
     for n in range(rounds):
@@ -84,7 +85,7 @@ with Door(folder, name) as door:
 
 
 def test_of_eight_claimants_exactly_one_wins_each_round(live: RunFolder) -> None:
-    with Door(live, "ada") as ada:
+    with Client(live, "ada") as ada:
         for n in range(ROUNDS):
             ada.append(ev.Task(ref=f"race/{n}"))
     racers = [
@@ -118,11 +119,11 @@ def test_of_eight_claimants_exactly_one_wins_each_round(live: RunFolder) -> None
 HOLDER = """
 import sys
 from pathlib import Path
-from swarm.door import Door, Refused
+from swarm.door import Client, Refused
 from swarm.events import Claim, Done
 from swarm.rundir import RunFolder
 
-with Door(RunFolder(Path(sys.argv[1])), "ada") as door:
+with Client(RunFolder(Path(sys.argv[1])), "ada") as door:
     token = door.append(Claim(ref="review/x", ttl=1.0))
     print(token, flush=True)
     sys.stdin.readline()
@@ -134,7 +135,7 @@ with Door(RunFolder(Path(sys.argv[1])), "ada") as door:
 
 
 def test_a_holder_stopped_past_its_lease_is_refused_when_it_comes_back(live: RunFolder) -> None:
-    with Door(live, "bob") as bob:
+    with Client(live, "bob") as bob:
         bob.append(ev.Task(ref="review/x"))
         holder = subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(live.path)],
@@ -167,7 +168,7 @@ def test_a_live_stream_changes_hands_and_its_training_goes_on_until_two_people_a
     sp.wait_for(lambda: sp.state(folder).streams["only"].checkpoints, "a checkpoint", folder=folder)
     lease = sp.state(folder).tasks["only/train"].lease
     assert lease is not None
-    with Door(folder) as door:
+    with Client(folder) as door:
         new = door.append(ev.Hand(ref="only/train", tok=lease.token, to="ada", ttl=600))
         with pytest.raises(Refused, match=f"token {lease.token} is stale, token {new} holds it"):
             door.append(ev.Renew(ref="only/train", tok=lease.token, ttl=60))
@@ -184,7 +185,7 @@ def test_a_live_stream_changes_hands_and_its_training_goes_on_until_two_people_a
     sp.wait_for(lambda: "waits for ada, bob" in waits(), "the gate", folder=folder)
     sp.wait_for(lambda: not sp.living_workers(folder), "the workers' leaving", 60, folder=folder)
     for name in ("ada", "bob"):
-        with Door(folder, name) as door:
+        with Client(folder, name) as door:
             door.append(ev.Approve(ref="only"))
     state = sp.wait_for_end(folder)
 

@@ -16,7 +16,7 @@ import pytest
 from swarm import events as ev
 from swarm.log import verify
 from swarm.rundir import RunFolder
-from swarm.watch import Watcher
+from swarm.views.watch import Watcher
 from swarm.weights import adapter_sha256
 from tests.runs import swarm_process as sp
 

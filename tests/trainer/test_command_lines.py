@@ -99,7 +99,7 @@ def test_a_base_that_is_not_here_is_an_error_with_a_fix(
 def test_a_base_that_outgrows_memory_or_disk_is_refused(
     base: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.memory.available_bytes", lambda: 100_000)
+    monkeypatch.setattr("trainer.resident.available_bytes", lambda: 100_000)
     assert bases.main(["--check", str(base)]) == 2
     assert "GB of memory, 0.0 GB are free; take a smaller base, or adapter: qlora" in capsys.readouterr().err
     assert bases.main(["--check", str(base), "--adapter", "qlora"]) == 0

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from swarm.errors import UserError
 from trainer import checkpoint, whole
 from trainer.checkpoint import RESUMABLE
-from trainer.errors import UserError
 from trainer.whole import Torn
 
 

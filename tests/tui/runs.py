@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from swarm.errors import UserError
-from swarm.snapshot import BusCounters, Snapshot, StreamRow, WorkerRow
+from swarm.views.snapshot import BusCounters, Snapshot, StreamRow, WorkerRow
 
 STEPS = 120
 KINDS = (

@@ -9,7 +9,7 @@ from dataclasses import replace
 from textual.message import Message
 
 from swarm.errors import UserError
-from swarm.snapshot import Snapshot
+from swarm.views.snapshot import Snapshot
 from tests.tui.runs import Played, run_at
 from tui.feed import Arrived, Feed, LogRead, Lost, Refused, Said, harmless
 

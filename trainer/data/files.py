@@ -15,9 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from swarm.errors import UserError
 from swarm.settings import Dataset
 from toon import decode
-from trainer.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".toon")
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")

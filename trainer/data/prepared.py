@@ -15,11 +15,11 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from swarm.errors import UserError
 from swarm.settings import Dataset, StreamSettings
 from swarm.weights import sha256_of
 from trainer.data.files import files_of
 from trainer.data.tokens import IGNORED, Tokens
-from trainer.errors import UserError
 from trainer.whole import Torn, verify
 
 FORMAT = 1

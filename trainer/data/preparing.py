@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from swarm.errors import UserError
 from swarm.settings import Dataset, StreamSettings
 from trainer.data.files import BadRow, raw_rows
 from trainer.data.prepared import BAD_ROWS, HELD_OUT, TRAIN, Key, RowFile, counts_all, fingerprint, read_rows
@@ -16,7 +17,6 @@ from trainer.data.render import Rendered, rendered
 from trainer.data.rows import NotARow, understood
 from trainer.data.splits import held_out_rows
 from trainer.data.tokens import Tokeniser, Tokens
-from trainer.errors import UserError
 
 GATHERED = "gathered.arrow"
 BAD_ROWS_SHOWN = 5

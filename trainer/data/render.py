@@ -15,8 +15,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from swarm.errors import UserError
 from trainer.data.rows import Chat, NotARow, Pair, Row, Text, Turn
-from trainer.errors import UserError
 
 MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from trainer.errors import UserError
+from swarm.errors import UserError
 
 
 def held_out_count(rows: int, val_set_size: float) -> int:

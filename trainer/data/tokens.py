@@ -12,8 +12,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from swarm.errors import UserError
 from trainer.data.render import Rendered, Span, prompt_text
-from trainer.errors import UserError
 
 IGNORED = -100
 """torch's cross entropy leaves this label out by default."""

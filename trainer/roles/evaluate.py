@@ -13,16 +13,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from swarm.events import Done, Score
 from swarm.messages import Assign
 from trainer import bases
-from trainer.answers import Question, answers, exact_share, questions
 from trainer.data.prepared import HELD_OUT, read_rows, verified
 from trainer.data.tokens import Tokens
-from trainer.fitness import private_copy
-from trainer.heldout import held_out_loss
+from trainer.judge.answers import Question, answers, exact_share, questions
+from trainer.judge.baseline import yardstick
+from trainer.judge.fitness import private_copy
+from trainer.judge.heldout import held_out_loss
 from trainer.lease import Lease
 from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.place import Place
 from trainer.whole import write_text
-from trainer.yardstick import yardstick
 
 
 @dataclass(frozen=True)

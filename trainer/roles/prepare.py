@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from swarm.errors import UserError
 from swarm.events import Done, Prepared
 from swarm.messages import Assign
 from swarm.settings import StreamSettings
@@ -15,7 +16,6 @@ from trainer import bases, whole
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
 from trainer.data.tokens import Tokeniser, stop_tokens
-from trainer.errors import UserError
 from trainer.lease import Lease
 from trainer.loading import load_tokenizer
 from trainer.place import Place

@@ -15,14 +15,15 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import set_seed
 
+from swarm.errors import UserError
 from swarm.events import Checkpoint, Done, Post, Trained
 from swarm.messages import METRIC_COLUMNS, Assign, MetricRow
 from swarm.weights import adapter_sha256
-from trainer import bases, checkpoint, memory, methods
+from trainer import bases, checkpoint, methods, resident
 from trainer.checkpoint import FIGURES, Whole
 from trainer.data.prepared import HELD_OUT, TRAIN, read_rows, verified
-from trainer.errors import LeaseLost, UserError
-from trainer.heldout import held_out_loss
+from trainer.errors import LeaseLost
+from trainer.judge.heldout import held_out_loss
 from trainer.lease import Lease
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
 from trainer.methods.sft import Ingredients, NotFinite, StreamTrainer
@@ -97,7 +98,7 @@ def _fresh_peak(place: Place) -> None:
     if place.on_gpu:
         torch.cuda.reset_peak_memory_stats()
     else:
-        memory.forget_peak()
+        resident.forget_peak()
 
 
 def _trainer(course: Course, staging: Path) -> StreamTrainer:

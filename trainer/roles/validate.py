@@ -9,15 +9,15 @@ from typing import Literal
 
 from swarm.events import Done, Verdict
 from swarm.messages import Assign
-from swarm.rules import worse_than
+from swarm.policy.rules import worse_than
 from trainer import bases
 from trainer.data.prepared import HELD_OUT, read_rows, verified
-from trainer.fitness import Unfit, private_copy, put_on, refuse_broken
-from trainer.heldout import held_out_loss
+from trainer.judge.baseline import yardstick
+from trainer.judge.fitness import Unfit, private_copy, put_on, refuse_broken
+from trainer.judge.heldout import held_out_loss
 from trainer.lease import Lease
 from trainer.loading import load_base
 from trainer.place import Place
-from trainer.yardstick import yardstick
 
 CLAIM_TOLERANCE = 0.02
 """Between the held-out loss that a maker states and ours: other batches, and kernels of another device."""

@@ -11,7 +11,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from swarm import units
-from swarm.snapshot import StreamRow
+from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.canvas import Series, plot
 from tui.strips import strip

@@ -10,7 +10,7 @@ from rich.text import Text
 from textual.widgets import Static
 
 from swarm import units
-from swarm.snapshot import StreamRow
+from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.panes.log import ENTRY, coloured
 from tui.view import View

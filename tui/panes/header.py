@@ -6,7 +6,7 @@ from rich.text import Text
 from textual.widgets import Static
 
 from swarm import units
-from swarm.snapshot import BusCounters, Snapshot
+from swarm.views.snapshot import BusCounters, Snapshot
 from tui import looks
 from tui.panes.line import Line, Part
 from tui.view import View

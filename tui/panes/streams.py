@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.text import Text
 
 from swarm import units
-from swarm.snapshot import StreamRow
+from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.table import Column, Table
 from tui.view import View

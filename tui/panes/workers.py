@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from swarm import units
-from swarm.snapshot import WorkerRow
+from swarm.views.snapshot import WorkerRow
 from tui import looks
 from tui.table import Column, Table
 from tui.view import View

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from swarm.agent import Agent, Refused
+from swarm.agents.agent import Agent, Refused
 
 WORK_SECONDS = {"cli": 0.1, "python": 1.5, "mcp": 1.0}
 """So that all kinds get their share: a command takes longer than a call."""

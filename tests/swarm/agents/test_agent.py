@@ -13,12 +13,11 @@ import pytest
 
 from swarm import Agent
 from swarm import events as ev
-from swarm.agent import LeaseLost, Refused
+from swarm.agents.agent import LeaseLost, Refused
 from swarm.errors import UserError
 from swarm.rundir import RunFolder
 from swarm.weights import sha256_of
-
-from .places import entries, kinds, state
+from tests.swarm.places import entries, kinds, state
 
 
 def test_a_task_is_claimed_worked_and_done_under_its_token(folder: RunFolder) -> None:

@@ -9,12 +9,11 @@ import pytest
 
 from swarm import Agent
 from swarm import events as ev
+from swarm.agents.inbox import mentioned, waiting_for
 from swarm.errors import UserError
-from swarm.inbox import mentioned, waiting_for
 from swarm.rundir import RunFolder
-from tests.swarm.coordination.story import START, Story, settings
-
-from .places import opened
+from tests.swarm.places import opened
+from tests.swarm.story import START, Story, settings
 
 
 @pytest.mark.parametrize(

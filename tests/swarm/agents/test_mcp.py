@@ -18,13 +18,12 @@ pytest.importorskip("mcp")
 from mcp import Client, ClientSession, StdioServerParameters, stdio_client
 
 import toon
-from swarm.agent import Agent
-from swarm.mcp import server
+from swarm.agents.agent import Agent
+from swarm.agents.mcp import server
+from swarm.artifacts.metrics import MetricsFile
 from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics
-from swarm.metrics import MetricsFile
 from swarm.rundir import RunFolder
-
-from .places import kinds, state
+from tests.swarm.places import kinds, state
 
 
 async def said(client: Client, tool: str, **words: Any) -> str:

@@ -24,8 +24,7 @@ from swarm import events as ev
 from swarm.log import verify
 from swarm.rundir import RunFolder
 from tests.runs import swarm_process as sp
-
-from .places import configure, coordinator, entries, opened, state
+from tests.swarm.places import configure, coordinator, entries, opened, state
 
 TORTURE = bool(os.environ.get("TORTURE"))
 CREW = {"cli": 10, "python": 5, "mcp": 5} if TORTURE else {"cli": 2, "python": 2, "mcp": 1}

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from swarm.rundir import RunFolder
 from tests.runs import swarm_process as sp
-
-from .places import opened, state
+from tests.swarm.places import opened, state
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 

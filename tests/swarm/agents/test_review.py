@@ -10,12 +10,11 @@ import pytest
 
 from swarm import Agent
 from swarm import events as ev
+from swarm.agents.review import review
 from swarm.errors import UserError
 from swarm.log import Entry
-from swarm.review import review
 from swarm.rundir import RunFolder
-
-from .places import entries, state
+from tests.swarm.places import entries, state
 
 
 def answering(folder: RunFolder, name: str, answer: Callable[[Agent, Entry, int], object]) -> threading.Thread:

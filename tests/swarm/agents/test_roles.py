@@ -9,10 +9,10 @@ import pytest
 from swarm import config
 from swarm import events as ev
 from swarm.errors import UserErrors
-from swarm.schedule import Claim, Dismiss, GiveUp, decide
+from swarm.policy.schedule import Claim, Dismiss, GiveUp, decide
 from swarm.settings import RunSettings
 from tests.runs import swarm_process as sp
-from tests.swarm.coordination.story import SHA, Story, settings, worker
+from tests.swarm.story import SHA, Story, settings, worker
 
 WAIT_SECONDS = 90.0
 PREPARER = (worker("prep-1", "prepare"),)

@@ -9,12 +9,11 @@ from pathlib import Path
 import typer
 
 import toon
+from swarm.agents.skill import TEXT
 from swarm.cli import app
 from swarm.rundir import RunFolder
-from swarm.skill import TEXT
 from tests.runs import swarm_process as sp
-
-from .places import entries, state
+from tests.swarm.places import entries, state
 
 COMMANDS = [line.strip() for line in TEXT.splitlines() if line.startswith("    swarm ")]
 

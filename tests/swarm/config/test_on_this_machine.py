@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from swarm import bases, gpus
 from swarm.cli import app
 from swarm.config import load, of_run
 from swarm.errors import UserErrors
-from swarm.gpus import Gpu
+from swarm.planning import bases, gpus
+from swarm.planning.gpus import Gpu
 from swarm.rundir import RunFolder
 
 TEXT = """\

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from swarm.errors import UserError
 from swarm.settings import Dataset
 from trainer.data.files import BadRow, RawRow, raw_rows
 from trainer.data.rows import Chat, Pair, Text, understood
-from trainer.errors import UserError
 
 ROWS = [{"prompt": "one", "completion": "1"}, {"prompt": "two, or\nso", "completion": "2"}]
 

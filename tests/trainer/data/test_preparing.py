@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from swarm.weights import sha256_of
 from tests.trainer.conftest import Bench
 from trainer.data.prepared import HELD_OUT, TRAIN, fingerprint, read_rows
-from trainer.errors import LeaseStopped, UserError
+from trainer.errors import LeaseStopped
 from trainer.whole import MANIFEST
 
 Make = Callable[..., StreamSettings]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from swarm.errors import UserError
 from tests.trainer import tiny
 from trainer.data.render import prompt_text, rendered
 from trainer.data.rows import Chat, Pair, Row, Text
 from trainer.data.tokens import IGNORED, Tokeniser, Tokens, stop_tokens
-from trainer.errors import UserError
 
 TURNS = [
     {"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"},

@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
 from tests.trainer.conftest import Bench
 from trainer import bases, whole
 from trainer.data.prepared import HELD_OUT, TRAIN, RowFile, read_rows
-from trainer.errors import UserError
-from trainer.heldout import held_out_loss
+from trainer.judge.heldout import held_out_loss
 from trainer.lease import Lease
 from trainer.loading import load_adapter
 

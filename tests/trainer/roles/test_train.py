@@ -13,12 +13,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from swarm.errors import UserError
 from swarm.messages import METRIC_COLUMNS, Metrics, Order, Report
 from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
 from tests.trainer.conftest import Bench
 from trainer.data.prepared import TRAIN
-from trainer.errors import LeaseLost, LeaseStopped, UserError
+from trainer.errors import LeaseLost, LeaseStopped
 
 Make = Callable[..., StreamSettings]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")

@@ -1,0 +1,277 @@
+"""The way in for whoever acts in the log under a name: through the coordinator while one runs, else under the log's lock.
+
+Over the bus the author is the key: acting as `ada` means using ada's join file, which the run's owner may mint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from swarm.errors import Refused, UserError
+from swarm.events import Event, Expire, Hand, Promote
+from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
+from swarm.log.draft import LOG as LOG_AUTHOR
+from swarm.messages import Ask, Report
+from swarm.policy.admission import admit, permit, stamped
+from swarm.rundir import RunFolder, checked_name, user_name
+from swarm.state import Refusal, State, fold
+
+
+class Client:
+    """Appends events under one name; a context manager."""
+
+    def __init__(self, folder: RunFolder, name: str | None = None) -> None:
+        """Raises UserError if the name is none."""
+        self.folder = folder
+        self.name = user_name() if name is None else checked_name(name)
+        self._own_key = name
+        self._boot_time: float | None = None
+        """Log time when this machine started, as the coordinator's last answer tells it."""
+        self._peer: Any = None
+        self._peer_lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._peer_lock:
+            self._part()
+
+    def _part(self) -> None:
+        if self._peer:
+            self._peer.close(flush_seconds=0.5)
+            self._peer = None
+
+    def append(self, event: Event, *, timeout_seconds: float = 10.0) -> int:
+        """The entry's seq once it is durable; a coordinator may come or go meanwhile.
+
+        Raises Refused with the reason, UserError if nobody answers.
+        """
+        where = f"{event.kind} {event.ref}"
+        asked = min(time.time(), self.log_time() or math.inf)  # a clock set forward would hide what is recorded now
+        try:
+            role = self._role()
+        except Refused:
+            self.close()  # who is invited again has another key
+            raise
+        if role == "worker":
+            raise Refused(self.name, "is a worker of this run, which speaks for itself", "take another name")
+        event = stamped(role, event)  # as it will stand in the log
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                if run_is_alive(self.folder.log):
+                    return self._through_coordinator(event, where, deadline)
+                return self._under_lock(event, where)
+            except _NoAnswer as silence:
+                if (seq := self._recorded_since(asked, event)) is not None:
+                    return seq
+                # a coordinator that has gone left the log final: what is not in it will not come any more
+                if time.monotonic() >= deadline + (timeout_seconds if not run_is_alive(self.folder.log) else 0.0):
+                    raise UserError(where, str(silence), "see `swarm status`, then try again") from silence
+                time.sleep(0.05)
+
+    def log_time(self) -> float | None:
+        """The running coordinator's clock now; None where none has answered yet.
+
+        At the latest: the answer counts as given when it was asked for, so that nobody thinks a lease longer than it is.
+        """
+        if self._boot_time is None or not run_is_alive(self.folder.log):
+            return None
+        return self._boot_time + seconds_since_boot()
+
+    def ask(self, what: Literal["workers", "links"], *, timeout_seconds: float = 5.0) -> Any:
+        """What only the running coordinator knows.  Raises UserError if none answers."""
+        from toon import decode
+
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            return decode(self._request(Ask(what=what), what, deadline))
+        except _NoAnswer as silence:
+            raise UserError(self.folder.name, str(silence), "only a running run can tell") from silence
+
+    def _through_coordinator(self, event: Event, where: str, deadline: float) -> int:
+        from toon import decode
+
+        self._connected(deadline)  # first: that takes its time, and is no part of the answer
+        asked = seconds_since_boot()
+        value = decode(self._request(Ask(what="append", report=Report.of(event)), where, deadline))
+        assert isinstance(value, dict)
+        if "time" in value:  # a coordinator of an earlier version tells none
+            self._boot_time = float(value["time"]) - asked
+        return int(value["seq"])
+
+    def _request(self, ask: Ask, where: str, deadline: float) -> str:
+        from bus.errors import BusError, NotAllowed
+        from bus.errors import Refused as BusRefused
+
+        peer = self._connected(deadline)
+        left = max(0.1, deadline - time.monotonic())
+        try:
+            return str(peer.request(Ask.type, ask.toon(), timeout_seconds=left).body)
+        except NotAllowed as refused:
+            self.close()  # who is invited again has another key
+            self._role()
+            raise _refused(where, refused.reason) from refused
+        except BusRefused as refused:
+            raise _refused(where, refused.reason) from refused
+        except (BusError, TimeoutError) as error:
+            self.close()
+            raise _NoAnswer(f"no answer from the coordinator ({error or 'timeout'})") from error
+
+    def _connected(self, deadline: float) -> Any:
+        """A peer that a hub has welcomed, so that nothing is sent to a coordinator that is gone."""
+        with self._peer_lock:
+            while self._peer is None or not self._peer.wait_connected(0.5):
+                keys = self.folder.keys / "members.json" if self._own_key else self.folder.connect
+                were_there = keys.exists()
+                try:
+                    self._role()
+                    self._peer = self._peer or connect(self.folder, self._own_key)
+                except UserError as error:
+                    self._part()
+                    if were_there:
+                        raise  # the keys are not ours
+                    raise _NoAnswer("the coordinator is just starting or leaving") from error
+                if not run_is_alive(self.folder.log):
+                    raise _NoAnswer("the coordinator has left")
+                if time.monotonic() >= deadline:
+                    trouble = self._peer.trouble
+                    self._part()  # its key may be an old one
+                    raise _NoAnswer(f"no answer from the coordinator ({trouble})")
+            return self._peer
+
+    def _role(self) -> str:
+        """The rights under which this name acts.  Raises Refused if it was revoked."""
+        if self._own_key is None:
+            return "admin"
+        if not (self.folder.keys / "members.json").exists():
+            return "agent"
+        from swarm.access.members import role_of  # here: the list of keys needs the bus
+
+        return role_of(self.folder, self._own_key)
+
+    def _recorded_since(self, asked: float, event: Event) -> int | None:
+        """The seq of the event if the coordinator wrote it before it fell silent."""
+        found = [
+            entry.seq
+            for entry in Log(self.folder.log).entries()
+            if entry.author == self.name and entry.time >= int(asked) and entry.event == event
+        ]
+        return found[-1] if found else None
+
+    def _under_lock(self, event: Event, where: str) -> int:
+        """No coordinator: the same rules, checked under the same lock, by this process."""
+        try:
+            secret = self.folder.log_secret()
+            with LogWriter.open(self.folder.log, wait_seconds=2.0, secret=secret, brief=True) as writer:
+                state = fold(writer.log.entries())
+                for overdue in overdue_leases(state, writer.now()):  # nobody else is there to end them
+                    for entry in writer.append([(LOG_AUTHOR, overdue)], via="local"):
+                        state.apply(entry)
+                permit(self._role(), event)
+                if (known := state.repeat_of(self.name, event, writer.now())) is not None:
+                    return known
+                admit(state, self.name, event, writer.now())
+                if isinstance(event, Hand) and (self.folder.keys / "members.json").exists():
+                    self._check_hand(event)
+                with self._by_the_settings(state, event) as said:
+                    return writer.append([(self.name, said)], via="local")[-1].seq
+        except Refusal as refusal:
+            raise _refused(where, str(refusal)) from refusal
+        except LogHeld as error:
+            raise _NoAnswer(what_and_fix(str(error))[0]) from error
+        except LogError as error:
+            raise UserError(where, *what_and_fix(str(error))) from error
+
+    def _check_hand(self, event: Hand) -> None:
+        from bus.errors import BusError
+        from bus.keys import Members
+        from swarm.access.members import check_hand
+
+        with contextlib.suppress(BusError):  # a list that is not ours to read
+            check_hand(Members.open(self.folder.keys), event.to)
+
+    @contextlib.contextmanager
+    def _by_the_settings(self, state: State, event: Event) -> Iterator[Event]:
+        """The event as it may be appended within: what is promoted has its files in place.  Raises Refusal."""
+        from swarm.policy.rules import ASKED, admit_by
+
+        if not isinstance(event, ASKED):
+            yield event
+            return
+        from swarm import config
+        from swarm.artifacts import publish
+
+        settings = config.of_run(self.folder)
+        admit_by(settings, state, self.name, event)
+        if not isinstance(event, Promote):
+            yield event
+            return
+        if event.ref not in settings.streams:
+            raise Refusal(f"{event.ref}: {self.folder.config.name} names no such stream any more; put it back")
+        try:
+            with publish.promotion(self.folder, state, event, settings.streams[event.ref], self.name) as promoted:
+                yield promoted
+        except LogError:
+            raise
+        except (publish.PublishError, OSError) as error:
+            raise Refusal(f"promotion of {event.ref}: {error}") from error
+
+
+def _refused(where: str, reason: str) -> Refused:
+    """The reason in the words of whoever refused; what to do stands behind its semicolon."""
+    return Refused(where.partition(" ")[0], *what_and_fix(reason))
+
+
+def what_and_fix(reason: str) -> tuple[str, str]:
+    """What went wrong, and what to do where the reason says so."""
+    what, _, fix = reason.partition("; ")
+    return what, fix or "see `swarm log`"
+
+
+def seconds_since_boot() -> float:
+    """A clock that nobody sets, and for which a sleep of the machine counts: leases run on meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class _NoAnswer(Exception):
+    """Nobody took the event; who asks may try the other way."""
+
+
+def overdue_leases(state: State, now: float) -> list[Expire]:
+    """The ends of leases that ran out by log time and that no coordinator is there to end."""
+    return [
+        Expire(ref=task.ref, tok=task.lease.token, why="the lease ran out", failed=False)
+        for task in state.held()
+        if task.lease and task.lease.overdue(now)
+    ]
+
+
+def connect(folder: RunFolder, name: str | None, subscribe: tuple[str, ...] = ()) -> Any:
+    """A started `bus.Peer` under the name's own key; the owner's without a name.
+
+    Raises UserError if the keys cannot be used.
+    """
+    from bus.errors import BusError
+    from bus.keys import Join
+    from bus.peer import Peer
+    from swarm.access.members import join_file
+
+    try:
+        return Peer(Join.load(join_file(folder, name)), subscribe=subscribe).start()
+    except BusError as error:
+        raise UserError(
+            folder.name, str(error), "only the run's owner, or who has a join file, can act in it"
+        ) from error

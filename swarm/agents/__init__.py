@@ -1,0 +1,1 @@
+"""What agents use to take part: tasks and leases, inbox, reviews, MCP."""

@@ -1,0 +1,302 @@
+"""Take part in a run from Python, under a name, with the same rights and fences as workers and people.
+
+    from swarm import Agent
+
+    with Agent("ada", "runs/demo-1121-0512-7f3a") as ada:
+        with ada.claim("wide/check", ttl_seconds=60) as lease:  # renewed in the background
+            for row in rows:
+                lease.check()                                   # raises LeaseLost when it is gone
+            lease.done(body="1,200 rows, none bad")
+
+Nothing is imitated for want of a coordinator: without one the same rules hold under the log's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from swarm import events as ev
+from swarm import rundir
+from swarm.access.checked import checked, no_entry, waitable
+from swarm.access.client import Client
+from swarm.agents.inbox import Inbox, read_inbox
+from swarm.agents.lease import Lease, LeaseLost
+from swarm.errors import Refused, UserError
+from swarm.files import sync_folder
+from swarm.log import Entry, Log
+from swarm.rundir import RunFolder
+from swarm.state import State
+from swarm.weights import adapter_sha256, sha256_of
+
+__all__ = ["Agent", "Entry", "Lease", "LeaseLost", "Refused", "UserError", "open_run"]
+
+LOOK_SECONDS = 0.1
+"""How often a waiting agent looks at the log; one stat where nothing has changed."""
+
+
+class Agent:
+    """One member of a run; a context manager; its methods may be called from any thread."""
+
+    def __init__(self, name: str, run: str | Path | None = None, *, own_key: bool = True) -> None:
+        """`run`: folder or name below ./runs; by default the newest there.
+
+        Without an own key the agent is the run's owner.  Raises UserError if there is no such run.
+        """
+        self.folder: RunFolder = rundir.find(None if run is None else str(run))
+        self._door = Client(self.folder, name if own_key else None)
+        self._log = Log(self.folder.log)
+        self._state = State()
+        self._reading = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Part from the coordinator; leases that are held run out unless somebody settles them."""
+        self._door.close()
+
+    @property
+    def name(self) -> str:
+        return self._door.name
+
+    # ---- saying --------------------------------------------------------------------------------------------------
+
+    def append(self, event: ev.Event) -> int:
+        """The seq of the event once it is durable.
+
+        Raises Refused with the reason, UserError if nobody answers or it names nobody or nothing.
+        """
+        if isinstance(event, ev.Post) and event.asks == self.name:
+            raise UserError("ask", f"{self.name} is you", "ask somebody else, or post a note")
+        if isinstance(event, ev.Post | ev.Amend | ev.Approve | ev.Object) and event.of is not None:
+            self._ref_of(event.of)
+        return self._door.append(event)
+
+    def post(self, text: str, ref: str = "-", *, of: int | None = None, idem: str | None = None) -> int:
+        """A note; `@bob` in it reaches bob's inbox; `of` is the entry that it answers."""
+        return self.append(checked(ev.Post, ref=ref, body=text, of=of, idem=idem))
+
+    def ask(
+        self, whom: str, text: str, ref: str = "-", *, wait_seconds: float = 0.0, idem: str | None = None
+    ) -> tuple[int, Entry | None]:
+        """Put a question and wait for a post that answers it; without one the question stays open.
+
+        Returns the question's seq and the answer.
+        """
+        waitable("ask: wait", wait_seconds)
+        seq = self.append(checked(ev.Post, ref=ref, body=text, asks=whom, idem=idem))
+        return seq, self.find(lambda e: isinstance(e.event, ev.Post) and e.event.of == seq, seq, wait_seconds)
+
+    def task(self, ref: str, title: str = "", body: str = "", *, idem: str | None = None) -> int:
+        """Add a task beside the streams' own; anybody may claim it.  Raises Refused if there is one of that name."""
+        return self.append(checked(ev.Task, ref=ref, title=title or None, body=body, idem=idem))
+
+    def amend(self, of: int, text: str, *, idem: str | None = None) -> int:
+        """Correct entry `of`; the log keeps both."""
+        return self.append(checked(ev.Amend, ref=self._ref_of(of), of=of, body=text, idem=idem))
+
+    def approve(self, ref: str, *, of: int | None = None, text: str = "", idem: str | None = None) -> int:
+        """Agree to a promotion (`ref`: the stream), or to entry `of`; takes back one's own objection."""
+        return self.append(checked(ev.Approve, ref=ref, of=of, body=text, idem=idem))
+
+    def object(self, ref: str, why: str, *, of: int | None = None, idem: str | None = None) -> int:
+        """Object and say why: a promotion waits until the author approves."""
+        return self.append(checked(ev.Object, ref=ref, why=why, of=of, idem=idem))
+
+    def _ref_of(self, seq: int) -> str:
+        found = next((entry.event.ref for entry in self.tail(seq - 1)), None) if seq > 0 else None
+        if found is None:
+            raise no_entry(seq)
+        return found
+
+    # ---- working -------------------------------------------------------------------------------------------------
+
+    def claim(
+        self, ref: str, *, ttl_seconds: float = 60.0, wait_seconds: float = 0.0, idem: str | None = None
+    ) -> Lease:
+        """Hold a task; one that one holds already (after a hand-over, say) is gone on with.
+
+        The lease is renewed in the background.  Waits up to `wait_seconds` for its turn.  Raises Refused with holder and
+        reason, UserError if nobody answers.
+        """
+        token = self.take(ref, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, idem=idem)
+        return Lease(self.append, ref, token, ttl_seconds, self._left_seconds(ref, token, ttl_seconds))
+
+    def take(self, ref: str, *, ttl_seconds: float, wait_seconds: float = 0.0, idem: str | None = None) -> int:
+        """The token of a claim that the caller renews; else as `claim`."""
+        deadline = time.monotonic() + waitable("claim: wait", wait_seconds)
+        while True:
+            seq = self.state.seq
+            try:
+                return self.append(checked(ev.Claim, ref=ref, ttl=ttl_seconds, idem=idem))
+            except Refused:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+            self.find(lambda entry: True, seq, min(left, 1.0))  # something happened, or a lease may have run out
+
+    def now(self) -> float:
+        """The log's time, by which leases run: a coordinator's clock is its own, whatever this machine's was set to since."""
+        told = self._door.log_time()
+        return self._log.now() if told is None else told
+
+    def _left_seconds(self, ref: str, token: int, ttl_seconds: float) -> float:
+        """What is left of a lease for certain: one that was handed over is not as fresh as a claim, a repeated one is old."""
+        lease = self.state.tasks[ref].lease
+        return min(ttl_seconds, lease.until - self.now()) if lease and lease.token == token else 0.0
+
+    def finish(self, ref: str, token: int, body: str = "", **facts: Any) -> int:
+        """Say that the task held under `token` is done; `facts` are those of `events.Done`."""
+        return self.append(checked(ev.Done, ref=ref, tok=token, body=body, **facts))
+
+    def judge(
+        self, ref: str, token: int, result: str, *,
+        why: str = "", heldout: float | None = None, base_heldout: float | None = None, idem: str | None = None,
+    ) -> int:  # fmt: skip
+        """A verdict on the checkpoint that `STREAM/validate` is about, with the hash of its files as they are now.
+
+        `heldout` and `base_heldout` are the losses that you measured, nats per supervised token; a FAIL may do without.
+        Raises UserError if there is nothing to judge, or no figure.
+        """
+        said = self.state.idems.get((self.name, idem or ""))
+        if said and (said[1].kind, said[1].ref) == ("verdict", ref):
+            return said[0]  # what it was about may be gone since
+        stream = self.state.streams.get(ref.partition("/")[0])
+        candidate = stream.candidate if stream else None
+        if candidate is None:
+            raise UserError(ref, "has no checkpoint to judge", "see `swarm status`")
+        if result in {"SUCCESS", "WARNING"} and None in {heldout, base_heldout}:
+            fix = "add heldout and base_heldout (--heldout, --base-heldout), or say FAIL"
+            raise UserError(ref, f"a {result} states the held-out loss of adapter and base, as you measured them", fix)
+        return self.append(
+            checked(
+                ev.Verdict, ref=ref, tok=token, result=result, path=candidate.path,
+                sha256=self._sha256_to_judge(candidate, result), heldout=heldout, base_heldout=base_heldout,
+                why=why or None, idem=idem,
+            )
+        )  # fmt: skip
+
+    def _sha256_to_judge(self, candidate: ev.Trained | ev.Back, result: str) -> str:
+        """Of the files as they are; where a FAIL is about files that are gone, what their maker promised."""
+        try:
+            return adapter_sha256(self.folder.inside(candidate.path))
+        except UserError:
+            if result != "FAIL":
+                raise
+        except OSError as error:
+            if result != "FAIL":
+                fix = "judge it where it is whole, or say FAIL"
+                raise UserError(str(error.filename), f"cannot be read ({error.strerror})", fix) from error
+        return candidate.sha256
+
+    def keep(self, path: str | Path, token: int) -> tuple[str, str]:
+        """The path inside the run folder and the sha256 of a file that proves something.
+
+        A file from elsewhere is copied to `agents/<name>/<token>-<hash>-<file>`.  Raises UserError if it cannot be read.
+        """
+        source = Path(path) if Path(path).exists() else self.folder.path / path
+        try:
+            if not source.resolve().is_relative_to(self.folder.path.resolve()):
+                source = _copied(source, self.folder.path / "agents" / self.name, token)
+            return str(source.resolve().relative_to(self.folder.path.resolve())), sha256_of(source)
+        except OSError as error:
+            raise UserError(str(path), f"cannot be kept ({error.strerror})", "name a file that can be read") from error
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The fold of the log as it is now; treat it as read-only."""
+        with self._reading:
+            for entry in self._log.refresh():
+                self._state.apply(entry)
+            return self._state
+
+    def tail(self, since: int = 0) -> list[Entry]:
+        """The entries after `since`; the last one's seq is the next `since`."""
+        with self._reading:
+            return list(self._log.entries(since))
+
+    def wait_for(self, kind: str, ref: str | None = None, *, since: int = 0, timeout_seconds: float = 600.0) -> Entry:
+        """The first entry of a kind (about `ref`) after `since`, also one that is there already.
+
+        Raises TimeoutError.
+        """
+        found = self.find(lambda e: e.event.kind == kind and ref in {None, e.event.ref}, since, timeout_seconds)
+        if found is None:
+            raise TimeoutError(f"no {kind} {ref or ''} within {timeout_seconds:g} s")
+        return found
+
+    def find(self, wanted: Callable[[Entry], bool], since: int, timeout_seconds: float) -> Entry | None:
+        """The first entry after `since` that is wanted; None if there is none in time."""
+        deadline = time.monotonic() + waitable("find: timeout", timeout_seconds)
+        while True:
+            for entry in self.tail(since):
+                since = entry.seq
+                if wanted(entry):
+                    return entry
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(LOOK_SECONDS)
+
+    def metrics(self, stream: str | None = None) -> list[dict[str, Any]]:
+        """The figures so far, a row per step, of one stream or all."""
+        from swarm.views.export import metric_rows
+
+        return list(metric_rows(self.folder, stream))
+
+    def inbox(self, *, since: int | None = None, peek: bool = False) -> Inbox:
+        """What others said to this agent and what waits for it, after the kept cursor or after `since`.
+
+        The cursor moves on unless `peek` or `since` is given.
+        """
+        return read_inbox(self.folder, self.name, self.tail(), self.state, since=since, peek=peek)
+
+    def review(
+        self, ref: str, between: Sequence[str], question: str, *,
+        rounds: int = 3, answer_seconds: float = 300.0, idem: str | None = None,
+    ) -> Any:  # fmt: skip
+        """Let named agents judge something in rounds; see `swarm.review.review`."""
+        from swarm.agents.review import review
+
+        return review(self, ref, between, question, rounds=rounds, answer_seconds=answer_seconds, idem=idem)
+
+
+def _copied(source: Path, folder: Path, token: int) -> Path:
+    """A copy named by its content: what an entry vouches for is never written over, whoever is refused afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = folder / f".{secrets.token_hex(8)}.staged"
+    try:
+        with source.open("rb") as original, staged.open("xb") as copy:
+            shutil.copyfileobj(original, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+        kept = staged.replace(folder / f"{token}-{sha256_of(staged)[:12]}-{source.name}")
+    finally:
+        staged.unlink(missing_ok=True)
+    sync_folder(folder)
+    return kept
+
+
+def open_run(name: str, by: str, runs: Path = Path("runs")) -> RunFolder:
+    """A run folder with a log and nothing else yet: agents plan in it, `swarm run CONFIG --in RUN` starts it."""
+    rundir.checked_name(by)  # here: a folder would be left behind
+    folder = rundir.create(runs, rundir.checked_name(name, "swarm open"))
+    with Client(folder, by) as door:
+        door.append(
+            ev.Post(ref="run", body=f"opened by {by}: plan here; `swarm run CONFIG --in {folder.name}` starts it")
+        )
+    return folder

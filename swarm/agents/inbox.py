@@ -1,0 +1,240 @@
+"""What others said to an agent, since it last looked: mentions, questions, answers, hand-overs, what became of its own entries.
+
+The cursor is a seq in `agents/<name>/inbox`, read and moved under an flock on that file, so that two processes under one name
+do not both miss a message.  Finding what is addressed to whom is pure; nothing here writes to the log.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm import events as ev
+from swarm.errors import UserError
+from swarm.log import Entry
+from swarm.printable import one_line
+from swarm.rundir import RunFolder
+from swarm.settings import RunSettings
+from swarm.state import State
+from swarm.views import logview
+
+MENTION = re.compile(r"(?<![a-z0-9._@/-])@([a-z0-9][a-z0-9._-]{0,63})")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An entry and why it stands in the inbox."""
+
+    why: str
+    """mention, question, answer, handed, lost, refused; approve, object, amend (of one's own entry); corrected (what was said to one);
+    unanswered (a question, old or new)."""
+    entry: Entry
+    amendment: Entry | None = None
+    """The newest entry that corrects it."""
+
+    @property
+    def text(self) -> str:
+        """What it says, as a line."""
+        told = "" if self.why == "unanswered" else logview.told(self.entry.event)  # that it asks is said by then
+        return logview.joined(told, one_line(self.entry.event.body))
+
+    @property
+    def amended(self) -> str:
+        """Its correction, with seq and author: anybody may amend."""
+        by = self.amendment
+        return f"{by.seq} by {by.author}: {one_line(by.event.body)}" if by else ""
+
+    @property
+    def as_corrected(self) -> str:
+        """Both in one; the correction stands first, so that no cut leaves only what was wrong."""
+        return f"amended: {self.amended} ← {self.text}" if self.amendment else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What an agent finds when it looks."""
+
+    agent: str
+    at: int
+    """The seq up to which it has looked; the next `since`."""
+    messages: list[Message]
+    questions: list[Message]
+    """Open questions to this agent, also those that it has read."""
+    waiting: list[tuple[str, float]]
+    """Tasks that wait for this agent, and until when (log time)."""
+    held: list[tuple[str, int, float]]
+    """Tasks that it holds: ref, token, until when."""
+
+
+def read_inbox(
+    folder: RunFolder,
+    name: str,
+    entries: Sequence[Entry],
+    state: State,
+    *,
+    since: int | None = None,
+    peek: bool = False,
+) -> Inbox:
+    """What is new for `name`; its cursor moves to the newest entry unless `since` or `peek` is given."""
+    from swarm import config  # here: `swarm log --as` needs this room and no config
+
+    moves = since is None and not peek
+    with cursor(folder, name, moves=moves) as place:
+        after = place.seq if since is None else since
+        found = Inbox(
+            agent=name,
+            at=entries[-1].seq if entries else 0,
+            messages=list(messages(entries, name, after)),
+            questions=questions(entries, state, name),
+            waiting=waiting_for(state, config.of_run(folder), name),
+            held=[(t.ref, t.lease.token, t.lease.until) for t in state.held() if t.lease and t.lease.by == name],
+        )
+        if moves:
+            place.seq = max(place.seq, found.at)
+    return found
+
+
+def messages(entries: Sequence[Entry], name: str, since: int = 0) -> Iterator[Message]:
+    """What is addressed to `name` after `since`, oldest first; what it wrote itself is not.
+
+    What was corrected is given with its correction; a correction comes by itself where what it corrects came before.
+    """
+    reader, newest, fresh = Reader(name), amendments(entries), set[int]()
+    for entry in entries:
+        why = reader.why(entry)
+        if not why or entry.seq <= since:
+            continue
+        fresh.add(entry.seq)
+        if why != "corrected" or corrected_by(entry) not in fresh:
+            yield Message(why, entry, newest.get(entry.seq))
+
+
+def questions(entries: Sequence[Entry], state: State, name: str) -> list[Message]:
+    """The open questions to `name`; `state` knows which they are, and their words stand in the entries."""
+    newest = amendments(entries)
+    open_ = {seq for seq, question in state.questions.items() if question.to == name}
+    return [Message("unanswered", entry, newest.get(entry.seq)) for entry in entries if entry.seq in open_]
+
+
+def amendments(entries: Iterable[Entry]) -> dict[int, Entry]:
+    """The newest amendment of every entry that has one; who amends an amendment corrects what that corrects, too."""
+    newest: dict[int, Entry] = {}
+    of: dict[int, int] = {}
+    for entry in entries:
+        seq = corrected_by(entry)
+        if 0 < seq < entry.seq:
+            of[entry.seq] = seq
+        while seq:
+            newest[seq] = entry
+            seq = of.get(seq, 0)
+    return newest
+
+
+def corrected_by(entry: Entry) -> int:
+    """The seq of what the entry amends; 0 for all others."""
+    return entry.event.of if isinstance(entry.event, ev.Amend) else 0
+
+
+class Reader:
+    """Tells why entries concern `name`; it must see all of them, in the order of the log."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._authors: dict[int, str] = {}
+        self._told: set[int] = set()
+        """The entries that concern it."""
+
+    def why(self, entry: Entry) -> str:
+        """Nothing if the entry does not concern it, or is its own."""
+        self._authors[entry.seq] = entry.author
+        if entry.author == self.name:
+            return ""
+        why = addressed(entry, self.name, self._authors) or ("corrected" if corrected_by(entry) in self._told else "")
+        if why:
+            self._told.add(entry.seq)
+        return why
+
+
+def addressed(entry: Entry, name: str, authors: Mapping[int, str]) -> str:
+    """Why the entry concerns `name`; "" if it does not."""
+    event = entry.event
+    match event:
+        case ev.Post(asks=asked) if asked == name:
+            return "question"
+        case ev.Post(of=of) if of and authors.get(of) == name:
+            return "answer"
+        case ev.Amend(of=of) | ev.Approve(of=of) | ev.Object(of=of) if of and authors.get(of) == name:
+            return event.kind
+        case ev.Hand(to=to) if to == name:
+            return "handed"
+        case ev.Expire(tok=tok) | ev.Hand(tok=tok) if authors.get(tok) == name:
+            return "lost"
+        case ev.Refuse(by=by) if by == name:
+            return "refused"
+        case _:
+            return "mention" if name in mentioned(words_of(event)) else ""
+
+
+def words_of(event: ev.Event) -> str:
+    """All that its author may have written freely: a name counts wherever it stands."""
+    return "\n".join(filter(None, (event.body, getattr(event, "title", None), getattr(event, "why", None))))
+
+
+def mentioned(text: str) -> set[str]:
+    """The names after an @; a full stop or dash that ends a sentence is no part of a name."""
+    found = MENTION.findall(text)
+    return {*found, *(name.rstrip("._-") for name in found)}
+
+
+def waiting_for(state: State, settings: RunSettings, name: str) -> list[tuple[str, float]]:
+    """Tasks that wait for this agent by the config's `roles`, and until when."""
+    return [
+        (task.ref, state.streams[task.ref.partition("/")[0]].turn_since + settings.roles_wait_seconds)
+        for task in state.ready()
+        if task.role and f"agent:{name}" in settings.roles.get(task.role, ())
+    ]
+
+
+class Place:
+    """How far an agent has read."""
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq
+
+
+@contextmanager
+def cursor(folder: RunFolder, name: str, *, moves: bool) -> Iterator[Place]:
+    """The agent's place; if it `moves`, kept for the next reader when the block ends without an exception.
+
+    Raises UserError where it cannot be kept.
+    """
+    path = folder.path / "agents" / name / "inbox"
+    if not moves:
+        yield Place(_seq_in(path.read_bytes() if path.exists() else b"", path))
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        fix = "look with --peek or --since, which keep nothing"
+        raise UserError(str(path), f"how far you have read cannot be kept ({error.strerror})", fix) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        place = Place(_seq_in(os.pread(descriptor, 32, 0), path))
+        yield place
+        # one write of a fixed width: a reader that comes after a crash finds the old number or the new one
+        os.pwrite(descriptor, b"%018d\n" % place.seq, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _seq_in(kept: bytes, path: Path) -> int:
+    text = kept.decode(errors="replace").strip()
+    if not re.fullmatch(r"\d{0,18}", text):
+        raise UserError(str(path), f"{text[:32]!r} is no seq", "remove the file: everything counts as unread then")
+    return int(text or 0)

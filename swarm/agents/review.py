@@ -1,0 +1,117 @@
+"""Rounds of judgement between named agents: who chairs asks, the others approve, object or answer, and the outcome is an entry.
+
+The chair judges nothing itself; a round ends when everybody has spoken or its time is over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from swarm import events as ev
+from swarm.access.checked import waitable
+from swarm.errors import UserError
+from swarm.rundir import is_name
+
+if TYPE_CHECKING:
+    from swarm.log import Entry
+
+
+class Chair(Protocol):
+    """What a review needs of the agent that leads it."""
+
+    def post(self, text: str, ref: str = "-", *, of: int | None = None, idem: str | None = None) -> int: ...
+    def find(self, wanted: Callable[[Entry], bool], since: int, timeout_seconds: float) -> Entry | None: ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a review ended."""
+
+    ref: str
+    result: Literal["agreed", "objected", "open"]
+    rounds: int
+    seq: int = 0
+    """The entry that says so."""
+    words: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By agent: approve, object, post or silent, and what it said in the last round."""
+
+    @property
+    def left_open(self) -> list[str]:
+        """What nobody settled, a line each."""
+        return [f"{name}: {said or 'no answer'}" for name, (kind, said) in self.words.items() if kind != "approve"]
+
+    def text(self) -> str:
+        head = f"review of {self.ref}: {self.result} after {self.rounds} round{'s' * (self.rounds != 1)}"
+        return "\n".join([head, *(f"- open: {line}" for line in self.left_open)])
+
+    def data(self) -> dict[str, Any]:
+        rows = [{"agent": name, "word": kind, "said": said} for name, (kind, said) in self.words.items()]
+        return {"ref": self.ref, "result": self.result, "rounds": self.rounds, "seq": self.seq, "agents": rows}
+
+
+def review(
+    chair: Chair, ref: str, between: Sequence[str], question: str, *,
+    rounds: int = 3, answer_seconds: float = 300.0, idem: str | None = None,
+) -> Outcome:  # fmt: skip
+    """Ask in rounds until all approve, one objects, or the limit is reached.
+
+    An answer is `approve`, `object` or `post` with `of` the round's entry.  With the same key it goes on where it was cut
+    off.  Raises UserError for names, rounds or seconds that will not do.
+    """
+    if not between or not all(map(is_name, between)) or len(set(between)) < len(between):
+        raise UserError("--between", f"{','.join(between)!r} are no names of agents", "name them like ada,bob")
+    if rounds < 1:
+        raise UserError("--rounds", f"{rounds} rounds ask nobody", "take 1 or more")
+    waitable("--answer-seconds", answer_seconds)
+    said = ""
+    for number in range(1, rounds + 1):
+        call = _call(ref, between, question, number, rounds, said)
+        asked = chair.post(call, ref, idem=idem and f"{idem}:{number}")
+        words = _heard(chair, asked, between, answer_seconds)
+        outcome = Outcome(ref, _result(words), number, words=words)
+        if outcome.result != "open":
+            break
+        said = "\n".join(outcome.left_open)
+    outcome.seq = chair.post(outcome.text(), ref, idem=idem and f"{idem}:end")
+    return outcome
+
+
+def _call(ref: str, between: Sequence[str], question: str, number: int, rounds: int, said: str) -> str:
+    names = " ".join(f"@{name}" for name in between)
+    before = f"\nso far:\n{said}" if said else ""
+    return f"{names} review of {ref}, round {number} of {rounds}: {question}{before}"
+
+
+def _heard(chair: Chair, asked: int, between: Sequence[str], answer_seconds: float) -> dict[str, tuple[str, str]]:
+    """Everybody's last word on the entry, once all have spoken or the time is over."""
+    words: dict[str, tuple[str, str]] = dict.fromkeys(between, ("silent", ""))
+    deadline, since = time.monotonic() + answer_seconds, asked
+    while any(kind == "silent" for kind, _ in words.values()):
+        entry = chair.find(
+            lambda e: e.author in words and _about(e) == asked, since, max(0.0, deadline - time.monotonic())
+        )
+        if entry is None:
+            break
+        since = entry.seq
+        words[entry.author] = (entry.event.kind, _said(entry.event))
+    return words
+
+
+def _about(entry: Entry) -> int | None:
+    match entry.event:
+        case ev.Approve(of=of) | ev.Object(of=of) | ev.Post(of=of):
+            return of
+        case _:
+            return None
+
+
+def _said(event: ev.Event) -> str:
+    return event.why if isinstance(event, ev.Object) else event.body.strip()
+
+
+def _result(words: dict[str, tuple[str, str]]) -> Literal["agreed", "objected", "open"]:
+    kinds = {kind for kind, _ in words.values()}
+    return "objected" if "object" in kinds else "agreed" if kinds == {"approve"} else "open"

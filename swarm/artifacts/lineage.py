@@ -1,0 +1,110 @@
+"""Where an adapter comes from: data, base, settings, parents, judges and who agreed, as one document; pure.
+
+It is written beside the weights (`lineage.json`) when they are published and promoted, and told anew from the log by
+`swarm lineage`, which also says whether the files are still those.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from swarm.events import Event
+from swarm.policy.admission import token_in
+from swarm.settings import StreamSettings
+from swarm.standing import Promoters
+from swarm.state import State, Stream
+
+FILE = "lineage.json"
+
+
+def lineage(run: str, state: State, name: str, settings: StreamSettings | None) -> dict[str, Any]:
+    """All that the log tells of the stream's published (or just validated) adapter; settings: None where nobody has them."""
+    stream = state.streams[name]
+    candidate, verdict = stream.candidate, stream.verdict
+    assert candidate
+    sha256 = stream.adapter.sha256 if stream.adapter else verdict.sha256 if verdict else candidate.sha256
+    heard = _heard(state, name, sha256)
+    return {
+        "run": run,
+        "stream": name,
+        "token": stream.adapter.tok if stream.adapter else candidate.tok,
+        "sha256": sha256,
+        "base_model": settings.base_model if settings else None,
+        "data_sha256": stream.prepared.sha256 if stream.prepared else None,
+        "config_sha256": state.run.config_sha256 if state.run else None,
+        "parents": _parents(stream),
+        **{event.kind: _told(stream, event) for event in _handed_over(stream)},
+        "rejected": list(stream.rejected),
+        "approved": sorted(heard.approved),
+        "objections": [{"by": by, "why": why} for by, why in heard.objections],
+        "promoted": _promotion(state, name),
+        "settings": settings.model_dump(mode="json") if settings else None,
+    }
+
+
+def _heard(state: State, name: str, sha256: str) -> Promoters:
+    """Whose word was heard when these weights were promoted; where they were not, whose word stands now."""
+    if state.promoted and state.promoters and (state.promoted.ref, state.promoted.sha256) == (name, sha256):
+        return state.promoters
+    return Promoters("", state.approvers(name), state.objections(name))
+
+
+def _handed_over(stream: Stream) -> list[Event]:
+    return [e for e in (stream.prepared, stream.trained, stream.back, stream.verdict, stream.score) if e]
+
+
+def _told(stream: Stream, event: Event) -> dict[str, Any]:
+    return {"by": stream.by.get(event.kind), **event.facts()}
+
+
+def _parents(stream: Stream) -> dict[str, Any]:
+    """What the weights grew out of beside the base: a stream it was cloned from, and attempts it went on from."""
+    candidate = stream.candidate
+    assert candidate
+    made = [*(c for c in stream.checkpoints if c.step <= candidate.step), candidate]
+    attempts = {c.tok for c in made} | {token_in(stream.name, c.path) for c in made}
+    return {"stream": stream.of, "tokens": sorted(attempts), "checkpoint": candidate.path}
+
+
+def _promotion(state: State, name: str) -> dict[str, Any] | None:
+    """Of weights of this stream; their hash is another than the adapter's where a newer one was published since."""
+    promoted = state.promoted
+    if promoted is None or promoted.ref != name:
+        return None
+    by = state.promoters.by if state.promoters else None
+    return {"by": by, "why": promoted.why, "forced": bool(promoted.force), "sha256": promoted.sha256}
+
+
+def rows(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One flat row for each lineage: the table that `swarm lineage` prints."""
+    return [_row(document, document["promoted"] or {}, document.get("verdict") or {}) for document in documents]
+
+
+def _row(document: dict[str, Any], promoted: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "stream": document["stream"],
+        "token": document["token"],
+        "sha256": document["sha256"][:12],
+        "base": document["base_model"],
+        "data": (document["data_sha256"] or "")[:12],
+        "from": document["parents"]["stream"],
+        "attempts": len(document["parents"]["tokens"]),
+        "step": (document.get("back") or document.get("trained") or {}).get("step"),
+        "heldout": _figure(document, "heldout"),
+        "base_heldout": _figure(document, "base_heldout"),
+        "exact": _figure(document, "exact"),
+        "verdict": verdict.get("result"),
+        "validated_by": verdict.get("by"),
+        "approved_by": " ".join(document["approved"]) or None,
+        "files": document.get("files"),
+        "promoted": promoted.get("why"),
+        "promoted_by": promoted.get("by"),
+        "promoted_sha256": promoted.get("sha256", "")[:12],
+        "promoted_files": document.get("promoted_files"),
+        "config": document.get("config"),
+    }
+
+
+def _figure(document: dict[str, Any], name: str) -> float | None:
+    found = (document.get("score") or {}).get(name)
+    return found if found is not None else (document.get("verdict") or {}).get(name)

@@ -1,0 +1,149 @@
+"""Put validated adapters where people find them: checked by token and hash, staged, synced, swapped; decides nothing.
+
+Whoever holds the log's lock calls this and appends the event that it gives; where that fails the files are put back: an entry
+says what is so.  Both fences stand here: weights whose train lease is older than that of what is published are refused,
+and so are weights that are not those that were validated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from swarm.artifacts.lineage import FILE, lineage
+from swarm.errors import UserError
+from swarm.events import Adapter, Promote
+from swarm.files import exchange, sync_folder
+from swarm.rundir import RunFolder
+from swarm.settings import StreamSettings
+from swarm.state import State
+from swarm.weights import ADAPTER_FILES, adapter_sha256
+
+
+class PublishError(Exception):
+    """The weights are not what the validator saw, or a newer lease has published."""
+
+
+@contextmanager
+def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings) -> Iterator[Adapter]:
+    """The validated checkpoint is the stream's adapter while the event is appended, and stays it if that succeeds.
+
+    Raises PublishError, OSError.
+    """
+    stream = state.streams[name]
+    assert stream.verdict and stream.candidate
+    token, sha256 = stream.candidate.tok, stream.verdict.sha256
+    if stream.adapter and token < stream.adapter.tok:
+        raise PublishError(f"token {token} is older than {stream.adapter.tok}, under which the adapter was published")
+    target = folder.stream(name) / "adapter"
+    new = {
+        "token": token,
+        "sha256": sha256,
+        "approved": [],
+        "promoted": None,
+    }  # what was said before was of other weights
+    told = {**lineage(folder.name, state, name, settings), **new}
+    with _placed(_source(folder, stream.verdict.path), target, sha256, told):
+        yield Adapter(ref=name, tok=token, path=str(target.relative_to(folder.path)), sha256=sha256)
+
+
+@contextmanager
+def promotion(
+    folder: RunFolder, state: State, wished: Promote, settings: StreamSettings, author: str
+) -> Iterator[Promote]:
+    """The stream's adapter is the run's while the event is appended, and stays it if that succeeds.
+
+    Raises PublishError, OSError.
+    """
+    published = state.streams[wished.ref].adapter
+    assert published
+    facts = {"path": folder.promoted.name, "sha256": published.sha256, "tok": published.tok}
+    why = {"by": author, "why": wished.why, "forced": bool(wished.force)}
+    told = {**lineage(folder.name, state, wished.ref, settings), "promoted": why}
+    with _placed(_source(folder, published.path), folder.promoted, published.sha256, told):
+        yield wished.model_copy(update=facts)
+
+
+def intact(folder: RunFolder, path: str, sha256: str) -> str:
+    """Whether an adapter's files are still those: ok, changed or missing."""
+    try:
+        return "ok" if adapter_sha256(folder.path / path) == sha256 else "changed"
+    except OSError:
+        return "missing"
+
+
+def _source(folder: RunFolder, path: str) -> Path:
+    try:
+        return folder.inside(path)
+    except UserError as error:
+        raise PublishError(str(error)) from error
+
+
+@contextmanager
+def _placed(source: Path, target: Path, sha256: str, told: dict[str, Any]) -> Iterator[None]:
+    """`target` is an adapter folder with the files of `source` and a `lineage.json`; as it was where anything fails."""
+    _fence(target, told)
+    staged = target.with_name(f".{target.name}.staged")
+    _stage(source, staged, sha256, told)
+    had = target.exists()
+    old = _swap(staged, target)
+    try:
+        yield
+    except BaseException:
+        if had:
+            shutil.rmtree(_swap(old, target))
+        else:
+            shutil.rmtree(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _stage(source: Path, staged: Path, sha256: str, told: dict[str, Any]) -> None:
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    for name in ADAPTER_FILES:
+        if (source / name).is_symlink() or not (source / name).is_file():
+            raise PublishError(f"{source.name}: {name} is missing")
+        shutil.copyfile(source / name, staged / name)
+    if adapter_sha256(staged) != sha256:
+        shutil.rmtree(staged)
+        raise PublishError(f"{source.name}: the weights are not those that were validated")
+    (staged / FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    _sync_files(staged)
+
+
+def _fence(target: Path, told: dict[str, Any]) -> None:
+    """The token stands beside the weights too, so that the resource itself knows whom it has taken from."""
+    try:
+        recorded = json.loads((target / FILE).read_text(encoding="utf-8"))
+        stream, token = recorded["stream"], int(recorded["token"])
+    except (OSError, ValueError, TypeError, LookupError):
+        return  # nothing there yet, or a person's edit: the log's own token was compared before
+    if stream == told["stream"] and token > told["token"]:
+        raise PublishError(f"{target.name} holds weights of token {token}, newer than {told['token']}")
+
+
+def _swap(new: Path, target: Path) -> Path:
+    """Puts `new` into place and says where the old folder is now; at any moment `target` is one of them, whole."""
+    old = new.with_name(f"{new.name}.old")
+    shutil.rmtree(old, ignore_errors=True)  # only this program has made it
+    if target.exists() and exchange(new, target):
+        old = new
+    else:
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    sync_folder(target.parent)
+    return old
+
+
+def _sync_files(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sync_folder(folder)

@@ -1,0 +1,1 @@
+"""The process that records what happens and carries out what follows."""

@@ -1,0 +1,147 @@
+"""Out: what was decided is carried out, through the record, the bus and the crew."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bus.hub import Hub
+from swarm import events as ev
+from swarm.artifacts import publish
+from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
+from swarm.coordinator.supervisor import Supervisor
+from swarm.log import NO_SPACE, render
+from swarm.messages import Assign, Order, Quit
+from swarm.policy import schedule
+from swarm.policy.admission import token_in
+from swarm.policy.promotion import Choice
+from swarm.rundir import RunFolder
+from swarm.settings import RunSettings
+from swarm.state import Refusal, Stream
+
+
+class Effects:
+    """One per coordinator; every deed that raises Refusal has changed nothing."""
+
+    def __init__(self, record: Record, hub: Hub, crew: Supervisor, folder: RunFolder, settings: RunSettings) -> None:
+        self.record, self.hub, self.crew, self.folder, self.settings = record, hub, crew, folder, settings
+
+    async def do(self, command: schedule.Command) -> None:
+        match command:
+            case schedule.Claim(ref, worker):
+                await self._claim(ref, worker)
+            case schedule.Expire(ref, token, why, failed):
+                lease = self.record.state.tasks[ref].lease
+                await self.record.say(ev.Expire(ref=ref, tok=token, why=why, failed=failed))
+                if lease and lease.worker:
+                    self.crew.kill(lease.worker, ref)
+            case schedule.Order(ref, token, worker, what):
+                if self.crew.may_order(worker, what):
+                    await self.hub.send(worker, Order.type, Order(ref=ref, token=token, what=what).toon())
+            case schedule.GoBack(stream, why):
+                await self._go_back(stream, why)
+            case schedule.GiveUp(stream, why):
+                await self.record.say(ev.Fail(ref=stream, why=why))
+            case schedule.Publish(stream):
+                await self._publish(stream)
+            case schedule.Promote(choice):
+                await self._promote_winner(choice)
+            case schedule.Dismiss(worker):
+                if self.crew.dismiss(worker):
+                    await self.hub.send(worker, Quit.type, Quit(why="no work is left for your roles").toon())
+            case schedule.Finish(rc, why):
+                await self.record.say(ev.End(ref="run", rc=rc, body=why))
+
+    async def promote_for(self, event: ev.Promote, author: str) -> int:
+        """What somebody asked to promote, if the rules allow it.  Raises Refusal."""
+        self.record.admit(author, event)
+        return await self._promote(event, author)
+
+    async def _claim(self, ref: str, worker: str) -> None:
+        """The entry first, then the worker hears of it, then everybody."""
+        claim = ev.Claim(ref=ref, ttl=self.settings.lease_seconds, beats=True)
+        [entry] = self.record.append([(worker, claim)])
+        self.crew.busy(worker, ref, entry.seq)
+        reached = await self.hub.send(worker, Assign.type, self._assignment(ref, entry.seq).toon())
+        await self.hub.publish("entry", render(entry))
+        if not reached:
+            self.crew.idle(worker, ref)
+            why = "the worker could not be reached"
+            await self.record.say(ev.Expire(ref=ref, tok=entry.seq, why=why, failed=False))
+
+    def _assignment(self, ref: str, token: int) -> Assign:
+        task = self.record.state.tasks[ref]
+        stream = self.record.state.streams[ref.partition("/")[0]]
+        assert task.role
+        judged = stream.candidate if task.role in {"validate", "evaluate"} else None
+        return Assign(
+            ref=ref,
+            token=token,
+            role=task.role,
+            stream=stream.name,
+            settings=self.settings.streams[stream.name],
+            prepared=stream.prepared.path if stream.prepared else None,
+            prepared_sha256=stream.prepared.sha256 if stream.prepared else None,
+            resume_from=self._resumable(stream) if task.role == "train" else [],
+            checkpoint=judged.path if judged else None,
+            sha256=judged.sha256 if judged else None,
+            heldout=stream.heldout_of(judged.path) if judged else None,
+        )
+
+    def _resumable(self, stream: Stream) -> list[str]:
+        """Whole checkpoints on disk, newest first, but for those of an agent that wrote on when its lease was over."""
+        found = self.folder.checkpoints(stream.name)
+        return [path for path in found if stream.may_go_on_from(token_in(stream.name, path), path)]
+
+    async def _publish(self, name: str) -> None:
+        try:
+            with publish.adapter(self.folder, self.record.state, name, self.settings.streams[name]) as event:
+                entries = self.record.append([(NAME, event)])
+            await self.record.tell(entries)
+        except publish.PublishError as error:
+            await self._go_back(name, f"publishing the adapter: {error}")
+        except OSError as error:
+            await self._wait_for_space(error)
+            await self.record.say(ev.Fail(ref=name, why=f"publishing the adapter: {error}"))
+
+    @staticmethod
+    async def _wait_for_space(error: OSError) -> None:
+        """A full disk is no fault of a stream: raises Refusal after a while, and what was decided is decided again."""
+        if error.errno in NO_SPACE:
+            await asyncio.sleep(FULL_DISK_SECONDS)
+            raise NoSpace(f"no space to publish an adapter ({error.strerror})") from error
+
+    async def _go_back(self, name: str, why: str) -> None:
+        """To the newest earlier checkpoint whose weights still stand; old ones are removed as training goes on."""
+        for saved in self.record.state.streams[name].earlier():
+            if publish.intact(self.folder, saved.path, saved.sha256) == "ok":
+                facts = {"tok": saved.tok, "step": saved.step, "path": saved.path, "sha256": saved.sha256}
+                await self.record.say(ev.Back.model_validate({"ref": name, "why": why, **facts}))
+                return
+        await self.record.say(ev.Fail(ref=name, why=f"validation: {why}; no earlier checkpoint is left"))
+
+    async def _promote_winner(self, choice: Choice) -> None:
+        assert choice.winner
+        published = self.record.state.streams[choice.winner].adapter
+        assert published
+        try:
+            await self._promote(
+                ev.Promote(ref=choice.winner, path=published.path, sha256=published.sha256, why=choice.why)
+            )
+        except NoSpace:
+            raise
+        except Refusal as refusal:
+            await self.record.say(ev.Fail(ref=choice.winner, why=str(refusal)))
+
+    async def _promote(self, wished: ev.Promote, author: str = NAME) -> int:
+        """Raises Refusal, and then `promoted/` is as it was."""
+        settings = self.settings.streams[wished.ref]
+        try:
+            with publish.promotion(self.folder, self.record.state, wished, settings, author) as event:
+                entries = self.record.append([(author, event)])
+        except publish.PublishError as error:
+            raise Refusal(f"promotion of {wished.ref}: {error}") from error
+        except OSError as error:
+            await self._wait_for_space(error)
+            raise Refusal(f"promotion of {wished.ref}: {error}") from error
+        await self.record.tell(entries)
+        return entries[-1].seq

@@ -1,0 +1,181 @@
+"""The coordinator: the one process that records what happens, decides what is next and carries it out.
+
+One way through: what reaches it is admitted, appended to the log, folded, acknowledged and published (`reception`,
+`record`); then `schedule.decide` says what follows, and it is done (`deeds`).  It is alive while it holds the log's lock.
+Run as `python -m swarm.coordinator RUN`, detached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bus.errors import BusError
+from bus.hub import Hub
+from swarm import config, weights
+from swarm import events as ev
+from swarm.access.members import members_for_hub, user_error, write_connect
+from swarm.artifacts.metrics import MetricsFile
+from swarm.coordinator.effects import Effects
+from swarm.coordinator.reception import SPEAKS, Reception
+from swarm.coordinator.record import NAME, NoSpace, Record, talk
+from swarm.coordinator.supervisor import Supervisor
+from swarm.errors import UserError
+from swarm.launch.layout import Layout
+from swarm.log import LogHeld, LogWriter
+from swarm.messages import Quit
+from swarm.policy import schedule
+from swarm.rundir import RunFolder
+from swarm.settings import RunSettings
+from swarm.state import Refusal
+
+TICK_SECONDS = 0.25
+"""How often it looks at the clock; everything else wakes it at once."""
+LEAVING_SECONDS = 20.0
+"""What workers get to go home after the end; nothing is left to be saved then."""
+
+
+class Coordinator:
+    """Holds the log's lock, the hub, the metrics and the crew of workers for one run."""
+
+    def __init__(self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter) -> None:
+        self.folder, self.settings = folder, settings
+        self.members = members_for_hub(folder, settings.listen)
+        self.hub = Hub(self.members, allowed=SPEAKS)
+        self.metrics = MetricsFile(folder.metrics)
+        self.crew = Supervisor(layout, folder, self.members, settings)
+        self.record = Record(writer, self.hub, settings)
+        self.deeds = Effects(self.record, self.hub, self.crew, folder, settings)
+        self.reception = Reception(self.record, self.hub, self.crew, self.metrics, self.deeds.promote_for)
+        self._deciding = asyncio.Lock()
+        self._over = asyncio.Event()
+
+    async def run(self) -> int:
+        """From the first entry to the last; returns the run's exit status.  Raises UserError where it cannot listen."""
+        try:
+            await self.hub.start()
+        except BusError as error:
+            raise user_error(error) from error
+        self._begin()
+        write_connect(self.folder, self.members)
+        self.crew.start_all()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop_by_signal)
+        receiving, ticking = asyncio.create_task(self._receive()), asyncio.create_task(self._tick())
+        over = asyncio.create_task(self._over.wait())
+        done, _ = await asyncio.wait([over, receiving, ticking], return_when=asyncio.FIRST_COMPLETED)
+        ticking.cancel()
+        for task in done - {over}:
+            task.result()  # a pump ends only by failing: let it be seen
+        await self._see_off()  # agents are answered meanwhile: the log is still in our hands
+        receiving.cancel()
+        return await self._leave()
+
+    def _begin(self) -> None:
+        """The first entries of a run; one that is picked up again has them, and its leases stand until their holders are heard."""
+        if self.record.state.run is None:
+            digest, streams = weights.sha256_of(self.folder.config), self.settings.streams
+            first = ev.Run(ref="run", name=self.folder.name, config_sha256=digest, streams=len(streams))
+            self.record.append([(NAME, first), *((NAME, ev.Stream(ref=name)) for name in streams)])
+
+    async def _receive(self) -> None:
+        while True:
+            await self.reception.take()
+            await self._step()
+
+    async def _tick(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.crew.exited.wait(), TICK_SECONDS)
+            self.crew.exited.clear()
+            self.crew.watch(self.hub.links(), needed_roles=self._needed_roles())
+            with contextlib.suppress(NoSpace):  # there is nothing to lose here
+                self.record.append([])  # looks after the log: what a person typed is sealed soon
+                await self._tell_news()
+            await self.hub.publish("workers", self.crew.table())
+            await self._step()
+
+    async def _tell_news(self) -> None:
+        while self.crew.news:
+            await self.record.say(ev.Post(ref="run", body=self.crew.news[0]))
+            self.crew.news.pop(0)
+
+    def _needed_roles(self) -> frozenset[str]:
+        state = self.record.state
+        return frozenset(
+            role
+            for stream in state.streams.values()
+            if not stream.over and not state.stopped
+            for role in ev.ROLES
+            if state.tasks[f"{stream.name}/{role}"].done is None
+        )
+
+    async def _step(self) -> None:
+        """Decide and do until nothing is left to do now; orders are for the workers and change nothing here."""
+        async with self._deciding:  # what one decision has begun is done before the next one looks
+            for _ in range(0 if self._over.is_set() else 100):
+                state, now = self.record.state, self.record.clock()
+                commands = schedule.decide(state, self.crew.view(), now, self.settings)
+                try:
+                    for command in commands:
+                        await self.deeds.do(command)
+                except Refusal as refusal:  # a report came in between: the next look decides anew
+                    talk.info("not done: %s", refusal)
+                    return
+                if state.end:
+                    self.reception.is_closing = True
+                    self._over.set()
+                if all(isinstance(command, schedule.Order | schedule.Dismiss) for command in commands):
+                    return
+
+    def _stop_by_signal(self) -> None:
+        if not self.record.state.stopped and not self.record.state.end:
+            self.record.append([(NAME, ev.Stop(ref="run", why="the coordinator got SIGTERM"))])
+
+    async def _see_off(self) -> None:
+        """Send everybody home; what does not go is ended."""
+        for name in self.crew.living():
+            await self.hub.send(name, Quit.type, Quit(why="the run is over").toon())
+        await self.crew.wait_for_all(grace_seconds=LEAVING_SECONDS)
+        await asyncio.sleep(0.2)  # subscribers read the last entries before the sockets close
+
+    async def _leave(self) -> int:
+        await self.hub.close()
+        self.metrics.close()
+        self.folder.connect.unlink(missing_ok=True)
+        return self.record.state.end.rc if self.record.state.end else 1
+
+
+def steady_clock() -> Callable[[], float]:
+    """Log time while this process holds the log: the wall clock of now, going on as steadily as the machine.
+
+    A wall clock that is set meanwhile ends no lease and makes none longer; sleep of the machine counts.
+    """
+    start = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return lambda: start + time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m swarm.coordinator", description=__doc__)
+    parser.add_argument("run", type=Path)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    folder = RunFolder(options.run.resolve())
+    settings = config.load(folder.config, cwd=folder.path).run
+    try:
+        with LogWriter.open(folder.log, wait_seconds=2.0, secret=folder.log_secret(), clock=steady_clock()) as writer:
+            coordinator = Coordinator(folder, settings, Layout.read(folder.layout), writer)
+            return asyncio.run(coordinator.run())
+    except LogHeld as error:
+        print(f"{folder.log}: {error}; `swarm watch` attaches to it", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2

@@ -1,0 +1,182 @@
+"""In: what reaches the coordinator over the bus becomes metrics, entries and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import asdict
+
+from pydantic import ValidationError
+
+from bus.envelope import Envelope
+from bus.hub import Hub, Link
+from swarm import events as ev
+from swarm.access.members import check_hand
+from swarm.artifacts.metrics import MetricsFile
+from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, Record, talk
+from swarm.coordinator.supervisor import Supervisor
+from swarm.messages import Ask, Hello, Metrics, Quit, Ready, Report
+from swarm.policy.admission import MAY_APPEND, permit, stamped
+from swarm.state import Refusal
+from toon import ToonError, encode
+
+SPEAKS = {
+    "worker": frozenset({"hello", "ready", "report", "metrics", "bye"}),
+    "agent": frozenset({"ask"}),
+    "viewer": frozenset({"ask"}),
+    "admin": frozenset({"ask"}),
+}
+"""Message types by role on the bus; what an `ask` may append is `admission.MAY_APPEND`'s business."""
+
+BATCH = 256
+"""Messages handled at most with one commit to the metrics."""
+
+Promote = Callable[[ev.Promote, str], Awaitable[int]]
+"""A promotion that somebody asks for: (event, author) -> seq; raises Refusal."""
+
+
+class Reception:
+    """One per coordinator.  Whatever it has dealt with is durable, and then it is acknowledged."""
+
+    def __init__(self, record: Record, hub: Hub, crew: Supervisor, metrics: MetricsFile, promote: Promote) -> None:
+        self.record, self.hub, self.crew, self.metrics, self._promote = record, hub, crew, metrics, promote
+        self.is_closing = False
+        """The run is over and its workers are leaving."""
+        noted = [entry.event for entry in record.writer.log.entries() if isinstance(entry.event, ev.Refuse)]
+        self._refused = {(event.by, event.ref, event.tok) for event in noted}
+
+    async def take(self) -> None:
+        """Everything that waits now, as one batch: one commit to the metrics."""
+        batch = await self.hub.receive_batch(BATCH)
+        await self._store([envelope for envelope in batch if envelope.type == Metrics.type])
+        for envelope in batch:
+            if envelope.type != Metrics.type:
+                await self._handle(envelope)
+
+    async def _store(self, envelopes: Sequence[Envelope]) -> None:
+        sound = self._stored(envelopes)
+        while sound is None:  # their sources keep what comes meanwhile
+            await asyncio.sleep(FULL_DISK_SECONDS)
+            sound = self._stored(envelopes)
+        for envelope in envelopes:
+            await self.hub.acknowledge(envelope)
+        for envelope in sound:
+            await self.hub.publish(Metrics.type, envelope.body)
+
+    def _stored(self, envelopes: Sequence[Envelope]) -> list[Envelope] | None:
+        """Those that could be read, now durable; None, and nothing was stored, while the disk is full."""
+        sound: list[Envelope] = []
+        try:
+            self.metrics.insert(self._tables(envelopes, sound))
+        except sqlite3.OperationalError as error:
+            talk.warning("metrics.db: %s; trying again", error)
+            return None
+        return sound
+
+    def _tables(self, envelopes: Sequence[Envelope], sound: list[Envelope]) -> Iterator[Metrics]:
+        """Those that can be read, noted in `sound`; one at a time, so that its rows are stored while they are at hand."""
+        for envelope in envelopes:
+            try:
+                yield Metrics.read(envelope.body)
+                sound.append(envelope)
+            except (ToonError, ValidationError) as error:
+                talk.warning("metrics of %s are malformed: %s", envelope.source, error)
+
+    async def _handle(self, envelope: Envelope) -> None:
+        try:
+            match envelope.type:
+                case Hello.type:
+                    await self._meet(envelope, Hello.read(envelope.body))
+                case Ready.type:
+                    self.crew.ready(envelope.source, Ready.read(envelope.body))
+                case Report.type:
+                    await self._report(envelope.source, Report.read(envelope.body).event())
+                case Ask.type:
+                    await self._answer(envelope, Ask.read(envelope.body))
+                case "bye":
+                    self.crew.bye(envelope.source)
+                case _:
+                    talk.warning("%s sent %r, which means nothing here", envelope.source, envelope.type)
+        except (ToonError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+            talk.warning("%s of %s is malformed: %s", envelope.type, envelope.source, error)
+            if envelope.type == Ask.type:
+                await self.hub.refuse(envelope, f"malformed: {_first_line(error)}", status=2)
+        await self.hub.acknowledge(envelope)
+
+    # ---- workers -----------------------------------------------------------------------------------------------------
+
+    async def _meet(self, envelope: Envelope, hello: Hello) -> None:
+        """What a process reported before its hello stands; a lease of which it has nothing in hand is over."""
+        source = envelope.source
+        if not self.crew.hello(source, hello, self.record.state):
+            if self.hub.links()[source].incarnation == envelope.incarnation:  # else its successor brings what it left
+                await self.hub.send(source, Quit.type, Quit(why="the run does not know this process").toon())
+            return
+        for task in self.record.state.held():
+            if task.lease and task.lease.worker == source and not self.crew.has(source, task.ref):
+                over = ev.Expire(ref=task.ref, tok=task.lease.token, why="the worker has lost it", failed=False)
+                await self.record.keep(NAME, over)
+
+    async def _report(self, source: str, event: ev.Event) -> None:
+        """What a worker reports is fenced by its token; a stale report is noted once a lease and never applied."""
+        try:
+            if event.kind not in MAY_APPEND["worker"]:
+                raise Refusal(f"a worker may not append {event.kind!r}")
+            if self.record.repeat_of(source, event) is None:  # a coordinator before us may have taken it
+                await self.record.keep(source, event)
+        except Refusal as refusal:
+            token = event.facts().get("tok")
+            if (source, event.ref, token) not in self._refused:
+                self._refused.add((source, event.ref, token))
+                note = ev.Refuse(ref=event.ref, tok=token, by=source, why=str(refusal))
+                await self.record.keep(NAME, note)
+        if event.kind in {"done", "drop"}:
+            self.crew.idle(source, event.ref)
+
+    # ---- whoever asks ------------------------------------------------------------------------------------------------
+
+    async def _answer(self, envelope: Envelope, ask: Ask) -> None:
+        try:
+            await self.hub.answer(envelope, await self._answer_text(envelope, ask))
+        except Refusal as refusal:
+            await self.hub.refuse(envelope, str(refusal))
+
+    async def _answer_text(self, envelope: Envelope, ask: Ask) -> str:
+        match ask.what:
+            case "append":
+                if ask.report is None:
+                    raise ValueError("append needs a report")
+                return await self._append_for(envelope.source, envelope.role, ask.report.event())
+            case "workers":
+                return self.crew.table()
+            case "links":
+                return encode({"links": [_link_row(link) for link in self.hub.links().values()]})
+            case "state":
+                end = self.record.state.end
+                return encode({"seq": self.record.state.seq, "ended": end is not None, "rc": end.rc if end else None})
+
+    async def _append_for(self, author: str, role: str, event: ev.Event) -> str:
+        permit(role, event)
+        event = stamped(role, event)
+        if isinstance(event, ev.Hand):
+            check_hand(self.hub.members, event.to)
+        if self.is_closing and isinstance(event, ev.Resume):
+            raise Refusal("the run has just ended and its workers are leaving; `swarm resume` in a few seconds")
+        seq = self.record.repeat_of(author, event)
+        if seq is None and isinstance(event, ev.Promote):
+            seq = await self._promote(event, author)
+        if seq is None:
+            seq = (await self.record.add([(author, event)]))[-1].seq
+        return encode({"seq": seq, "kind": event.kind, "ref": event.ref, "time": self.record.clock()})
+
+
+def _link_row(link: Link) -> dict[str, str | int | float]:
+    """One member's link, as `swarm export --what bus` tells it."""
+    row = {**asdict(link), "silent_seconds": round(time.monotonic() - link.last_heard, 1)}
+    return {name: value for name, value in row.items() if name not in {"last_heard", "heartbeat", "incarnation"}}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,81 @@
+"""The run's record in the coordinator's hands: what is admitted is appended to the log, folded into the state and published."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from bus.hub import Hub
+from swarm import events as ev
+from swarm.log import Entry, LogError, LogFull, LogWriter, render
+from swarm.policy.admission import admit
+from swarm.policy.rules import admit_by
+from swarm.settings import RunSettings
+from swarm.state import Refusal, fold
+
+NAME = "coordinator"
+FULL_DISK_SECONDS = 2.0
+
+talk = logging.getLogger("swarm.coordinator")
+
+
+class NoSpace(Refusal):
+    """The disk is full: the same entry may be tried again."""
+
+
+class Record:
+    """One per coordinator; nothing else of it writes the log or changes the state."""
+
+    def __init__(self, writer: LogWriter, hub: Hub, settings: RunSettings) -> None:
+        self.writer, self.hub, self.settings, self.clock = writer, hub, settings, writer.now
+        self.state = fold(writer.log.entries())
+
+    async def add(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
+        """Append, fold, publish.  Raises Refusal, and then nothing was written."""
+        entries = self.append(items)
+        await self.tell(entries)
+        return entries
+
+    async def tell(self, entries: Sequence[Entry]) -> None:
+        """Say to the watchers what was appended."""
+        for entry in entries:
+            await self.hub.publish("entry", render(entry))
+
+    async def say(self, event: ev.Event) -> Entry:
+        """One entry of the coordinator's own."""
+        return (await self.add([(NAME, event)]))[-1]
+
+    async def keep(self, author: str, event: ev.Event) -> None:
+        """`add` what must not be lost: on a full disk everything waits here until there is space."""
+        while True:
+            try:
+                await self.add([(author, event)])
+                return
+            except NoSpace as full:
+                talk.warning("%s; trying again", full)
+                await asyncio.sleep(FULL_DISK_SECONDS)
+
+    def admit(self, author: str, event: ev.Event) -> None:
+        """Raises Refusal unless the event may be the next entry."""
+        admit(self.state, author, event, self.clock())
+        if author != NAME:
+            admit_by(self.settings, self.state, author, event)
+
+    def repeat_of(self, author: str, event: ev.Event) -> int | None:
+        """The seq of the entry that this event only repeats (see `State.repeat_of`).  Raises Refusal."""
+        return self.state.repeat_of(author, event, self.clock())
+
+    def append(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
+        """Append and fold, without a word to the watchers."""
+        for author, event in items:
+            self.admit(author, event)
+        try:
+            entries = self.writer.append(items)
+        except LogFull as error:
+            raise NoSpace(str(error)) from error
+        except LogError as error:
+            raise Refusal(f"the log: {error}") from error
+        for entry in self.writer.log.entries(self.state.seq):  # also what the writer itself sealed
+            self.state.apply(entry)
+        return entries

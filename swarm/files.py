@@ -1,0 +1,160 @@
+"""The few ways in which files are written whole or not at all, and read where somebody else may be writing."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from swarm.errors import UserError
+
+
+def write_all(fd: int, data: bytes, offset: int | None = None) -> None:
+    """Writes all of `data`, at `offset` or (None) at the end of a file opened for appending.  Raises OSError."""
+    view = memoryview(data)
+    while view:
+        done = os.write(fd, view) if offset is None else os.pwrite(fd, view, offset)
+        view = view[done:]
+        offset = None if offset is None else offset + done
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """A file that nobody looks at yet, with this data on the disk; nothing is left behind on an OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o664)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    except OSError:
+        path.unlink()
+        raise
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Whoever opens `path` sees what it was or all of the data, and it lasts."""
+    new = path.with_name(f".{path.name}.new")
+    write_synced(new, data)
+    new.replace(path)
+    sync_folder(path.parent)
+
+
+def take_place(new: Path, path: Path) -> bool:
+    """The file `new` bears the name `path` from here on, and `new` is whatever bore it until this very moment.
+
+    False if there was none; then there is no `new` any more.
+    """
+    while True:
+        try:
+            if not exchange(new, path):
+                aside = new.with_name(f".{new.name}.aside")
+                aside.unlink(missing_ok=True)
+                os.link(path, aside)
+                new.replace(path)
+                aside.replace(new)
+            return True
+        except FileNotFoundError:
+            try:
+                os.link(new, path)  # never over a file that somebody has just saved
+            except FileExistsError:
+                continue
+            new.unlink()
+            return False
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Two names change places in one step; False where that cannot be had (NFS, old C libraries).
+
+    Raises FileNotFoundError where one of them is missing.
+    """
+    here, swap = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux' renameat2(2)
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
+        return True
+    if ctypes.get_errno() == errno.ENOENT:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(other))
+    return False
+
+
+def stat_or_none(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def size_or_none(path: Path) -> int | None:
+    """The file's size in bytes, asked of an open descriptor.
+
+    A stat would also ask for its time stamps, and on Linux >= 6.13 (multigrain timestamps, `fill_mg_cmtime`) the write
+    after that has to give the inode a finer one and put it into the journal at once: a third of a durable append.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return os.lseek(fd, 0, os.SEEK_END)
+    finally:
+        os.close(fd)
+
+
+def read_or_nothing(path: Path, size: int = -1) -> bytes:
+    """Its first bytes, or all; nothing also for a moment in which an editor has moved it away to save it anew."""
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it last."""
+    sync_file(folder)
+
+
+def sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write a file so that a reader sees all of it or the old one: staged, synced, renamed.
+
+    Raises OSError with the file's name; nothing is left behind then.
+    """
+    staged = path.with_name(f".{path.name}.{os.getpid()}.staged")
+    try:
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a write knows its descriptor only
+        raise
+    finally:
+        with suppress(OSError):
+            staged.unlink()
+    sync_folder(path.parent)
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Raises UserError on a file that is missing or no JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(str(path), f"cannot be read ({error})", "the run folder is not whole") from error
+    if not isinstance(value, dict):
+        raise UserError(str(path), "is no JSON object", "the run folder is not whole")
+    return value

@@ -1,0 +1,56 @@
+"""Which worker processes a run has, with which roles, on which device; `planning` decides it, a file of the run folder keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from swarm.errors import UserError
+from swarm.events import Role
+from swarm.files import read_json, write_whole
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """A worker process that is to be started."""
+
+    name: str
+    roles: tuple[Role, ...]
+    device: str
+    """`cpu`, or `gpu0`: the index that the user knows."""
+    threads: int = 1
+    gpu_index: int | None = None
+    streams: tuple[str, ...] | None = None
+    """The streams that fit its device; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All workers of a run."""
+
+    workers: tuple[WorkerSpec, ...]
+    notes: tuple[str, ...] = ()
+    """What a person should know of it, one line each: `gpu0: 3 streams at once, 14.1 GB of 23.6 GB free`."""
+
+    def trainers(self) -> list[WorkerSpec]:
+        return [worker for worker in self.workers if "train" in worker.roles]
+
+    def write(self, path: Path) -> None:
+        write_whole(path, json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> Layout:
+        """Raises UserError."""
+        try:
+            said: dict[str, Any] = read_json(path)
+            workers = tuple(_spec(**worker) for worker in said["workers"])
+            return cls(workers, tuple(said["notes"]))
+        except (KeyError, TypeError) as error:
+            raise UserError(str(path), f"is no layout ({error!r})", "`swarm resume` writes it again") from error
+
+
+def _spec(*, roles: Sequence[Role], streams: Sequence[str] | None, **rest: Any) -> WorkerSpec:
+    return WorkerSpec(roles=tuple(roles), streams=None if streams is None else tuple(streams), **rest)

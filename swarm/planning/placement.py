@@ -1,0 +1,237 @@
+"""Which worker processes a run starts, with which roles, on which device: decided from estimates, before anything runs.
+
+GPUs hold as many trainers as their free memory allows, the rest of the streams waits; on a CPU the cores are divided.
+Nothing is measured or started here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, cycle
+
+from swarm import units
+from swarm.errors import UserError, UserErrors
+from swarm.events import Role
+from swarm.launch.layout import Layout, WorkerSpec
+from swarm.planning.estimate import Need
+from swarm.planning.gpus import Devices, Gpu
+from swarm.settings import Placement
+
+PROCESS_BYTES = 700_000_000
+"""A worker's memory on the host before any model: interpreter, torch, trl (measured: 474 MB of imports)."""
+CONTEXT_BYTES = 600_000_000
+"""What CUDA and its libraries take per process on a GPU."""
+USABLE_SHARE = 0.9
+"""Of a GPU's free memory: the allocator's fragments and the estimate's error live in the rest."""
+ROOMY_BYTES = 8_000_000_000
+"""With less free memory on the host the light roles share one process."""
+LEAST_CPU_STREAMS = 4
+"""Trainers at once on a small CPU: four streams that move together tell more than one that is done."""
+GPU_THREADS_AT_MOST = 4
+"""Beside a GPU a worker's threads only feed it."""
+
+
+def place(needs: Mapping[str, Need], devices: Devices, placement: Placement) -> Layout:
+    """Raises UserErrors naming every stream that fits nowhere."""
+    if devices.gpus:
+        return _on_gpus(needs, devices, placement)
+    return _on_cpu(needs, devices, placement)
+
+
+# ---- light roles -----------------------------------------------------------------------------------------------------
+
+
+def _roomy(devices: Devices) -> bool:
+    return devices.free_memory_bytes is None or devices.free_memory_bytes >= ROOMY_BYTES
+
+
+def _light(judges: int, device: str, threads: int, gpu_index: int | None = None) -> list[WorkerSpec]:
+    """Workers for prepare, validate and evaluate: two judges, one, or none beside the trainers.  Preparing needs no GPU."""
+    judging: tuple[Role, ...] = ("validate", "evaluate")
+    if judges == 1 and gpu_index is None:
+        return [WorkerSpec("clerk", ("prepare", *judging), device, threads)]
+    made = [WorkerSpec("preparer", ("prepare",), "cpu", threads)]
+    if judges == 1:
+        made.append(WorkerSpec("judge", judging, device, threads, gpu_index))
+    elif judges == 2:
+        made += [
+            WorkerSpec("validator", ("validate",), device, threads, gpu_index),
+            WorkerSpec("evaluator", ("evaluate",), device, threads, gpu_index),
+        ]
+    return made
+
+
+# ---- CPU -------------------------------------------------------------------------------------------------------------
+
+
+def _on_cpu(needs: Mapping[str, Need], devices: Devices, placement: Placement) -> Layout:
+    judges = 2 if _roomy(devices) else 1
+    room = _cpu_room(needs, devices, judges)
+    if room is not None:
+        _refuse(needs, "this machine", room - PROCESS_BYTES, devices.free_memory_bytes)
+    if placement.cpu_streams == "auto":
+        trainers = _fitting(
+            needs.values(), room, PROCESS_BYTES, at_most=min(len(needs), max(devices.cores, LEAST_CPU_STREAMS))
+        )
+    else:
+        trainers = min(len(needs), placement.cpu_streams)
+    threads = max(1, devices.cores // trainers)
+    workers = [WorkerSpec(f"trainer-{number}", ("train",), "cpu", threads) for number in range(1, trainers + 1)]
+    return Layout((*_light(judges, "cpu", threads), *workers), (_note_of_cpu(trainers, len(needs), devices, threads),))
+
+
+def _cpu_room(needs: Mapping[str, Need], devices: Devices, judges: int) -> int | None:
+    """Memory for trainers and their processes; None where it is not known."""
+    if devices.free_memory_bytes is None:
+        return None
+    light = PROCESS_BYTES * (3 if judges == 2 else 1) + judges * max(need.judging for need in needs.values())
+    return devices.free_memory_bytes - light
+
+
+def _note_of_cpu(trainers: int, streams: int, devices: Devices, threads: int) -> str:
+    free = "" if devices.free_memory_bytes is None else f", {units.size(devices.free_memory_bytes)} free"
+    waiting = f", {streams - trainers} waiting" if streams > trainers else ""
+    return f"cpu: {trainers} at once{waiting}, {threads} of {devices.cores} cores each{free}"
+
+
+# ---- GPUs ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """A GPU with what may be used of it."""
+
+    gpu: Gpu
+    bytes: int | None
+    """None where the driver does not tell."""
+
+    def holds(self, bytes_needed: int) -> bool:
+        return self.bytes is None or bytes_needed + CONTEXT_BYTES <= self.bytes
+
+    def less(self, bytes_taken: int) -> _Room:
+        return replace(self, bytes=None if self.bytes is None else self.bytes - bytes_taken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    """Trainers on one GPU."""
+
+    room: _Room
+    count: int
+    streams: tuple[str, ...]
+
+
+def _on_gpus(needs: Mapping[str, Need], devices: Devices, placement: Placement) -> Layout:
+    rooms = [_Room(gpu, None if gpu.free_bytes is None else int(gpu.free_bytes * USABLE_SHARE)) for gpu in devices.gpus]
+    rooms.sort(key=lambda room: (-(room.bytes or 0), room.gpu.index))  # the widest first: what fits anywhere fits there
+    _refuse_what_no_gpu_holds(needs, rooms)
+    judges, slots = _judged(needs, rooms, placement, roomy=_roomy(devices))
+    trainers = sum(slot.count for slot in slots)
+    threads = max(1, min(GPU_THREADS_AT_MOST, devices.cores // (trainers + judges)))
+    light = _light(judges, _name(rooms[0].gpu), threads, rooms[0].gpu.index)
+    return Layout(
+        (*light, *_trainers(slots, len(needs), threads, judging=judges == 0)),
+        tuple(_note_of(slot, needs) for slot in slots),
+    )
+
+
+def _judged(
+    needs: Mapping[str, Need], rooms: list[_Room], placement: Placement, *, roomy: bool
+) -> tuple[int, list[_Slots]]:
+    """Judges of their own on the widest GPU, unless that costs a trainer its place: then the trainers judge."""
+    widest, *others = rooms
+    each = max(need.judging for need in needs.values()) + CONTEXT_BYTES
+    both = {
+        name: replace(need, overhead=need.overhead + max(0, need.judging - need.total)) for name, need in needs.items()
+    }
+    alone = _shared_out(both, rooms, placement)
+    for judges in (2, 1) if roomy else (1,):
+        slots = _shared_out(needs, [widest.less(each * judges), *others], placement)
+        if {name for slot in slots for name in slot.streams} == set(needs) and _count(slots) >= _count(alone):
+            return judges, slots
+    return 0, alone
+
+
+def _count(slots: Sequence[_Slots]) -> int:
+    return sum(slot.count for slot in slots)
+
+
+def _shared_out(needs: Mapping[str, Need], rooms: Sequence[_Room], placement: Placement) -> list[_Slots]:
+    """Trainers dealt to the GPUs one by one, until every stream has one or every GPU is full."""
+    fitting = [tuple(name for name, need in needs.items() if room.holds(need.total)) for room in rooms]
+    most = [_most(needs, room, streams, placement) for room, streams in zip(rooms, fitting, strict=True)]
+    counts = [0] * len(rooms)
+    for at in cycle(range(len(rooms))):
+        if counts == most or sum(counts) >= len(needs):
+            break
+        counts[at] += counts[at] < most[at]
+    return [_Slots(room, count, streams) for room, count, streams in zip(rooms, counts, fitting, strict=True) if count]
+
+
+def _most(needs: Mapping[str, Need], room: _Room, streams: Sequence[str], placement: Placement) -> int:
+    """How many trainers one GPU takes whichever of its streams they hold."""
+    if placement.streams_per_gpu != "auto":
+        return min(placement.streams_per_gpu, len(streams))
+    if room.bytes is None:
+        return min(1, len(streams))
+    return _fitting([needs[name] for name in streams], room.bytes, CONTEXT_BYTES, at_most=len(streams))
+
+
+def _trainers(slots: Sequence[_Slots], streams: int, threads: int, *, judging: bool) -> list[WorkerSpec]:
+    roles: tuple[Role, ...] = ("train", "validate", "evaluate") if judging else ("train",)
+    places = [slot for slot in slots for _ in range(slot.count)]
+    return [
+        WorkerSpec(
+            f"trainer-{number}", roles, _name(slot.room.gpu), threads, slot.room.gpu.index,
+            None if len(slot.streams) == streams else slot.streams,
+        )
+        for number, slot in enumerate(places, start=1)
+    ]  # fmt: skip
+
+
+def _name(gpu: Gpu) -> str:
+    return f"gpu{gpu.index}"
+
+
+def _note_of(slot: _Slots, needs: Mapping[str, Need]) -> str:
+    largest = sorted((needs[name].total + CONTEXT_BYTES for name in slot.streams), reverse=True)[: slot.count]
+    waiting = len(slot.streams) - slot.count
+    free = (
+        "free memory unknown" if slot.room.gpu.free_bytes is None else f"of {units.size(slot.room.gpu.free_bytes)} free"
+    )
+    shared = f" ({len(slot.streams)} streams take turns)" if waiting > 0 else ""
+    return f"{_name(slot.room.gpu)}: {slot.count} at once{shared}, at most {units.size(sum(largest))} {free}"
+
+
+# ---- what fits -------------------------------------------------------------------------------------------------------
+
+
+def _fitting(needs: Iterable[Need], room: int | None, each_bytes: int, *, at_most: int) -> int:
+    """How many fit at once, whichever they are: the largest are counted first."""
+    largest = sorted((need.total + each_bytes for need in needs), reverse=True)[:at_most]
+    return len(largest) if room is None else sum(taken <= room for taken in accumulate(largest))
+
+
+def _refuse_what_no_gpu_holds(needs: Mapping[str, Need], rooms: Sequence[_Room]) -> None:
+    widest = rooms[0]
+    if widest.bytes is not None and all(room.bytes is not None for room in rooms):
+        _refuse(needs, _name(widest.gpu), widest.bytes - CONTEXT_BYTES, widest.gpu.free_bytes)
+
+
+def _refuse(needs: Mapping[str, Need], device: str, room_bytes: int, free_bytes: int | None) -> None:
+    """Raises UserErrors naming every stream that needs more."""
+    has = f"{device} has room for {units.size(max(0, room_bytes))} ({units.size(free_bytes)} free)"
+    too_large = {name: need for name, need in needs.items() if need.total > room_bytes}
+    if too_large:
+        whats = {name: f"needs {units.size(need.total)}, {has}" for name, need in too_large.items()}
+        raise UserErrors([UserError(f"streams.{name}", whats[name], _fix(need)) for name, need in too_large.items()])
+
+
+def _fix(need: Need) -> str:
+    """What would make the largest part smaller."""
+    if need.weights >= need.total / 2:
+        return "take a smaller base, or `adapter: qlora` where it is not yet"
+    if need.activations >= need.total / 3:
+        return "lower `micro_batch_size` or `sequence_len`, or set `gradient_checkpointing: true`"
+    return "lower `lora_r`, or take `optimizer: adamw_8bit`"

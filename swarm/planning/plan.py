@@ -1,0 +1,80 @@
+"""What each stream of a config is, needs and will do, as rows for `swarm plan`; printing them is the command line's work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from swarm.config import Config
+from swarm.launch.layout import Layout, WorkerSpec
+from swarm.planning import disk, estimate
+from swarm.planning.estimate import BaseFacts
+from swarm.settings import StreamSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One stream; sizes are bytes."""
+
+    stream: str
+    adapter: str
+    """`qlora r8`, `lora r8 dora`"""
+    trainable: int
+    """Parameters."""
+    weights_bytes: int
+    adapter_gradients_moments_bytes: int
+    activations_bytes: int
+    total_bytes: int
+    device: str
+    """Where it may run; empty without a layout."""
+    rows: int | None
+    """Rows to train on; None where they are not known before they are prepared."""
+    steps: int | None
+    """Optimizer steps; None where rows or a time limit decide."""
+
+
+def plan_table(config: Config, bases: Mapping[str, BaseFacts], layout: Layout | None = None) -> list[PlanRow]:
+    """One row per stream, in the config's order; `bases` by `base_model`."""
+    return [_row(name, settings, bases[settings.base_model], layout) for name, settings in config.run.streams.items()]
+
+
+def _row(name: str, settings: StreamSettings, base: BaseFacts, layout: Layout | None) -> PlanRow:
+    trainers = [w for w in layout.trainers() if w.streams is None or name in w.streams] if layout else []
+    need = estimate.estimate(
+        base, settings, on_gpu=not trainers or any(worker.gpu_index is not None for worker in trainers)
+    )
+    rows = disk.rows_of(settings)
+    return PlanRow(
+        stream=name,
+        adapter=adapter_of(settings),
+        trainable=need.trainable,
+        weights_bytes=need.weights,
+        adapter_gradients_moments_bytes=need.adapter + need.gradients + need.moments,
+        activations_bytes=need.activations,
+        total_bytes=need.total,
+        device=_devices(trainers),
+        rows=rows,
+        steps=steps_of(settings, rows),
+    )
+
+
+def adapter_of(settings: StreamSettings) -> str:
+    switches = [name for name, on in (("dora", settings.use_dora), ("rslora", settings.use_rslora)) if on]
+    return " ".join([settings.adapter, f"r{settings.lora_r}", *switches])
+
+
+def steps_of(settings: StreamSettings, rows: int | None) -> int | None:
+    """Optimizer steps as transformers' Trainer counts them: the last step of an epoch may have fewer rows."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    if rows is None or settings.max_minutes is not None:
+        return None
+    per_epoch = math.ceil(math.ceil(rows / settings.micro_batch_size) / settings.gradient_accumulation_steps)
+    return math.ceil(settings.num_epochs * per_epoch)
+
+
+def _devices(trainers: list[WorkerSpec]) -> str:
+    """`gpu0 shared, gpu1`: shared where several trainers may be at work at once."""
+    names = [worker.device for worker in trainers]
+    return ", ".join(name if names.count(name) == 1 else f"{name} shared" for name in dict.fromkeys(names))

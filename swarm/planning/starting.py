@@ -1,0 +1,185 @@
+"""From a config to a running coordinator: everything that can be wrong is found before anything is started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm import config, rundir
+from swarm import events as ev
+from swarm.access.checked import checked
+from swarm.access.client import Client
+from swarm.config import Config
+from swarm.errors import UserError, UserErrors
+from swarm.files import write_whole
+from swarm.launch import local
+from swarm.launch.layout import Layout
+from swarm.log import Log, run_is_alive
+from swarm.planning import bases, disk, estimate, gpus, placement
+from swarm.planning.estimate import BaseFacts, Need
+from swarm.planning.plan import PlanRow, plan_table
+from swarm.policy.admission import admit
+from swarm.rundir import RunFolder
+from swarm.state import Refusal, State, fold
+
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked config and where its streams will run."""
+
+    config: Config
+    bases: dict[str, BaseFacts]
+    needs: dict[str, Need]
+    layout: Layout
+
+    def rows(self) -> list[PlanRow]:
+        """What `swarm plan` shows."""
+        return plan_table(self.config, self.bases, self.layout)
+
+
+def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Plan:
+    """Read, check, estimate and place; starts nothing that lasts.
+
+    Raises UserErrors with all problems of the config, its bases and GPUs; UserError for memory or disk that will not do.
+    """
+    read = config.load(path, overrides, cwd=Path.cwd(), further=bases.look)
+    require_training_extra()
+    made = _placed(read)
+    if check_disk:
+        disk.check(read.run, made.needs, Path(read.run.runs_dir))
+    return made
+
+
+def _placed(read: Config) -> Plan:
+    found = gpus.devices(read.run.placement)
+    wanted = {(s.base_model, s.adapter): read.place(name, "base_model") for name, s in read.run.streams.items()}
+    facts = {
+        name: bases.fetched(name, adapter, bases.device_of(found), where)
+        for (name, adapter), where in sorted(wanted.items())
+    }
+    needs = {
+        name: estimate.estimate(facts[s.base_model], s, on_gpu=bool(found.gpus)) for name, s in read.run.streams.items()
+    }
+    return Plan(read, facts, needs, placement.place(needs, found, read.run.placement))
+
+
+def require_training_extra() -> None:
+    """Raises UserError with the line that installs what is missing."""
+    if missing := bases.missing_packages():
+        raise UserError("swarm", f"training needs {', '.join(missing)}", "pip install 'toonswarm[train]'")
+
+
+def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
+    """A run folder with a coordinator at work in it: a new one, or one that agents opened to plan in.
+
+    Raises UserError if a run was started in `opened` already.
+    """
+    if opened and (opened.config.exists() or run_is_alive(opened.log)):
+        raise UserError(opened.name, "a run was started in it already", "`swarm resume` goes on with it")
+    if opened:
+        _check_names(opened, made.config.run.streams)
+    folder = opened or rundir.create(Path(made.config.run.runs_dir), made.config.run.name)
+    write_whole(folder.config, made.config.dump())
+    made.layout.write(folder.layout)
+    launch(folder)
+    return folder
+
+
+def _check_names(opened: RunFolder, streams: Iterable[str]) -> None:
+    """Raises UserErrors for streams that are named like tasks which agents made while they planned."""
+    state, clashes = fold(Log(opened.log).entries()), []
+    for name in streams:
+        try:
+            admit(state, "coordinator", ev.Stream(ref=name), state.time)
+        except Refusal as refusal:
+            what, _, fix = str(refusal).partition("; ")
+            clashes.append(UserError(f"streams.{name}", what, fix))
+    if clashes:
+        raise UserErrors(clashes)
+
+
+def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, idem: str | None = None) -> int:
+    """Let a run (or one stream) go on, with a new coordinator where none is at work; workers that outlived theirs keep their
+    places.  Returns the seq of the entry that says who wished it.
+
+    Raises UserError if there is nothing to go on with, Refused if the author may not.
+    """
+    state, wish = fold(Log(folder.log).entries()), checked(ev.Resume, ref=stream or "run", idem=idem)
+    if not state.run and not folder.config.exists():
+        raise UserError(folder.name, "no run was started in it yet", f"`swarm run CONFIG --in {folder.name}` does")
+    with Client(folder, author) as door:
+        repeated = idem is not None and (door.name, idem) in state.idems
+        if state.end and not repeated:
+            _wait_until_it_has_left(folder)
+        alive = run_is_alive(folder.log)
+        if repeated:
+            seq = door.append(wish)  # its first seq, or a refusal: the key stands for something else
+            if alive or state.end:
+                return seq
+        if stream and state.stopped:
+            raise UserError(stream, "the whole run is stopped", "`swarm resume` lets all of it go on")
+        if alive and not stream:
+            raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
+        if not stream and state.end and state.end.rc == 0 and not _anything_is_left(state):
+            raise UserError(folder.name, "has finished and nothing failed", "`swarm run CONFIG` starts another run")
+        startable = not alive and (not stream or folder.config.exists())  # some logs hold plans and no run
+        if startable and not local.living(folder):
+            _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
+        seq = door.append(wish)
+        if not stream and (state.end or state.stopped):
+            for name in [s.name for s in state.streams.values() if s.failed or s.wish == "stop"]:
+                door.append(ev.Resume(ref=name))
+    if startable:
+        launch(folder)
+    return seq
+
+
+def _anything_is_left(state: State) -> bool:
+    return bool(state.open_streams()) or any(stream.over for stream in state.streams.values())
+
+
+def end_orphans(folder: RunFolder) -> list[str]:
+    """Make workers that have no coordinator save and leave; returns their names."""
+    if run_is_alive(folder.log) or not local.living(folder):
+        return []
+    return local.end_all(folder, grace_seconds=config.of_run(folder).stop_seconds)
+
+
+def _wait_until_it_has_left(folder: RunFolder) -> None:
+    """A coordinator that has written the end still sees its workers off."""
+    deadline = time.monotonic() + START_SECONDS
+    while run_is_alive(folder.log) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def launch(folder: RunFolder) -> None:
+    """Start the coordinator detached and wait until it can be reached.
+
+    Raises UserError with what it printed if it ends instead.
+    """
+    talk = folder.path / "coordinator.log"
+    with talk.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "swarm.coordinator", str(folder.path)],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
+        )  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise UserError(folder.name, f"the coordinator ended at once: {_last_line(talk)}", f"see {talk}")
+        if folder.connect.exists() and run_is_alive(folder.log):
+            return
+        time.sleep(0.05)
+    raise UserError(folder.name, f"the coordinator is not ready after {START_SECONDS:.0f} s", f"see {talk}")
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no word"

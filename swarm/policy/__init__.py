@@ -1,0 +1,1 @@
+"""What may happen and what happens next: pure decisions over the state."""

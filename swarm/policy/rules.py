@@ -1,0 +1,54 @@
+"""What a run's own settings add to admission: who does a role's tasks, what a SUCCESS is, what may be promoted; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swarm import events as ev
+from swarm.policy.promotion import admit_promotion
+from swarm.settings import RunSettings
+from swarm.state import Refusal, State
+
+ASKED = (ev.Claim, ev.Hand, ev.Verdict, ev.Promote)
+"""Events about which the settings have a say: who reads them from a file need not for the others."""
+
+
+def admit_by(settings: RunSettings, state: State, author: str, event: ev.Event) -> None:
+    """Raises Refusal unless the run's settings let `author` say this; `admission.admit` has let it pass."""
+    match event:
+        case ev.Claim(beats=None):
+            _admit_doer(settings, state, event.ref, author)
+        case ev.Hand(to=to) if (lease := state.tasks[event.ref].lease) and lease.worker is None:
+            _admit_doer(settings, state, event.ref, to)
+        case ev.Verdict(result="SUCCESS") if why := above_limit(settings, event):
+            raise Refusal(f"{event.ref}: {why}; that is a WARNING")
+        case ev.Promote():
+            admit_promotion(state, settings.promotion, event)
+        case _:
+            pass
+
+
+def above_limit(settings: RunSettings, verdict: ev.Verdict) -> str:
+    stream = settings.streams.get(verdict.stream)
+    if stream is None or verdict.heldout is None or verdict.base_heldout is None:
+        return ""
+    return worse_than(verdict.heldout, verdict.base_heldout, stream.max_heldout_ratio)
+
+
+def worse_than(heldout: float, base_heldout: float, limit: float) -> str:
+    """Why a held-out loss gives cause for a WARNING; empty: it does not.  Losses in nats per supervised token."""
+    ratio = heldout / max(base_heldout, 1e-12)
+    if ratio <= limit:
+        return ""
+    return (
+        f"held-out loss {heldout:.4g} is {ratio:.3g} x the base's {base_heldout:.4g}, above max_heldout_ratio {limit:g}"
+    )
+
+
+def _admit_doer(settings: RunSettings, state: State, ref: str, name: str) -> None:
+    """A role that the config gives to agents by name is theirs; any other is open to whoever comes first."""
+    role = state.tasks[ref].role
+    doers: Sequence[str] = settings.roles.get(role, ()) if role else ()
+    agents = [doer.removeprefix("agent:") for doer in doers if doer != "worker"]
+    if agents and name not in agents:
+        raise Refusal(f"{ref}: `roles` in the config names {', '.join(agents)} for this and not {name}; ask them")

@@ -1,0 +1,1 @@
+"""What people and programs see of a run; nothing here changes it."""

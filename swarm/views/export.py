@@ -1,0 +1,273 @@
+"""A run's figures and entries as TOON, JSON or CSV text, line by line as they are read; no screen.
+
+    metrics  a row per step        events  a row per entry of the log
+    bus      a row per member      session one document that says how the run stands
+
+Tables are written row by row, so that their length costs no memory; `json` is one document, `jsonl` one per row.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+from swarm import config
+from swarm.artifacts.metrics import MetricsFile
+from swarm.errors import UserError
+from swarm.log import Entry, Log, run_is_alive
+from swarm.log.entry import value_text
+from swarm.rundir import RunFolder
+from swarm.views.report import session
+from toon.sizes import compact_json
+
+FORMATS = ("toon", "json", "jsonl", "csv", "auto")
+TABLES = ("metrics", "events", "bus")
+POLL_SECONDS = 0.3
+
+Row = dict[str, Any]
+Rows = Callable[[], Iterator[Row]]
+"""The rows so far; each call reads them anew."""
+
+
+def lines(
+    folder: RunFolder,
+    *,
+    what: str,
+    form: str,
+    stream: str | None = None,
+    since: int = 0,
+    follow: bool = False,
+    count_tokens: Callable[[str], int] | None = None,
+) -> Iterator[str]:
+    """The lines of the export.  `since`: steps (metrics) or entries (events) after this one.
+
+    `follow` goes on until the run ends.  `auto` is TOON or compact JSON, whichever has fewer tokens by `count_tokens`.
+    Raises UserError for a word that is not known.
+    """
+    if form not in FORMATS:
+        raise UserError("--format", f"{form!r} is not known", f"take one of {', '.join(FORMATS)}")
+    _check(folder, what, stream)
+    if follow and (form in {"json", "auto"} or what not in {"metrics", "events"}):
+        raise UserError("--follow", f"{what} as {form} has an end", "follow metrics or events as jsonl, toon or csv")
+    if form == "auto":
+        from toon import compact
+
+        return iter([compact(document(folder, what, stream, since), count_tokens=count_tokens).text])
+    if what == "session":
+        return _session(folder, form, stream)
+    rows = rows_of(folder, what, stream, since, flat=form in {"toon", "csv"})
+    return _followed(folder, rows, form) if follow else _table(rows, form, what)
+
+
+def document(folder: RunFolder, what: str, stream: str | None = None, since: int = 0) -> Any:
+    """The whole export as one value, for comparing its forms.  Raises UserError for a word that is not known."""
+    _check(folder, what, stream)
+    if what == "session":
+        return _session_value(folder, stream)
+    return {what: list(rows_of(folder, what, stream, since, flat=True)())}
+
+
+def _check(folder: RunFolder, what: str, stream: str | None) -> None:
+    if what not in {*TABLES, "session"}:
+        raise UserError("--what", f"{what!r} is not known", f"take one of {', '.join(TABLES)} or session")
+    check_stream(folder, stream, tasks=what == "events")
+
+
+def check_stream(folder: RunFolder, stream: str | None, *, tasks: bool = False) -> None:
+    """Raises UserError where neither the config nor the log knows the stream (or the first part of a task's name).
+
+    `tasks`: a task's whole name will do too, and `run`.
+    """
+    if stream is None or stream in (known := set(config.of_run(folder).streams)):
+        return
+    events = [entry.event for entry in Log(folder.log).entries()]
+    if tasks and stream in {"run", *(event.ref for event in events)}:
+        return
+    known |= {event.stream for event in events} - {"-", "run"}
+    if stream not in known:
+        there = f"there is {', '.join(sorted(known))}" if known else "the run has none yet"
+        raise UserError("--stream", f"there is no stream {stream!r}", there)
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def rows_of(folder: RunFolder, what: str, stream: str | None, since: int, *, flat: bool) -> Rows:
+    """Where a table's rows come from; `flat` rows hold no objects."""
+    match what:
+        case "metrics":
+            return lambda: (row for row in metric_rows(folder, stream) if not since or row["step"] > since)
+        case "events":
+            return lambda: event_rows(folder, stream, since, flat=flat)
+        case _:
+            return lambda: iter(bus_rows(folder))
+
+
+def metric_rows(folder: RunFolder, stream: str | None) -> Iterator[Row]:
+    if not folder.metrics.exists():
+        return
+    metrics = MetricsFile(folder.metrics, readonly=True)
+    try:
+        yield from metrics.read(stream)
+    except sqlite3.OperationalError as error:
+        raise UserError(str(folder.metrics), f"cannot be read now ({error})", "try again in a moment") from error
+    finally:
+        metrics.close()
+
+
+def event_rows(folder: RunFolder, stream: str | None, since: int, *, flat: bool) -> Iterator[Row]:
+    for entry in Log(folder.log).entries(since):
+        if stream in {None, entry.event.stream, entry.event.ref}:
+            yield event_row(entry, flat=flat)
+
+
+def event_row(entry: Entry, *, flat: bool) -> Row:
+    """One entry; `facts` as an object, or in a flat row as `k=v` text, quoted as in the log."""
+    facts = entry.event.facts()
+    return {
+        "seq": entry.seq,
+        "time": round(entry.time),
+        "kind": entry.event.kind,
+        "ref": entry.event.ref,
+        "author": entry.author,
+        "via": entry.via,
+        "facts": facts_text(facts) if flat else facts,
+        "body": entry.event.body,
+    }
+
+
+def facts_text(facts: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value_text(value)}" for key, value in facts.items())
+
+
+def bus_rows(folder: RunFolder) -> list[Row]:
+    """The hub's links.  Raises UserError if no coordinator runs that could tell."""
+    from swarm.access.client import Client
+
+    if not run_is_alive(folder.log):
+        raise UserError(folder.name, "is not running, so it has no bus", "`--what events` is what it left")
+    with Client(folder) as door:
+        return list(door.ask("links")["links"])
+
+
+def _session(folder: RunFolder, form: str, stream: str | None) -> Iterator[str]:
+    value = _session_value(folder, stream)
+    if form in {"csv", "jsonl"}:
+        return _table(lambda: iter(value["streams"]), form, "streams")
+    return iter([_text(value, form)])
+
+
+def _session_value(folder: RunFolder, stream: str | None) -> Row:
+    from swarm.views.watch import Watcher
+
+    with Watcher.attach(folder.path) as watcher:
+        value = session(watcher.snapshot())
+    value["streams"] = [row for row in value["streams"] if stream in (None, row["stream"])]
+    return value
+
+
+def _text(value: Any, form: str) -> str:
+    if form == "json":
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    from toon import encode
+
+    return encode(value)
+
+
+# ---- lines -----------------------------------------------------------------------------------------------------------
+
+
+def _table(rows: Rows, form: str, name: str) -> Iterator[str]:
+    match form:
+        case "json":
+            return _json(rows(), name)
+        case "toon":
+            return _toon(rows, name)
+        case _:
+            return _endless(rows(), form)
+
+
+def _json(rows: Iterable[Row], name: str) -> Iterator[str]:
+    """One document, a row per line."""
+    yield f'{{"{name}": ['
+    before = ""
+    for row in rows:
+        if before:
+            yield f"{before},"
+        before = compact_json(row)
+    yield f"{before}]}}"
+
+
+def _toon(rows: Rows, name: str) -> Iterator[str]:
+    """A table that says how many rows follow: they are counted first, and what comes in between is left for the next time."""
+    count = sum(1 for _ in rows())
+    if count == 0:
+        yield f"{name}: []"
+        return
+    written = _endless(islice(rows(), count), "toon", batch_rows=500)
+    yield next(written).replace("[0", f"{name}[{count}", 1)
+    yield from written
+
+
+def _endless(rows: Iterable[Row], form: str, batch_rows: int = 1) -> Iterator[str]:
+    """Rows as they come, behind the header that the form has."""
+    waiting = iter(rows)
+    first = next(waiting, None)
+    if first is None:
+        return
+    rows = chain([first], waiting)
+    match form:
+        case "toon":
+            yield from _toon_lines(list(first), rows, batch_rows)
+        case "csv":
+            yield _csv_line(first)
+            yield from (_csv_line(row.values()) for row in rows)
+        case _:
+            yield from map(compact_json, rows)
+
+
+def _toon_lines(names: Sequence[str], rows: Iterable[Row], batch_rows: int) -> Iterator[str]:
+    from toon import RowWriter
+
+    written: list[str] = []
+    writer = RowWriter(names, written.append, batch_rows=batch_rows)
+    for row in rows:
+        writer.write(row)
+        yield from (text.removeprefix("\n") for text in written)
+        written.clear()
+    writer.flush()
+    yield from (text.removeprefix("\n") for text in written)
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()
+
+
+# ---- following -------------------------------------------------------------------------------------------------------
+
+
+def _followed(folder: RunFolder, rows: Rows, form: str) -> Iterator[str]:
+    """What stands there, then what comes, until the run has ended."""
+    return _endless(_growing(folder, rows), form)
+
+
+def _growing(folder: RunFolder, rows: Rows) -> Iterator[Row]:
+    seen: set[Sequence[Any]] = set()
+    while True:
+        over = not run_is_alive(folder.log)  # asked first: what it wrote last is read below
+        for row in rows():
+            key = tuple(row.get(name) for name in ("seq", "stream", "token", "step", "kind"))
+            if key not in seen:
+                seen.add(key)
+                yield row
+        if over:
+            return
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,173 @@
+"""From state, metrics and workers to the rows that people see: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from swarm.messages import MetricRow, Metrics
+from swarm.policy.promotion import waiting
+from swarm.printable import one_line
+from swarm.settings import RunSettings, StreamSettings
+from swarm.state import State, Stream
+from swarm.views.snapshot import StreamRow, TaskRow, WorkerRow
+
+CURVE_POINTS = 400
+
+
+class Curves:
+    """One stream's figures by step; a step that is trained again replaces the older figure."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._rows: dict[tuple[str, int], tuple[int, MetricRow]] = {}
+
+    def add(self, table: Metrics) -> None:
+        self.steps = table.steps or self.steps
+        for row in table.rows:
+            key = (row.kind, row.step)
+            if key not in self._rows or self._rows[key][0] <= table.token:
+                self._rows[key] = (table.token, row)
+
+    def rows(self, kind: str) -> list[MetricRow]:
+        found = [row for (k, _), (_, row) in self._rows.items() if k == kind]
+        return sorted(found, key=lambda row: row.step)
+
+
+def stream_rows(
+    state: State, settings: RunSettings, curves: Mapping[str, Curves], workers: Sequence[WorkerRow], now: float
+) -> tuple[StreamRow, ...]:
+    by_task = {worker.task: worker for worker in workers if worker.task}
+    winner, _, waits = why_of(state, settings).partition(": ") if not state.promoted else ("", "", "")
+    rows = (
+        _row(state, stream, settings.streams.get(name), curves.get(name) or Curves(), by_task, now)
+        for name, stream in state.streams.items()
+    )
+    return tuple(replace(row, why=waits) if row.name == winner else row for row in rows)
+
+
+def why_of(state: State, settings: RunSettings) -> str:
+    """Why the winner won, or for whom the run waits; authors' words among it, made fit for a screen."""
+    return one_line(state.promoted.why if state.promoted else waiting(state, settings.promotion))
+
+
+def task_rows(state: State, now: float) -> tuple[TaskRow, ...]:
+    """What agents made or hold; what workers do stands with the streams."""
+    rows = []
+    for task in state.tasks.values():
+        lease = task.lease
+        if task.role is None or (lease and not lease.worker):
+            left = max(0.0, lease.until - now) if lease and not lease.worker else None
+            what = "done" if task.done else "held" if lease else "open"
+            rows.append(TaskRow(task.ref, what, lease.by if lease else "", lease.token if lease else None, left))
+    return tuple(rows)
+
+
+def _row(
+    state: State,
+    stream: Stream,
+    settings: StreamSettings | None,
+    curves: Curves,
+    by_task: Mapping[str, WorkerRow],
+    now: float,
+) -> StreamRow:
+    role = state.next_role(stream)
+    task = state.tasks[f"{stream.name}/{role}"] if role else None
+    worker = by_task.get(task.ref) if task else None
+    train, heldout = curves.rows("train"), curves.rows("eval")
+    losses = [(row.step, row.loss) for row in train if row.loss is not None]
+    last = train[-1] if train else None
+    name, why = state_of(state, stream, worker)
+    training = name == "train"
+    trained, score, verdict = stream.trained, stream.score, stream.verdict
+    return StreamRow(
+        name=stream.name,
+        state=name,
+        settings=describe(settings) if settings else "",  # a folder whose config is gone
+        step=last.step if last else (trained.step if trained else 0),
+        steps=curves.steps,
+        loss=trained.loss_last if trained else losses[-1][1] if losses else None,
+        best_loss=min((loss for _, loss in losses), default=None),
+        first_loss=trained.loss_first if trained else losses[0][1] if losses else None,
+        heldout=score.heldout
+        if score
+        else verdict.heldout
+        if verdict
+        else next((r.loss for r in reversed(heldout)), None),
+        base_heldout=score.base_heldout if score else verdict.base_heldout if verdict else None,
+        exact=score.exact if score else None,
+        base_exact=score.base_exact if score else None,
+        learning_rate=last.learning_rate if last and training else None,
+        grad_norm=last.grad_norm if last and training else None,
+        tokens_per_second=trained.tok_s if trained and not training else last.tokens_per_second if last else None,
+        memory_bytes=trained.peak_bytes if trained else last.memory_bytes if last else None,
+        trainable=trained.trainable if trained else None,
+        device=worker.device if worker else "",
+        eta_seconds=_eta(train, curves.steps) if training else None,
+        worker=task.lease.by if task and task.lease else "",
+        token=task.lease.token if task and task.lease else None,
+        lease_left_seconds=max(0.0, task.lease.until - now)
+        if task and task.lease and task.lease.worker is None
+        else None,
+        verdict=verdict.result if verdict else "",
+        why=one_line(why),
+        checkpoints=tuple(sorted({checkpoint.step for checkpoint in stream.checkpoints})),
+        curve=thin(losses),
+        heldout_curve=thin([(row.step, row.loss) for row in heldout if row.loss is not None]),
+    )
+
+
+def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[str, str]:
+    """The word for how a stream stands, and why."""
+    role = state.next_role(stream)
+    if stream.failed:
+        return "failed", stream.failed
+    if role is None:
+        if state.promoted and state.promoted.ref == stream.name:
+            return "promoted", state.promoted.why
+        return "done", (stream.verdict.why or "") if stream.verdict and stream.verdict.result != "SUCCESS" else ""
+    task = state.tasks[f"{stream.name}/{role}"]
+    if stream.wish == "stop" or (state.stopped and not task.lease):
+        return "stopped", "`swarm resume` goes on" if state.stopped else ""
+    if stream.wish == "pause" and (task.lease is None or (worker and worker.state == "paused")):
+        return "paused", ""
+    if worker and worker.state in {"stalled", "unreachable"}:
+        return "STALLED", worker.why
+    if task.lease is None:
+        return "wait", f"again: {task.failures[-1]}" if task.failures else f"for {role}"
+    return role, f"again: {task.failures[-1]}" if task.failures else ""
+
+
+def _eta(rows: Sequence[MetricRow], steps: int) -> float | None:
+    """From the pace of the last steps of this lease."""
+    if len(rows) < 2 or not steps:
+        return None
+    window = rows[-min(len(rows), 20) :]
+    pace = (window[-1].time - window[0].time) / max(1, window[-1].step - window[0].step)
+    return max(0.0, pace * (steps - window[-1].step))
+
+
+def thin(points: Sequence[tuple[int, float]], limit: int = CURVE_POINTS) -> tuple[tuple[int, float], ...]:
+    """At most `limit` of the points, evenly, always with the last."""
+    if len(points) <= limit:
+        return tuple(points)
+    stride = -(-len(points) // limit)
+    kept = list(points[::stride])
+    if kept[-1] != points[-1]:
+        kept.append(points[-1])
+    return tuple(kept)
+
+
+def describe(settings: StreamSettings) -> str:
+    """A stream's adapter and optimizer in one line."""
+    kind = (
+        ("dora" if settings.use_dora else "lora")
+        if settings.adapter == "lora"
+        else ("qdora" if settings.use_dora else "qlora")
+    )
+    targets = (
+        settings.lora_target_modules
+        if isinstance(settings.lora_target_modules, str)
+        else "+".join(settings.lora_target_modules)
+    )
+    return f"{kind} r{settings.lora_r} α{settings.lora_alpha:g} {targets} · {settings.optimizer} {settings.learning_rate:g}"

@@ -1,0 +1,162 @@
+"""Agents and a coordinator: the same words through the bus, also when it comes or goes in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm import Agent
+from swarm import events as ev
+from swarm.access.client import Client, _NoAnswer
+from swarm.agents.agent import Refused
+from swarm.errors import UserError
+from swarm.log import Log
+from swarm.rundir import RunFolder, create
+from tests.runs import swarm_process as sp
+from tests.swarm.places import configure, coordinator, entries, kinds, opened, state, wait_for
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    made = opened(tmp_path)
+    configure(tmp_path, made)
+    yield made
+
+
+def test_what_agents_say_before_during_and_after_a_coordinator_stands_in_one_log(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada:
+        ada.task("a")
+        with coordinator(folder):
+            with ada.claim("a", ttl_seconds=30) as lease:
+                lease.check()
+            ada.post("done with a")
+        ada.post("it is gone")  # killed: the lock says so
+    said = [(e.event.kind, e.via) for e in entries(folder) if e.author == "ada"]
+    assert said == [("task", "local"), ("claim", None), ("done", None), ("post", None), ("post", "local")]
+    assert state(folder).run is not None
+
+
+@pytest.fixture
+def unopened(tmp_path: Path) -> RunFolder:
+    """A run folder whose log the coordinator begins, by its own clock."""
+    made = create(tmp_path / "runs", "work")
+    configure(tmp_path, made)
+    return made
+
+
+@pytest.mark.parametrize("ahead_seconds", [-3600.0, 3600.0])
+def test_a_lease_lasts_as_long_as_it_says_though_the_machines_clock_was_set_meanwhile(
+    unopened: RunFolder, ahead_seconds: float
+) -> None:
+    with coordinator(unopened, ahead_seconds=ahead_seconds) as process, Agent("ada", unopened.path) as ada:
+        ada.task("a")
+        with ada.claim("a", ttl_seconds=30) as lease:
+            lease.check()
+            assert 25 < ada._left_seconds("a", lease.token, 60) <= 31
+        assert abs(ada.now() - time.time() - ahead_seconds) < 5
+        process.kill()
+        process.wait()
+        log = Log(unopened.log)
+        log.read()
+        assert ada.now() == pytest.approx(log.now(), abs=5)  # it is gone: the clock of who opens the log next counts
+    assert state(unopened).tasks["a"].done is not None
+
+
+def test_what_was_recorded_by_another_clock_before_the_answer_was_lost_is_not_said_again(
+    unopened: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with coordinator(unopened, ahead_seconds=-3600.0) as process, Client(unopened, "ada") as ada:
+        ada.append(ev.Post(ref="run", body="warm"))
+        request = ada._request
+
+        def recorded_and_then_cut_off(*words: Any) -> str:
+            request(*words)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise _NoAnswer("its answer was lost")
+
+        monkeypatch.setattr(ada, "_request", recorded_and_then_cut_off)
+        ada.append(ev.Post(ref="run", body="once"))
+    assert [e.event.body for e in entries(unopened) if e.author == "ada"] == ["warm", "once"]
+
+
+def test_a_lease_that_nobody_renews_is_ended_by_the_coordinator_and_taken_by_who_waits(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob, coordinator(folder):
+        ada.task("a")
+        ada.take("a", ttl_seconds=2)
+        with bob.claim("a", wait_seconds=20):
+            pass
+    assert [e.author for e in entries(folder) if e.event.kind == "expire"] == ["coordinator"]
+
+
+def test_a_refusal_comes_back_through_the_bus_with_its_reason(folder: RunFolder) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob, coordinator(folder):
+        ada.task("a")
+        ada.take("a", ttl_seconds=30)
+        with pytest.raises(Refused, match="held by ada"):
+            bob.take("a", ttl_seconds=30)
+        with pytest.raises(Refused, match="role agent may not append 'promote'"):
+            bob.append(_promotion())
+        with pytest.raises(Refused, match="role agent may not append 'end'"):
+            bob.append(_end())
+
+
+def _promotion() -> object:
+    from swarm.events import Promote
+
+    return Promote(ref="wide", path="promoted", sha256="a" * 64, why="mine")  # type: ignore[return-value]
+
+
+def _end() -> object:
+    from swarm.events import End
+
+    return End(ref="run", rc=0)  # type: ignore[return-value]
+
+
+def test_agents_that_speak_while_the_coordinator_dies_are_heard_exactly_once(folder: RunFolder) -> None:
+    count = 12
+    with coordinator(folder) as process, Agent("ada", folder.path) as ada:
+        ada.post("warm")
+        killer = threading.Timer(0.15, os.killpg, (process.pid, signal.SIGKILL))
+        killer.start()
+        for number in range(count):
+            ada.post(f"note {number}")
+        killer.join()
+    said = [e.event.body for e in entries(folder) if e.author == "ada"]
+    assert said == ["warm", *(f"note {number}" for number in range(count))]
+
+
+def test_the_links_of_a_running_bus_are_exported_and_of_one_that_is_gone_refused(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    with coordinator(folder), Agent("ada", folder.path) as ada:
+        ada.post("here")
+        out = sp.swarm("export", str(folder.path), "--what", "bus", "--format", "json", cwd=tmp_path).stdout
+    rows = {row["name"]: row for row in json.loads(out)["bus"]}
+    assert rows["ada"]["role"] == "agent"
+    assert rows["ada"]["received"] >= 1
+    with pytest.raises(UserError, match="only a running run"), Client(folder) as door:
+        door.ask("links", timeout_seconds=0.5)
+
+
+def test_the_command_line_gives_5_and_the_reason_for_a_refusal_and_steers_under_a_name(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    run = ("--run", str(folder.path))
+    with coordinator(folder):
+        sp.swarm("task", "a", "--as", "ada", *run, cwd=tmp_path)
+        assert "token=" in sp.swarm("claim", "a", "--as", "ada", *run, cwd=tmp_path).stdout
+        refused = sp.swarm("claim", "a", "--as", "bob", *run, cwd=tmp_path, check=5)
+        assert "held by ada" in refused.stderr and "swarm post" in refused.stderr
+        sp.swarm("pause", "wide", "--as", "ada", *run, cwd=tmp_path)
+        sp.swarm("promote", "wide", "--as", "ada", *run, cwd=tmp_path, check=2)
+    assert [e.author for e in entries(folder) if e.event.kind == "pause"] == ["ada"]
+    wait_for(lambda: "pause" in kinds(folder))

@@ -1,0 +1,251 @@
+"""Publication and promotion with real files: what an old holder, another's weights or a torn folder can do."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from swarm import events as ev
+from swarm.artifacts import publish
+from swarm.artifacts.lineage import lineage, rows
+from swarm.artifacts.publish import PublishError
+from swarm.rundir import RunFolder
+from swarm.settings import StreamSettings
+from swarm.state import State
+from swarm.weights import adapter_sha256
+from tests.swarm.story import SHA, Story, settings
+
+SETTINGS: StreamSettings = settings("wide").streams["wide"]
+
+
+class Bench:
+    """A stream whose checkpoints are files."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = RunFolder(path)
+        self.story = Story("wide")
+        self.story.prepared("wide")
+
+    def weights(self, path: str, text: str) -> str:
+        folder = self.folder.path / path
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_text(text)
+        return adapter_sha256(folder)
+
+    def train(self, text: str, step: int = 9) -> int:
+        tok = self.story.claim("wide/train", "trainer-1")
+        path = f"streams/wide/t{tok}/checkpoint-{step}"
+        sha256 = self.weights(path, text)
+        self.story.checkpoint("wide", tok, step, sha256)
+        facts = {"tok": tok, "path": path, "sha256": sha256}
+        self.story.say("trainer-1", ev.Trained(ref="wide/train", step=step, trainable=1, **facts))  # type: ignore[arg-type]
+        self.story.say("trainer-1", ev.Done(ref="wide/train", **facts))  # type: ignore[arg-type]
+        return tok
+
+    @property
+    def state(self) -> State:
+        return self.story.state
+
+    def publish(self, state: State | None = None) -> ev.Adapter:
+        with publish.adapter(self.folder, state or self.state, "wide", SETTINGS) as event:
+            return event
+
+    def promote(self, why: str) -> ev.Promote:
+        wished = ev.Promote(ref="wide", path="promoted", sha256=SHA, why=why, idem="k1", body="so be it")
+        with publish.promotion(self.folder, self.state, wished, SETTINGS, "ada") as event:
+            return event
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_the_adapter_is_what_was_validated_and_says_where_it_comes_from(bench: Bench) -> None:
+    tok = bench.train("good")
+    bench.story.judged("wide")
+    event = bench.publish()
+    assert (event.tok, event.path) == (tok, "streams/wide/adapter")
+    assert (bench.folder.path / event.path / "adapter_model.safetensors").read_text() == "good"
+    told = json.loads((bench.folder.path / event.path / "lineage.json").read_text())
+    assert (told["token"], told["sha256"], told["data_sha256"]) == (tok, event.sha256, SHA)
+    assert told["verdict"]["by"] == "validator-1"
+    assert told["base_model"] == "tiny-toon"
+    assert not list((bench.folder.path / "streams/wide").glob(".adapter*"))
+
+
+def test_weights_changed_after_their_validation_are_not_published_and_the_old_adapter_stays(bench: Bench) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    bench.story.say("coordinator", bench.publish())
+    candidate = bench.state.streams["wide"].candidate
+    assert candidate
+    bench.weights(candidate.path, "what a paused holder wrote when it came back")
+    with pytest.raises(PublishError, match="not those that were validated"):
+        bench.publish()
+    assert (bench.folder.path / "streams/wide/adapter/adapter_model.safetensors").read_text() == "good"
+
+
+def test_a_link_out_of_the_run_is_not_published(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    candidate = bench.state.streams["wide"].candidate
+    assert candidate
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "checkpoint"
+    (bench.folder.path / candidate.path).rename(elsewhere)
+    (bench.folder.path / candidate.path).symlink_to(elsewhere)
+    with pytest.raises(PublishError, match="leads out of the run folder"):
+        bench.publish()
+
+
+def test_a_linked_file_and_a_pickle_are_not_published(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    candidate = bench.state.streams["wide"].candidate
+    assert candidate
+    weights = bench.folder.path / candidate.path / "adapter_model.safetensors"
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "weights"
+    weights.rename(elsewhere)
+    (weights.parent / "adapter_model.bin").write_text("good")
+    with pytest.raises(PublishError, match="safetensors is missing"):
+        bench.publish()
+    weights.symlink_to(elsewhere)  # the right weights, but what stands there can be changed from outside
+    with pytest.raises(PublishError, match="safetensors is missing"):
+        bench.publish()
+    weights.unlink()
+    elsewhere.rename(weights)
+    bench.story.say("coordinator", bench.publish())
+    published = bench.folder.path / "streams/wide/adapter"
+    assert {path.name for path in published.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "lineage.json",
+    }
+
+
+def test_a_lower_token_never_replaces_what_a_higher_one_has_published(bench: Bench) -> None:
+    old = bench.train("old")
+    bench.story.judged("wide")
+    before = bench.state
+    newer = bench.folder.path / "streams/wide/adapter"
+    bench.weights("streams/wide/adapter", "new")
+    (newer / "lineage.json").write_text(json.dumps({"stream": "wide", "token": old + 5}))
+    with pytest.raises(PublishError, match=f"holds weights of token {old + 5}, newer than {old}"):
+        bench.publish()
+    for edited in ("torn by an editor", "[]", '"x"', '{"stream": "wide"}', '{"stream": "wide", "token": "x"}'):
+        (newer / "lineage.json").write_text(edited)
+        publish._fence(newer, {"stream": "wide", "token": old})
+    stream = before.streams["wide"]
+    stream.adapter = ev.Adapter(ref="wide", tok=old + 5, path="streams/wide/adapter", sha256=SHA)
+    with pytest.raises(PublishError, match=f"token {old} is older than {old + 5}"):
+        bench.publish(before)
+    assert (newer / "adapter_model.safetensors").read_text() == "new"
+
+
+def test_the_promoted_folder_is_fenced_and_whole_too(bench: Bench) -> None:
+    tok = bench.train("good")
+    bench.story.judged("wide")
+    bench.story.say("coordinator", bench.publish())
+    bench.story.say("ada", ev.Approve(ref="wide"))
+    event = bench.promote("best")
+    bench.story.say("coordinator", event)
+    told = json.loads((bench.folder.promoted / "lineage.json").read_text())
+    assert (told["approved"], told["promoted"], told["token"]) == (
+        ["ada"],
+        {"by": "ada", "why": "best", "forced": False},
+        tok,
+    )
+    assert (event.idem, event.body, event.tok, event.path) == ("k1", "so be it", tok, "promoted"), "as it was wished"
+    (bench.folder.promoted / "lineage.json").write_text(json.dumps({"stream": "wide", "token": tok + 1}))
+    with pytest.raises(PublishError, match="newer"):
+        bench.promote("again")
+    bench.weights("streams/wide/adapter", "changed")
+    (bench.folder.promoted / "lineage.json").unlink()
+    with pytest.raises(PublishError, match="not those that were validated"):
+        bench.promote("again")
+    assert (bench.folder.promoted / "adapter_model.safetensors").read_text() == "good"
+    assert publish.intact(bench.folder, event.path, event.sha256) == "ok"
+    assert publish.intact(bench.folder, "streams/wide/adapter", event.sha256) == "changed"
+    assert publish.intact(bench.folder, "streams/gone", event.sha256) == "missing"
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_what_cannot_be_recorded_is_not_published(
+    bench: Bench, can_exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(publish, "exchange", lambda one, other: False)
+    bench.train("good")
+    bench.story.judged("wide")
+    placed = publish.adapter(bench.folder, bench.state, "wide", SETTINGS)
+    with pytest.raises(OSError, match="disk full"), placed:
+        raise OSError("disk full")
+    assert not (bench.folder.path / "streams/wide/adapter").exists()
+    bench.story.say("coordinator", bench.publish())
+    bench.promote("first")
+    wished = ev.Promote(ref="wide", path="promoted", sha256=SHA, why="second")
+    placed_again = publish.promotion(bench.folder, bench.state, wished, SETTINGS, "ada")
+    with pytest.raises(OSError, match="disk full"), placed_again:
+        assert json.loads((bench.folder.promoted / "lineage.json").read_text())["promoted"]["why"] == "second"
+        raise OSError("disk full")
+    assert json.loads((bench.folder.promoted / "lineage.json").read_text())["promoted"]["why"] == "first"
+    assert not list(bench.folder.path.rglob(".*.staged*"))
+
+
+def test_the_config_is_a_part_of_the_weights(bench: Bench) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    candidate = bench.state.streams["wide"].candidate
+    assert candidate
+    config = bench.folder.path / candidate.path / "adapter_config.json"
+    config.write_text('{"lora_alpha": 1600}')
+    with pytest.raises(PublishError, match="not those that were validated"):
+        bench.publish()
+    config.write_text("{}")
+    event = bench.publish()
+    (bench.folder.path / event.path / "adapter_config.json").write_text('{"lora_alpha": 1600}')
+    assert publish.intact(bench.folder, event.path, event.sha256) == "changed"
+
+
+def test_there_is_a_whole_adapter_at_any_moment_while_another_takes_its_place(bench: Bench) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    bench.story.say("coordinator", bench.publish())
+    bench.promote("first")
+    why, done = set(), Event()
+
+    def read() -> None:
+        while not done.is_set():
+            why.add(json.loads((bench.folder.promoted / "lineage.json").read_text())["promoted"]["why"])
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        for number in range(100):
+            bench.promote(f"again {number}")
+        done.set()
+        reading.result()
+    assert len(why) > 1
+    assert not list(bench.folder.path.glob(".promoted*"))
+
+
+def test_a_stream_that_went_back_says_so_in_its_lineage(bench: Bench) -> None:
+    tok = bench.story.claim("wide/train", "trainer-1")
+    first = bench.story.checkpoint("wide", tok, 3, bench.weights(f"streams/wide/t{tok}/checkpoint-3", "earlier"))
+    bench.story.say("trainer-1", ev.Drop(ref="wide/train", tok=tok, why="killed"))
+    bench.train("broken")
+    bench.story.judged("wide", "FAIL")
+    bench.story.back("wide", "FAIL: not finite")
+    bench.story.judged("wide")
+    event = bench.publish()
+    assert (event.tok, event.sha256) == (tok, adapter_sha256(bench.folder.path / first))
+    bench.story.say("coordinator", event)
+    told = lineage("demo", bench.state, "wide", SETTINGS)
+    assert told["back"]["why"] == "FAIL: not finite"
+    assert len(told["rejected"]) == 1
+    [row] = rows([told])
+    assert (row["step"], row["token"], row["verdict"]) == (3, tok, "SUCCESS")

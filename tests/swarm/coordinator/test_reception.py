@@ -1,0 +1,46 @@
+"""What the coordinator does with figures when there is no room for them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from bus.envelope import Envelope
+from bus.hub import Hub
+from bus.keys import Members
+from swarm.artifacts.metrics import MetricsFile
+from swarm.coordinator.effects import Effects
+from swarm.coordinator.reception import SPEAKS, Reception
+from swarm.coordinator.record import Record
+from swarm.coordinator.supervisor import Supervisor
+from swarm.launch.layout import Layout
+from swarm.log import LogWriter
+from swarm.messages import MetricRow, Metrics
+from swarm.rundir import RunFolder
+from swarm.settings import RunSettings
+
+
+async def test_while_the_disk_is_full_figures_wait_and_none_is_lost_or_half_stored(tmp_path: Path) -> None:
+    folder, settings = RunFolder(tmp_path), RunSettings(name="demo", streams={})
+    members = Members.create(folder.keys, f"ipc://{tmp_path}/in", f"ipc://{tmp_path}/out")
+    hub, metrics = Hub(members, allowed=SPEAKS), MetricsFile(folder.metrics)
+    await hub.start()
+    with LogWriter.open(folder.log) as writer:
+        record = Record(writer, hub, settings)
+        crew = Supervisor(Layout(workers=()), folder, members, settings)
+        deeds = Effects(record, hub, crew, folder, settings)
+        reception = Reception(record, hub, crew, metrics, deeds.promote_for)
+        metrics._db.execute("PRAGMA max_page_count = 3")  # SQLite's own "database or disk is full"
+        tables = [
+            Metrics(stream="wide", token=5, steps=4000, rows=[MetricRow(first + n, "train", 1.0) for n in range(100)])
+            for first in range(0, 4000, 100)
+        ]
+        storing = asyncio.create_task(reception._store([Envelope(Metrics.type, table.toon()) for table in tables]))
+        await asyncio.sleep(0.3)
+        assert not storing.done()
+        assert list(metrics.read()) == []
+        metrics._db.execute("PRAGMA max_page_count = 100000")
+        await storing
+        assert [row["step"] for row in metrics.read()] == list(range(4000))
+    metrics.close()
+    await hub.close()

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import pytest
+
+from swarm.errors import UserError, UserErrors
+from swarm.launch.layout import Layout
+from swarm.planning.estimate import Need
+from swarm.planning.gpus import Devices, Gpu
+from swarm.planning.placement import place
+from swarm.settings import Placement
+
+GB = 10**9
+
+
+def need(total_gb: float, *, judging_gb: float = 0.5, of: str = "weights") -> Need:
+    parts = dict.fromkeys(("weights", "adapter", "gradients", "moments", "activations", "overhead"), 0)
+    return Need(trainable=1, judging=int(judging_gb * GB), **{**parts, of: int(total_gb * GB)})
+
+
+def gpu(index: int, free_gb: float | None) -> Gpu:
+    free = None if free_gb is None else int(free_gb * GB)
+    return Gpu(index, f"GPU-{index}", "test", free, free)
+
+
+def gpus(*free_gb: float | None, cores: int = 16, host_gb: float = 64) -> Devices:
+    return Devices(tuple(gpu(index, free) for index, free in enumerate(free_gb)), cores, int(host_gb * GB))
+
+
+def cpu(cores: int, free_gb: float | None) -> Devices:
+    return Devices((), cores, None if free_gb is None else int(free_gb * GB))
+
+
+def shown(layout: Layout) -> list[str]:
+    return [
+        f"{w.name} {'+'.join(w.roles)} {w.device} x{w.threads}"
+        + (f" [{' '.join(w.streams)}]" if w.streams is not None else "")
+        for w in layout.workers
+    ]
+
+
+FOUR_TINY = {f"s{number}": need(0.1, judging_gb=0.1) for number in range(4)}
+
+
+# ---- CPU -------------------------------------------------------------------------------------------------------------
+
+
+def test_four_streams_on_two_cores_train_at_once_beside_three_light_workers():
+    assert shown(place(FOUR_TINY, cpu(2, 24), Placement())) == [
+        "preparer prepare cpu x1", "validator validate cpu x1", "evaluator evaluate cpu x1",
+        "trainer-1 train cpu x1", "trainer-2 train cpu x1", "trainer-3 train cpu x1", "trainer-4 train cpu x1",
+    ]  # fmt: skip
+
+
+def test_with_little_memory_the_light_roles_share_one_process():
+    names = [worker.name for worker in place(FOUR_TINY, cpu(2, 7), Placement()).workers]
+    assert names == ["clerk", "trainer-1", "trainer-2", "trainer-3", "trainer-4"]
+
+
+@pytest.mark.parametrize(
+    ("streams", "cores", "free_gb", "asked", "trainers", "threads"),
+    [
+        (1, 8, 64, "auto", 1, 8), (2, 8, 64, "auto", 2, 4), (20, 8, 64, "auto", 8, 1), (20, 2, 64, "auto", 4, 1),
+        (4, 2, 2.5, "auto", 2, 1), (4, 2, 1.7, "auto", 1, 2), (4, 2, None, "auto", 4, 1), (4, 8, 64, 2, 2, 4), (2, 8, 64, 9, 2, 4),
+    ],
+)  # fmt: skip
+def test_cores_and_memory_bound_the_trainers_on_a_cpu(streams, cores, free_gb, asked, trainers, threads):
+    needs = {f"s{number}": need(0.1, judging_gb=0.1) for number in range(streams)}
+    made = place(needs, cpu(cores, free_gb), Placement(cpu_streams=asked)).trainers()
+    assert (len(made), {worker.threads for worker in made}) == (trainers, {threads})
+
+
+def test_streams_that_no_memory_holds_are_all_named_with_a_fix():
+    needs = {"small": need(0.1), "big": need(30), "long": need(20, of="activations"), "fat": need(9, of="moments")}
+    with pytest.raises(UserErrors) as caught:
+        place(needs, cpu(8, 8.5), Placement())
+    assert str(caught.value).splitlines() == [
+        "streams.big: needs 30.0 GB, this machine has room for 4.7 GB (8.5 GB free); take a smaller base, or `adapter: qlora` where it is not yet",
+        "streams.long: needs 20.0 GB, this machine has room for 4.7 GB (8.5 GB free); lower `micro_batch_size` or `sequence_len`, or set `gradient_checkpointing: true`",
+        "streams.fat: needs 9.0 GB, this machine has room for 4.7 GB (8.5 GB free); lower `lora_r`, or take `optimizer: adamw_8bit`",
+        "3 problems; nothing was started",
+    ]  # fmt: skip
+
+
+# ---- GPUs ------------------------------------------------------------------------------------------------------------
+
+
+def test_one_gpu_holds_every_stream_that_fits_and_its_judges():
+    assert shown(place({"a": need(4), "b": need(4)}, gpus(24), Placement())) == [
+        "preparer prepare cpu x4", "validator validate gpu0 x4", "evaluator evaluate gpu0 x4", "trainer-1 train gpu0 x4", "trainer-2 train gpu0 x4",
+    ]  # fmt: skip
+
+
+def test_streams_beyond_a_gpus_memory_wait():
+    layout = place({name: need(9) for name in "abcd"}, gpus(24), Placement())
+    assert [worker.device for worker in layout.trainers()] == ["gpu0", "gpu0"]
+    assert layout.notes == ("gpu0: 2 at once (4 streams take turns), at most 19.2 GB of 24.0 GB free",)
+
+
+def test_trainers_judge_where_judges_would_take_a_trainers_place():
+    layout = place({"a": need(9, judging_gb=8), "b": need(9, judging_gb=8)}, gpus(24), Placement())
+    assert [(worker.name, worker.roles) for worker in layout.workers] == [
+        ("preparer", ("prepare",)),
+        ("trainer-1", ("train", "validate", "evaluate")),
+        ("trainer-2", ("train", "validate", "evaluate")),
+    ]
+
+
+def test_judges_share_a_process_when_two_would_take_a_trainers_place_or_the_host_is_small():
+    tight = place({"a": need(9, judging_gb=4), "b": need(4, judging_gb=4)}, gpus(24), Placement())
+    small = place({"a": need(2)}, gpus(24, host_gb=6), Placement())
+    assert [worker.name for worker in tight.workers] == ["preparer", "judge", "trainer-1", "trainer-2"]
+    assert [worker.name for worker in small.workers] == ["preparer", "judge", "trainer-1"]
+
+
+def test_streams_are_dealt_over_the_gpus_and_a_small_gpu_takes_only_what_fits():
+    needs = {"big": need(40), "mid": need(15), "small": need(2)}
+    layout = place(needs, gpus(24, 80), Placement())
+    assert [(w.device, w.gpu_index, w.streams) for w in layout.trainers()] == [
+        ("gpu1", 1, None),
+        ("gpu1", 1, None),
+        ("gpu0", 0, ("mid", "small")),
+    ]
+
+
+def test_every_stream_finds_a_trainer_even_with_fewer_streams_than_gpus():
+    layout = place({"big": need(40), "small": need(2)}, gpus(24, 24, 24, 80), Placement())
+    assert any(worker.streams is None for worker in layout.trainers())
+    assert len(layout.trainers()) == 2
+
+
+def test_a_number_of_streams_per_gpu_is_taken_at_its_word():
+    layout = place({name: need(9) for name in "abcdefg"}, gpus(24, 24), Placement(streams_per_gpu=3))
+    assert [worker.device for worker in layout.trainers()] == ["gpu0"] * 3 + ["gpu1"] * 3
+
+
+def test_a_gpu_that_does_not_tell_its_memory_takes_one_stream_at_a_time():
+    assert len(place({"a": need(9), "b": need(9)}, gpus(None), Placement()).trainers()) == 1
+
+
+def test_a_stream_that_fits_no_gpu_is_an_error():
+    with pytest.raises(
+        UserErrors,
+        match=r"^streams.big: needs 31.0 GB, gpu1 has room for 20.6 GB \(23.6 GB free\); take a smaller base",
+    ):
+        place({"big": need(31), "small": need(1)}, gpus(12, 23.6), Placement())
+
+
+@pytest.mark.parametrize(
+    "devices", [gpus(24), gpus(24, 80), gpus(None, 12), cpu(2, 24), cpu(64, 6), cpu(1, None)], ids=str
+)
+@pytest.mark.parametrize("streams", [1, 3, 40])
+def test_every_layout_gives_every_role_and_every_stream_a_worker(devices, streams):
+    needs = {f"s{number}": need(0.05 + 0.1 * (number % 5), judging_gb=0.2) for number in range(streams)}
+    layout = place(needs, devices, Placement())
+    assert {role for worker in layout.workers for role in worker.roles} == {"prepare", "train", "validate", "evaluate"}
+    assert all(any(worker.streams is None or name in worker.streams for worker in layout.trainers()) for name in needs)
+    assert len({worker.name for worker in layout.workers}) == len(layout.workers)
+    assert 1 <= len(layout.trainers()) <= streams
+
+
+def test_a_layout_reads_back_as_it_was_written(tmp_path):
+    layout = place({"big": need(40), "small": need(2)}, gpus(24, 80), Placement())
+    layout.write(tmp_path / "layout.json")
+    assert Layout.read(tmp_path / "layout.json") == layout
+
+
+def test_a_torn_layout_is_told_with_its_file(tmp_path):
+    (tmp_path / "layout.json").write_text('{"workers": [{"name": "x"}]}')
+    with pytest.raises(UserError, match=r"layout.json: is no layout"):
+        Layout.read(tmp_path / "layout.json")

@@ -1,0 +1,347 @@
+"""`decide`: what follows from state and workers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from swarm import events as ev
+from swarm.policy.schedule import BACKS, Claim, Dismiss, Expire, Finish, GiveUp, GoBack, Order, Promote, Publish, decide
+from tests.swarm.story import OTHER, SHA, START, Story, settings, worker
+
+CREW = (
+    worker("prep-1", "prepare"),
+    worker("trainer-1", "train"),
+    worker("validator-1", "validate"),
+    worker("evaluator-1", "evaluate"),
+)
+
+
+def test_an_idle_worker_takes_the_first_task_of_its_role() -> None:
+    story = Story("wide", "narrow")
+    assert decide(story.state, CREW, story.now, settings("wide", "narrow")) == [Claim("wide/prepare", "prep-1")]
+
+
+def test_two_trainers_take_two_streams() -> None:
+    story = Story("wide", "narrow")
+    story.prepared("wide")
+    story.prepared("narrow")
+    crew = (worker("trainer-1", "train"), worker("trainer-2", "train"))
+    assert decide(story.state, crew, story.now, settings("wide", "narrow")) == [
+        Claim("wide/train", "trainer-1"),
+        Claim("narrow/train", "trainer-2"),
+    ]
+
+
+def test_a_worker_takes_only_streams_that_fit_its_device() -> None:
+    story = Story("big", "small")
+    story.prepared("big")
+    story.prepared("small")
+    crew = (worker("trainer-1", "train", streams=("small",)), worker("trainer-2", "train"))
+    assert decide(story.state, crew, story.now, settings("big", "small")) == [
+        Claim("small/train", "trainer-1"),
+        Claim("big/train", "trainer-2"),
+    ]
+
+
+def test_a_dead_worker_loses_its_lease_at_once_and_the_task_comes_back() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    dead = worker("prep-1", "prepare", state="gone", why_gone="killed by SIGKILL")
+    assert decide(story.state, [dead], story.now, settings("wide")) == [
+        Expire("wide/prepare", tok, "killed by SIGKILL")
+    ]
+    story.say("coordinator", ev.Expire(ref="wide/prepare", tok=tok, why="killed by SIGKILL"))
+    assert decide(story.state, [worker("prep-2", "prepare")], story.now, settings("wide")) == [
+        Claim("wide/prepare", "prep-2")
+    ]
+
+
+def test_a_silent_worker_loses_its_lease_when_the_lease_time_is_over() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    quiet = [worker("prep-1", "prepare", state="busy", silent_seconds=59.0)]
+    silent = [worker("prep-1", "prepare", state="busy", silent_seconds=61.0)]
+    assert decide(story.state, quiet, story.now, settings("wide")) == []
+    assert decide(story.state, silent, story.now, settings("wide")) == [
+        Expire("wide/prepare", tok, "no heartbeat for 61 s")
+    ]
+
+
+def test_a_worker_that_has_not_greeted_the_new_coordinator_keeps_its_lease_until_the_lease_time_is_over() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    awaited = worker("prep-1", "prepare", state="starting", silent_seconds=59.0)
+    assert decide(story.state, [awaited], story.now, settings("wide")) == []
+    assert decide(story.state, [replace(awaited, silent_seconds=61.0)], story.now, settings("wide")) == [
+        Expire("wide/prepare", tok, "no heartbeat for 61 s")
+    ]
+
+
+def test_nobody_is_to_blame_where_the_run_has_no_such_worker_any_more() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    assert decide(story.state, [worker("prep-2", "prepare")], story.now, settings("wide")) == [
+        Expire("wide/prepare", tok, "the run has no such worker any more", failed=False)
+    ]
+
+
+def test_a_worker_with_heartbeats_keeps_its_lease_for_ever() -> None:
+    story = Story("wide")
+    story.claim("wide/prepare", "prep-1")
+    busy = [worker("prep-1", "prepare", state="busy")]
+    assert decide(story.state, busy, story.now + 1e6, settings("wide")) == []
+
+
+def test_an_agent_that_does_not_renew_loses_its_lease_by_log_time() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "ada", ttl=30)
+    assert decide(story.state, [], START + 2 + 29, settings("wide")) == []
+    assert decide(story.state, [], START + 2 + 31, settings("wide")) == [
+        Expire("wide/prepare", tok, "the lease ran out")
+    ]
+
+
+def test_one_retry_then_only_that_stream_fails() -> None:
+    story = Story("wide", "narrow")
+    for _ in range(2):
+        tok = story.claim("wide/prepare", "prep-1")
+        story.say("prep-1", ev.Drop(ref="wide/prepare", tok=tok, why="row 7 is malformed", failed=True))
+    assert decide(story.state, CREW, story.now, settings("wide", "narrow")) == [
+        GiveUp("wide", "prepare: row 7 is malformed")
+    ]
+    story.say("coordinator", ev.Fail(ref="wide", why="prepare: row 7 is malformed"))
+    assert decide(story.state, CREW, story.now, settings("wide", "narrow")) == [Claim("narrow/prepare", "prep-1")]
+
+
+def test_a_role_whose_workers_are_parked_fails_its_streams_instead_of_waiting_for_ever() -> None:
+    story = Story("wide")
+    parked = [worker("prep-1", "prepare", state="parked", why_gone="died 5 times")]
+    assert decide(story.state, parked, story.now, settings("wide")) == [GiveUp("wide", "prepare: died 5 times")]
+
+
+def test_a_validated_checkpoint_is_published_before_it_is_evaluated() -> None:
+    story = Story("wide")
+    story.validated("wide")
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Publish("wide")]
+
+
+def test_a_fail_verdict_fails_the_stream_when_there_is_nothing_to_go_back_to() -> None:
+    story = Story("wide")
+    story.validated("wide", result="FAIL")
+    assert decide(story.state, CREW, story.now, settings("wide")) == [
+        GiveUp("wide", "validation: FAIL: no reason given")
+    ]
+
+
+def test_a_fail_verdict_goes_back_to_the_newest_earlier_checkpoint_which_is_judged_next() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=("c" * 64, "d" * 64))
+    story.judged("wide", "FAIL")
+    assert decide(story.state, CREW, story.now, settings("wide")) == [GoBack("wide", "FAIL: no reason given")]
+    story.back("wide")
+    stream = story.state.streams["wide"]
+    assert stream.candidate is not None
+    assert (stream.candidate.step, stream.candidate.sha256, stream.verdict) == (2, "d" * 64, None)
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Claim("wide/validate", "validator-1")]
+    story.judged("wide")
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Publish("wide")]
+
+
+def test_going_back_is_bounded() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=tuple(f"{n:064x}" for n in range(8)))
+    for _ in range(BACKS):
+        story.judged("wide", "FAIL")
+        story.back("wide")
+    story.judged("wide", "FAIL")
+    [command] = decide(story.state, CREW, story.now, settings("wide"))
+    assert isinstance(command, GiveUp)
+
+
+def test_equal_weights_are_not_judged_twice() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=(SHA,))
+    story.judged("wide", "FAIL")
+    [command] = decide(story.state, CREW, story.now, settings("wide"))
+    assert isinstance(command, GiveUp)
+
+
+def test_no_answer_of_a_validator_in_time_is_a_fail() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=("c" * 64,))
+    tok = story.claim("wide/validate", "validator-1")
+    alive = [worker("validator-1", "validate", state="busy")]
+    why = "no answer within 30 minutes"
+    assert decide(story.state, alive, story.now + 1790, settings("wide")) == []
+    assert decide(story.state, alive, story.now + 1801, settings("wide")) == [Expire("wide/validate", tok, why)]
+    story.pass_time(1801)
+    story.say("coordinator", ev.Expire(ref="wide/validate", tok=tok, why=why))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [GoBack("wide", f"FAIL: {why}")]
+
+
+def test_who_gives_a_validation_back_wins_no_time_and_who_was_cut_off_loses_none() -> None:
+    story = Story("wide")
+    story.trained("wide", earlier=("c" * 64,))
+    tok = story.claim("wide/validate", "ada", ttl=3600)
+    story.pass_time(1700)
+    story.say("ada", ev.Drop(ref="wide/validate", tok=tok))
+    tok = story.claim("wide/validate", "ada", ttl=3600)
+    why = "no answer within 30 minutes"
+    assert decide(story.state, [], story.now + 110, settings("wide")) == [Expire("wide/validate", tok, why)]
+    story = Story("wide")
+    story.trained("wide")
+    tok = story.claim("wide/validate", "validator-1")
+    story.pass_time(9000)
+    cut_off = Expire("wide/validate", tok, "the run has no such worker any more", failed=False)
+    assert decide(story.state, [], story.now, settings("wide")) == [cut_off]
+    story.say("coordinator", ev.Expire(ref="wide/validate", tok=tok, why=cut_off.why, failed=False))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Claim("wide/validate", "validator-1")]
+
+
+def test_a_resumed_stream_that_had_failed_validation_is_judged_anew() -> None:
+    story = Story("wide")
+    story.validated("wide", result="FAIL")
+    story.say("coordinator", ev.Fail(ref="wide", why="validation: FAIL"))
+    story.say("ada", ev.Resume(ref="wide"))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Claim("wide/validate", "validator-1")]
+
+
+def test_the_lowest_held_out_loss_is_promoted_and_the_reason_names_the_next() -> None:
+    story = Story("wide", "narrow")
+    story.scored("wide", 0.5)
+    story.scored("narrow", 0.4)
+    [command] = decide(story.state, CREW, story.now, settings("wide", "narrow"))
+    assert isinstance(command, Promote)
+    assert command.choice.winner == "narrow"
+    assert command.choice.why == "lowest eval_loss 0.4, next wide 0.5, base 2"
+
+
+def test_a_winner_that_does_not_beat_the_base_is_not_promoted() -> None:
+    story = Story("wide")
+    story.scored("wide", 2.5, base=2.0)
+    [command] = decide(story.state, CREW, story.now, settings("wide"))
+    assert command == Finish(0, "the best, wide: eval_loss 2.5 does not beat the base (2)")
+
+
+def test_scores_on_different_rows_are_not_compared() -> None:
+    story = Story("wide", "narrow")
+    story.scored("wide", 0.5)
+    story.scored("narrow", 0.4, rows=OTHER)
+    [command] = decide(story.state, CREW, story.now, settings("wide", "narrow"))
+    assert isinstance(command, Finish)
+    assert "different held-out rows" in command.why
+
+
+def test_exact_match_is_maximised() -> None:
+    story = Story("wide", "narrow")
+    story.scored("wide", 0.5, exact=0.9)
+    story.scored("narrow", 0.4, exact=0.8)
+    [command] = decide(story.state, CREW, story.now, settings("wide", "narrow", metric="exact_match"))
+    assert isinstance(command, Promote)
+    assert command.choice.winner == "wide"
+
+
+def test_promotion_waits_for_approvals_and_for_objections_to_be_settled_and_the_workers_may_go() -> None:
+    story = Story("wide")
+    story.scored("wide", 0.5)
+    gate = settings("wide", approvals=1)
+    gone = [Dismiss(one.name) for one in CREW]
+    assert decide(story.state, CREW, story.now, gate) == gone
+    story.say("ada", ev.Object(ref="wide", why="look at row 3"))
+    story.say("bob", ev.Approve(ref="wide"))
+    assert decide(story.state, CREW, story.now, gate) == gone
+    story.say("ada", ev.Approve(ref="wide"))
+    assert [type(command) for command in decide(story.state, CREW, story.now, gate)] == [Promote]
+
+
+def test_the_run_ends_with_1_when_a_stream_failed() -> None:
+    story = Story("wide", "narrow")
+    story.scored("narrow", 0.4)
+    story.say("coordinator", ev.Fail(ref="wide", why="broken"))
+    story.say("coordinator", ev.Promote(ref="narrow", path="promoted", sha256="a" * 64, why="best"))
+    assert decide(story.state, CREW, story.now, settings("wide", "narrow")) == [Finish(1, "failed: wide")]
+
+
+def test_a_stop_is_ordered_from_every_holder_and_the_run_ends_when_they_have_let_go() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    story.say("ada", ev.Stop(ref="run"))
+    busy = [worker("prep-1", "prepare", state="busy")]
+    assert decide(story.state, busy, story.now, settings("wide")) == [Order("wide/prepare", tok, "prep-1", "stop")]
+    story.say("prep-1", ev.Drop(ref="wide/prepare", tok=tok, why="stopped"))
+    assert decide(story.state, [worker("prep-1", "prepare")], story.now, settings("wide")) == [
+        Finish(130, "stopped; `swarm resume` goes on")
+    ]
+
+
+def test_a_pause_is_ordered_until_the_worker_says_it_waits_and_then_lifted() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    story.say("ada", ev.Pause(ref="wide"))
+    working = [worker("prep-1", "prepare", state="busy")]
+    paused = [worker("prep-1", "prepare", state="busy", told="paused")]
+    assert decide(story.state, working, story.now, settings("wide")) == [Order("wide/prepare", tok, "prep-1", "pause")]
+    assert decide(story.state, paused, story.now, settings("wide")) == []
+    story.say("ada", ev.Resume(ref="wide"))
+    assert decide(story.state, paused, story.now, settings("wide")) == [Order("wide/prepare", tok, "prep-1", "resume")]
+
+
+def test_a_handed_lease_is_told_to_its_worker_before_anything_else_and_heartbeats_keep_it() -> None:
+    story = Story("wide")
+    story.prepared("wide")
+    old = story.claim("wide/train", "trainer-1")
+    new = story.say("ada", ev.Hand(ref="wide/train", tok=old, to="ada", ttl=30))
+    story.say("ada", ev.Pause(ref="wide"))
+    unaware = [worker("trainer-1", "train", state="busy", holds=("wide/train", old))]
+    aware = [worker("trainer-1", "train", state="busy", holds=("wide/train", new))]
+    later = story.now + 1e6
+    assert decide(story.state, unaware, later, settings("wide")) == [Order("wide/train", new, "trainer-1", "hand")]
+    assert decide(story.state, aware, later, settings("wide")) == [Order("wide/train", new, "trainer-1", "pause")]
+
+
+def test_a_worker_whose_last_word_was_refused_for_a_hand_over_gives_the_task_back_blameless() -> None:
+    story = Story("wide")
+    story.prepared("wide")
+    old = story.claim("wide/train", "trainer-1")
+    idle = [worker("trainer-1", "train")]
+    [ended] = decide(story.state, idle, story.now, settings("wide"))
+    assert ended == Expire("wide/train", old, "the worker has left the task", failed=True)
+    new = story.say("ada", ev.Hand(ref="wide/train", tok=old, to="ada", ttl=30))
+    [ended] = decide(story.state, idle, story.now, settings("wide"))
+    assert ended == Expire("wide/train", new, "the worker has left the task", failed=False)
+
+
+def test_workers_leave_when_no_work_for_their_roles_can_come() -> None:
+    story = Story("wide")
+    story.prepared("wide")
+    story.claim("wide/train", "trainer-1")
+    crew = (worker("prep-1", "prepare"), worker("trainer-1", "train", state="busy"), worker("validator-1", "validate"))
+    assert decide(story.state, crew, story.now, settings("wide")) == [Dismiss("prep-1")]
+
+
+def test_nothing_is_decided_after_the_end() -> None:
+    story = Story("wide")
+    story.say("coordinator", ev.End(ref="run", rc=0))
+    assert decide(story.state, CREW, story.now, settings("wide")) == []
+
+
+def test_what_agents_do_beside_the_streams_delays_neither_promotion_nor_end() -> None:
+    story = Story("wide")
+    story.scored("wide", 0.5)
+    story.say("ada", ev.Task(ref="qa/look"))
+    story.claim("qa/look", "ada", ttl=604800)
+    [command] = decide(story.state, CREW, story.now, settings("wide"))
+    assert isinstance(command, Promote)
+    story.say("coordinator", ev.Promote(ref="wide", path="promoted", sha256="a" * 64, why="best"))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Finish(0, "")]
+
+
+def test_a_stop_does_not_wait_for_an_agent_that_holds_a_streams_task() -> None:
+    story = Story("wide")
+    story.trained("wide")
+    story.claim("wide/validate", "ada", ttl=604800)
+    assert decide(story.state, CREW, story.now, settings("wide")) == [
+        Dismiss(one.name) for one in CREW if one.roles in {("prepare",), ("train",)}
+    ]
+    story.say("ada", ev.Stop(ref="run"))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Finish(130, "stopped; `swarm resume` goes on")]

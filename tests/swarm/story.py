@@ -1,0 +1,133 @@
+"""A run told entry by entry: the fold and the decisions are tested against such stories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarm import events as ev
+from swarm.policy.admission import admit
+from swarm.policy.schedule import Worker
+from swarm.settings import Dataset, Promotion, RunSettings, StreamSettings
+from swarm.state import State, fold
+
+SHA, OTHER = "a" * 64, "b" * 64
+AGENTS = {"ada", "bob", "eve"}
+START = 1_790_000_000.0
+
+
+@dataclass(frozen=True)
+class Told:
+    seq: int
+    author: str
+    time: float
+    event: ev.Event
+
+
+class Story:
+    """Appends admitted events one second apart."""
+
+    def __init__(self, *streams: str) -> None:
+        self.entries: list[Told] = []
+        self.passed_seconds = 0.0
+        self.say("coordinator", ev.Run(ref="run", name="demo", config_sha256=SHA, streams=len(streams)))
+        for name in streams:
+            self.say("coordinator", ev.Stream(ref=name))
+
+    @property
+    def state(self) -> State:
+        return fold(self.entries)
+
+    @property
+    def now(self) -> float:
+        return START + len(self.entries) + self.passed_seconds
+
+    def pass_time(self, seconds: float) -> None:
+        self.passed_seconds += seconds
+
+    def say(self, author: str, event: ev.Event) -> int:
+        admit(self.state, author, event, self.now)
+        self.entries.append(Told(len(self.entries) + 1, author, self.now, event))
+        return len(self.entries)
+
+    def repeat_of(self, author: str, event: ev.Event) -> int | None:
+        return self.state.repeat_of(author, event, self.now)
+
+    def claim(self, ref: str, by: str, ttl: float = 60.0) -> int:
+        """An agent's lease runs by its ttl; a worker's is kept by heartbeats."""
+        return self.say(by, ev.Claim(ref=ref, ttl=ttl, beats=None if by in AGENTS else True))
+
+    def prepared(self, stream: str) -> None:
+        tok = self.claim(f"{stream}/prepare", "prep-1")
+        self.say(
+            "prep-1", ev.Prepared(ref=f"{stream}/prepare", tok=tok, path="prepared/x", sha256=SHA, rows=10, held_out=2)
+        )
+        self.say("prep-1", ev.Done(ref=f"{stream}/prepare", tok=tok))
+
+    def checkpoint(self, stream: str, tok: int, step: int, sha256: str = SHA, by: str = "trainer-1") -> str:
+        path = f"streams/{stream}/t{tok}/checkpoint-{step}"
+        self.say(by, ev.Checkpoint(ref=f"{stream}/train", tok=tok, step=step, path=path, sha256=sha256))
+        return path
+
+    def trained(self, stream: str, by: str = "trainer-1", earlier: tuple[str, ...] = ()) -> None:
+        """Trained to step 9, with earlier checkpoints of these hashes."""
+        self.prepared(stream)
+        tok = self.claim(f"{stream}/train", by)
+        for step, sha256 in enumerate(earlier, start=1):
+            self.checkpoint(stream, tok, step, sha256, by)
+        path = self.checkpoint(stream, tok, 9, by=by)
+        self.say(by, ev.Trained(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA, trainable=100))
+        self.say(by, ev.Done(ref=f"{stream}/train", tok=tok, path=path, sha256=SHA))
+
+    def validated(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5, base: float = 2.0) -> None:
+        self.trained(stream)
+        self.judged(stream, result, heldout, base)
+
+    def judged(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5, base: float = 2.0) -> None:
+        candidate = self.state.streams[stream].candidate
+        assert candidate
+        tok = self.claim(f"{stream}/validate", "validator-1")
+        facts = {"path": candidate.path, "sha256": candidate.sha256, "heldout": heldout, "base_heldout": base}
+        self.say("validator-1", ev.Verdict(ref=f"{stream}/validate", tok=tok, result=result, **facts))  # type: ignore[arg-type]
+        self.say("validator-1", ev.Done(ref=f"{stream}/validate", tok=tok))
+
+    def back(self, stream: str, why: str = "FAIL") -> None:
+        to = self.state.streams[stream].earlier()[0]
+        facts = {"tok": to.tok, "step": to.step, "path": to.path, "sha256": to.sha256}
+        self.say("coordinator", ev.Back(ref=stream, why=why, **facts))  # type: ignore[arg-type]
+
+    def scored(
+        self,
+        stream: str,
+        heldout: float,
+        base: float = 2.0,
+        rows: str = SHA,
+        exact: float | None = None,
+        result: str = "SUCCESS",
+    ) -> None:
+        self.validated(stream, result, heldout=heldout, base=base)
+        token = self.state.tasks[f"{stream}/train"].done
+        assert token
+        self.say("coordinator", ev.Adapter(ref=stream, tok=token.tok, path=f"streams/{stream}/adapter", sha256=SHA))
+        tok = self.claim(f"{stream}/evaluate", "evaluator-1")
+        score = ev.Score(
+            ref=f"{stream}/evaluate",
+            tok=tok,
+            sha256=SHA,
+            rows_sha256=rows,
+            rows=2,
+            heldout=heldout,
+            base_heldout=base,
+            exact=exact,
+            base_exact=0.0,
+        )
+        self.say("evaluator-1", score)
+        self.say("evaluator-1", ev.Done(ref=f"{stream}/evaluate", tok=tok))
+
+
+def settings(*streams: str, **promotion: object) -> RunSettings:
+    one = StreamSettings(base_model="tiny-toon", datasets=[Dataset(path="x.jsonl")])
+    return RunSettings(name="demo", streams=dict.fromkeys(streams, one), promotion=Promotion.model_validate(promotion))
+
+
+def worker(name: str, *roles: str, state: str = "idle", **more: object) -> Worker:
+    return Worker(name=name, roles=roles, state=state, **more)  # type: ignore[arg-type]

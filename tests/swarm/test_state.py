@@ -1,0 +1,146 @@
+"""The fold, and which event may come next."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarm import events as ev
+from swarm.policy.admission import admit
+from swarm.state import Refusal, fold
+from tests.swarm.story import SHA, Story
+
+
+def test_a_stream_brings_its_four_tasks_and_the_first_is_ready() -> None:
+    story = Story("wide", "narrow")
+    assert [task.ref for task in story.state.ready()] == ["wide/prepare", "narrow/prepare"]
+    assert len(story.state.tasks) == 8
+
+
+def test_the_token_of_a_lease_is_the_seq_of_its_claim() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    lease = story.state.tasks["wide/prepare"].lease
+    assert lease is not None
+    assert (lease.token, lease.by, tok) == (3, "prep-1", 3)
+
+
+def test_a_held_task_is_refused_to_the_next_and_the_reason_names_the_holder() -> None:
+    story = Story("wide")
+    story.claim("wide/prepare", "ada")
+    with pytest.raises(Refusal, match=r"held by ada \(token 3\) for (5\d|60) s"):
+        story.claim("wide/prepare", "bob")
+
+
+def test_a_task_whose_turn_has_not_come_is_refused() -> None:
+    with pytest.raises(Refusal, match="turn has not come"):
+        Story("wide").claim("wide/train", "ada")
+
+
+def test_what_an_old_holder_reports_is_refused() -> None:
+    story = Story("wide")
+    old = story.claim("wide/prepare", "prep-1")
+    story.say("coordinator", ev.Expire(ref="wide/prepare", tok=old, why="no heartbeat for 60 s"))
+    new = story.claim("wide/prepare", "prep-2")
+    with pytest.raises(Refusal, match=f"token {old} is stale, token {new} holds it"):
+        story.say("prep-1", ev.Done(ref="wide/prepare", tok=old))
+    story.say("prep-2", ev.Prepared(ref="wide/prepare", tok=new, path="p", sha256=SHA, rows=1, held_out=1))
+    story.say("prep-2", ev.Done(ref="wide/prepare", tok=new))
+    assert story.state.next_role(story.state.streams["wide"]) == "train"
+
+
+def test_nobody_reports_with_the_token_of_another() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    with pytest.raises(Refusal, match="belongs to prep-1"):
+        story.say("eve", ev.Done(ref="wide/prepare", tok=tok))
+
+
+def test_a_handed_lease_has_a_new_token_and_the_old_one_is_stale() -> None:
+    story = Story("wide")
+    old = story.claim("wide/prepare", "ada")
+    new = story.say("ada", ev.Hand(ref="wide/prepare", tok=old, to="bob", ttl=60))
+    with pytest.raises(Refusal, match="stale"):
+        story.say("ada", ev.Done(ref="wide/prepare", tok=old))
+    story.say("bob", ev.Prepared(ref="wide/prepare", tok=new, path="p", sha256=SHA, rows=1, held_out=1))
+    story.say("bob", ev.Done(ref="wide/prepare", tok=new))
+
+
+def test_a_streams_task_is_not_done_before_its_result_is_reported() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "ada")
+    with pytest.raises(Refusal, match="no `prepared` was reported"):
+        story.say("ada", ev.Done(ref="wide/prepare", tok=tok))
+
+
+def test_an_agents_own_task_may_be_claimed_after_the_end_of_the_run() -> None:
+    story = Story("wide")
+    story.say("ada", ev.Task(ref="ask/model"))
+    story.say("coordinator", ev.End(ref="run", rc=0))
+    assert [task.ref for task in story.state.ready()] == ["ask/model"]
+
+
+def test_a_question_is_open_until_a_post_answers_it() -> None:
+    story = Story("wide")
+    asked = story.say("ada", ev.Post(ref="wide", asks="bob", body="which rate?"))
+    assert [(q.by, q.to) for q in story.state.questions.values()] == [("ada", "bob")]
+    story.say("bob", ev.Post(ref="wide", of=asked, body="2e-3"))
+    assert story.state.questions == {}
+    with pytest.raises(Refusal, match="no entry 99"):
+        story.say("bob", ev.Post(ref="wide", of=99))
+
+
+def test_a_restart_of_the_coordinator_costs_no_attempt() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    story.say("coordinator", ev.Expire(ref="wide/prepare", tok=tok, why="started again", failed=False))
+    assert story.state.tasks["wide/prepare"].failures == []
+
+
+def test_a_stopped_run_gives_nothing_out_until_it_is_resumed() -> None:
+    story = Story("wide")
+    story.say("ada", ev.Stop(ref="run"))
+    assert story.state.ready() == []
+    story.say("coordinator", ev.End(ref="run", rc=130))
+    story.say("ada", ev.Resume(ref="run"))
+    assert story.state.end is None
+    assert [task.ref for task in story.state.ready()] == ["wide/prepare"]
+
+
+def test_a_failed_stream_that_is_resumed_has_its_attempts_back() -> None:
+    story = Story("wide")
+    for _ in range(2):
+        tok = story.claim("wide/prepare", "prep-1")
+        story.say("prep-1", ev.Drop(ref="wide/prepare", tok=tok, why="x", failed=True))
+    story.say("coordinator", ev.Fail(ref="wide", why="prepare: x"))
+    assert story.state.ready() == []
+    story.say("ada", ev.Resume(ref="wide"))
+    assert [task.ref for task in story.state.ready()] == ["wide/prepare"]
+    assert story.state.tasks["wide/prepare"].failures == []
+
+
+def test_promotion_wants_a_published_adapter() -> None:
+    story = Story("wide")
+    with pytest.raises(Refusal, match="no validated adapter"):
+        story.say("ada", ev.Promote(ref="wide", path="promoted", sha256=SHA, why="mine"))
+
+
+def test_steering_an_unknown_stream_names_those_that_exist() -> None:
+    story = Story("wide", "narrow")
+    with pytest.raises(Refusal, match="there is wide, narrow"):
+        admit(story.state, "ada", ev.Pause(ref="wid"), story.now)
+
+
+def test_the_fold_of_a_prefix_is_the_state_at_that_moment() -> None:
+    story = Story("wide")
+    story.trained("wide")
+    for cut in range(len(story.entries) + 1):
+        assert fold(story.entries[:cut]).seq == cut
+    assert fold(story.entries) == story.state
+
+
+def test_bodies_are_never_folded() -> None:
+    story = Story("wide")
+    before = story.state
+    story.say("ada", ev.Post(ref="wide", body="## 9 stop run @ada\nstop everything"))
+    after = story.state
+    assert (after.stopped, after.streams, after.tasks) == (before.stopped, before.streams, before.tasks)

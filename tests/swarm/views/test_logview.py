@@ -1,0 +1,120 @@
+"""What an entry looks like to people and models."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from swarm import events as e
+from swarm.events import KINDS, Event
+from swarm.log import Entry
+from swarm.views.logview import line
+
+SHA = "9f3a" * 16
+T = 1795238000.0
+"""2026-11-21T05:13:20Z"""
+
+
+def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
+    return line(Entry(17, author, T, event, "0" * 16, via))
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (e.Run(ref="run", name="demo", config_sha256=SHA, streams=4), "demo · 4 streams"),
+        (e.Stream(ref="wide"), ""),
+        (e.Stream(ref="wide", of="narrow", settings='{"lora_r":64}'), 'cloned from narrow · {"lora_r":64}'),
+        (e.Pause(ref="wide"), ""),
+        (e.Resume(ref="wide"), ""),
+        (e.Stop(ref="run", why="the user"), "the user"),
+        (e.Fail(ref="wide", why="loss is NaN at step 40"), "loss is NaN at step 40"),
+        (e.End(ref="run", rc=0), "finished"),
+        (e.End(ref="run", rc=1), "exit status 1"),
+        (e.Task(ref="wide/probe", title="look at step 40"), "look at step 40"),
+        (e.Claim(ref="wide/train", ttl=60), "60 s"),
+        (e.Renew(ref="wide/train", tok=17, ttl=60), "token 17 · 60 s"),
+        (e.Hand(ref="wide/train", tok=17, to="bob", ttl=60), "to bob · 60 s"),
+        (e.Done(ref="wide/train", tok=17, sha256=SHA, body="trained 120 steps, loss 0.09"), "sha256 9f3a9f3a… · trained 120 steps, loss 0.09"),
+        (e.Done(ref="wide/train", tok=17, rc=3), "exit status 3"),
+        (e.Drop(ref="wide/train", tok=17, why="no step for 31 s", failed=True), "failed · no step for 31 s"),
+        (e.Expire(ref="wide/train", tok=17, why="process 31 died of signal 9"), "process 31 died of signal 9"),
+        (e.Refuse(ref="wide/train", tok=17, by="trainer-1", why="the token is stale"), "trainer-1 · token 17 · the token is stale"),
+        (
+            e.Prepared(ref="a/prepare", tok=1, path="prepared/x", sha256=SHA, rows=1200, held_out=60, tokens=61000, supervised=23180),
+            "1,200 rows · 60 held out · 0 bad · 61,000 tokens, 38% supervised",
+        ),
+        (
+            e.Checkpoint(ref="wide/train", tok=17, step=100, path="x", sha256=SHA, loss=0.412, heldout=0.455),
+            "step 100 · loss 0.412 · held-out 0.455",
+        ),
+        (
+            e.Trained(ref="a/train", tok=1, step=120, path="x", sha256=SHA, trainable=9, loss_first=2.31, loss_last=0.09, tok_s=2811.3, why="max_steps"),
+            "120 steps · loss 2.31 → 0.09 · 2,811 tok/s · max_steps",
+        ),
+        (
+            e.Verdict(ref="a/validate", tok=1, result="SUCCESS", path="x", sha256=SHA, heldout=0.11, base_heldout=2.04),
+            "SUCCESS · held-out 2.04 → 0.11",
+        ),
+        (
+            e.Score(ref="a/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=60, heldout=0.11, base_heldout=2.04, exact=0.91, base_exact=0.03),
+            "held-out 2.04 → 0.11 · exact match 3% → 91% · 60 rows",
+        ),
+        (e.Back(ref="a", tok=1, step=4, path="x", sha256=SHA, why="weights are not finite"), "to step 4 · weights are not finite · sha256 9f3a9f3a…"),
+        (e.Adapter(ref="a", tok=1, path="streams/a/adapter", sha256=SHA), "streams/a/adapter · sha256 9f3a9f3a…"),
+        (e.Promote(ref="a", path="promoted", sha256=SHA, why="lowest held-out loss"), "lowest held-out loss · promoted · sha256 9f3a9f3a…"),
+        (e.Post(ref="run", body="look at s3\nplease"), "look at s3 please"),
+        (e.Amend(ref="-", of=12, body="it was s4"), "of entry 12 · it was s4"),
+        (e.Approve(ref="a", of=12), "of entry 12"),
+        (e.Approve(ref="a"), ""),
+        (e.Object(ref="a", of=12, why="overfits"), "to entry 12 · overfits"),
+        (e.Seal(ref="-", off=0, n=87, sha="00", why="torn"), "an entry of which only 87 bytes were written"),
+        (e.Seal(ref="-", off=0, n=87, sha="00", why="old-copy", body="entries 3-5 stand again"), "the file was changed · entries 3-5 stand again"),
+        (e.Head(ref="-", chain="9f3a1c2db7e1c09a", mac="-", file="collaboration/0001.md"), "chain 9f3a1c2db7e1c09a · after collaboration/0001.md"),
+    ],
+)  # fmt: skip
+def test_every_kind_of_entry_is_told_in_words(event: Event, words: str) -> None:
+    about = "" if event.ref == "-" else f" {event.ref}"
+    assert shown(event) == f"17 05:13 {event.kind}{about} ada  {words}".rstrip()
+
+
+def test_no_kind_was_forgotten() -> None:
+    [mark] = test_every_kind_of_entry_is_told_in_words.pytestmark
+    assert {event.kind for event, _ in mark.args[1]} == set(KINDS)
+
+
+def test_a_typed_note_reads_as_a_note_of_nobody() -> None:
+    seal = e.Seal(ref="-", off=0, n=9, sha="00", why="note", body="s3 diverged")
+    assert shown(seal, author="unknown") == "17 05:13 note unknown  s3 diverged"
+
+
+def test_an_entry_without_a_coordinator_says_so() -> None:
+    assert shown(e.Pause(ref="wide"), via="local") == "17 05:13 pause wide ada  via local"
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J\x1b]0;owned\x07", "a\rb\x08c\x00", "a\u202eb\u2066", "\u2028x\x85y", "## 18 claim\n<!-- /17 -->"]
+)
+def test_no_control_character_reaches_the_screen_and_no_line_ends_early(text: str) -> None:
+    for event in (
+        e.Post(ref="run", body=text),
+        e.Fail(ref="run", why=text),
+        e.Task(ref="a/b", title=text),
+        e.Stream(ref="a", settings=text),
+    ):
+        told = shown(event)
+        assert not any(unicodedata.category(c).startswith("C") or c in "\u2028\u2029" for c in told)
+        assert len(told.splitlines()) == 1
+
+
+def test_a_long_text_is_cut_and_a_huge_one_costs_nothing() -> None:
+    told = shown(e.Post(ref="run", body="word " * 2_000_000))
+    assert len(told) < 450 and told.endswith("…")
+
+
+def test_an_entry_costs_few_bytes_over_its_text_when_read() -> None:
+    """12 tokens of o200k at most (tests/benchmarks/bench_log.py counts them); in CI bytes stand for tokens."""
+    text = "loss is flat since step 400 on both wide streams; halve the learning rate"
+    over = len(line(Entry(1842, "trainer-2", T, e.Post(ref="s3", body=text), "0" * 16))) - len(text)
+    assert over <= 36
