@@ -7,10 +7,11 @@ A new event is one class here and its line in `swarm/state.py`.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from swarm.printable import without_control
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 """A stream, worker, agent or run name."""
@@ -32,18 +33,6 @@ def _stays_inside(path: str) -> str:
     return path
 
 
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
-
-
-def _encodable(text: str) -> str:
-    """What would steer a terminal that shows the file, and half a surrogate pair, which no file can hold, as their codes.
-
-    The event is then equal to what is read back.
-    """
-    safe = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-    return safe if safe.isascii() else safe.encode("utf-8", "backslashreplace").decode()
-
-
 RelativePath = Annotated[str, AfterValidator(_stays_inside)]
 """A path inside the run folder: relative, never climbing out."""
 
@@ -58,7 +47,8 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ref: Ref
-    body: Annotated[str, AfterValidator(_encodable)] = ""
+    body: Annotated[str, AfterValidator(without_control)] = ""
+    """Without control characters, so that the event is equal to what is read back."""
     idem: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] | None = None
     """Idempotency key: the same author's second event with it is the first."""
 

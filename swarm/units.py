@@ -6,29 +6,12 @@ Every function is total: None is `-`, and what is not finite says so.  Widths ar
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 
 NONE = "-"
 RAMP = "▁▂▃▄▅▆▇"
 """Never the full block: the rows of a table would grow together."""
-UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff0-\ufffb]"
-)
-"""Control characters, marks that reorder or hide text, and halves of characters that no terminal can be sent."""
-
-
-def clean(text: str) -> str:
-    """The text on one line, with whatever could steer a terminal made visible instead."""
-    if text.isascii() and text.isprintable():
-        return text
-    return UNSAFE.sub(_visible, text)
-
-
-def _visible(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else "\ufffd"
 
 
 def count(number: float | None) -> str:

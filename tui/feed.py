@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from textual.message import Message
 
 from swarm.errors import UserError
-from swarm.units import clean
+from swarm.printable import visible
 from swarm.views.snapshot import Snapshot
 
 PERIOD_SECONDS = 0.25
@@ -101,22 +101,22 @@ class Feed:
     def say(self, kind: str, ref: str, **facts: object) -> None:
         """Act; the answer comes as `Said` or `Refused`."""
         self._acts.put(
-            lambda: self._try(f"{kind} {ref}", lambda: Said(kind, ref, clean(self.source.say(kind, ref, **facts))))
+            lambda: self._try(f"{kind} {ref}", lambda: Said(kind, ref, visible(self.source.say(kind, ref, **facts))))
         )
 
     def read_log(self, stream: str | None = None) -> None:
         """Read the whole log; it comes as `LogRead`."""
         self._acts.put(
-            lambda: self._try("log", lambda: LogRead([clean(x) for x in self.source.log_lines(0, stream)], stream))
+            lambda: self._try("log", lambda: LogRead([visible(x) for x in self.source.log_lines(0, stream)], stream))
         )
 
     def _try(self, what: str, act: Callable[[], Message]) -> None:
         try:
             self.post(act())
         except UserError as error:
-            self.post(Refused(what, clean(str(error))))
+            self.post(Refused(what, visible(str(error))))
         except Exception as error:  # a thread's traceback would be lost behind the screen: say it there
-            self.post(Refused(what, clean(f"{type(error).__name__}: {error}")))
+            self.post(Refused(what, visible(f"{type(error).__name__}: {error}")))
 
     def _act(self) -> None:
         while not self._stopped.is_set():
@@ -129,7 +129,7 @@ class Feed:
                 self._stopped.wait(self.period_seconds)
                 self.source.wait(IDLE_SECONDS - self.period_seconds)
         except Exception as error:  # as above: the app shows it
-            self.post(Lost(clean(f"{type(error).__name__}: {error}")))
+            self.post(Lost(visible(f"{type(error).__name__}: {error}")))
 
 
 def harmless(data: Data) -> Data:
@@ -142,7 +142,7 @@ def harmless(data: Data) -> Data:
 def _safe(value: Any) -> Any:
     match value:
         case str():
-            return clean(value)
+            return visible(value)
         case tuple() if value and (isinstance(value[0], str) or is_dataclass(value[0])):
             made = tuple(_safe(item) for item in value)
             return made if any(a is not b for a, b in zip(made, value, strict=True)) else value

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from swarm.config.names import fix_of_key, fix_of_value
-from swarm.config.tree import Node, Problems, Spot, Step, follow, joined, printable
+from swarm.config.tree import Node, Problems, Spot, Step, follow, joined
 from swarm.events import ROLES
+from swarm.printable import in_message
 from swarm.settings import Reads, RunSettings, Settings
 
 NAME_WORDS = "small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64"
@@ -109,7 +110,7 @@ def _word(root: Node, loc: Sequence[Step], kind: str, problems: Problems) -> Non
         _word_missing(root, node, gone, str(loc[-1]), problems)
     elif loc[-1] == "[key]" and loc[0] == "roles":
         words = _listed(ROLES)
-        problems.add(node.key_at or node.at, node.path, f"{printable(str(loc[-2]))[:80]} is no role", f"take {words}")
+        problems.add(node.key_at or node.at, node.path, f"{in_message(str(loc[-2]))[:80]} is no role", f"take {words}")
     elif loc[-1] == "[key]":
         _word_name(str(loc[-2]), node.key_at or node.at, node.path, problems)
     elif gone != ["streams"] and gone and not problems.told(node.at, node.path):
@@ -137,7 +138,7 @@ def _word_missing(root: Node, node: Node, gone: list[Step], key: str, problems: 
 
 
 def _word_name(name: str, at: Spot, path: str, problems: Problems) -> None:
-    problems.add(at, path, f"{printable(name)[:80]} is no name: {NAME_WORDS}", f"write e.g. `{_as_name(name)}`")
+    problems.add(at, path, f"{in_message(name)[:80]} is no name: {NAME_WORDS}", f"write e.g. `{_as_name(name)}`")
 
 
 def _as_name(text: str) -> str:

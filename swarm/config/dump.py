@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from swarm.printable import visible
 from swarm.settings import RunSettings
 
 HEAD = """\
@@ -40,7 +41,7 @@ def _write_group(
                 for number, item in enumerate(value):
                     _write_item(item, f"{below}.{number}", indent + 2, origins, lines)
             case _:
-                lines.append((f"{head} {_value(value)}", _one_line(origins.get(below, ""))))
+                lines.append((f"{head} {_value(value)}", visible(origins.get(below, ""))))
 
 
 def _write_item(
@@ -75,7 +76,3 @@ def _quoted(value: str) -> str:
     """Double quotes with YAML's escapes: JSON's would split characters beyond U+FFFF in two."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(sign if sign.isprintable() else f"\\U{ord(sign):08X}" for sign in escaped) + '"'
-
-
-def _one_line(origin: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in origin)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from swarm.config.names import close_to
 from swarm.config.tree import Node, Problems
+from swarm.printable import in_message
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """owner/name, as the hub spells it."""
@@ -160,7 +161,7 @@ def _what_is_there(parent: Path, name: str, asked: str) -> str:
 
 
 def _shown(text: str) -> str:
-    shown = text if text.isprintable() and text else repr(text)
+    shown = in_message(text)
     return shown if len(shown) <= 120 else shown[:117] + "..."
 
 

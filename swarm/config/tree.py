@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from swarm.errors import UserError, UserErrors
+from swarm.printable import in_message
 
 Scalar = None | bool | int | float | str
 Step = str | int
@@ -90,13 +91,8 @@ class Node:
         return replace(self, value={**self.items, str(step): node})
 
 
-def printable(key: str) -> str:
-    """A key as it may stand in a one-line message."""
-    return key if key and key.isprintable() else repr(key)
-
-
 def joined(path: str, step: Step) -> str:
-    shown = printable(step) if isinstance(step, str) else str(step)
+    shown = in_message(step) if isinstance(step, str) else str(step)
     return f"{path}.{shown}" if path else shown
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from swarm.config.tree import Node, Problems, Scalar, Spot, joined, only, printable
+from swarm.config.tree import Node, Problems, Scalar, Spot, joined, only
+from swarm.printable import in_message
 
 VALUES_AT_MOST = 20_000
 """A config has some hundred values; aliases of aliases make billions."""
@@ -118,7 +119,7 @@ class _Reading:
     def _scalar(self, node: yaml.ScalarNode, path: str, at: Spot) -> Scalar:
         name = str(node.tag).removeprefix(TAG)
         if name not in {"null", "bool", "int", "float", "str", "merge"}:
-            self.problems.add(at, path, f"the tag {printable(str(node.tag))} is not understood", "remove it")
+            self.problems.add(at, path, f"the tag {in_message(str(node.tag))} is not understood", "remove it")
             return None
         try:
             return _made(name, node.value)

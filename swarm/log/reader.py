@@ -14,7 +14,7 @@ from pathlib import Path
 
 from swarm.events import Seal
 from swarm.files import read_or_nothing, stat_or_none
-from swarm.log.chain import Place, Raw, Walk, holds_entries, walk
+from swarm.log.chain import Place, Raw, Walk, entry_at, holds_entries, walk
 from swarm.log.entry import Entry
 from swarm.log.errors import LogDamaged, LogError
 from swarm.log.escaping import unescape
@@ -38,6 +38,8 @@ class Log:
         """The entries after those."""
         self._wal_mark, self._wal_end = b"", 0
         """The write-ahead file that was read, by its first bytes, and where its frames ended."""
+        self._read_to = 0
+        """The offset in the log file up to which entries were read; those after it up to `place` were published to us."""
         self._seen: os.stat_result | None = None
         """The Markdown file that was read for want of one."""
         self._told = 0
@@ -52,15 +54,33 @@ class Log:
         self._told += len(news)
         return news
 
+    def next_published(self, text: str) -> Entry | None:
+        """The rendered entry, taken in, if it is the one that follows the last refresh; the files are not looked at.
+
+        None: one before it is missing, or it is no next entry at all; `refresh` tells.
+        """
+        if self._told != self.last_seq or self._full:
+            return None
+        raw = entry_at(text.encode(), 0, self.place)
+        if raw is None or raw.kind == b"seal":  # the bytes that a seal covers are not published
+            return None
+        self._take(Walk(self.place.after(raw), [raw]))
+        entry = self._entry(self.last_seq - 1)
+        self._told += 1
+        return entry
+
     def entries(self, since: int = 0) -> Iterator[Entry]:
         """The entries after `since`, up to what the files hold now.  Raises LogDamaged, also for one of no known kind."""
         self.read()
         self._take_apart()
         for index in range(since, self.last_seq):
-            record = self._records[index]
-            if isinstance(record, Raw):
-                record = self._records[index] = self._understand(record)
-            yield record
+            yield self._entry(index)
+
+    def _entry(self, index: int) -> Entry:
+        record = self._records[index]
+        if isinstance(record, Raw):
+            record = self._records[index] = self._understand(record)
+        return record
 
     def last_of(self, kind: str) -> int:
         """The seq of the newest entry of a kind in the newest file, 0 if there is none (a rotated one begins with a head)."""
@@ -106,11 +126,13 @@ class Log:
         if self._wal_mark != known or not self._wal_end:
             return False
         frames, end = frames_from(data, self._wal_end)
-        reached = walk(b"".join(frames), self.place)
-        if reached.place.offset != self.place.offset + sum(map(len, frames)):
+        grown = b"".join(frames)
+        known_bytes = self.place.offset - self._read_to  # published to us before we looked
+        reached = walk(grown[known_bytes:], self.place)
+        if reached.place.offset != self._read_to + len(grown):
             return False
         self._take(reached)
-        self._wal_end = end
+        self._wal_end, self._read_to = end, self.place.offset
         return True
 
     def _copy_rests(self) -> bool:
@@ -125,7 +147,7 @@ class Log:
         self._wal_end = 0
         frames, end = frames_of(wal)
         self._follow(newest_text(self.files, b"".join(frames), torn=is_torn(wal, end)))
-        self._wal_end, self._seen = end, copy
+        self._wal_end, self._seen, self._read_to = end, copy, self.place.offset
 
     def _follow(self, data: bytes) -> None:
         if not self.last_seq and self._begin(data):

@@ -12,12 +12,11 @@ import sqlite3
 from swarm import config
 from swarm.artifacts.metrics import MetricsFile
 from swarm.errors import UserError
-from swarm.log import Entry, Log
+from swarm.log import Log
+from swarm.messages import Metrics
 from swarm.rundir import RunFolder
-from swarm.state import State, fold
-from swarm.views import logview
+from swarm.views.runview import RunView
 from swarm.views.snapshot import Snapshot
-from swarm.views.streamrows import Curves, stream_rows, task_rows, why_of
 
 TAIL_LINES = 20
 
@@ -28,7 +27,11 @@ def snapshot_at(folder: RunFolder, to: int | None = None) -> Snapshot:
     if not entries:
         raise UserError(folder.name, "nothing was recorded yet", "`swarm log --follow` waits for the first entry")
     last = len(entries) if to is None else checked_seq(to, len(entries))
-    return _picture(folder, fold(entries[:last]), entries[max(0, last - TAIL_LINES) : last])
+    view = RunView(folder, config.of_run(folder), TAIL_LINES)
+    for entry in entries[:last]:
+        view.fold(entry)
+    view.add_again(_measured_by(folder, view.state.time))
+    return view.snapshot(f"as of entry {last}", view.state.time)
 
 
 def checked_seq(to: int, count: int) -> int:
@@ -38,33 +41,12 @@ def checked_seq(to: int, count: int) -> int:
     return to
 
 
-def _picture(folder: RunFolder, state: State, tail: list[Entry]) -> Snapshot:
-    settings = config.of_run(folder)
-    return Snapshot(
-        run=folder.name,
-        folder=str(folder.path),
-        base=", ".join(sorted({s.base_model for s in settings.streams.values()})),
-        state="ended" if state.end else f"as of entry {state.seq}",
-        rc=state.end.rc if state.end else None,
-        seq=state.seq,
-        started=state.started,
-        now=state.time,
-        streams=stream_rows(state, settings, _curves(folder, state.time), (), state.time),
-        tasks=task_rows(state, state.time),
-        tail=tuple(logview.line(entry) for entry in tail),
-        promoted=state.promoted.ref if state.promoted else "",
-        why=why_of(state, settings),
-    )
-
-
-def _curves(folder: RunFolder, until: float) -> dict[str, Curves]:
-    """Log times are whole seconds: a figure of the same second counts as measured."""
-    curves: dict[str, Curves] = {}
-    with contextlib.suppress(sqlite3.OperationalError):  # none were measured yet
-        with contextlib.closing(MetricsFile(folder.metrics, readonly=True)) as metrics:
-            tables = metrics.tables()
-        for table in tables:
-            rows = [row for row in table.rows if row.time < until + 1]
-            if rows:
-                curves.setdefault(table.stream, Curves()).add(table.model_copy(update={"rows": rows}))
-    return curves
+def _measured_by(folder: RunFolder, until: float) -> list[Metrics]:
+    """The metrics up to that log time, which is in whole seconds: a figure of the same second counts as measured."""
+    try:
+        metrics = MetricsFile(folder.metrics, readonly=True)
+    except sqlite3.OperationalError:
+        return []  # none were measured yet
+    with contextlib.closing(metrics):
+        tables = metrics.tables()
+    return [table.model_copy(update={"rows": [row for row in table.rows if row.time < until + 1]}) for table in tables]

@@ -5,33 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from swarm.messages import MetricRow, Metrics
 from swarm.policy.promotion import waiting
 from swarm.printable import one_line
 from swarm.settings import RunSettings, StreamSettings
 from swarm.state import State, Stream
+from swarm.views.curves import Curves
 from swarm.views.snapshot import StreamRow, TaskRow, WorkerRow
-
-CURVE_POINTS = 400
-
-
-class Curves:
-    """One stream's figures by step; a step that is trained again replaces the older figure."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self._rows: dict[tuple[str, int], tuple[int, MetricRow]] = {}
-
-    def add(self, table: Metrics) -> None:
-        self.steps = table.steps or self.steps
-        for row in table.rows:
-            key = (row.kind, row.step)
-            if key not in self._rows or self._rows[key][0] <= table.token:
-                self._rows[key] = (table.token, row)
-
-    def rows(self, kind: str) -> list[MetricRow]:
-        found = [row for (k, _), (_, row) in self._rows.items() if k == kind]
-        return sorted(found, key=lambda row: row.step)
 
 
 def stream_rows(
@@ -74,9 +53,7 @@ def _row(
     role = state.next_role(stream)
     task = state.tasks[f"{stream.name}/{role}"] if role else None
     worker = by_task.get(task.ref) if task else None
-    train, heldout = curves.rows("train"), curves.rows("eval")
-    losses = [(row.step, row.loss) for row in train if row.loss is not None]
-    last = train[-1] if train else None
+    losses, heldout, last = curves.loss.points, curves.heldout.points, curves.last
     name, why = state_of(state, stream, worker)
     training = name == "train"
     trained, score, verdict = stream.trained, stream.score, stream.verdict
@@ -87,13 +64,9 @@ def _row(
         step=last.step if last else (trained.step if trained else 0),
         steps=curves.steps,
         loss=trained.loss_last if trained else losses[-1][1] if losses else None,
-        best_loss=min((loss for _, loss in losses), default=None),
+        best_loss=curves.loss.lowest,
         first_loss=trained.loss_first if trained else losses[0][1] if losses else None,
-        heldout=score.heldout
-        if score
-        else verdict.heldout
-        if verdict
-        else next((r.loss for r in reversed(heldout)), None),
+        heldout=score.heldout if score else verdict.heldout if verdict else heldout[-1][1] if heldout else None,
         base_heldout=score.base_heldout if score else verdict.base_heldout if verdict else None,
         exact=score.exact if score else None,
         base_exact=score.base_exact if score else None,
@@ -103,7 +76,7 @@ def _row(
         memory_bytes=trained.peak_bytes if trained else last.memory_bytes if last else None,
         trainable=trained.trainable if trained else None,
         device=worker.device if worker else "",
-        eta_seconds=_eta(train, curves.steps) if training else None,
+        eta_seconds=_eta(curves) if training else None,
         worker=task.lease.by if task and task.lease else "",
         token=task.lease.token if task and task.lease else None,
         lease_left_seconds=max(0.0, task.lease.until - now)
@@ -112,8 +85,8 @@ def _row(
         verdict=verdict.result if verdict else "",
         why=one_line(why),
         checkpoints=tuple(sorted({checkpoint.step for checkpoint in stream.checkpoints})),
-        curve=thin(losses),
-        heldout_curve=thin([(row.step, row.loss) for row in heldout if row.loss is not None]),
+        curve=curves.loss.thin(),
+        heldout_curve=curves.heldout.thin(),
     )
 
 
@@ -138,24 +111,12 @@ def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[st
     return role, f"again: {task.failures[-1]}" if task.failures else ""
 
 
-def _eta(rows: Sequence[MetricRow], steps: int) -> float | None:
+def _eta(curves: Curves) -> float | None:
     """From the pace of the last steps of this lease."""
-    if len(rows) < 2 or not steps:
+    pace = curves.seconds_per_step()
+    if pace is None or not curves.steps or curves.last is None:
         return None
-    window = rows[-min(len(rows), 20) :]
-    pace = (window[-1].time - window[0].time) / max(1, window[-1].step - window[0].step)
-    return max(0.0, pace * (steps - window[-1].step))
-
-
-def thin(points: Sequence[tuple[int, float]], limit: int = CURVE_POINTS) -> tuple[tuple[int, float], ...]:
-    """At most `limit` of the points, evenly, always with the last."""
-    if len(points) <= limit:
-        return tuple(points)
-    stride = -(-len(points) // limit)
-    kept = list(points[::stride])
-    if kept[-1] != points[-1]:
-        kept.append(points[-1])
-    return tuple(kept)
+    return max(0.0, pace * (curves.steps - curves.last.step))
 
 
 def describe(settings: StreamSettings) -> str:

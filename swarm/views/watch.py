@@ -1,7 +1,7 @@
 """Follow a run from outside: folds the log, gathers metrics and workers, and gives `Snapshot`s; the way in for all screens.
 
-The log and the metrics are read from the run folder; what is published over the bus says when to read again and brings
-live figures.  A gap in what is published only means: read again.  Without a coordinator the files alone are enough.
+The log and the metrics are read from the run folder once; then each published entry and table of metrics is taken in as it
+comes.  After a gap in what is published the files are read again.  Without a coordinator the files alone are enough.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,18 +23,17 @@ from swarm.artifacts.metrics import MetricsFile
 from swarm.errors import UserError
 from swarm.events import KINDS
 from swarm.launch import local
-from swarm.log import Entry, Log, run_is_alive
+from swarm.log import Log, LogError, run_is_alive
 from swarm.messages import Metrics
 from swarm.printable import one_line
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import State
 from swarm.views import logview
+from swarm.views.runview import RunView
 from swarm.views.snapshot import BusCounters, Snapshot, WorkerRow
-from swarm.views.streamrows import Curves, stream_rows, task_rows, why_of
 from toon import ToonError, decode
 
-TAIL_LINES = 200
 POLL_SECONDS = 0.5
 
 
@@ -57,9 +57,7 @@ class Watcher:
         self._changed = threading.Event()
         self._closing = threading.Event()
         self._log = Log(folder.log)
-        self._state = State()
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._curves: dict[str, Curves] = {}
+        self._view = RunView(folder, self._settings)
         self._alive = run_is_alive(folder.log)
         self._workers = () if self._alive else _orphans(folder)
         self._log_fault = ""
@@ -92,7 +90,7 @@ class Watcher:
     def state(self) -> State:
         """The fold as of now; treat it as read-only."""
         with self._lock:
-            return self._state
+            return self._view.state
 
     @property
     def settings(self) -> RunSettings:
@@ -112,32 +110,13 @@ class Watcher:
     def snapshot(self) -> Snapshot:
         with self._lock:
             self._changed.clear()
-            now = self._log.now()
-            state = self._state
-            return Snapshot(
-                run=self.folder.name,
-                folder=str(self.folder.path),
-                base=", ".join(sorted({s.base_model for s in self._settings.streams.values()})),
-                state=self._run_state(),
-                rc=state.end.rc if state.end else None,
-                seq=state.seq,
-                log_ok=not self._log_fault,
-                devices=", ".join(sorted({row.device for row in self._workers})),
-                started=state.started,
-                now=now,
-                streams=stream_rows(state, self._settings, self._curves, self._workers, now),
-                workers=self._workers,
-                tasks=task_rows(state, now),
-                tail=tuple(self._tail),
+            return self._view.snapshot(
+                "running" if self._alive else "no coordinator",
+                self._log.now(),
+                self._workers,
                 bus=replace(self._bus, dropped=sum(row.dropped for row in self._workers)),
-                promoted=state.promoted.ref if state.promoted else "",
-                why=why_of(state, self._settings),
+                log_ok=not self._log_fault,
             )
-
-    def _run_state(self) -> str:
-        if self._state.end:
-            return "ended"
-        return "running" if self._alive else "no coordinator"
 
     def log_lines(self, since: int = 0, stream: str | None = None) -> list[str]:
         """The log, one line per entry."""
@@ -178,10 +157,13 @@ class Watcher:
                 self._poll()
 
     def _poll(self) -> None:
-        """What nobody publishes: the coordinator's death, and everything when there is none."""
+        """What nobody publishes: what a person typed into the log, the coordinator's death, and everything when there is none."""
         alive = run_is_alive(self.folder.log)
+        before = self._view.state.seq
+        self._read_log()
+        if self._view.state.seq != before:
+            self._changed.set()
         if alive != self._alive or not alive:
-            self._read_log()
             if not alive and self._alive:
                 self._read_metrics()
             with self._lock:
@@ -199,10 +181,11 @@ class Watcher:
         recent = [at for at in self._arrivals if now - at < 5.0]
         with self._lock:
             self._bus = BusCounters(round(len(recent) / 5.0, 1), self._bus.received + 1, missed)
-        if topic == "entry" or gap:
-            self._read_log()
         if gap:
+            self._read_log()
             self._read_metrics()
+        elif topic == "entry":
+            self._take_entry(body)
         with contextlib.suppress(
             ToonError, ValueError
         ):  # a malformed picture is dropped: the next one comes in a second
@@ -214,7 +197,7 @@ class Watcher:
 
     def _add(self, table: Metrics) -> None:
         with self._lock:
-            self._curves.setdefault(table.stream, Curves()).add(table)
+            self._view.add(table)
 
     def _set_workers(self, body: str) -> None:
         value = decode(body)
@@ -223,20 +206,24 @@ class Watcher:
         with self._lock:
             self._workers = rows
 
+    def _take_entry(self, text: str) -> None:
+        with self._lock, self._noting_faults():
+            entry = self._log.next_published(text)
+            for found in [entry] if entry else self._log.refresh():
+                self._view.fold(found)
+
     def _read_log(self) -> None:
-        from swarm.log import LogError
+        with self._lock, self._noting_faults():
+            for entry in self._log.refresh():
+                self._view.fold(entry)
 
-        with self._lock:
-            try:
-                for entry in self._log.refresh():
-                    self._fold(entry)
-                self._log_fault = ""
-            except LogError as error:
-                self._log_fault = str(error)
-
-    def _fold(self, entry: Entry) -> None:
-        self._state.apply(entry)
-        self._tail.append(logview.line(entry))
+    @contextlib.contextmanager
+    def _noting_faults(self) -> Iterator[None]:
+        try:
+            yield
+            self._log_fault = ""
+        except LogError as error:
+            self._log_fault = str(error)
 
     def _read_metrics(self) -> None:
         try:
@@ -250,9 +237,7 @@ class Watcher:
         finally:
             metrics.close()
         with self._lock:
-            self._curves = {}
-            for table in tables:
-                self._curves.setdefault(table.stream, Curves()).add(table)
+            self._view.add_again(tables)
 
 
 def _worker_row(row: dict[str, Any]) -> WorkerRow:

@@ -19,6 +19,8 @@ from swarm.rundir import RunFolder
 from swarm.views.watch import Watcher
 from swarm.weights import adapter_sha256
 from tests.runs import swarm_process as sp
+from tui.panes.header import advice
+from tui.view import View
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 TWO = "  narrow: {lora_r: 2}\n  wide: {lora_r: 4}"
@@ -111,8 +113,8 @@ def test_a_trainer_killed_in_mid_run_loses_its_lease_and_the_run_finishes_over_t
     assert state.streams["wide"].trained.step == 200
 
 
-def shown_without_a_coordinator(folder: RunFolder, pids: list[int]) -> None:
-    """Kills these, the coordinator among them, and sees what a watcher shows of it."""
+def shown_without_a_coordinator(folder: RunFolder, pids: list[int]) -> str:
+    """Kills these, the coordinator among them, and gives what the dashboard says of it."""
     with Watcher.attach(folder.path) as watcher:
         sp.wait_for(lambda: watcher.snapshot().state == "running", "a running run", folder=folder)
         for pid in pids:
@@ -120,6 +122,8 @@ def shown_without_a_coordinator(folder: RunFolder, pids: list[int]) -> None:
         began = time.monotonic()
         sp.wait_for(lambda: watcher.snapshot().state == "no coordinator", "its absence", seconds=20)
         print(f"\n{len(pids)} killed: no coordinator is shown after {time.monotonic() - began:.1f} s", end="")
+        said = advice(View(watcher.snapshot()))
+        return said.plain if said else ""
 
 
 def test_a_coordinator_killed_stops_no_training_and_the_next_one_adopts_the_workers(tmp_path: Path) -> None:
@@ -127,7 +131,8 @@ def test_a_coordinator_killed_stops_no_training_and_the_next_one_adopts_the_work
     folder = sp.start(config)
     sp.wait_for(lambda: all(s.checkpoints for s in sp.state(folder).streams.values()), "checkpoints", folder=folder)
     before, pids = sp.entries(folder), set(sp.living_workers(folder))
-    shown_without_a_coordinator(folder, [sp.coordinator_pid(folder)])
+    said = shown_without_a_coordinator(folder, [sp.coordinator_pid(folder)])
+    assert said == f"no coordinator: {len(pids)} workers train on; swarm resume adopts them"
     saved = len(folder.checkpoints("wide")), folder.checkpoints("wide")[0]
     sp.wait_for(lambda: folder.checkpoints("wide")[0] != saved[1], "a checkpoint without a coordinator", folder=folder)
     assert set(sp.living_workers(folder)) == pids
@@ -156,7 +161,8 @@ def test_everything_killed_at_once_goes_on_from_the_newest_checkpoints(tmp_path:
     config = sp.write_config(tmp_path, streams=TWO, steps=200)
     folder = sp.start(config)
     sp.wait_for(lambda: all(s.checkpoints for s in sp.state(folder).streams.values()), "checkpoints", folder=folder)
-    shown_without_a_coordinator(folder, [sp.coordinator_pid(folder), *sp.living_workers(folder)])
+    said = shown_without_a_coordinator(folder, [sp.coordinator_pid(folder), *sp.living_workers(folder)])
+    assert said == "no coordinator: nothing runs; swarm resume goes on from the newest checkpoints"
 
     sp.swarm("resume", cwd=tmp_path)
     state = sp.state(folder)

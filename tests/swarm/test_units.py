@@ -127,9 +127,3 @@ def test_a_sparkline_of_odd_series_is_still_a_sparkline() -> None:
 def test_smoothing_keeps_the_first_value_and_passes_over_what_is_not_finite() -> None:
     assert units.smooth([2.0, 2.0, 2.0], 0.8) == pytest.approx([2.0, 2.0, 2.0])
     assert units.smooth([2.0, math.nan, 1.0], 0.5) == pytest.approx([2.0, 2.0, 4 / 3])
-
-
-def test_control_characters_are_shown_and_not_obeyed() -> None:
-    assert units.clean("a\x1b[31mred\x07\nb\x7f") == "a␛[31mred␇␊b␡"
-    assert units.clean("\u202egnp.exe\u2066\ud800") == "\ufffdgnp.exe\ufffd\ufffd"
-    assert units.clean("plain · α16 [bold]") == "plain · α16 [bold]"

@@ -67,7 +67,7 @@ def test_an_error_that_nobody_foresaw_is_shown_too() -> None:
     feed.read_log()
     lost, refused = next_of(messages, Lost), next_of(messages, Refused)
     feed.stop()
-    assert isinstance(lost, Lost) and lost.why == "OSError: the disk␛[2J is gone"
+    assert isinstance(lost, Lost) and lost.why == "OSError: the disk\\x1b[2J is gone"
     assert isinstance(refused, Refused)
 
 
@@ -79,7 +79,7 @@ def test_the_log_is_read_clean() -> None:
     feed.read_log()
     read = next_of(messages, LogRead)
     feed.stop()
-    assert isinstance(read, LogRead) and read.lines == ["1 05:12 post run  eve  ␛]0;owned␇"]
+    assert isinstance(read, LogRead) and read.lines == ["1 05:12 post run  eve  \\x1b]0;owned\\x07"]
 
 
 def test_every_text_of_a_snapshot_is_made_harmless_and_nothing_else_is_touched() -> None:
@@ -87,6 +87,6 @@ def test_every_text_of_a_snapshot_is_made_harmless_and_nothing_else_is_touched()
     assert harmless(run) is run
     bad = replace(run, run="a\x1bb", tail=("x\ny",), streams=(replace(run.streams[0], why="\x07"), *run.streams[1:]))
     good = harmless(bad)
-    assert (good.run, good.tail, good.streams[0].why) == ("a␛b", ("x␊y",), "␇")
+    assert (good.run, good.tail, good.streams[0].why) == ("a\\x1bb", ("x\\ny",), "\\x07")
     assert good.streams[1] is run.streams[1]
     assert good.streams[0].curve is run.streams[0].curve

@@ -73,22 +73,29 @@ class Banner(Static):
 def advice(view: View) -> Text | None:
     """What a person must know about the run as a whole."""
     snapshot = view.snapshot
+    if not snapshot.log_ok:
+        return Text("the log does not verify: `swarm log verify` names the entry", style=looks.BAD)
     match snapshot.state:
         case "no coordinator":
-            return Text.assemble(
-                ("no coordinator", looks.BAD),
-                ": the run stands still; ",
-                ("swarm resume", "bold"),
-                " goes on from the newest checkpoints",
-            )
+            return without_coordinator(snapshot)
         case "ended":
             return ending(snapshot)
         case "starting":
             return Text("starting: workers are coming up", style=looks.DIM)
-        case _ if not snapshot.log_ok:
-            return Text("the log does not verify: `swarm log --verify` names the entry", style=looks.BAD)
         case _:
             return None
+
+
+def without_coordinator(snapshot: Snapshot) -> Text:
+    """Workers outlive a coordinator that was killed and train on; the next one adopts them."""
+    count = sum(row.state == "orphan" for row in snapshot.workers)
+    if count:
+        workers = f"{count} worker{'s train' if count > 1 else ' trains'} on; "
+        fix = Text.assemble(("swarm resume", "bold"), f" adopts {'them' if count > 1 else 'it'}")
+    else:
+        workers = "nothing runs; "
+        fix = Text.assemble(("swarm resume", "bold"), " goes on from the newest checkpoints")
+    return Text.assemble(("no coordinator", looks.BAD), ": ", workers, fix)
 
 
 def ending(snapshot: Snapshot) -> Text:

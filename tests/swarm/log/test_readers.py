@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from swarm.events import Event, Post
-from swarm.log import Entry, Log, LogDamaged, LogWriter, verify
+from swarm.log import Entry, Log, LogDamaged, LogWriter, render, verify
 
 Sound = Callable[[Path], list[Entry]]
 
@@ -188,3 +188,46 @@ def meddle(path: Path, rng: random.Random, copies: list[bytes]) -> None:
             with path.open("r+b") as file:
                 file.seek(rng.randrange(max(1, path.stat().st_size)))
                 file.write(b"#")
+
+
+def test_a_published_entry_is_taken_without_a_look_at_the_files(path: Path) -> None:
+    following = Log(path)
+    with LogWriter.open(path) as writer:
+        writer.append(notes("one"))
+        following.refresh()
+        published = [render(entry) for entry in writer.append(notes("two", "three"))]
+        hidden = path.parent.with_name(f"{path.parent.name}-elsewhere")
+        path.parent.rename(hidden)
+        assert [body_of(following.next_published(text)) for text in published] == ["two", "three"]
+        hidden.rename(path.parent)
+        assert following.refresh() == []
+        writer.append(notes("four"))
+        assert [body_of(entry) for entry in following.refresh()] == ["four"]
+        assert list(following.entries()) == list(writer.log.entries())
+
+
+def test_what_does_not_follow_the_last_entry_is_not_taken_and_reading_again_tells_all(path: Path) -> None:
+    following = Log(path)
+    with LogWriter.open(path, rotate_bytes=1500) as writer:
+        [first] = writer.append(notes("one"))
+        following.refresh()
+        assert following.next_published(render(first)) is None, "known"
+        [_, third] = writer.append(notes("two", "three"))
+        assert following.next_published(render(third)) is None, "one is missing"
+        forged = next_entry(path).decode().replace("promote mine", "promote it")
+        assert [body_of(entry) for entry in following.refresh()] == ["two", "three"]
+        assert following.next_published(forged) is None, "not chained on what stands"
+        published = [render(entry) for n in range(40) for entry in writer.append(notes(f"note {n}"))]
+        bodies = [body_of(entry) for text in published for entry in news(following, text)]
+        assert [body for body in bodies if body.startswith("note")] == [f"note {n}" for n in range(40)]
+        assert list(following.entries()) == list(writer.log.entries()), "over rotations too"
+
+
+def news(log: Log, published: str) -> list[Entry]:
+    """What a watcher folds when this was published."""
+    entry = log.next_published(published)
+    return [entry] if entry else log.refresh()
+
+
+def body_of(entry: Entry | None) -> str:
+    return entry.event.body if entry else "nothing"

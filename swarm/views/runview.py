@@ -1,0 +1,75 @@
+"""A run as it is seen: the fold of its entries, its curves and its newest lines, and the one place where a `Snapshot` is made.
+
+It reads nothing: whoever holds it (`watch`, `replay`) brings entries and metrics.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from swarm.log import Entry
+from swarm.messages import Metrics
+from swarm.rundir import RunFolder
+from swarm.settings import RunSettings
+from swarm.state import State
+from swarm.views import logview
+from swarm.views.curves import Curves
+from swarm.views.snapshot import BusCounters, Snapshot, WorkerRow
+from swarm.views.streamrows import stream_rows, task_rows, why_of
+
+TAIL_LINES = 200
+
+
+class RunView:
+    """One view of one run."""
+
+    def __init__(self, folder: RunFolder, settings: RunSettings, tail_lines: int = TAIL_LINES) -> None:
+        self.folder, self.settings = folder, settings
+        self.state = State()
+        self.curves: dict[str, Curves] = {}
+        self._tail: deque[str] = deque(maxlen=tail_lines)
+
+    def fold(self, entry: Entry) -> None:
+        self.state.apply(entry)
+        self._tail.append(logview.line(entry))
+
+    def add(self, table: Metrics) -> None:
+        self.curves.setdefault(table.stream, Curves()).add(table)
+
+    def add_again(self, tables: Iterable[Metrics]) -> None:
+        """All metrics, in place of those so far."""
+        self.curves = {}
+        for table in tables:
+            self.add(table)
+
+    def snapshot(
+        self,
+        run_state: str,
+        now: float,
+        workers: tuple[WorkerRow, ...] = (),
+        *,
+        bus: BusCounters | None = None,
+        log_ok: bool = True,
+    ) -> Snapshot:
+        """The run at log time `now`; `run_state` unless it has ended."""
+        state = self.state
+        return Snapshot(
+            run=self.folder.name,
+            folder=str(self.folder.path),
+            base=", ".join(sorted({s.base_model for s in self.settings.streams.values()})),
+            state="ended" if state.end else run_state,
+            rc=state.end.rc if state.end else None,
+            seq=state.seq,
+            log_ok=log_ok,
+            devices=", ".join(sorted({row.device for row in workers})),
+            started=state.started,
+            now=now,
+            streams=stream_rows(state, self.settings, self.curves, workers, now),
+            workers=workers,
+            tasks=task_rows(state, now),
+            tail=tuple(self._tail),
+            bus=bus or BusCounters(),
+            promoted=state.promoted.ref if state.promoted else "",
+            why=why_of(state, self.settings),
+        )
