@@ -148,7 +148,7 @@ class Hand(Event):
 
 
 class Done(Event):
-    """The task is finished and the lease over."""
+    """An agent's own task is finished and its lease over; a stream's task is finished by its result."""
 
     tok: Token
     path: RelativePath | None = None
@@ -184,7 +184,7 @@ class Refuse(Event):
     why: str
 
 
-# ---- what the roles hand over ----------------------------------------------------------------------------------------
+# ---- results: what the roles report; each but a checkpoint finishes its task and ends the lease --------------------
 
 
 class Prepared(Event):
@@ -204,6 +204,8 @@ class Prepared(Event):
     """Tokens that the loss counts."""
     cut: int = 0
     """Rows longer than `sequence_len`."""
+    cmd: str | None = None
+    """The command that backs this."""
 
 
 class Checkpoint(Event):
@@ -236,6 +238,8 @@ class Trained(Event):
     """Peak memory above that of the imports (process memory on a CPU, device memory on a GPU)."""
     why: str | None = None
     """What ended it: max_steps, max_minutes, stop, ..."""
+    cmd: str | None = None
+    """The command that backs this."""
 
 
 class Verdict(Event):
@@ -249,6 +253,8 @@ class Verdict(Event):
     """Held-out loss of the adapter, nats per supervised token."""
     base_heldout: float | None = None
     why: str | None = None
+    cmd: str | None = None
+    """The command that backs this."""
 
 
 class Back(Event):
@@ -276,6 +282,8 @@ class Score(Event):
     exact: float | None = None
     """Share of held-out answers given exactly, 0..1."""
     base_exact: float | None = None
+    cmd: str | None = None
+    """The command that backs this."""
 
 
 class Adapter(Event):
@@ -359,5 +367,9 @@ class Head(Event):
 KINDS: dict[str, type[Event]] = {cls.__name__.lower(): cls for cls in Event.__subclasses__()}
 """Every kind of entry."""
 
-RESULTS = frozenset({"done", "drop", "prepared", "checkpoint", "trained", "verdict", "score"})
-"""What a holder hands over under its token."""
+RESULT_OF: dict[Role, str] = {"prepare": "prepared", "train": "trained", "validate": "verdict", "evaluate": "score"}
+"""The result that finishes a role's task and ends its lease."""
+SETTLING = frozenset({"done", "drop", *RESULT_OF.values()})
+"""Kinds by which a holder ends its lease."""
+RESULTS = SETTLING | {"checkpoint"}
+"""What a holder reports under its token."""

@@ -41,7 +41,8 @@ class Task:
     ref: str
     role: Role | None = None
     lease: Lease | None = None
-    done: ev.Done | None = None
+    done: ev.Done | ev.Prepared | ev.Trained | ev.Verdict | ev.Score | None = None
+    """What finished it: a stream's task its result, an agent's own task a `done`."""
     failures: list[str] = field(default_factory=list)
     """Why earlier attempts failed."""
     attempts: int = 0

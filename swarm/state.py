@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarm import events as ev
-from swarm.events import RESULTS, ROLES, Event, Role
+from swarm.events import RESULT_OF, RESULTS, ROLES, Event, Role
 from swarm.standing import Decision, Lease, Opinion, Promoters, Question, Stream, Task
 
 __all__ = [
@@ -98,6 +98,9 @@ class State:
                         self.streams[event.stream].train_leases.append(task.lease)
                 if isinstance(event, ev.Done) and (stream := self.streams.get(event.stream)):
                     stream.turn_since = entry.time
+            case ev.Prepared() | ev.Trained() | ev.Verdict() | ev.Score() if stream := self.streams.get(event.stream):
+                self._take_result(stream, event)
+                self._hand_over(stream, entry)
             case ev.Post(asks=asked, of=answered):
                 self.questions.pop(answered or 0, None)
                 if asked:
@@ -148,6 +151,13 @@ class State:
         if scope == "run" and agrees:  # who agrees with everything objects to nothing
             self.opinions = {key: o for key, o in self.opinions.items() if o.agrees or key[1] != entry.author}
         self.opinions[scope, entry.author] = Opinion(entry.seq, agrees, why, person)
+
+    def _take_result(self, stream: Stream, event: ev.Prepared | ev.Trained | ev.Verdict | ev.Score) -> None:
+        """A result finishes its task and ends the lease."""
+        task = self.tasks.get(event.ref)
+        if task and task.role and RESULT_OF[task.role] == event.kind:
+            task.lease, task.done = None, event
+            stream.turn_since = self.time
 
     def _hand_over(self, stream: Stream, entry: Entry) -> None:
         stream.by[entry.event.kind] = entry.author
@@ -237,6 +247,9 @@ class State:
                 return lease.token
             case _ if event.kind in RESULTS and (same := self.handed.get(_what_was_handed(author, event))):
                 return same[1] if same[0] == event.facts() else None
+            case ev.Done() if task and task.role and task.done and _adds_nothing(event, task.done):
+                known_result = self.handed.get((author, task.done.kind, event.ref, event.tok, _step_of(task.done)))
+                return known_result[1] if known_result else None
             case _:
                 return None
 
@@ -271,8 +284,19 @@ def _same_words(said: Event, event: Event) -> bool:
     return all(facts.get(key) == value for key, value in event.facts().items() if key not in may_differ)
 
 
+def _adds_nothing(done: ev.Done, result: Event) -> bool:
+    """Whether a `done` after a result of the same token only says again that the task is finished."""
+    facts = result.facts()
+    stated = {name: value for name, value in done.facts().items() if name in {"tok", "path", "sha256", "cmd"}}
+    return not done.body.strip() and done.rc == 0 and all(facts.get(name) == value for name, value in stated.items())
+
+
 def _what_was_handed(author: str, event: Event) -> tuple[str, str, str, int, int | None]:
-    return author, event.kind, event.ref, getattr(event, "tok", 0), getattr(event, "step", None)
+    return author, event.kind, event.ref, getattr(event, "tok", 0), _step_of(event)
+
+
+def _step_of(event: Event) -> int | None:
+    return getattr(event, "step", None)
 
 
 def _lease(task: Task, entry: Entry, event: Event) -> None:
@@ -281,16 +305,19 @@ def _lease(task: Task, entry: Entry, event: Event) -> None:
             worker = entry.author if beats else None
             task.lease = Lease(entry.seq, entry.author, until(entry, ttl), entry.time, entry.seq, worker=worker)
             task.attempts += 1
+            task.done = None  # a log of before results ended leases may hold a result, an expiry and the next attempt
         case ev.Renew(ttl=ttl) if task.lease:
             task.lease.until = until(entry, ttl)
         case ev.Hand(to=to, ttl=ttl) if task.lease:
             old = task.lease
             ends = until(entry, ttl)
             task.lease = Lease(entry.seq, to, ends, old.began, old.first, old.token, entry.author, old.worker)
-        case ev.Done():
+        case ev.Done() if task.role is None or task.done is None:
             task.lease, task.done = None, event
         case ev.Drop(why=why, failed=failed) | ev.Expire(why=why, failed=failed):
-            if task.lease and (failed or isinstance(event, ev.Drop)):
+            if task.lease is None:
+                return  # a log of before results ended leases: the result stands
+            if failed or isinstance(event, ev.Drop):
                 task.seconds += entry.time - task.lease.began
             task.lease = None
             if failed:

@@ -29,7 +29,7 @@ class Lease:
     def __init__(self, ref: str, token: int, send: Send, command: str | None = None) -> None:
         self.ref, self.token = ref, token
         self.command = command
-        """How the holder was started."""
+        """How the worker was started; the first result of a process states it, and it is None after that."""
         self.stream = ref.partition("/")[0]
         self.step: int | None = None
         self.state: Literal["working", "paused"] = "working"
@@ -106,6 +106,8 @@ class Lease:
         if not self.lost:
             ours = {"tok": self.token, "cmd": self.command}
             fields = {name: value for name, value in ours.items() if name in type(event).model_fields}
+            if "cmd" in fields:
+                self.command = None
             self._send(Report.of(event.model_copy(update=fields)), True)
 
     def figures(self, row: MetricRow, steps: int) -> None:

@@ -72,6 +72,8 @@ class Worker:
         self._gone = threading.Event()
         self._lease: Lease | None = None
         self._early: dict[int, Order] = {}
+        self._command: str | None = post.command
+        """For the first result; the log needs it once."""
         # SimpleQueue: its put is safe inside a signal handler.
         self._inbox: queue.SimpleQueue[Assign | None] = queue.SimpleQueue()
         join = Join.load(post.join)
@@ -121,7 +123,7 @@ class Worker:
     # ---- one task ----
 
     def _work(self, assign: Assign, place: Place) -> None:
-        lease = Lease(assign.ref, assign.token, self._send, self.post.command)
+        lease = Lease(assign.ref, assign.token, self._send, self._command)
         self._lease, self._next = lease, None
         if self._leaving:  # between the queue and this line
             lease.stop(self._leaving)
@@ -131,7 +133,7 @@ class Worker:
         lease.flush_metrics()
         if end is not None:
             lease.report(end)
-        self._lease = None
+        self._lease, self._command = None, lease.command
         _free()
 
     def _outcome(self, assign: Assign, lease: Lease, place: Place) -> Drop | None:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 from swarm import events as ev
 from swarm import rundir
@@ -55,6 +56,8 @@ class Agent:
         self._log = Log(self.folder.log)
         self._state = State()
         self._reading = threading.Lock()
+        self._leases: WeakValueDictionary[tuple[str, int], Lease] = WeakValueDictionary()
+        """Those that are renewed in the background, by ref and token."""
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +136,9 @@ class Agent:
         reason, UserError if nobody answers.
         """
         token = self.take(ref, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, idem=idem)
-        return Lease(self.append, ref, token, ttl_seconds, self._left_seconds(ref, token, ttl_seconds))
+        lease = Lease(self.append, ref, token, ttl_seconds, self._left_seconds(ref, token, ttl_seconds))
+        self._leases[ref, token] = lease
+        return lease
 
     def take(self, ref: str, *, ttl_seconds: float, wait_seconds: float = 0.0, idem: str | None = None) -> int:
         """The token of a claim that the caller renews; else as `claim`."""
@@ -159,14 +164,15 @@ class Agent:
         return min(ttl_seconds, lease.until - self.now()) if lease and lease.token == token else 0.0
 
     def finish(self, ref: str, token: int, body: str = "", **facts: Any) -> int:
-        """Say that the task held under `token` is done; `facts` are those of `events.Done`."""
+        """Say that an agent's task held under `token` is done; `facts` are those of `events.Done`."""
         return self.append(checked(ev.Done, ref=ref, tok=token, body=body, **facts))
 
     def judge(
         self, ref: str, token: int, result: str, *,
-        why: str = "", heldout: float | None = None, base_heldout: float | None = None, idem: str | None = None,
+        why: str = "", heldout: float | None = None, base_heldout: float | None = None, cmd: str | None = None,
+        body: str = "", idem: str | None = None,
     ) -> int:  # fmt: skip
-        """A verdict on the checkpoint that `STREAM/validate` is about, with the hash of its files as they are now.
+        """A verdict on the checkpoint that `STREAM/validate` is about, with the hash of its files as they are now; it finishes the task.
 
         `heldout` and `base_heldout` are the losses that you measured, nats per supervised token; a FAIL may do without.
         Raises UserError if there is nothing to judge, or no figure.
@@ -181,13 +187,13 @@ class Agent:
         if result in {"SUCCESS", "WARNING"} and None in {heldout, base_heldout}:
             fix = "add heldout and base_heldout (--heldout, --base-heldout), or say FAIL"
             raise UserError(ref, f"a {result} states the held-out loss of adapter and base, as you measured them", fix)
-        return self.append(
-            checked(
-                ev.Verdict, ref=ref, tok=token, result=result, path=candidate.path,
-                sha256=self._sha256_to_judge(candidate, result), heldout=heldout, base_heldout=base_heldout,
-                why=why or None, idem=idem,
-            )
+        verdict = checked(
+            ev.Verdict, ref=ref, tok=token, result=result, path=candidate.path,
+            sha256=self._sha256_to_judge(candidate, result), heldout=heldout, base_heldout=base_heldout,
+            why=why or None, cmd=cmd, body=body, idem=idem,
         )  # fmt: skip
+        lease = self._leases.get((ref, token))
+        return lease.append_result(verdict) if lease else self.append(verdict)
 
     def _sha256_to_judge(self, candidate: ev.Trained | ev.Back, result: str) -> str:
         """Of the files as they are; where a FAIL is about files that are gone, what their maker promised."""

@@ -33,6 +33,8 @@ class Lease:
         self._append = append
         self._why_lost = ""
         self._settled = threading.Event()
+        self._renewing = threading.Lock()
+        """Held while a renewal or a result is under way: a result ends the lease, and a renewal after it would be refused."""
         self._good_until = time.monotonic() + left_seconds - (1 - SAFE_SHARE) * ttl_seconds
         self._thread = threading.Thread(
             target=self._renew_on, args=(left_seconds - SAFE_SHARE * ttl_seconds,), name=f"renew {ref}", daemon=True
@@ -71,13 +73,21 @@ class Lease:
             raise LeaseLost(self.ref, f"the lease (token {self.token}) is lost: {self._why_lost}", "claim it anew")
 
     def report(self, kind: str, **facts: Any) -> int:
-        """A result under this token: `prepared`, `checkpoint`, `trained`, `verdict` or `score`, with its fields.
+        """A result under this token: `prepared`, `trained`, `verdict` or `score`, which finish the task, or `checkpoint`.
 
         Raises Refused if the token is stale, UserError for fields that will not do.
         """
         if kind not in ev.RESULTS - {"done", "drop"}:
             raise UserError(kind, "is no result", f"report one of {', '.join(sorted(ev.RESULTS - {'done', 'drop'}))}")
-        return self._append(checked(ev.KINDS[kind], ref=self.ref, tok=self.token, **facts))
+        return self.append_result(checked(ev.KINDS[kind], ref=self.ref, tok=self.token, **facts))
+
+    def append_result(self, event: ev.Event) -> int:
+        """Append a result; the lease goes on if it is refused, and is over if it finishes the task."""
+        with self._renewing:
+            seq = self._append(event)
+            if event.kind in ev.SETTLING:
+                self._settled.set()
+        return seq
 
     def done(self, *, body: str = "", path: str | None = None, sha256: str | None = None, **facts: Any) -> int:
         """The task is finished; further facts are those of `events.Done`.  Raises Refused if the token is stale."""
@@ -109,13 +119,19 @@ class Lease:
     def _renew_on(self, first_seconds: float) -> None:
         wait = max(0.0, first_seconds)
         while not self._settled.wait(wait) and not self._why_lost:  # once its holder was told, it stays lost
-            asked = time.monotonic()
             try:
-                self._append(ev.Renew(ref=self.ref, tok=self.token, ttl=self.ttl_seconds))
-                self._good_until = asked + SAFE_SHARE * self.ttl_seconds
-                wait = self.ttl_seconds * (1 - SAFE_SHARE)
+                wait = self._renew()
             except Refused as refusal:
                 self._why_lost = refusal.what
                 return
             except UserError:  # nobody answered: `lost` says so when it lasts too long
                 wait = self.ttl_seconds / 30
+
+    def _renew(self) -> float:
+        """Returns after how many seconds to renew again."""
+        with self._renewing:
+            asked = time.monotonic()
+            if not self._settled.is_set():
+                self._append(ev.Renew(ref=self.ref, tok=self.token, ttl=self.ttl_seconds))
+                self._good_until = asked + SAFE_SHARE * self.ttl_seconds
+            return self.ttl_seconds * (1 - SAFE_SHARE)

@@ -181,8 +181,10 @@ class Tools:
                 return self._said(ev.Hand, ref, tok=token, to=to or None, ttl=ttl, body=text, idem=key)
             case "done":
                 if verdict:
-                    losses = {"heldout": heldout, "base_heldout": base_heldout}
-                    self.agent.judge(ref, token, verdict, why=text, idem=key and f"{key}:verdict", **losses)
+                    seq = self.agent.judge(
+                        ref, token, verdict, why=text, heldout=heldout, base_heldout=base_heldout, idem=key
+                    )
+                    return f"{seq} verdict {ref}"
                 return self._said(ev.Done, ref, tok=token, body=text, idem=key)
 
     def judge(self, ref: str, agree: bool, text: str = "", of: int = 0, idem: str = "") -> str:

@@ -115,12 +115,15 @@ def done(
         raise UserError("--rc", "a verdict is a result, whatever it says", "leave --rc out, or `swarm drop` the task")
     with agent_of(run, author) as agent:
         path, sha256 = agent.keep(file, token) if file else (None, None)
-        if verdict:
-            agent.judge(ref, token, verdict, why=note, idem=idem and f"{idem}:verdict", **losses)
         facts = {"path": path, "sha256": sha256, "cmd": evidence, "rc": rc}
-        seq = agent.finish(ref, token, note, idem=idem, **facts)
-    data = {"seq": seq, "kind": "done", "ref": ref, "by": agent.name, **facts}
-    tell(f"{seq} done {ref}", {k: v for k, v in data.items() if v is not None}, form)
+        if verdict:
+            shown = f"shown by {path} (sha256 {sha256})" if path else ""
+            seq = agent.judge(ref, token, verdict, why=note, cmd=evidence, body=shown, idem=idem, **losses)
+        else:
+            seq = agent.finish(ref, token, note, idem=idem, **facts)
+    kind = "verdict" if verdict else "done"
+    data = {"seq": seq, "kind": kind, "ref": ref, "by": agent.name, **facts}
+    tell(f"{seq} {kind} {ref}", {k: v for k, v in data.items() if v is not None}, form)
 
 
 def drop(

@@ -132,7 +132,7 @@ class Reception:
                 self._refused.add((source, event.ref, token))
                 note = ev.Refuse(ref=event.ref, tok=token, by=source, why=str(refusal))
                 await self.record.keep(NAME, note)
-        if event.kind in {"done", "drop"}:
+        if event.kind in ev.SETTLING:
             self.crew.idle(source, event.ref)
 
     # ---- whoever asks ------------------------------------------------------------------------------------------------

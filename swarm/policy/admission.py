@@ -11,7 +11,7 @@ import math
 import re
 
 from swarm import events as ev
-from swarm.events import RESERVED, RESULTS, ROLES, Event
+from swarm.events import RESERVED, RESULT_OF, RESULTS, ROLES, Event, Role
 from swarm.state import Lease, Refusal, State, Stream, Task
 
 COORDINATORS_OWN = frozenset({"run", "stream", "fail", "end", "expire", "refuse", "back", "adapter", "seal", "head"})
@@ -25,10 +25,8 @@ MAY_APPEND: dict[str, frozenset[str]] = {
 }
 """Which kinds a member may append, by its role on the bus."""
 
-ROLE_OF = {
-    "prepared": "prepare", "checkpoint": "train", "trained": "train", "verdict": "validate", "score": "evaluate",
-}  # fmt: skip
-"""Only who holds that task may hand over such a result."""
+ROLE_OF: dict[str, Role] = {"checkpoint": "train", **{kind: role for role, kind in RESULT_OF.items()}}
+"""Only who holds that task may report such a result."""
 
 JUDGES = frozenset({"validate", "evaluate"})
 """Roles that are for other eyes than those of who trained."""
@@ -175,7 +173,10 @@ def _admit_eyes(state: State, task: Task, name: str) -> None:
 
 def _current(state: State, ref: str, token: int) -> Lease:
     """The lease of the task, if it is held under this token."""
-    lease = _task(state, ref).lease
+    task = _task(state, ref)
+    lease = task.lease
+    if lease is None and task.done and task.done.tok == token:
+        raise Refusal(f"{ref}: is done already ({task.done.kind}); `swarm post` adds to it")
     if lease is None or lease.token != token:
         current = f"token {lease.token} holds it" if lease else "nobody holds it"
         raise Refusal(f"{ref}: token {token} is stale, {current}; claim it anew before you report on it")
@@ -198,7 +199,7 @@ def _admit_lease(
         case ev.Done() | ev.Drop():
             _admit_author(lease, author, event.ref, now, who=lease.worker or lease.by)
             if isinstance(event, ev.Done):
-                _admit_done(state, lease, event)
+                _admit_done(state, event)
 
 
 def _admit_author(lease: Lease, author: str, ref: str, now: float, *, who: str) -> None:
@@ -221,20 +222,16 @@ def _admit_hand(state: State, lease: Lease, author: str, event: ev.Hand, now: fl
         _admit_author(lease, author, event.ref, now, who=lease.by)
 
 
-def _admit_done(state: State, lease: Lease, event: ev.Done) -> None:
-    """A role's task is done when its result stands; an evaluation without a score only takes no part in the choice."""
-    task = state.tasks[event.ref]
-    if task.role is None:
+def _admit_done(state: State, event: ev.Done) -> None:
+    """A stream's task is finished by its result; an evaluation without a score only takes no part in the choice."""
+    role = state.tasks[event.ref].role
+    if role is None:
         return
-    stream = state.streams[event.stream]
-    wanted = {"prepare": stream.prepared, "train": stream.trained, "validate": stream.verdict}
-    if task.role in wanted:
-        result = wanted[task.role]
-        if result is None or result.tok < lease.first:
-            kind = {"prepare": "prepared", "train": "trained", "validate": "verdict"}[task.role]
-            raise Refusal(f"{event.ref}: no `{kind}` was reported under token {event.tok}; report it, then say done")
     if event.rc != 0:
         raise Refusal(f"{event.ref}: exit status {event.rc} is not done; `swarm drop` gives it back with a reason")
+    if role != "evaluate":
+        fix = "`swarm done --verdict` does" if role == "validate" else f"report a `{RESULT_OF[role]}`"
+        raise Refusal(f"{event.ref}: no `{RESULT_OF[role]}` was reported under token {event.tok}; that ends it: {fix}")
 
 
 # ---- what is handed over ---------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ def test_two_agents_prepare_train_disagree_settle_and_merge(tmp_path: Path) -> N
     assert (handed.author, handed.event.ref) == ("ada", "data/check")
     by = {e.event.ref: e.author for e in told if isinstance(e.event, ev.Done)}
     assert (by["data/write"], by["data/check"], by["plan/training"], by["merge/grade"]) == ("ada", "bob", "bob", "bob")
-    assert by["tables/validate"] == "ada", "the role that the config opens to her"
+    judged = next(e for e in told if isinstance(e.event, ev.Verdict))
+    assert (judged.author, judged.event.ref) == ("ada", "tables/validate"), "the role that the config opens to her"
     verdict, score = state.streams["tables"].verdict, state.streams["tables"].score
     assert verdict is not None and score is not None and verdict.result == "SUCCESS"
     said, found = (verdict.heldout, verdict.base_heldout), (score.heldout, score.base_heldout)

@@ -67,8 +67,8 @@ def live(request: pytest.FixtureRequest, folder: RunFolder) -> Iterator[RunFolde
 CLAIMANT = """
 import sys, time
 from pathlib import Path
-from swarm.door import Client, Refused
-from swarm.errors import UserError
+from swarm.access.client import Client
+from swarm.errors import Refused
 from swarm.events import Claim, Task
 from swarm.rundir import RunFolder
 
@@ -119,7 +119,8 @@ def test_of_eight_claimants_exactly_one_wins_each_round(live: RunFolder) -> None
 HOLDER = """
 import sys
 from pathlib import Path
-from swarm.door import Client, Refused
+from swarm.access.client import Client
+from swarm.errors import Refused
 from swarm.events import Claim, Done
 from swarm.rundir import RunFolder
 

@@ -29,7 +29,6 @@ def candidate(folder: RunFolder) -> Path:
         (made / name).write_text("{}")
     facts = {"tok": token, "path": str(made.relative_to(folder.path)), "sha256": adapter_sha256(made)}
     story.say("trainer-1", ev.Trained(ref="wide/train", step=9, trainable=1, **facts))  # type: ignore[arg-type]
-    story.say("trainer-1", ev.Done(ref="wide/train", **facts))  # type: ignore[arg-type]
     with LogWriter.open(folder.log) as writer:
         writer.append([(entry.author, entry.event) for entry in story.entries])
     return made

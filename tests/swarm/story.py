@@ -61,7 +61,6 @@ class Story:
         self.say(
             "prep-1", ev.Prepared(ref=f"{stream}/prepare", tok=tok, path="prepared/x", sha256=SHA, rows=10, held_out=2)
         )
-        self.say("prep-1", ev.Done(ref=f"{stream}/prepare", tok=tok))
 
     def checkpoint(self, stream: str, tok: int, step: int, sha256: str = SHA, by: str = "trainer-1") -> str:
         path = f"streams/{stream}/t{tok}/checkpoint-{step}"
@@ -76,7 +75,6 @@ class Story:
             self.checkpoint(stream, tok, step, sha256, by)
         path = self.checkpoint(stream, tok, 9, by=by)
         self.say(by, ev.Trained(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA, trainable=100))
-        self.say(by, ev.Done(ref=f"{stream}/train", tok=tok, path=path, sha256=SHA))
 
     def validated(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5, base: float = 2.0) -> None:
         self.trained(stream)
@@ -88,7 +86,6 @@ class Story:
         tok = self.claim(f"{stream}/validate", "validator-1")
         facts = {"path": candidate.path, "sha256": candidate.sha256, "heldout": heldout, "base_heldout": base}
         self.say("validator-1", ev.Verdict(ref=f"{stream}/validate", tok=tok, result=result, **facts))  # type: ignore[arg-type]
-        self.say("validator-1", ev.Done(ref=f"{stream}/validate", tok=tok))
 
     def back(self, stream: str, why: str = "FAIL") -> None:
         to = self.state.streams[stream].earlier()[0]
@@ -121,7 +118,6 @@ class Story:
             base_exact=0.0,
         )
         self.say("evaluator-1", score)
-        self.say("evaluator-1", ev.Done(ref=f"{stream}/evaluate", tok=tok))
 
 
 def settings(*streams: str, **promotion: object) -> RunSettings:

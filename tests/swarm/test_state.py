@@ -7,7 +7,11 @@ import pytest
 from swarm import events as ev
 from swarm.policy.admission import admit
 from swarm.state import Refusal, fold
-from tests.swarm.story import SHA, Story
+from tests.swarm.story import SHA, Story, Told
+
+
+def prepared(tok: int) -> ev.Prepared:
+    return ev.Prepared(ref="wide/prepare", tok=tok, path="p", sha256=SHA, rows=1, held_out=1)
 
 
 def test_a_stream_brings_its_four_tasks_and_the_first_is_ready() -> None:
@@ -42,9 +46,8 @@ def test_what_an_old_holder_reports_is_refused() -> None:
     story.say("coordinator", ev.Expire(ref="wide/prepare", tok=old, why="no heartbeat for 60 s"))
     new = story.claim("wide/prepare", "prep-2")
     with pytest.raises(Refusal, match=f"token {old} is stale, token {new} holds it"):
-        story.say("prep-1", ev.Done(ref="wide/prepare", tok=old))
-    story.say("prep-2", ev.Prepared(ref="wide/prepare", tok=new, path="p", sha256=SHA, rows=1, held_out=1))
-    story.say("prep-2", ev.Done(ref="wide/prepare", tok=new))
+        story.say("prep-1", prepared(old))
+    story.say("prep-2", prepared(new))
     assert story.state.next_role(story.state.streams["wide"]) == "train"
 
 
@@ -52,7 +55,7 @@ def test_nobody_reports_with_the_token_of_another() -> None:
     story = Story("wide")
     tok = story.claim("wide/prepare", "prep-1")
     with pytest.raises(Refusal, match="belongs to prep-1"):
-        story.say("eve", ev.Done(ref="wide/prepare", tok=tok))
+        story.say("eve", prepared(tok))
 
 
 def test_a_handed_lease_has_a_new_token_and_the_old_one_is_stale() -> None:
@@ -60,9 +63,67 @@ def test_a_handed_lease_has_a_new_token_and_the_old_one_is_stale() -> None:
     old = story.claim("wide/prepare", "ada")
     new = story.say("ada", ev.Hand(ref="wide/prepare", tok=old, to="bob", ttl=60))
     with pytest.raises(Refusal, match="stale"):
-        story.say("ada", ev.Done(ref="wide/prepare", tok=old))
-    story.say("bob", ev.Prepared(ref="wide/prepare", tok=new, path="p", sha256=SHA, rows=1, held_out=1))
-    story.say("bob", ev.Done(ref="wide/prepare", tok=new))
+        story.say("ada", prepared(old))
+    story.say("bob", prepared(new))
+
+
+@pytest.mark.parametrize("role", ev.ROLES)
+def test_a_result_finishes_its_task_and_ends_the_lease(role: ev.Role) -> None:
+    story = Story("wide")
+    {"prepare": story.prepared, "train": story.trained, "validate": story.validated}.get(
+        role, lambda name: story.scored(name, 0.5)
+    )("wide")
+    task = story.state.tasks[f"wide/{role}"]
+    assert task.lease is None and task.done is not None and task.done.kind == ev.RESULT_OF[role]
+    assert not any(entry.event.kind == "done" for entry in story.entries)
+
+
+def test_a_done_after_the_result_says_it_again_unless_it_adds_something() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "ada")
+    seq = story.say("ada", prepared(tok))
+    again = ev.Done(ref="wide/prepare", tok=tok, path="p", sha256=SHA)
+    assert story.repeat_of("ada", again) == seq
+    assert story.repeat_of("bob", again) is None
+    more = again.model_copy(update={"body": "look at row 3"})
+    assert story.repeat_of("ada", more) is None
+    with pytest.raises(Refusal, match=r"is done already \(prepared\); `swarm post` adds to it"):
+        story.say("ada", more)
+
+
+def test_a_log_with_a_result_and_then_done_is_folded_like_one_with_the_result_alone() -> None:
+    story, before = Story("wide"), Story("wide")
+    story.scored("wide", 0.5)
+    before.entries = [entry for told in story.entries for entry in as_version_0_1_wrote_it(told)]
+    now, then = story.state, before.state
+    for role in ev.ROLES:
+        mine, theirs = now.tasks[f"wide/{role}"], then.tasks[f"wide/{role}"]
+        assert (mine.lease, mine.done, mine.failures) == (theirs.lease, theirs.done, theirs.failures)
+    assert (now.streams["wide"].score, now.ready()) == (then.streams["wide"].score, then.ready())
+
+
+def as_version_0_1_wrote_it(told: Told) -> list[Told]:
+    """There a `done` ended the lease, after the result."""
+    if told.event.kind not in ev.RESULT_OF.values():
+        return [told]
+    done = ev.Done(ref=told.event.ref, tok=told.event.tok, cmd="python -m trainer")  # type: ignore[attr-defined]
+    return [told, Told(told.seq, told.author, told.time, done)]
+
+
+def test_in_a_log_of_before_a_task_whose_worker_died_between_result_and_done_is_what_its_next_attempt_made_it() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    story.say("prep-1", prepared(tok))
+    for author, event in (
+        ("coordinator", ev.Expire(ref="wide/prepare", tok=tok, why="killed by SIGKILL")),
+        ("prep-2", ev.Claim(ref="wide/prepare", ttl=60, beats=True)),
+    ):
+        assert story.state.tasks["wide/prepare"].failures == []
+        story.entries.append(Told(len(story.entries) + 1, author, story.now, event))
+    task = story.state.tasks["wide/prepare"]
+    assert task.done is None and task.lease is not None and task.lease.by == "prep-2"
+    story.say("prep-2", prepared(task.lease.token))
+    assert story.state.next_role(story.state.streams["wide"]) == "train"
 
 
 def test_a_streams_task_is_not_done_before_its_result_is_reported() -> None:

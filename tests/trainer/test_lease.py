@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from swarm.events import Done
+from swarm.events import Drop
 from swarm.messages import Heartbeat, Message, MetricRow, Metrics, Order, Report
 from trainer.errors import LeaseLost, LeaseStopped
 from trainer.lease import Lease
@@ -54,7 +54,7 @@ def test_after_a_hand_over_everything_is_said_under_the_new_token() -> None:
     for token in (25, 19):  # an order that was overtaken changes nothing
         ear.lease.take(Order(ref="one/train", token=token, what="hand"))
     assert ear.lease.boundary(3) == "go"
-    ear.lease.report(Done(ref="one/train", tok=7))
+    ear.lease.report(Drop(ref="one/train", tok=7))
     ear.lease.figures(MetricRow(step=3, kind="train", time=0.0), 9)
     ear.lease.flush_metrics()
     report, metrics = (message for message, _ in ear.heard)
@@ -66,13 +66,13 @@ def test_a_lost_lease_reports_nothing() -> None:
     ear = Ear()
     ear.order("stop")
     ear.order("lost")
-    ear.lease.report(Done(ref="one/train", tok=7))
+    ear.lease.report(Drop(ref="one/train", tok=7))
     assert ear.heard == []
 
 
 def test_a_fact_is_kept_by_the_bus_and_figures_are_telemetry_in_shared_tables() -> None:
     ear = Ear()
-    ear.lease.report(Done(ref="one/train", tok=7))
+    ear.lease.report(Drop(ref="one/train", tok=7))
     for step in range(1, 6):
         ear.lease.figures(MetricRow(step=step, kind="train", time=0.0), 10)
     assert ear.lease.flush_metrics()

@@ -31,7 +31,7 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
     command = (
         "python -m trainer --join w1.json --run . --roles prepare,train,validate,evaluate --device cpu --threads 1"
     )
-    assert desk.report("done", 1).cmd == command
+    assert prepared.cmd == command
 
     desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=long, **rows))
     desk.wait(lambda one: one.type == "metrics")
@@ -74,7 +74,7 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
     desk.tell(Assign(ref="one/evaluate", token=5, role="evaluate", **judged))
     assert desk.report("verdict", 4).result == "SUCCESS"
     assert desk.report("score", 5).base_heldout == desk.report("verdict", 4).base_heldout
-    assert desk.report("done", 5).cmd == command
+    assert desk.report("score", 5).cmd is None, "how the worker was started stands in its first result"
 
     desk.tell(Quit(why="the run is over"))
     assert process.wait(60) == 0, desk.log()
@@ -92,7 +92,7 @@ def test_a_failed_task_is_told_in_a_line_and_the_worker_serves_on(
     desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=settings()))
     assert desk.report("drop", 2).failed
     desk.tell(Assign(ref="one/prepare", token=3, role="prepare", stream="one", settings=settings()))
-    desk.report("done", 3)
+    desk.report("prepared", 3)
     process.send_signal(signal.SIGINT)  # a terminal's Ctrl-C: the coordinator's business
     time.sleep(0.3)
     assert process.poll() is None
@@ -125,7 +125,6 @@ def test_orphaned_trainer_ends_its_training_and_its_report_waits_for_the_next_pr
     successor = desk.start_worker("prepare,train")
     hello = desk.wait(lambda one: one.type == "hello" and Hello.read(one.body).pid == successor.pid)
     assert desk.report("trained", 2).step == 300
-    assert desk.report("done", 2)
     control = [one for one in desk.heard if not one.incarnation.endswith(".t")]
     assert control[-1] is hello, "what its forerunner had to say comes first"
     assert desk.steps(2)[-1] == 300

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from swarm.events import Done, Score
+from swarm.events import Score
 from swarm.messages import Assign
 from trainer import bases
 from trainer.data.prepared import HELD_OUT, read_rows, verified
@@ -66,7 +66,6 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
             exact=exact_share(given, examination.asked), base_exact=exact_share(base_answers, examination.asked),
         )
     )  # fmt: skip
-    lease.report(Done(ref=assign.ref, tok=assign.token, path=assign.checkpoint, sha256=assign.sha256))
 
 
 def _examination(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
-from swarm.events import Done, Prepared
+from swarm.events import Prepared
 from swarm.messages import Assign
 from swarm.settings import StreamSettings
 from swarm.weights import sha256_of
@@ -33,7 +33,6 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
     counts = {name: facts[name] for name in ("rows", "held_out", "bad", "tokens", "supervised", "cut")}
     path = place.relative(folder)
     lease.report(Prepared(ref=assign.ref, tok=assign.token, path=path, sha256=sha256, body=body, **counts))
-    lease.report(Done(ref=assign.ref, tok=assign.token, path=path, sha256=sha256))
 
 
 def _refuse_long(settings: StreamSettings, base_folder: Path) -> None:

@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import set_seed
 
 from swarm.errors import UserError
-from swarm.events import Checkpoint, Done, Post, Trained
+from swarm.events import Checkpoint, Post, Trained
 from swarm.messages import METRIC_COLUMNS, Assign, MetricRow
 from swarm.weights import adapter_sha256
 from trainer import bases, checkpoint, methods, resident
@@ -156,7 +156,6 @@ def _report(course: Course) -> None:
             tok_s=course.tokens_per_second, peak_bytes=course.peak_bytes(), why=course.why,
         )
     )  # fmt: skip
-    course.lease.report(Done(ref=assign.ref, tok=assign.token, path=saved.path, sha256=saved.sha256))
 
 
 def _first_and_last_loss(rows: list[MetricRow]) -> tuple[float | None, float | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from swarm.events import Done, Verdict
+from swarm.events import Verdict
 from swarm.messages import Assign
 from swarm.policy.rules import worse_than
 from trainer import bases
@@ -41,7 +41,6 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
             heldout=judged.heldout, base_heldout=judged.base_heldout, why=judged.why,
         )
     )  # fmt: skip
-    lease.report(Done(ref=assign.ref, tok=assign.token, path=assign.checkpoint, sha256=judged.sha256))
 
 
 def _judged(assign: Assign, sha256: str, lease: Lease, place: Place) -> Judged:

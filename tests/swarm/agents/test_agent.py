@@ -212,10 +212,32 @@ def test_evidence_that_an_entry_vouches_for_stays_whatever_is_kept_and_refused_l
         path, sha256 = ada.keep(proof, lease.token)
         lease.done(path=path, sha256=sha256)
         proof.write_text("a: 2\n")
-        with pytest.raises(Refused, match="stale"):
+        with pytest.raises(Refused, match="is done already"):
             ada.finish("a", lease.token, path=ada.keep(proof, lease.token)[0])
     done = entries(folder)[-1].event
     assert isinstance(done, ev.Done) and done.path and sha256_of(folder.path / done.path) == done.sha256
+
+
+def test_a_verdict_finishes_the_task_of_the_lease_that_is_renewed_meanwhile(folder: RunFolder, candidate: Path) -> None:
+    with Agent("ada", folder.path) as ada:
+        with ada.claim("wide/validate", ttl_seconds=1.5) as lease:
+            seq = ada.judge("wide/validate", lease.token, "FAIL", why="it repeats itself")
+            time.sleep(2)  # a renewal after that would be refused
+        assert not lease.lost
+        assert lease.done() == seq
+        with pytest.raises(Refused, match="is done already"):
+            lease.done(body="and it is slow")
+    assert state(folder).tasks["wide/validate"].done is not None
+    assert kinds(folder)[-1] == "verdict"
+
+
+def test_a_result_that_is_refused_leaves_the_lease_as_it_is(folder: RunFolder, candidate: Path) -> None:
+    with Agent("ada", folder.path) as ada, ada.claim("wide/validate") as lease:
+        with pytest.raises(Refused, match="a trained belongs to `wide/train`"):
+            path = f"streams/wide/t{lease.token}/checkpoint-9"
+            lease.report("trained", step=9, trainable=1, path=path, sha256="a" * 64)
+        lease.check()
+        lease.drop("not today")
 
 
 @pytest.mark.parametrize("wrong", ["Ada", "", "a/b", "../ada", "a" * 65])

@@ -44,7 +44,6 @@ class Bench:
         self.story.checkpoint("wide", tok, step, sha256)
         facts = {"tok": tok, "path": path, "sha256": sha256}
         self.story.say("trainer-1", ev.Trained(ref="wide/train", step=step, trainable=1, **facts))  # type: ignore[arg-type]
-        self.story.say("trainer-1", ev.Done(ref="wide/train", **facts))  # type: ignore[arg-type]
         return tok
 
     @property

@@ -362,10 +362,19 @@ def test_evidence_is_recorded_with_the_exit_status_of_its_command(folder: RunFol
     assert (said["cmd"], said["rc"]) == ("toon check rows.toon", 3)
 
 
+def test_a_verdict_keeps_its_evidence_and_finishes_the_task(folder: RunFolder, swarm: Command, candidate: Path) -> None:
+    (folder.path / "seen.txt").write_text("it repeats itself\n")
+    shown = ("--evidence", "grep -c repeats seen.txt", "--file", "seen.txt", "--note", "it repeats itself")
+    said = swarm(*judging(swarm, "FAIL", *shown))
+    verdict = entries(folder)[-1].event
+    assert isinstance(verdict, ev.Verdict) and (verdict.why, verdict.cmd) == ("it repeats itself", said["cmd"])
+    assert (said["kind"], said["path"]) == ("verdict", "seen.txt")
+    assert verdict.body == f"shown by seen.txt (sha256 {said['sha256']})"
+    assert swarm("claim", "wide/validate", "--as", "bob", status=1).startswith("claim: wide/validate: is done already")
+
+
 def test_a_roles_task_with_a_failed_command_is_not_done(folder: RunFolder, swarm: Command, candidate: Path) -> None:
     token = swarm("claim", "wide/validate", "--as", "ada")["token"]
-    with Agent("ada", folder.path) as ada:
-        ada.judge("wide/validate", token, "FAIL", why="it repeats itself")
     refused = swarm("done", "wide/validate", "--token", str(token), "--rc", "1", "--as", "ada", status=1)
     assert "exit status 1 is not done; `swarm drop` gives it back" in refused
 

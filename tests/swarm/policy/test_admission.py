@@ -77,7 +77,6 @@ def test_a_verdict_is_about_what_was_trained_and_a_score_about_what_was_validate
     for heldout, base in ((math.nan, 2.0), (0.5, math.inf), (None, 2.0), (0.5, None)):
         refused(story, "validator-1", verdict(last, SHA, heldout, base), "both finite; else say FAIL")
     story.say("validator-1", verdict(last, SHA, 0.5))
-    story.say("validator-1", ev.Done(ref="wide/validate", tok=tok))
     refused(story, "coordinator", ev.Adapter(ref="wide", tok=tok, path="x", sha256=OTHER), "were not validated")
     tok = story.claim("wide/evaluate", "evaluator-1")
     for sha256, heldout, words in ((OTHER, 0.5, "of other weights"), (SHA, math.inf, "finite")):
@@ -104,7 +103,6 @@ def test_who_answered_for_a_workers_training_does_not_judge_it_either(training: 
     new = story.say("ada", ev.Hand(ref="wide/train", tok=old, to="bob", ttl=60))
     path = story.checkpoint("wide", new, 9)
     story.say("trainer-1", ev.Trained(ref="wide/train", tok=new, step=9, path=path, sha256=SHA, trainable=1))
-    story.say("trainer-1", ev.Done(ref="wide/train", tok=new))
     refused(story, "bob", ev.Claim(ref="wide/validate", ttl=60), "bob trained it")
     judging = story.claim("wide/validate", "validator-1")
     story.say("bob", ev.Hand(ref="wide/validate", tok=judging, to="ada", ttl=60))
