@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, SkipValidation, model_validator
 
 from swarm.events import KINDS, Event, Name, RelativePath, Role, Sha256, Token
 from swarm.settings import StreamSettings
@@ -69,7 +69,7 @@ class Assign(Message):
     token: Token
     role: Role
     stream: Name
-    settings: StreamSettings
+    settings: SerializeAsAny[StreamSettings]
     prepared: RelativePath | None = None
     """Folder of the prepared rows (all roles but prepare)."""
     prepared_sha256: Sha256 | None = None

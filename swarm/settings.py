@@ -5,15 +5,15 @@ The words are axolotl's first, then Hugging Face's.  Reading files, overrides, o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field, SerializeAsAny, StringConstraints, ValidationInfo, model_validator
 
+from swarm import kinds
 from swarm.events import NAME, Name, Role
-
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+from swarm.keys import Positive, Reads, Settings, Share
 
 
 def _can_be_reached(address: str) -> str:
@@ -21,13 +21,6 @@ def _can_be_reached(address: str) -> str:
     if host in {"0.0.0.0", "[::]"} or int(port) > 65534:  # noqa: S104  refused, not bound
         raise ValueError("not an address to connect to")
     return address
-
-
-@dataclass(frozen=True)
-class Reads:
-    """How an error says what a text must look like, where a pattern decides."""
-
-    words: str
 
 
 Doer = Annotated[str, StringConstraints(pattern=rf"^(?:worker|agent:{NAME})$"), Reads("worker or agent:NAME")]
@@ -39,10 +32,16 @@ Listen = Annotated[
 ]
 
 
-class Settings(BaseModel):
-    """A group of settings: unknown keys are errors, and nothing is changed after reading."""
+def _is_installed(name: str, info: ValidationInfo) -> str:
+    try:
+        kinds.installed(str(info.field_name))[name]
+    except KeyError:
+        raise ValueError("is not installed") from None
+    return name
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+KindName = Annotated[str, AfterValidator(_is_installed)]
+"""The name of an installed method, adapter kind or optimizer; the field's name says which of them."""
 
 
 class Dataset(Settings):
@@ -64,8 +63,13 @@ class Dataset(Settings):
     """Take only the first rows of this dataset."""
 
 
-class StreamSettings(Settings):
-    """One fine-tune.  `defaults` in a config are copied into every stream; a stream's own keys win."""
+class Part(Settings):
+    """One model of a stream: its base, its data, its adapter and its optimizer.
+
+    The class of a part that was read has the settings of the adapter kind and of the optimizer that it chose as well.
+    """
+
+    has_settings_of_kinds: ClassVar[bool] = False
 
     # what is tuned
     base_model: str
@@ -87,35 +91,13 @@ class StreamSettings(Settings):
     on_bad_row: Literal["fail", "skip"] = "fail"
     """What a row that cannot be read does: fail ends the stream, skip sets the row aside and counts it."""
 
-    # method and adapter
-    method: Literal["sft"] = "sft"
-    """How it is tuned; sft: supervised fine-tuning."""
-    adapter: Literal["lora", "qlora"] = "lora"
-    """qlora: the base in NF4 with double quantisation."""
-    use_dora: bool = False
-    """Weight-decomposed LoRA (DoRA)."""
-    use_rslora: bool = False
-    """Scale the adapter by alpha / sqrt(rank) instead of alpha / rank."""
-    lora_r: Positive = 8
-    """Rank of the adapter's matrices."""
-    lora_alpha: Annotated[float, Field(gt=0)] = 16
-    """The adapter's output is scaled by alpha / rank."""
-    lora_dropout: Share = 0.0
-    """Share of the adapter's inputs that is dropped in training."""
-    lora_target_modules: str | list[str] = "all-linear"
-    """Names of the layers that get an adapter, or all-linear: all but the head."""
-
-    # optimisation
+    # what is trained, and what steps it
+    adapter: KindName = "lora"
+    """What is trained beside the frozen base."""
+    optimizer: KindName = "adamw_torch"
+    """What steps the weights."""
     micro_batch_size: Positive = 2
     """Sequences per forward pass."""
-    gradient_accumulation_steps: Positive = 1
-    """Forward passes per optimizer step."""
-    num_epochs: Annotated[float, Field(gt=0)] = 1.0
-    """Passes over the rows."""
-    max_steps: Positive | None = None
-    """Optimizer steps; wins over num_epochs."""
-    max_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Wall-clock minutes of training, over all attempts."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     """The highest one, reached after the warm-up."""
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
@@ -126,14 +108,54 @@ class StreamSettings(Settings):
     """Per step, times the learning rate."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Longer gradients are cut to this norm."""
-    optimizer: Literal[
-        "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "lion_32bit", "lion_8bit", "adafactor", "sgd"
-    ] = "adamw_torch"
-    """What steps the weights; the names are transformers'."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, more time."""
     bf16: Literal["auto"] | bool = "auto"
     """Compute in bfloat16; auto: on GPUs that have it."""
+
+    @classmethod
+    def chosen_by(cls, values: Mapping[str, object]) -> type[Self]:
+        """The class for these values: this one, with the settings of the kinds that they choose.
+
+        Where a choice names nothing that is installed, the keys of all are known: the choice alone is the mistake.
+        """
+        chosen: list[type[Settings]] = []
+        for setting in kinds.GROUPS:
+            if setting in cls.model_fields:
+                known, name = kinds.installed(setting), values.get(setting, cls.model_fields[setting].default)
+                taken = [known[name]] if isinstance(name, str) and name in known else known.values()
+                chosen += [kind.settings for kind in taken]
+        return cast("type[Self]", _with_settings_of_kinds(cls, tuple(dict.fromkeys(chosen))))
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_with_the_kinds_chosen(cls, values: Any, validate: Callable[[Any], Self]) -> Self:
+        if cls.has_settings_of_kinds or not isinstance(values, dict):
+            return validate(values)
+        return cls.chosen_by(values).model_validate(values)
+
+
+@cache
+def _with_settings_of_kinds(plain: type[Part], owned: tuple[type[Settings], ...]) -> type[Part]:
+    """A class of this name with all their keys; where one extends another, it alone is taken."""
+    own = [one for one in owned if not any(other is not one and issubclass(other, one) for other in owned)]
+    members = {"__module__": __name__, "__doc__": plain.__doc__, "has_settings_of_kinds": True}
+    return cast("type[Part]", type(plain.__name__, (*own, plain), members))
+
+
+class StreamSettings(Part):
+    """One fine-tune.  `defaults` in a config are copied into every stream; a stream's own keys win."""
+
+    method: KindName = "sft"
+    """How it is tuned."""
+    gradient_accumulation_steps: Positive = 1
+    """Forward passes per optimizer step."""
+    num_epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the rows."""
+    max_steps: Positive | None = None
+    """Optimizer steps; wins over num_epochs."""
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Wall-clock minutes of training, over all attempts."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the order of rows, the adapter's first values and dropout."""
 
@@ -154,6 +176,14 @@ class StreamSettings(Settings):
     """Held-out rows that are answered by generation and compared exactly; 0: only the held-out loss."""
     eval_max_new_tokens: Positive = 128
     """An answer is cut after so many."""
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The models of this stream by name: one, whose settings are the stream's own.
+
+        A method that trains several gives its settings class a `parts` of its own.
+        """
+        return {"model": self}
 
 
 class Placement(Settings):
@@ -187,7 +217,7 @@ class RunSettings(Settings):
 
     name: Name
     """Of the run; its folder begins with it."""
-    streams: dict[Name, StreamSettings]
+    streams: dict[Name, SerializeAsAny[StreamSettings]]
     """The fine-tunes by name, each with the settings of a stream; a name alone takes all from `defaults`."""
     placement: Placement = Placement()
     """Where streams run: the settings below."""

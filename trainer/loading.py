@@ -1,13 +1,15 @@
-"""Bases, tokenizers and adapters as live objects; where their files lie is `bases`' work, what an adapter is made of is `adapters`'."""
+"""Bases, tokenizers and adapters as live objects; where their files lie is `bases`' work, what an adapter is made of is its kind's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER
+from trainer.inspection import facts_of_model
 from trainer.place import Place
 
 if TYPE_CHECKING:
@@ -32,15 +34,13 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
-    from trainer import adapters
-
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's output is a file
-    dtype = compute_dtype(settings, place)
+    dtype, kind = compute_dtype(settings, place), kinds.adapter(settings.adapter)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(base_folder),
             dtype=dtype,
-            quantization_config=adapters.load(settings.adapter).quantisation(dtype),
+            quantization_config=kind.quantisation_config(dtype),
             device_map={"": place.torch_device},
             trust_remote_code=settings.trust_remote_code,
         )
@@ -49,10 +49,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
         raise UserError(
             "base_model", what, "check it with `python -m trainer.bases --check`, or take another base"
         ) from error
-    if settings.adapter == "qlora" and not place.on_gpu:
-        from trainer.adapters import qlora
-
-        qlora.keep_gradients(model)
+    kind.after_loading(model, on_gpu=place.on_gpu)
     return cast("PreTrainedModel", model)
 
 
@@ -71,17 +68,7 @@ def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:
 
 def new_adapter(base: PreTrainedModel, settings: StreamSettings) -> PeftModel:
     """The base with an untrained adapter on it, made as the settings say."""
-    from peft import PeftModel, get_peft_model
-
-    from trainer import adapters
-
-    try:
-        model = get_peft_model(base, adapters.load(settings.adapter).config(settings))
-    except ValueError as error:  # peft's own words name the modules
-        what = " ".join(str(error).split())[:200]
-        raise UserError("lora_target_modules", what, "use all-linear, or names that the base's layers have") from error
-    assert isinstance(model, PeftModel)
-    return model
+    return kinds.adapter(settings.adapter).attach(base, facts_of_model(base), settings)
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:

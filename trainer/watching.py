@@ -22,8 +22,8 @@ from swarm.events import Checkpoint
 from swarm.messages import Assign, MetricRow
 from trainer import checkpoint, resident
 from trainer.checkpoint import FIGURES
+from trainer.engines.trl import NotFinite
 from trainer.lease import Lease
-from trainer.methods.sft import NotFinite
 from trainer.place import Place
 
 

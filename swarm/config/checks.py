@@ -16,11 +16,13 @@ from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from swarm import kinds
 from swarm.config.names import fix_of_key, fix_of_value
 from swarm.config.tree import Node, Problems, Spot, Step, follow, joined
 from swarm.events import ROLES
+from swarm.keys import Reads, Settings
 from swarm.printable import in_message
-from swarm.settings import Reads, RunSettings, Settings
+from swarm.settings import Part, RunSettings
 
 NAME_WORDS = "small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64"
 
@@ -47,6 +49,7 @@ def _known(node: Node, group: type[Settings], problems: Problems) -> Node:
     """The node without the keys that no setting has; they are problems."""
     if not isinstance(node.value, dict):
         return node
+    group = _chosen(group, node)
     kept = {}
     for key, below in node.value.items():
         if key in group.model_fields:
@@ -54,6 +57,13 @@ def _known(node: Node, group: type[Settings], problems: Problems) -> Node:
         else:
             problems.add(below.key_at or below.at, below.path, "unknown setting", fix_of_key(key, group))
     return replace(node, value=kept)
+
+
+def _chosen(group: type[Settings], node: Node) -> type[Settings]:
+    """The group with the keys of the method, adapter kind and optimizer that the node chooses."""
+    if not issubclass(group, Part):
+        return group
+    return group.chosen_by({key: node.items[key].value for key in kinds.GROUPS if key in node.items})
 
 
 def _known_below(node: Node, field: FieldInfo, problems: Problems) -> Node:
@@ -114,7 +124,7 @@ def _word(root: Node, loc: Sequence[Step], kind: str, problems: Problems) -> Non
     elif loc[-1] == "[key]":
         _word_name(str(loc[-2]), node.key_at or node.at, node.path, problems)
     elif gone != ["streams"] and gone and not problems.told(node.at, node.path):
-        _word_value(node, gone, problems)
+        _word_value(root, node, gone, problems)
 
 
 def _word_missing(root: Node, node: Node, gone: list[Step], key: str, problems: Problems) -> None:
@@ -146,18 +156,20 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:64] or "first"
 
 
-def _word_value(node: Node, gone: Sequence[Step], problems: Problems) -> None:
-    field, key = _field_at(gone)
+def _word_value(root: Node, node: Node, gone: Sequence[Step], problems: Problems) -> None:
+    field, key = _field_at(root, gone)
     if field is None:  # a whole stream
         if gone[:1] != ["streams"] or len(gone) > 1:
             problems.add(
                 node.at, node.path, f"expected settings, got {shown(node)}", "write `key: value` lines below it"
             )
         return
-    choices = _choices(field.annotation)
+    choices = list(kinds.installed(key)) if key in kinds.GROUPS else _choices(field.annotation)
     if key == "name" and isinstance(node.value, str):
         _word_name(node.value, node.at, node.path, problems)
-    elif choices and isinstance(node.value, str) and choices == list(_alternatives(field.annotation)):
+    elif isinstance(node.value, str) and (
+        key in kinds.GROUPS or (choices and choices == list(_alternatives(field.annotation)))
+    ):
         words = ", ".join(str(choice) for choice in choices)
         problems.add(
             node.at,
@@ -173,16 +185,17 @@ def _word_value(node: Node, gone: Sequence[Step], problems: Problems) -> None:
         problems.add(node.at, node.path, what, _fix_of_type(node, field))
 
 
-def _field_at(gone: Sequence[Step]) -> tuple[FieldInfo | None, str]:
+def _field_at(root: Node, gone: Sequence[Step]) -> tuple[FieldInfo | None, str]:
     """The setting that the steps lead to; None for a group of them in a list or by name."""
     group: type[Settings] = RunSettings
-    field, key = None, ""
+    field, key, node = None, "", root
     for step in gone:
+        node = node.child(step) or node
         if isinstance(step, str) and step in group.model_fields and (field is None or _group_in(field.annotation)):
             field, key = group.model_fields[step], step
             group = _group_in(field.annotation) or group
-        elif field is not None and _group_in(field.annotation):
-            field = None
+        elif field is not None and (inner := _group_in(field.annotation)):
+            field, group = None, _chosen(inner, node)
     return field, key
 
 

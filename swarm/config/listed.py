@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 from pydantic.fields import FieldInfo
 
+from swarm import kinds
 from swarm.config.checks import expected
 from swarm.config.names import GROUPS
-from swarm.settings import Dataset, Placement, Promotion, RunSettings, Settings, StreamSettings
+from swarm.keys import Settings
+from swarm.settings import Dataset, Placement, Promotion, RunSettings, StreamSettings
 
 HEAD = """\
 # Settings
@@ -39,17 +41,32 @@ UNITS = {
 
 
 def text() -> str:
-    return "\n".join([HEAD, *(line for group in TITLES for line in _table(group))])
+    groups = [line for group, title in TITLES.items() for line in _table(group, title, f"Written {GROUPS[group]}")]
+    return "\n".join([HEAD, *groups, *(line for setting in kinds.GROUPS for line in _kinds(setting))])
 
 
-def _table(group: type[Settings]) -> Iterator[str]:
-    yield f"## {TITLES[group]}\n"
-    yield f"Written {GROUPS[group]}\n"
+def _kinds(setting: str) -> Iterator[str]:
+    """What may be chosen, and the settings that each choice brings along."""
+    known = kinds.installed(setting).values()
+    yield f"## {setting.capitalize()}s\n"
+    yield f"| `{setting}` | what it is |"
+    yield "|---|---|"
+    for kind in known:
+        yield f"| `{kind.name}` | {kind.summary} |"
+    yield ""
+    for group in dict.fromkeys(kind.settings for kind in known if kind.settings.model_fields):
+        names = " or ".join(f"`{setting}: {kind.name}`" for kind in known if kind.settings is group)
+        yield from _table(group, f"Of {names}", f"Written {GROUPS[StreamSettings]} that chooses it")
+
+
+def _table(group: type[Settings], title: str, place: str) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield f"{place}\n"
     yield "| setting | takes | unit | default | what it is |"
     yield "|---|---|---|---|---|"
     for name, field in group.model_fields.items():
         told = " ".join((field.description or "").split())
-        cells = (f"`{name}`", _takes(field), _unit(name), _default(field), told)
+        cells = (f"`{name}`", _takes(name, field), _unit(name), _default(field), told)
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
     yield ""
 
@@ -58,7 +75,9 @@ def _unit(name: str) -> str:
     return UNITS.get(name) or next((unit for ending, unit in UNITS.items() if name.endswith(f"_{ending}")), "")
 
 
-def _takes(field: FieldInfo) -> str:
+def _takes(name: str, field: FieldInfo) -> str:
+    if name in kinds.GROUPS:
+        return f"a name of the table of {name}s below"
     if field.annotation is RunSettings.model_fields["streams"].annotation:
         return "streams by name"
     if field.annotation is RunSettings.model_fields["roles"].annotation:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from swarm.settings import Dataset, Placement, Promotion, RunSettings, Settings, StreamSettings
+from swarm import kinds
+from swarm.keys import Settings
+from swarm.settings import Dataset, Placement, Promotion, RunSettings, StreamSettings
 
 LISTED_IN = "docs/settings.md"
 """Written by `swarm.config.listed`."""
@@ -189,14 +191,17 @@ GROUPS: dict[type[Settings], str] = {
 
 def fix_of_key(key: str, group: type[Settings]) -> str:
     """What an unknown key was likely meant to be."""
+    home = next(one for one in GROUPS if issubclass(group, one))
     known = ["defaults", *group.model_fields] if group is RunSettings else list(group.model_fields)
     folded = key.lower().replace("-", "_")
     if folded in known:
         return f"did you mean `{folded}`?"
-    if folded in ELSEWHERE[group]:
-        return f"here it is {ELSEWHERE[group][folded]}"
+    if home is StreamSettings and (owners := _owners_of(folded)):
+        return f"it is a setting of {' or '.join(owners)}"
+    if folded in ELSEWHERE[home]:
+        return f"here it is {ELSEWHERE[home][folded]}"
     for other, place in GROUPS.items():
-        if folded in other.model_fields:
+        if folded in other.model_fields or (other is StreamSettings and _owners_of(folded)):
             return f"write it {place}"
     if close := close_to(folded, known):
         return f"did you mean `{close}`?"
@@ -204,6 +209,16 @@ def fix_of_key(key: str, group: type[Settings]) -> str:
         if folded in ELSEWHERE[other]:
             return f"here it is {ELSEWHERE[other][folded]}, {place}"
     return f"remove it; {LISTED_IN} lists all settings"
+
+
+def _owners_of(key: str) -> list[str]:
+    """The choices that bring a setting: `adapter: lora`."""
+    return [
+        f"`{setting}: {kind.name}`"
+        for setting in kinds.GROUPS
+        for kind in kinds.installed(setting).values()
+        if key in kind.settings.model_fields
+    ]
 
 
 def fix_of_value(key: str, value: str, choices: Iterable[str]) -> str:

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from swarm.config.tree import Node, Problems
 from swarm.errors import UserError
+from swarm.facts import BaseFacts
 from swarm.planning import gpus
-from swarm.planning.estimate import BaseFacts
+from swarm.planning.estimate import read_base
 from swarm.planning.gpus import Devices
 from swarm.settings import Placement
 
@@ -73,7 +74,7 @@ def _fault(name: str, adapter: str, device: str) -> tuple[str, str] | None:
 def fetched(name: str, adapter: str, device: str, where: str) -> BaseFacts:
     """The base, downloaded where it is not here yet, with progress on stderr.  Raises UserError at `where`."""
     folder = str(_asked("--fetch", name, adapter, device, where)["folder"])
-    return BaseFacts.read(Path(folder))
+    return read_base(Path(folder))
 
 
 def folder_of(name: str, where: str) -> Path:

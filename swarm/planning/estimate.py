@@ -14,16 +14,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from swarm import kinds
 from swarm.errors import UserError
-from swarm.settings import StreamSettings
+from swarm.facts import BaseFacts, Module
+from swarm.kinds import AdapterKind
+from swarm.settings import Part, StreamSettings
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """4-bit values, an 8-bit constant per 64 of them, and one fp32 per 256 constants: 4.127 (QLoRA, arXiv 2305.14314, section 3)."""
 FP32, HALF = 4, 2
-SMALL_ELEMENTS = 4096
-"""bitsandbytes keeps the state of smaller tensors in fp32 (`min_8bit_size`)."""
-BLOCK_8BIT = 256
-"""Elements that share an fp32 constant in bitsandbytes' 8-bit states."""
 LOGITS_ROWS, LOGITS_COLUMNS = 4096, 32768
 """TRL 1.16 makes logits in tiles of so many tokens and words (trl/kernels/chunked_logprob.py, trl/trainer/utils.py)."""
 JUDGED_TOKENS, JUDGED_LOGITS_BYTES = 4096, 512 << 20
@@ -38,77 +37,42 @@ TABLES = re.compile(r"(?:^|\.)(?:embed_tokens|embeddings?|embed_\w+|wte|wpe|lm_h
 # ---- the base --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """A linear layer."""
+def read_base(folder: Path) -> BaseFacts:
+    """From config.json and, where there are any, the headers of its safetensors files.
 
-    name: str
-    inputs: int
-    outputs: int
+    Raises UserError.
+    """
+    config = _object(folder / "config.json")
+    shape = config.get("text_config") or config  # models with images keep the language model one level down
+    try:
+        return base_of(shape, {} if "quantization_config" in config else tensors(folder))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        what = f"{folder / 'config.json'} does not tell the model's shape ({error})"
+        raise UserError("base_model", what, "take a causal language model that transformers knows") from error
 
-    @property
-    def elements(self) -> int:
-        return self.inputs * self.outputs
 
+def base_of(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> BaseFacts:
+    """From a config's values and the shapes of the stored weights; without those, a Llama-like model is assumed.
 
-@dataclass(frozen=True, slots=True)
-class BaseFacts:
-    """The shape of a base model, as its folder tells it."""
-
-    hidden_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    intermediate_size: int
-    vocabulary: int
-    parameters: int
-    linears: tuple[Linear, ...]
-    """Every linear layer except the head."""
-    tied: bool = False
-    """The head is the embedding."""
-    context_tokens: int | None = None
-
-    @classmethod
-    def read(cls, folder: Path) -> BaseFacts:
-        """From config.json and, where there are any, the headers of its safetensors files.
-
-        Raises UserError.
-        """
-        config = _object(folder / "config.json")
-        shape = config.get("text_config") or config  # models with images keep the language model one level down
-        try:
-            return cls.of(shape, {} if "quantization_config" in config else tensors(folder))
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            what = f"{folder / 'config.json'} does not tell the model's shape ({error})"
-            raise UserError("base_model", what, "take a causal language model that transformers knows") from error
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> BaseFacts:
-        """From a config's values and the shapes of the stored weights; without those, a Llama-like model is assumed.
-
-        Raises KeyError, TypeError or ValueError on a config of another kind.
-        """
-        hidden, heads, layers = (_first(config, *keys) for keys in (HIDDEN, HEADS, LAYERS))
-        inner = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
-        kv_heads = int(config.get("num_key_value_heads") or heads)
-        head_size, vocabulary = int(config.get("head_dim") or hidden // heads), int(config["vocab_size"])
-        tied = bool(config.get("tie_word_embeddings", not shapes))
-        linears = linears_of(shapes) or _llama_linears(hidden, layers, heads * head_size, kv_heads * head_size, inner)
-        counted = sum(map(prod, shapes.values())) or (
-            sum(linear.elements for linear in linears)
-            + vocabulary * hidden * (1 if tied else 2)
-            + (2 * layers + 1) * hidden
-        )
-        return cls(
-            hidden_size=hidden, layers=layers, heads=heads, kv_heads=kv_heads, head_size=head_size, intermediate_size=int(inner),
-            vocabulary=vocabulary, parameters=counted, linears=linears, tied=tied,
-            context_tokens=config.get("max_position_embeddings") or config.get("n_positions"),
-        )  # fmt: skip
-
-    @property
-    def head(self) -> Linear:
-        return Linear("lm_head", self.hidden_size, self.vocabulary)
+    Raises KeyError, TypeError or ValueError on a config of another kind.
+    """
+    hidden, heads, layers = (_first(config, *keys) for keys in (HIDDEN, HEADS, LAYERS))
+    inner = config.get("intermediate_size") or config.get("n_inner") or 4 * hidden
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    head_size, vocabulary = int(config.get("head_dim") or hidden // heads), int(config["vocab_size"])
+    tied = bool(config.get("tie_word_embeddings", not shapes))
+    linears = linears_of(shapes) or _llama_linears(hidden, layers, heads * head_size, kv_heads * head_size, inner)
+    counted = sum(map(prod, shapes.values())) or (
+        sum(linear.elements for linear in linears)
+        + vocabulary * hidden * (1 if tied else 2)
+        + (2 * layers + 1) * hidden
+    )
+    return BaseFacts(
+        hidden_size=hidden, layers=layers, heads=heads, head_size=head_size, intermediate_size=int(inner),
+        vocabulary=vocabulary, parameters=counted, tied=tied,
+        modules=(*linears, Module("lm_head", "linear", hidden, vocabulary, quantised=False)),
+        context_tokens=config.get("max_position_embeddings") or config.get("n_positions"),
+    )  # fmt: skip
 
 
 HIDDEN, HEADS, LAYERS = (
@@ -122,23 +86,25 @@ def _first(config: Mapping[str, Any], *keys: str) -> int:
     return int(next((config[key] for key in keys if config.get(key)), None) or config[keys[0]])
 
 
-def linears_of(shapes: Mapping[str, Sequence[int]]) -> tuple[Linear, ...]:
+def linears_of(shapes: Mapping[str, Sequence[int]]) -> tuple[Module, ...]:
     """The linear layers among stored weights; their shape is (outputs, inputs)."""
     found = [
         (name.removesuffix(".weight"), shape)
         for name, shape in sorted(shapes.items())
         if name.endswith(".weight") and len(shape) == 2
     ]
-    return tuple(Linear(name, shape[1], shape[0]) for name, shape in found if not TABLES.search(name))
+    return tuple(Module(name, "linear", shape[1], shape[0]) for name, shape in found if not TABLES.search(name))
 
 
-def _llama_linears(hidden: int, layers: int, wide: int, narrow: int, inner: int) -> tuple[Linear, ...]:
+def _llama_linears(hidden: int, layers: int, wide: int, narrow: int, inner: int) -> tuple[Module, ...]:
     sizes = {
         "self_attn.q_proj": (hidden, wide), "self_attn.k_proj": (hidden, narrow), "self_attn.v_proj": (hidden, narrow),
         "self_attn.o_proj": (wide, hidden), "mlp.gate_proj": (hidden, inner), "mlp.up_proj": (hidden, inner), "mlp.down_proj": (inner, hidden),
     }  # fmt: skip
     return tuple(
-        Linear(f"model.layers.{layer}.{name}", *size) for layer in range(layers) for name, size in sizes.items()
+        Module(f"model.layers.{layer}.{name}", "linear", *size)
+        for layer in range(layers)
+        for name, size in sizes.items()
     )
 
 
@@ -206,111 +172,60 @@ class Need:
         return self.weights + self.adapter + self.gradients + self.moments + self.activations + self.overhead
 
 
-def estimate(base: BaseFacts, settings: StreamSettings, *, on_gpu: bool = True) -> Need:
+def estimate(base: BaseFacts, settings: Part, *, on_gpu: bool = True) -> Need:
     """On a CPU everything is fp32; on a GPU bf16, unless `bf16: false`.
 
-    Raises UserError where `lora_target_modules` matches no layer.
+    Raises UserError where this base cannot have such an adapter.
     """
     width = HALF if on_gpu and settings.bf16 is not False else FP32
-    targets = targeted(base, settings.lora_target_modules)
-    trainable = parameters_of(targets, settings)
-    adapter = trainable * FP32  # PEFT and the trainer keep A and B in fp32 whatever the base is in
-    weights, largest = weights_of(base, settings, width), max(linear.elements for linear in targets)
-    training, judging = activations_of(base, targets, settings, width), _judging(base, width)
-    passing = (width if settings.adapter == "qlora" else 0) + (3 * FP32 if settings.use_dora else 0)
+    kind, optimizer = kinds.adapter(settings.adapter), kinds.optimizer(settings.optimizer)
+    shapes = kind.tensors(base, settings).values()
+    trainable = sum(map(prod, shapes))
+    adapter = trainable * FP32  # PEFT and the trainer keep the adapter in fp32 whatever the base is in
+    weights = weights_of(base, kind.quantisation, width)
+    training, judging = activations_of(base, kind, settings, width), _judging(base, width)
+    passing = _dequantised(base, kind.quantisation, width) + kind.overhead_bytes(base, settings, width)
     return Need(
         trainable=trainable,
         weights=weights,
         adapter=adapter,
         gradients=adapter,
-        moments=moments_of(targets, settings),
-        activations=max(training, judging) if settings.eval_steps else training,
-        overhead=largest * passing + adapter,
-        judging=weights + adapter + judging + largest * passing,
+        moments=round(sum(optimizer.state_bytes(shape) for shape in shapes)),
+        activations=max(training, judging) if _judges_itself(settings) else training,
+        overhead=passing + adapter,
+        judging=weights + adapter + judging + passing,
     )
 
 
-def targeted(base: BaseFacts, wanted: str | list[str]) -> list[Linear]:
-    """The layers that get an adapter, by PEFT's rules: a list names the ends of names, a text is a pattern of whole names.
-
-    Raises UserError where nothing matches.
-    """
-    if wanted == "all-linear":
-        return list(base.linears)
-    try:
-        found = [linear for linear in (*base.linears, base.head) if _matches(linear.name, wanted)]
-    except re.error as error:
-        raise UserError(
-            "lora_target_modules", f"{wanted!r} is no pattern ({error})", "write all-linear, or a list of names"
-        ) from error
-    if not found:
-        have = dict.fromkeys(linear.name.rpartition(".")[2] for linear in base.linears)
-        raise UserError(
-            "lora_target_modules",
-            f"{wanted} matches no layer of the base",
-            f"its layers are {', '.join(have)}; or write all-linear",
-        )
-    return found
+def _judges_itself(settings: Part) -> bool:
+    return isinstance(settings, StreamSettings) and settings.eval_steps is not None
 
 
-def _matches(name: str, wanted: str | list[str]) -> bool:
-    if isinstance(wanted, str):
-        return re.fullmatch(wanted, name) is not None
-    return any(name == end or name.endswith(f".{end}") for end in wanted)
-
-
-def parameters_of(targets: Sequence[Linear], settings: StreamSettings) -> int:
-    """A is (r, inputs), B is (outputs, r) (LoRA, arXiv 2106.09685); DoRA adds a magnitude per output (arXiv 2402.09353)."""
-    return sum(settings.lora_r * (t.inputs + t.outputs) + (t.outputs if settings.use_dora else 0) for t in targets)
-
-
-def weights_of(base: BaseFacts, settings: StreamSettings, width: int) -> int:
-    if settings.adapter != "qlora":
+def weights_of(base: BaseFacts, quantisation: str | None, width: int) -> int:
+    """The frozen base in bytes."""
+    if quantisation is None:
         return base.parameters * width
-    quantised = sum(linear.elements for linear in base.linears)
+    quantised = sum(module.elements for module in base.modules if module.quantised)
     return round(quantised * NF4_BITS / 8) + (base.parameters - quantised) * width
 
 
-def moments_of(targets: Sequence[Linear], settings: StreamSettings) -> int:
-    """State of the optimizer for A, B and magnitudes, tensor by tensor."""
-    sizes = [(rows, settings.lora_r) for t in targets for rows in (t.inputs, t.outputs)]
-    sizes += [(t.outputs, 1) for t in targets if settings.use_dora]
-    return round(sum(_state_of(rows, columns, settings.optimizer) for rows, columns in sizes))
+def _dequantised(base: BaseFacts, quantisation: str | None, width: int) -> int:
+    """One matrix at a time is turned back into whole numbers."""
+    quantised = [module.elements for module in base.modules if module.quantised]
+    return max(quantised, default=0) * width if quantisation else 0
 
 
-def _state_of(rows: int, columns: int, optimizer: str) -> float:
-    elements = rows * columns
-    in_8bit = elements * (1 + FP32 / BLOCK_8BIT) if elements >= SMALL_ELEMENTS else elements * FP32
-    match optimizer:
-        case "adamw_torch":
-            return elements * FP32 * 2
-        case "adamw_8bit" | "paged_adamw_8bit":
-            return in_8bit * 2
-        case "lion_32bit":
-            return elements * FP32
-        case "lion_8bit":
-            return in_8bit
-        case "adafactor":  # a row and a column instead of the matrix (arXiv 1804.04235)
-            return (rows + columns) * FP32
-        case _:  # sgd without momentum
-            return 0
-
-
-def activations_of(base: BaseFacts, targets: Sequence[Linear], settings: StreamSettings, width: int) -> int:
+def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, width: int) -> int:
     """What the forward pass keeps for the backward one, one micro-batch at its full length.
 
-    Counted on transformers 5.23 with PEFT 0.21 (tests/swarm/placement/test_memory.py counts again): per token and layer
-    8 hidden + 4 intermediate values, the inputs of A, r values per target; DoRA keeps every target's output twice.
+    Counted on transformers 5.23 with PEFT 0.21 (tests/trainer count again): per token and layer 8 hidden + 4 intermediate
+    values, and what the adapter keeps.
     """
     tokens = settings.micro_batch_size * settings.sequence_len
     layers = base.layers
     per_layer: float = (8 * max(base.hidden_size, base.heads * base.head_size) + 4 * base.intermediate_size) * width
     per_layer += settings.sequence_len * width + (base.heads + 2) * FP32  # attention's mask and log-sums; norms' scales
-    inputs, outputs = (sum(getattr(t, side) for t in targets) / layers for side in ("inputs", "outputs"))
-    per_layer += len(targets) / layers * settings.lora_r * FP32
-    per_layer += inputs * width if width == HALF or settings.lora_dropout else 0  # cast or dropped out, they are copies
-    per_layer += inputs * FP32 if settings.lora_dropout else 0  # dropout's mask
-    per_layer += 2 * outputs * width if settings.use_dora else 0
+    per_layer += kind.activation_bytes(base, settings, width) / layers
     kept = base.hidden_size * width * layers + per_layer if settings.gradient_checkpointing else per_layer * layers
     moving = (
         4 * base.hidden_size + 2 * base.intermediate_size

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from swarm import kinds
 from swarm.config import Config
+from swarm.facts import BaseFacts
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.planning import disk, estimate
-from swarm.planning.estimate import BaseFacts
 from swarm.settings import StreamSettings
 
 
@@ -47,7 +48,7 @@ def _row(name: str, settings: StreamSettings, base: BaseFacts, layout: Layout | 
     rows = disk.rows_of(settings)
     return PlanRow(
         stream=name,
-        adapter=adapter_of(settings),
+        adapter=kinds.adapter(settings.adapter).label(settings),
         trainable=need.trainable,
         weights_bytes=need.weights,
         adapter_gradients_moments_bytes=need.adapter + need.gradients + need.moments,
@@ -57,11 +58,6 @@ def _row(name: str, settings: StreamSettings, base: BaseFacts, layout: Layout | 
         rows=rows,
         steps=steps_of(settings, rows),
     )
-
-
-def adapter_of(settings: StreamSettings) -> str:
-    switches = [name for name, on in (("dora", settings.use_dora), ("rslora", settings.use_rslora)) if on]
-    return " ".join([settings.adapter, f"r{settings.lora_r}", *switches])
 
 
 def steps_of(settings: StreamSettings, rows: int | None) -> int | None:

@@ -16,12 +16,13 @@ from swarm.access.checked import checked
 from swarm.access.client import Client
 from swarm.config import Config
 from swarm.errors import UserError, UserErrors
+from swarm.facts import BaseFacts
 from swarm.files import write_whole
 from swarm.launch import local
 from swarm.launch.layout import Layout
 from swarm.log import Log, run_is_alive
 from swarm.planning import bases, disk, estimate, gpus, placement
-from swarm.planning.estimate import BaseFacts, Need
+from swarm.planning.estimate import Need
 from swarm.planning.plan import PlanRow, plan_table
 from swarm.policy.admission import admit
 from swarm.rundir import RunFolder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from swarm import kinds
 from swarm.policy.promotion import waiting
 from swarm.printable import one_line
 from swarm.settings import RunSettings, StreamSettings
@@ -121,14 +122,6 @@ def _eta(curves: Curves) -> float | None:
 
 def describe(settings: StreamSettings) -> str:
     """A stream's adapter and optimizer in one line."""
-    kind = (
-        ("dora" if settings.use_dora else "lora")
-        if settings.adapter == "lora"
-        else ("qdora" if settings.use_dora else "qlora")
-    )
-    targets = (
-        settings.lora_target_modules
-        if isinstance(settings.lora_target_modules, str)
-        else "+".join(settings.lora_target_modules)
-    )
-    return f"{kind} r{settings.lora_r} α{settings.lora_alpha:g} {targets} · {settings.optimizer} {settings.learning_rate:g}"
+    kind = kinds.adapter(settings.adapter)
+    adapter = " ".join(filter(None, [kind.label(settings), kind.details(settings)]))
+    return f"{adapter} · {settings.optimizer} {settings.learning_rate:g}"

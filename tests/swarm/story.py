@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from swarm import events as ev
 from swarm.policy.admission import admit
 from swarm.policy.schedule import Worker
-from swarm.settings import Dataset, Promotion, RunSettings, StreamSettings
+from swarm.settings import Promotion, RunSettings, StreamSettings
 from swarm.state import State, fold
 
 SHA, OTHER = "a" * 64, "b" * 64
@@ -121,7 +121,7 @@ class Story:
 
 
 def settings(*streams: str, **promotion: object) -> RunSettings:
-    one = StreamSettings(base_model="tiny-toon", datasets=[Dataset(path="x.jsonl")])
+    one = StreamSettings.model_validate({"base_model": "tiny-toon", "datasets": [{"path": "x.jsonl"}]})
     return RunSettings(name="demo", streams=dict.fromkeys(streams, one), promotion=Promotion.model_validate(promotion))
 
 

@@ -15,14 +15,17 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
+from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from swarm import kinds
 from swarm.errors import UserError
+from swarm.kinds import Shape
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, ADAPTER_FILES, adapter_sha256
 from trainer import bases
+from trainer.inspection import facts_of_model
 from trainer.loading import load_adapter, new_adapter
 
 MAY_DIFFER = frozenset({"inference_mode", "peft_version"})
@@ -70,9 +73,10 @@ def refuse_broken(copy: Path) -> None:
 
 def put_on(base: PreTrainedModel, copy: Path, settings: StreamSettings) -> PeftModel:
     """The base with the adapter on it, loaded as its users load it; raises Unfit where it is not what the settings make on this base."""
+    wanted = kinds.adapter(settings.adapter).tensors(facts_of_model(base), settings)
     made = new_adapter(base, settings)
     _refuse_other_config(_config(copy), made.peft_config["default"], settings)
-    _refuse_other_shapes(load_file(copy / ADAPTER), get_peft_model_state_dict(made))
+    _refuse_other_shapes(load_file(copy / ADAPTER), wanted)
     bare = cast("PreTrainedModel", made.unload())
     with _blamed("PEFT cannot load it"):
         return load_adapter(bare, copy)
@@ -83,14 +87,14 @@ def _config(copy: Path) -> dict[str, Any]:
         config: Any = json.loads((copy / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise Unfit(f"{ADAPTER_CONFIG} cannot be read") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise Unfit(f"{ADAPTER_CONFIG} describes no LoRA adapter")
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise Unfit(f"{ADAPTER_CONFIG} describes no adapter")
     return config
 
 
 def _refuse_other_config(told: dict[str, Any], made: PeftConfig, settings: StreamSettings) -> None:
     """All fields are compared, those that PEFT has yet to invent too; one that is left out is what PEFT takes it for."""
-    told = {**_plain(LoraConfig()), **told}
+    told = {**_plain(type(made)()), **told}
     wanted = {**_plain(made), BASE: bases.name_in_adapters(settings.base_model)}
     if Path(wanted[BASE]).is_absolute() and Path(str(told.get(BASE))).name == Path(wanted[BASE]).name:
         told[BASE] = wanted[BASE]  # a folder that was moved since, with the whole run say, is still that base
@@ -109,14 +113,14 @@ def _in_order(value: Any) -> Any:
     return sorted(value, key=str) if isinstance(value, list) else value
 
 
-def _refuse_other_shapes(told: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+def _refuse_other_shapes(told: Mapping[str, torch.Tensor], wanted: Mapping[str, Shape]) -> None:
     for name in sorted({*told, *wanted}):
         if name not in told:
             raise Unfit(f"{ADAPTER} lacks {name}")
         if name not in wanted:
             raise Unfit(f"{ADAPTER} holds {name}, which the stream's settings do not make")
-        if told[name].shape != wanted[name].shape:
-            shapes = list(told[name].shape), list(wanted[name].shape)
+        if tuple(told[name].shape) != wanted[name]:
+            shapes = list(told[name].shape), list(wanted[name])
             raise Unfit(f"{name} has shape {shapes[0]}, the stream's settings make it {shapes[1]}")
 
 

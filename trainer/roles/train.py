@@ -15,18 +15,19 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import set_seed
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.events import Checkpoint, Post, Trained
 from swarm.messages import METRIC_COLUMNS, Assign, MetricRow
 from swarm.weights import adapter_sha256
-from trainer import bases, checkpoint, methods, resident
+from trainer import bases, checkpoint, resident
 from trainer.checkpoint import FIGURES, Whole
 from trainer.data.prepared import HELD_OUT, TRAIN, read_rows, verified
+from trainer.engines.trl import Ingredients, NotFinite, StreamTrainer
 from trainer.errors import LeaseLost
 from trainer.judge.heldout import held_out_loss
 from trainer.lease import Lease
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
-from trainer.methods.sft import Ingredients, NotFinite, StreamTrainer
 from trainer.place import Place
 from trainer.watching import Boundary, Course, Figures, Saves
 from trainer.whole import write_text
@@ -106,13 +107,11 @@ def _trainer(course: Course, staging: Path) -> StreamTrainer:
     base_folder = bases.folder_of(settings.base_model)
     model = _with_adapter(settings, base_folder, place)
     course.trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    if not course.trainable:
-        raise UserError("lora_target_modules", f"{settings.lora_target_modules} matches no layer", "use all-linear")
     prepared = place.run_folder / (course.assign.prepared or "")
     rows = Dataset.from_file(str(prepared / TRAIN)).select_columns(["input_ids", "labels"])
     judged = list(read_rows(prepared / HELD_OUT)) if settings.eval_steps else []
     boundary = Boundary(course, lambda: held_out_loss(model, judged, lambda: None))
-    return methods.load(settings.method).trainer(
+    made: StreamTrainer = kinds.method(settings.method).trainer(
         Ingredients(
             settings=settings,
             model=model,
@@ -124,6 +123,7 @@ def _trainer(course: Course, staging: Path) -> StreamTrainer:
             callbacks=[Figures(course), boundary, Saves(course, staging)],
         )
     )
+    return made
 
 
 def _with_adapter(settings: StreamSettings, base_folder: Path, place: Place) -> PeftModel:

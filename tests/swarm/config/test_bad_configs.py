@@ -141,9 +141,9 @@ my.yaml:8: defaults.learning_rate: expected a number above 0, got 'abc'; the def
 my.yaml:9: defaults.sequence_len: expected a whole number of at least 8, got 512.5; the default is 512
 my.yaml:10: defaults.base_model: written twice, first on line 3; remove one of them
 my.yaml:12: streams.one.datasets: expected a list of at least one dataset, got 'data/train.jsonl'; write `datasets: [{path: ..., type: ...}]`
-my.yaml:12: streams.one.lora_target_modules: expected text or a list of texts, got a group of settings; the default is all-linear
 my.yaml:12: streams.one.micro_batch_size: expected a whole number of at least 1, got nothing; give it a value, or remove the line
 my.yaml:12: streams.one.bf16: expected auto, true or false, got 'on'; write true
+my.yaml:12: streams.one.lora_target_modules: expected text or a list of texts, got a group of settings; the default is all-linear
 10 problems; nothing was started
 """,
     ),
@@ -204,7 +204,7 @@ promotion: {metric: accuracy, must_beat: bas}
 """,
         """
 my.yaml:5: defaults.adapter: 'dora' is not one of lora, qlora; write `adapter: lora` with `use_dora: true`
-my.yaml:6: defaults.optimizer: 'adamw' is not one of adamw_torch, adamw_8bit, paged_adamw_8bit, lion_32bit, lion_8bit, adafactor, sgd; write `optimizer: adamw_torch`
+my.yaml:6: defaults.optimizer: 'adamw' is not one of adafactor, adamw_8bit, adamw_torch, lion_32bit, lion_8bit, paged_adamw_8bit, sgd; write `optimizer: adamw_torch`
 my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial; did you mean `cosine`?
 my.yaml:8: defaults.method: 'dpo' is not one of sft; write `sft`
 my.yaml:9: defaults.on_bad_row: 'ignore' is not one of fail, skip; take one of them
@@ -669,8 +669,8 @@ lora_r="8"
         """
 my.toml: defaults.datasets.0.path: no file matches data/x.jsonl in {proj}; the folder holds 2 .json files, 2 .jsonl files
 my.toml: defaults.learnig_rate: unknown setting; did you mean `learning_rate`?
-my.toml: streams.one.lora_r: expected a whole number of at least 1, got '8'; write it without quotes
 my.toml: defaults.seed: expected a whole number of at least 0 and below 4294967296, got '2026-01-01'; the default is 0
+my.toml: streams.one.lora_r: expected a whole number of at least 1, got '8'; write it without quotes
 4 problems; nothing was started
 """,
         name="my.toml",

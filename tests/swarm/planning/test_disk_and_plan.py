@@ -9,11 +9,11 @@ from swarm.config import load
 from swarm.errors import UserError
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.planning import disk, estimate
-from swarm.planning.estimate import BaseFacts
+from swarm.planning.estimate import base_of
 from swarm.planning.plan import plan_table, steps_of
 from swarm.settings import Dataset, StreamSettings
 
-BASE = BaseFacts.of(
+BASE = base_of(
     {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 128},
     {},
 )
@@ -63,7 +63,9 @@ def test_streams_that_ask_for_the_same_rows_share_them(config, tmp_path):
     [({}, 95), ({"val_set_size": 10}, 90), ({"test_datasets": [{"path": "x/y"}]}, 100)],
 )
 def test_rows_to_train_on_are_counted_in_the_files(config, tmp_path, settings, rows):
-    stream = StreamSettings(base_model="x", datasets=[{"path": str(tmp_path / "rows.jsonl")}], **settings)
+    stream = StreamSettings.model_validate(
+        {"base_model": "x", "datasets": [{"path": str(tmp_path / "rows.jsonl")}], **settings}
+    )
     assert disk.rows_of(stream) == rows
     assert disk.rows_of(stream.model_copy(update={"datasets": [Dataset(path="owner/name")]})) is None
 
@@ -76,7 +78,10 @@ def test_rows_to_train_on_are_counted_in_the_files(config, tmp_path, settings, r
     ],
 )  # fmt: skip
 def test_steps_are_counted_as_the_trainer_counts_them(settings, rows, steps):
-    assert steps_of(StreamSettings(base_model="x", datasets=[Dataset(path="x")], **settings), rows) == steps
+    assert (
+        steps_of(StreamSettings.model_validate({"base_model": "x", "datasets": [{"path": "x"}], **settings}), rows)
+        == steps
+    )
 
 
 def test_a_plan_has_a_row_per_stream_with_its_device_and_steps(config):

@@ -6,8 +6,9 @@ import weakref
 import pytest
 
 from swarm.errors import UserError
-from swarm.planning.estimate import BaseFacts, Need, estimate, targeted
-from swarm.settings import Dataset, StreamSettings
+from swarm.planning.estimate import Need, base_of, estimate, read_base
+from swarm.settings import StreamSettings
+from trainer.adapters.lora import targeted
 
 # PEFT 0.21 asks transformers 5.23 in a way that is on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -25,11 +26,11 @@ TOKENS = {"micro_batch_size": 2, "sequence_len": 128}
 
 
 def stream(**settings: object) -> StreamSettings:
-    return StreamSettings(base_model="x", datasets=[Dataset(path="x")], **settings)
+    return StreamSettings.model_validate({"base_model": "x", "datasets": [{"path": "x"}], **settings})
 
 
 def needed(shape: dict[str, object], *, on_gpu: bool = True, **settings: object) -> Need:
-    return estimate(BaseFacts.of(shape, {}), stream(**settings), on_gpu=on_gpu)
+    return estimate(base_of(shape, {}), stream(**settings), on_gpu=on_gpu)
 
 
 # ---- figures that are published --------------------------------------------------------------------------------------
@@ -37,7 +38,7 @@ def needed(shape: dict[str, object], *, on_gpu: bool = True, **settings: object)
 
 def test_llama_of_eight_billion_has_its_published_size_and_its_lora_of_rank_16():
     need = needed(LLAMA_8B, lora_r=16)
-    assert BaseFacts.of(LLAMA_8B, {}).parameters == 8_030_261_248  # huggingface.co/meta-llama/Llama-3.1-8B
+    assert base_of(LLAMA_8B, {}).parameters == 8_030_261_248  # huggingface.co/meta-llama/Llama-3.1-8B
     assert need.trainable == 41_943_040
     assert need.adapter + need.gradients + need.moments == pytest.approx(0.67 * GB, rel=0.01)
     assert need.weights == pytest.approx(16.06 * GB, rel=0.01)
@@ -95,7 +96,7 @@ def test_shapes_come_from_the_heads_of_all_shards(tmp_path):
         json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}})
     )
     (tmp_path / "left-over.safetensors").write_bytes(safetensors_head({"model.layers.0.other.weight": [9, 9]}))
-    facts = BaseFacts.read(tmp_path)
+    facts = read_base(tmp_path)
     assert facts.parameters == 2 * 128 * 64 + 7 * 64 + 64
     assert [(linear.name, linear.inputs, linear.outputs) for linear in facts.linears] == [
         ("model.layers.0.mlp.odd", 64, 7)
@@ -119,14 +120,14 @@ def test_a_base_that_cannot_be_read_is_a_user_error(tmp_path, files, told):
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=told):
-        BaseFacts.read(tmp_path)
+        read_base(tmp_path)
 
 
 def test_target_modules_that_match_nothing_are_told_with_what_there_is():
     with pytest.raises(UserError) as caught:
-        targeted(BaseFacts.of(TINY, {}), ["c_attn"])
+        targeted(base_of(TINY, {}), ["c_attn"])
     assert str(caught.value) == (
-        "lora_target_modules: ['c_attn'] matches no layer of the base; "
+        "lora_target_modules: c_attn matches no layer of the base; "
         "its layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write all-linear"
     )
 
@@ -167,7 +168,7 @@ def test_trainable_parameters_are_those_that_peft_counts(tiny_base, settings, tm
     model = tiny_base()
     model.save_pretrained(tmp_path)
     counted = tuned(model, **settings).get_nb_trainable_parameters()[0]
-    read, assumed = BaseFacts.read(tmp_path), BaseFacts.of(TINY, {})
+    read, assumed = read_base(tmp_path), base_of(TINY, {})
     assert estimate(read, stream(**settings)).trainable == counted
     assert estimate(assumed, stream(**settings)).trainable == counted
     assert read.parameters == assumed.parameters == tiny_base().num_parameters()

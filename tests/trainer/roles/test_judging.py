@@ -194,8 +194,8 @@ def test_a_config_that_peft_cannot_read_fails(bench: Bench, settings: Make, give
         ("{", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
         (json.dumps({**config, "\ud800": 1}), r"says \ud800 1, the stream"),  # half a pair, which no log can hold
-        ("[]", "describes no LoRA adapter"),
-        (json.dumps({**config, "peft_type": "IA3"}), "describes no LoRA adapter"),
+        ("[]", "describes no adapter"),
+        (json.dumps({**config, "peft_type": "IA3"}), "says peft_type 'IA3', the stream's settings make it 'LORA'"),
         (json.dumps({**config, "r": 8.0}), "PEFT cannot load it (TypeError"),  # equal to 8, and no size of a tensor
     ]
     for text, words in damages:

@@ -1,0 +1,53 @@
+"""What is known of a base model without loading its weights: one record, which the trainer makes and everybody reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of the language model that holds a matrix."""
+
+    name: str
+    """As `named_modules()` of transformers has it: model.layers.0.self_attn.q_proj."""
+    kind: Literal["linear", "conv1d", "embedding"]
+    """conv1d: GPT-2's linear layer, whose matrix is stored as (inputs, outputs)."""
+    inputs: int
+    """Rows of the table for an embedding."""
+    outputs: int
+    quantised: bool = True
+    """bitsandbytes replaces it by a 4-bit layer where the base is loaded in NF4."""
+    adaptable: bool = True
+    """PEFT can wrap it: it returns one tensor."""
+
+    @property
+    def elements(self) -> int:
+        return self.inputs * self.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFacts:
+    """The shape of a base model."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    head_size: int
+    intermediate_size: int
+    vocabulary: int
+    parameters: int
+    modules: tuple[Module, ...]
+    """Of the language model, in its own order; the head is one of them."""
+    head: str = "lm_head"
+    """Name of the module that makes logits."""
+    tied: bool = False
+    """The head's matrix is the embedding's."""
+    context_tokens: int | None = None
+    """Positions that it has; None where nothing bounds them."""
+
+    @property
+    def linears(self) -> tuple[Module, ...]:
+        """What `all-linear` means: every linear layer but the head."""
+        return tuple(m for m in self.modules if m.kind != "embedding" and m.name != self.head and m.adaptable)

@@ -1,0 +1,191 @@
+"""What a method, an adapter kind and an optimizer state about themselves, and how the installed ones are found.
+
+Kinds are found through the entry points of installed distributions, never in the current folder.  An entry point names a
+module with `KINDS`, or a package whose modules have it.  Those modules import heavy libraries inside functions only, so
+that settings can be read, memory estimated and files checked without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from swarm.errors import UserError
+from swarm.facts import BaseFacts
+from swarm.keys import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
+
+S = TypeVar("S", bound=Settings)
+Shape = tuple[int, ...]
+
+
+class Kind(Generic[S]):
+    """What the three have in common."""
+
+    name: str
+    """As users write it under `method:`, `adapter:` or `optimizer:`."""
+    summary: str
+    """What it is, in a few words, for docs and messages."""
+    settings: type[S]
+    """Its own settings; users write their keys beside the others of a stream."""
+
+
+class Method(Kind[S]):
+    """A way to tune a model."""
+
+    def trainer(self, ingredients: Any) -> Any:
+        """A trainer that is ready to train one stream, of `trainer.engines.trl.Ingredients`."""
+        raise NotImplementedError
+
+
+class AdapterKind(Kind[S]):
+    """What is trained beside the frozen weights of a base."""
+
+    quantisation: ClassVar[str | None] = None
+    """How the base is held while it is trained on: None as it is, `nf4` in 4 bits."""
+
+    # ---- without torch ----
+
+    def label(self, settings: S) -> str:
+        """For tables: `lora r8 dora`."""
+        return self.name
+
+    def details(self, settings: S) -> str:
+        """What else a reader of a stream's row should know."""
+        return ""
+
+    def tensors(self, base: BaseFacts, settings: S) -> dict[str, Shape]:
+        """Names and shapes of all tensors in its file: all that is trained, and nothing else.
+
+        Raises UserError, whose `where` is the setting, if this base cannot have such an adapter.
+        """
+        raise NotImplementedError
+
+    def activation_bytes(self, base: BaseFacts, settings: S, width: int) -> float:
+        """What it keeps of one token for the backward pass, in all layers; `width` is the size of the base's numbers."""
+        return 0.0
+
+    def overhead_bytes(self, base: BaseFacts, settings: S, width: int) -> int:
+        """The largest buffer that comes and goes in a step."""
+        return 0
+
+    # ---- with torch ----
+
+    def quantisation_config(self, dtype: torch.dtype) -> Any:
+        """What `from_pretrained` is given as `quantization_config`."""
+        return None
+
+    def after_loading(self, model: PreTrainedModel, *, on_gpu: bool) -> None:
+        """Called with every base that was loaded for this kind."""
+
+    def config(self, base: BaseFacts, settings: S) -> PeftConfig:
+        """What PEFT makes the adapter of, and what its adapter_config.json says."""
+        raise NotImplementedError
+
+    def attach(self, model: PreTrainedModel, base: BaseFacts, settings: S) -> PeftModel:
+        """The base with an untrained adapter on it."""
+        from peft import PeftModel, get_peft_model
+
+        made = get_peft_model(model, self.config(base, settings))
+        assert isinstance(made, PeftModel)
+        return made
+
+
+class Optimizer(Kind[S]):
+    """What steps the weights."""
+
+    def state_bytes(self, shape: Shape) -> float:
+        """What it keeps for one tensor between steps."""
+        raise NotImplementedError
+
+    def made_of(self, settings: S) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+        """The class and its arguments, without parameters, learning rate and weight decay."""
+        raise NotImplementedError
+
+
+# ---- the installed ones ----------------------------------------------------------------------------------------------
+
+GROUPS: dict[str, type[Kind[Any]]] = {"method": Method, "adapter": AdapterKind, "optimizer": Optimizer}
+"""By the setting that chooses one; the entry point group is `toonswarm.<setting>s`."""
+
+
+def method(name: str) -> Method[Any]:
+    return _one("method", name)  # type: ignore[return-value]
+
+
+def adapter(name: str) -> AdapterKind[Any]:
+    return _one("adapter", name)  # type: ignore[return-value]
+
+
+def optimizer(name: str) -> Optimizer[Any]:
+    return _one("optimizer", name)  # type: ignore[return-value]
+
+
+def _one(setting: str, name: str) -> Kind[Any]:
+    """Raises UserError on a name that no installed package has."""
+    known = installed(setting)
+    if name not in known:
+        fix = f"take one of {', '.join(known)}, or install the package that brings it"
+        raise UserError(setting, f"no installed package has the {setting} {name!r}", fix)
+    return known[name]
+
+
+@cache
+def installed(setting: str) -> dict[str, Kind[Any]]:
+    """All kinds that a setting may choose, by name.
+
+    Raises UserError on an entry point that cannot be loaded, and where two packages use one name.
+    """
+    found: dict[str, Kind[Any]] = {}
+    origin: dict[str, str] = {}
+    for point in _entry_points(f"toonswarm.{setting}s"):
+        package = point.dist.name if point.dist else point.value
+        for kind in _kinds_of(point, package):
+            assert isinstance(kind, GROUPS[setting]), f"{kind!r} of {package} is no {setting}"
+            if kind.name in found:
+                what = f"{origin[kind.name]} and {package} both bring the {setting} {kind.name!r}"
+                raise UserError("installed packages", what, "uninstall one of them")
+            found[kind.name], origin[kind.name] = kind, package
+    if not found:
+        what = f"no package brings any {setting}: the installed metadata of toonswarm is older than its code"
+        raise UserError("swarm", what, "install it again: pip install --no-deps -e . (in a source tree)")
+    return dict(sorted(found.items()))
+
+
+def _entry_points(group: str) -> Iterator[metadata.EntryPoint]:
+    """Of installed distributions; the current folder may hold anything, so that it is left out."""
+    here = Path.cwd()
+    places = [place for place in sys.path if place and Path(place).absolute() != here]
+    seen: set[str] = set()
+    for distribution in metadata.distributions(path=places):
+        if distribution.name not in seen:  # the first on the path is the one that is imported
+            seen.add(distribution.name)
+            yield from distribution.entry_points.select(group=group)
+
+
+def _kinds_of(point: metadata.EntryPoint, package: str) -> list[Kind[Any]]:
+    try:
+        loaded = point.load()
+        return [kind for module in _modules(loaded) for kind in getattr(module, "KINDS", ())]
+    except Exception as error:
+        what = f"{package} brings {point.value}, which cannot be imported ({type(error).__name__}: {error})"
+        raise UserError("installed packages", what, f"update or uninstall {package}") from error
+
+
+def _modules(loaded: ModuleType) -> list[ModuleType]:
+    """The module itself, or the modules of a package."""
+    if not hasattr(loaded, "__path__"):
+        return [loaded]
+    names = [found.name for found in pkgutil.iter_modules(loaded.__path__)]
+    return [importlib.import_module(f"{loaded.__name__}.{name}") for name in names]

@@ -1,0 +1,1 @@
+"""What runs a training: a loop around forward pass, backward pass and optimizer step."""

@@ -1,0 +1,116 @@
+"""One stream through TRL's SFTTrainer: settings become its arguments, and a loss that is not finite ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState  # type: ignore[import-untyped]  # ships no types
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from swarm import kinds
+from swarm.settings import StreamSettings
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a trainer of one stream is made of."""
+
+    settings: StreamSettings
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    rows: Dataset
+    """`input_ids` and `labels`."""
+    folder: Path
+    """Where checkpoints are staged."""
+    dtype: torch.dtype
+    on_gpu: bool
+    callbacks: Sequence[TrainerCallback]
+
+
+class NotFinite(Exception):
+    """The loss of a forward pass, or the adapter after a step, was NaN or infinite."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} was not finite at step {step}")
+        self.step = step
+
+
+class StreamTrainer(SFTTrainer):
+    """SFTTrainer that stops at the first loss that is not finite, before it reaches the weights."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]  # TRL annotates no arguments
+        if not torch.isfinite(loss).all():
+            raise NotFinite("loss", self.state.global_step + 1)
+        return loss
+
+
+def trainer(ingredients: Ingredients, kind: type[StreamTrainer] = StreamTrainer) -> StreamTrainer:
+    """`kind` may compute another loss."""
+    # accelerate keeps the precision of a process's first trainer for all later ones; a worker trains one stream after another.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    kept = {name: value.data for name, value in ingredients.model.named_parameters() if value.requires_grad}
+    made = kind(
+        model=ingredients.model,
+        args=arguments(ingredients),
+        train_dataset=ingredients.rows,
+        processing_class=ingredients.tokenizer,
+        callbacks=list(ingredients.callbacks),
+        optimizer_cls_and_kwargs=_optimizer(ingredients.settings),
+    )
+    made.remove_callback(PrinterCallback)  # figures go over the bus
+    # TRL casts A and B to bf16 on a quantised base, which loses small updates: the fp32 ones are put back (nothing holds them yet).
+    for name, value in ingredients.model.named_parameters():
+        if name in kept:
+            value.data = kept[name]
+    return made
+
+
+def _optimizer(settings: StreamSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    made, arguments = kinds.optimizer(settings.optimizer).made_of(settings)
+    return made, {"lr": settings.learning_rate, **arguments}
+
+
+def arguments(ingredients: Ingredients) -> SFTConfig:
+    settings = ingredients.settings
+    return SFTConfig(
+        output_dir=str(ingredients.folder),
+        # data: rows come tokenised, cut and labelled
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        packing=False,
+        # optimisation
+        per_device_train_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        num_train_epochs=settings.num_epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler,
+        warmup_steps=settings.warmup_ratio,  # a float below 1 is a share of the steps
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        seed=settings.seed,
+        # device: said out loud, since SFTConfig's own defaults are for GPUs
+        use_cpu=not ingredients.on_gpu,
+        bf16=ingredients.dtype is torch.bfloat16,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        dataloader_pin_memory=ingredients.on_gpu,
+        # cadence: checkpoints are kept and removed by `checkpoint`, held-out loss is ours
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=None,
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
