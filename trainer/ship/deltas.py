@@ -1,0 +1,163 @@
+"""An adapter on disk as changes to weights: for each layer that it adapts, what it adds to the base's matrix.
+
+LoRA adds s B A (arXiv 2106.09685), s = alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732); DoRA scales each row of W + s B A to
+its magnitude (arXiv 2402.09353).  Everything is computed in fp32.  Nothing of the base is loaded here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from swarm.errors import UserError
+from swarm.weights import ADAPTER, ADAPTER_CONFIG
+
+PREFIX = "base_model.model."
+"""PEFT's, before every name of a module."""
+PARTS = re.compile(
+    r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector|lora_embedding_A|lora_embedding_B)(?:\.weight)?"
+)
+NOT_MERGED = {"bias": "none", "lora_bias": False, "target_parameters": None, "modules_to_save": None}
+"""Settings of PEFT's LoRA that would need more than a change of matrices, and their values without that."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What one adapter does to one matrix."""
+
+    a: torch.Tensor
+    """(r, inputs), fp32."""
+    b: torch.Tensor
+    """(outputs, r), fp32."""
+    scale: float
+    magnitude: torch.Tensor | None = None
+    """(outputs,), fp32: DoRA's."""
+    is_transposed: bool = False
+    """The base keeps the matrix as (inputs, outputs), as GPT-2's Conv1D and embeddings do."""
+
+    def added_to(self, weight: torch.Tensor) -> torch.Tensor:
+        """The changed matrix in fp32, in the base's own layout."""
+        w = weight.float()
+        w = w.T if self.is_transposed else w  # (outputs, inputs)
+        changed = torch.addmm(w, self.b, self.a, alpha=self.scale)
+        if self.magnitude is not None:
+            changed *= (self.magnitude / changed.norm(dim=1)).unsqueeze(1)
+        return changed.T if self.is_transposed else changed
+
+
+class Adapter:
+    """An adapter's config and its deltas by module name, read one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError on what is no LoRA adapter, or one whose changes are not all changes of matrices."""
+        self.folder = folder
+        self.config = _config(folder)
+        for key, without in NOT_MERGED.items():
+            if self.config.get(key) not in (without, [], None):
+                what = f"{ADAPTER_CONFIG} has {key}: {self.config[key]}, which is no change of a matrix"
+                raise UserError(str(folder), what, "merge it with PEFT's merge_and_unload, which loads the whole model")
+        with safe_open(str(folder / ADAPTER), "pt") as file:
+            self._parts = _by_module(folder, list(file.keys()))
+
+    @property
+    def base(self) -> str:
+        """The base that it names."""
+        return str(self.config.get("base_model_name_or_path") or "")
+
+    @property
+    def modules(self) -> set[str]:
+        return set(self._parts)
+
+    def delta(self, module: str) -> Delta:
+        parts = self._parts[module]
+        with safe_open(str(self.folder / ADAPTER), "pt") as file:
+            read = {part: file.get_tensor(name).float() for part, name in parts.items()}
+        is_embedding = "lora_embedding_A" in read
+        a, b = (read[f"lora_{'embedding_' if is_embedding else ''}{part}"] for part in "AB")
+        return Delta(
+            a=a, b=b, scale=self._scale(module, a.shape[0]), magnitude=_flat(read.get("lora_magnitude_vector")),
+            is_transposed=is_embedding or bool(self.config.get("fan_in_fan_out")),
+        )  # fmt: skip
+
+    def _scale(self, module: str, rank: int) -> float:
+        alpha = float(_pattern(self.config.get("alpha_pattern") or {}, module) or self.config["lora_alpha"])
+        return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config: Any = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what = f"has no readable {ADAPTER_CONFIG} ({error})"
+        raise UserError(str(folder), what, "name the folder of an adapter, e.g. runs/RUN/promoted") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise UserError(str(folder), f"{ADAPTER_CONFIG} describes no LoRA adapter", "name the folder of one")
+    if not (folder / ADAPTER).is_file():
+        raise UserError(str(folder), f"has no {ADAPTER}", "name the folder of an adapter; .bin files are not read")
+    return config
+
+
+def _by_module(folder: Path, names: list[str]) -> dict[str, dict[str, str]]:
+    """The names of each module's tensors by part.  Raises UserError on a tensor that is no part of a pair."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        match = PARTS.fullmatch(name.removeprefix(PREFIX))
+        if match is None:
+            raise UserError(str(folder), f"{ADAPTER} holds {name}, which no LoRA layer has", "merge it with PEFT")
+        found.setdefault(match["module"], {})[match["part"]] = name
+    for module, parts in found.items():
+        if len([part for part in parts if part != "lora_magnitude_vector"]) != 2:
+            raise UserError(str(folder), f"{module} lacks one of A and B", "save the adapter again")
+    return found
+
+
+def _pattern(patterns: Mapping[str, float], module: str) -> float | None:
+    """PEFT's rule: a key is the end of a module's name, or a pattern of it."""
+    return next((v for key, v in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), None)
+
+
+def _flat(magnitude: torch.Tensor | None) -> torch.Tensor | None:
+    return None if magnitude is None else magnitude.flatten()
+
+
+def combined(deltas: list[Delta], weights: list[float], how: str, density: float, weight: torch.Tensor) -> torch.Tensor:
+    """The matrix with several adapters' changes, each computed on the bare matrix, combined by PEFT's rules; fp32.
+
+    linear: the weighted sum.  ties (arXiv 2306.01708), dare_linear and dare_ties (arXiv 2311.03099) keep a share `density` of each.
+    """
+    from peft.utils import merge_utils
+
+    bare = weight.float()
+    changes = [delta.added_to(weight) - bare for delta in deltas]
+    of = torch.tensor(weights, dtype=torch.float32)
+    match how:
+        case "linear":
+            change = merge_utils.task_arithmetic(changes, of)
+        case "ties":
+            change = merge_utils.ties(changes, of, density)
+        case "dare_linear":
+            change = merge_utils.dare_linear(changes, of, density)
+        case "dare_ties":
+            change = merge_utils.dare_ties(changes, of, density)
+        case _:
+            raise UserError("--combine", f"{how!r} is no way", "take linear, ties, dare_linear or dare_ties")
+    return bare + change
+
+
+def names_in_base(modules: set[str], stored: set[str]) -> Iterator[tuple[str, str]]:
+    """(module, name of its weight in the base's files); files may leave out the model's outer prefix.  Missing ones are left out."""
+    for module in sorted(modules):
+        name = f"{module}.weight"
+        shorter = name.partition(".")[2]
+        if name in stored:
+            yield module, name
+        elif shorter in stored:
+            yield module, shorter
