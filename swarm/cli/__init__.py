@@ -15,7 +15,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from swarm.cli import agents, configs, looking, members, record, running, talking
+from swarm.cli import agents, configs, looking, members, record, running, shipping, talking
 
 MENDED_BY = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ask its owner, or name a folder of your own"),
@@ -80,6 +80,7 @@ record.add_to(app)
 agents.add_to(app)
 talking.add_to(app)
 members.add_to(app)
+shipping.add_to(app)
 
 
 def main() -> None:

@@ -3,13 +3,12 @@
 A merged shard is a copy of the base's file in which the adapted matrices' bytes are replaced: names, order, dtype and metadata stay.
 Then each merged matrix is read back and held against base and adapter on probe inputs.
 
-python -m trainer.ship.merge ADAPTER [ADAPTER ...] --out FOLDER [--base BASE] [--weights 0.5,0.5] [--combine ties] [--probe full] [--json]
+python -m trainer.ship.merge ADAPTER [ADAPTER ...] --out FOLDER [--base BASE] [--weights 0.5,0.5] [--combine ties] [--probe full] [--json | --toon]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -25,6 +24,7 @@ from swarm.errors import UserError
 from swarm.files import sync_folder
 from trainer import bases
 from trainer.ship.deltas import Adapter, Delta, combined, names_in_base
+from trainer.show import add_forms, print_form
 
 COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
 """Beside the weights: config, generation config, tokenizer, chat template."""
@@ -132,10 +132,10 @@ def _targets(recipe: Recipe, shards: list[Path], config: dict[str, Any]) -> dict
 def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]) -> None:
     shutil.copyfile(shard, out)
     mine = {name: about for name, about in bases.header_of(shard).items() if name in targets}
-    with out.open("r+b") as written, safe_open(str(shard), "pt") as read:
+    with out.open("r+b") as written:
         start = HEADER + int.from_bytes(written.read(HEADER), "little")
         for name, about in mine.items():
-            weight = read.get_tensor(name)
+            weight = _tensor(shard, name)
             changed = recipe.changed(recipe.deltas(targets[name]), weight)
             if not bool(torch.isfinite(changed).all()):
                 raise UserError(str(recipe.adapters[0].folder), f"{targets[name]} is not finite", "train it again")
@@ -148,18 +148,24 @@ def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]
 def _compare(recipe: Recipe, shard: Path, merged: Path, targets: dict[str, str]) -> list[LayerError]:
     """Read back: the stored matrix against base and adapter, in fp32, on random inputs."""
     found = []
-    with safe_open(str(shard), "pt") as before, safe_open(str(merged), "pt") as after:
-        for name in sorted(set(before.keys()) & set(targets)):
-            deltas = recipe.deltas(targets[name])
-            wanted, stored = recipe.changed(deltas, before.get_tensor(name)), after.get_tensor(name).float()
-            if deltas[0][0].is_transposed:
-                wanted, stored = wanted.T, stored.T  # (outputs, inputs)
-            draws = torch.Generator().manual_seed(recipe.seed)
-            x = torch.randn(PROBES, wanted.shape[1], generator=draws)  # (n, inputs)
-            y = x @ wanted.T  # (n, outputs)
-            largest = float((x @ stored.T - y).abs().max())
-            found.append(LayerError(targets[name], largest, largest / max(float(y.abs().max()), 1e-30)))
+    for name in sorted(set(bases.header_of(shard)) & set(targets)):
+        deltas = recipe.deltas(targets[name])
+        wanted, stored = recipe.changed(deltas, _tensor(shard, name)), _tensor(merged, name).float()
+        if deltas[0][0].is_transposed:
+            wanted, stored = wanted.T, stored.T  # (outputs, inputs)
+        draws = torch.Generator().manual_seed(recipe.seed)
+        x = torch.randn(PROBES, wanted.shape[1], generator=draws)  # (n, inputs)
+        y = x @ wanted.T  # (n, outputs)
+        largest = float((x @ stored.T - y).abs().max())
+        found.append(LayerError(targets[name], largest, largest / max(float(y.abs().max()), 1e-30)))
     return found
+
+
+def _tensor(shard: Path, name: str) -> torch.Tensor:
+    """One tensor; the file is closed after each, since pages of it that stay mapped count as this process's memory."""
+    with safe_open(str(shard), "pt") as file:
+        tensor: torch.Tensor = file.get_tensor(name).clone()
+        return tensor
 
 
 def _copy_small_files(folder: Path, out: Path) -> None:
@@ -206,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--combine", default="linear", help="linear, ties, dare_linear or dare_ties")
     parser.add_argument("--density", type=float, default=0.5, help="share that ties and dare keep")
     parser.add_argument("--probe", choices=("layers", "full"), default="layers")
-    parser.add_argument("--json", action="store_true")
+    add_forms(parser)
     options = parser.parse_args(argv)
     try:
         recipe, named = recipe_of(options.adapters, options.weights, options.combine, options.density)
@@ -214,7 +220,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps(asdict(done)) if options.json else _line(done))
+    if not print_form(asdict(done), options.form):
+        print(_line(done))
     return 0
 
 

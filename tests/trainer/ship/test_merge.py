@@ -197,3 +197,31 @@ def test_a_full_disk_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="No space"):
         merge(recipe_of([made], None, "linear", 0.5)[0], str(base), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_the_command_merges_a_demo_like_adapter_and_says_what_it_cost(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    base = llama(tmp_path / "base", torch.bfloat16)
+    made = adapter(base, tmp_path / "adapter")
+    swarm = [sys.executable, "-m", "swarm.cli"]
+    done = subprocess.run(
+        [*swarm, "merge", str(made), "--out", str(tmp_path / "out"), "--full"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "21 matrices merged into" in done.stdout
+    assert "logits differ by" in done.stdout
+    again = subprocess.run(
+        [*swarm, "merge", str(made), "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 2
+    assert again.stderr.strip().endswith("is there already; name a new folder")
+    file = subprocess.run(
+        [*swarm, "export-adapter", str(made), "--gguf", str(tmp_path / "a.gguf"), "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert json.loads(file.stdout)["pairs"] == 21
