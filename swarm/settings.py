@@ -44,21 +44,29 @@ KindName = Annotated[str, AfterValidator(_is_installed)]
 """The name of an installed method, adapter kind or optimizer; the field's name says which of them."""
 
 
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".toon")
+"""Endings of the files that rows are read from."""
+
+
 class Dataset(Settings):
     path: str
-    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .parquet or .toon; or a dataset of the hub, `owner/name`."""
+    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .parquet, .arrow or .toon; or a dataset of the hub, `owner/name`."""
     type: Literal["chatml", "alpaca", "prompt_completion", "text", "toon"] = "chatml"
     """How a row is read: chat messages; instruction/input/output; two columns; plain text; prompt_completion from a TOON table."""
     split: str = "train"
     """Which split of a hub dataset."""
     messages: str = "messages"
-    """Column with the messages (`chatml`)."""
+    """Column with the messages (`chatml`): role and content, or from and value as ShareGPT writes them."""
+    tools: str = "tools"
+    """Column with the tools that a conversation may call (`chatml`)."""
     prompt: str = "prompt"
     """Column with the prompt (`prompt_completion`, `toon`)."""
     completion: str = "completion"
     """Column with the completion (`prompt_completion`, `toon`)."""
     text: str = "text"
     """Column with the text (`text`): all of it is supervised."""
+    separator: str = "\n"
+    """Between prompt and completion, on a base without a chat template."""
     limit: Positive | None = None
     """Take only the first rows of this dataset."""
 
@@ -88,6 +96,10 @@ class Part(Settings):
     """Tokens; longer rows are cut at the end and counted."""
     train_on_inputs: bool = False
     """Count the prompt's tokens in the loss too."""
+    train_on: Literal["all", "last", "marked"] = "all"
+    """Which of the assistant's messages the loss counts: all, the last, or those with `train: true` or `weight: 1`; never one with `train: false` or `weight: 0`."""
+    allow_overlap: bool = False
+    """Accept `test_datasets` with rows that are trained on too; the verdict says so."""
     on_bad_row: Literal["fail", "skip"] = "fail"
     """What a row that cannot be read does: fail ends the stream, skip sets the row aside and counts it."""
 

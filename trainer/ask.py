@@ -26,18 +26,19 @@ if TYPE_CHECKING:
 
 def asked(questions: Sequence[str], adapter: Path, settings: StreamSettings, place: Place) -> list[dict[str, str]]:
     """For each question the answers of `base` and `adapter`."""
-    from trainer.data.tokens import prompt_ids, stop_tokens
+    from trainer.data.tokens import stop_tokens, tokeniser_of
     from trainer.judge.answers import generated
     from trainer.loading import load_adapter, load_base, load_tokenizer
 
     folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    stops = sorted(stop_tokens(tokenizer, folder))
-    prompts = [prompt_ids(question, tokenizer) for question in questions]
+    stops = stop_tokens(tokenizer, folder)
+    tokeniser = tokeniser_of(settings, tokenizer, stops)
+    prompts = [tokeniser.prompt(question) for question in questions]
     model = load_base(folder, settings, place)
 
     def answers(asked_model: PreTrainedModel) -> list[str]:
-        found = [generated(asked_model, [prompt], stops, settings.eval_max_new_tokens)[0] for prompt in prompts]
+        found = [generated(asked_model, [prompt], sorted(stops), settings.eval_max_new_tokens)[0] for prompt in prompts]
         return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in found]
 
     of_base = answers(model)

@@ -48,21 +48,20 @@ class Shown:
 
 def shown_rows(settings: StreamSettings) -> Iterator[Shown]:
     """The training rows in the order of the files, bad ones with their problem."""
-    from trainer.data.files import BadRow
-    from trainer.data.preparing import rendered_rows
-    from trainer.data.tokens import Tokeniser, stop_tokens
+    from trainer.data.bad import BadRow
+    from trainer.data.boundary import RowBoundary
+    from trainer.data.tokens import stop_tokens, tokeniser_of
     from trainer.loading import load_tokenizer
 
     folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    stops = stop_tokens(tokenizer, folder)
-    tokeniser = Tokeniser(tokenizer, stops, settings.sequence_len, train_on_inputs=settings.train_on_inputs)
-    for item in rendered_rows(settings.datasets, tokenizer):
+    boundary = RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder)))
+    for item in boundary.rows(settings.datasets):
         if isinstance(item, BadRow):
             yield Shown(item.where, [], 0, 0, 0, f"{item.what}; {item.fix}")
         else:
-            row = tokeniser.tokens(item[1])
-            yield Shown(item[0], _parts(row, tokenizer), len(row.ids), row.supervised, row.cut)
+            row = item.row
+            yield Shown(item.where, _parts(row, tokenizer), len(row.ids), row.supervised, row.cut)
 
 
 def _parts(row: Tokens, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str]]:

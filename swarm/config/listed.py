@@ -97,6 +97,8 @@ def _default(field: FieldInfo) -> str:
             return f"`{str(value).lower()}`"
         case float(value):
             return f"`{value:g}`"
+        case str(value):
+            return f"`{value.encode('unicode_escape').decode()}`"
         case value:
             return f"`{value}`"
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from swarm.config.names import close_to
 from swarm.config.tree import Node, Problems
 from swarm.printable import in_message
+from swarm.settings import DATA_SUFFIXES
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """owner/name, as the hub spells it."""
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".toon")
-"""Endings of data files."""
 NAME_AT_MOST = 200
 """Characters; the hub's names have at most 96."""
 EMBEDDED = "tiny-toon"
@@ -66,7 +65,7 @@ def _dataset(dataset: Node, problems: Problems) -> Node:
         _check_endings(files, path, problems)
         _check_rows(files, path, problems)
         return dataset.with_child("path", replace(path, value=pattern))
-    if _is_hub_dataset(path.value):
+    if _is_hub_dataset(path.value) and not _begins_with_a_folder(path.at.folder, path.value):
         return dataset
     what, fix = _nothing_found(path.at.folder, path.value, pattern)
     problems.add(path.at, path.path, what, fix)
@@ -85,25 +84,30 @@ def _absolute_pattern(folder: Path, text: str) -> str:
 
 
 def _is_hub_dataset(text: str) -> bool:
-    return HUB_NAME.fullmatch(text) is not None and not text.lower().endswith(SUFFIXES)
+    return HUB_NAME.fullmatch(text) is not None and not text.lower().endswith(DATA_SUFFIXES)
+
+
+def _begins_with_a_folder(folder: Path, text: str) -> bool:
+    """`data/train` beside a folder `data` is a file whose ending was left out, no dataset of the hub."""
+    return (folder / text.partition("/")[0]).is_dir()
 
 
 def _check_endings(files: list[Path], path: Node, problems: Problems) -> None:
-    if other := [file.name for file in files if file.suffix not in SUFFIXES]:
+    if other := [file.name for file in files if file.suffix not in DATA_SUFFIXES]:
         problems.add(
-            path.at, path.path, f"{other[0]} is no {', '.join(SUFFIXES)} file", "convert it, or name other files"
+            path.at, path.path, f"{other[0]} is no {', '.join(DATA_SUFFIXES)} file", "convert it, or name other files"
         )
 
 
 def _check_rows(files: list[Path], path: Node, problems: Problems) -> None:
     for file in files:
-        if file.suffix in SUFFIXES and not _holds_rows(file):
+        if file.suffix in DATA_SUFFIXES and not _holds_rows(file):
             problems.add(path.at, path.path, f"{file} holds no rows", "put rows into it, or name other files")
 
 
 def _holds_rows(file: Path) -> bool:
     """False for a file that is plainly empty; whoever reads the rows finds the rest."""
-    if file.suffix == ".parquet":
+    if file.suffix in {".parquet", ".arrow"}:
         return file.stat().st_size > 0
     try:
         with file.open("rb") as opened:
@@ -150,9 +154,9 @@ def _same_folder(parent: Path, pattern: str) -> bool:
 
 def _what_is_there(parent: Path, name: str, asked: str) -> str:
     there = sorted(entry.name for entry in parent.iterdir() if entry.is_file())
-    if close := close_to(name, [entry for entry in there if entry.endswith(SUFFIXES)], likeness=0.8):
+    if close := close_to(name, [entry for entry in there if entry.endswith(DATA_SUFFIXES)], likeness=0.8):
         return f"did you mean {close}?"
-    counts = Counter(Path(entry).suffix for entry in there if entry.endswith(SUFFIXES))
+    counts = Counter(Path(entry).suffix for entry in there if entry.endswith(DATA_SUFFIXES))
     if not counts:
         return f"{asked} holds no data files"
     return f"{asked} holds " + ", ".join(

@@ -22,7 +22,7 @@ from trainer.data.files import files_of
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.whole import Torn, verify
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same settings would give other rows."""
 TRAIN, HELD_OUT, BAD_ROWS = "train.arrow", "held_out.arrow", "bad_rows.jsonl"
 BATCH_ROWS = 512
@@ -40,6 +40,7 @@ ROWS = pa.schema(
         ("labels", pa.list_(pa.int32())),
         ("answer_start", pa.int32()),
         ("cut", pa.bool_()),
+        ("fingerprint", pa.binary()),
     ]
 )
 
@@ -65,7 +66,8 @@ def key_of(settings: StreamSettings, base_folder: Path) -> Key:
     whole = {
         "format": FORMAT, "datasets": data, "test_datasets": tests, "tokenizer": tokenizer,
         "val_set_size": None if tests else settings.val_set_size, "sequence_len": settings.sequence_len,
-        "train_on_inputs": settings.train_on_inputs, "on_bad_row": settings.on_bad_row,
+        "train_on_inputs": settings.train_on_inputs, "train_on": settings.train_on, "on_bad_row": settings.on_bad_row,
+        "allow_overlap": settings.allow_overlap,
     }  # fmt: skip
     return Key(_sha256({"datasets": data}), _sha256(whole))
 
@@ -119,6 +121,7 @@ class RowFile:
             [row.labels for row in self._batch],
             [row.answer_start for row in self._batch],
             [row.cut > 0 for row in self._batch],
+            [row.fingerprint for row in self._batch],
         ]
         if self._batch:
             arrays = [pa.array(column, type=field.type) for column, field in zip(columns, ROWS, strict=True)]
@@ -139,12 +142,7 @@ def read_rows(path: Path) -> Iterator[Tokens]:
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
         for batch in reader:
             for row in batch.to_pylist():
-                yield Tokens(row["input_ids"], row["labels"], row["answer_start"], cut=int(row["cut"]))
-
-
-def fingerprint(row: Tokens) -> bytes:
-    """Equal rows have equal ones; 16 bytes, since a set of them is held in memory."""
-    return hashlib.sha256(repr(row.ids).encode()).digest()[:16]
+                yield Tokens(row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row["fingerprint"])
 
 
 def counts_all(row: Tokens) -> bool:

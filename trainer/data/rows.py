@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from swarm.settings import Dataset
-from trainer.data.files import BadRow, RawRow
-
-CHAT_ROLES = ("system", "developer", "user", "assistant", "tool")
-
-Turn = dict[str, Any]
+from trainer.data.bad import NotARow
+from trainer.data.files import RawRow
+from trainer.data.gate import plain_row
+from trainer.data.messages import Turn, tools_of, turns_of, words_of_turn
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,13 @@ class Chat:
     """Messages; the assistant's are supervised."""
 
     turns: Sequence[Turn]
+    tools: Sequence[dict[str, Any]] = ()
+    """What the assistant may call, as JSON schemas."""
+
+    def words(self) -> list[str]:
+        return [json.dumps(self.tools, sort_keys=True)] * bool(self.tools) + [
+            words_of_turn(turn) for turn in self.turns
+        ]
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,11 @@ class Pair:
 
     prompt: str
     completion: str
+    separator: str = "\n"
+    """Between the two on a base without a chat template."""
+
+    def words(self) -> list[str]:
+        return [self.prompt, self.completion]
 
 
 @dataclass(frozen=True)
@@ -36,58 +48,76 @@ class Text:
 
     text: str
 
+    def words(self) -> list[str]:
+        return [self.text]
+
 
 Row = Chat | Pair | Text
 
 
-class NotARow(Exception):
-    """What is wrong with a row, and the fix."""
-
-    def __init__(self, what: str, fix: str) -> None:
-        super().__init__(what)
-        self.what, self.fix = what, fix
+def normalised(row: Row) -> str:
+    """Rows that a reader would call equal have equal ones: compatibility forms, case and white space do not count."""
+    parts = (" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in row.words())
+    return "\x00".join(parts)
 
 
-def understood(raw: RawRow, dataset: Dataset) -> Row | BadRow:
-    try:
-        return _row(raw.values, dataset)
-    except NotARow as error:
-        return BadRow(raw.where, error.what, error.fix, json.dumps(raw.values, ensure_ascii=False, default=str))
-
-
-def _row(values: dict[str, Any], dataset: Dataset) -> Row:
+def read(raw: RawRow, dataset: Dataset) -> Row:
+    """A raw row by the dataset's type; raises NotARow."""
+    cells, columns = plain_row(raw.values, filled=raw.filled), list(raw.values)
     match dataset.type:
         case "chatml":
-            return Chat(_turns(_column(values, dataset.messages, "messages")))
+            return _chat(cells, dataset, columns)
         case "alpaca":
-            return _alpaca(values)
+            return _alpaca(cells, columns)
         case "prompt_completion" | "toon":
-            prompt, completion = (
-                _words(values, dataset.prompt, "prompt"),
-                _words(values, dataset.completion, "completion"),
-            )
-            return Pair(prompt, completion)
+            prompt = _words(cells, dataset.prompt, "prompt", columns)
+            return Pair(prompt, _words(cells, dataset.completion, "completion", columns), dataset.separator)
         case "text":
-            return Text(_words(values, dataset.text, "text"))
+            return Text(_words(cells, dataset.text, "text", columns))
 
 
-def _alpaca(values: dict[str, Any]) -> Pair:
-    instruction, given = _words(values, "instruction", None), values.get("input") or ""
+def columns_read(dataset: Dataset) -> frozenset[str]:
+    """The columns that `read` looks at; any other is not used."""
+    match dataset.type:
+        case "chatml":
+            return frozenset({dataset.messages, dataset.tools})
+        case "alpaca":
+            return frozenset({"instruction", "input", "output"})
+        case "prompt_completion" | "toon":
+            return frozenset({dataset.prompt, dataset.completion})
+        case "text":
+            return frozenset({dataset.text})
+
+
+def _chat(cells: dict[str, Any], dataset: Dataset, columns: list[str]) -> Chat:
+    turns = turns_of(_column(cells, dataset.messages, "messages", columns))
+    return Chat(turns, tuple(tools_of(cells.get(dataset.tools))))
+
+
+def _alpaca(cells: dict[str, Any], columns: list[str]) -> Pair:
+    instruction = _words(cells, "instruction", None, columns)
+    given = _words(cells, "input", None, columns) if _is_filled(cells.get("input")) else ""
     prompt = f"{instruction}\n\n{given}" if given else instruction
-    return Pair(prompt, _words(values, "output", None))
+    return Pair(prompt, _words(cells, "output", None, columns))
 
 
-def _column(values: dict[str, Any], name: str, setting: str | None) -> Any:
-    if values.get(name) is None:
-        have = ", ".join(map(str, values)) or "none"
+def _is_filled(value: Any) -> bool:
+    return value is not None and (not isinstance(value, str) or bool(value.strip()))
+
+
+def _column(cells: dict[str, Any], name: str, setting: str | None, columns: list[str]) -> Any:
+    if name not in cells:
+        have = ", ".join(columns) or "none"
         fix = f"name the column with `{setting}:`" if setting else "alpaca rows have instruction, input, output"
-        raise NotARow(f"no column {name!r} (it has {have})" if name not in values else f"column {name!r} is empty", fix)
-    return values[name]
+        raise NotARow(
+            f"no column {name!r} (it has {have})" if name not in columns else f"column {name!r} is empty", fix
+        )
+    return cells[name]
 
 
-def _words(values: dict[str, Any], name: str, setting: str | None) -> str:
+def _words(cells: dict[str, Any], name: str, setting: str | None, columns: list[str]) -> str:
     """A column as text; numbers (a table's cells may be numbers) are written as JSON writes them."""
-    value = _column(values, name, setting)
+    value = _column(cells, name, setting, columns)
     if isinstance(value, dict | list):
         raise NotARow(
             f"column {name!r} is a {type(value).__name__}, not text", "write text, or use `type: chatml` for messages"
@@ -96,22 +126,3 @@ def _words(values: dict[str, Any], name: str, setting: str | None) -> str:
     if not words.strip():
         raise NotARow(f"column {name!r} is empty", "fill it, or leave the row out")
     return words
-
-
-def _turns(messages: Any) -> list[Turn]:
-    if not isinstance(messages, list) or not messages:
-        raise NotARow("messages is no list of messages", 'write [{"role": "user", "content": "..."}, ...]')
-    turns = [_turn(number, message) for number, message in enumerate(messages, start=1)]
-    if not any(turn["role"] == "assistant" for turn in turns):
-        raise NotARow("no message of the assistant", "a row needs at least one answer to learn")
-    return turns
-
-
-def _turn(number: int, message: Any) -> Turn:
-    if not isinstance(message, dict) or "role" not in message:
-        raise NotARow(f"message {number} has no role", 'write {"role": "user", "content": "..."}')
-    if message["role"] not in CHAT_ROLES:
-        raise NotARow(f"message {number} has the role {message['role']!r}", f"use one of {', '.join(CHAT_ROLES)}")
-    if not isinstance(message.get("content"), str) and not message.get("tool_calls"):
-        raise NotARow(f"message {number} has no text as content", "write a string")
-    return {key: value for key, value in message.items() if value is not None}  # Parquet fills absent keys with null

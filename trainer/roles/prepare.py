@@ -15,7 +15,7 @@ from swarm.weights import sha256_of
 from trainer import bases, whole
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
-from trainer.data.tokens import Tokeniser, stop_tokens
+from trainer.data.tokens import stop_tokens, tokeniser_of
 from trainer.lease import Lease
 from trainer.loading import load_tokenizer
 from trainer.place import Place
@@ -57,8 +57,7 @@ def _found(folder: Path) -> dict[str, Any] | None:
 def _made(assign: Assign, key: Key, base_folder: Path, folder: Path, lease: Lease) -> tuple[dict[str, Any], str]:
     settings = assign.settings
     tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
-    stops = stop_tokens(tokenizer, base_folder)
-    tokeniser = Tokeniser(tokenizer, stops, settings.sequence_len, train_on_inputs=settings.train_on_inputs)
+    tokeniser = tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, base_folder))
     staged = folder.with_name(f".{folder.name}.{os.getpid()}-{assign.token}")
     staged.mkdir(parents=True)
     try:
@@ -68,7 +67,7 @@ def _made(assign: Assign, key: Key, base_folder: Path, folder: Path, lease: Leas
         whole.publish(staged, folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    return facts, _told(facts, preparation)
+    return facts, "\n".join(preparation.remarks(facts))
 
 
 def _progress(lease: Lease) -> Any:
@@ -77,17 +76,3 @@ def _progress(lease: Lease) -> Any:
         lease.check()
 
     return progress
-
-
-def _told(facts: dict[str, Any], preparation: Preparation) -> str:
-    """What a reader should know beside the figures, which the entry itself has."""
-    lines = []
-    if facts["empty"]:
-        lines.append(
-            f"{facts['empty']} rows were cut before their answer and left out; raise sequence_len to keep them"
-        )
-    if facts["duplicates"]:
-        lines.append(
-            f"warning: {facts['duplicates']} training rows equal held-out rows; judging them is judging memory"
-        )
-    return "\n".join([*lines, *preparation.first_bad])

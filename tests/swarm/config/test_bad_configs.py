@@ -540,7 +540,7 @@ my.yaml:4: defaults.datasets.0.path: data/ is a folder; write data/*.jsonl, or a
         "a file that holds no rows",
         DEFAULTS.replace("data/train.jsonl", "my.yaml") + "streams: {one: }\n",
         """
-my.yaml:4: defaults.datasets.0.path: my.yaml is no .jsonl, .json, .csv, .parquet, .toon file; convert it, or name other files
+my.yaml:4: defaults.datasets.0.path: my.yaml is no .jsonl, .ndjson, .json, .csv, .parquet, .arrow, .toon file; convert it, or name other files
 1 problem; nothing was started
 """,
     ),
@@ -610,7 +610,7 @@ my.yaml:7: streams.two.val_set_size: no row is held out, so nothing can be judge
 my.yaml:8: streams.three.val_set_size: 1.5 is neither a share below 1 nor a whole number of rows; write e.g. 0.05 or 100
 my.yaml:8: streams.three.eval_rows: 0 rows are answered, but `promotion.metric` is exact_match; write e.g. 64, or `metric: eval_loss`
 my.yaml:9: streams.four.warmup_ratio: `lr_scheduler: constant` has no warm-up; write `lr_scheduler: constant_with_warmup`, or `warmup_ratio: 0`
-my.yaml:10: streams.five.test_datasets.0.path: {proj}/data/train.jsonl is trained on too; hold out other rows, or leave `test_datasets` out and set `val_set_size`
+my.yaml:10: streams.five.test_datasets.0.path: {proj}/data/train.jsonl is trained on too; hold out other rows, or leave `test_datasets` out and set `val_set_size`; or set `allow_overlap: true`
 my.yaml:11: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
 8 problems; nothing was started
 """,

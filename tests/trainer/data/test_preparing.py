@@ -12,7 +12,7 @@ from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from swarm.weights import sha256_of
 from tests.trainer.conftest import Bench
-from trainer.data.prepared import HELD_OUT, TRAIN, fingerprint, read_rows
+from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
 from trainer.errors import LeaseStopped
 from trainer.whole import MANIFEST
 
@@ -33,7 +33,7 @@ def test_rows_are_held_out_without_overlap_and_counted(bench: Bench, settings: M
     prepared, folder = done["prepared"], bench.place.run_folder / done["prepared"].path
     train, held_out = list(read_rows(folder / TRAIN)), list(read_rows(folder / HELD_OUT))
     assert (prepared.rows, prepared.held_out) == (len(train), len(held_out)) == (48, 12)
-    assert not {fingerprint(row) for row in train} & {fingerprint(row) for row in held_out}
+    assert not {row.fingerprint for row in train} & {row.fingerprint for row in held_out}
     assert prepared.tokens == sum(len(row.ids) for row in train)
     assert prepared.supervised == sum(row.supervised for row in train)
     assert prepared.sha256 == sha256_of(folder / MANIFEST)
@@ -73,11 +73,14 @@ def test_a_bad_row_ends_it_with_file_and_line_or_is_set_aside(bench: Bench, sett
     assert "x.jsonl:21" in prepared.body
 
 
-def test_test_datasets_are_the_held_out_rows_and_equal_training_rows_are_counted(
+def test_held_out_files_with_rows_that_are_trained_on_are_refused_unless_the_user_accepts_it(
     bench: Bench, settings: Make, tmp_path: Path
 ) -> None:
     train, test = doubles(tmp_path / "train.jsonl", range(10)), doubles(tmp_path / "test.jsonl", range(8, 14))
-    done = bench.do("prepare", settings(datasets=dataset(train), test_datasets=dataset(test)))["prepared"]
+    given = {"datasets": dataset(train), "test_datasets": dataset(test)}
+    with pytest.raises(UserError, match=r"test_datasets: 2 training rows equal held-out rows; .*allow_overlap: true"):
+        bench.do("prepare", settings(**given))
+    done = bench.do("prepare", settings(**given, allow_overlap=True))["prepared"]
     assert (done.rows, done.held_out) == (10, 6)
     assert "warning: 2 training rows equal held-out rows" in done.body
 
