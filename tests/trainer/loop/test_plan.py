@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.loop.plan import PASS_COST_TOKENS, Pass, Row, arranged, buckets
+
+ROWS = st.lists(
+    st.builds(lambda slot, length: Row(slot, [1] * length, [1] * length), st.integers(0, 4), st.integers(1, 200)),
+    max_size=12,
+)
+
+
+def cost(parts: list[list[Row]]) -> int:
+    return sum(len(part) * max(len(row.ids) for row in part) + PASS_COST_TOKENS for part in parts)
+
+
+@given(ROWS, st.integers(1, 800))
+def test_buckets_hold_every_row_once_and_stay_within_the_bound_unless_a_row_alone_is_longer(rows, limit) -> None:
+    parts = buckets(rows, limit)
+    assert sorted(map(id, rows)) == sorted(id(row) for part in parts for row in part)
+    for part in parts:
+        assert len(part) == 1 or len(part) * max(len(row.ids) for row in part) <= limit
+
+
+@given(ROWS)
+def test_no_other_cut_of_the_sorted_rows_is_cheaper(rows) -> None:
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    best = cost(buckets(rows, 10**6))
+    for cuts in range(2 ** max(0, len(ordered) - 1)):
+        parts, part = [], []
+        for at, row in enumerate(ordered):
+            part = [*part, row]
+            if at == len(ordered) - 1 or cuts >> at & 1:
+                parts.append(part)
+                part = []
+        assert best <= cost(parts)
+
+
+@given(ROWS)
+def test_exact_passes_hold_one_stream_each_and_are_those_of_the_stream_alone(rows) -> None:
+    parts = arranged(rows, exact=True)
+    for slot in {row.slot for row in rows}:
+        own = [part for part in parts if part[0].slot == slot]
+        assert all(row.slot == slot for part in own for row in part)
+        assert own == arranged([row for row in rows if row.slot == slot])
+
+
+def test_streams_that_bring_as_many_rows_are_one_block_each_and_ragged_ones_a_block_a_row() -> None:
+    def blocks(*slots: int) -> list[int]:
+        return list(Pass.of([Row(slot, [1, 2], [1, 2]) for slot in slots], torch.device("cpu")).blocks)
+
+    assert blocks(1, 0, 1, 0) == [0, 1]
+    assert blocks(1, 0, 1) == [0, 1, 1]
+
+
+def test_supervised_positions_are_those_before_the_tokens_that_count() -> None:
+    rows = [Row(1, [5, 6, 7], [5, -100, 7], weight=0.5), Row(0, [8, 9], [8, 9], weight=0.25)]
+    made = Pass.of(rows, torch.device("cpu"))
+    assert made.ids.tolist() == [[8, 9, 0], [5, 6, 7]]
+    assert made.positions.tolist() == [0, 4]  # (R * T)
+    assert made.targets.tolist() == [9, 7]
+    assert made.owners.tolist() == [0, 1]
+    assert made.weights.tolist() == [0.25, 0.5]

@@ -1,0 +1,219 @@
+"""Proof that streams trained together go as each goes alone, and as PEFT with torch's optimizers goes.
+
+Every stream is trained three times: beside all others, alone on the same loop, and by a plain loop over a PeftModel with padded
+micro-batches and an attention mask.  Compared are the losses of all steps and the tensors at the end, by norm of difference / norm.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from trainer.data.tokens import IGNORED
+from trainer.loop.adapter import PREFIX, number_of
+from trainer.loop.batches import Batches, Tokenised
+from trainer.loop.boundary import Boundary
+from trainer.loop.layer import draw_mask, mixed
+from trainer.loop.loop import Loop
+from trainer.loop.stream import Schedule, Stepped, Stream
+
+FP64_BOUND, FP32_BOUND, NF4_BOUND = 1e-12, 2e-5, 5e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a stream is made of, so that it can be made more than once."""
+
+    config: LoraConfig
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    batches: Batches
+    steps: int
+    schedule: Schedule
+    max_grad_norm: float | None = 1.0
+    seed: int = 0
+    recompute: bool = False
+
+    def stream(self, loop: Loop, name: str) -> Stream:
+        adapter = loop.adapter(self.config, self.seed)
+        return Stream(
+            name=name, adapter=adapter, optimizer=self.optimizer(adapter.parameters()), batches=self.batches, steps=self.steps,
+            schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a training left: the loss of each step and the adapter's tensors at the end."""
+
+    losses: list[float]
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far one stream's training beside others is from a reference."""
+
+    stream: str
+    against: str
+    """`alone` or `peft`"""
+    loss: float
+    """Largest relative difference of a step's loss."""
+    tensors: dict[str, float]
+    """Norm of difference / norm, by tensor."""
+    bound: float
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        return max(self.tensors.items(), key=lambda item: item[1])
+
+    @property
+    def holds(self) -> bool:
+        return max(self.loss, self.worst[1]) <= self.bound
+
+
+def certify(
+    base: Callable[[], PreTrainedModel], recipes: Mapping[str, Recipe], *, exact: bool = False
+) -> list[Certificate]:
+    """`base` gives a fresh one at each call."""
+    together = trained(base(), recipes, exact=exact)
+    bound = bound_of(base())
+    made = []
+    for name, recipe in recipes.items():
+        alone = trained(base(), {name: recipe}, exact=exact)[name]
+        made += [_compared(name, "alone", together[name], alone, bound)]
+        made += [_compared(name, "peft", together[name], trained_by_peft(base(), recipe), bound)]
+    return made
+
+
+def bound_of(model: PreTrainedModel) -> float:
+    if any(type(parameter).__name__ == "Params4bit" for parameter in model.parameters()):
+        return NF4_BOUND
+    return FP64_BOUND if model.dtype is torch.float64 else FP32_BOUND
+
+
+def trained(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: bool = False) -> dict[str, Course]:
+    """All of them on one loop.  A stream that fails is an error here."""
+    losses: dict[str, list[float]] = {name: [] for name in recipes}
+
+    class Recorded(Boundary):
+        def stepped(self, stream: Stream, step: Stepped) -> str | None:
+            losses[stream.name].append(step.figures["loss"])
+            return None
+
+        def failed(self, stream: Stream, why: str) -> None:
+            raise AssertionError(f"{stream.name}: {why}")
+
+    loop = Loop(model, Recorded(), exact=exact)
+    streams = [recipe.stream(loop, name) for name, recipe in recipes.items()]
+    loop.add(*streams)
+    loop.run()
+    return {stream.name: Course(losses[stream.name], stream.adapter.state_dict()) for stream in streams}
+
+
+def trained_by_peft(model: PreTrainedModel, recipe: Recipe) -> Course:
+    """The reference shares the order of rows, the drawn dropout masks and nothing else with the loop."""
+    model.eval()  # type: ignore[no-untyped-call]
+    torch.manual_seed(recipe.seed)
+    config = copy.deepcopy(recipe.config)  # PEFT writes into it
+    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())
+    peft = get_peft_model(model, config, autocast_adapter_dtype=model.dtype is not torch.float64)
+    assert isinstance(peft, PeftModel)
+    masks = _keyed_dropout(peft, recipe.config.lora_dropout)
+    parameters = [value for value in peft.parameters() if value.requires_grad]
+    optimizer = recipe.optimizer(parameters)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.schedule)
+    losses = []
+    for step in range(recipe.steps):
+        losses.append(_gradient(peft, recipe, masks, step))
+        nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm or float("inf"))
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    named = {
+        name.replace(".default", ""): value.detach() for name, value in peft.named_parameters() if value.requires_grad
+    }
+    return Course(
+        losses, {name.replace("magnitude_vector.weight", "magnitude_vector"): value for name, value in named.items()}
+    )
+
+
+def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step: int) -> float:
+    """Backward passes over a step's micro-batches; returns its loss."""
+    micro_batches = recipe.batches.of_step(step)
+    total = sum(label != IGNORED for rows in micro_batches for row in rows for label in row.labels[1:])
+    loss, before = 0.0, 0
+    for rows in micro_batches:
+        ids, labels, mask = _padded(rows)
+        for drop in masks:
+            drop.keys = [mixed(recipe.seed, step, before + number) for number in range(len(rows))]
+            drop.lengths = [len(row.ids) for row in rows]
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        part = (
+            cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")
+            / total
+        )
+        part.backward()  # type: ignore[no-untyped-call]
+        loss, before = loss + part.item(), before + len(rows)
+    return loss
+
+
+class _KeyedDropout(nn.Module):
+    """Dropout with the masks that the loop draws, whatever the rows are padded to."""
+
+    def __init__(self, share: float, number: int) -> None:
+        super().__init__()
+        self.share, self.number = share, number
+        self.keys: list[int] = []
+        self.lengths: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        keep = torch.ones_like(x)  # (R, T, in)
+        for mask, length, key in zip(keep, self.lengths, self.keys, strict=True):
+            draw_mask(mask[:length], self.share, key, self.number)
+        return x * keep
+
+
+def _keyed_dropout(model: PeftModel, share: float) -> list[_KeyedDropout]:
+    made = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            layer.training = True  # type: ignore[attr-defined]  # PEFT's layers are modules
+            if share:
+                made.append(_KeyedDropout(share, number_of(name.removeprefix(PREFIX))))
+                layer.lora_dropout["default"] = made[-1]
+    return made
+
+
+def _padded(rows: Sequence[Tokenised]) -> tuple[Tensor, Tensor, Tensor]:
+    width = max(len(row.ids) for row in rows)
+
+    def filled(values: Sequence[Sequence[int]], fill: int) -> Tensor:
+        return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
+
+    return (
+        filled([row.ids for row in rows], 0),
+        filled([row.labels for row in rows], IGNORED),
+        filled([[1] * len(row.ids) for row in rows], 0),
+    )
+
+
+def _compared(stream: str, against: str, mine: Course, other: Course, bound: float) -> Certificate:
+    assert mine.tensors.keys() == other.tensors.keys() and len(mine.losses) == len(other.losses)
+    losses = zip(mine.losses, other.losses, strict=True)
+    differences = {name: _relative(mine.tensors[name], other.tensors[name]) for name in mine.tensors}
+    return Certificate(stream, against, max(abs(a - b) / abs(b) for a, b in losses), differences, bound)
+
+
+def _relative(mine: Tensor, other: Tensor) -> float:
+    norm = float(other.norm())
+    difference = float((mine - other).norm())
+    return difference / norm if norm else difference

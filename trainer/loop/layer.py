@@ -1,0 +1,213 @@
+"""The one layer of the loop: a frozen linear layer, and the low-rank adapters of all streams in stacks beside it.
+
+Every block of rows picks its own A, B and magnitude by index, so that streams of any rank and kind share one forward and one
+backward pass.  A rank below the largest is filled up with zeros: a zero row of A meets a zero row of B, so both gradients are
+zero and the fill stays zero.  LoRA: arXiv 2106.09685; rsLoRA: 2312.03732; DoRA: 2402.09353, its norm detached as in section 4.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft.utils.integrations import dequantize_module_weight
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from trainer.loop.plan import Pass, Plan
+
+
+class Pair:
+    """One stream's tensors on one layer, of PEFT's shapes.  They are views into the layer's stacks, and so are their gradients."""
+
+    def __init__(self, a: Tensor, b: Tensor, magnitude: Tensor | None, scale: float, dropout: float) -> None:
+        self.a = nn.Parameter(a)  # (rank, in)
+        self.b = nn.Parameter(b)  # (out, rank)
+        self.magnitude = None if magnitude is None else nn.Parameter(magnitude)  # (out,), of DoRA
+        self.scale = scale
+        self.dropout = dropout
+
+    @property
+    def rank(self) -> int:
+        return len(self.a)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [value for value in (self.a, self.b, self.magnitude) if value is not None]
+
+
+class _LowRank(torch.autograd.Function):
+    """scale * x A^T B for each block of rows with its own A and B; only x and x A^T are kept for the backward pass.
+
+    `slots` None: block i is slot i, for all slots.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, slots: Tensor | None, rank: int) -> Tensor:
+        factor = scale if slots is None else scale.index_select(0, slots)
+        low = torch.bmm(x.to(a.dtype), _picked(a, slots, rank).transpose(1, 2)) * factor[:, None, None]  # (S, t, rank)
+        ctx.save_for_backward(x, low, a, b, factor, slots)
+        ctx.rank = rank
+        return torch.bmm(low, _picked(b, slots, rank))  # (S, t, out)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = gradients
+        x, low, a, b, factor, slots = ctx.saved_tensors
+        rank = ctx.rank
+        dlow = torch.bmm(dy, _picked(b, slots, rank).transpose(1, 2)) * factor[:, None, None]  # (S, t, rank)
+        da = _spread(torch.bmm(dlow.transpose(1, 2), x.to(a.dtype)), slots, a)
+        db = _spread(torch.bmm(low.transpose(1, 2), dy), slots, b)
+        dx = torch.bmm(dlow, _picked(a, slots, rank)).to(x.dtype) if ctx.needs_input_grad[0] else None
+        return dx, da, db, None, None, None
+
+
+def _picked(stack: Tensor, slots: Tensor | None, rank: int) -> Tensor:
+    """(N, r, d) -> (S, rank, d)"""
+    return stack if slots is None else stack[:, :rank].index_select(0, slots)
+
+
+def _spread(blocks: Tensor, slots: Tensor | None, stack: Tensor) -> Tensor:
+    """The gradient of `_picked`: what blocks of one slot give is added up."""
+    if slots is None:
+        return blocks
+    gradient = torch.zeros_like(stack)
+    gradient[:, : blocks.shape[1]].index_add_(0, slots, blocks)
+    return gradient
+
+
+class StackedLinear(nn.Module):
+    """base(x) plus what the adapter of each row's stream adds."""
+
+    def __init__(self, base: nn.Module, plan: Plan, number: int) -> None:
+        super().__init__()
+        self.base = base
+        self.plan = plan
+        self.number = number
+        """Keys the layer's dropout."""
+        self.pairs: Sequence[Pair | None] = ()
+        self.out_features, self.in_features = shape_of(base)
+
+    def stack(self, pairs: Sequence[Pair | None], dtype: torch.dtype, device: torch.device) -> None:
+        """Makes room for the pairs by slot and moves them in, with the gradients that they have gathered; None: no adapter here.
+
+        Slots of DoRA come last: the rows from `first_dora` on are one view.
+        """
+        self.pairs = pairs
+        self.all_slots = list(range(len(pairs)))
+        dora = [slot for slot, pair in enumerate(pairs) if pair and pair.magnitude is not None]
+        self.first_dora = min(dora, default=len(pairs))
+        rank = max((pair.rank for pair in pairs if pair), default=0)
+        a = torch.zeros(len(pairs), rank, self.in_features, dtype=dtype, device=device)
+        b = torch.zeros(len(pairs), rank, self.out_features, dtype=dtype, device=device)
+        magnitude = torch.ones(len(pairs), self.out_features, dtype=dtype, device=device)
+        self.norm = torch.ones_like(magnitude)
+        """(slots, out) Of W + scale B A by row, as of the last step; 1 where it is not DoRA."""
+        self.scale = torch.tensor([pair.scale if pair else 0.0 for pair in pairs], dtype=dtype, device=device)
+        self.a, self.b, self.magnitude = (_leaf(value) for value in (a, b, magnitude))
+        for slot, pair in enumerate(pairs):
+            if pair:
+                _move(pair.a, self.a, lambda stack, s=slot, r=pair.rank: stack[s, :r])
+                _move(pair.b, self.b, lambda stack, s=slot, r=pair.rank: stack[s, :r].T)
+                if pair.magnitude is not None:
+                    _move(pair.magnitude, self.magnitude, lambda stack, s=slot: stack[s])
+                    self.renorm(slot)
+
+    def renorm(self, slot: int) -> None:
+        """After a step of a DoRA stream: |W + s B A|^2 = |W|^2 + 2 s W.(B A) + s^2 |B A|^2 by row, without the matrix B A."""
+        pair = self.pairs[slot]
+        if pair is None or pair.magnitude is None:
+            return
+        with torch.no_grad():
+            weight, a, b, s = weight_of(self.base).to(pair.a.dtype), pair.a, pair.b, pair.scale
+            cross = (torch.mm(weight, a.T) * b).sum(1)  # (out,)
+            own = (torch.mm(b, torch.mm(a, a.T)) * b).sum(1)  # (out,)
+            self.norm[slot] = (weight.square().sum(1) + 2 * s * cross + s * s * own).sqrt()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.base(x)
+        current = self.plan.current
+        if current is None:
+            return y
+        rank = max((pair.rank for slot in current.used if (pair := self.pairs[slot])), default=0)
+        if not rank:
+            return y
+        dropped = _dropped(x.reshape(*current.ids.shape, -1), current, self.pairs, self.number)
+        blocks = dropped.reshape(len(current.blocks), -1, self.in_features)  # (S, t, in)
+        slots = None if current.blocks == self.all_slots else current.slots
+        added: Tensor = _LowRank.apply(blocks, self.a, self.b, self.scale, slots, rank)  # type: ignore[no-untyped-call]  # (S, t, out)
+        return self._joined(blocks, y.reshape(added.shape), added, current).reshape(y.shape)
+
+    def _joined(self, x: Tensor, y: Tensor, added: Tensor, current: Pass) -> Tensor:
+        """Returns y + added; for DoRA y + (g - 1) W x + g added with g = magnitude / norm (both 1 where a slot of these has none)."""
+        plain = sum(slot < self.first_dora for slot in current.blocks)
+        if plain == len(current.blocks):
+            return (y + added).to(y.dtype)
+        slots = current.slots[plain:]
+        g = (self.magnitude.index_select(0, slots) / self.norm.index_select(0, slots)).unsqueeze(1)  # (S', 1, out)
+        without = self._base_of(x[plain:], y[plain:], current)
+        dora = (y[plain:] + (g - 1) * without + g * added[plain:]).to(y.dtype)
+        return torch.cat([(y[:plain] + added[:plain]).to(y.dtype), dora]) if plain else dora
+
+    def _base_of(self, x: Tensor, y: Tensor, current: Pass) -> Tensor:
+        """The base's output without its bias, for the inputs that dropout left: y again, where nothing was dropped."""
+        if any(pair.dropout for slot in current.used if slot >= self.first_dora and (pair := self.pairs[slot])):
+            y = self.base(x)
+        return y if self.base.bias is None else y - self.base.bias  # type: ignore[operator]
+
+
+def _leaf(stack: Tensor) -> Tensor:
+    """Its gradient exists from the start: backward passes add to it in place, and the views into it stay valid."""
+    stack.requires_grad_().grad = torch.zeros_like(stack)
+    return stack
+
+
+def _move(value: nn.Parameter, stack: Tensor, view: Any) -> None:
+    place = view(stack.detach())
+    place.copy_(value.detach())
+    gradient = view(stack.grad)
+    if value.grad is not None:
+        gradient.copy_(value.grad)
+    value.data, value.grad = place, gradient
+
+
+def _dropped(x: Tensor, current: Pass, pairs: Sequence[Pair | None], number: int) -> Tensor:
+    """Returns x with the dropout of each row's stream; the mask is drawn on the row's own tokens by its own key, whatever it is batched with."""
+    shares = [pair.dropout if (pair := pairs[row.slot]) else 0.0 for row in current.rows]
+    if not any(shares):
+        return x
+    keep = torch.ones_like(x)  # (R, T, in)
+    for mask, row, share in zip(keep, current.rows, shares, strict=True):
+        if share:
+            draw_mask(mask[: len(row.ids)], share, row.key, number)
+    return x * keep
+
+
+def draw_mask(mask: Tensor, share: float, key: int, number: int) -> None:
+    """Fills the mask (t, in) of one row on one layer: 0 for the share that is dropped, 1 / (1 - share) elsewhere."""
+    generator = torch.Generator(mask.device).manual_seed(mixed(key, number))
+    mask.bernoulli_(1 - share, generator=generator).div_(1 - share)
+
+
+def mixed(*numbers: int) -> int:
+    """One 32-bit seed of several numbers (the finaliser of SplitMix64 after each)."""
+    value = 0
+    for number in numbers:
+        value = (value + number + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        value ^= value >> 31
+    return value >> 32
+
+
+def weight_of(base: nn.Module) -> Tensor:
+    """(out, in), dequantised where it is held in 4 bit."""
+    weight: Tensor = dequantize_module_weight(base)
+    return weight.T if isinstance(base, Conv1D) else weight
+
+
+def shape_of(base: nn.Module) -> tuple[int, int]:
+    """(out, in)."""
+    if isinstance(base, Conv1D):
+        return base.nf, base.nx
+    return int(base.out_features), int(base.in_features)  # type: ignore[arg-type]  # every other one is an nn.Linear

@@ -1,0 +1,176 @@
+"""One training loop for one or more streams on one frozen base: one forward and one backward pass for all, a step for each.
+
+A tick computes the next micro-batch of every stream and steps those whose accumulation is complete.  No sum, norm or random number
+is shared, so each stream goes as if it were alone.  Fused passes may differ from a stream's own in the last bits, since matrix
+products of other sizes add up in another order; with `exact` each stream has passes of its own, and is bit-equal whoever comes or goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from trainer.loop.adapter import Adapter, Layers
+from trainer.loop.boundary import Boundary
+from trainer.loop.head import Head
+from trainer.loop.plan import PASS_TOKENS, Pass, Plan, Row, arranged
+from trainer.loop.stream import Failed, Stream
+
+
+class Loop:
+    """Trains the streams that it holds.  The model is frozen and in eval mode: dropout is the adapters' alone."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        boundary: Boundary | None = None,
+        *,
+        exact: bool = False,
+        pass_tokens: int = PASS_TOKENS,
+    ) -> None:
+        self.model = model.requires_grad_(False)
+        self.model.eval()  # type: ignore[no-untyped-call]
+        self.boundary = boundary or Boundary()
+        self.exact = exact
+        self.pass_tokens = pass_tokens
+        self.plan = Plan()
+        self.layers = Layers(model, self.plan)
+        self.head = Head(model)
+        self.streams: list[Stream] = []
+        """By slot.  An evicted one keeps its place, and adds nothing, until another comes or leaves."""
+
+    def adapter(self, config: LoraConfig, seed: int = 0) -> Adapter:
+        """A new one for a stream of this loop."""
+        return self.layers.adapter(config, seed)
+
+    @property
+    def running(self) -> list[Stream]:
+        return [stream for stream in self.streams if not stream.failure]
+
+    def add(self, *streams: Stream) -> None:
+        """From the next tick on.  The others keep what they have gathered."""
+        self._regroup([*self.running, *streams])
+
+    def remove(self, *leaving: Stream) -> None:
+        self._regroup([stream for stream in self.running if stream not in leaving])
+        for stream in leaving:
+            stream.adapter.detach()
+
+    def _regroup(self, streams: Sequence[Stream]) -> None:
+        self.streams = sorted(streams, key=lambda stream: stream.adapter.is_dora)  # the layers want DoRA last
+        self.layers.stack([stream.adapter for stream in self.streams])
+
+    def run(self) -> None:
+        """Until no stream is left."""
+        while self.running:
+            self.tick()
+
+    def tick(self) -> None:
+        """One micro-batch of every stream."""
+        rows = self._drawn()
+        sums = torch.zeros(len(self.streams), dtype=torch.float64, device=self.layers.device)
+        padded = [0] * len(self.streams)
+        again: set[int] = set()  # slots whose window is to be computed once more
+        for part in arranged(rows, exact=self.exact, pass_tokens=self.pass_tokens):
+            if again.isdisjoint(row.slot for row in part):
+                again |= self._computed(part, sums, padded)
+        nats = sums.tolist()
+        leaving = {
+            stream: why
+            for slot, stream in enumerate(self.streams)
+            if slot not in again and stream.window and stream.computed(nats[slot], padded[slot])
+            if (why := self._step(slot, stream))
+        }
+        if leaving:
+            self.remove(*leaving)
+        for stream, why in leaving.items():
+            if not stream.failure:
+                self.boundary.ended(stream, why)
+
+    def _drawn(self) -> list[Row]:
+        rows: list[Row] = []
+        for slot, stream in enumerate(self.streams):
+            try:
+                rows += stream.next_rows(slot)
+            except Failed as error:
+                self._evict(stream, str(error))
+        return rows
+
+    def _computed(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> set[int]:
+        """Forward and backward of one pass.  Returns the slots whose windows are void because memory did not hold it."""
+        try:
+            current = Pass.of(rows, self.layers.device)
+            with (
+                self.plan.running(current),
+                self._recomputed(any(self.streams[slot].recompute for slot in current.used)),
+            ):
+                self.head.backward(
+                    self.head.hidden(current.ids), current, [stream.loss for stream in self.streams], sums
+                )
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return self._split(rows)
+        for row in current.rows:
+            padded[row.slot] += current.ids.shape[1]
+        return set()
+
+    def _split(self, rows: Sequence[Row]) -> set[int]:
+        slots = {row.slot for row in rows}
+        if len(rows) == 1:
+            self._evict(self.streams[rows[0].slot], f"memory does not hold one row of {len(rows[0].ids)} tokens")
+        else:
+            self.pass_tokens = max(1, len(rows) * max(len(row.ids) for row in rows) // 2)
+            self.boundary.split(self.pass_tokens)
+        for slot in slots:
+            self.streams[slot].rewind()
+        return slots
+
+    def _step(self, slot: int, stream: Stream) -> str | None:
+        """Why the stream leaves after its optimizer step, or None."""
+        try:
+            done = stream.stepped()
+        except Failed as error:
+            self._evict(stream, str(error))
+            return None
+        if stream.failure:
+            return stream.why_done(done)
+        if stream.adapter.is_dora:
+            self.layers.renorm(slot)
+        return self.boundary.stepped(stream, done) or stream.why_done(done)
+
+    def _evict(self, stream: Stream, why: str) -> None:
+        stream.failure = why
+        blank = [self.layers.blank(other.adapter) if other.failure else other.adapter for other in self.streams]
+        self.layers.stack(blank)
+        stream.adapter.detach()
+        self.boundary.failed(stream, why)
+
+    @contextmanager
+    def _recomputed(self, on: bool) -> Iterator[None]:
+        layers = (
+            [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)] if on else []
+        )
+        for layer in layers:
+            layer.gradient_checkpointing, layer.training = True, True
+            layer._gradient_checkpointing_func = _checkpoint  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.gradient_checkpointing, layer.training = False, False
+
+
+def _checkpoint(function: Callable[..., Tensor], *args: object) -> Tensor:
+    computed: Tensor = torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False)
+    return computed
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,136 @@
+"""Whose rows are in a forward pass: rows of all streams in buckets of like length, each row with the slot of the adapter that it takes.
+
+A slot is a stream's place in the stacks of the layers (`layer`).  Rows are padded on the right; with causal attention no real
+position sees a pad, so that no attention mask is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+
+import torch
+from torch import Tensor
+
+from trainer.data.tokens import IGNORED
+
+PASS_TOKENS = 16384
+"""Bound on the tokens of one pass, pads included; a single row may be longer."""
+PASS_COST_TOKENS = 64
+"""What one more pass costs, in tokens: padding fewer than this is cheaper than another pass."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence of a micro-batch."""
+
+    slot: int
+    ids: Sequence[int]
+    labels: Sequence[int]
+    """As long as `ids`; IGNORED where the loss does not count."""
+    weight: float = 1.0
+    """Of each supervised token: 1 / supervised tokens of the stream's whole optimizer step; 0 where the row only keeps its place."""
+    key: int = 0
+    """Seeds the row's dropout: drawn from the stream's seed, its step and the row's number in that step, nothing else."""
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that the loss counts: the first one is never predicted."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Rows that go through the base together, sorted by slot."""
+
+    rows: Sequence[Row]
+    ids: Tensor  # (R, T)
+    blocks: Sequence[int]
+    """The slot of each of S equal blocks of rows: one block a stream where all streams bring as many rows, else one a row."""
+    slots: Tensor  # (S,) the same, on the device
+    positions: Tensor
+    """(M,) Where a next token is supervised, as indices into (R * T)."""
+    targets: Tensor  # (M,) the tokens predicted there
+    weights: Tensor  # (M,)
+    owners: Tensor
+    """(M,) The slot that each supervised token belongs to."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], device: torch.device) -> Pass:
+        rows = sorted(rows, key=attrgetter("slot"))
+        width = max(len(row.ids) for row in rows)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        places: list[tuple[int, int, float, int]] = []
+        for number, row in enumerate(rows):
+            ids[number, : len(row.ids)] = torch.tensor(row.ids)
+            places += [
+                (number * width + at, label, row.weight, row.slot)
+                for at, label in enumerate(row.labels[1:])
+                if label != IGNORED
+            ]
+        blocks = _blocks(rows)
+        positions, targets, weights, owners = zip(*places, strict=True) if places else ((), (), (), ())
+        return cls(
+            rows=rows,
+            ids=ids.to(device),
+            blocks=blocks,
+            slots=torch.tensor(blocks, device=device),
+            positions=torch.tensor(positions, dtype=torch.long, device=device),
+            targets=torch.tensor(targets, dtype=torch.long, device=device),
+            weights=torch.tensor(weights, dtype=torch.float64, device=device),
+            owners=torch.tensor(owners, dtype=torch.long, device=device),
+        )
+
+    @property
+    def used(self) -> set[int]:
+        return {row.slot for row in self.rows}
+
+
+def _blocks(rows: Sequence[Row]) -> list[int]:
+    counts = {slot: len(list(own)) for slot, own in groupby(rows, key=attrgetter("slot"))}
+    return list(counts) if len(set(counts.values())) == 1 else [row.slot for row in rows]
+
+
+class Plan:
+    """What every adapted layer looks at while it computes; without a pass the layers are the bare base."""
+
+    def __init__(self) -> None:
+        self.current: Pass | None = None
+
+    @contextmanager
+    def running(self, current: Pass | None) -> Iterator[None]:
+        """Holds until the backward pass is over, since recomputed activations need the same plan."""
+        before, self.current = self.current, current
+        try:
+            yield
+        finally:
+            self.current = before
+
+
+def arranged(rows: Sequence[Row], *, exact: bool = False, pass_tokens: int = PASS_TOKENS) -> list[list[Row]]:
+    """Rows of one micro-batch of each stream as passes.  `exact`: each stream in passes of its own, as if it were alone."""
+    if not exact:
+        return buckets(rows, pass_tokens)
+    by_slot = sorted(rows, key=attrgetter("slot"))
+    return [part for _, own in groupby(by_slot, key=attrgetter("slot")) for part in buckets(list(own), pass_tokens)]
+
+
+def buckets(rows: Sequence[Row], pass_tokens: int) -> list[list[Row]]:
+    """The split by length that costs the fewest tokens, pads and passes counted."""
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    cost, start = [0], [0]  # of the first n rows, and where their last bucket starts
+    for end in range(1, len(ordered) + 1):
+        width = len(ordered[end - 1].ids)
+        begins = range(end - 1, max(-1, end - 1 - max(1, pass_tokens // width)), -1)
+        best, at = min((cost[begin] + (end - begin) * width + PASS_COST_TOKENS, begin) for begin in begins)
+        cost.append(best)
+        start.append(at)
+    parts: list[list[Row]] = []
+    end = len(ordered)
+    while end:
+        parts.insert(0, list(ordered[start[end] : end]))
+        end = start[end]
+    return parts

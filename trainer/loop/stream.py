@@ -1,0 +1,223 @@
+"""One fine-tune as the loop sees it: parts that can be saved, and the arithmetic of one optimizer step.
+
+It knows nothing of the streams beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainer.loop.adapter import Adapter
+from trainer.loop.batches import Batches, Tokenised
+from trainer.loop.head import NLL, Loss
+from trainer.loop.layer import mixed
+from trainer.loop.plan import Row
+
+
+class Failed(Exception):
+    """One stream cannot go on; the others can."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One finished optimizer step."""
+
+    step: int
+    figures: dict[str, float]
+
+
+class Part(Protocol):
+    """Whatever carries something from one step to the next."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Schedule(Part, Protocol):
+    def __call__(self, step: int) -> float:
+        """The factor of the learning rate at a step, counted from 0."""
+
+
+class Controller(Part, Protocol):
+    def __call__(self, step: Stepped) -> float:
+        """A factor of the learning rate from the next step on."""
+
+
+class Stop(Part, Protocol):
+    def __call__(self, step: Stepped) -> str | None:
+        """Why training is to end after this step, or None."""
+
+
+@dataclass
+class Window:
+    """The micro-batches of one optimizer step, and how far they have come."""
+
+    micro_batches: list[list[Tokenised]]
+    supervised: int
+    """Tokens that the loss counts, over all micro-batches: what the loss is divided by."""
+    done: int = 0
+    nats: float = 0.0
+    padded: int = 0
+    """Tokens computed, pads included."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row.ids) for micro_batch in self.micro_batches for row in micro_batch)
+
+
+@dataclass(kw_only=True, eq=False)
+class Stream:
+    name: str
+    adapter: Adapter
+    optimizer: torch.optim.Optimizer
+    """Over the adapter's parameters; its groups' learning rates are the highest ones."""
+    batches: Batches
+    steps: int
+    """Optimizer steps after which it is done."""
+    schedule: Schedule
+    loss: Loss = NLL
+    max_grad_norm: float | None = 1.0
+    seed: int = 0
+    """Of dropout."""
+    controllers: Sequence[Controller] = ()
+    stops: Sequence[Stop] = ()
+    recompute: bool = False
+    """Gradient checkpointing: compute activations twice instead of keeping them."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    tokens: int = 0
+    """Tokens trained on, pads left out."""
+    factors: list[float] = field(default_factory=list)
+    """Of the learning rate, by controller."""
+    failure: str | None = None
+    window: Window | None = None
+    _before: Window | None = None
+
+    def __post_init__(self) -> None:
+        self.factors = self.factors or [1.0] * len(self.controllers)
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+
+    def next_rows(self, slot: int) -> list[Row]:
+        """The next micro-batch.  Raises Failed where the data cannot be read or supervises nothing."""
+        window = self.window = self.window or self._opened()
+        before = sum(len(micro_batch) for micro_batch in window.micro_batches[: window.done])
+        weight = 0.0 if self.failure else 1 / window.supervised
+        return [
+            Row(slot, row.ids, row.labels, weight, mixed(self.seed, self.step, before + number))
+            for number, row in enumerate(window.micro_batches[window.done])
+        ]
+
+    def _opened(self) -> Window:
+        try:
+            micro_batches = self.batches.of_step(self.step)
+            supervised = sum(Row(0, row.ids, row.labels).supervised for rows in micro_batches for row in rows)
+        except Exception as error:  # whatever the data set raises is about this stream's rows
+            if self.failure and self._before:  # it only keeps its place
+                return Window(self._before.micro_batches, self._before.supervised)
+            raise Failed(f"the rows of step {self.step + 1} cannot be read: {error}") from error
+        if not supervised:
+            raise Failed(f"the rows of step {self.step + 1} hold no supervised token")
+        return Window(micro_batches, supervised)
+
+    def computed(self, nats: float, padded: int) -> bool:
+        """Takes a micro-batch's loss; True where it was the last one of its step."""
+        assert self.window is not None
+        self.window.nats += nats
+        self.window.padded += padded
+        self.window.done += 1
+        return self.window.done == len(self.window.micro_batches)
+
+    def rewind(self) -> None:
+        """Forgets what the open window has gathered: its micro-batches are computed again."""
+        self.window = None
+        self.zero_gradients()
+
+    def stepped(self) -> Stepped:
+        """The optimizer step at the end of a window.  Raises Failed, before any weight changes, where a figure is not finite."""
+        window, self.window = self.window, None
+        assert window is not None
+        self._before = window
+        loss = window.nats / window.supervised
+        if self.failure:  # it only keeps its place
+            self.step += 1
+            return Stepped(self.step, {})
+        norm = self._clipped()
+        for what, value in (("loss", loss), ("gradient", norm)):
+            if not torch.isfinite(torch.tensor(value)):
+                raise Failed(f"{what} was not finite at step {self.step + 1}")
+        rate = self._set_learning_rate()
+        self.optimizer.step()
+        self.zero_gradients()
+        self.step += 1
+        self.tokens += window.tokens
+        figures = {
+            "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": self.tokens,
+            "epoch": self.step / self.batches.steps_per_epoch, "padded": 1 - window.tokens / window.padded,
+        }  # fmt: skip
+        done = Stepped(self.step, figures)
+        self.factors = [controller(done) for controller in self.controllers]
+        return done
+
+    def _clipped(self) -> float:
+        limit = self.max_grad_norm if self.max_grad_norm is not None else float("inf")
+        return float(nn.utils.clip_grad_norm_(self.adapter.parameters(), limit))
+
+    def _set_learning_rate(self) -> float:
+        """The one place where a learning rate is written: schedule x controllers."""
+        factor = self.schedule(self.step)
+        for other in self.factors:
+            factor *= other
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def zero_gradients(self) -> None:
+        torch._foreach_zero_([value.grad for value in self.adapter.parameters() if value.grad is not None])
+
+    def why_done(self, step: Stepped) -> str | None:
+        if self.step >= self.steps:
+            return "steps"
+        return next((why for stop in self.stops if (why := stop(step))), None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a step depends on; taken at a step boundary."""
+        assert self.window is None, "a stream is saved between its steps"
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "factors": list(self.factors),
+            "adapter": self.adapter.state_dict(),
+            "optimizer": _copied(self.optimizer.state_dict()),
+            **{key: [part.state_dict() for part in parts] for key, parts in self._parts().items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.tokens, self.factors = state["step"], state["tokens"], list(state["factors"])
+        self.adapter.load_state_dict(state["adapter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for key, parts in self._parts().items():
+            for part, kept in zip(parts, state[key], strict=True):
+                part.load_state_dict(kept)
+
+    def _parts(self) -> dict[str, Sequence[Part]]:
+        return {"loss": [self.loss], "schedule": [self.schedule], "controllers": self.controllers, "stops": self.stops}
+
+
+def _copied(value: Any) -> Any:
+    match value:
+        case Tensor():
+            return value.detach().clone()
+        case dict():
+            return {key: _copied(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return type(value)(_copied(inner) for inner in value)
+        case _:
+            return value
