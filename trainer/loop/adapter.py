@@ -93,7 +93,7 @@ class Layers:
         config = copy.deepcopy(config)
         config.fan_in_fan_out = any(isinstance(self.linear[name], Conv1D) for name in names)
         if config.target_modules == "all-linear":
-            config.target_modules = {name.rpartition(".")[2] for name in names}
+            config.target_modules = sorted({name.rpartition(".")[2] for name in names})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return Adapter(config, {name: self._pair(name, config) for name in names})
