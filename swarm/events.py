@@ -9,8 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    model_validator,
+)
 
+from swarm.figures import MAX_FIGURES, checked_name, number
 from swarm.printable import without_control
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -41,6 +50,13 @@ Token = Annotated[int, Field(ge=1)]
 """A fencing token: the seq of the claim (or hand) that began the lease."""
 
 
+Figures = Annotated[
+    dict[Annotated[str, AfterValidator(checked_name)], Annotated[float, PlainValidator(number)]],
+    Field(max_length=MAX_FIGURES),
+]
+"""Numbers by the names of `swarm.figures`; one may be NaN or infinite, and who judges by it says what that means."""
+
+
 class Event(BaseModel):
     """Something that happened, about `ref`."""
 
@@ -63,6 +79,37 @@ class Event(BaseModel):
     def facts(self) -> dict[str, Any]:
         """The fields that stand in the header, in the order of the class, unset ones left out."""
         return {k: v for k, v in self.model_dump(exclude={"ref", "body"}).items() if v is not None}
+
+
+class Measured(Event):
+    """An event with figures: in the header, and in `facts()`, each stands under its own name.
+
+    So a key that is no field of the class is a figure, and its value a number.
+    """
+
+    figures: Figures = {}
+    """Of the adapter, by the names of `swarm.figures`; the bare base's as `base_<name>`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_figures(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or fields.keys() <= cls.model_fields.keys():
+            return fields
+        known = {key: value for key, value in fields.items() if key in cls.model_fields}
+        flat = {OLDER_NAMES.get(key, key): value for key, value in fields.items() if key not in known}
+        return {**known, "figures": {**known.get("figures", {}), **flat}}
+
+    def facts(self) -> dict[str, Any]:
+        facts = super().facts()
+        named = facts.pop("figures")
+        return {**facts, **named}
+
+
+OLDER_NAMES = {
+    "heldout": "eval_loss", "base_heldout": "base_eval_loss", "exact": "exact_match", "base_exact": "base_exact_match",
+    "loss_first": "first_loss", "loss_last": "loss", "tok_s": "tokens_per_second",
+}  # fmt: skip
+"""Figures as entries named them before they were named in one table."""
 
 
 # ---- the run and its streams -----------------------------------------------------------------------------------------
@@ -208,7 +255,7 @@ class Prepared(Event):
     """The command that backs this."""
 
 
-class Checkpoint(Event):
+class Checkpoint(Measured):
     """A whole checkpoint stands under `path`."""
 
     tok: Token
@@ -216,12 +263,10 @@ class Checkpoint(Event):
     path: RelativePath
     sha256: Sha256
     """Of the adapter's two files (`weights.adapter_sha256`), here and in all that follows."""
-    loss: float | None = None
-    heldout: float | None = None
 
 
-class Trained(Event):
-    """Training ended at `step`; the figures of the whole training."""
+class Trained(Measured):
+    """Training ended at `step`; the figures of the whole training: first and last loss, seconds, tokens_per_second, peak_bytes."""
 
     tok: Token
     step: int
@@ -229,29 +274,19 @@ class Trained(Event):
     sha256: Sha256
     trainable: int
     """Trainable parameters."""
-    loss_first: float | None = None
-    loss_last: float | None = None
-    seconds: float | None = None
-    tok_s: float | None = None
-    """Tokens per second over the training loop."""
-    peak_bytes: int | None = None
-    """Peak memory above that of the imports (process memory on a CPU, device memory on a GPU)."""
     why: str | None = None
     """What ended it: max_steps, max_minutes, stop, ..."""
     cmd: str | None = None
     """The command that backs this."""
 
 
-class Verdict(Event):
-    """The validator's answer on a checkpoint, with its own figures."""
+class Verdict(Measured):
+    """The validator's answer on a checkpoint, with its own figures; one that is no FAIL states eval_loss and base_eval_loss."""
 
     tok: Token
     result: Literal["SUCCESS", "WARNING", "FAIL"]
     path: RelativePath
     sha256: Sha256
-    heldout: float | None = None
-    """Held-out loss of the adapter, nats per supervised token."""
-    base_heldout: float | None = None
     why: str | None = None
     cmd: str | None = None
     """The command that backs this."""
@@ -268,8 +303,8 @@ class Back(Event):
     why: str
 
 
-class Score(Event):
-    """The evaluator's figures for adapter and bare base on the same held-out rows."""
+class Score(Measured):
+    """The evaluator's figures for adapter and bare base on the same held-out rows; eval_loss is always among them."""
 
     tok: Token
     sha256: Sha256
@@ -277,11 +312,6 @@ class Score(Event):
     rows_sha256: Sha256
     """Of the held-out rows: scores are compared only where this is equal."""
     rows: int
-    heldout: float
-    base_heldout: float
-    exact: float | None = None
-    """Share of held-out answers given exactly, 0..1."""
-    base_exact: float | None = None
     cmd: str | None = None
     """The command that backs this."""
 
@@ -364,7 +394,9 @@ class Head(Event):
     file: str | None = None
 
 
-KINDS: dict[str, type[Event]] = {cls.__name__.lower(): cls for cls in Event.__subclasses__()}
+KINDS: dict[str, type[Event]] = {
+    cls.__name__.lower(): cls for cls in (*Event.__subclasses__(), *Measured.__subclasses__()) if cls is not Measured
+}
 """Every kind of entry."""
 
 RESULT_OF: dict[Role, str] = {"prepare": "prepared", "train": "trained", "validate": "verdict", "evaluate": "score"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +17,13 @@ class Reads:
     """How an error says what a text must look like, where a pattern decides."""
 
     words: str
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A text that is one of the names of a table; the table may grow."""
+
+    names: Callable[[], Sequence[str]]
 
 
 class Settings(BaseModel):

@@ -6,14 +6,18 @@ anyone -> coordinator   ask (answered)                            coordinator ->
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from math import isfinite
+from types import MappingProxyType, NoneType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, SkipValidation, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, SkipValidation
 
-from swarm.events import KINDS, Event, Name, RelativePath, Role, Sha256, Token
+from swarm.events import KINDS, Event, Figures, Name, RelativePath, Role, Sha256, Token
+from swarm.figures import MAX_FIGURES, MAX_WHOLE, checked_name
 from swarm.settings import StreamSettings
-from toon import decode, decode_tables, encode
+from toon import decode, decode_tables, encode, encode_columns
 
 
 class Message(BaseModel):
@@ -82,8 +86,8 @@ class Assign(Message):
     """What is to be judged (validate, evaluate)."""
     sha256: Sha256 | None = None
     """The hash that the maker gave for it."""
-    heldout: float | None = None
-    """The held-out loss that the maker gave for it."""
+    figures: Figures = {}
+    """The figures that the maker stated for it."""
 
 
 class Order(Message):
@@ -131,86 +135,117 @@ class Ask(Message):
     report: Report | None = None
 
 
-Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Count = Annotated[int, Field(ge=0, lt=MAX_WHOLE)]
 """A whole number that SQLite can hold."""
 Kind = Literal["train", "eval"]
+"""What a metric row was measured on: the training rows of its steps, or the held-out ones."""
+ROW = ("step", "kind", "time")
+"""Columns of every metrics table; the figures follow."""
+Cell = str | int | float | None
 
 
 class MetricRow(NamedTuple):
-    """The figures of one step: a plain tuple, since one is made between two steps and goes to SQLite as it is."""
+    """The figures of one step: a plain tuple, since one is made between two steps."""
 
     step: int
     kind: Kind
     time: float
     """Seconds since the epoch."""
-    epoch: float | None = None
-    loss: float | None = None
-    """Mean over the supervised tokens since the last row, nats; None where it was not finite."""
-    learning_rate: float | None = None
-    grad_norm: float | None = None
-    tokens: int | None = None
-    """Tokens seen since training began."""
-    tokens_per_second: float | None = None
-    memory_bytes: int | None = None
+    figures: Mapping[str, float] = MappingProxyType({})
+    """Only finite ones: one that was not measured, or was not finite, is left out."""
 
 
-_row = partial(tuple.__new__, MetricRow)
-"""A row from its cells; `MetricRow._make` would count them each time."""
-METRIC_COLUMNS = MetricRow._fields
-"""Columns of a metrics table; the table's envelope is a `Metrics`."""
+class _About(Message):
+    """Whose rows they are; the fields are checked when a message is read."""
 
-
-class MetricColumns(BaseModel):
-    """The rows of a table by column, as they are checked: nothing is converted, nothing may be missing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    step: list[Count]
-    kind: list[Kind]
-    time: list[float]
-    epoch: list[float | None]
-    loss: list[float | None]
-    learning_rate: list[float | None]
-    grad_norm: list[float | None]
-    tokens: list[Count | None]
-    tokens_per_second: list[float | None]
-    memory_bytes: list[Count | None]
-
-    @model_validator(mode="after")
-    def _are_of_one_length(self) -> Self:
-        if len({len(column) for _, column in self}) > 1:
-            raise ValueError("columns of different lengths are no table")
-        return self
-
-
-class _Figures(Message):
     type: ClassVar[str] = "metrics"
     stream: Name
-    token: Annotated[Token, Field(lt=1 << 63)]
+    token: Annotated[Token, Field(lt=MAX_WHOLE)]
     steps: Count
     """Optimizer steps that the whole training is planned to take."""
 
 
-class _Received(_Figures):
-    rows: MetricColumns
+class _Read(_About):
+    rows: dict[str, list[Any]]
 
 
-class Metrics(_Figures):
-    """One or several rows of one stream's figures, as a TOON table."""
+class Metrics(_About):
+    """One or several metric rows of one stream, as a TOON table: step, kind, time, then a column for each figure that a row has."""
 
-    rows: SkipValidation[list[MetricRow]]
-    """Checked when they are read."""
+    columns: SkipValidation[Mapping[str, Sequence[Cell]]]
+    """Checked when they are read.  A cell is None where the row lacks the figure."""
+
+    @classmethod
+    def of(cls, stream: str, token: int, steps: int, rows: Sequence[MetricRow]) -> Self:
+        names = dict.fromkeys(chain.from_iterable(row.figures for row in rows))
+        table = {
+            **{name: [getattr(row, name) for row in rows] for name in ROW},
+            **{name: [row.figures.get(name) for row in rows] for name in names},
+        }
+        return cls(stream=stream, token=token, steps=steps, columns=table)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the figures, in the order of their columns."""
+        return tuple(self.columns)[len(ROW) :]
+
+    @property
+    def rows(self) -> list[MetricRow]:
+        names = self.names
+        table: Iterable[Any] = zip(*self.columns.values(), strict=True)
+        return [MetricRow(step, kind, time, _present(names, cells)) for step, kind, time, *cells in table]
 
     def toon(self) -> str:
-        rows = [row._asdict() for row in self.rows]
-        return encode({"stream": self.stream, "token": self.token, "steps": self.steps, "rows": rows})
+        head = {"stream": self.stream, "token": self.token, "steps": self.steps}
+        return f"{encode(head)}\nrows{encode_columns(self.columns)}"
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Checks every cell, a column at a time: a tenth of what it costs row by row."""
-        table = _Received.model_validate(decode_tables(text), strict=True)
-        rows = list(map(_row, zip(*(column for _, column in table.rows), strict=True)))
-        return cls(stream=table.stream, token=table.token, steps=table.steps, rows=rows)
+        """Checks every cell, a column at a time: a fraction of what it costs row by row.  Raises ToonError or ValueError."""
+        found = _Read.model_validate(decode_tables(text), strict=True)
+        return cls(stream=found.stream, token=found.token, steps=found.steps, columns=_checked(found.rows))
+
+
+def _present(names: Sequence[str], cells: Sequence[Any]) -> dict[str, float]:
+    return {name: value for name, value in zip(names, cells, strict=True) if value is not None}
+
+
+def _checked(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The table with its columns in our order.  Raises ValueError where it is none, or has a cell of another kind."""
+    for name in ROW:
+        if not columns.get(name):
+            raise ValueError(f"{name}: is missing")
+    if len({len(column) for column in columns.values()}) > 1:
+        raise ValueError("columns of different lengths are no table")
+    steps, kinds, times = ordered = [columns.pop(name) for name in ROW]
+    if set(map(type, steps)) != {int} or min(steps) < 0 or max(steps) >= MAX_WHOLE:
+        raise ValueError("step: a whole number of at least 0 and below 2**63 is wanted")
+    if set(map(type, kinds)) != {str} or not KIND_NAMES.issuperset(kinds):
+        raise ValueError(f"kind: is one of {', '.join(sorted(KIND_NAMES))}")
+    if None in times:
+        raise ValueError("time: is missing")
+    _check_numbers("time", times)
+    if len(columns) > MAX_FIGURES:
+        raise ValueError(f"{len(columns)} figures: a message has at most {MAX_FIGURES}")
+    for name, column in columns.items():
+        _check_numbers(checked_name(name), column)
+    return {**dict(zip(ROW, ordered, strict=True)), **columns}
+
+
+def _check_numbers(name: str, column: list[Any]) -> None:
+    """Numbers or nothing, all finite; whole ones within what SQLite can hold."""
+    kinds = set(map(type, column))
+    if not kinds <= NUMBERS:
+        raise ValueError(f"{name}: a number or nothing is wanted")
+    given = [cell for cell in column if cell is not None] if NoneType in kinds else column
+    if int in kinds and (min(given) < -MAX_WHOLE or max(given) >= MAX_WHOLE):
+        raise ValueError(f"{name}: whole numbers are below 2**63")
+    if not all(map(isfinite, given)):
+        raise ValueError(f"{name}: a figure that is not finite is left out")
+
+
+KIND_NAMES = frozenset(get_args(Kind))
+NUMBERS = frozenset({int, float, NoneType})
 
 
 class Heartbeat(Message):

@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, SerializeAsAny, StringConstraints, ValidationInfo, model_validator
 
-from swarm import kinds
+from swarm import figures, kinds
 from swarm.events import NAME, Name, Role
-from swarm.keys import Positive, Reads, Settings, Share
+from swarm.figures import Goal
+from swarm.keys import OneOf, Positive, Reads, Settings, Share
 
 
 def _can_be_reached(address: str) -> str:
@@ -21,6 +22,12 @@ def _can_be_reached(address: str) -> str:
     if host in {"0.0.0.0", "[::]"} or int(port) > 65534:  # noqa: S104  refused, not bound
         raise ValueError("not an address to connect to")
     return address
+
+
+def _with_goal(metric: str) -> str:
+    if metric not in figures.with_goal():
+        raise ValueError("not a figure by which streams are compared")
+    return metric
 
 
 Doer = Annotated[str, StringConstraints(pattern=rf"^(?:worker|agent:{NAME})$"), Reads("worker or agent:NAME")]
@@ -212,10 +219,10 @@ class Placement(Settings):
 class Promotion(Settings):
     """Which stream wins, and what it must beat."""
 
-    metric: Literal["eval_loss", "exact_match"] = "eval_loss"
-    """By what streams are compared: held-out loss, or the share of answers that are exactly right."""
-    goal: Literal["min", "max"] | None = None
-    """Unset: min for eval_loss, max for exact_match."""
+    metric: Annotated[str, AfterValidator(_with_goal), OneOf(figures.with_goal)] = "eval_loss"
+    """The figure by which streams are compared; eval_loss: held-out loss, exact_match: share of answers that are exactly right."""
+    goal: Goal | None = None
+    """Unset: the figure's own, min for eval_loss and max for exact_match."""
     must_beat: Literal["base", "nothing"] = "base"
     """base: only who is better than the bare base by that metric is promoted."""
     approvals: Annotated[int, Field(ge=0)] = 0

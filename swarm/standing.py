@@ -103,9 +103,15 @@ class Stream:
         agents = {lease.token for lease in self.train_leases if lease.worker is None}
         return token not in agents or any(c.path == path for c in self.checkpoints)
 
-    def heldout_of(self, path: str) -> float | None:
-        """The held-out loss that its maker stated for a checkpoint."""
-        return next((c.heldout for c in reversed(self.checkpoints) if c.path == path), None)
+    @property
+    def figures(self) -> dict[str, float]:
+        """What was measured of it, the bare base's as `base_<name>`; what a judge states comes before what the trainer stated."""
+        found = (self.trained, self.verdict, self.score)
+        return {name: value for event in found if event for name, value in event.figures.items()}
+
+    def figures_of(self, path: str) -> dict[str, float]:
+        """What its maker stated for a checkpoint."""
+        return next((c.figures for c in reversed(self.checkpoints) if c.path == path), {})
 
     def earlier(self) -> list[ev.Checkpoint]:
         """Checkpoints before the candidate that nobody has rejected, newest first."""

@@ -30,6 +30,11 @@ def _three_digits(value: float, *, whole: bool) -> str:
     return f"{value:.0f}" if whole or abs(value) >= 99.95 else f"{value:.1f}"
 
 
+def number(value: float | None) -> str:
+    """Four digits that count: 0.4125, 1.3e+06, nan."""
+    return NONE if value is None else f"{value:.4g}"
+
+
 def size(number_bytes: float | None) -> str:
     """Decimal, as disks and `memory` columns are sold: 412 MB, 1.9 GB."""
     if number_bytes is None:

@@ -131,7 +131,7 @@ class Lease:
         with self._sending:
             rows = [self._rows.popleft() for _ in range(len(self._rows))]
             if rows:
-                self._send(Metrics(stream=self.stream, token=self.token, steps=self._steps, rows=rows), False)
+                self._send(Metrics.of(self.stream, self.token, self._steps, rows), False)
         return bool(rows)
 
     def heartbeat(self, memory_bytes: int) -> Heartbeat:

@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swarm.events import Checkpoint
-from swarm.messages import Assign, MetricRow
+from swarm.messages import Assign, Kind, MetricRow
 from trainer import checkpoint, resident
 from trainer.checkpoint import FIGURES
 from trainer.engines.trl import NotFinite
@@ -39,9 +39,6 @@ class Course:
     """Training time of earlier attempts."""
     before_tokens: int = 0
     rows: list[MetricRow] = field(default_factory=list)
-    heldout: float | None = None
-    """Held-out loss at the newest evaluation, which was at step `heldout_step`."""
-    heldout_step: int = -1
     why: str = "num_epochs"
     """What ended it."""
     saved: Checkpoint | None = None
@@ -73,11 +70,22 @@ class Course:
 
     @property
     def tokens(self) -> int:
-        return self.rows[-1].tokens or 0 if self.rows else self.before_tokens
+        return next(
+            (int(row.figures["tokens"]) for row in reversed(self.rows) if "tokens" in row.figures), self.before_tokens
+        )
 
-    @property
-    def loss(self) -> float | None:
-        return next((row.loss for row in reversed(self.rows) if row.kind == "train"), None)
+    def add(self, kind: Kind, state: TrainerState, figures: Mapping[str, float | None]) -> None:
+        """What was measured at this step: kept for the stream's own log, and sent."""
+        known = {name: value for name, value in figures.items() if value is not None}
+        row = MetricRow(state.global_step, kind, time.time(), known)
+        self.rows.append(row)
+        self.lease.figures(row, state.max_steps)
+
+    def figures_at(self, step: int) -> dict[str, float]:
+        """Training loss as last logged, and what was measured on held-out rows at this very step."""
+        last = next((row.figures for row in reversed(self.rows) if row.kind == "train"), {})
+        judged = next((row.figures for row in reversed(self.rows) if (row.kind, row.step) == ("eval", step)), {})
+        return {**({"loss": last["loss"]} if "loss" in last else {}), **judged}
 
     def memory_bytes(self) -> int:
         """Memory now, above the imports on a CPU."""
@@ -121,20 +129,16 @@ class Figures(TrainerCallback):
         course, tokens = self.course, int(logs["num_tokens"])
         seconds, before = course.loop_seconds, self._last
         self._last = (seconds, tokens)
-        row = MetricRow(
-            step=state.global_step,
-            kind="train",
-            time=time.time(),
-            epoch=_rounded(state.epoch, 4),
-            loss=_rounded(logs["loss"], 6),
-            learning_rate=_rounded(logs.get("learning_rate"), 12),
-            grad_norm=_rounded(logs.get("grad_norm"), 6),
-            tokens=course.before_tokens + tokens,
-            tokens_per_second=_rounded((tokens - before[1]) / max(1e-9, seconds - before[0]), 1),
-            memory_bytes=course.memory_bytes(),
-        )
-        course.rows.append(row)
-        course.lease.figures(row, state.max_steps)
+        figures = {
+            "epoch": _rounded(state.epoch, 4),
+            "loss": _rounded(logs["loss"], 6),
+            "learning_rate": _rounded(logs.get("learning_rate"), 12),
+            "grad_norm": _rounded(logs.get("grad_norm"), 6),
+            "tokens": course.before_tokens + tokens,
+            "tokens_per_second": _rounded((tokens - before[1]) / max(1e-9, seconds - before[0]), 1),
+            "memory_bytes": course.memory_bytes(),
+        }
+        course.add("train", state, figures)
 
 
 class Boundary(TrainerCallback):
@@ -182,13 +186,9 @@ class Boundary(TrainerCallback):
         if every is None or state.global_step % every:
             return
         began = time.monotonic()
-        self.course.heldout, self.course.heldout_step = _rounded(self._held_out_loss(), 6), state.global_step
+        loss = _rounded(self._held_out_loss(), 6)
         self.course.eval_seconds += time.monotonic() - began
-        row = MetricRow(
-            step=state.global_step, kind="eval", time=time.time(), loss=self.course.heldout, tokens=self.course.tokens
-        )
-        self.course.rows.append(row)
-        self.course.lease.figures(row, state.max_steps)
+        self.course.add("eval", state, {"eval_loss": loss})
 
     def _limits(self, state: TrainerState, control: TrainerControl) -> None:
         settings = self.course.assign.settings
@@ -224,7 +224,7 @@ class Saves(TrainerCallback):
         staged = self.staging / f"checkpoint-{state.global_step}"
         token = course.lease.token  # the folder, the manifest and the report bear one and the same
         place = course.folder_of(token) / staged.name
-        rows = [row._asdict() for row in course.rows]
+        rows = [{"step": row.step, "kind": row.kind, "time": row.time, **row.figures} for row in course.rows]
         (staged / FIGURES).write_text(json.dumps({"tokens": course.tokens, "rows": rows}))
         facts = {
             "step": state.global_step,
@@ -235,8 +235,7 @@ class Saves(TrainerCallback):
         checkpoint.remove_old(place.parent, course.assign.settings.save_total_limit)
         course.saved = Checkpoint(
             ref=course.assign.ref, tok=course.assign.token, step=state.global_step, path=course.place.relative(place),
-            sha256=sha256, loss=course.loss,
-            heldout=course.heldout if course.heldout_step == state.global_step else None,
+            sha256=sha256, figures=course.figures_at(state.global_step),
         )  # fmt: skip
         course.lease.flush_metrics()
         course.lease.report(course.saved)

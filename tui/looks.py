@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from textual.theme import Theme
 
+from swarm import figures
+
 THEME = Theme(
     name="toonswarm",
     primary="#73d0ff",
@@ -127,3 +129,11 @@ Note .box { width: 70; }
 Note Input { border: none; height: 1; padding: 0; margin: 1 0 0 0; background: $panel; }
 Toast { max-width: 70; }
 """
+
+
+def beside_base(name: str, value: float | None, base: float | None) -> str:
+    """Green where the figure is better than the bare base's, red where it is not."""
+    goal = figures.of(name).goal
+    if value is None or base is None or goal is None:
+        return ""
+    return GOOD if (value < base if goal == "min" else value > base) else BAD

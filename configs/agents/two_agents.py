@@ -130,10 +130,11 @@ def release(ada: Agent) -> None:
     objection = ada.object("tables", "a low loss says little: how many answers are exact? @bob")
     told = ada.find(lambda e: isinstance(e.event, ev.Post) and e.event.of == objection, objection, PATIENCE_SECONDS)
     score = ada.state.streams["tables"].score
-    if told is None or score is None or (score.exact or 0.0) < PASS_SHARE:
+    share = score.figures.get("exact_match", 0.0) if score else 0.0
+    if told is None or share < PASS_SHARE:
         ada.append(ev.Stop(ref="run", why="too few exact answers"))
         return
-    ada.approve("tables", text=f"{score.exact:.0%} will do")
+    ada.approve("tables", text=f"{share:.0%} will do")
 
 
 # ---- bob: the training -----------------------------------------------------------------------------------------------
@@ -157,8 +158,9 @@ def bob_works(run: Path, folder: Path) -> None:
         objection = bob.wait_for("object", "tables", timeout_seconds=PATIENCE_SECONDS)
         score = bob.wait_for("score", "tables/evaluate", timeout_seconds=PATIENCE_SECONDS).event
         assert isinstance(score, ev.Score)
+        share, of_base = (score.figures[name] for name in ("exact_match", "base_exact_match"))
         bob.post(
-            f"{score.exact:.0%} of {score.rows} held-out answers, the base {score.base_exact:.0%}",
+            f"{share:.0%} of {score.rows} held-out answers, the base {of_base:.0%}",
             "tables",
             of=objection.seq,
         )

@@ -36,7 +36,7 @@ def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
         raise no_entry(of)
     if (ttl := fields.get("ttl")) is not None and not SHORTEST_LEASE_SECONDS <= ttl <= LONGEST_LEASE_SECONDS:
         raise UserError(f"{kind.__name__.lower()}: ttl", f"{ttl:g} s is no lease", "take 1 to 604800 seconds (7 days)")
-    for name, value in fields.items():
+    for name, value in {**fields, **fields.get("figures", {})}.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{kind.__name__.lower()}: {name}", f"{value} is no figure", "leave it out, or say FAIL")
     try:

@@ -18,9 +18,9 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
@@ -169,13 +169,13 @@ class Agent:
 
     def judge(
         self, ref: str, token: int, result: str, *,
-        why: str = "", heldout: float | None = None, base_heldout: float | None = None, cmd: str | None = None,
-        body: str = "", idem: str | None = None,
+        why: str = "", figures: Mapping[str, float] = MappingProxyType({}), cmd: str | None = None, body: str = "",
+        idem: str | None = None,
     ) -> int:  # fmt: skip
         """A verdict on the checkpoint that `STREAM/validate` is about, with the hash of its files as they are now; it finishes the task.
 
-        `heldout` and `base_heldout` are the losses that you measured, nats per supervised token; a FAIL may do without.
-        Raises UserError if there is nothing to judge, or no figure.
+        `figures` are those that you measured: `eval_loss` of the adapter and `base_eval_loss` of the bare base, in nats per
+        supervised token, and any other; a FAIL may do without.  Raises UserError if there is nothing to judge, or no figure.
         """
         said = self.state.idems.get((self.name, idem or ""))
         if said and (said[1].kind, said[1].ref) == ("verdict", ref):
@@ -184,13 +184,12 @@ class Agent:
         candidate = stream.candidate if stream else None
         if candidate is None:
             raise UserError(ref, "has no checkpoint to judge", "see `swarm status`")
-        if result in {"SUCCESS", "WARNING"} and None in {heldout, base_heldout}:
-            fix = "add heldout and base_heldout (--heldout, --base-heldout), or say FAIL"
-            raise UserError(ref, f"a {result} states the held-out loss of adapter and base, as you measured them", fix)
+        if result in {"SUCCESS", "WARNING"} and not {"eval_loss", "base_eval_loss"} <= figures.keys():
+            fix = "add the figures (--figure eval_loss=0.41 --figure base_eval_loss=2.04), or say FAIL"
+            raise UserError(ref, f"a {result} states eval_loss and base_eval_loss, as you measured them", fix)
         verdict = checked(
             ev.Verdict, ref=ref, tok=token, result=result, path=candidate.path,
-            sha256=self._sha256_to_judge(candidate, result), heldout=heldout, base_heldout=base_heldout,
-            why=why or None, cmd=cmd, body=body, idem=idem,
+            sha256=self._sha256_to_judge(candidate, result), figures=dict(figures), why=why or None, cmd=cmd, body=body, idem=idem,
         )  # fmt: skip
         lease = self._leases.get((ref, token))
         return lease.append_result(verdict) if lease else self.append(verdict)

@@ -75,6 +75,8 @@ class Lease:
     def report(self, kind: str, **facts: Any) -> int:
         """A result under this token: `prepared`, `trained`, `verdict` or `score`, which finish the task, or `checkpoint`.
 
+        What was measured is one of them: `figures={"eval_loss": 0.41, "base_eval_loss": 2.04}`.
+
         Raises Refused if the token is stale, UserError for fields that will not do.
         """
         if kind not in ev.RESULTS - {"done", "drop"}:

@@ -30,6 +30,8 @@ BUDGET_TOKENS = 800
 LINE_CHARACTERS = 400
 ROWS = 8
 """Of what waits for the reader; `swarm inbox` has all."""
+UNTOLD = frozenset({"stream", "token", "steps", "time", "epoch", "tokens", "memory_bytes"})
+"""Columns of the metrics that are the caller's own words, or tell a model little."""
 INSTRUCTIONS = (
     "Fine-tunes are trained and judged by workers; you take part under the name {name}. Look with `digest`, then `read_log` from the seq "
     "you know. Claim a task before you work on it, renew before its lease ends, settle it with the token that `claim` gave. "
@@ -141,8 +143,9 @@ class Tools:
         rows = self.agent.metrics(stream)
         if not rows:
             raise UserError(stream, "has no figures (yet)", f"there is {', '.join(self.agent.state.streams) or 'none'}")
-        names = ("step", "kind", "loss", "learning_rate", "grad_norm", "tokens_per_second")
-        return encode({"metrics": [{name: row[name] for name in names} for row in rows[-max(1, last) :]]})
+        newest = rows[-max(1, last) :]
+        names = [name for name in newest[0] if any(row[name] is not None for row in newest) and name not in UNTOLD]
+        return encode({"metrics": [{name: row[name] for name in names} for row in newest]})
 
     # ---- doing ---------------------------------------------------------------------------------------------------
 
@@ -166,11 +169,10 @@ class Tools:
         to: str = "",
         ttl: float = 120,
         verdict: Literal["", "SUCCESS", "WARNING", "FAIL"] = "",
-        heldout: float | None = None,
-        base_heldout: float | None = None,
+        figures: dict[str, float] | None = None,
         idem: str = "",
     ) -> str:
-        """Renew, finish, drop or hand over (to) what you hold. text: result or reason; verdict and losses: of STREAM/validate."""
+        """Renew, finish, drop or hand (to) a lease. text: result or reason; validate: verdict, eval_loss, base_eval_loss."""
         key = idem or None
         match how:
             case "renew":
@@ -181,9 +183,7 @@ class Tools:
                 return self._said(ev.Hand, ref, tok=token, to=to or None, ttl=ttl, body=text, idem=key)
             case "done":
                 if verdict:
-                    seq = self.agent.judge(
-                        ref, token, verdict, why=text, heldout=heldout, base_heldout=base_heldout, idem=key
-                    )
+                    seq = self.agent.judge(ref, token, verdict, why=text, figures=figures or {}, idem=key)
                     return f"{seq} verdict {ref}"
                 return self._said(ev.Done, ref, tok=token, body=text, idem=key)
 

@@ -44,7 +44,8 @@ Tell others what they need, `@name` reaches an inbox. Hand a live task over, and
 
 `--rc N` is the exit status of that command. `done --file FILE` keeps a file with its hash as proof. `swarm drop REF --token N --why "..."`
 gives a task back (`--failed` if the task is to blame). For a validation add `--verdict SUCCESS|WARNING|FAIL` to `done`, and the
-held-out losses that you measured: `--heldout LOSS` of the adapter, `--base-heldout LOSS` of the bare base (only a FAIL goes without).
+held-out losses that you measured, of the adapter and of the bare base: `--figure eval_loss=0.41 --figure base_eval_loss=2.04` (only
+a FAIL goes without).
 
 ## Ask, agree, object, correct
 

@@ -6,8 +6,10 @@ It is written beside the weights (`lineage.json`) when they are published and pr
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
+from swarm import figures
 from swarm.events import Event
 from swarm.policy.admission import token_in
 from swarm.settings import StreamSettings
@@ -77,10 +79,16 @@ def _promotion(state: State, name: str) -> dict[str, Any] | None:
 
 def rows(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One flat row for each lineage: the table that `swarm lineage` prints."""
-    return [_row(document, document["promoted"] or {}, document.get("verdict") or {}) for document in documents]
+    measured = [{**(document.get("verdict") or {}), **(document.get("score") or {})} for document in documents]
+    names = [name for name in dict.fromkeys(chain.from_iterable(measured)) if figures.is_compared(name)]
+    return [
+        _row(document, {name: found.get(name) for name in names})
+        for document, found in zip(documents, measured, strict=True)
+    ]
 
 
-def _row(document: dict[str, Any], promoted: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
+def _row(document: dict[str, Any], measured: dict[str, float | None]) -> dict[str, Any]:
+    promoted, verdict = document["promoted"] or {}, document.get("verdict") or {}
     return {
         "stream": document["stream"],
         "token": document["token"],
@@ -90,9 +98,7 @@ def _row(document: dict[str, Any], promoted: dict[str, Any], verdict: dict[str, 
         "from": document["parents"]["stream"],
         "attempts": len(document["parents"]["tokens"]),
         "step": (document.get("back") or document.get("trained") or {}).get("step"),
-        "heldout": _figure(document, "heldout"),
-        "base_heldout": _figure(document, "base_heldout"),
-        "exact": _figure(document, "exact"),
+        **measured,
         "verdict": verdict.get("result"),
         "validated_by": verdict.get("by"),
         "approved_by": " ".join(document["approved"]) or None,
@@ -103,8 +109,3 @@ def _row(document: dict[str, Any], promoted: dict[str, Any], verdict: dict[str, 
         "promoted_files": document.get("promoted_files"),
         "config": document.get("config"),
     }
-
-
-def _figure(document: dict[str, Any], name: str) -> float | None:
-    found = (document.get("score") or {}).get(name)
-    return found if found is not None else (document.get("verdict") or {}).get(name)

@@ -1,37 +1,37 @@
-"""The run's metrics in SQLite: the key (stream, token, step, kind) makes a message that comes twice harmless."""
+"""The run's metrics in SQLite: one wide table, a column for each figure, added when the figure is first seen.
+
+The key (stream, token, step, kind) makes a message that comes twice harmless.  A cell is NULL where the row lacks the figure; columns
+of figures have no type, so that whole numbers stay whole.  Files of the version before, which had a fixed set of columns and no
+version number, are read as they are and extended when a run goes on.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import chain, groupby, repeat
 from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
-from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics
+from swarm.figures import MAX_FIGURES_OF_A_RUN
+from swarm.messages import ROW, MetricRow, Metrics
 
-_COLUMNS = ("stream", "token", "steps", *METRIC_COLUMNS)
-_TYPES = {
-    "stream": "TEXT",
-    "kind": "TEXT",
-    "token": "INTEGER",
-    "step": "INTEGER",
-    "steps": "INTEGER",
-    "tokens": "INTEGER",
-    "memory_bytes": "INTEGER",
-}
-_SCHEMA = f"""CREATE TABLE IF NOT EXISTS metrics (
-    {", ".join(f"{column} {_TYPES.get(column, 'REAL')}" for column in _COLUMNS)},
+VERSION = 1
+"""In the file's `user_version`; 0 is the version before, whose rows of kind eval have their held-out loss under `loss`."""
+_FIXED = ("stream", "token", "steps", *ROW)
+_SCHEMA = """CREATE TABLE metrics (stream TEXT, token INTEGER, steps INTEGER, step INTEGER, kind TEXT, time REAL,
     PRIMARY KEY (stream, token, step, kind)) WITHOUT ROWID"""
-_INSERT = f"INSERT OR REPLACE INTO metrics VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  names of our own
 
 
-def records(table: Metrics) -> list[tuple[str | int | float | None, ...]]:
-    """The rows of a message as the file keeps them."""
-    head = (table.stream, table.token, table.steps)
-    return [head + row for row in table.rows]
+_PASSING = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+def may_pass(error: sqlite3.OperationalError) -> bool:
+    """Whether it is worth another try: the disk is full, or somebody else holds the file.  An extended code ends in its kind."""
+    return error.sqlite_errorcode & 0xFF in _PASSING
 
 
 class MetricsFile:
@@ -40,46 +40,101 @@ class MetricsFile:
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         """Raises sqlite3.OperationalError where a file to be read is missing, UserError for one to be written that is damaged."""
         self._path = path
+        self._figures: set[str] = set()
+        """Of a file to be written: its columns."""
         if readonly:
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{_mode(path)}", uri=True, timeout=10)
-        else:
-            self._db = sqlite3.connect(path, timeout=10)
-            try:
-                self._db.execute("PRAGMA journal_mode=WAL")
-                # NORMAL: after a power cut the newest rows may be gone; the sources' spools send what was not acknowledged.
-                self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.execute(_SCHEMA)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
-                self._db.close()
-                raise self._damaged(error) from error
+            return
+        self._db = sqlite3.connect(path, timeout=10)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # NORMAL: after a power cut the newest rows may be gone; the sources' spools send what was not acknowledged.
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            with self._db:
+                self._bring_up_to_date()
+            self._note_figures()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise self._damaged(error) from error
+
+    def _bring_up_to_date(self) -> None:
+        columns = self._columns()
+        if not columns:
+            self._db.execute(_SCHEMA)
+        elif self._version() == 0:
+            self._db.execute("BEGIN")  # sqlite3 itself begins one only before rows are written
+            if "eval_loss" not in columns:
+                self._add_columns(["eval_loss"])
+            self._db.execute(
+                "UPDATE metrics SET eval_loss = loss, loss = NULL WHERE kind = 'eval' AND eval_loss IS NULL"
+            )
+        self._db.execute(f"PRAGMA user_version={VERSION}")
+
+    def _columns(self) -> list[str]:
+        return [name for _, name, *_ in self._db.execute("PRAGMA table_info(metrics)")]
+
+    def _note_figures(self) -> None:
+        self._figures = set(self._columns()).difference(_FIXED)
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
 
     def insert(self, tables: Iterable[Metrics]) -> None:
-        """Store the rows of these messages in one transaction."""
-        with self._db:
-            self._db.executemany(_INSERT, chain.from_iterable(map(records, tables)))
+        """Store the rows of these messages in one transaction; figures that are new get their columns.  See `check_room`."""
+        try:
+            with self._db:
+                for names, of_one_shape in groupby(tables, lambda table: table.names):
+                    self._add_columns(self._new(names))
+                    self._db.executemany(_insertion(names), chain.from_iterable(map(_records, of_one_shape)))
+        except BaseException:
+            self._note_figures()  # columns that were added are gone again
+            raise
+
+    def check_room(self, table: Metrics) -> None:
+        """Raises ValueError for a table that would bring more figures than a run may have."""
+        if len(self._figures) + len(new := self._new(table.names)) > MAX_FIGURES_OF_A_RUN:
+            raise ValueError(f"{', '.join(new[:3])}: a run has at most {MAX_FIGURES_OF_A_RUN} figures")
+
+    def _new(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name not in self._figures]
+
+    def _add_columns(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not self._db.in_transaction:
+                self._db.execute("BEGIN")
+            self._db.execute(f'ALTER TABLE metrics ADD COLUMN "{name}"')
+            self._figures.add(name)
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
 
     def read(self, stream: str | None = None, *, since: float = 0.0) -> Iterator[dict[str, Any]]:
         """Rows by stream and step; of a step that was trained twice the newer lease's.
 
         Raises UserError on a damaged file, sqlite3.OperationalError on one that cannot be read now.
         """
-        # of the rows of a group, SQLite takes the bare columns from the one that has the MAX (lang_select, 2.5)
-        columns = ", ".join("MAX(token)" if column == "token" else column for column in _COLUMNS)
-        query = f"""SELECT {columns} FROM metrics WHERE (? IS NULL OR stream = ?) AND time > ?
-            GROUP BY stream, step, kind ORDER BY stream, step, kind"""  # noqa: S608  names of our own
         try:
+            columns = self._selected()
+            # of the rows of a group, SQLite takes the bare columns from the one that has the MAX (lang_select, 2.5)
+            query = f"""SELECT {", ".join(columns.values())} FROM metrics WHERE (? IS NULL OR stream = ?) AND time > ?
+                GROUP BY stream, step, kind ORDER BY stream, step, kind"""  # noqa: S608  checked names
             for row in self._db.execute(query, (stream, stream, since)):
-                yield dict(zip(_COLUMNS, row, strict=True))
+                yield dict(zip(columns, row, strict=True))
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
-    def _damaged(self, error: sqlite3.DatabaseError) -> UserError:
-        fix = "move it away: its figures are lost, the log is whole"
-        return UserError(str(self._path), f"is damaged ({error})", fix)
+    def _selected(self) -> dict[str, str]:
+        """Columns by name, as SQL."""
+        columns = {name: f'"{name}"' for name in self._columns()} | {"token": "MAX(token)"}
+        if self._version() == 0:
+            columns["loss"] = "CASE kind WHEN 'eval' THEN NULL ELSE loss END"
+            columns["eval_loss"] = "CASE kind WHEN 'eval' THEN loss END"
+        return columns
 
     def tables(self) -> list[Metrics]:
         """All rows as messages, one per (stream, token)."""
@@ -87,17 +142,33 @@ class MetricsFile:
         for row in self.read():
             grouped.setdefault((row["stream"], row["token"]), []).append(row)
         return [
-            Metrics(
-                stream=stream,
-                token=token,
-                steps=rows[-1]["steps"],
-                rows=[MetricRow(**{column: row[column] for column in METRIC_COLUMNS}) for row in rows],
-            )
+            Metrics.of(stream, token, rows[-1]["steps"], [_metric_row(row) for row in rows])
             for (stream, token), rows in grouped.items()
         ]
 
+    def _damaged(self, error: sqlite3.DatabaseError) -> UserError:
+        fix = "move it away: its figures are lost, the log is whole"
+        return UserError(str(self._path), f"is damaged ({error})", fix)
+
     def close(self) -> None:
         self._db.close()
+
+
+@lru_cache(maxsize=256)
+def _insertion(names: Sequence[str]) -> str:
+    columns = ", ".join(f'"{name}"' for name in (*_FIXED, *names))
+    places = ", ".join("?" * (len(_FIXED) + len(names)))
+    return f"INSERT OR REPLACE INTO metrics ({columns}) VALUES ({places})"  # noqa: S608  checked names
+
+
+def _records(table: Metrics) -> Iterator[tuple[Any, ...]]:
+    """The rows of a message as the file keeps them."""
+    return zip(repeat(table.stream), repeat(table.token), repeat(table.steps), *table.columns.values(), strict=False)
+
+
+def _metric_row(row: dict[str, Any]) -> MetricRow:
+    figures = {name: value for name, value in row.items() if name not in _FIXED and value is not None}
+    return MetricRow(row["step"], row["kind"], row["time"], figures)
 
 
 def _mode(path: Path) -> str:

@@ -93,11 +93,9 @@ def done(
     verdict: Annotated[
         str | None, typer.Option("--verdict", help="for STREAM/validate: SUCCESS, WARNING or FAIL")
     ] = None,
-    heldout: Annotated[
-        float | None, typer.Option("--heldout", metavar="LOSS", help="with --verdict: the held-out loss you measured")
-    ] = None,
-    base_heldout: Annotated[
-        float | None, typer.Option("--base-heldout", metavar="LOSS", help="with --verdict: the bare base's")
+    figure: Annotated[
+        list[str] | None,
+        typer.Option("--figure", metavar="NAME=VALUE", help="with --verdict: what you measured; once for each figure"),
     ] = None,
     author: As = None,
     run: Run = None,
@@ -107,10 +105,9 @@ def done(
     """Finish a task; exit status 5 if the token is stale."""
     from swarm.errors import UserError
 
-    losses = {"heldout": heldout, "base_heldout": base_heldout}
-    if not verdict and (stated := [name for name, loss in losses.items() if loss is not None]):
-        name = stated[0].replace("_", "-")
-        raise UserError(f"--{name}", "is part of a verdict", "add --verdict SUCCESS, WARNING or FAIL")
+    if figure and not verdict:
+        raise UserError("--figure", "is part of a verdict", "add --verdict SUCCESS, WARNING or FAIL")
+    figures = dict(map(_figure, figure or ()))
     if verdict and rc:
         raise UserError("--rc", "a verdict is a result, whatever it says", "leave --rc out, or `swarm drop` the task")
     with agent_of(run, author) as agent:
@@ -118,12 +115,27 @@ def done(
         facts = {"path": path, "sha256": sha256, "cmd": evidence, "rc": rc}
         if verdict:
             shown = f"shown by {path} (sha256 {sha256})" if path else ""
-            seq = agent.judge(ref, token, verdict, why=note, cmd=evidence, body=shown, idem=idem, **losses)
+            seq = agent.judge(ref, token, verdict, why=note, figures=figures, cmd=evidence, body=shown, idem=idem)
         else:
             seq = agent.finish(ref, token, note, idem=idem, **facts)
     kind = "verdict" if verdict else "done"
     data = {"seq": seq, "kind": kind, "ref": ref, "by": agent.name, **facts}
     tell(f"{seq} {kind} {ref}", {k: v for k, v in data.items() if v is not None}, form)
+
+
+def _figure(text: str) -> tuple[str, float]:
+    """`eval_loss=0.41`.  Raises UserError."""
+    from swarm.errors import UserError
+    from swarm.figures import checked_name, number
+
+    name, equals, value = text.partition("=")
+    try:
+        if equals:
+            return checked_name(name), number(value)
+        what = f"{text!r} is no NAME=VALUE"
+    except ValueError as error:
+        what = str(error)
+    raise UserError("--figure", what, "write e.g. --figure eval_loss=0.41 --figure base_eval_loss=2.04")
 
 
 def drop(

@@ -134,13 +134,13 @@ class Lines:
 
 
 def progress_line(row: StreamRow) -> str:
-    curve = units.spark([loss for _, loss in row.curve], 8)
+    curve = units.spark([loss for _, loss in row.curve("loss")], 8)
     parts = [
         f"{row.name:<10} {row.state:<8} step {row.step}/{row.steps or '?'}",
-        f"loss {units.loss(row.loss)} {curve}",
+        f"loss {units.loss(row.figure('loss'))} {curve}",
     ]
-    if row.tokens_per_second:
-        parts.append(f"{units.count(row.tokens_per_second)} tok/s")
+    if speed := row.figure("tokens_per_second"):
+        parts.append(f"{units.count(speed)} tok/s")
     if row.eta_seconds is not None:
         parts.append(f"eta {units.duration(row.eta_seconds)}")
     if row.why:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from swarm import units
+from swarm import figures, units
 
 if TYPE_CHECKING:
     from swarm.agents.inbox import Message
@@ -98,16 +98,23 @@ def print_result(folder: RunFolder, form: bool | None = None) -> int:
     return snapshot.rc if snapshot.rc is not None else 1
 
 
-HEADINGS = ("stream", "trainable", "loss", "held-out", "exact match", "tok/s", "peak", "verdict")
-
-
 def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
-    rows = [HEADINGS, *(_result_row(row) for row in sorted(snapshot.streams, key=_rank))]
-    lines = [columns(rows)]
-    base = next((row for row in snapshot.streams if row.base_heldout is not None), None)
-    if base:
-        exact = f", exact match {units.percent(base.base_exact)}" if base.base_exact is not None else ""
-        lines.append(f"base: held-out {units.loss(base.base_heldout)}{exact}")
+    """The table at a run's end: a column for every figure by which streams can be compared and that any of them has."""
+    rows = snapshot.streams
+    compared = [name for name in figures.with_goal() if any(name in row.figures for row in rows)] or ["eval_loss"]
+    headings = (
+        "stream",
+        "trainable",
+        "loss",
+        *(figures.of(name).label for name in compared),
+        "tok/s",
+        "peak",
+        "verdict",
+    )
+    lines = [columns([headings, *(_result_row(row, compared) for row in sorted(rows, key=_rank))])]
+    base = next((row.base for row in rows if row.base), {})
+    told = [f"{figures.of(name).label} {figures.of(name).text(base[name])}" for name in compared if name in base]
+    lines += [f"base: {', '.join(told)}"] if told else []
     if snapshot.promoted:
         lines.append(f"winner: {snapshot.promoted}, {snapshot.why}")
         lines.append(f"promoted: {folder.promoted}  (loads with PeftModel.from_pretrained)")
@@ -130,30 +137,37 @@ def _end_text(folder: RunFolder) -> str:
 
 
 def _rank(row: StreamRow) -> tuple[bool, bool, float]:
-    return (row.state != "promoted", row.heldout is None, row.heldout or 0.0)
+    loss = row.figure("eval_loss")
+    return (row.state != "promoted", loss is None, loss or 0.0)
 
 
-def _result_row(row: StreamRow) -> tuple[str, ...]:
-    heldout = units.loss(row.heldout)
-    if row.heldout is not None and row.base_heldout is not None:
-        heldout += f" ({units.signed(row.heldout - row.base_heldout)})"
-    exact = "-" if row.exact is None else f"{units.percent(row.base_exact)} → {units.percent(row.exact)}"
+def _result_row(row: StreamRow, compared: Sequence[str]) -> tuple[str, ...]:
     verdict = {
         "promoted": "promoted",
         "done": {"SUCCESS": "passed", "WARNING": "warning"}.get(row.verdict, row.verdict),
     }.get(row.state, row.state)
     if row.state in {"failed", "STALLED"} or (row.state == "done" and row.why):
         verdict += f": {row.why}"
+    loss, first = (units.loss(row.figure(name)) for name in ("loss", "first_loss"))
     return (
         row.name,
         units.count(row.trainable),
-        f"{units.loss(row.first_loss)} → {units.loss(row.loss)}" if row.loss is not None else "-",
-        heldout,
-        exact,
-        units.count(row.tokens_per_second),
+        f"{first} → {loss}" if "loss" in row.figures else "-",
+        *(_against_base(row, name) for name in compared),
+        units.count(row.figure("tokens_per_second")),
         units.size(row.memory_bytes),
         verdict,
     )
+
+
+def _against_base(row: StreamRow, name: str) -> str:
+    """A loss with its difference to the bare base's, anything else behind what the base has."""
+    about, value, base = figures.of(name), row.figure(name), row.base.get(name)
+    if value is None or base is None:
+        return about.text(value)
+    if about.goal == "min":
+        return f"{about.text(value)} ({units.signed(value - base)})"
+    return f"{about.text(base)} → {about.text(value)}"
 
 
 def status_text(snapshot: Snapshot) -> str:
@@ -201,9 +215,9 @@ def _status_row(row: StreamRow) -> tuple[str, ...]:
         row.name,
         row.state,
         f"{row.step}/{row.steps or '?'}",
-        units.loss(row.loss),
-        units.loss(row.heldout),
-        units.count(row.tokens_per_second),
+        units.loss(row.figure("loss")),
+        units.loss(row.figure("eval_loss")),
+        units.count(row.figure("tokens_per_second")),
         units.duration(row.eta_seconds),
         f"{row.worker} token {row.token}" if row.worker else "-",
         row.why,

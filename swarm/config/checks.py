@@ -20,7 +20,7 @@ from swarm import kinds
 from swarm.config.names import fix_of_key, fix_of_value
 from swarm.config.tree import Node, Problems, Spot, Step, follow, joined
 from swarm.events import ROLES
-from swarm.keys import Reads, Settings
+from swarm.keys import OneOf, Reads, Settings
 from swarm.printable import in_message
 from swarm.settings import Part, RunSettings
 
@@ -164,12 +164,12 @@ def _word_value(root: Node, node: Node, gone: Sequence[Step], problems: Problems
                 node.at, node.path, f"expected settings, got {shown(node)}", "write `key: value` lines below it"
             )
         return
-    choices = list(kinds.installed(key)) if key in kinds.GROUPS else _choices(field.annotation)
+    table = next((part for part in field.metadata if isinstance(part, OneOf)), None)
+    of_table = kinds.installed(key) if key in kinds.GROUPS else table.names() if table else ()
+    choices = list(of_table) or _choices(field.annotation)
     if key == "name" and isinstance(node.value, str):
         _word_name(node.value, node.at, node.path, problems)
-    elif isinstance(node.value, str) and (
-        key in kinds.GROUPS or (choices and choices == list(_alternatives(field.annotation)))
-    ):
+    elif isinstance(node.value, str) and (of_table or (choices and choices == list(_alternatives(field.annotation)))):
         words = ", ".join(str(choice) for choice in choices)
         problems.add(
             node.at,
@@ -284,6 +284,8 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return _listed(_words(annotation))
     if origin is list:
         return f"a list of {_several(get_args(annotation)[0], at_least_one=any(isinstance(part, MinLen) for part in metadata))}"
+    if table := next((part for part in metadata if isinstance(part, OneOf)), None):
+        return _listed(table.names())
     if said := next((part.words for part in metadata if isinstance(part, Reads)), None):
         return said
     words: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from swarm import figures
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems
 from swarm.settings import Dataset, RunSettings, StreamSettings
@@ -24,11 +25,10 @@ def _add(group: Node, key: str, what: str, fix: str, problems: Problems) -> None
 
 
 def _check_promotion(root: Node, run: RunSettings, problems: Problems) -> None:
-    worst = {"eval_loss": "max", "exact_match": "min"}[run.promotion.metric]
-    if run.promotion.goal == worst:
-        other = {"max": "min", "min": "max"}[worst]
-        what = f"{worst} of {run.promotion.metric} would promote the worst stream"
-        _add(root.items["promotion"], "goal", what, f"write `goal: {other}`, or leave it out", problems)
+    goal, best = run.promotion.goal, figures.of(run.promotion.metric).goal
+    if goal and goal != best:
+        what = f"{goal} of {run.promotion.metric} would promote the worst stream"
+        _add(root.items["promotion"], "goal", what, f"write `goal: {best}`, or leave it out", problems)
     named = len(set(run.promotion.approvers))
     if named < len(run.promotion.approvers):
         what = "names somebody twice, who has one word"

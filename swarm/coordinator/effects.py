@@ -84,7 +84,7 @@ class Effects:
             resume_from=self._resumable(stream) if task.role == "train" else [],
             checkpoint=judged.path if judged else None,
             sha256=judged.sha256 if judged else None,
-            heldout=stream.heldout_of(judged.path) if judged else None,
+            figures=stream.figures_of(judged.path) if judged else {},
         )
 
     def _resumable(self, stream: Stream) -> list[str]:

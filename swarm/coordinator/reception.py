@@ -8,13 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 
-from pydantic import ValidationError
-
 from bus.envelope import Envelope
 from bus.hub import Hub, Link
 from swarm import events as ev
 from swarm.access.members import check_hand
-from swarm.artifacts.metrics import MetricsFile
+from swarm.artifacts.metrics import MetricsFile, may_pass
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, Record, talk
 from swarm.coordinator.supervisor import Supervisor
 from swarm.messages import Ask, Hello, Metrics, Quit, Ready, Report
@@ -66,11 +64,13 @@ class Reception:
             await self.hub.publish(Metrics.type, envelope.body)
 
     def _stored(self, envelopes: Sequence[Envelope]) -> list[Envelope] | None:
-        """Those that could be read, now durable; None, and nothing was stored, while the disk is full."""
+        """Those that could be read, now durable; None, and nothing was stored, while the disk is full or the file in use."""
         sound: list[Envelope] = []
         try:
             self.metrics.insert(self._tables(envelopes, sound))
         except sqlite3.OperationalError as error:
+            if not may_pass(error):
+                raise
             talk.warning("metrics.db: %s; trying again", error)
             return None
         return sound
@@ -79,10 +79,13 @@ class Reception:
         """Those that can be read, noted in `sound`; one at a time, so that its rows are stored while they are at hand."""
         for envelope in envelopes:
             try:
-                yield Metrics.read(envelope.body)
-                sound.append(envelope)
-            except (ToonError, ValidationError) as error:
+                table = Metrics.read(envelope.body)
+                self.metrics.check_room(table)
+            except (ToonError, ValueError) as error:
                 talk.warning("metrics of %s are malformed: %s", envelope.source, error)
+                continue
+            yield table
+            sound.append(envelope)
 
     async def _handle(self, envelope: Envelope) -> None:
         try:

@@ -276,18 +276,19 @@ def _admit_verdict(stream: Stream, event: ev.Verdict) -> None:
         raise Refusal(
             f"{event.ref}: the weights were said to be {candidate.sha256[:12]}, these are {event.sha256[:12]}"
         )
-    if not all(value is not None and math.isfinite(value) for value in (event.heldout, event.base_heldout)):
-        raise Refusal(
-            f"{event.ref}: {event.result} states the held-out loss of adapter and base, both finite; else say FAIL"
-        )
+    if not _states_both_losses(event):
+        raise Refusal(f"{event.ref}: {event.result} states eval_loss and base_eval_loss, both finite; else say FAIL")
 
 
 def _admit_score(stream: Stream, event: ev.Score) -> None:
     if stream.verdict is None or event.sha256 != stream.verdict.sha256:
         raise Refusal(f"{event.ref}: the score is of other weights than those that were validated")
-    figures = (event.heldout, event.base_heldout, event.exact, event.base_exact)
-    if not all(math.isfinite(value) for value in figures if value is not None):
-        raise Refusal(f"{event.ref}: a score's figures are finite")
+    if not _states_both_losses(event):
+        raise Refusal(f"{event.ref}: a score states eval_loss and base_eval_loss, and all its figures are finite")
+
+
+def _states_both_losses(event: ev.Verdict | ev.Score) -> bool:
+    return {"eval_loss", "base_eval_loss"} <= event.figures.keys() and all(map(math.isfinite, event.figures.values()))
 
 
 def _admit_artifact(state: State, event: ev.Adapter | ev.Back | ev.Promote) -> None:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 from swarm import events as ev
+from swarm import figures
+from swarm.figures import Goal
 from swarm.settings import Promotion
 from swarm.state import Refusal, State, Stream
 
@@ -18,20 +20,15 @@ class Choice:
     why: str
 
 
-def figure(score: ev.Score, metric: str) -> float | None:
-    return score.heldout if metric == "eval_loss" else score.exact
-
-
-def base_figure(score: ev.Score, metric: str) -> float | None:
-    return score.base_heldout if metric == "eval_loss" else score.base_exact
+def goal(promotion: Promotion) -> Goal:
+    """Which end wins.  The config is refused where neither it nor the table of figures says so."""
+    chosen = promotion.goal or figures.of(promotion.metric).goal
+    assert chosen, f"promotion by {promotion.metric}, which has no goal"
+    return chosen
 
 
 def _better(first: float, second: float, promotion: Promotion) -> bool:
     return first < second if goal(promotion) == "min" else first > second
-
-
-def goal(promotion: Promotion) -> str:
-    return promotion.goal or ("min" if promotion.metric == "eval_loss" else "max")
 
 
 def choose(state: State, promotion: Promotion) -> Choice:
@@ -45,19 +42,19 @@ def choose(state: State, promotion: Promotion) -> Choice:
             None,
             "the streams were scored on different held-out rows; give them the same `test_datasets` to compare them",
         )
-    field = [
-        (stream, score, value)
-        for stream, score in scored
-        if (value := figure(score, promotion.metric)) is not None and math.isfinite(value)
+    compared = [
+        (stream, value)
+        for stream, _ in scored
+        if (value := stream.figures.get(promotion.metric)) is not None and math.isfinite(value)
     ]
-    if not field:
-        return Choice(None, f"no stream has the figure {promotion.metric}; set `eval_rows` above 0")
-    field.sort(key=lambda item: item[2], reverse=goal(promotion) == "max")
-    stream, score, value = field[0]
-    base = base_figure(score, promotion.metric)
-    if why := _does_not_beat(stream, promotion):
-        return Choice(None, f"the best, {stream.name}: {why}")
-    return Choice(stream.name, _sentence(stream, value, base, [(s, v) for s, _, v in field[1:]], promotion))
+    if not compared:
+        hint = "; set `eval_rows` above 0" if promotion.metric == "exact_match" else ""
+        return Choice(None, f"no stream has the figure {promotion.metric}{hint}")
+    compared.sort(key=lambda item: item[1], reverse=goal(promotion) == "max")
+    best = compared[0][0]
+    if why := _does_not_beat(best, promotion):
+        return Choice(None, f"the best, {best.name}: {why}")
+    return Choice(best.name, _sentence(compared, promotion))
 
 
 def _may_win(state: State, stream: Stream, promotion: Promotion) -> bool:
@@ -135,7 +132,7 @@ def _does_not_beat(stream: Stream, promotion: Promotion) -> str:
     """Why the stream may not be said to beat what it must beat; empty: it does."""
     if promotion.must_beat == "nothing":
         return ""
-    value, base = (f(stream.score, promotion.metric) if stream.score else None for f in (figure, base_figure))
+    value, base = _figure_and_base(stream, promotion)
     if value is None or base is None:
         return f"no {promotion.metric} was measured, so nobody knows whether it beats the base"
     if _better(value, base, promotion):
@@ -143,14 +140,20 @@ def _does_not_beat(stream: Stream, promotion: Promotion) -> str:
     return f"{promotion.metric} {value:.4g} does not beat the base ({base:.4g})"
 
 
-def _sentence(
-    stream: Stream, value: float, base: float | None, others: list[tuple[Stream, float]], promotion: Promotion
-) -> str:
+def _figure_and_base(stream: Stream, promotion: Promotion) -> tuple[float | None, float | None]:
+    """Once it is scored: before, nothing was measured on the rows by which streams are compared."""
+    if stream.score is None:
+        return None, None
+    return stream.figures.get(promotion.metric), stream.figures.get(figures.BASE + promotion.metric)
+
+
+def _sentence(compared: list[tuple[Stream, float]], promotion: Promotion) -> str:
+    (best, value), *others = compared
     order = "lowest" if goal(promotion) == "min" else "highest"
     parts = [f"{order} {promotion.metric} {value:.4g}"]
     if others:
         second, second_value = others[0]
         parts.append(f"next {second.name} {second_value:.4g}")
-    if base is not None:
+    if (base := _figure_and_base(best, promotion)[1]) is not None:
         parts.append(f"base {base:.4g}")
     return ", ".join(parts)

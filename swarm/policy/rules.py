@@ -30,19 +30,18 @@ def admit_by(settings: RunSettings, state: State, author: str, event: ev.Event) 
 
 def above_limit(settings: RunSettings, verdict: ev.Verdict) -> str:
     stream = settings.streams.get(verdict.stream)
-    if stream is None or verdict.heldout is None or verdict.base_heldout is None:
+    loss, base_loss = (verdict.figures.get(name) for name in ("eval_loss", "base_eval_loss"))
+    if stream is None or loss is None or base_loss is None:
         return ""
-    return worse_than(verdict.heldout, verdict.base_heldout, stream.max_heldout_ratio)
+    return worse_than(loss, base_loss, stream.max_heldout_ratio)
 
 
-def worse_than(heldout: float, base_heldout: float, limit: float) -> str:
+def worse_than(loss: float, base_loss: float, limit: float) -> str:
     """Why a held-out loss gives cause for a WARNING; empty: it does not.  Losses in nats per supervised token."""
-    ratio = heldout / max(base_heldout, 1e-12)
+    ratio = loss / max(base_loss, 1e-12)
     if ratio <= limit:
         return ""
-    return (
-        f"held-out loss {heldout:.4g} is {ratio:.3g} x the base's {base_heldout:.4g}, above max_heldout_ratio {limit:g}"
-    )
+    return f"held-out loss {loss:.4g} is {ratio:.3g} x the base's {base_loss:.4g}, above max_heldout_ratio {limit:g}"
 
 
 def _admit_doer(settings: RunSettings, state: State, ref: str, name: str) -> None:

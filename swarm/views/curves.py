@@ -72,12 +72,16 @@ class Curves:
     def __init__(self) -> None:
         self.steps = 0
         """Planned optimizer steps; 0 while unknown."""
-        self.loss, self.heldout = Curve(), Curve()
+        self.figures: dict[str, Curve] = {}
         self.last: MetricRow | None = None
         """The newest row of the training."""
         self._recent: deque[MetricRow] = deque(maxlen=PACE_ROWS)
         self._first_steps: dict[int, int] = {}
         """Of each lease that reported, by its token."""
+
+    def of(self, name: str) -> Curve:
+        """An empty one where the figure was never measured."""
+        return self.figures.get(name) or Curve()
 
     def add(self, table: Metrics) -> None:
         self.steps = table.steps or self.steps
@@ -97,20 +101,16 @@ class Curves:
         return True
 
     def _cut(self, step: int, until: float) -> None:
-        for curve in (self.loss, self.heldout):
+        for curve in self.figures.values():
             curve.cut(step, until)
         if self.last and self.last.step < until:
             self._recent.clear()
             self.last = None
 
     def _add(self, row: MetricRow) -> None:
-        if row.kind == "eval":
-            if row.loss is not None:
-                self.heldout.add(row.step, row.loss)
-            return
-        if row.loss is not None:
-            self.loss.add(row.step, row.loss)
-        if self.last is None or row.step >= self.last.step:
+        for name, value in row.figures.items():
+            self.figures.setdefault(name, Curve()).add(row.step, value)
+        if row.kind == "train" and (self.last is None or row.step >= self.last.step):
             self.last = row
             self._recent.append(row)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from swarm import figures
 from swarm.printable import one_line
 from swarm.state import State, Stream, Task
 from swarm.views.streamrows import state_of
@@ -53,7 +54,7 @@ def digest(
     """
     if budget_tokens < LEAST_TOKENS:
         raise ValueError(f"a digest takes at least {LEAST_TOKENS} tokens")
-    rows = [_stream_row(state, stream) for stream in state.streams.values()]
+    rows = [_stream_row(state, stream, _compared(state)) for stream in state.streams.values()]
     draft = _Draft(_head(state, rows, name), budget_tokens, write)
     whole = {
         "streams": [{**row, "why": None} for row in sorted(rows, key=_urgency)],
@@ -131,19 +132,24 @@ def _urgency(row: Mapping[str, Any]) -> int:
     return URGENCY.index(str(row["state"])) if row["state"] in URGENCY else len(URGENCY)
 
 
-def _stream_row(state: State, stream: Stream) -> dict[str, Any]:
+def _compared(state: State) -> list[str]:
+    """The figures by which streams are compared, of those that any stream has; held-out loss always."""
+    found = {"eval_loss", *(name for stream in state.streams.values() for name in stream.figures)}
+    return [name for name in figures.with_goal() if name in found]
+
+
+def _stream_row(state: State, stream: Stream, compared: Sequence[str]) -> dict[str, Any]:
     word, why = state_of(state, stream, None)
     trained, saved = stream.trained, stream.checkpoints[-1] if stream.checkpoints else None
-    loss = trained.loss_last if trained else saved.loss if saved else None
-    judged = stream.score or stream.verdict
+    measured = {**(saved.figures if saved else {}), **stream.figures}
     warned = stream.verdict is not None and stream.verdict.result != "SUCCESS"
     telling = word == "failed" or why.startswith("again") or (word == "done" and warned)
     return {
         "stream": stream.name,
         "state": word,
         "step": trained.step if trained else saved.step if saved else None,
-        "loss": _short(loss),
-        "heldout": _short(judged.heldout if judged else None),
+        "loss": _short(measured.get("loss")),
+        **{name: _short(measured.get(name)) for name in compared},
         "why": one_line(why, WHY_CHARACTERS) if telling else None,
     }
 
@@ -178,7 +184,7 @@ PIECE = re.compile(
 WORDS = frozenset(
     re.findall(
         r"\w+",
-        """run at state more streams claims unread decisions open stream step loss heldout why task by token left s seq kind ref text
+        """run at state more streams claims unread decisions open stream step loss eval exact match why task by token left s seq kind ref text
         ended stopped running not started failed train validate evaluate prepare paused wait promoted done null claim verdict back fail
         object approve promote stop pause resume end coordinator trainer validator evaluator exit status success warning""",
     )

@@ -8,9 +8,11 @@ as a blank or a code, so that no entry can draw over another or pass for one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from swarm import events as e
+from swarm import figures
 from swarm.log.entry import Entry
 from swarm.printable import TEXT_CHARACTERS, one_line
 
@@ -91,20 +93,13 @@ def told_of_work(event: e.Event) -> str:
             cut = event.cut and f"{event.cut:,} cut"
             return joined(counted(event.rows, "row"), f"{event.held_out:,} held out", f"{event.bad:,} bad", cut, share)
         case e.Checkpoint():
-            return joined(f"step {event.step}", figure("loss", event.loss), figure("held-out", event.heldout))
+            return joined(f"step {event.step}", *measured(event.figures))
         case e.Trained():
-            speed = event.tok_s and f"{event.tok_s:,.0f} tok/s"
-            return joined(
-                counted(event.step, "step"),
-                change("loss", event.loss_first, event.loss_last),
-                speed,
-                one_line(event.why),
-            )
+            return joined(counted(event.step, "step"), *measured(event.figures), one_line(event.why))
         case e.Verdict():
-            return joined(event.result, change("held-out", event.base_heldout, event.heldout), one_line(event.why))
+            return joined(event.result, *measured(event.figures), one_line(event.why))
         case e.Score():
-            exact = change("exact match", event.base_exact, event.exact, ".0%")
-            return joined(change("held-out", event.base_heldout, event.heldout), exact, counted(event.rows, "row"))
+            return joined(*measured(event.figures), counted(event.rows, "row"))
         case e.Adapter():
             return joined(one_line(event.path), hash_of(event.sha256))
         case _:
@@ -121,15 +116,21 @@ def told_of_seal(event: e.Seal) -> str:
             return "the file was changed"
 
 
-def figure(name: str, value: float | None, form: str = ".4g") -> str:
-    return "" if value is None else f"{name} {value:{form}}"
+def measured(named: Mapping[str, float]) -> Iterator[str]:
+    """Figures that tell how good it is, each behind what it was before: at the start, or of the bare base."""
+    own, base = figures.split(named)
+    before = {**base, **({"loss": own["first_loss"]} if "first_loss" in own else {})}
+    for name, value in own.items():
+        if name not in UNTOLD:
+            about = figures.of(name)
+            yield (
+                f"{about.label} {about.text(before[name])} → {about.text(value)}"
+                if name in before
+                else (f"{about.label} {about.text(value)}")
+            )
 
 
-def change(name: str, before: float | None, after: float | None, form: str = ".4g") -> str:
-    """A figure and what it was before (for scores: the bare base's)."""
-    if before is None or after is None:
-        return figure(name, after, form)
-    return f"{name} {before:{form}} → {after:{form}}"
+UNTOLD = frozenset({"first_loss", "seconds", "peak_bytes"})
 
 
 def counted(number: int, noun: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from swarm import figures
+from swarm.figures import BASE, FIGURES
 from swarm.views.snapshot import Snapshot, StreamRow, TaskRow, WorkerRow
 
 
@@ -17,27 +20,41 @@ def session(snapshot: Snapshot) -> dict[str, Any]:
         "at": snapshot.seq,
         "promoted": snapshot.promoted or None,
         "why": snapshot.why or None,
-        "streams": [stream(row) for row in snapshot.streams],
+        "streams": streams(snapshot.streams),
         "workers": [worker_of(row) for row in snapshot.workers],
         "tasks": [task(row) for row in snapshot.tasks],
     }
 
 
-def stream(row: StreamRow) -> dict[str, Any]:
+def streams(rows: Sequence[StreamRow]) -> list[dict[str, Any]]:
+    """Every row with the figures that any of them has."""
+    measured = [figures.with_base(row.figures, row.base) for row in rows]
+    names = [name for name in in_order(measured) if name not in UNTOLD]
+    return [
+        stream(row, {name: _rounded(found.get(name)) for name in names})
+        for row, found in zip(rows, measured, strict=True)
+    ]
+
+
+UNTOLD = frozenset({"learning_rate", "grad_norm", "epoch", "tokens", "best_loss", "memory_bytes"})
+"""Figures of a step and not of a stream; the metrics have them."""
+
+
+def in_order(measured: Iterable[Mapping[str, float]]) -> list[str]:
+    """The names of figures, those of the table first and in its order, each before its base's."""
+    found = dict.fromkeys(name for figures_of_one in measured for name in figures_of_one)
+    known = [name for plain in FIGURES for name in (plain, f"{BASE}{plain}") if name in found]
+    return [*known, *(name for name in found if name not in known)]
+
+
+def stream(row: StreamRow, measured: Mapping[str, float | None]) -> dict[str, Any]:
     return {
         "stream": row.name,
         "state": row.state,
         "step": row.step,
         "of": row.steps,
         "trainable": row.trainable,
-        "loss_first": _rounded(row.first_loss),
-        "loss": _rounded(row.loss),
-        "heldout": _rounded(row.heldout),
-        "base_heldout": _rounded(row.base_heldout),
-        "exact": _rounded(row.exact),
-        "base_exact": _rounded(row.base_exact),
-        "tokens_per_second": round(row.tokens_per_second) if row.tokens_per_second is not None else None,
-        "peak_bytes": row.memory_bytes,
+        **measured,
         "verdict": row.verdict or None,
         "why": row.why or None,
     }
@@ -66,4 +83,4 @@ def worker_of(row: WorkerRow) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    return value if value is None or isinstance(value, int) else round(value, 4)

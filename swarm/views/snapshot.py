@@ -5,7 +5,11 @@ Only data; `swarm.watch` makes it from the log, the metrics and the bus.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+Points = tuple[tuple[int, float], ...]
+"""(step, value), by step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +24,12 @@ class StreamRow:
     step: int = 0
     steps: int = 0
     """Planned optimizer steps; 0 while unknown."""
-    loss: float | None = None
-    """Of the last step; once trained, as `first_loss`, the mean that the stream's `trained` entry states."""
-    best_loss: float | None = None
-    first_loss: float | None = None
-    heldout: float | None = None
-    base_heldout: float | None = None
-    exact: float | None = None
-    base_exact: float | None = None
-    learning_rate: float | None = None
-    grad_norm: float | None = None
-    tokens_per_second: float | None = None
-    memory_bytes: int | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What was measured of it, by the names of `swarm.figures`: what its roles stated, else the newest metric row."""
+    base: Mapping[str, float] = field(default_factory=dict)
+    """The bare base's figures, under the same names."""
+    curves: Mapping[str, Points] = field(default_factory=dict)
+    """Figures over the steps, thinned to a few hundred points."""
     trainable: int | None = None
     device: str = ""
     eta_seconds: float | None = None
@@ -42,9 +40,17 @@ class StreamRow:
     verdict: str = ""
     why: str = ""
     checkpoints: tuple[int, ...] = ()
-    curve: tuple[tuple[int, float], ...] = ()
-    """(step, train loss), thinned to a few hundred points."""
-    heldout_curve: tuple[tuple[int, float], ...] = ()
+
+    def figure(self, name: str) -> float | None:
+        return self.figures.get(name)
+
+    def curve(self, name: str) -> Points:
+        return self.curves.get(name, ())
+
+    @property
+    def memory_bytes(self) -> float | None:
+        """The highest it was once it is known, else as it is now."""
+        return self.figures.get("peak_bytes", self.figures.get("memory_bytes"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from swarm import kinds
+from swarm import figures, kinds
 from swarm.policy.promotion import waiting
 from swarm.printable import one_line
 from swarm.settings import RunSettings, StreamSettings
 from swarm.state import State, Stream
 from swarm.views.curves import Curves
 from swarm.views.snapshot import StreamRow, TaskRow, WorkerRow
+
+OF_A_STEP = frozenset({"learning_rate", "grad_norm", "epoch"})
+"""Figures that say nothing any more once the training is over."""
 
 
 def stream_rows(
@@ -54,27 +57,20 @@ def _row(
     role = state.next_role(stream)
     task = state.tasks[f"{stream.name}/{role}"] if role else None
     worker = by_task.get(task.ref) if task else None
-    losses, heldout, last = curves.loss.points, curves.heldout.points, curves.last
+    last = curves.last
     name, why = state_of(state, stream, worker)
     training = name == "train"
-    trained, score, verdict = stream.trained, stream.score, stream.verdict
+    trained, verdict = stream.trained, stream.verdict
+    own, base = figures.split({**_of_curves(curves, is_training=training), **stream.figures})
     return StreamRow(
         name=stream.name,
         state=name,
         settings=describe(settings) if settings else "",  # a folder whose config is gone
         step=last.step if last else (trained.step if trained else 0),
         steps=curves.steps,
-        loss=trained.loss_last if trained else losses[-1][1] if losses else None,
-        best_loss=curves.loss.lowest,
-        first_loss=trained.loss_first if trained else losses[0][1] if losses else None,
-        heldout=score.heldout if score else verdict.heldout if verdict else heldout[-1][1] if heldout else None,
-        base_heldout=score.base_heldout if score else verdict.base_heldout if verdict else None,
-        exact=score.exact if score else None,
-        base_exact=score.base_exact if score else None,
-        learning_rate=last.learning_rate if last and training else None,
-        grad_norm=last.grad_norm if last and training else None,
-        tokens_per_second=trained.tok_s if trained and not training else last.tokens_per_second if last else None,
-        memory_bytes=trained.peak_bytes if trained else last.memory_bytes if last else None,
+        figures=own,
+        base=base,
+        curves={figure: curve.thin() for figure, curve in curves.figures.items()},
         trainable=trained.trainable if trained else None,
         device=worker.device if worker else "",
         eta_seconds=_eta(curves) if training else None,
@@ -86,9 +82,19 @@ def _row(
         verdict=verdict.result if verdict else "",
         why=one_line(why),
         checkpoints=tuple(sorted({checkpoint.step for checkpoint in stream.checkpoints})),
-        curve=curves.loss.thin(),
-        heldout_curve=curves.heldout.thin(),
     )
+
+
+def _of_curves(curves: Curves, *, is_training: bool) -> dict[str, float]:
+    """Figures as the metrics tell them: the newest of each; those of the last step alone only while there is a next one."""
+    newest = {
+        name: curve.points[-1][1]
+        for name, curve in curves.figures.items()
+        if curve.points and (is_training or name not in OF_A_STEP)
+    }
+    loss = curves.of("loss")
+    best = {} if loss.lowest is None else {"first_loss": loss.points[0][1], "best_loss": loss.lowest}
+    return {**newest, **best}
 
 
 def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[str, str]:

@@ -44,10 +44,10 @@ def a_run(folder: Path) -> RunFolder:
     run = open_run("bench", "owner", folder)
     metrics = MetricsFile(run.metrics)
     rows = [
-        MetricRow(step=n, kind="train", time=1.79e9 + n, loss=round(2.3 / n**0.5, 6), learning_rate=2e-4, grad_norm=0.5, tokens=n * 900, tokens_per_second=3100.0)
+        MetricRow(n, "train", 1.79e9 + n, {"loss": round(2.3 / n**0.5, 6), "learning_rate": 2e-4, "grad_norm": 0.5, "tokens": n * 900, "tokens_per_second": 3100.0})
         for n in range(1, 121)
     ]  # fmt: skip
-    metrics.insert(Metrics(stream=f"lora-{n}", token=n + 1, steps=120, rows=rows) for n in range(16))
+    metrics.insert(Metrics.of(f"lora-{n}", n + 1, 120, rows) for n in range(16))
     metrics.close()
     with Agent("ada", run.path) as ada:
         for number in range(200):

@@ -45,7 +45,14 @@ def some_event(rng: random.Random) -> Event:
             sha = f"{rng.getrandbits(256):064x}"
             step, loss = rng.randrange(1000), round(rng.random(), 4)
             path = f"streams/{stream}/t17/checkpoint-{step}"
-            return Checkpoint(ref=f"{stream}/train", tok=17, step=step, path=path, sha256=sha, loss=loss, heldout=loss)
+            return Checkpoint(
+                ref=f"{stream}/train",
+                tok=17,
+                step=step,
+                path=path,
+                sha256=sha,
+                figures={"loss": loss, "eval_loss": loss},
+            )
 
 
 def seconds(work: Callable[[], object]) -> float:

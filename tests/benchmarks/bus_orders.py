@@ -32,10 +32,11 @@ def lease_of(peer, token=7):
 
 
 def row(step):
-    return MetricRow(
-        step=step, kind="train", time=time.time(), epoch=round(step / 900, 4), loss=round(2.5 / step, 6), learning_rate=2e-4, grad_norm=0.513277,
-        tokens=step * 913, tokens_per_second=9012.4, memory_bytes=1_400_000_000 + step,
-    )  # fmt: skip
+    figures = {
+        "epoch": round(step / 900, 4), "loss": round(2.5 / step, 6), "learning_rate": 2e-4, "grad_norm": 0.513277, "tokens": step * 913,
+        "tokens_per_second": 9012.4, "memory_bytes": 1_400_000_000 + step,
+    }  # fmt: skip
+    return MetricRow(step, "train", time.time(), figures)
 
 
 def absorb(folder, ready, over):

@@ -14,9 +14,9 @@ from bus.hub import Hub
 from bus.keys import Join
 from bus.links import Limits, Rate
 from bus.peer import Peer
-from swarm.artifacts.metrics import _INSERT, MetricsFile, records
+from swarm.artifacts.metrics import MetricsFile, _insertion, _records
 from swarm.coordinator.reception import BATCH, Reception
-from swarm.messages import MetricRow, Metrics, _Received
+from swarm.messages import MetricRow, Metrics, _checked, _Read
 from toon import decode_tables
 
 ROWS = 64
@@ -27,25 +27,29 @@ def tables(stream, count):
     chance = random.Random(stream)
 
     def row(step):
-        return MetricRow(
-            step=step, kind="train", time=round(1.79e9 + step / 10 + chance.random() / 50, 6), epoch=round(step / 900, 4), loss=round(2.5 / (step + 1) ** 0.2 + chance.random() / 5, 6),
-            learning_rate=round(2e-4 * (1 - step / 1e6), 12), grad_norm=round(0.4 + chance.random(), 6), tokens=step * 913,
-            tokens_per_second=round(8900 + 400 * chance.random(), 1), memory_bytes=1_400_000_000 + 4096 * chance.randrange(9999),
-        )  # fmt: skip
+        time = round(1.79e9 + step / 10 + chance.random() / 50, 6)
+        figures = {
+            "epoch": round(step / 900, 4), "loss": round(2.5 / (step + 1) ** 0.2 + chance.random() / 5, 6),
+            "learning_rate": round(2e-4 * (1 - step / 1e6), 12), "grad_norm": round(0.4 + chance.random(), 6), "tokens": step * 913,
+            "tokens_per_second": round(8900 + 400 * chance.random(), 1), "memory_bytes": 1_400_000_000 + 4096 * chance.randrange(9999),
+        }  # fmt: skip
+        return MetricRow(step, "train", time, figures)
 
     for number in range(count):
         steps = range(number * ROWS, number * ROWS + ROWS)
-        yield Metrics(stream=stream, token=7, steps=1_000_000, rows=[row(step) for step in steps])
+        yield Metrics.of(stream, 7, 1_000_000, [row(step) for step in steps])
 
 
 def floor(path, count):
     """Seconds, by the clock and of the processor, for json.loads and the insert."""
-    texts = [json.dumps(records(table)) for table in tables("w0", count)]
+    made = list(tables("w0", count))
+    texts, insertion = [json.dumps(list(_records(table))) for table in made], _insertion(made[0].names)
     file = MetricsFile(path)
+    file.insert(made[:1])  # the columns
     began, cpu = time.perf_counter(), time.process_time()
     for first in range(0, count, BATCH):
         with file._db:
-            file._db.executemany(_INSERT, [row for text in texts[first : first + BATCH] for row in json.loads(text)])
+            file._db.executemany(insertion, [row for text in texts[first : first + BATCH] for row in json.loads(text)])
     spent = time.perf_counter() - began, time.process_time() - cpu
     file.close()
     return spent
@@ -108,7 +112,7 @@ def parts(path, count):
     spent["decode"] = clock() - began
     began = clock()
     for value in decoded:
-        _Received.model_validate(value, strict=True)
+        _checked(_Read.model_validate(value, strict=True).rows)
     spent["validate"] = clock() - began
     checked = [Metrics.read(body) for body in bodies]
     began = clock()

@@ -23,9 +23,9 @@ def main() -> None:
     seeds = [int(word) for word in sys.argv[1:]] or [0, 1, 2]
     for seed in seeds:
         seconds, streams = run(seed)
-        figures = "  ".join(f"{row['stream']} {row['exact']:.2f}" for row in streams)
+        figures = "  ".join(f"{row['stream']} {row['exact_match']:.2f}" for row in streams)
         print(
-            f"seed {seed}: base {streams[0]['base_exact']:.2f}  {figures}  best {max(row['exact'] for row in streams):.2f}  ({seconds:.0f} s)",
+            f"seed {seed}: base {streams[0]['base_exact_match']:.2f}  {figures}  best {max(row['exact_match'] for row in streams):.2f}  ({seconds:.0f} s)",
             flush=True,
         )  # type: ignore[type-var]
 

@@ -55,13 +55,13 @@ def test_a_stream_trains_and_is_judged_on_the_gpu(base: Path, tmp_path: Path, ch
     given = settings(base, tmp_path, **changes)
     prepared = do("prepare", given, tmp_path)["prepared"].path
     trained = do("train", given, tmp_path, prepared=prepared)["trained"]
-    assert trained.loss_last < trained.loss_first - 0.2
+    assert trained.figures["loss"] < trained.figures["first_loss"] - 0.2
     assert 0 < trained.peak_bytes <= torch.cuda.max_memory_allocated()
     judged = {"prepared": prepared, "checkpoint": trained.path, "sha256": trained.sha256}
     verdict = do("validate", given, tmp_path, **judged)["verdict"]
     score = do("evaluate", given, tmp_path, **judged)["score"]
     assert verdict.result == "SUCCESS"
-    assert score.heldout == pytest.approx(verdict.heldout, abs=1e-3)
+    assert score.figures["eval_loss"] == pytest.approx(verdict.figures["eval_loss"], abs=1e-3)
 
 
 def test_bf16_is_used_where_the_gpu_has_it_and_adapters_stay_fp32(base: Path, tmp_path: Path) -> None:

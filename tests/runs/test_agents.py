@@ -41,7 +41,7 @@ def test_two_agents_prepare_train_disagree_settle_and_merge(tmp_path: Path) -> N
     assert (judged.author, judged.event.ref) == ("ada", "tables/validate"), "the role that the config opens to her"
     verdict, score = state.streams["tables"].verdict, state.streams["tables"].score
     assert verdict is not None and score is not None and verdict.result == "SUCCESS"
-    said, found = (verdict.heldout, verdict.base_heldout), (score.heldout, score.base_heldout)
+    said, found = ([event.figures[name] for name in ("eval_loss", "base_eval_loss")] for event in (verdict, score))
     assert said == pytest.approx(found, rel=0.02), "she measured what the evaluator found after her"
     claims = {e.event.ref: e for e in told if isinstance(e.event, ev.Claim)}
     finished = {e.event.ref: e for e in told if isinstance(e.event, ev.Done)}

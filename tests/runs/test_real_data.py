@@ -55,8 +55,6 @@ def test_a_short_training_on_gsm8k_lowers_the_loss_of_the_answers(tmp_path: Path
         assert stream.prepared is not None
         assert 0 < stream.prepared.supervised < stream.prepared.tokens
         assert stream.trained is not None
-        assert stream.trained.loss_first is not None
-        assert stream.trained.loss_last is not None
-        assert stream.trained.loss_last < stream.trained.loss_first
+        assert stream.trained.figures["loss"] < stream.trained.figures["first_loss"]
         assert stream.score is not None
-        assert stream.score.heldout < stream.score.base_heldout
+        assert stream.score.figures["eval_loss"] < stream.score.figures["base_eval_loss"]

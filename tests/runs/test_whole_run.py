@@ -47,7 +47,7 @@ def test_one_command_trains_four_kinds_of_streams_judges_them_and_promotes_the_b
     assert state.end.rc == 0
     assert all(stream.score for stream in state.streams.values())
     assert state.promoted is not None
-    best = min(state.streams.values(), key=lambda stream: stream.score.heldout if stream.score else 9e9)
+    best = min(state.streams.values(), key=lambda stream: stream.figures.get("eval_loss", 9e9))
     assert state.promoted.ref == best.name
     assert "promoted:" in done.stdout and best.name in done.stdout and "exact match" in done.stdout
     assert adapter_sha256(folder.promoted) == state.promoted.sha256

@@ -76,15 +76,19 @@ class Story:
         path = self.checkpoint(stream, tok, 9, by=by)
         self.say(by, ev.Trained(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA, trainable=100))
 
-    def validated(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5, base: float = 2.0) -> None:
+    def validated(self, stream: str, result: str = "SUCCESS", loss: float = 0.5, base: float = 2.0) -> None:
         self.trained(stream)
-        self.judged(stream, result, heldout, base)
+        self.judged(stream, result, loss, base)
 
-    def judged(self, stream: str, result: str = "SUCCESS", heldout: float = 0.5, base: float = 2.0) -> None:
+    def judged(self, stream: str, result: str = "SUCCESS", loss: float = 0.5, base: float = 2.0) -> None:
         candidate = self.state.streams[stream].candidate
         assert candidate
         tok = self.claim(f"{stream}/validate", "validator-1")
-        facts = {"path": candidate.path, "sha256": candidate.sha256, "heldout": heldout, "base_heldout": base}
+        facts = {
+            "path": candidate.path,
+            "sha256": candidate.sha256,
+            "figures": {"eval_loss": loss, "base_eval_loss": base},
+        }
         self.say("validator-1", ev.Verdict(ref=f"{stream}/validate", tok=tok, result=result, **facts))  # type: ignore[arg-type]
 
     def back(self, stream: str, why: str = "FAIL") -> None:
@@ -95,13 +99,13 @@ class Story:
     def scored(
         self,
         stream: str,
-        heldout: float,
+        loss: float,
         base: float = 2.0,
         rows: str = SHA,
-        exact: float | None = None,
         result: str = "SUCCESS",
+        **figures: float,
     ) -> None:
-        self.validated(stream, result, heldout=heldout, base=base)
+        self.validated(stream, result, loss, base)
         token = self.state.tasks[f"{stream}/train"].done
         assert token
         self.say("coordinator", ev.Adapter(ref=stream, tok=token.tok, path=f"streams/{stream}/adapter", sha256=SHA))
@@ -112,10 +116,7 @@ class Story:
             sha256=SHA,
             rows_sha256=rows,
             rows=2,
-            heldout=heldout,
-            base_heldout=base,
-            exact=exact,
-            base_exact=0.0,
+            figures={"eval_loss": loss, "base_eval_loss": base, "base_exact_match": 0.0, **figures},
         )
         self.say("evaluator-1", score)
 

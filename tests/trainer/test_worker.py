@@ -73,7 +73,7 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
     desk.tell(Assign(ref="one/validate", token=4, role="validate", **judged))
     desk.tell(Assign(ref="one/evaluate", token=5, role="evaluate", **judged))
     assert desk.report("verdict", 4).result == "SUCCESS"
-    assert desk.report("score", 5).base_heldout == desk.report("verdict", 4).base_heldout
+    assert desk.report("score", 5).figures["base_eval_loss"] == desk.report("verdict", 4).figures["base_eval_loss"]
     assert desk.report("score", 5).cmd is None, "how the worker was started stands in its first result"
 
     desk.tell(Quit(why="the run is over"))

@@ -39,21 +39,28 @@ def stream(place: int, step: int, *, state: str = "train", **facts: object) -> S
     kind, settings, start = KINDS[place % len(KINDS)]
     name = kind if place < len(KINDS) else f"{kind}-s{place // len(KINDS)}"
     curve = tuple((s, loss_at(s, start, place)) for s in range(1, step + 1))
+    losses = {"loss": curve[-1][1], "best_loss": min(y for _, y in curve)} if curve else {}
+    measured = {
+        **losses,
+        **({"eval_loss": loss_at(step, start, place) + 0.04} if step > 40 else {}),
+        "first_loss": start,
+        "learning_rate": 2e-3 * (1 - step / STEPS) + 1e-5,
+        "grad_norm": 1.3,
+        "tokens_per_second": 3100 - 210 * place,
+        "memory_bytes": 412_000_000 + place * 7_000_000,
+    }
     row = StreamRow(
         name=name,
         state=state,
         settings=f"base tiny-toon · {settings} all-linear · adamw 2e-3 cosine",
         step=step,
         steps=STEPS,
-        loss=curve[-1][1] if curve else None,
-        first_loss=start,
-        best_loss=min((y for _, y in curve), default=None),
-        heldout=loss_at(step, start, place) + 0.04 if step > 40 else None,
-        base_heldout=2.04,
-        learning_rate=2e-3 * (1 - step / STEPS) + 1e-5,
-        grad_norm=1.3,
-        tokens_per_second=3100 - 210 * place,
-        memory_bytes=412_000_000 + place * 7_000_000,
+        figures=measured,
+        base={"eval_loss": 2.04},
+        curves={
+            "loss": curve,
+            "eval_loss": tuple((s, loss_at(s, start, place) + 0.05) for s in range(40, step + 1, 40)),
+        },
         trainable=110_000,
         device="cpu",
         eta_seconds=(STEPS - step) * 0.3,
@@ -61,8 +68,6 @@ def stream(place: int, step: int, *, state: str = "train", **facts: object) -> S
         token=11 + place,
         lease_left_seconds=48,
         checkpoints=tuple(range(40, step + 1, 40)),
-        curve=curve,
-        heldout_curve=tuple((s, loss_at(s, start, place) + 0.05) for s in range(40, step + 1, 40)),
     )
     return replace(row, **facts)  # type: ignore[arg-type]
 
@@ -101,15 +106,11 @@ def sketch() -> Snapshot:
         1,
         120,
         state="validate",
-        tokens_per_second=None,
         eta_seconds=None,
-        learning_rate=None,
         worker="light-1",
         token=21,
     )
-    stalled = stream(
-        3, 60, state="STALLED", tokens_per_second=0, eta_seconds=None, why="no step for 31 s", lease_left_seconds=4
-    )
+    stalled = stream(3, 60, state="STALLED", eta_seconds=None, why="no step for 31 s", lease_left_seconds=4)
     return replace(run, streams=(run.streams[0], done, stream(2, 55), stalled))
 
 

@@ -35,7 +35,9 @@ async def test_the_essential_figures_are_seen_at_every_size(size: tuple[int, int
         assert all(len(line) <= size[0] for line in seen)
         for row in sketch().streams:
             line = next(line for line in seen if f" {row.name} " in line and f"{row.step}/120" in line)
-            assert row.state in line and f"{row.loss:.3f}" in line and f"{row.heldout:.3f}" in line
+            assert (
+                row.state in line and f"{row.figures['loss']:.3f}" in line and f"{row.figures['eval_loss']:.3f}" in line
+            )
         assert "no step for 31 s" in text(app)
         assert "demo-1121-0512-7f3a" in seen[0] and "log 22 ok" in seen[0]
         assert "4 streams · 2 train 1 validate 1 STALLED" in seen[0]
@@ -101,7 +103,7 @@ async def test_enter_shows_one_stream_at_full_size_and_it_stays_live() -> None:
         assert isinstance(app.screen, DetailScreen)
         await until(pilot, lambda: app.screen.query_one(Curves).times_drawn > 0 and "◆" in text(app))
         source.become(run_at(90))
-        await until(pilot, lambda: f"{run_at(90).streams[0].loss:.3f}" in text(app))
+        await until(pilot, lambda: f"{run_at(90).streams[0].figures['loss']:.3f}" in text(app))
         await pilot.press("q")
         assert not isinstance(app.screen, DetailScreen) and app.is_running
 
@@ -324,7 +326,15 @@ async def test_only_cells_that_changed_are_drawn_again(monkeypatch: pytest.Monke
         table = app.query_one(Streams)
         monkeypatch.setattr(table, "refresh", lambda *regions, **how: drawn.extend(regions))
         seen = app.pictures
-        source.become(replace(sketch(), streams=(replace(sketch().streams[0], loss=0.2), *sketch().streams[1:])))
+        source.become(
+            replace(
+                sketch(),
+                streams=(
+                    replace(sketch().streams[0], figures={**sketch().streams[0].figures, "loss": 0.2}),
+                    *sketch().streams[1:],
+                ),
+            )
+        )
         await until(pilot, lambda: app.pictures > seen)
         assert len(drawn) == 1
 

@@ -89,4 +89,4 @@ def test_every_text_of_a_snapshot_is_made_harmless_and_nothing_else_is_touched()
     good = harmless(bad)
     assert (good.run, good.tail, good.streams[0].why) == ("a\\x1bb", ("x\\ny",), "\\x07")
     assert good.streams[1] is run.streams[1]
-    assert good.streams[0].curve is run.streams[0].curve
+    assert good.streams[0].curves is run.streams[0].curves

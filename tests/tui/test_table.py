@@ -26,12 +26,21 @@ def test_columns_never_overlap_nor_leave_the_window(width: int) -> None:
 
 def test_a_window_of_eighty_shows_what_is_judged_by() -> None:
     names = {at.column.name for at in fit(columns(View(sketch())), 80)}
-    assert names >= ESSENTIAL | {"heldout", "speed", "eta", "why"}
+    assert names >= ESSENTIAL | {"eval_loss", "tokens_per_second", "eta", "why"}
 
 
 def test_a_window_of_a_hundred_shows_the_sketch() -> None:
     names = {at.column.name for at in fit(columns(View(run_at(72))), 100)}
-    assert names >= ESSENTIAL | {"spark", "best", "heldout", "rate", "speed", "device", "eta", "why"}
+    assert names >= ESSENTIAL | {
+        "spark",
+        "best_loss",
+        "eval_loss",
+        "learning_rate",
+        "tokens_per_second",
+        "device",
+        "eta",
+        "why",
+    }
 
 
 def test_a_wide_window_shows_every_column() -> None:

@@ -39,7 +39,7 @@ class Examination:
     def answers_of(self, model: PreTrainedModel) -> list[str]:
         return answers(model, self.tokenizer, self.asked, self.stops, self.max_new_tokens, self.lease.progress)
 
-    def heldout_of(self, model: PreTrainedModel) -> float:
+    def loss_of(self, model: PreTrainedModel) -> float:
         return held_out_loss(model, self.rows, self.lease.progress)
 
 
@@ -50,20 +50,25 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
     base_folder = bases.folder_of(settings.base_model)
     examination = _examination(assign, prepared, manifest, base_folder, lease)
     base = load_base(base_folder, settings, place)
-    base_heldout = yardstick("heldout", assign, place, lambda: examination.heldout_of(base))
+    base_loss = yardstick("eval_loss", assign, place, lambda: examination.loss_of(base))
     what = f"answers {settings.eval_rows} rows of at most {settings.eval_max_new_tokens} tokens"
     base_answers = yardstick(what, assign, place, lambda: examination.answers_of(base))
     with private_copy(place.run_folder / assign.checkpoint, assign.sha256) as copy:
         # A PeftModel passes generate() on to its base; its own class is no PreTrainedModel.
         tuned = cast("PreTrainedModel", load_adapter(base, copy))
-    heldout, given = examination.heldout_of(tuned), examination.answers_of(tuned)
+    loss, given = examination.loss_of(tuned), examination.answers_of(tuned)
     _write_answers(place.stream_folder(assign.stream) / "answers.jsonl", examination.asked, base_answers, given)
+    measured = {
+        "eval_loss": round(loss, 6),
+        "base_eval_loss": round(base_loss, 6),
+        "exact_match": exact_share(given, examination.asked),
+        "base_exact_match": exact_share(base_answers, examination.asked),
+    }
     lease.report(
         Score(
             ref=assign.ref, tok=assign.token, sha256=assign.sha256, rows=len(examination.rows),
             rows_sha256=hashlib.sha256(f"{manifest['held_out_sha256']} {what}".encode()).hexdigest(),
-            heldout=round(heldout, 6), base_heldout=round(base_heldout, 6),
-            exact=exact_share(given, examination.asked), base_exact=exact_share(base_answers, examination.asked),
+            figures={name: value for name, value in measured.items() if value is not None},
         )
     )  # fmt: skip
 

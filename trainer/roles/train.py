@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
@@ -18,7 +18,7 @@ from transformers import set_seed
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.events import Checkpoint, Post, Trained
-from swarm.messages import METRIC_COLUMNS, Assign, MetricRow
+from swarm.messages import ROW, Assign, MetricRow
 from swarm.weights import adapter_sha256
 from trainer import bases, checkpoint, resident
 from trainer.checkpoint import FIGURES, Whole
@@ -74,7 +74,7 @@ def _resumed(course: Course) -> Whole | None:
     if found is not None:
         figures = json.loads((found.folder / FIGURES).read_text())
         course.before_tokens = figures["tokens"]
-        course.rows = [MetricRow(**row) for row in figures["rows"]]
+        course.rows = [_row(row) for row in figures["rows"]]
     return found
 
 
@@ -140,7 +140,7 @@ def _train(trainer: StreamTrainer, course: Course, resumed: Whole | None) -> Non
     try:
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
     except NotFinite as error:
-        row = MetricRow(step=error.step, kind="train", time=time.time(), loss=None, memory_bytes=course.memory_bytes())
+        row = MetricRow(error.step, "train", time.time(), {"memory_bytes": course.memory_bytes()})
         lease.figures(row, trainer.state.max_steps)
         raise UserError(course.assign.stream, str(error), "lower learning_rate") from error
 
@@ -148,29 +148,46 @@ def _train(trainer: StreamTrainer, course: Course, resumed: Whole | None) -> Non
 def _report(course: Course) -> None:
     assign, saved = course.assign, course.saved
     assert saved is not None, "a training ends with a checkpoint"
-    first, last = _first_and_last_loss(course.rows)
+    measured = {
+        **_first_and_last_loss(course.rows),
+        "seconds": round(course.spent_seconds, 2),
+        "tokens_per_second": course.tokens_per_second,
+        "peak_bytes": course.peak_bytes(),
+    }
     course.lease.report(
         Trained(
             ref=assign.ref, tok=assign.token, step=saved.step, path=saved.path, sha256=saved.sha256,
-            trainable=course.trainable, loss_first=first, loss_last=last, seconds=round(course.spent_seconds, 2),
-            tok_s=course.tokens_per_second, peak_bytes=course.peak_bytes(), why=course.why,
+            trainable=course.trainable, why=course.why,
+            figures={name: value for name, value in measured.items() if value is not None},
         )
     )  # fmt: skip
 
 
-def _first_and_last_loss(rows: list[MetricRow]) -> tuple[float | None, float | None]:
-    losses = [row.loss for row in rows if row.kind == "train" and row.loss is not None]
+def _first_and_last_loss(rows: list[MetricRow]) -> dict[str, float]:
+    losses = [row.figures["loss"] for row in rows if "loss" in row.figures]
     if not losses:
-        return None, None
+        return {}
     count = max(1, len(losses) // AVERAGED_SHARE)
-    return round(sum(losses[:count]) / count, 4), round(sum(losses[-count:]) / count, 4)
+    return {"first_loss": round(sum(losses[:count]) / count, 4), "loss": round(sum(losses[-count:]) / count, 4)}
+
+
+def _row(kept: dict[str, Any]) -> MetricRow:
+    """A row of a checkpoint's own file; one of the version before may lack figures, and calls a held-out loss `loss`."""
+    figures = {name: value for name, value in kept.items() if name not in ROW and value is not None}
+    if kept["kind"] == "eval" and "loss" in figures:
+        figures["eval_loss"] = figures.pop("loss")
+    return MetricRow(kept["step"], kept["kind"], kept["time"], figures)
+
+
+def _flat(row: MetricRow) -> dict[str, Any]:
+    return {"step": row.step, "kind": row.kind, "time": row.time, **row.figures}
 
 
 def _write_logs(course: Course, load_seconds: float) -> None:
     folder = course.place.stream_folder(course.assign.stream)
-    rows = [row._asdict() for row in course.rows]
+    rows = [_flat(row) for row in course.rows]
     table = io.StringIO()
-    writer = csv.DictWriter(table, METRIC_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(table, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "train_log.csv", table.getvalue())

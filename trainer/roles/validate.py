@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from trainer.lease import Lease
 from trainer.loading import load_base
 from trainer.place import Place
 
-CLAIM_TOLERANCE = 0.02
+STATED_TOLERANCE = 0.02
 """Between the held-out loss that a maker states and ours: other batches, and kernels of another device."""
 
 
@@ -28,8 +28,7 @@ class Judged:
     result: Literal["SUCCESS", "WARNING", "FAIL"]
     why: str
     sha256: str
-    heldout: float | None = None
-    base_heldout: float | None = None
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def run(assign: Assign, lease: Lease, place: Place) -> None:
@@ -38,7 +37,7 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
     lease.report(
         Verdict(
             ref=assign.ref, tok=assign.token, result=judged.result, path=assign.checkpoint, sha256=judged.sha256,
-            heldout=judged.heldout, base_heldout=judged.base_heldout, why=judged.why,
+            figures=judged.figures, why=judged.why,
         )
     )  # fmt: skip
 
@@ -47,17 +46,17 @@ def _judged(assign: Assign, sha256: str, lease: Lease, place: Place) -> Judged:
     try:
         with private_copy(place.run_folder / (assign.checkpoint or ""), sha256) as copy:
             refuse_broken(copy)
-            heldout, base_heldout = _losses(assign, copy, lease, place)
+            loss, base_loss = _losses(assign, copy, lease, place)
     except Unfit as error:
         return Judged("FAIL", error.what, error.found or sha256)
-    if not math.isfinite(heldout):
-        return Judged("FAIL", "held-out loss is not finite", sha256, None, base_heldout)
-    if assign.heldout is not None and abs(heldout - assign.heldout) > CLAIM_TOLERANCE * max(1.0, abs(heldout)):
-        why = f"held-out loss {heldout:.4g}, but its maker said {assign.heldout:.4g}"
-        return Judged("WARNING", why, sha256, heldout, base_heldout)
-    if why := worse_than(heldout, base_heldout, assign.settings.max_heldout_ratio):
-        return Judged("WARNING", why, sha256, heldout, base_heldout)
-    return Judged("SUCCESS", f"held-out loss {heldout:.4g}, base {base_heldout:.4g}", sha256, heldout, base_heldout)
+    if not math.isfinite(loss):
+        return Judged("FAIL", "held-out loss is not finite", sha256, {"base_eval_loss": base_loss})
+    figures, stated = {"eval_loss": loss, "base_eval_loss": base_loss}, assign.figures.get("eval_loss")
+    if stated is not None and abs(loss - stated) > STATED_TOLERANCE * max(1.0, abs(loss)):
+        return Judged("WARNING", f"held-out loss {loss:.4g}, but its maker stated {stated:.4g}", sha256, figures)
+    if why := worse_than(loss, base_loss, assign.settings.max_heldout_ratio):
+        return Judged("WARNING", why, sha256, figures)
+    return Judged("SUCCESS", f"held-out loss {loss:.4g}, base {base_loss:.4g}", sha256, figures)
 
 
 def _losses(assign: Assign, copy: Path, lease: Lease, place: Place) -> tuple[float, float]:
@@ -66,5 +65,5 @@ def _losses(assign: Assign, copy: Path, lease: Lease, place: Place) -> tuple[flo
     verified(prepared, assign.prepared_sha256)
     rows = list(read_rows(prepared / HELD_OUT))
     base = load_base(bases.folder_of(settings.base_model), settings, place)
-    base_heldout = yardstick("heldout", assign, place, lambda: held_out_loss(base, rows, lease.progress))
-    return round(held_out_loss(put_on(base, copy, settings), rows, lease.progress), 6), round(base_heldout, 6)
+    base_loss = yardstick("eval_loss", assign, place, lambda: held_out_loss(base, rows, lease.progress))
+    return round(held_out_loss(put_on(base, copy, settings), rows, lease.progress), 6), round(base_loss, 6)

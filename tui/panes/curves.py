@@ -17,6 +17,7 @@ from tui.canvas import Series, plot
 from tui.strips import strip
 from tui.view import View
 
+LOSS, HELD_OUT = "loss", "eval_loss"
 PERIOD_SECONDS = 1.0
 SMOOTHING = 0.8
 """Weight of the past; with fewer than `FEW` points nothing is smoothed."""
@@ -55,7 +56,7 @@ class Curves(Widget):
         return (self.view.log_y, self.view.smoothed, [row.name for row in self.rows])
 
     def points(self) -> list[object]:
-        return [(row.curve, row.heldout_curve) for row in self.rows]
+        return [(row.curve(LOSS), row.curve(HELD_OUT)) for row in self.rows]
 
     @property
     def is_on_screen(self) -> bool:
@@ -73,7 +74,7 @@ class Curves(Widget):
         drawn = plot(series, width, height - 1, log=view.log_y)
         self.lines = [legend(view, rows, width), *drawn] if drawn else waiting(width, height)
         self.border_title = title(view)
-        self.border_subtitle = "◆ held-out" if any(row.heldout_curve for row in rows) else ""
+        self.border_subtitle = "◆ held-out" if any(row.curve(HELD_OUT) for row in rows) else ""
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
@@ -89,11 +90,11 @@ def title(view: View) -> str:
 
 def curve(view: View, row: StreamRow) -> Series:
     """A stream's losses over its steps, its held-out losses as marks."""
-    values = [y for _, y in row.curve]
+    values = [y for _, y in row.curve(LOSS)]
     if view.smoothed and len(values) >= FEW:
         values = units.smooth(values, SMOOTHING)
-    points = [(float(x), y) for (x, _), y in zip(row.curve, values, strict=True)]
-    return Series(points, looks.hue(view.place(row.name)), [(float(x), y) for x, y in row.heldout_curve])
+    points = [(float(x), y) for (x, _), y in zip(row.curve(LOSS), values, strict=True)]
+    return Series(points, looks.hue(view.place(row.name)), [(float(x), y) for x, y in row.curve(HELD_OUT)])
 
 
 def legend(view: View, rows: tuple[StreamRow, ...], width: int) -> Text:

@@ -9,7 +9,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 from textual.widgets import Static
 
-from swarm import units
+from swarm import figures, units
 from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.panes.log import ENTRY, coloured
@@ -63,13 +63,9 @@ def facts(row: StreamRow) -> Iterator[tuple[str, Text]]:
     if row.settings:
         yield "settings", Text(row.settings)
     yield "loss", losses(row)
-    if row.heldout is not None:
-        yield (
-            "held-out",
-            against_base(units.loss(row.heldout), units.loss(row.base_heldout), row.heldout, row.base_heldout),
-        )
-    if row.exact is not None:
-        yield "exact", against_base(units.percent(row.exact), units.percent(row.base_exact), row.base_exact, row.exact)
+    for name in figures.with_goal():
+        if name in row.figures:
+            yield figures.of(name).label, against_base(row, name)
     yield "speed", speed(row)
     yield "saved", checkpoints(row)
     yield "held by", holder(row)
@@ -77,28 +73,42 @@ def facts(row: StreamRow) -> Iterator[tuple[str, Text]]:
         good = row.verdict.startswith("SUCCESS")
         bad = row.verdict.startswith("FAIL")
         yield "verdict", Text(row.verdict, style=looks.GOOD if good else looks.BAD if bad else looks.WARN)
+    for name, value in row.figures.items():
+        if name not in TOLD and name not in figures.with_goal():
+            yield figures.of(name).label, Text(figures.of(name).text(value))
+
+
+TOLD = frozenset(
+    {"loss", "first_loss", "best_loss", "grad_norm", "tokens_per_second", "memory_bytes", "peak_bytes", "learning_rate"}
+)
+"""Figures that stand with others."""
 
 
 def losses(row: StreamRow) -> Text:
-    text = Text.assemble(units.loss(row.first_loss), (" → ", looks.DIM), (units.loss(row.loss), "bold"))
-    text.append("  best ", looks.DIM).append(units.loss(row.best_loss))
-    if row.grad_norm is not None:
-        text.append("  grad ", looks.DIM).append(f"{row.grad_norm:.3g}")
+    first, loss, best = (units.loss(row.figure(name)) for name in ("first_loss", "loss", "best_loss"))
+    text = Text.assemble(first, (" → ", looks.DIM), (loss, "bold"))
+    text.append("  best ", looks.DIM).append(best)
+    if (norm := row.figure("grad_norm")) is not None:
+        text.append("  grad ", looks.DIM).append(f"{norm:.3g}")
     return text
 
 
-def against_base(value: str, base: str, lower: float | None, higher: float | None) -> Text:
-    """A figure beside the bare base's; green where `lower` is indeed the lower one."""
-    if lower is None or higher is None:
-        return Text(value, style="bold")
-    style = looks.GOOD if lower < higher else looks.BAD
-    return Text.assemble((value, f"bold {style.removeprefix('bold ')}"), ("  base ", looks.DIM), base)
+def against_base(row: StreamRow, name: str) -> Text:
+    """A figure beside the bare base's; green where it is the better one."""
+    about, value, base = figures.of(name), row.figure(name), row.base.get(name)
+    if value is None or base is None:
+        return Text(about.text(value), style="bold")
+    style = looks.beside_base(name, value, base)
+    return Text.assemble(
+        (about.text(value), f"bold {style.removeprefix('bold ')}"), ("  base ", looks.DIM), about.text(base)
+    )
 
 
 def speed(row: StreamRow) -> Text:
+    pace, memory = row.figure("tokens_per_second"), row.memory_bytes
     known = (
-        (row.tokens_per_second, f"{units.count(row.tokens_per_second)} tok/s"),
-        (row.memory_bytes, units.size(row.memory_bytes)),
+        (pace, f"{units.count(pace)} tok/s"),
+        (memory, units.size(memory)),
         (row.trainable, f"{units.count(row.trainable)} weights"),
     )
     return Text(" · ".join(said for value, said in known if value is not None) or units.NONE)

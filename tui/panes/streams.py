@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from swarm import units
+from swarm import figures, units
 from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.table import Column, Table
@@ -26,16 +26,20 @@ COLUMNS = (
     Column("step", "step/of", 7, right=True),
     Column("loss", "loss", 5, right=True),
     Column("spark", "", 8, rank=4, grow=12),
-    Column("best", "best", 5, rank=7, right=True),
-    Column("heldout", "held-out", 8, rank=1, right=True),
-    Column("exact", "exact", 5, rank=9, right=True),
-    Column("rate", "lr", 6, rank=5, right=True),
-    Column("speed", "tok/s", 5, rank=2, right=True),
+    Column("best_loss", "best", 5, rank=7, right=True),
+    Column("eval_loss", "held-out", 8, rank=1, right=True),
+    Column("exact_match", "exact", 5, rank=9, right=True),
+    Column("learning_rate", "lr", 6, rank=5, right=True),
+    Column("tokens_per_second", "tok/s", 5, rank=2, right=True),
     Column("memory", "mem", 7, rank=8, right=True),
     Column("device", "dev", 4, rank=6, grow=2),
     Column("eta", "eta", 5, rank=1, right=True),
     Column("why", "why", 9, rank=3, grow=60),
 )
+
+
+ALWAYS = ("best_loss", "learning_rate")
+"""Figures that are shown as they are."""
 
 
 class Streams(Table):
@@ -77,13 +81,26 @@ def columns(view: View) -> tuple[Column, ...]:
         "step": max(7, 2 * steps + 1),
         "why": min(max(whys, WHY_CELLS.start), WHY_CELLS.stop - 1),
     }
-    return tuple(Column(c.name, c.title, widths.get(c.name, c.width), c.rank, c.grow, c.right) for c in COLUMNS)
+    wide = tuple(Column(c.name, c.title, widths.get(c.name, c.width), c.rank, c.grow, c.right) for c in COLUMNS)
+    at = next(i for i, column in enumerate(wide) if column.name == "learning_rate")
+    return (*wide[:at], *more_columns(view), *wide[at:])
+
+
+def more_columns(view: View) -> tuple[Column, ...]:
+    """One for each figure by which streams are compared beside those that always have one."""
+    known = {column.name for column in COLUMNS}
+    names = [name for name in figures.with_goal() if name not in known]
+    there = [name for name in names if any(name in row.figures for row in view.rows)]
+    return tuple(
+        Column(name, label := figures.of(name).label, max(5, len(label)), rank=8, right=True) for name in there
+    )
 
 
 def drawn(view: View, row: StreamRow, selected: bool, widths: Widths) -> dict[str, Text]:
     """One row."""
     colour = looks.hue(view.place(row.name))
     state = looks.STATES.get(row.state, "")
+    pace = row.figure("tokens_per_second")
     over = row.state in ("done", "promoted", "stopped", "failed", "wait")
     return {
         "mark": Text.assemble(
@@ -93,13 +110,10 @@ def drawn(view: View, row: StreamRow, selected: bool, widths: Widths) -> dict[st
         "state": Text(row.state, style=state),
         "bar": progress(row, colour, widths.bar),
         "step": Text(f"{row.step}/{row.steps or '?'}"),
-        "loss": number(row.loss, units.loss, "bold"),
-        "spark": Text(units.spark([y for _, y in row.curve], widths.spark), style=colour),
-        "best": number(row.best_loss, units.loss),
-        "heldout": number(row.heldout, units.loss, better(row.heldout, row.base_heldout)),
-        "exact": number(row.exact, units.percent),
-        "rate": number(row.learning_rate, units.rate),
-        "speed": number(row.tokens_per_second, units.count, "" if row.tokens_per_second or over else looks.BAD),
+        **{name: measured(row, name) for name in (*ALWAYS, *figures.with_goal())},
+        "loss": number(row.figure("loss"), units.loss, "bold"),
+        "spark": Text(units.spark([y for _, y in row.curve("loss")], widths.spark), style=colour),
+        "tokens_per_second": number(pace, units.count, "" if pace or over else looks.BAD),
         "memory": number(row.memory_bytes, units.size),
         "device": Text(row.device or units.NONE),
         "eta": number(None if over else row.eta_seconds, units.duration),
@@ -119,8 +133,7 @@ def number(value: float | None, pretty: Callable[[float | None], str], style: st
     return Text(pretty(value), style=looks.DIM if value is None else looks.BAD if odd else style)
 
 
-def better(value: float | None, base: float | None) -> str:
-    """Green below the base, red above it."""
-    if value is None or base is None:
-        return ""
-    return looks.GOOD if value < base else looks.BAD
+def measured(row: StreamRow, name: str) -> Text:
+    """Green where it is better than the bare base's, red where it is not."""
+    value = row.figure(name)
+    return number(value, figures.of(name).text, looks.beside_base(name, value, row.base.get(name)))

@@ -103,7 +103,7 @@ def test_a_path_that_leaves_the_run_folder_is_no_path_of_an_entry(path: str) -> 
     with pytest.raises(ValidationError, match="inside the run folder"):
         ev.Done(**facts, path=path)
     with pytest.raises(ValidationError, match="inside the run folder"):
-        ev.Checkpoint(**facts, path=path, step=1, loss=None, heldout=None)
+        ev.Checkpoint(**facts, path=path, step=1)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "A", "", "a" * 65, "a b", "a\n", "ü"])

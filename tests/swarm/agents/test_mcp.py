@@ -21,7 +21,7 @@ import toon
 from swarm.agents.agent import Agent
 from swarm.agents.mcp import server
 from swarm.artifacts.metrics import MetricsFile
-from swarm.messages import METRIC_COLUMNS, MetricRow, Metrics
+from swarm.messages import MetricRow, Metrics
 from swarm.rundir import RunFolder
 from tests.swarm.places import kinds, state
 
@@ -111,11 +111,14 @@ async def test_a_model_that_validates_states_both_losses(folder: RunFolder, cand
     async with Client(server(Agent("ada", folder.path))) as ada:
         claimed = await said(ada, "claim", ref="wide/validate")
         token = int(claimed.partition("token=")[2].split()[0])
-        words = {"ref": "wide/validate", "token": token, "how": "done", "verdict": "SUCCESS", "heldout": 0.5}
-        assert "states the held-out loss of adapter and base" in await refused(ada, "settle", **words)
-        await said(ada, "settle", **words, base_heldout=2.0)
+        figures = {"eval_loss": 0.5, "base_eval_loss": 2.0, "bleu": 31.5}
+        words = {"ref": "wide/validate", "token": token, "how": "done", "verdict": "SUCCESS"}
+        assert "states eval_loss and base_eval_loss" in await refused(
+            ada, "settle", **words, figures={"eval_loss": 0.5}
+        )
+        await said(ada, "settle", **words, figures=figures)
     verdict = state(folder).streams["wide"].verdict
-    assert verdict is not None and (verdict.heldout, verdict.base_heldout) == (0.5, 2.0)
+    assert verdict is not None and verdict.figures == figures
 
 
 async def test_reading_goes_on_from_a_cursor_and_stays_within_its_budget(folder: RunFolder) -> None:
@@ -138,13 +141,13 @@ async def test_reading_goes_on_from_a_cursor_and_stays_within_its_budget(folder:
 
 async def test_figures_come_as_a_toon_table(folder: RunFolder) -> None:
     metrics = MetricsFile(folder.metrics)
-    rows = [MetricRow(step=step, kind="train", time=1.0, loss=1.0 / (step + 1)) for step in range(30)]
-    metrics.insert([Metrics(stream="wide", token=3, steps=30, rows=rows)])
+    rows = [MetricRow(step, "train", 1.0, {"loss": 1.0 / (step + 1), "bleu": 31.5}) for step in range(30)]
+    metrics.insert([Metrics.of("wide", 3, 30, rows)])
     metrics.close()
-    assert len(METRIC_COLUMNS) > 5
     async with Client(server(Agent("ada", folder.path))) as client:
         table = toon.decode(await said(client, "metrics", stream="wide", last=5))
         assert [row["step"] for row in table["metrics"]] == [25, 26, 27, 28, 29]
+        assert list(table["metrics"][0]) == ["step", "kind", "loss", "bleu"]
         assert "no figures" in await refused(client, "metrics", stream="narrow")
 
 

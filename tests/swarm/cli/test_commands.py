@@ -41,6 +41,9 @@ WRITING = (
 READING = ("inbox", "log", "digest")
 Command = Callable[..., Any]
 
+LOSSES = ("--figure", "eval_loss=0.5", "--figure", "base_eval_loss=2")
+JUDGE = ("done", "a", "--token", "3", "--verdict", "SUCCESS")
+
 
 @pytest.fixture
 def swarm(folder: RunFolder) -> Command:
@@ -92,8 +95,11 @@ def test_a_run_is_named_by_its_place_or_by_option_and_not_as_two(tmp_path: Path,
         (("claim", "a", "--ttl", "nan"), "claim: ttl: nan s is no lease"),
         (("renew", "a", "--token", "3", "--ttl", "604801"), "renew: ttl: 604801 s is no lease"),
         (("hand", "a", "--token", "3", "--to", "eve", "--ttl", "0"), "hand: ttl: 0 s is no lease"),
-        (("done", "a", "--token", "3", "--heldout", "0.3"), "--heldout: is part of a verdict; add --verdict"),
-        (("done", "a", "--token", "3", "--base-heldout", "0"), "--base-heldout: is part of a verdict; add --verdict"),
+        (("done", "a", "--token", "3", "--figure", "bleu=0.3"), "--figure: is part of a verdict; add --verdict"),
+        ((*JUDGE, "--figure", "0.3"), "--figure: '0.3' is no NAME=VALUE; write e.g. --figure eval_loss=0.41"),
+        ((*JUDGE, "--figure", "eval_loss=low"), "--figure: 'low' is no number"),
+        ((*JUDGE, "--figure", "Loss=1"), "--figure: 'Loss' is no name of a figure: [a-z][a-z0-9_]*"),
+        ((*JUDGE, "--figure", "tok=1"), "--figure: 'tok' is no name of a figure"),
         (("done", "a", "--token", "3", "--verdict", "FAIL", "--rc", "1"), "--rc: a verdict is a result"),
         (("claim", "a", "--wait", "nan"), "claim: wait: nan s is no time to wait; take 0 seconds or more"),
         (("claim", "a", "--wait", "-1"), "claim: wait: -1 s is no time"),
@@ -318,12 +324,12 @@ def judging(swarm: Command, verdict: str, *words: str) -> tuple[str, ...]:
 def test_a_verdict_that_is_sent_again_needs_no_weights_any_more(
     folder: RunFolder, swarm: Command, candidate: Path
 ) -> None:
-    words = judging(swarm, "SUCCESS", "--heldout", "0.5", "--base-heldout", "2", "--idem", "judged")
+    words = judging(swarm, "SUCCESS", *LOSSES, "--figure", "bleu=31.5", "--idem", "judged")
     first = swarm(*words)
     (candidate / ADAPTER_FILES[1]).unlink()
     assert swarm(*words) == first
     [verdict] = [entry.event for entry in entries(folder) if isinstance(entry.event, ev.Verdict)]
-    assert (verdict.heldout, verdict.base_heldout) == (0.5, 2.0)
+    assert verdict.figures == {"eval_loss": 0.5, "base_eval_loss": 2, "bleu": 31.5}
 
 
 @pytest.mark.parametrize("gone", ADAPTER_FILES)
@@ -332,7 +338,7 @@ def test_files_that_are_gone_can_only_fail_and_the_verdict_bears_the_hash_that_w
 ) -> None:
     promised = adapter_sha256(candidate)
     (candidate / gone).unlink()
-    words = judging(swarm, "SUCCESS", "--heldout", "0.5", "--base-heldout", "2")
+    words = judging(swarm, "SUCCESS", *LOSSES)
     told = str(CliRunner().invoke(app, [*words, "--run", str(folder.path)]).exception)
     assert f"{gone}: cannot be read (No such file or directory); judge it where it is whole, or say FAIL" in told
     assert "verdict" not in kinds(folder)
@@ -342,14 +348,14 @@ def test_files_that_are_gone_can_only_fail_and_the_verdict_bears_the_hash_that_w
 
 
 @pytest.mark.parametrize("verdict", ["SUCCESS", "WARNING"])
-@pytest.mark.parametrize("figures", [(), ("--heldout", "0.5"), ("--base-heldout", "2")])
+@pytest.mark.parametrize("figures", [(), LOSSES[:2], LOSSES[2:]])
 def test_who_lets_an_adapter_pass_says_what_was_measured(
     folder: RunFolder, swarm: Command, candidate: Path, verdict: str, figures: tuple[str, ...]
 ) -> None:
     words = judging(swarm, verdict, *figures)
     error = CliRunner().invoke(app, [*words, "--run", str(folder.path)]).exception
     assert isinstance(error, UserError) and not isinstance(error, Refused)
-    assert f"wide/validate: a {verdict} states the held-out loss of adapter and base" in str(error)
+    assert f"wide/validate: a {verdict} states eval_loss and base_eval_loss" in str(error)
     assert "verdict" not in kinds(folder)
 
 
@@ -499,10 +505,10 @@ def test_a_run_whose_stream_is_named_like_an_agents_task_is_refused_before_anyth
 
 
 def test_a_figure_that_is_none_is_refused_where_it_is_said(folder: RunFolder) -> None:
-    with Agent("ada", folder.path) as ada, pytest.raises(UserError, match="heldout: nan is no figure"):
-        ada.finish("wide/validate", 3, heldout=math.nan)
+    with pytest.raises(UserError, match="eval_loss: nan is no figure"):
+        checked(ev.Verdict, ref="wide/validate", tok=3, figures={"eval_loss": math.nan})
     with pytest.raises(UserError, match="loss: inf is no figure"):
-        checked(ev.Checkpoint, ref="wide/train", tok=3, step=1, path="x", sha256="a" * 64, loss=math.inf)
+        checked(ev.Checkpoint, ref="wide/train", tok=3, step=1, path="x", sha256="a" * 64, figures={"loss": math.inf})
 
 
 def test_after_the_clock_was_set_back_a_dead_holders_lease_ends_when_its_seconds_are_over(folder: RunFolder) -> None:

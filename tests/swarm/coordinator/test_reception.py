@@ -32,7 +32,7 @@ async def test_while_the_disk_is_full_figures_wait_and_none_is_lost_or_half_stor
         reception = Reception(record, hub, crew, metrics, deeds.promote_for)
         metrics._db.execute("PRAGMA max_page_count = 3")  # SQLite's own "database or disk is full"
         tables = [
-            Metrics(stream="wide", token=5, steps=4000, rows=[MetricRow(first + n, "train", 1.0) for n in range(100)])
+            Metrics.of("wide", 5, 4000, [MetricRow(first + n, "train", 1.0) for n in range(100)])
             for first in range(0, 4000, 100)
         ]
         storing = asyncio.create_task(reception._store([Envelope(Metrics.type, table.toon()) for table in tables]))

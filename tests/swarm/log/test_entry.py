@@ -123,6 +123,11 @@ def test_what_is_no_entry_is_refused_with_an_error_of_the_log(text: str) -> None
 
 def test_a_checkpoint_with_every_kind_of_value_comes_back() -> None:
     event = Checkpoint(
-        ref="a/train", tok=1, step=0, path='streams/ü ="x"/t1', sha256="0" * 64, loss=-0.0, heldout=1e300
+        ref="a/train",
+        tok=1,
+        step=0,
+        path='streams/ü ="x"/t1',
+        sha256="0" * 64,
+        figures={"loss": -0.0, "eval_loss": 1e300, "tokens": 900},
     )
     assert parse(stands_as(event)).event == event

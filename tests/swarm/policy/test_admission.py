@@ -34,7 +34,9 @@ def test_only_the_holder_of_a_role_hands_over_its_results(training: tuple[Story,
     path = f"streams/wide/t{tok}/checkpoint-1"
     verdict = ev.Verdict(ref="wide/train", tok=tok, result="SUCCESS", path=path, sha256=SHA)
     refused(story, "trainer-1", verdict, "a verdict belongs to `wide/validate`")
-    score = ev.Score(ref="wide/train", tok=tok, sha256=SHA, rows_sha256=SHA, rows=1, heldout=0, base_heldout=9)
+    score = ev.Score(
+        ref="wide/train", tok=tok, sha256=SHA, rows_sha256=SHA, rows=1, figures={"eval_loss": 0, "base_eval_loss": 9}
+    )
     refused(story, "trainer-1", score, "belongs to `wide/evaluate`")
 
 
@@ -68,20 +70,26 @@ def test_a_verdict_is_about_what_was_trained_and_a_score_about_what_was_validate
     tok = story.claim("wide/validate", "validator-1")
     first, last = (c.path for c in story.state.streams["wide"].checkpoints)
 
-    def verdict(path: str, sha256: str, heldout: float | None, base: float | None = 2.0) -> ev.Verdict:
-        facts = {"path": path, "sha256": sha256, "heldout": heldout, "base_heldout": base}
+    def verdict(path: str, sha256: str, loss: float | None, base: float | None = 2.0) -> ev.Verdict:
+        figures = {"eval_loss": loss, "base_eval_loss": base}
+        facts = {"path": path, "sha256": sha256, "figures": {k: v for k, v in figures.items() if v is not None}}
         return ev.Verdict(ref="wide/validate", tok=tok, result="SUCCESS", **facts)  # type: ignore[arg-type]
 
     refused(story, "validator-1", verdict(first, OTHER, 0.5), "is not what is to be judged")
     refused(story, "validator-1", verdict(last, OTHER, 0.5), "the weights were said to be")
-    for heldout, base in ((math.nan, 2.0), (0.5, math.inf), (None, 2.0), (0.5, None)):
-        refused(story, "validator-1", verdict(last, SHA, heldout, base), "both finite; else say FAIL")
+    for loss, base in ((math.nan, 2.0), (0.5, math.inf), (None, 2.0), (0.5, None)):
+        refused(story, "validator-1", verdict(last, SHA, loss, base), "both finite; else say FAIL")
     story.say("validator-1", verdict(last, SHA, 0.5))
     refused(story, "coordinator", ev.Adapter(ref="wide", tok=tok, path="x", sha256=OTHER), "were not validated")
     tok = story.claim("wide/evaluate", "evaluator-1")
-    for sha256, heldout, words in ((OTHER, 0.5, "of other weights"), (SHA, math.inf, "finite")):
+    for sha256, loss, words in ((OTHER, 0.5, "of other weights"), (SHA, math.inf, "finite")):
         score = ev.Score(
-            ref="wide/evaluate", tok=tok, sha256=sha256, rows_sha256=SHA, rows=1, heldout=heldout, base_heldout=9
+            ref="wide/evaluate",
+            tok=tok,
+            sha256=sha256,
+            rows_sha256=SHA,
+            rows=1,
+            figures={"eval_loss": loss, "base_eval_loss": 9},
         )
         refused(story, "evaluator-1", score, words)
 
@@ -219,7 +227,7 @@ def test_a_result_that_comes_again_word_for_word_is_the_entry_that_stands(tmp_pa
     story.prepared("wide")
     tok = story.claim("wide/train", "trainer-1")
     path = f"streams/wide/t{tok}/checkpoint-2"
-    first = ev.Checkpoint(ref="wide/train", tok=tok, step=2, path=path, sha256=SHA, loss=0.1 + 0.2)
+    first = ev.Checkpoint(ref="wide/train", tok=tok, step=2, path=path, sha256=SHA, figures={"loss": 0.1 + 0.2})
     seq = story.say("trainer-1", first)
     story.say("trainer-1", first.model_copy(update={"step": 4}))
     dropped = ev.Drop(ref="wide/train", tok=tok, why="the worker was asked to leave", failed=False)
@@ -269,11 +277,12 @@ def any_event(rng: random.Random, state: State) -> ev.Event:
     values = {
         "ref": ref, "tok": tok, "path": path, "sha256": rng.choice([SHA, SHA, OTHER]), "why": rng.choice(["", "because"]),
         "ttl": rng.choice([60.0, 60.0, 60.0, 1e-9, math.nan]), "to": rng.choice(NAMES), "of": rng.choice([None, 1, 10**17]),
-        "rows": 3, "held_out": 1, "step": rng.randrange(9), "trainable": 1, "heldout": rng.choice([0.5, 0.5, math.nan, None]),
-        "base_heldout": 1.0, "rows_sha256": SHA, "result": rng.choice(["SUCCESS", "WARNING", "FAIL"]), "rc": rng.choice([0, 0, 0, 1]),
+        "rows": 3, "held_out": 1, "step": rng.randrange(9), "trainable": 1, "rows_sha256": SHA,
+        "result": rng.choice(["SUCCESS", "WARNING", "FAIL"]), "rc": rng.choice([0, 0, 0, 1]),
         "name": "demo", "config_sha256": SHA, "streams": 2, "failed": rng.random() < 0.5, "by": "ada", "chain": "0" * 16,
         "mac": "-", "off": 1, "n": 1, "sha": "0", "idem": rng.choice([*[None] * 9, "a", "b"]), "force": rng.choice([None, True]),
-        "body": "x", "asks": rng.choice([None, "bob"]), "beats": rng.choice([None, True]), "exact": None,
+        "body": "x", "asks": rng.choice([None, "bob"]), "beats": rng.choice([None, True]),
+        "figures": rng.choice([{"eval_loss": math.nan}, *[{"eval_loss": 0.5, "base_eval_loss": 1.0}] * 3]),
     }  # fmt: skip
     role = state.tasks[ref].role if ref in state.tasks else None
     fitting = [*NEXT[role], ev.Done] if role and lease else [ev.Claim] if ref in state.tasks else []

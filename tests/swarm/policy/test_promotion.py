@@ -137,7 +137,9 @@ def test_scores_that_are_no_numbers_win_nothing() -> None:
     state = story.state
     wide = state.streams["wide"]
     assert wide.score is not None
-    wide.score = wide.score.model_copy(update={"heldout": float("nan")})  # as an older log might have it
+    wide.score = wide.score.model_copy(
+        update={"figures": {"eval_loss": float("nan"), "base_eval_loss": 2.0}}
+    )  # as an older log might have it
     assert choose(state, gate()).winner == "narrow"
 
 

@@ -53,12 +53,19 @@ def test_an_agents_own_task_is_nobodys_by_config() -> None:
 def test_a_success_above_the_limit_is_a_warning() -> None:
     story = Story("wide")
     story.trained("wide")
-    facts = {"ref": "wide/validate", "tok": 1, "path": "x", "sha256": SHA, "base_heldout": 2.0}
-    verdict = ev.Verdict.model_validate({**facts, "result": "SUCCESS", "heldout": 2.5})
+    facts = {"ref": "wide/validate", "tok": 1, "path": "x", "sha256": SHA}
+    verdict = ev.Verdict.model_validate(
+        {**facts, "result": "SUCCESS", "figures": {"eval_loss": 2.5, "base_eval_loss": 2.0}}
+    )
     with pytest.raises(Refusal, match=r"2\.5 is 1\.25 x the base's 2, above max_heldout_ratio 1; that is a WARNING"):
         admit_by(settings("wide"), story.state, "ada", verdict)
     admit_by(settings("wide"), story.state, "ada", verdict.model_copy(update={"result": "WARNING"}))
-    admit_by(settings("wide"), story.state, "ada", verdict.model_copy(update={"heldout": 1.9}))
+    admit_by(
+        settings("wide"),
+        story.state,
+        "ada",
+        verdict.model_copy(update={"figures": {"eval_loss": 1.9, "base_eval_loss": 2.0}}),
+    )
 
 
 def test_by_hand_too_only_what_beats_the_base_is_promoted_unless_it_is_forced() -> None:

@@ -234,8 +234,8 @@ def test_scores_on_different_rows_are_not_compared() -> None:
 
 def test_exact_match_is_maximised() -> None:
     story = Story("wide", "narrow")
-    story.scored("wide", 0.5, exact=0.9)
-    story.scored("narrow", 0.4, exact=0.8)
+    story.scored("wide", 0.5, exact_match=0.9)
+    story.scored("narrow", 0.4, exact_match=0.8)
     [command] = decide(story.state, CREW, story.now, settings("wide", "narrow", metric="exact_match"))
     assert isinstance(command, Promote)
     assert command.choice.winner == "wide"

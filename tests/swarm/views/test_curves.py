@@ -13,8 +13,8 @@ from swarm.views.curves import CURVE_POINTS, Curve, Curves
 
 def table(token: int, *steps: int, kind: str = "train") -> Metrics:
     """A lease's rows; the loss tells the token and the step."""
-    rows = [MetricRow(step, kind, 1000.0 + step, loss=token + step / 1000) for step in steps]  # type: ignore[arg-type]
-    return Metrics(stream="wide", token=token, steps=200, rows=rows)
+    rows = [MetricRow(step, kind, 1000.0 + step, {"loss": token + step / 1000}) for step in steps]  # type: ignore[arg-type]
+    return Metrics.of("wide", token, 200, rows)
 
 
 def test_a_long_curve_stays_thin_and_ends_with_the_newest_point() -> None:
@@ -35,8 +35,8 @@ def test_what_is_trained_again_replaces_what_came_after_the_checkpoint() -> None
     assert curves.last and curves.last.step == 70
     curves.add(table(9, 51, 52))
     assert curves.last and curves.last.step == 52
-    assert [step for step, _ in curves.loss.thin()] == list(range(1, 53))
-    assert curves.loss.points[-1] == (52, 9.052)
+    assert [step for step, _ in curves.of("loss").thin()] == list(range(1, 53))
+    assert curves.of("loss").points[-1] == (52, 9.052)
     assert curves.seconds_per_step() == 1.0, "the pace of this lease alone"
 
 
@@ -45,7 +45,15 @@ def test_late_rows_of_an_older_lease_fill_gaps_and_replace_nothing() -> None:
     curves.add(table(5, 1, 2, 3))
     curves.add(table(9, 51, 52))
     curves.add(table(5, 49, 50, 51, 60))
-    assert curves.loss.points == [(1, 5.001), (2, 5.002), (3, 5.003), (49, 5.049), (50, 5.05), (51, 9.051), (52, 9.052)]
+    assert curves.of("loss").points == [
+        (1, 5.001),
+        (2, 5.002),
+        (3, 5.003),
+        (49, 5.049),
+        (50, 5.05),
+        (51, 9.051),
+        (52, 9.052),
+    ]
 
 
 def test_live_rows_and_the_file_that_keeps_them_give_the_same_curve(tmp_path: Path) -> None:
@@ -66,5 +74,5 @@ def test_live_rows_and_the_file_that_keeps_them_give_the_same_curve(tmp_path: Pa
         for found in file.tables():
             read.add(found)
         file.close()
-        assert read.loss.points == live.loss.points
+        assert read.of("loss").points == live.of("loss").points
         assert read.last == live.last

@@ -34,10 +34,10 @@ ROWS = 40
 def fill(folder: RunFolder, *streams: str, rows: int = ROWS) -> None:
     metrics = MetricsFile(folder.metrics)
     made = [
-        MetricRow(step=step, kind="train", time=1.5 + step, loss=round(2 / (step + 1), 4), tokens=step * 64)
+        MetricRow(step, "train", 1.5 + step, {"loss": round(2 / (step + 1), 4), "tokens": step * 64})
         for step in range(rows)
     ]
-    metrics.insert(Metrics(stream=name, token=3, steps=rows, rows=made) for name in streams)
+    metrics.insert(Metrics.of(name, 3, rows, made) for name in streams)
     metrics.close()
 
 

@@ -46,20 +46,20 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
             "1,200 rows · 60 held out · 0 bad · 61,000 tokens, 38% supervised",
         ),
         (
-            e.Checkpoint(ref="wide/train", tok=17, step=100, path="x", sha256=SHA, loss=0.412, heldout=0.455),
+            e.Checkpoint(ref="wide/train", tok=17, step=100, path="x", sha256=SHA, figures={"loss": 0.412, "eval_loss": 0.455}),
             "step 100 · loss 0.412 · held-out 0.455",
         ),
         (
-            e.Trained(ref="a/train", tok=1, step=120, path="x", sha256=SHA, trainable=9, loss_first=2.31, loss_last=0.09, tok_s=2811.3, why="max_steps"),
-            "120 steps · loss 2.31 → 0.09 · 2,811 tok/s · max_steps",
+            e.Trained(ref="a/train", tok=1, step=120, path="x", sha256=SHA, trainable=9, why="max_steps", figures={"first_loss": 2.31, "loss": 0.09, "tokens_per_second": 2811.3}),
+            "120 steps · loss 2.310 → 0.090 · tok/s 2.8k · max_steps",
         ),
         (
-            e.Verdict(ref="a/validate", tok=1, result="SUCCESS", path="x", sha256=SHA, heldout=0.11, base_heldout=2.04),
-            "SUCCESS · held-out 2.04 → 0.11",
+            e.Verdict(ref="a/validate", tok=1, result="SUCCESS", path="x", sha256=SHA, figures={"eval_loss": 0.11, "base_eval_loss": 2.04}),
+            "SUCCESS · held-out 2.040 → 0.110",
         ),
         (
-            e.Score(ref="a/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=60, heldout=0.11, base_heldout=2.04, exact=0.91, base_exact=0.03),
-            "held-out 2.04 → 0.11 · exact match 3% → 91% · 60 rows",
+            e.Score(ref="a/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=60, figures={"eval_loss": 0.11, "base_eval_loss": 2.04, "exact_match": 0.91, "base_exact_match": 0.03, "bleu": 31.5}),
+            "held-out 2.040 → 0.110 · exact match 3% → 91% · bleu 31.5 · 60 rows",
         ),
         (e.Back(ref="a", tok=1, step=4, path="x", sha256=SHA, why="weights are not finite"), "to step 4 · weights are not finite · sha256 9f3a9f3a…"),
         (e.Adapter(ref="a", tok=1, path="streams/a/adapter", sha256=SHA), "streams/a/adapter · sha256 9f3a9f3a…"),

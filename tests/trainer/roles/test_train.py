@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from swarm.errors import UserError
-from swarm.messages import METRIC_COLUMNS, Metrics, Order, Report
+from swarm.events import Trained
+from swarm.messages import Metrics, Order, Report
 from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
 from tests.trainer.conftest import Bench
@@ -41,13 +42,17 @@ def test_every_adapter_learns_and_its_checkpoint_loads(
     done = bench.trained(settings(max_steps=8, save_steps=4, save_total_limit=1, **changes))
     trained, folder = done["trained"], bench.place.run_folder / done["trained"].path
     assert (trained.step, trained.why) == (8, "max_steps")
-    assert trained.loss_last < trained.loss_first - 0.2
+    assert trained.figures["loss"] < trained.figures["first_loss"] - 0.2
     assert trained.sha256 == adapter_sha256(folder)
     assert [event.kind for event in bench.events()] == ["checkpoint", "checkpoint", "trained"]
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint-8"]
     assert {value.dtype for value in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
     assert sum(value.numel() for name, value in loaded.named_parameters() if "lora_" in name) == trained.trainable
+
+
+def losses_of(trained: Trained) -> list[float]:
+    return [trained.figures[name] for name in ("first_loss", "loss")]
 
 
 def test_figures_are_sent_kept_and_written(bench: Bench, settings: Make) -> None:
@@ -61,17 +66,17 @@ def test_figures_are_sent_kept_and_written(bench: Bench, settings: Make) -> None
         (4, "eval"),
         (4, "train"),
     ]
-    assert all(row.loss is not None for row in sent)
-    tokens = [row.tokens for row in sent if row.kind == "train"]
+    assert all(("loss" if row.kind == "train" else "eval_loss") in row.figures for row in sent)
+    tokens = [row.figures["tokens"] for row in sent if row.kind == "train"]
     assert tokens == sorted(tokens) and tokens[0] > 0
     folder = bench.place.stream_folder("one")
     with (folder / "train_log.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert tuple(table[0]) == METRIC_COLUMNS and len(table) == 6
+    assert {"step", "kind", "time", "loss", "eval_loss", "grad_norm"} <= table[0].keys() and len(table) == 6
     assert [row["step"] for row in json.loads((folder / "train_log.json").read_text())] == [row.step for row in sent]
     times = json.loads((folder / "time_metrics.json").read_text())
-    assert times["tokens_per_second"] == trained.tok_s > 0
-    assert trained.peak_bytes > 0
+    assert times["tokens_per_second"] == trained.figures["tokens_per_second"] > 0
+    assert trained.figures["peak_bytes"] > 0
 
 
 def weights(bench: Bench, path: str) -> dict[str, torch.Tensor]:
@@ -84,7 +89,7 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(
 ) -> None:
     given = settings(max_steps=18, save_steps=100, lora_dropout=0.1, lr_scheduler="cosine", weight_decay=0.01)
     whole_run = bench.trained(given)["trained"]
-    whole_losses = [(row.step, row.loss) for row in bench.metric_rows()]
+    whole_losses = [(row.step, row.figures["loss"]) for row in bench.metric_rows()]
     prepared = bench.do("prepare", given)["prepared"].path
     bench.on_message = lambda message, lease: stop_after(steps, message, lease)
     with pytest.raises(LeaseStopped):
@@ -92,10 +97,10 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(
     saved = next(event for event in bench.events() if event.kind == "checkpoint")
     bench.on_message = lambda message, lease: None
     resumed = bench.do("train", given, prepared=prepared, resume_from=[saved.path])["trained"]
-    assert [(row.step, row.loss) for row in bench.metric_rows()] == whole_losses[saved.step :]
+    assert [(row.step, row.figures["loss"]) for row in bench.metric_rows()] == whole_losses[saved.step :]
     before, after = weights(bench, whole_run.path), weights(bench, resumed.path)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert (resumed.loss_first, resumed.loss_last) == (whole_run.loss_first, whole_run.loss_last)
+    assert losses_of(resumed) == losses_of(whole_run)
     log = json.loads((bench.place.stream_folder("one") / "train_log.json").read_text())
     assert [row["step"] for row in log] == list(range(1, 19))
 
@@ -138,14 +143,14 @@ def test_a_torn_checkpoint_is_passed_over_and_the_log_says_so(bench: Bench, sett
 def test_a_training_that_was_over_before_its_worker_died_is_only_reported(bench: Bench, settings: Make) -> None:
     first = bench.trained(settings())["trained"]
     again = bench.trained(settings(), resume_from=[first.path])["trained"]
-    assert (again.sha256, again.step, again.why, again.loss_last) == (first.sha256, 4, "max_steps", first.loss_last)
+    assert (again.sha256, again.step, again.why, losses_of(again)) == (first.sha256, 4, "max_steps", losses_of(first))
     assert bench.metric_rows() == []
 
 
 def test_the_time_cap_counts_earlier_attempts_and_saves(bench: Bench, settings: Make) -> None:
     trained = bench.trained(settings(max_steps=5000, max_minutes=1, save_steps=5000), spent_seconds=59.8)["trained"]
     assert (trained.why, 0 < trained.step < 5000) == ("max_minutes", True)
-    assert trained.seconds >= 60
+    assert trained.figures["seconds"] >= 60
 
 
 def test_epochs_end_a_training_too(bench: Bench, settings: Make) -> None:
@@ -156,7 +161,7 @@ def test_epochs_end_a_training_too(bench: Bench, settings: Make) -> None:
 def test_a_loss_that_is_not_finite_ends_the_stream_with_a_reason(bench: Bench, settings: Make) -> None:
     with pytest.raises(UserError, match=r"^one: (loss|adapter) was not finite at step \d+; lower learning_rate$"):
         bench.trained(settings(max_steps=200, learning_rate=1e30, max_grad_norm=1e30))
-    assert bench.metric_rows()[-1].loss is None
+    assert "loss" not in bench.metric_rows()[-1].figures
     assert not list((bench.place.stream_folder("one") / "t2").glob("checkpoint-*"))
     assert "trained" not in [event.kind for event in bench.events()]
 

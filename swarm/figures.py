@@ -1,0 +1,127 @@
+"""The figures of a run: one table says of each what it is, its unit, which end of it is better and how it is printed; pure.
+
+A figure is a name and a number, `figures: dict[str, float]`, in metric rows, events, exports and on screens.  A new one is one line in
+`FIGURES`; whoever measures it reports it under that name, and nothing else has to know it.  Of the bare base it is `base_<name>`.
+
+A name without a line in the table is taken too: it is printed under its own name, has no unit, and no promotion goes by it.  Names
+and numbers come from workers and agents, so they are bounded: a name is [a-z][a-z0-9_]* of at most 40 characters and none of
+`RESERVED`, a message or an event has at most 64 figures, a run's database at most 256, and a whole number has at most 63 bits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from swarm import units
+
+Goal = Literal["min", "max"]
+
+BASE = "base_"
+"""Begins the name of a figure of the bare base, measured as the adapter's of that name."""
+MAX_NAME = 40
+MAX_FIGURES = 64
+"""In one message or event."""
+MAX_FIGURES_OF_A_RUN = 256
+"""Columns that a run's database gets; SQLite itself takes 2000."""
+MAX_WHOLE = 1 << 63
+"""Whole numbers are below it: SQLite's integers have eight bytes."""
+
+NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME - 1}}}")
+RESERVED = frozenset({
+    "body", "cmd", "figures", "idem", "kind", "len", "path", "ref", "result", "rows", "rows_sha256", "sha256", "step", "steps", "stream",
+    "time", "tok", "token", "trainable", "via", "why",
+})  # fmt: skip
+"""What else stands in a metrics table or in the header of an entry with figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What is known of a figure beside its value."""
+
+    label: str
+    """Heading of a column, and its name in a sentence."""
+    unit: str = ""
+    goal: Goal | None = None
+    """Which end is better; for figures by which streams are compared: measured of adapter and bare base on the held-out rows."""
+    text: Callable[[float | None], str] = units.number
+    """The value as it is printed."""
+
+
+FIGURES: dict[str, Figure] = {
+    "loss": Figure("loss", "nats per supervised token", text=units.loss),
+    "first_loss": Figure("first loss", "nats per supervised token", text=units.loss),
+    "best_loss": Figure("best", "nats per supervised token", text=units.loss),
+    "eval_loss": Figure("held-out", "nats per supervised token", "min", units.loss),
+    "exact_match": Figure("exact match", "share of the answers", "max", units.percent),
+    "learning_rate": Figure("lr", text=units.rate),
+    "grad_norm": Figure("grad norm"),
+    "epoch": Figure("epoch", "passes over the rows"),
+    "tokens": Figure("tokens", "tokens since training began", text=units.count),
+    "tokens_per_second": Figure("tok/s", "tokens per second", text=units.count),
+    "memory_bytes": Figure("memory", "bytes", text=units.size),
+    "peak_bytes": Figure("peak", "bytes above the imports", text=units.size),
+    "seconds": Figure("trained", "seconds of training in all attempts", text=units.duration),
+}
+"""Every figure that has a meaning of its own."""
+
+
+def of(name: str) -> Figure:
+    """What is known of a figure; one that the table lacks is a plain number under its own name."""
+    if name in FIGURES:
+        return FIGURES[name]
+    if (plain := name.removeprefix(BASE)) != name and plain in FIGURES:
+        known = FIGURES[plain]
+        return Figure(f"base {known.label}", known.unit, None, known.text)
+    return Figure(name.replace("_", " "))
+
+
+def with_goal() -> tuple[str, ...]:
+    """The figures by which streams are compared."""
+    return tuple(name for name, figure in FIGURES.items() if figure.goal)
+
+
+def is_compared(name: str) -> bool:
+    """Whether it is one of those, of the adapter or of the bare base."""
+    return name.removeprefix(BASE) in with_goal()
+
+
+def split(figures: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """The adapter's figures and the bare base's, both under their plain names."""
+    own = {name: value for name, value in figures.items() if not name.startswith(BASE)}
+    base = {name.removeprefix(BASE): value for name, value in figures.items() if name.startswith(BASE)}
+    return own, base
+
+
+def with_base(own: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
+    """The other way round."""
+    return {**own, **{f"{BASE}{name}": value for name, value in base.items()}}
+
+
+# ---- what comes from outside -----------------------------------------------------------------------------------------
+
+
+def checked_name(name: str) -> str:
+    """The name itself.  Raises ValueError for one that no figure can have."""
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise ValueError(
+            f"{name[:60]!r} is no name of a figure: [a-z][a-z0-9_]*, at most {MAX_NAME} characters, none of a header's own keys"
+        )
+    return name
+
+
+def number(value: Any) -> float:
+    """A figure's value, also from its text; whole numbers stay whole.  Raises ValueError."""
+    found = _of_text(value) if type(value) is str else value
+    if type(found) is float or (type(found) is int and -MAX_WHOLE <= found < MAX_WHOLE):
+        return found
+    raise ValueError(f"{str(value)[:60]!r} is no number (a whole one is below 2**63)")
+
+
+def _of_text(text: str) -> float | None:
+    try:
+        return int(text) if text.isdecimal() and len(text) < 20 else float(text)
+    except ValueError:
+        return None
