@@ -182,11 +182,13 @@ class StreamSettings(Part):
     logging_steps: Positive = 1
     """Figures every so many steps."""
     eval_steps: Positive | None = None
-    """Held-out loss every so many steps; unset: only by validator and evaluator at the end."""
+    """Held-out loss every so many steps, and at the end; unset: only by validator and evaluator."""
     save_steps: Positive = 50
     """A checkpoint every so many steps."""
     save_total_limit: Positive = 2
-    """Checkpoints that are kept of a stream, the newest."""
+    """Checkpoints that are kept of a stream, the newest; the best one beside them."""
+    save: Literal["best", "last"] = "best"
+    """Which checkpoint is judged and published: the one with the lowest held-out loss where `eval_steps` measures it, or the last."""
 
     # judging
     max_heldout_ratio: Annotated[float, Field(gt=0)] = 1.0

@@ -74,9 +74,16 @@ def saved_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
 
 
-def remove_old(folder: Path, limit: int) -> None:
-    """Keep the newest `limit`; an old one is renamed first, so that no reader meets half of it."""
-    for path in saved_in(folder)[limit:]:
+def of_step(stream_folder: Path, step: int) -> Whole | None:
+    """The checkpoint of a step that verifies, of whichever attempt; the newest attempt's first."""
+    folders = sorted(stream_folder.glob(f"t*/checkpoint-{step}"), key=lambda path: -int(path.parent.name[1:]))
+    return newest_whole(folders)[0]
+
+
+def remove_old(folder: Path, limit: int, best: int | None = None) -> None:
+    """Keep the newest `limit` and that of step `best`; an old one is renamed first, so that no reader meets half of it."""
+    old = [path for path in saved_in(folder)[limit:] if path.name != f"checkpoint-{best}"]
+    for path in old:
         going = path.with_name(f".{path.name}.going")
         path.rename(going)
         shutil.rmtree(going)

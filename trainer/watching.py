@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from swarm.errors import UserError
 from swarm.events import Checkpoint
 from swarm.messages import Assign, Kind, MetricRow
 from trainer import checkpoint, resident
@@ -41,6 +42,8 @@ class Course:
     rows: list[MetricRow] = field(default_factory=list)
     why: str = "num_epochs"
     """What ended it."""
+    moved: bool = False
+    """Whether a step with a learning rate above zero was made in this attempt, and changed the weights."""
     saved: Checkpoint | None = None
     save_seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -86,6 +89,17 @@ class Course:
         last = next((row.figures for row in reversed(self.rows) if row.kind == "train"), {})
         judged = next((row.figures for row in reversed(self.rows) if (row.kind, row.step) == ("eval", step)), {})
         return {**({"loss": last["loss"]} if "loss" in last else {}), **judged}
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and held-out loss of the evaluation with the lowest one; the first of equals."""
+        measured = [(row.figures["eval_loss"], row.step) for row in self.rows if "eval_loss" in row.figures]
+        return min(measured)[::-1] if measured else None
+
+    @property
+    def kept_step(self) -> int | None:
+        """The step whose checkpoint is kept for being the best; None where the last one counts."""
+        return self.best[0] if self.best and self.assign.settings.save == "best" else None
 
     def memory_bytes(self) -> int:
         """Memory now, above the imports on a CPU."""
@@ -148,6 +162,8 @@ class Boundary(TrainerCallback):
         self.course = course
         self._held_out_loss = held_out_loss
         self._sums: torch.Tensor | None = None
+        self._rate = 0.0
+        """Learning rate of the step that is being made."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
@@ -157,14 +173,21 @@ class Boundary(TrainerCallback):
         each_in_one_group(model, optimizer)
         self._sums = _sums(model)
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        optimizer: torch.optim.Optimizer | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        assert optimizer is not None
+        self._rate = max(float(group["lr"]) for group in optimizer.param_groups)
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
         model: torch.nn.Module | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         assert model is not None
-        self._must_have_moved(args, state, model)
-        self._evaluate(state)
+        self._must_move(state, model)
         self._limits(state, control)
+        self._evaluate(state, control)
         match self.course.lease.boundary(state.global_step):
             case "stop":
                 self.course.why = "stop"
@@ -174,21 +197,27 @@ class Boundary(TrainerCallback):
             case "go":
                 pass
 
-    def _must_have_moved(self, args: TrainingArguments, state: TrainerState, model: torch.nn.Module) -> None:
-        # A warm-up's first step has a learning rate of zero, so its second one is looked at.
-        if self._sums is None or (args.warmup_steps and state.global_step < 2):
+    def _must_move(self, state: TrainerState, model: torch.nn.Module) -> None:
+        """The first step with a learning rate above zero changes a weight, or nothing will; a warm-up begins at zero."""
+        if self.course.moved or not self._rate:
             return
-        assert bool((_sums(model) != self._sums).any()), "an optimizer step moved no trainable parameter"
-        self._sums = None
+        if self._sums is not None and torch.equal(_sums(model), self._sums):
+            what = f"{self._rate:g} moved no weight at step {state.global_step}"
+            raise UserError("learning_rate", what, "raise it, or look at the rows with `swarm show`")
+        self.course.moved, self._sums = True, None
 
-    def _evaluate(self, state: TrainerState) -> None:
+    def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:
+        """Every `eval_steps`, and at the end: the best checkpoint is chosen among those that were measured."""
         every = self.course.assign.settings.eval_steps
-        if every is None or state.global_step % every:
+        ends = control.should_training_stop or state.global_step >= state.max_steps
+        if every is None or (state.global_step % every and not ends):
             return
         began = time.monotonic()
         loss = _rounded(self._held_out_loss(), 6)
         self.course.eval_seconds += time.monotonic() - began
         self.course.add("eval", state, {"eval_loss": loss})
+        if self.course.kept_step == state.global_step:
+            control.should_save = True
 
     def _limits(self, state: TrainerState, control: TrainerControl) -> None:
         settings = self.course.assign.settings
@@ -232,7 +261,7 @@ class Saves(TrainerCallback):
             "spent_seconds": round(course.spent_seconds, 3),
         }
         sha256 = checkpoint.keep(staged, place, facts)
-        checkpoint.remove_old(place.parent, course.assign.settings.save_total_limit)
+        checkpoint.remove_old(place.parent, course.assign.settings.save_total_limit, course.kept_step)
         course.saved = Checkpoint(
             ref=course.assign.ref, tok=course.assign.token, step=state.global_step, path=course.place.relative(place),
             sha256=sha256, figures=course.figures_at(state.global_step),

@@ -11,6 +11,7 @@ import torch
 from accelerate.state import AcceleratorState  # type: ignore[import-untyped]  # ships no types
 from datasets import Dataset
 from peft import PeftModel
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -51,6 +52,12 @@ class StreamTrainer(SFTTrainer):
         if not torch.isfinite(loss).all():
             raise NotFinite("loss", self.state.global_step + 1)
         return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """A warm-up begins at a learning rate of zero, so it may not last for all steps: a training of one step has none."""
+        longest = max(0, num_training_steps - 1)
+        self.args.warmup_steps = min(self.args.get_warmup_steps(num_training_steps), longest)
+        return super().create_scheduler(num_training_steps, optimizer)
 
 
 def trainer(ingredients: Ingredients, kind: type[StreamTrainer] = StreamTrainer) -> StreamTrainer:

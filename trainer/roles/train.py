@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 import time
 from pathlib import Path
@@ -143,11 +144,32 @@ def _train(trainer: StreamTrainer, course: Course, resumed: Whole | None) -> Non
         row = MetricRow(error.step, "train", time.time(), {"memory_bytes": course.memory_bytes()})
         lease.figures(row, trainer.state.max_steps)
         raise UserError(course.assign.stream, str(error), "lower learning_rate") from error
+    if resumed is None and not course.moved and course.why != "stop" and not lease.lost:
+        raise UserError("learning_rate", "it was zero at every step", "lower warmup_ratio, or raise max_steps")
+
+
+def _published(course: Course, last: Checkpoint) -> tuple[str, str, str]:
+    """Path and hash of the checkpoint that is handed over, and why: the last, or the one with the lowest held-out loss."""
+    best = course.best
+    if best is None or course.kept_step in (None, last.step):
+        return last.path, last.sha256, course.why
+    step, loss = best
+    found = checkpoint.of_step(course.place.stream_folder(course.assign.stream), step)
+    lowest = f"step {step} has the lowest held-out loss, {loss:.4g}"
+    if found is None:
+        return (
+            last.path,
+            last.sha256,
+            f"{course.why}; {lowest}, but its checkpoint is gone: the last one is handed over",
+        )
+    why = f"{course.why}; {lowest} (the last {course.figures_at(last.step).get('eval_loss', math.nan):.4g}): it is handed over"
+    return course.place.relative(found.folder), adapter_sha256(found.folder), why
 
 
 def _report(course: Course) -> None:
     assign, saved = course.assign, course.saved
     assert saved is not None, "a training ends with a checkpoint"
+    path, sha256, why = _published(course, saved)
     measured = {
         **_first_and_last_loss(course.rows),
         "seconds": round(course.spent_seconds, 2),
@@ -156,8 +178,7 @@ def _report(course: Course) -> None:
     }
     course.lease.report(
         Trained(
-            ref=assign.ref, tok=assign.token, step=saved.step, path=saved.path, sha256=saved.sha256,
-            trainable=course.trainable, why=course.why,
+            ref=assign.ref, tok=assign.token, step=saved.step, path=path, sha256=sha256, trainable=course.trainable, why=why,
             figures={name: value for name, value in measured.items() if value is not None},
         )
     )  # fmt: skip

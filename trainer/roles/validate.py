@@ -46,7 +46,7 @@ def _judged(assign: Assign, sha256: str, lease: Lease, place: Place) -> Judged:
     try:
         with private_copy(place.run_folder / (assign.checkpoint or ""), sha256) as copy:
             refuse_broken(copy)
-            loss, base_loss = _losses(assign, copy, lease, place)
+            loss, base_loss, overlap = _losses(assign, copy, lease, place)
     except Unfit as error:
         return Judged("FAIL", error.what, error.found or sha256)
     if not math.isfinite(loss):
@@ -56,14 +56,21 @@ def _judged(assign: Assign, sha256: str, lease: Lease, place: Place) -> Judged:
         return Judged("WARNING", f"held-out loss {loss:.4g}, but its maker stated {stated:.4g}", sha256, figures)
     if why := worse_than(loss, base_loss, assign.settings.max_heldout_ratio):
         return Judged("WARNING", why, sha256, figures)
+    if overlap:
+        why = f"{overlap} training rows equal held-out rows (allow_overlap: true): its held-out loss shows what it learned by heart"
+        return Judged("WARNING", why, sha256, figures)
     return Judged("SUCCESS", f"held-out loss {loss:.4g}, base {base_loss:.4g}", sha256, figures)
 
 
-def _losses(assign: Assign, copy: Path, lease: Lease, place: Place) -> tuple[float, float]:
-    """Held-out loss of the adapter and of the bare base, which is loaded anew and measured before the adapter is put on."""
+def _losses(assign: Assign, copy: Path, lease: Lease, place: Place) -> tuple[float, float, int]:
+    """Held-out loss of the adapter and of the bare base, which is loaded anew and measured before the adapter is put on.
+
+    Third: training rows that equal held-out rows.
+    """
     settings, prepared = assign.settings, place.run_folder / (assign.prepared or "")
-    verified(prepared, assign.prepared_sha256)
+    facts = verified(prepared, assign.prepared_sha256)
     rows = list(read_rows(prepared / HELD_OUT))
     base = load_base(bases.folder_of(settings.base_model), settings, place)
     base_loss = yardstick("eval_loss", assign, place, lambda: held_out_loss(base, rows, lease.progress))
-    return round(held_out_loss(put_on(base, copy, settings), rows, lease.progress), 6), round(base_loss, 6)
+    loss = held_out_loss(put_on(base, copy, settings), rows, lease.progress)
+    return round(loss, 6), round(base_loss, 6), int(facts.get("overlap", 0))

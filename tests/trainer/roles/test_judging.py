@@ -57,6 +57,14 @@ def test_a_better_adapter_passes_with_both_losses(bench: Bench, settings: Make, 
     assert "but its maker stated" in boastful.why
 
 
+def test_held_out_rows_that_were_trained_on_mark_the_verdict(bench: Bench, settings: Make) -> None:
+    same = settings().model_dump()["datasets"]
+    chosen = settings(test_datasets=same, allow_overlap=True)
+    verdict = bench.do("validate", chosen, **a_trained(bench, chosen))["verdict"]
+    assert verdict.result == "WARNING"
+    assert verdict.why.startswith("60 training rows equal held-out rows (allow_overlap: true)")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -153,6 +153,54 @@ def test_the_time_cap_counts_earlier_attempts_and_saves(bench: Bench, settings: 
     assert trained.figures["seconds"] >= 60
 
 
+def test_of_a_training_that_overfits_the_best_checkpoint_is_kept_and_handed_over(
+    bench: Bench, settings: Make, tmp_path: Path
+) -> None:
+    files = {"train.jsonl": "aaaa", "held_out.jsonl": "aaab"}  # the surer it is of an a, the worse it is at the b
+    for name, answer in files.items():
+        rows = [{"prompt": f"{name} {n}", "completion": answer} for n in range(12)]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, held_out = ([{"path": str(tmp_path / name), "type": "prompt_completion"}] for name in files)
+    given = {
+        "datasets": train, "test_datasets": held_out, "learning_rate": 0.05, "max_steps": 45, "eval_steps": 4, "save_steps": 5,
+        "save_total_limit": 1,
+    }  # fmt: skip
+    trained = bench.trained(settings(**given))["trained"]
+    losses = {row.step: row.figures["eval_loss"] for row in bench.metric_rows() if row.kind == "eval"}
+    best, last = min(losses, key=lambda step: (losses[step], step)), max(losses)
+    assert (last, best < 40) == (45, True), losses
+    assert (trained.step, trained.path) == (45, f"streams/one/t2/checkpoint-{best}")
+    assert trained.sha256 == adapter_sha256(bench.place.run_folder / trained.path)
+    assert trained.why == (
+        f"max_steps; step {best} has the lowest held-out loss, {losses[best]:.4g} (the last {losses[last]:.4g}): it is handed over"
+    )
+    assert {path.name for path in (bench.place.stream_folder("one") / "t2").glob("checkpoint-*")} == {
+        f"checkpoint-{best}", "checkpoint-45",
+    }  # fmt: skip
+    judged = bench.do(
+        "validate", settings(**given), prepared=next(iter(bench.prepared)), checkpoint=trained.path, sha256=trained.sha256,
+        figures={"eval_loss": losses[best]},
+    )["verdict"]  # fmt: skip
+    assert judged.figures["eval_loss"] == pytest.approx(losses[best], rel=1e-3)
+    resumed = bench.do(
+        "train", settings(**given), prepared=next(iter(bench.prepared)), resume_from=["streams/one/t2/checkpoint-45"]
+    )["trained"]
+    assert (resumed.path, resumed.sha256) == (trained.path, trained.sha256)
+    assert bench.trained(settings(**given, save="last"))["trained"].path.endswith("checkpoint-45")
+
+
+def test_a_warm_up_leaves_at_least_one_step_to_learn_in(bench: Bench, settings: Make) -> None:
+    trained = bench.trained(settings(max_steps=1, warmup_ratio=0.5))["trained"]
+    rate = next(row.figures["learning_rate"] for row in bench.metric_rows() if row.kind == "train")
+    assert (trained.step, rate) == (1, 5e-3)
+
+
+def test_a_learning_rate_that_moves_nothing_is_refused(bench: Bench, settings: Make) -> None:
+    with pytest.raises(UserError, match=r"learning_rate: .* moved no weight at step 1; raise it"):
+        bench.trained(settings(learning_rate=5e-324, optimizer="sgd"))
+    assert "trained" not in [event.kind for event in bench.events()]
+
+
 def test_epochs_end_a_training_too(bench: Bench, settings: Make) -> None:
     trained = bench.trained(settings(max_steps=None, num_epochs=0.5))["trained"]
     assert (trained.step, trained.why) == (6, "num_epochs")
