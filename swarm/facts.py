@@ -29,23 +29,38 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class BaseFacts:
-    """The shape of a base model."""
+    """A base model.  Sizes are those of its language model, `parameters` and `bytes` of all that is loaded."""
 
     hidden_size: int
     layers: int
     heads: int
     head_size: int
     intermediate_size: int
-    vocabulary: int
+    embedding_rows: int
+    """Tokens that it knows; its tokenizer may have fewer."""
     parameters: int
     modules: tuple[Module, ...]
-    """Of the language model, in its own order; the head is one of them."""
+    """In the model's own order; the head is one of them."""
+    experts_parameters: int = 0
+    """Those of all experts of a mixture, which no adapter kind reaches: they are one tensor of three dimensions."""
     head: str = "lm_head"
     """Name of the module that makes logits."""
     tied: bool = False
     """The head's matrix is the embedding's."""
     context_tokens: int | None = None
     """Positions that it has; None where nothing bounds them."""
+    quantisation: str | None = None
+    """How its stored weights are quantised: `nf4`, `gptq`, ...; None: not at all."""
+
+    # of its folder
+    name: str = ""
+    folder: str | None = None
+    """None where the weights are still on the hub."""
+    files: tuple[str, ...] = ()
+    """The files of weights that transformers loads; others may lie beside them."""
+    bytes: int = 0
+    """Their size."""
+    chat_template: bool = False
 
     @property
     def linears(self) -> tuple[Module, ...]:

@@ -202,9 +202,13 @@ class StreamSettings(Part):
     def parts(self) -> dict[str, Part]:
         """The models of this stream by name: one, whose settings are the stream's own.
 
-        A method that trains several gives its settings class a `parts` of its own.
+        A method that trains several gives its settings class its own `parts` and `part_steps`.
         """
         return {"model": self}
+
+    def part_steps(self, name: str) -> list[str]:
+        """The keys that lead from a stream to the settings of one of its parts."""
+        return []
 
 
 class Placement(Settings):

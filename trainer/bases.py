@@ -1,61 +1,48 @@
-"""Where a base model's files lie and whether they can be used, told before anything starts; no weights are loaded here.
+"""Where a base model's files lie and what is known of it, told before anything starts; no weights are loaded here.
 
 python -m trainer.bases --check NAME [--json]     what stands on disk (or on the hub, without downloading weights)
 python -m trainer.bases --fetch NAME              download it too, with progress
 
-With --json a problem is an object as well: {"problem": ..., "fix": ...}, exit status 2.
+Both may be given several times.  With --json all answers are one object by name; a problem is {"problem": ..., "fix": ...} there, and the exit status 2.
+Facts are kept in the user's cache folder under a hash of the base's files, since transformers takes seconds to import.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
-import re
 import shutil
-import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from math import prod
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from swarm.errors import UserError
-from trainer import resident
+from swarm.facts import BaseFacts
+from swarm.files import write_whole
+from swarm.weights import sha256_of
 
 EMBEDDED = "tiny-toon"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / EMBEDDED
-WEIGHTS = "*.safetensors"
-INDEX = "model.safetensors.index.json"
-EMBEDDING = re.compile(r"embed|lm_head|wte|wpe")
-"""Names of the tables and heads that are no linear layer to an adapter."""
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""What transformers looks for, in this order."""
+PICKLED = "pytorch_model*.bin"
 SMALL_FILES = ("*.json", "*.jinja", "*.model", "tokenizer*")
-HEADER_LIMIT_BYTES = 100_000_000  # the format's own limit (safetensors README, "Format")
+CODE = "*.py"
 DISK_SPARE_BYTES = 1 << 30
-MEMORY_PER_PARAMETER_CPU = 4  # fp32: what a CPU trains in
-MEMORY_PER_PARAMETER_NF4 = 1  # half a byte, its constants, and the embedding that stays whole
+FORMAT = 1
+"""Of the facts in the cache; raised when the same files would give others."""
+DECIDING = ("torch", "transformers", "peft", "bitsandbytes")
+"""Packages whose versions decide what a base's facts are."""
 
-
-@dataclass(frozen=True)
-class BaseFacts:
-    """What is known of a base without loading it."""
-
-    name: str
-    folder: str | None
-    """None where the weights are still on the hub."""
-    parameters: int
-    bytes: int
-    context: int | None
-    """Tokens that it was made for."""
-    vocabulary: int | None
-    chat_template: bool
-    hidden: int | None = None
-    """Width of the residual stream."""
-    layers: int | None = None
-    linear_dims: int | None = None
-    """Sum of inputs and outputs of all linear layers but the head: a LoRA of rank r on `all-linear` trains r times as many."""
+FACTS = TypeAdapter(BaseFacts)
 
 
 def error(what: str, fix: str) -> UserError:
@@ -77,32 +64,33 @@ def name_in_adapters(name: str) -> str:
     return str(folder_of(name)) if here else name
 
 
-def facts_of(name: str) -> BaseFacts:
-    """Read what the folder says; raises UserError on a base that could not be loaded."""
+def facts_of(name: str, *, trust_remote_code: bool = False) -> BaseFacts:
+    """Of a base that lies on this machine; raises UserError on one that could not be loaded."""
     folder = folder_of(name)
-    config, shards = config_of(folder), shards_of(folder)
-    tensors = {tensor: about["shape"] for path in shards for tensor, about in header_of(path).items()}
-    return BaseFacts(
+    config_of(folder)
+    weights = weights_of(folder)
+    key = _key(folder, weights, trust_remote_code=trust_remote_code)
+    if (known := _cached(key)) is None:
+        for path in weights:
+            _refuse_torn(path)
+        known = _inspected(folder, trust_remote_code=trust_remote_code)
+        _keep(key, known)
+    return replace(
+        known,
         name=name,
         folder=str(folder),
-        parameters=sum(map(prod, tensors.values())),
-        bytes=sum(path.stat().st_size for path in shards),
-        linear_dims=sum(
-            sum(shape) for tensor, shape in tensors.items() if len(shape) == 2 and not EMBEDDING.search(tensor)
-        ),
-        **_told_by_config(config, folder),
+        files=tuple(path.name for path in weights),
+        bytes=sum(path.stat().st_size for path in weights),
     )
 
 
-def _told_by_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    text = config.get("text_config") or config  # models with images keep the language model's shape one level down
-    return {
-        "context": text.get("max_position_embeddings"),
-        "vocabulary": text.get("vocab_size"),
-        "hidden": text.get("hidden_size"),
-        "layers": text.get("num_hidden_layers"),
-        "chat_template": _has_chat_template(folder),
-    }
+def _inspected(folder: Path, *, trust_remote_code: bool) -> BaseFacts:
+    from trainer.quiet import quieten
+
+    quieten()
+    from trainer.weightless import facts_of_folder
+
+    return facts_of_folder(folder, trust_remote_code=trust_remote_code)
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -114,42 +102,69 @@ def config_of(folder: Path) -> dict[str, Any]:
     return config
 
 
-def shards_of(folder: Path) -> list[Path]:
-    """All files of weights, each of them there."""
-    if (index := folder / INDEX).is_file():
-        names = sorted(set(_json(index).get("weight_map", {}).values()))
-        paths = [folder / name for name in names]
-    else:
-        paths = sorted(folder.glob(WEIGHTS))
-    if not paths:
-        raise error(
-            f"{folder} has no weights ({WEIGHTS})",
-            "name the folder with the model, or convert .bin files to safetensors",
-        )
+def weights_of(folder: Path) -> list[Path]:
+    """The files of weights that transformers loads, each of them there; raises UserError."""
+    paths = [folder / WEIGHTS]
+    if not paths[0].is_file() and (index := folder / INDEX).is_file():
+        paths = [folder / name for name in sorted(set(_json(index).get("weight_map", {}).values()))]
+    elif not paths[0].is_file():
+        if pickled := next(folder.glob(PICKLED), None):
+            what = f"{folder} has pickled weights only ({pickled.name}), which can hold code"
+            raise error(what, "save it again with save_pretrained, which writes safetensors")
+        raise error(f"{folder} has no {WEIGHTS}", "name the folder with the whole model")
     for path in paths:
         if not path.is_file():
             raise error(f"{path} is missing", "download or copy the model again")
     return paths
 
 
-def header_of(path: Path) -> dict[str, dict[str, Any]]:
-    """The tensors that a safetensors file declares; raises UserError where the file is not as long as it says."""
-    with path.open("rb") as file:
-        head = file.read(8)
-        size = struct.unpack("<Q", head)[0] if len(head) == 8 else HEADER_LIMIT_BYTES + 1
-        raw = file.read(size) if size <= HEADER_LIMIT_BYTES else b""
+def _refuse_torn(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
     try:
-        header: dict[str, dict[str, Any]] = json.loads(raw)
-        header.pop("__metadata__", None)
-        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-    except (ValueError, TypeError, KeyError, AttributeError) as problem:
-        raise error(f"{path} is no safetensors file", "download or copy the model again") from problem
-    if path.stat().st_size != 8 + size + end:
-        raise error(
-            f"{path} is torn ({path.stat().st_size} bytes, {8 + size + end} expected)",
-            "download or copy the model again",
-        )
-    return header
+        with safe_open(path, framework="np"):
+            pass
+    except (SafetensorError, OSError) as problem:
+        what = f"{path} is no whole safetensors file ({' '.join(str(problem).split())[:120]})"
+        raise error(what, "download or copy the model again") from problem
+
+
+# ---- the cache -------------------------------------------------------------------------------------------------------
+
+
+def _key(folder: Path, weights: list[Path], *, trust_remote_code: bool) -> str:
+    """Of all that the facts depend on: small files by content, large ones by name, size and time."""
+    names = sorted({path for pattern in (*SMALL_FILES, CODE) for path in folder.glob(pattern) if path.is_file()})
+    small = {path.name: sha256_of(path) for path in names}
+    large = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
+    versions = [metadata.version(package) for package in DECIDING]
+    whole = json.dumps([FORMAT, versions, trust_remote_code, small, large])
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _cache_file(key: str) -> Path | None:
+    """None where nobody has a home."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return home / "toonswarm" / "bases" / f"{key}.json"
+
+
+def _cached(key: str) -> BaseFacts | None:
+    """A file that cannot be read is as good as none: the facts are made again."""
+    path = _cache_file(key)
+    with suppress(OSError, ValidationError):
+        return FACTS.validate_json(path.read_bytes()) if path else None
+    return None
+
+
+def _keep(key: str, facts: BaseFacts) -> None:
+    """Without a place to write, the next command takes some seconds again."""
+    if path := _cache_file(key):
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_whole(path, FACTS.dump_json(facts).decode(), mode=0o600)
 
 
 def _json(path: Path) -> Any:
@@ -159,13 +174,6 @@ def _json(path: Path) -> Any:
         raise error(f"{path.parent} has no {path.name}", "name a folder that save_pretrained wrote") from problem
     except (ValueError, OSError) as problem:
         raise error(f"{path} cannot be read ({problem})", "download or copy the model again") from problem
-
-
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    path = folder / "tokenizer_config.json"
-    return path.is_file() and bool(_json(path).get("chat_template"))
 
 
 # ---- the hub ---------------------------------------------------------------------------------------------------------
@@ -201,57 +209,57 @@ def _hub_errors(name: str) -> Iterator[None]:
         raise error(f"{name} cannot be downloaded ({words})", "check the network, try again") from problem
 
 
-def _hub_folder(name: str, *, local_only: bool, patterns: tuple[str, ...] = (*SMALL_FILES, WEIGHTS)) -> Path:
+def _hub_folder(name: str, *, local_only: bool, code: bool = False, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
 
+    patterns = [*SMALL_FILES, *([CODE] if code else []), *(["*.safetensors"] if weights else [])]
     with _hub_errors(name):
-        return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=local_only))
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=local_only))
 
 
 def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
 
 
-def _hub_facts(name: str) -> BaseFacts:
-    """What the hub tells of a base whose weights are not here: its small files and the headers of its weights."""
+def _facts_from_hub(name: str, *, trust_remote_code: bool) -> BaseFacts:
+    """Of a base whose weights are not here: its small files tell all but their size."""
     from huggingface_hub import HfApi
 
-    folder = _hub_folder(name, local_only=False, patterns=SMALL_FILES)
-    config = config_of(folder)
+    folder = _hub_folder(name, local_only=False, code=trust_remote_code, weights=False)
+    config_of(folder)
     with _hub_errors(name):
         info = HfApi().model_info(name, files_metadata=True)
-    sizes = [file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors")]
-    if not sizes:
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    listed = [WEIGHTS] if WEIGHTS in sizes else sorted(set(_index_of(folder).values()))
+    files = tuple(file for file in listed if file in sizes)
+    if not files:
         raise error(f"{name} has no safetensors weights", "take a model that has them")
-    parameters = info.safetensors.total if info.safetensors else sum(sizes) // 2
-    return BaseFacts(name=name, folder=None, parameters=parameters, bytes=sum(sizes), **_told_by_config(config, folder))
+    facts = _inspected(folder, trust_remote_code=trust_remote_code)
+    return replace(facts, name=name, files=files, bytes=sum(sizes[file] for file in files))
 
 
-def _known(name: str) -> BaseFacts:
+def _index_of(folder: Path) -> dict[str, str]:
+    index = folder / INDEX
+    return dict(_json(index).get("weight_map", {})) if index.is_file() else {}
+
+
+def known(name: str, *, trust_remote_code: bool = False) -> BaseFacts:
+    """Of a base here or on the hub; no weights are downloaded for it.  Raises UserError."""
     try:
-        return facts_of(name)
+        return facts_of(name, trust_remote_code=trust_remote_code)
     except UserError:
         if name == EMBEDDED or Path(name).expanduser().exists() or _offline():
             raise
-    return _hub_facts(name)
+    facts = _facts_from_hub(name, trust_remote_code=trust_remote_code)
+    refuse_full_disk(facts)
+    return facts
 
 
 # ---- before anything starts ------------------------------------------------------------------------------------------
 
 
-def refuse_what_does_not_fit(facts: BaseFacts, device: str, adapter: str) -> None:
-    """Disk for what is still to be downloaded, and memory on a CPU; what fits a GPU is the coordinator's estimate."""
-    if facts.folder is None:
-        _refuse_full_disk(facts)
-    available = resident.available_bytes()
-    per_parameter = MEMORY_PER_PARAMETER_NF4 if adapter == "qlora" else MEMORY_PER_PARAMETER_CPU
-    needed = facts.parameters * per_parameter
-    if device == "cpu" and available is not None and needed > available:
-        what = f"{facts.name} needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free"
-        raise error(what, "take a smaller base, or adapter: qlora" if adapter != "qlora" else "take a smaller base")
-
-
-def _refuse_full_disk(facts: BaseFacts) -> None:
+def refuse_full_disk(facts: BaseFacts) -> None:
+    """Raises UserError where what is still to be downloaded has no room."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     place = next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.is_dir())
@@ -261,35 +269,48 @@ def _refuse_full_disk(facts: BaseFacts) -> None:
         raise error(what, "free some space, or set HF_HOME to another disk")
 
 
+def fetched(name: str, *, trust_remote_code: bool = False) -> BaseFacts:
+    """The same with its weights on this machine."""
+    facts = known(name, trust_remote_code=trust_remote_code)
+    if facts.folder is None:
+        _hub_folder(name, local_only=False, code=trust_remote_code)
+        facts = facts_of(name, trust_remote_code=trust_remote_code)
+    return facts
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m trainer.bases", description="Can this base model be used?")
+    parser = argparse.ArgumentParser(prog="python -m trainer.bases", description="Can these base models be used?")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--check", metavar="NAME", help="say what is known of a base; downloads no weights")
-    what.add_argument("--fetch", metavar="NAME", help="check it, then download it where it is not here")
-    parser.add_argument("--device", default="cpu", help="cpu, or gpu0")
-    parser.add_argument("--adapter", default="lora", help="lora or qlora: what the base would be loaded for")
+    what.add_argument("--check", metavar="NAME", action="append", help="say what is known of it; downloads no weights")
+    what.add_argument(
+        "--fetch", metavar="NAME", action="append", help="check it, then download it where it is not here"
+    )
+    parser.add_argument(
+        "--trust-remote-code", metavar="NAME", action="append", default=[], help="whose code may be run"
+    )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
-    try:
-        facts = _known(arguments.check or arguments.fetch)
-        refuse_what_does_not_fit(facts, arguments.device, arguments.adapter)
-        if arguments.fetch and facts.folder is None:
-            _hub_folder(facts.name, local_only=False)
-            facts = facts_of(facts.name)
-    except UserError as problem:
-        if arguments.json:
-            print(json.dumps({"problem": problem.what, "fix": problem.fix}))
-        else:
-            print(problem, file=sys.stderr)
-        return 2
-    print(json.dumps(asdict(facts)) if arguments.json else _line(facts))
-    return 0
+    ask, answers, status = fetched if arguments.fetch else known, {}, 0
+    for name in arguments.check or arguments.fetch:
+        try:
+            facts = ask(name, trust_remote_code=name in arguments.trust_remote_code)
+        except UserError as problem:
+            answers[name], status = {"problem": problem.what, "fix": problem.fix}, 2
+            if not arguments.json:
+                print(problem, file=sys.stderr)
+            continue
+        answers[name] = FACTS.dump_python(facts, mode="json")
+        if not arguments.json:
+            print(_line(facts))
+    if arguments.json:
+        print(json.dumps(answers))
+    return status
 
 
 def _line(facts: BaseFacts) -> str:
     template = "chat template" if facts.chat_template else "no chat template"
     where = facts.folder or "on the hub, not downloaded yet"
-    return f"{facts.name}: {facts.parameters / 1e6:.1f} M parameters, {facts.bytes / 1e6:.1f} MB, context {facts.context}, {template}; {where}"
+    return f"{facts.name}: {facts.parameters / 1e6:.1f} M parameters, {facts.bytes / 1e6:.1f} MB, context {facts.context_tokens}, {template}; {where}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The facts of a base, read from a model object: one on the meta device, which has shapes and no weights, or a loaded one."""
+"""The facts of a base, read from a model object, which may be on the meta device: it has shapes there and no weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from swarm.facts import BaseFacts, Module
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+PLAIN_LINEARS = frozenset({"Linear", "Conv1D", "Linear4bit"})
+"""Classes that are known to return one tensor."""
 
 
 def facts_of_model(model: PreTrainedModel) -> BaseFacts:
@@ -23,34 +26,45 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
         heads=heads,
         head_size=int(getattr(text, "head_dim", None) or hidden_size // heads),
         intermediate_size=int(getattr(text, "intermediate_size", None) or 4 * hidden_size),
-        vocabulary=int(table.weight.shape[0]),
+        embedding_rows=int(table.weight.shape[0]),
         parameters=sum(value.numel() for value in model.parameters()),
         modules=tuple(_modules(model)),
+        experts_parameters=sum(
+            value.numel() for name, value in model.named_parameters() if value.dim() == 3 and ".experts." in name
+        ),
         head=_name_of(model, head),
         tied=head is not None and head.weight is table.weight,
         context_tokens=getattr(text, "max_position_embeddings", None),
+        quantisation=_quantisation(model.config),
     )
+
+
+def _quantisation(config: Any) -> str | None:
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        return None
+    told = dict(stored if isinstance(stored, dict) else stored.to_dict())
+    if told.get("load_in_4bit") or told.get("_load_in_4bit"):
+        return str(told.get("bnb_4bit_quant_type", "fp4"))
+    return str(told.get("quant_method", "unknown"))
 
 
 def _modules(model: PreTrainedModel) -> Iterator[Module]:
     """The matrices of the language model; a model that also sees or hears has others, which text does not reach."""
     import torch
 
-    whole, head = "", _name_of(model, _head(model))
+    inside, head = "", _name_of(model, _head(model))
     if model.config.get_text_config() is not model.config:
-        whole = _name_of(model, cast("Any", model).get_decoder())
-    kept = set(_kept_whole(model))
+        inside = _name_of(model, cast("Any", model).get_decoder()) + "."
+    kept = _kept_whole(model)
     for name, module in model.named_modules():
-        if name == head or not whole or name.startswith(f"{whole}."):
-            if isinstance(module, torch.nn.Embedding):
-                yield Module(name, "embedding", module.num_embeddings, module.embedding_dim, quantised=False)
-            elif shape := _linear_shape(module):
-                yield Module(
-                    name,
-                    *shape,
-                    quantised=_is_replaced(name, module, kept),
-                    adaptable=_returns_one_tensor(module, shape[1]),
-                )
+        if name != head and not name.startswith(inside):
+            continue
+        if isinstance(module, torch.nn.Embedding):
+            yield Module(name, "embedding", module.num_embeddings, module.embedding_dim, quantised=False)
+        elif shape := _linear_shape(module):
+            quantised, adaptable = _is_replaced(name, module, kept), _can_be_wrapped(model, name, module, shape[1])
+            yield Module(name, *shape, quantised=quantised, adaptable=adaptable)
 
 
 def _linear_shape(module: torch.nn.Module) -> tuple[Literal["linear", "conv1d"], int, int] | None:
@@ -72,24 +86,24 @@ def _kept_whole(model: PreTrainedModel) -> list[str]:
     return [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]
 
 
-def _is_replaced(name: str, module: torch.nn.Module, kept: set[str]) -> bool:
+def _is_replaced(name: str, module: torch.nn.Module, kept: list[str]) -> bool:
     """As `replace_with_bnb_linear` of transformers decides: a subclass of Linear stays as it is."""
-    import torch
-    from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    plain = type(module) is torch.nn.Linear or isinstance(module, Conv1D) or type(module).__name__ == "Linear4bit"
-    return plain and bool(should_convert_module(name, sorted(kept)))
+    return type(module).__name__ in PLAIN_LINEARS and bool(should_convert_module(name, kept))
 
 
-def _returns_one_tensor(module: torch.nn.Module, inputs: int) -> bool:
-    """PEFT adds to what a layer returns; a router of experts may return several things."""
+def _can_be_wrapped(model: PreTrainedModel, name: str, module: torch.nn.Module, inputs: int) -> bool:
+    """PEFT adds to what a layer returns: a router of experts may return several things, some kernels of Mamba go around it."""
     import torch
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 
-    if type(module).__name__ in {"Linear", "Conv1D", "Linear4bit"}:
-        return True
-    weight = cast("torch.Tensor", module.weight)
     try:
+        _check_lora_target_modules_mamba(LoraConfig(), model, name.rpartition(".")[2])
+        if type(module).__name__ in PLAIN_LINEARS:
+            return True
+        weight = cast("torch.Tensor", module.weight)
         with torch.no_grad():
             made = module(torch.zeros(1, 2, inputs, device=weight.device, dtype=weight.dtype))
     except (RuntimeError, TypeError, ValueError):

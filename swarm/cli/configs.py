@@ -40,11 +40,10 @@ def init(path: Annotated[Path, typer.Argument(help="the file to write")] = Path(
 
 def check(config: Config, overrides: Overrides = None, *, form: Form = None) -> None:
     """Check a config, its files, bases and GPUs; nothing is started."""
-    from swarm import config as rooms
     from swarm.cli import screen
-    from swarm.planning import bases
+    from swarm.planning import starting
 
-    read = rooms.load(config, overrides or [], cwd=Path.cwd(), further=bases.look)
+    read = starting.check(config, overrides or [])
     if form is not None:
         screen.print_data({"run": read.run.dumped(), "origins": read.origins}, form)
         return

@@ -48,8 +48,8 @@ class Config:
         return text(self.run, self.origins)
 
 
-Further = Callable[[Node, Problems], None]
-"""Looks at the laid tree, which may hold mistakes, and adds what else is wrong with it."""
+Further = Callable[[Node, RunSettings | None, Problems], None]
+"""Looks at the laid tree and adds what else is wrong with it; there are settings where the tree alone has no mistake."""
 
 
 def load(
@@ -66,7 +66,7 @@ def load(
     if run is not None:
         contradictions.check(root, run, problems)
     if further is not None:
-        further(root, problems)
+        further(root, run, problems)
     problems.raise_any()
     assert run is not None, "what pydantic refused was not told"
     return Config(path, run, _origins(root, run.dumped()))

@@ -19,9 +19,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
 
 def _add(group: Node, key: str, what: str, fix: str, problems: Problems) -> None:
     """A problem at a key if it was written, else at its group."""
-    node = group.items.get(key)
-    path = node.path if node else f"{group.path}.{key}"
-    problems.add(node.at if node else group.key_at or group.at, path, what, fix)
+    problems.add(*group.setting(key), what, fix)
 
 
 def _check_promotion(root: Node, run: RunSettings, problems: Problems) -> None:

@@ -83,6 +83,11 @@ class Node:
     def child(self, step: Step) -> Node | None:
         return next((node for key, node in self.steps() if key == step), None)
 
+    def setting(self, key: str) -> tuple[Spot, str]:
+        """Where a setting of this group was written, and its path; the group itself where it was not."""
+        node = self.items.get(key)
+        return (node.at, node.path) if node else (self.key_at or self.at, f"{self.path}.{key}")
+
     def with_child(self, step: Step, node: Node) -> Node:
         """A copy with another value at `step`."""
         if isinstance(self.value, list):

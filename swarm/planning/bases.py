@@ -1,6 +1,6 @@
-"""What only this machine can tell of a config: bases that cannot be had and GPUs that are not there, with the places where they are written.
+"""What only this machine can tell of a config: bases that cannot be used as it wants, GPUs that are not there.
 
-Bases are the trainer's to judge: it is asked in a process of its own, so that this one stays light.
+Bases are the trainer's to judge: it is asked once for all of them, in a process of its own, so that this one stays light.
 """
 
 from __future__ import annotations
@@ -9,19 +9,25 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from swarm.config.tree import Node, Problems
+from swarm.config.tree import Node, Problems, follow
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
 from swarm.planning import gpus
-from swarm.planning.estimate import read_base
-from swarm.planning.gpus import Devices
-from swarm.settings import Placement
+from swarm.policy.fitting import unfit
+from swarm.settings import Placement, RunSettings, StreamSettings
 
 TRAINING = ("torch", "transformers", "peft", "trl", "datasets")
+FACTS = TypeAdapter(BaseFacts)
+
+Fault = tuple[str, str]
+"""What is wrong, and the fix."""
 
 
 def missing_packages() -> list[str]:
@@ -29,69 +35,105 @@ def missing_packages() -> list[str]:
     return [name for name in TRAINING if importlib.util.find_spec(name) is None]
 
 
-def look(root: Node, problems: Problems) -> None:
-    """All that will not do here, for `config.load`; bases are not asked for where nothing could train."""
+@dataclass
+class Inspection:
+    """The bases of one config, looked at once while it is loaded (`config.load(..., further=inspection.look)`)."""
+
+    facts: dict[str, BaseFacts] = field(default_factory=dict)
+    """Of the bases that can be used, by the name that the config has for them."""
+
+    def look(self, root: Node, run: RunSettings | None, problems: Problems) -> None:
+        """Adds all that will not do here; bases are not asked for where nothing could train."""
+        _look_at_gpus(root, problems)
+        if missing_packages():
+            return
+        written = [node for node in _bases_of(root) if not problems.told(node.at, node.path)]
+        names = {str(node.value): False for node in written}
+        self.facts, faults = asked("--check", names | dict.fromkeys(_trusted(root) & names.keys(), True))
+        for node in written:
+            if fault := faults.get(str(node.value)):
+                problems.add(node.at, node.path, *fault)
+        for name, settings in run.streams.items() if run else ():
+            self._fit(root.items["streams"].items[name], settings, problems)
+
+    def _fit(self, stream: Node, settings: StreamSettings, problems: Problems) -> None:
+        for name, part in settings.parts.items():
+            group, _ = follow(stream, settings.part_steps(name))
+            if part.base_model in self.facts:
+                for key, what, fix in unfit(part, self.facts[part.base_model]):
+                    problems.add(*group.setting(key), what, fix)
+
+
+def _bases_of(root: Node) -> Iterator[Node]:
+    """Every `base_model` in a stream, also in the groups below it."""
+    for stream in root.items.get("streams", root).items.values():
+        for group in _groups(stream):
+            base = group.items.get("base_model")
+            if base is not None and isinstance(base.value, str):
+                yield base
+
+
+def _trusted(root: Node) -> set[str]:
+    """Bases whose own code some stream lets run."""
+    groups = [group for stream in root.items.get("streams", root).items.values() for group in _groups(stream)]
+    trusting = [group for group in groups if (said := group.items.get("trust_remote_code")) and said.value is True]
+    return {str(group.items["base_model"].value) for group in trusting if "base_model" in group.items}
+
+
+def _groups(node: Node) -> Iterator[Node]:
+    yield node
+    for below in node.items.values():
+        yield from _groups(below)
+
+
+def _look_at_gpus(root: Node, problems: Problems) -> None:
     placement = root.items.get("placement", Node({}, root.at, "placement"))
     there = gpus.chosen(_placement(placement))
     if there.lacking:
         node = placement.items["gpus"]
         problems.add(node.at, node.path, *there.complaint())
-    if missing_packages():
-        return
-    said: dict[tuple[str, str], tuple[str, str] | None] = {}
-    for stream in root.items.get("streams", root).items.values():
-        base, adapter = stream.items.get("base_model"), stream.items.get("adapter")
-        if base is None or not isinstance(base.value, str) or problems.told(base.at, base.path):
-            continue
-        asked = base.value, "qlora" if adapter and adapter.value == "qlora" else "lora"
-        if asked not in said:
-            said[asked] = _fault(*asked, device_of(there.devices))
-        if fault := said[asked]:
-            problems.add(base.at, base.path, *fault)
 
 
 def _placement(node: Node) -> Placement:
     try:
-        return Placement.model_validate(node.plain(), strict=True)
-    except ValidationError:  # told as such already
+        return Placement.model_validate(node.plain())
+    except ValidationError:  # reported as such already
         return Placement()
 
 
-def device_of(devices: Devices) -> str:
-    """For which kind of device a base is judged."""
-    return f"gpu{devices.gpus[0].index}" if devices.gpus else "cpu"
+def fetch(facts: Mapping[str, BaseFacts], where: Callable[[str], str], trusted: set[str]) -> dict[str, BaseFacts]:
+    """The same bases, downloaded where they are not here yet, with progress on stderr.
 
-
-def _fault(name: str, adapter: str, device: str) -> tuple[str, str] | None:
-    """What is wrong with a base and the fix; no weights are downloaded for it."""
-    try:
-        _asked("--check", name, adapter, device, "base_model")
-    except UserError as error:
-        return error.what, error.fix
-    return None
-
-
-def fetched(name: str, adapter: str, device: str, where: str) -> BaseFacts:
-    """The base, downloaded where it is not here yet, with progress on stderr.  Raises UserError at `where`."""
-    folder = str(_asked("--fetch", name, adapter, device, where)["folder"])
-    return read_base(Path(folder))
+    Raises UserError at `where` the base is written.
+    """
+    missing = {name: name in trusted for name, base in facts.items() if base.folder is None}
+    found, faults = asked("--fetch", missing)
+    for name, (what, fix) in faults.items():
+        raise UserError(where(name), what, fix)
+    return {**facts, **found}
 
 
 def folder_of(name: str, where: str) -> Path:
     """Where a base lies that is on this machine; nothing is downloaded.  Raises UserError at `where`."""
-    folder = _asked("--check", name, "lora", "cpu", where).get("folder")
-    if folder is None:
+    found, faults = asked("--check", {name: False})
+    if name in faults:
+        raise UserError(where, *faults[name])
+    if (folder := found[name].folder) is None:
         raise UserError(where, f"{name} is not on this machine", "name a folder, or a base that was downloaded")
-    return Path(str(folder))
+    return Path(folder)
 
 
-def _asked(what: str, name: str, adapter: str, device: str, where: str) -> dict[str, object]:
-    command = [sys.executable, "-m", "trainer.bases", f"{what}={name}", "--adapter", adapter, "--device", device]
-    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=False)
+def asked(what: str, names: Mapping[str, bool]) -> tuple[dict[str, BaseFacts], dict[str, Fault]]:
+    """Facts and faults of bases by name, from one process of the trainer; the values say whose own code may run."""
+    if not names:
+        return {}, {}
+    words = [*(f"{what}={name}" for name in names), *(f"--trust-remote-code={name}" for name in names if names[name])]
+    # -P: the folder in which the command was typed is no place to import from.
+    command = [sys.executable, "-P", "-m", "trainer.bases", "--json", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     try:
-        said: dict[str, object] = json.loads(done.stdout)
+        answers: dict[str, dict[str, Any]] = json.loads(done.stdout)
     except ValueError as error:
-        raise UserError(where, f"{name} cannot be looked at", "see above what happened") from error
-    if done.returncode != 0:
-        raise UserError(where, str(said["problem"]), str(said["fix"]))
-    return said
+        raise UserError("base_model", f"{', '.join(names)} cannot be looked at", "see above what happened") from error
+    faults = {name: (str(told["problem"]), str(told["fix"])) for name, told in answers.items() if "problem" in told}
+    return {name: FACTS.validate_python(told) for name, told in answers.items() if name not in faults}, faults

@@ -1,8 +1,7 @@
-"""Space that a run will take on disk, estimated before it starts, and rows that its data files hold."""
+"""Space that a run will take on disk, estimated before it starts."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,50 +42,20 @@ def checkpoints_bytes(need: Need, settings: StreamSettings) -> int:
 
 
 def prepared_bytes(run: RunSettings) -> int:
-    """Streams that ask for the same rows share them; base and length decide, so that these count too."""
+    """Parts that ask for the same rows share them; base and length decide, so that these count too."""
     asked = {
         (
-            settings.base_model,
-            settings.sequence_len,
-            settings.train_on_inputs,
-            settings.val_set_size,
-            *map(str, [*settings.datasets, "|", *settings.test_datasets]),
-        ): [
-            *settings.datasets,
-            *settings.test_datasets,
-        ]
+            part.base_model,
+            part.sequence_len,
+            part.train_on_inputs,
+            part.val_set_size,
+            *map(str, [*part.datasets, "|", *part.test_datasets]),
+        ): [*part.datasets, *part.test_datasets]
         for settings in run.streams.values()
+        for part in settings.parts.values()
     }
     return sum(PREPARED_BYTES_PER_BYTE * _bytes_of(dataset) for datasets in asked.values() for dataset in datasets)
 
 
 def _bytes_of(dataset: Dataset) -> int:
     return sum(file.stat().st_size for file in files_of(dataset.path))
-
-
-# ---- rows ------------------------------------------------------------------------------------------------------------
-
-
-def rows_of(settings: StreamSettings) -> int | None:
-    """Rows to train on, counted in .jsonl files; None where another format would have to be read."""
-    counts = [_rows_of_dataset(dataset) for dataset in settings.datasets]
-    if any(count is None for count in counts):
-        return None
-    every = sum(count for count in counts if count is not None)
-    if settings.test_datasets:
-        return every
-    held_out = settings.val_set_size if settings.val_set_size >= 1 else math.ceil(every * settings.val_set_size)
-    return max(0, every - int(held_out))
-
-
-def _rows_of_dataset(dataset: Dataset) -> int | None:
-    files = files_of(dataset.path)
-    if not files or any(file.suffix != ".jsonl" for file in files):
-        return None
-    count = sum(_lines(file) for file in files)
-    return count if dataset.limit is None else min(count, dataset.limit)
-
-
-def _lines(file: Path) -> int:
-    with file.open("rb") as opened:
-        return sum(1 for line in opened if line.strip())

@@ -10,7 +10,7 @@ from swarm import kinds
 from swarm.config import Config
 from swarm.facts import BaseFacts
 from swarm.launch.layout import Layout, WorkerSpec
-from swarm.planning import disk, estimate
+from swarm.planning import estimate, rows
 from swarm.settings import StreamSettings
 
 
@@ -37,27 +37,33 @@ class PlanRow:
 
 def plan_table(config: Config, bases: Mapping[str, BaseFacts], layout: Layout | None = None) -> list[PlanRow]:
     """One row per stream, in the config's order; `bases` by `base_model`."""
-    return [_row(name, settings, bases[settings.base_model], layout) for name, settings in config.run.streams.items()]
+    return [_row(name, settings, bases, layout) for name, settings in config.run.streams.items()]
 
 
-def _row(name: str, settings: StreamSettings, base: BaseFacts, layout: Layout | None) -> PlanRow:
+def _row(name: str, settings: StreamSettings, bases: Mapping[str, BaseFacts], layout: Layout | None) -> PlanRow:
     trainers = [w for w in layout.trainers() if w.streams is None or name in w.streams] if layout else []
-    need = estimate.estimate(
-        base, settings, on_gpu=not trainers or any(worker.gpu_index is not None for worker in trainers)
+    need = estimate.of_stream(
+        bases, settings, on_gpu=not trainers or any(worker.gpu_index is not None for worker in trainers)
     )
-    rows = disk.rows_of(settings)
+    counted = rows_of(settings)
     return PlanRow(
         stream=name,
-        adapter=kinds.adapter(settings.adapter).label(settings),
+        adapter=" + ".join(kinds.adapter(part.adapter).label(part) for part in settings.parts.values()),
         trainable=need.trainable,
         weights_bytes=need.weights,
         adapter_gradients_moments_bytes=need.adapter + need.gradients + need.moments,
         activations_bytes=need.activations,
         total_bytes=need.total,
         device=_devices(trainers),
-        rows=rows,
-        steps=steps_of(settings, rows),
+        rows=counted,
+        steps=steps_of(settings, counted),
     )
+
+
+def rows_of(settings: StreamSettings) -> int | None:
+    """Of all parts, the most: a step takes a micro-batch of each."""
+    counts = [rows.trained_on(part) for part in settings.parts.values()]
+    return None if None in counts else max(count for count in counts if count is not None)
 
 
 def steps_of(settings: StreamSettings, rows: int | None) -> int | None:

@@ -15,17 +15,20 @@ from swarm import events as ev
 from swarm.access.checked import checked
 from swarm.access.client import Client
 from swarm.config import Config
+from swarm.config.tree import Node, Problems
 from swarm.errors import UserError, UserErrors
 from swarm.facts import BaseFacts
 from swarm.files import write_whole
 from swarm.launch import local
 from swarm.launch.layout import Layout
 from swarm.log import Log, run_is_alive
-from swarm.planning import bases, disk, estimate, gpus, placement
+from swarm.planning import bases, disk, estimate, gpus, placement, rows
+from swarm.planning.bases import Inspection
 from swarm.planning.estimate import Need
 from swarm.planning.plan import PlanRow, plan_table
 from swarm.policy.admission import admit
 from swarm.rundir import RunFolder
+from swarm.settings import RunSettings
 from swarm.state import Refusal, State, fold
 
 START_SECONDS = 30.0
@@ -46,28 +49,39 @@ class Plan:
 
 
 def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Plan:
-    """Read, check, estimate and place; starts nothing that lasts.
+    """Read, check, estimate and place; starts nothing that lasts and downloads nothing.
 
-    Raises UserErrors with all problems of the config, its bases and GPUs; UserError for memory or disk that will not do.
+    Raises UserErrors with all problems of the config, its data, bases and GPUs; UserError for memory or disk that will not do.
     """
-    read = config.load(path, overrides, cwd=Path.cwd(), further=bases.look)
+    read, facts = _read(path, overrides)
     require_training_extra()
-    made = _placed(read)
+    made = _placed(read, facts)
     if check_disk:
         disk.check(read.run, made.needs, Path(read.run.runs_dir))
     return made
 
 
-def _placed(read: Config) -> Plan:
+def check(path: Path, overrides: Sequence[str]) -> Config:
+    """What `plan` and `start` would refuse is refused; where nothing could train, what can be told without it."""
+    if bases.missing_packages():
+        return _read(path, overrides)[0]
+    return plan(path, overrides).config
+
+
+def _read(path: Path, overrides: Sequence[str] = (), cwd: Path | None = None) -> tuple[Config, dict[str, BaseFacts]]:
+    inspection = Inspection()
+
+    def further(root: Node, run: RunSettings | None, problems: Problems) -> None:
+        inspection.look(root, run, problems)
+        if run is not None:
+            rows.look(root, run, problems)
+
+    return config.load(path, overrides, cwd=cwd or Path.cwd(), further=further), inspection.facts
+
+
+def _placed(read: Config, facts: dict[str, BaseFacts]) -> Plan:
     found = gpus.devices(read.run.placement)
-    wanted = {(s.base_model, s.adapter): read.place(name, "base_model") for name, s in read.run.streams.items()}
-    facts = {
-        name: bases.fetched(name, adapter, bases.device_of(found), where)
-        for (name, adapter), where in sorted(wanted.items())
-    }
-    needs = {
-        name: estimate.estimate(facts[s.base_model], s, on_gpu=bool(found.gpus)) for name, s in read.run.streams.items()
-    }
+    needs = {name: estimate.of_stream(facts, s, on_gpu=bool(found.gpus)) for name, s in read.run.streams.items()}
     return Plan(read, facts, needs, placement.place(needs, found, read.run.placement))
 
 
@@ -86,11 +100,27 @@ def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
         raise UserError(opened.name, "a run was started in it already", "`swarm resume` goes on with it")
     if opened:
         _check_names(opened, made.config.run.streams)
+    _fetch(made)
     folder = opened or rundir.create(Path(made.config.run.runs_dir), made.config.run.name)
     write_whole(folder.config, made.config.dump())
     made.layout.write(folder.layout)
     launch(folder)
     return folder
+
+
+def _fetch(made: Plan) -> None:
+    """Bases that are not here yet, downloaded with progress on stderr; raises UserError."""
+    parts = [
+        (name, key, part) for name, settings in made.config.run.streams.items() for key, part in settings.parts.items()
+    ]
+    places = {
+        part.base_model: made.config.place(
+            name, ".".join([*made.config.run.streams[name].part_steps(key), "base_model"])
+        )
+        for name, key, part in parts
+    }
+    trusted = {part.base_model for _, _, part in parts if part.trust_remote_code}
+    bases.fetch(made.bases, places.__getitem__, trusted)
 
 
 def _check_names(opened: RunFolder, streams: Iterable[str]) -> None:
@@ -132,7 +162,7 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
             raise UserError(folder.name, "has finished and nothing failed", "`swarm run CONFIG` starts another run")
         startable = not alive and (not stream or folder.config.exists())  # some logs hold plans and no run
         if startable and not local.living(folder):
-            _placed(config.load(folder.config, cwd=folder.path)).layout.write(folder.layout)
+            _placed(*_read(folder.config, cwd=folder.path)).layout.write(folder.layout)
         seq = door.append(wish)
         if not stream and (state.end or state.stopped):
             for name in [s.name for s in state.streams.values() if s.failed or s.wish == "stop"]:

@@ -6,12 +6,15 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import toon
+from swarm.facts import BaseFacts
 from swarm.settings import StreamSettings
+from tests.trainer import tiny
 from tests.trainer.conftest import Bench
 from trainer import ask, bases, show
 
@@ -26,20 +29,56 @@ def copy(base: Path, tmp_path: Path) -> Path:
 
 def test_a_good_base_is_described_without_loading_it(base: Path, capsys: Said) -> None:
     assert bases.main(["--check", str(base), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+    facts = json.loads(capsys.readouterr().out)[str(base)]
     assert facts["folder"] == str(base)
-    assert (facts["context"], facts["vocabulary"], facts["chat_template"]) == (512, 259, True)
-    assert (facts["hidden"], facts["layers"]) == (64, 2)
+    assert (facts["context_tokens"], facts["embedding_rows"], facts["chat_template"]) == (512, 259, True)
+    assert (facts["hidden_size"], facts["layers"], facts["files"]) == (64, 2, ["model.safetensors"])
     assert facts["parameters"] == 259 * 64 + 2 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64
-    assert facts["linear_dims"] == 2 * (4 * (64 + 64) + 3 * (64 + 128))
     assert bases.main(["--check", str(base)]) == 0
     assert "0.1 M parameters" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
-def test_the_rank_times_linear_dims_is_what_a_lora_trains(base: Path, bench: Bench, settings: Make) -> None:
-    trained = bench.trained(settings(max_steps=1, lora_r=8))["trained"]
-    assert trained.trainable == 8 * bases.facts_of(str(base)).linear_dims
+def test_several_bases_are_told_at_once_with_what_is_wrong_with_some(base: Path, capsys: Said) -> None:
+    assert bases.main([f"--check={base}", "--check=/no/such", "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told[str(base)]["layers"] == 2
+    assert told["/no/such"]["problem"] == "/no/such is neither a folder nor a hub name"
+
+
+def test_what_is_known_is_kept_until_a_file_of_the_base_changes(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    inspected: list[Path] = []
+    inspect = bases._inspected
+
+    def counted(folder: Path, *, trust_remote_code: bool) -> BaseFacts:
+        inspected.append(folder)
+        return inspect(folder, trust_remote_code=trust_remote_code)
+
+    monkeypatch.setattr(bases, "_inspected", counted)
+    first = bases.facts_of(str(copy))
+    assert bases.facts_of(str(copy)) == first
+    assert len(inspected) == 1
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 99}))
+    assert bases.facts_of(str(copy)).context_tokens == 99
+    assert len(inspected) == 2
+    [*_, kept] = (tmp_path / "cache/toonswarm/bases").iterdir()
+    kept.write_text("{")
+    assert bases.facts_of(str(copy)).layers == 2, "a torn cache is made again"
+
+
+def test_other_weight_files_beside_those_that_are_loaded_do_not_count(copy: Path) -> None:
+    shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
+    facts = bases.facts_of(str(copy))
+    assert (facts.files, facts.bytes) == (("model.safetensors",), (copy / "model.safetensors").stat().st_size)
+
+
+def add_tokens(folder: Path) -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens(["<extra>"])
+    tokenizer.save_pretrained(folder)
 
 
 def spoil_weights(folder: Path) -> None:
@@ -49,6 +88,19 @@ def spoil_weights(folder: Path) -> None:
 
 def spoil_header(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 40))
+
+
+def shards_without_one(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / bases.INDEX).write_text('{"weight_map": {"a": "model-2.safetensors"}}')
+
+
+def set_config(**values: object) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -61,12 +113,20 @@ def spoil_header(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read ("),
         (lambda folder: (folder / "config.json").write_text("{}"), "names no model_type"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "has no weights (*.safetensors)"),
-        (spoil_weights, "model.safetensors is torn ("),
-        (spoil_header, "model.safetensors is no safetensors file"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors; name the folder"),
         (
-            lambda folder: (folder / bases.INDEX).write_text('{"weight_map": {"a": "model-2.safetensors"}}'),
-            "is missing; download",
+            lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+            "has pickled weights only (pytorch_model.bin), which can hold code; save it again with save_pretrained",
+        ),
+        (spoil_weights, "model.safetensors is no whole safetensors file ("),
+        (spoil_header, "model.safetensors is no whole safetensors file ("),
+        (set_config(model_type="martian"), "makes no causal language model of"),
+        (set_config(hidden_size="wide"), "makes no causal language model of"),
+        (set_config(auto_map={"AutoConfig": "own.Config"}, model_type="own"), "brings code of its own; read that code"),
+        (add_tokens, "its tokenizer has 260 tokens, the base 259; save both again after resize_token_embeddings"),
+        (
+            shards_without_one,
+            "model-2.safetensors is missing; download",
         ),
     ],
 )
@@ -96,17 +156,10 @@ def test_a_base_that_is_not_here_is_an_error_with_a_fix(
     assert words in capsys.readouterr().err
 
 
-def test_a_base_that_outgrows_memory_or_disk_is_refused(
-    base: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trainer.resident.available_bytes", lambda: 100_000)
-    assert bases.main(["--check", str(base)]) == 2
-    assert "GB of memory, 0.0 GB are free; take a smaller base, or adapter: qlora" in capsys.readouterr().err
-    assert bases.main(["--check", str(base), "--adapter", "qlora"]) == 0
-    assert bases.main(["--check", str(base), "--device", "gpu0"]) == 0
-    far = bases.BaseFacts("o/n", None, 1, 1 << 60, None, None, chat_template=True)
+def test_a_base_that_outgrows_the_disk_is_refused(base: Path) -> None:
+    far = replace(bases.facts_of(str(base)), name="o/n", bytes=1 << 60)
     with pytest.raises(bases.UserError, match=r"GB on disk, .* GB are free in .*; free some space, or set HF_HOME"):
-        bases.refuse_what_does_not_fit(far, "gpu0", "lora")
+        bases.refuse_full_disk(far)
 
 
 def written(settings: StreamSettings, tmp_path: Path) -> str:

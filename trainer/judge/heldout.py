@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch.nn.functional import cross_entropy
 
+from swarm.policy.fitting import JUDGED_LOGITS_BYTES, JUDGED_TOKENS
 from trainer.data.tokens import IGNORED, Tokens
-
-BATCH_TOKENS = 4096
-LOGITS_BYTES = 512 << 20
-"""Bound on one batch's fp32 logits: with a vocabulary of 150 k they outgrow everything else."""
 
 
 def held_out_loss(model: torch.nn.Module, rows: Sequence[Tokens], check: Callable[[], None]) -> float:
@@ -50,7 +47,7 @@ def _nats(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device) 
 
 def _batches(rows: Sequence[Tokens], vocabulary: int) -> Iterator[list[Tokens]]:
     """Rows of like length together, as many as the token budget holds, at least one."""
-    budget = max(1, min(BATCH_TOKENS, LOGITS_BYTES // (4 * vocabulary)))
+    budget = max(1, min(JUDGED_TOKENS, JUDGED_LOGITS_BYTES // (4 * vocabulary)))
     batch: list[Tokens] = []
     for row in sorted(rows, key=lambda row: len(row.ids)):
         if batch and len(row.ids) * (len(batch) + 1) > budget:

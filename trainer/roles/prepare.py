@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swarm.errors import UserError
 from swarm.events import Prepared
 from swarm.messages import Assign
-from swarm.settings import StreamSettings
+from swarm.policy.fitting import refuse_unfit
 from swarm.weights import sha256_of
 from trainer import bases, whole
 from trainer.data.prepared import Key, key_of
@@ -23,7 +22,8 @@ from trainer.place import Place
 
 def run(assign: Assign, lease: Lease, place: Place) -> None:
     base_folder = bases.folder_of(assign.settings.base_model)
-    _refuse_long(assign.settings, base_folder)
+    known = bases.facts_of(assign.settings.base_model, trust_remote_code=assign.settings.trust_remote_code)
+    refuse_unfit(assign.settings, known)
     key = key_of(assign.settings, base_folder)
     folder = place.run_folder / "prepared" / key.folder
     facts, body = _found(folder), ""
@@ -33,14 +33,6 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
     counts = {name: facts[name] for name in ("rows", "held_out", "bad", "tokens", "supervised", "cut")}
     path = place.relative(folder)
     lease.report(Prepared(ref=assign.ref, tok=assign.token, path=path, sha256=sha256, body=body, **counts))
-
-
-def _refuse_long(settings: StreamSettings, base_folder: Path) -> None:
-    """A base that learned positions up to N reads nonsense beyond, or stops with an index error."""
-    config = bases.config_of(base_folder)
-    context = (config.get("text_config") or config).get("max_position_embeddings")
-    if context is not None and settings.sequence_len > context:
-        raise UserError("sequence_len", f"{settings.sequence_len}, and the base reads {context} tokens", "lower it")
 
 
 def _found(folder: Path) -> dict[str, Any] | None:

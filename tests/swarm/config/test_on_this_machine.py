@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from swarm.errors import UserErrors
 from swarm.planning import bases, gpus
 from swarm.planning.gpus import Gpu
 from swarm.rundir import RunFolder
+from tests.families import facts_of
 
 TEXT = """\
 name: q
@@ -67,7 +69,7 @@ def test_a_base_that_cannot_be_fetched_is_told_where_it_is_written(
     with pytest.raises(
         bases.UserError, match=r"^my\.yaml:3: defaults\.base_model: nosuch/thing is not on this machine"
     ):
-        bases.fetched("nosuch/thing", "lora", "cpu", read.place("a", "base_model"))
+        bases.fetch({"nosuch/thing": facts_of("llama")}, lambda name: read.place("a", "base_model"), set())
 
 
 def test_without_what_training_needs_a_config_can_still_be_checked(
@@ -114,5 +116,62 @@ def test_the_trainer_tells_a_problem_as_data_too(capsys: pytest.CaptureFixture[s
 
     assert judged.main(["--check=--odd", "--json"]) == 2
     said = capsys.readouterr()
-    assert json.loads(said.out)["problem"] == "--odd is neither a folder nor a hub name"
+    assert json.loads(said.out)["--odd"]["problem"] == "--odd is neither a folder nor a hub name"
     assert said.err == ""
+
+
+CONFIG = """\
+name: q
+defaults:
+  base_model: tiny-toon
+  datasets: [{path: data/train.jsonl}]
+  test_datasets: [{path: data/dev.jsonl}]
+streams:
+  long:
+    sequence_len: 2048
+  head:
+    lora_target_modules: [q_proj, lm_head]
+  typo: {lora_target_modules: (q|v)_proj}
+  few:
+    test_datasets: []
+    val_set_size: 10
+  fine:
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_what_a_worker_would_refuse_is_refused_before_anything_starts(there: Path, command: str) -> None:
+    (there / "my.yaml").write_text(CONFIG)
+    told = CliRunner().invoke(app, [command, "my.yaml", "placement.gpus=none"]).exception
+    assert isinstance(told, UserErrors)
+    layers = "its layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write all-linear"
+    assert str(told).splitlines() == [
+        "my.yaml:8: streams.long.sequence_len: 2048, and the base reads 1024 tokens; lower it",
+        f"my.yaml:10: streams.head.lora_target_modules: lm_head is the head, which gets no adapter here; {layers}",
+        (
+            "my.yaml:11: streams.typo.lora_target_modules: the pattern '(q|v)_proj' matches no whole name of a layer, such as "
+            f"model.layers.0.self_attn.q_proj; write .* before it, or a list of names: {layers}"
+        ),
+        (
+            "my.yaml:14: streams.few.val_set_size: holds out 10 of 10 rows: none are left to train on; lower it, add rows, "
+            "or name test_datasets"
+        ),
+        "4 problems; nothing was started",
+    ]
+    assert not (there / "runs").exists()
+
+
+def test_the_trainer_is_asked_once_about_all_bases(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", "").replace("[0, 99, 7]", "all"))
+    asked: list[list[str]] = []
+    run = subprocess.run
+
+    def counted(command: list[str], **how: object) -> object:
+        asked.append(command)
+        return run(command, **how)
+
+    monkeypatch.setattr("swarm.planning.bases.subprocess.run", counted)
+    CliRunner().invoke(app, ["plan", "my.yaml", "streams.d.base_model=tiny-toon"])
+    assert [[word for word in words if word.startswith("--check")] for words in asked] == [
+        ["--check=nosuch/thing", "--check=other/none", "--check=tiny-toon"]
+    ]

@@ -8,14 +8,18 @@ import pytest
 from swarm.config import load
 from swarm.errors import UserError
 from swarm.launch.layout import Layout, WorkerSpec
-from swarm.planning import disk, estimate
-from swarm.planning.estimate import base_of
+from swarm.planning import disk, estimate, rows
 from swarm.planning.plan import plan_table, steps_of
 from swarm.settings import Dataset, StreamSettings
+from tests.families import facts_of
 
-BASE = base_of(
-    {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 128},
-    {},
+BASE = facts_of(
+    "llama",
+    hidden_size=64,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    intermediate_size=96,
+    tie_word_embeddings=True,
 )
 CONFIG = """\
 name: q
@@ -59,15 +63,15 @@ def test_streams_that_ask_for_the_same_rows_share_them(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "rows"),
-    [({}, 95), ({"val_set_size": 10}, 90), ({"test_datasets": [{"path": "x/y"}]}, 100)],
+    ("settings", "count"),
+    [({}, 95), ({"val_set_size": 0.045}, 96), ({"val_set_size": 10}, 90), ({"test_datasets": [{"path": "x/y"}]}, 100)],
 )
-def test_rows_to_train_on_are_counted_in_the_files(config, tmp_path, settings, rows):
+def test_rows_to_train_on_are_counted_in_the_files(config, tmp_path, settings, count):
     stream = StreamSettings.model_validate(
         {"base_model": "x", "datasets": [{"path": str(tmp_path / "rows.jsonl")}], **settings}
     )
-    assert disk.rows_of(stream) == rows
-    assert disk.rows_of(stream.model_copy(update={"datasets": [Dataset(path="owner/name")]})) is None
+    assert rows.trained_on(stream) == count
+    assert rows.trained_on(stream.model_copy(update={"datasets": [Dataset(path="owner/name")]})) is None
 
 
 @pytest.mark.parametrize(
@@ -88,10 +92,10 @@ def test_a_plan_has_a_row_per_stream_with_its_device_and_steps(config):
     gpu = [
         WorkerSpec(f"trainer-{n}", ("train",), "gpu0", 1, 0, streams) for n, streams in ((1, None), (2, ("narrow",)))
     ]
-    rows = plan_table(config, {"tiny-toon": BASE}, Layout(tuple(gpu)))
-    assert [(row.stream, row.adapter, row.device, row.rows, row.steps) for row in rows] == [
+    table = plan_table(config, {"tiny-toon": BASE}, Layout(tuple(gpu)))
+    assert [(row.stream, row.adapter, row.device, row.rows, row.steps) for row in table] == [
         ("narrow", "lora r8", "gpu0 shared", 95, 16),
         ("wide", "qlora r32 dora", "gpu0", 95, 7),
     ]
-    assert rows[0].trainable == 2 * 8 * (8 * 64 + 3 * (64 + 96))
-    assert rows[0].total_bytes > rows[0].weights_bytes > rows[1].weights_bytes
+    assert table[0].trainable == 2 * 8 * (8 * 64 + 3 * (64 + 96))
+    assert table[0].total_bytes > table[0].weights_bytes > table[1].weights_bytes

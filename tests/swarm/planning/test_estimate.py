@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import json
 import weakref
+from functools import cache
 
 import pytest
 
-from swarm.errors import UserError
-from swarm.planning.estimate import Need, base_of, estimate, read_base
+from swarm.facts import BaseFacts
+from swarm.planning.estimate import Need, estimate
 from swarm.settings import StreamSettings
-from trainer.adapters.lora import targeted
+from tests import families
 
 # PEFT 0.21 asks transformers 5.23 in a way that is on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -29,8 +29,13 @@ def stream(**settings: object) -> StreamSettings:
     return StreamSettings.model_validate({"base_model": "x", "datasets": [{"path": "x"}], **settings})
 
 
+@cache
+def llama(**shape: object) -> BaseFacts:
+    return families.facts_of("llama", **shape)
+
+
 def needed(shape: dict[str, object], *, on_gpu: bool = True, **settings: object) -> Need:
-    return estimate(base_of(shape, {}), stream(**settings), on_gpu=on_gpu)
+    return estimate(llama(**shape), stream(**settings), on_gpu=on_gpu)
 
 
 # ---- figures that are published --------------------------------------------------------------------------------------
@@ -38,7 +43,7 @@ def needed(shape: dict[str, object], *, on_gpu: bool = True, **settings: object)
 
 def test_llama_of_eight_billion_has_its_published_size_and_its_lora_of_rank_16():
     need = needed(LLAMA_8B, lora_r=16)
-    assert base_of(LLAMA_8B, {}).parameters == 8_030_261_248  # huggingface.co/meta-llama/Llama-3.1-8B
+    assert llama(**LLAMA_8B).parameters == 8_030_261_248  # huggingface.co/meta-llama/Llama-3.1-8B
     assert need.trainable == 41_943_040
     assert need.adapter + need.gradients + need.moments == pytest.approx(0.67 * GB, rel=0.01)
     assert need.weights == pytest.approx(16.06 * GB, rel=0.01)
@@ -77,61 +82,6 @@ def test_checkpointing_batches_and_cpu_move_the_sum_as_one_expects():
     assert needed(LLAMA_8B, micro_batch_size=1, use_dora=True).total > one.total
 
 
-# ---- the folder of a base --------------------------------------------------------------------------------------------
-
-
-def safetensors_head(shapes: dict[str, list[int]]) -> bytes:
-    head = {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
-    text = json.dumps({"__metadata__": {"format": "pt"}, **head}).encode()
-    return len(text).to_bytes(8, "little") + text
-
-
-def test_shapes_come_from_the_heads_of_all_shards(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(TINY))
-    (tmp_path / "a.safetensors").write_bytes(
-        safetensors_head({"model.embed_tokens.weight": [128, 64], "model.layers.0.mlp.odd.weight": [7, 64]})
-    )
-    (tmp_path / "b.safetensors").write_bytes(safetensors_head({"model.norm.weight": [64], "lm_head.weight": [128, 64]}))
-    (tmp_path / "model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}})
-    )
-    (tmp_path / "left-over.safetensors").write_bytes(safetensors_head({"model.layers.0.other.weight": [9, 9]}))
-    facts = read_base(tmp_path)
-    assert facts.parameters == 2 * 128 * 64 + 7 * 64 + 64
-    assert [(linear.name, linear.inputs, linear.outputs) for linear in facts.linears] == [
-        ("model.layers.0.mlp.odd", 64, 7)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("files", "told"),
-    [
-        ({}, "config.json cannot be read"),
-        ({"config.json": b"[]"}, "config.json is no JSON object"),
-        ({"config.json": b"{}"}, "does not tell the model's shape"),
-        (
-            {"config.json": json.dumps(TINY).encode(), "m.safetensors": b"\xff" * 9},
-            "m.safetensors is no safetensors file",
-        ),
-        ({"config.json": json.dumps(TINY).encode(), "m.safetensors": b"\x09"}, "m.safetensors cannot be read"),
-    ],
-)
-def test_a_base_that_cannot_be_read_is_a_user_error(tmp_path, files, told):
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    with pytest.raises(UserError, match=told):
-        read_base(tmp_path)
-
-
-def test_target_modules_that_match_nothing_are_told_with_what_there_is():
-    with pytest.raises(UserError) as caught:
-        targeted(base_of(TINY, {}), ["c_attn"])
-    assert str(caught.value) == (
-        "lora_target_modules: c_attn matches no layer of the base; "
-        "its layers are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write all-linear"
-    )
-
-
 # ---- against the libraries -------------------------------------------------------------------------------------------
 
 
@@ -154,24 +104,6 @@ def tuned(model, **settings):
             use_dora=wanted.use_dora, use_rslora=wanted.use_rslora, lora_dropout=wanted.lora_dropout,
         ),
     )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"lora_r": 4}, {"lora_r": 4, "use_dora": True}, {"lora_r": 3, "use_rslora": True}, {"lora_target_modules": ["q_proj", "v_proj"]},
-        {"lora_target_modules": r".*layers\.[01]\.mlp\.\w+_proj"},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_trainable_parameters_are_those_that_peft_counts(tiny_base, settings, tmp_path):
-    model = tiny_base()
-    model.save_pretrained(tmp_path)
-    counted = tuned(model, **settings).get_nb_trainable_parameters()[0]
-    read, assumed = read_base(tmp_path), base_of(TINY, {})
-    assert estimate(read, stream(**settings)).trainable == counted
-    assert estimate(assumed, stream(**settings)).trainable == counted
-    assert read.parameters == assumed.parameters == tiny_base().num_parameters()
 
 
 class Held:

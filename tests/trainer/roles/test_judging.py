@@ -263,8 +263,8 @@ def test_an_adapter_is_loaded_from_safetensors_or_not_at_all(tmp_path: Path) -> 
 
 def test_a_base_with_pickled_weights_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Opened(str(tmp_path / "opened"))))
-    with pytest.raises(UserError, match=r"convert \.bin files to safetensors"):
-        bases.shards_of(tmp_path)
+    with pytest.raises(UserError, match=r"save it again with save_pretrained, which writes safetensors"):
+        bases.weights_of(tmp_path)
     assert not (tmp_path / "opened").exists()
 
 

@@ -1,0 +1,47 @@
+"""Whether a base can be trained on as a part's settings say: asked by `check` before anything starts, and by workers; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from swarm import kinds
+from swarm.errors import UserError
+from swarm.facts import BaseFacts
+from swarm.settings import Part
+
+JUDGED_TOKENS, JUDGED_LOGITS_BYTES = 4096, 512 << 20
+"""Bounds of one batch of held-out rows in validator and evaluator: with a vocabulary of 150 k logits outgrow everything else."""
+
+Unfit = tuple[str, str, str]
+"""The setting, what is wrong with it, and the fix."""
+
+
+def unfit(part: Part, base: BaseFacts) -> Iterator[Unfit]:
+    """All that would end its training."""
+    kind = kinds.adapter(part.adapter)
+    if base.context_tokens is not None and part.sequence_len > base.context_tokens:
+        yield "sequence_len", f"{part.sequence_len}, and the base reads {base.context_tokens} tokens", "lower it"
+    if base.quantisation is not None and base.quantisation != kind.quantisation:
+        yield _other_quantisation(base.quantisation)
+    elif kind.quantisation is not None and not any(module.quantised for module in base.modules):
+        what = f"{part.adapter} would hold nothing of this base in 4 bits: it has no plain linear layer"
+        yield "adapter", what, "write `adapter: lora`"
+    try:
+        if not kind.tensors(base, part):
+            yield "adapter", f"{part.adapter} finds nothing to train on this base", "take another base"
+    except UserError as error:
+        yield error.where, error.what, error.fix
+
+
+def _other_quantisation(stored: str) -> Unfit:
+    other = [kind.name for kind in kinds.installed("adapter").values() if kind.quantisation == stored]  # type: ignore[attr-defined]
+    if other:
+        return "adapter", f"the base comes in 4 bits ({stored})", f"write `adapter: {other[0]}`"
+    fix = "take the base in full precision; `adapter: qlora` quantises it when it is loaded"
+    return "base_model", f"comes quantised ({stored}), which nothing here trains on", fix
+
+
+def refuse_unfit(part: Part, base: BaseFacts) -> None:
+    """Raises UserError with the first of them."""
+    for setting, what, fix in unfit(part, base):
+        raise UserError(setting, what, fix)

@@ -1,0 +1,146 @@
+"""What is known of a base without its weights is what the libraries make of it, for many families."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm import kinds
+from swarm.errors import UserError
+from swarm.policy.fitting import unfit
+from swarm.settings import StreamSettings
+from tests.families import FAMILIES, facts_of, model_of
+from trainer.inspection import facts_of_model
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+def settings(**changes: Any) -> StreamSettings:
+    return StreamSettings.model_validate(
+        {"base_model": "x", "datasets": [{"path": "x"}], "sequence_len": 32, "lora_r": 4, **changes}
+    )
+
+
+def shapes_in_file(model: Any) -> dict[str, tuple[int, ...]]:
+    from peft import get_peft_model_state_dict
+
+    return {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+
+
+def trained(model: Any) -> int:
+    return sum(value.numel() for value in model.parameters() if value.requires_grad)
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_dora": True}], ids=["lora", "dora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_has_the_tensors_that_peft_makes(family: str, changes: dict[str, Any]) -> None:
+    chosen, kind = settings(**changes), kinds.adapter("lora")
+    base = facts_of(family)
+    stated = kind.tensors(base, chosen)
+    model = model_of(family)
+    assert base == facts_of_model(model), "the meta device tells what the model with weights tells"
+    made = kind.attach(model, base, chosen)
+    assert stated == shapes_in_file(made)
+    assert sum(map(prod, stated.values())) == trained(made)
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_dora": True}], ids=["qlora", "dora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_held_in_4_bits_is_what_transformers_quantises(
+    family: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    import torch
+    from bitsandbytes.nn.modules import Linear4bit
+    from transformers import AutoModelForCausalLM
+
+    base, kind, chosen = facts_of(family), kinds.adapter("qlora"), settings(adapter="qlora", **changes)
+    stated = {module.name for module in base.modules if module.quantised}
+    if complaints := list(unfit(chosen, base)):
+        assert not stated and "would hold nothing of this base in 4 bits" in complaints[0][1]
+        return
+    model_of(family).save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(tmp_path), quantization_config=kind.quantisation_config(torch.float32), dtype=torch.float32
+    )
+    text = {module.name for module in base.modules}
+    assert stated == {name for name, module in model.named_modules() if isinstance(module, Linear4bit)} & text
+    made = kind.attach(model, facts_of_model(model), chosen)
+    assert kind.tensors(base, chosen) == shapes_in_file(made)
+
+
+def test_a_mixture_says_how_much_of_it_no_adapter_reaches() -> None:
+    base = facts_of("mixtral")
+    assert base.experts_parameters == 2 * 4 * (2 * 64 * 32 + 64 * 32) > base.parameters / 2
+    assert {module.name.rpartition(".")[2] for module in base.linears} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def test_a_model_that_sees_too_is_adapted_where_text_reaches_it() -> None:
+    names = [module.name for module in facts_of("gemma3 that sees").linears]
+    assert names and all(name.startswith("model.language_model.") for name in names)
+
+
+def test_positions_bound_a_base_that_has_them() -> None:
+    assert [facts_of(name).context_tokens for name in ("gpt2", "llama", "mamba")] == [64, 64, None]
+
+
+# ---- targets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("q_proj", 2), ("q_proj, v_proj", 4), (["q_proj", "v_proj"], 4), ("q_proj,v_proj,", 4),
+        (r".*\.layers\.1\..*_proj", 7), ("model.layers.0.mlp.up_proj", 1), ("all-linear", 14),
+    ],
+)  # fmt: skip
+def test_names_a_comma_list_and_a_pattern_choose_layers(wanted: Any, found: int) -> None:
+    shapes = kinds.adapter("lora").tensors(facts_of("llama"), settings(lora_target_modules=wanted))
+    assert len(shapes) == 2 * found
+
+
+@pytest.mark.parametrize(
+    ("family", "wanted", "told"),
+    [
+        ("llama", ["q_porj", "v_proj"], "q_porj matches no layer of the base; its layers are q_proj, k_proj, v_proj"),
+        ("llama", "(q|v)_proj", "the pattern '(q|v)_proj' matches no whole name of a layer, such as model.layers.0.self_attn.q_proj"),
+        ("llama", "(q_proj", "'(q_proj' is no pattern (missing ), unterminated subpattern at position 0)"),
+        ("llama", ["lm_head"], "lm_head is the head, which gets no adapter here"),
+        ("llama", ["embed_tokens"], "model.embed_tokens is an embedding, which gets no adapter here"),
+        ("gpt2", ["q_proj"], "q_proj matches no layer of the base; its layers are c_attn, c_proj, c_fc"),
+    ],
+)  # fmt: skip
+def test_targets_that_match_nothing_say_how_they_were_read(family: str, wanted: Any, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        kinds.adapter("lora").tensors(facts_of(family), settings(lora_target_modules=wanted))
+    assert caught.value.where == "lora_target_modules"
+    assert told in str(caught.value)
+
+
+# ---- fitting ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "of_base", "told"),
+    [
+        ({"sequence_len": 65}, {}, ("sequence_len", "65, and the base reads 64 tokens")),
+        ({}, {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}, ("adapter", "the base comes in 4 bits (nf4)")),
+        ({"adapter": "qlora"}, {"quantization_config": {"quant_method": "gptq"}}, ("base_model", "comes quantised (gptq), which nothing here trains on")),
+    ],
+)  # fmt: skip
+def test_what_would_end_a_training_is_said_beforehand(
+    changes: dict[str, Any], of_base: dict[str, Any], told: tuple[str, str]
+) -> None:
+    [(setting, what, _)] = unfit(settings(**changes), facts_of("llama", **of_base))
+    assert (setting, what) == told
+
+
+def test_a_base_in_nf4_is_trained_on_as_it_is() -> None:
+    stored = {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
+    assert list(unfit(settings(adapter="qlora"), facts_of("llama", **stored))) == []
