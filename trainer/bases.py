@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,8 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model*.bin"
 SMALL_FILES = ("*.json", "*.jinja", "*.model", "tokenizer*")
 CODE = "*.py"
+HEADER_BYTES_AT_MOST = 100_000_000
+"""The safetensors format's own limit (its README, "Format")."""
 DISK_SPARE_BYTES = 1 << 30
 FORMAT = 1
 """Of the facts in the cache; raised when the same files would give others."""
@@ -72,7 +75,7 @@ def facts_of(name: str, *, trust_remote_code: bool = False) -> BaseFacts:
     key = _key(folder, weights, trust_remote_code=trust_remote_code)
     if (known := _cached(key)) is None:
         for path in weights:
-            _refuse_torn(path)
+            header_of(path)  # refuses a torn file
         known = _inspected(folder, trust_remote_code=trust_remote_code)
         _keep(key, known)
     return replace(
@@ -118,17 +121,6 @@ def weights_of(folder: Path) -> list[Path]:
     return paths
 
 
-def _refuse_torn(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np"):
-            pass
-    except (SafetensorError, OSError) as problem:
-        what = f"{path} is no whole safetensors file ({' '.join(str(problem).split())[:120]})"
-        raise error(what, "download or copy the model again") from problem
-
-
 # ---- the cache -------------------------------------------------------------------------------------------------------
 
 
@@ -165,6 +157,26 @@ def _keep(key: str, facts: BaseFacts) -> None:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_whole(path, FACTS.dump_json(facts).decode(), mode=0o600)
+
+
+def header_of(path: Path) -> dict[str, dict[str, Any]]:
+    """The tensors that a safetensors file declares; raises UserError where the file is not as long as it says."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        size = struct.unpack("<Q", head)[0] if len(head) == 8 else HEADER_BYTES_AT_MOST + 1
+        raw = file.read(size) if size <= HEADER_BYTES_AT_MOST else b""
+    try:
+        header: dict[str, dict[str, Any]] = json.loads(raw)
+        header.pop("__metadata__", None)
+        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        raise error(f"{path} is no safetensors file", "download or copy the model again") from problem
+    if path.stat().st_size != 8 + size + end:
+        raise error(
+            f"{path} is torn ({path.stat().st_size} bytes, {8 + size + end} expected)",
+            "download or copy the model again",
+        )
+    return header
 
 
 def _json(path: Path) -> Any:

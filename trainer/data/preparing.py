@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
+from swarm.policy.holding_out import held_out_count
 from swarm.settings import Dataset, StreamSettings
 from trainer.data.bad import BadRow, reason_of
 from trainer.data.boundary import RowBoundary
 from trainer.data.prepared import BAD_ROWS, HELD_OUT, TRAIN, Key, RowFile, counts_all, read_rows
-from trainer.data.splits import held_out_count, held_out_rows
+from trainer.data.splits import held_out_rows
 from trainer.data.tokens import Tokeniser, Tokens
 
 GATHERED = "gathered.arrow"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from swarm.errors import UserError
 from swarm.policy.holding_out import held_out_count
 
 

@@ -89,7 +89,7 @@ def merge(recipe: Recipe, base: str, out: Path, *, probe: str = "layers") -> Mer
     folder = bases.folder_of(base)
     config = bases.config_of(folder)
     _refuse_quantised(base, config)
-    shards = bases.shards_of(folder)
+    shards = bases.weights_of(folder)
     targets = _targets(recipe, shards, config)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

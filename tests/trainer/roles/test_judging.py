@@ -354,5 +354,5 @@ def test_held_out_loss_is_the_mean_over_tokens_whatever_the_batches(
         loss = model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.labels])).loss
         nats, tokens = nats + float(loss.detach()) * row.supervised, tokens + row.supervised
     assert held_out_loss(model, rows, lambda: None) == pytest.approx(nats / tokens, abs=1e-5)
-    monkeypatch.setattr("trainer.judge.heldout.BATCH_TOKENS", 1)
+    monkeypatch.setattr("trainer.judge.heldout.JUDGED_TOKENS", 1)
     assert held_out_loss(model, rows, lambda: None) == pytest.approx(nats / tokens, abs=1e-5)
