@@ -26,10 +26,10 @@ def write_config(folder: Path, *, streams: str, steps: int = 6, extra: str = "",
     """A config with its data beside it, rows that the embedded base can read; a longer training saves twenty times."""
     data = [
         {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"n: {n}"}]}
-        for n in range(rows)
+        for n in range(rows + rows // 5)
     ]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data))
-    (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data[: rows // 5]))
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data[:rows]))
+    (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data[rows:]))
     text = f"""name: test
 placement: {{cpu_streams: 2}}
 defaults:
