@@ -214,11 +214,21 @@ def _began(folder: RunFolder) -> float:
     return 0.0
 
 
-def find(run: str | None, runs: Path = Path("runs")) -> RunFolder:
-    """The run that a person means: a path, a name below `runs`, or by default the newest there.
+def runs_here() -> Path:
+    """The `runs` folder of this folder or of the nearest one above it that has runs, as git finds its own; else ./runs."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if next(all_runs(folder / "runs"), None) is not None:
+            return folder / "runs" if folder != here else Path("runs")
+    return Path("runs")
+
+
+def find(run: str | None, runs: Path | None = None) -> RunFolder:
+    """The run that a person means: a path, a name below `runs` (by default `runs_here()`), or without one the newest there.
 
     Raises UserError.
     """
+    runs = runs_here() if runs is None else runs
     if run is None:
         known = list(all_runs(runs))
         if not known:

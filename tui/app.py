@@ -5,14 +5,17 @@ It opens no socket and reads no file: the feed does.  What a key may do is decid
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
-from textual import on
-from textual.app import App, ComposeResult, SystemCommand
+from textual import events, on
+from textual.app import App, ComposeResult, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.filter import LineFilter
@@ -32,13 +35,13 @@ from tui.panes.workers import Workers
 from tui.screens import DetailScreen, KeysScreen, LiveScreen, LogScreen, Note, Question
 from tui.view import HELD, OVER, View
 
-LAST_PICTURE_SECONDS = 1.0
-"""How long the last picture of a run that ends stands before the dashboard closes itself."""
 ROOM_FOR_WORKERS = 140
 """From this width on the workers stand beside the log unasked."""
 DETACHED, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses."""
-ACTS = frozenset({"pause", "stop", "note"})
+AGAIN = frozenset({"failed", "stopped"})
+"""States out of which a stream is let go on with `r`."""
+ACTS = frozenset({"pause", "stop", "note", "retry", "approve", "stop_run"})
 """Actions that change the run: not offered to those who only look."""
 
 
@@ -49,10 +52,12 @@ class Dashboard(App[None]):
     TITLE = "toonswarm"
     ENABLE_COMMAND_PALETTE = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (ROOM_FOR_WORKERS, "-wide")]  # noqa: RUF012 (an instance variable in Textual)
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (27, "-middling"), (40, "-tall")]  # noqa: RUF012 (an instance variable in Textual)
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (20, "-short"), (27, "-middling"), (40, "-tall")]  # noqa: RUF012 (an instance variable in Textual)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pause", "pause"),
         Binding("x", "stop", "stop"),
+        Binding("r", "retry", "retry"),
+        Binding("a", "approve", "approve"),
         Binding("m", "mark", "mark"),
         Binding("slash", "filter", "filter"),
         Binding("enter", "detail", "detail"),
@@ -77,13 +82,12 @@ class Dashboard(App[None]):
         readonly: bool = False,
         only_ascii: bool = False,
         period_seconds: float = PERIOD_SECONDS,
-        last_picture_seconds: float = LAST_PICTURE_SECONDS,
     ) -> None:
         super().__init__()
         self.feed = Feed(source, self.post_message, period_seconds)
         self.readonly = readonly
         self.only_ascii = only_ascii
-        self.last_picture_seconds = last_picture_seconds
+        self.is_leaving = False
         self.view = View()
         self.pictures = 0
         """How often the screen was drawn anew because of the run."""
@@ -94,7 +98,7 @@ class Dashboard(App[None]):
         yield Header(id="header")
         yield Banner(id="banner", markup=False)
         yield Streams(id="streams")
-        yield Input(id="filter", placeholder="words: a name, a state, a worker, a device", compact=True)
+        yield Input(id="filter", placeholder="words: a name, a worker, a device; state:train, why:memory", compact=True)
         with Horizontal(id="middle"):
             yield Curves(id="curves", classes="pane")
             yield Detail(id="detail", classes="pane", markup=False)
@@ -113,21 +117,20 @@ class Dashboard(App[None]):
         self.panes = (seek(Header), seek(Banner), seek(Streams), seek(Curves), seek(Detail), seek(Lines), seek(Workers))
         self.query_one(Streams).focus()
         self.main.set_class(self.size.width >= ROOM_FOR_WORKERS, "-workers")
-        self.query_one(Keys).show_bindings(self.main.active_bindings.values())
+        self.keys_shown_for: tuple[object, ...] | None = None
+        self.show_keys()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.leave, DETACHED)
         self.feed.start()
 
     def on_unmount(self) -> None:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         self.feed.stop()
 
     # ---- pictures
 
     def on_arrived(self, event: Arrived) -> None:
-        before, now = self.view.snapshot.state, event.snapshot.state
-        first = not self.pictures
         self.pictures += 1
         self.look(replace(self.view, snapshot=event.snapshot))
-        if now == "ended" and before != "ended" and not first:
-            self.set_timer(self.last_picture_seconds, lambda: self.leave(DETACHED))
 
     def look(self, view: View) -> None:
         """Draw this view everywhere."""
@@ -135,11 +138,19 @@ class Dashboard(App[None]):
         if not all(pane.is_attached for pane in self.panes):
             return  # a late picture: the screen is being taken down
         with self.batch_update():
+            self.show_keys()
             for pane in self.panes:
                 pane.show(view)
             for screen in self.screen_stack:
                 if isinstance(screen, LiveScreen) and screen.is_mounted:
                     screen.show(view)
+
+    def show_keys(self) -> None:
+        """The keys that mean something now."""
+        now = (self.view.row and self.view.row.state, bool(self.view.snapshot.waits))
+        if now != self.keys_shown_for:
+            self.keys_shown_for = now
+            self.main.query_one(Keys).show_bindings(self.main.active_bindings.values())
 
     def on_lost(self, event: Lost) -> None:
         self.exit(return_code=FAILED, message=f"tui: the run can no longer be watched: {one_line(event.why)}")
@@ -167,7 +178,8 @@ class Dashboard(App[None]):
             self.look(self.view.toggled(row.name))
 
     def action_log_axis(self) -> None:
-        self.look(replace(self.view, log_y=not self.view.log_y))
+        drawn = self.main.query_one(Curves).is_log
+        self.look(replace(self.view, log_y=not drawn))
 
     def action_smooth(self) -> None:
         self.look(replace(self.view, smoothed=not self.view.smoothed))
@@ -210,7 +222,29 @@ class Dashboard(App[None]):
     # ---- acting
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return not (self.readonly and action in ACTS)
+        if self.is_leaving:
+            return False
+        row = self.view.row
+        match action:
+            case "retry":  # only where it means something: the line of keys is short
+                return not self.readonly and row is not None and row.state in AGAIN
+            case "approve":
+                return not self.readonly and bool(self.view.snapshot.waits)
+            case "stop_run":
+                return True  # who only looks leaves by it
+            case _:
+                return not (self.readonly and action in ACTS)
+
+    def action_retry(self) -> None:
+        """Let a stream that failed or was stopped go on."""
+        if row := self.view.row:
+            self.feed.say("resume", row.name)
+
+    def action_approve(self) -> None:
+        """Agree to the promotion that waits; who may not is refused in words."""
+        stream = self.view.snapshot.waits.partition(": ")[0]
+        text = Text.assemble("Approve the promotion of ", (stream, "bold"), "?")
+        self.ask(Question(stream, text, self.view.snapshot.waits.partition(": ")[2]), "approve", stream)
 
     def action_pause(self) -> None:
         """Pause the selected stream, or let it go on."""
@@ -271,13 +305,29 @@ class Dashboard(App[None]):
         self.leave(DETACHED)
 
     def leave(self, status: int) -> None:
-        self.exit(return_code=status)
+        """Once; whatever was typed ahead meets no screen any more."""
+        if not self.is_leaving:
+            self.is_leaving = True
+            self.exit(return_code=status)
+
+    async def on_event(self, event: events.Event) -> None:
+        if not (self.is_leaving and isinstance(event, events.InputEvent)):
+            await super().on_event(event)
+
+    def action_suspend_process(self) -> None:
+        """Ctrl-Z: the whole job stops, `swarm run` too, so that the shell takes the terminal; `fg` brings both back."""
+        try:
+            with self.suspend():
+                os.killpg(os.getpgrp(), signal.SIGSTOP)
+        except SuspendNotSupported:
+            pass
 
     # ---- the palette and the keys
 
     def every_key(self) -> list[tuple[str, str]]:
         """Each key that can be pressed now, with its meaning."""
-        return [(name, meaning) for action, name, meaning in MEANINGS if self.check_action(action, ())]
+        hidden = ACTS if self.readonly else frozenset()
+        return [(name, meaning) for action, name, meaning in MEANINGS if action not in hidden]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         row = self.view.row
@@ -303,6 +353,8 @@ class Dashboard(App[None]):
 MEANINGS = (
     ("pause", "p", "pause the selected stream, or let it go on"),
     ("stop", "x", "stop the selected stream (asks)"),
+    ("retry", "r", "let a stream that failed or was stopped go on"),
+    ("approve", "a", "approve the promotion that waits (asks)"),
     ("note", "o", "write a note into the log"),
     ("mark", "m", "lay the stream's curve over the others, or take it away"),
     ("log_axis", "y", "logarithmic axis"),

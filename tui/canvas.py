@@ -24,7 +24,9 @@ class Series:
     points: Sequence[tuple[float, float]]
     style: str
     marks: Sequence[tuple[float, float]] = ()
-    """Single points, drawn as a diamond each."""
+    """Single points, drawn as a cross each."""
+    end: str = ""
+    """What is drawn at its newest point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,9 @@ class Grid:
         self.dots[cell] = self.dots.get(cell, 0) | BRAILLE[y % 4][x % 2]
         self.styles[cell] = style
 
-    def mark(self, x: int, y: int, style: str) -> None:
+    def mark(self, x: int, y: int, glyph: str, style: str) -> None:
         cell = (y // 4, x // 2)
-        self.glyphs[cell], self.styles[cell] = "◆", style
+        self.glyphs[cell], self.styles[cell] = glyph, style
 
     def row(self, y: int) -> Text:
         text = Text(no_wrap=True)
@@ -119,7 +121,9 @@ def draw(grid: Grid, frame: Frame, one: Series) -> None:
         for column, row in line(start, end):
             grid.dot(column, row, one.style)
     for x, y in shown(one.marks, frame.log):
-        grid.mark(*frame.dot(x, y), one.style)
+        grid.mark(*frame.dot(x, y), "×", one.style)
+    if one.end and places:
+        grid.mark(*places[-1], one.end, one.style)
 
 
 def line(start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[int, int]]:
@@ -147,10 +151,16 @@ def decades(low: float, high: float, wanted: int) -> list[float]:
     return inside if len(inside) > 1 else rounds(10**low, 10**high, wanted)
 
 
+def tick(value: float) -> str:
+    """A round value in the room of a label."""
+    text = f"{value:.4g}"
+    return text if len(text) < GUTTER else f"{value:.0e}"
+
+
 def _rows(grid: Grid, frame: Frame) -> Iterator[Text]:
     ticks = frame.ticks()
     for y in range(frame.height):
-        label = f"{ticks[y]:.4g}" if y in ticks else ""
+        label = tick(ticks[y]) if y in ticks else ""
         yield Text.assemble((f"{label:>{GUTTER - 1}} {'┤' if label else '│'}", AXIS_STYLE), grid.row(y), no_wrap=True)
 
 

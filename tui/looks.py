@@ -55,11 +55,13 @@ STATES = {
     "working": GOOD,
     "stalled": BAD,
     "unreachable": BAD,
+    "left": DIM,
     "gone": BAD,
     "parked": BAD,
     "orphan": WARN,
     "running": GOOD,
     "ended": "#73d0ff",
+    "not started": DIM,
     "no coordinator": BAD,
 }
 """Of streams, workers and the run."""
@@ -89,14 +91,25 @@ KINDS = {
 """Of entries in the log."""
 
 
+SHAPES = "●■▲◆▼○□△"
+"""What stands beside the colours, in the same order: a curve is told from another without seeing colours."""
+
+
+def shape(place: int) -> str:
+    """The mark of the stream at that place."""
+    return SHAPES[place % len(SHAPES)]
+
+
 def hue(place: int) -> str:
     """The colour of the stream at that place."""
     return HUES[place % len(HUES)]
 
 
 CSS = """
-Screen { background: $background; }
+Screen { background: $background; overflow: hidden; }
 #header, #keys { background: $surface; }
+#header { dock: top; }
+#keys { dock: bottom; }
 #banner { height: auto; display: none; padding: 0 1; background: $panel; }
 #banner.-shown { display: block; }
 #streams { height: auto; max-height: 45%; min-height: 3; }
@@ -107,6 +120,7 @@ Screen { background: $background; }
 #bottom { height: 8; }
 .-tall #bottom { height: 13; }
 .-short #bottom { height: 6; }
+.-tiny #bottom { display: none; }
 .pane { border: round $border; border-title-color: $primary; border-subtitle-color: $text-muted; padding: 0 1; }
 .pane:focus { border: round $primary; }
 #curves { width: 1fr; }

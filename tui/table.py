@@ -127,7 +127,7 @@ class Table(ScrollView, can_focus=True):
         """Show these rows; only what differs is drawn again."""
         if list(keys) != self.keys or not keys:
             self.keys, self.cells = list(keys), list(cells)
-            self.virtual_size = Size(self.size.width, len(keys) + 1)
+            self.virtual_size = Size(self.scrollable_content_region.width, len(keys) + 1)
             self.refresh(layout=True)
         else:
             for i, (old, new) in enumerate(zip(self.cells, cells, strict=True)):
@@ -150,11 +150,11 @@ class Table(ScrollView, can_focus=True):
             self.place()
 
     def place(self) -> None:
-        self.placed = fit(self.columns, self.size.width)
+        self.placed = fit(self.columns, self.scrollable_content_region.width)
         self.refresh()
 
     def on_resize(self, event: events.Resize) -> None:
-        self.virtual_size = Size(self.size.width, len(self.keys) + 1)
+        self.virtual_size = Size(self.scrollable_content_region.width, len(self.keys) + 1)
         self.place()
         self.fill()
 
@@ -176,7 +176,7 @@ class Table(ScrollView, can_focus=True):
         if not self.keys and y == 1:
             return self._strip({}, self.rich_style, Text("   " + self.empty, style="italic dim"))
         if index >= len(self.keys):
-            return Strip.blank(self.size.width, self.rich_style)
+            return Strip.blank(self.scrollable_content_region.width, self.rich_style)
         on_cursor = self.with_cursor and index == self.cursor
         return self._strip(
             self.cells[index], self.get_component_rich_style("table--cursor") if on_cursor else self.rich_style
@@ -191,13 +191,13 @@ class Table(ScrollView, can_focus=True):
             x = at.x + at.width
         if instead is not None:
             segments += strips.segments(instead, console)
-        return Strip(segments).apply_style(style).adjust_cell_length(self.size.width, style)
+        return Strip(segments).apply_style(style).adjust_cell_length(self.scrollable_content_region.width, style)
 
     # ---- the cursor
 
     def watch_cursor(self, old: int, new: int) -> None:
         for index in (old, new):
-            self.refresh(Region(0, index + 1 - self.scroll_offset.y, self.size.width, 1))
+            self.refresh(Region(0, index + 1 - self.scroll_offset.y, self.scrollable_content_region.width, 1))
         if new < self.scroll_offset.y:
             self.scroll_to(y=new, animate=False)
         elif self.size.height > 1 and new - self.scroll_offset.y >= self.size.height - 1:

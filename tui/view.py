@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from swarm.views.snapshot import Snapshot, StreamRow, WorkerRow
+from swarm.views.snapshot import STREAM_STATES, Snapshot, StreamRow, WorkerRow
 
 FIRST_MARKS = 6
 """Streams whose curves are shown before anybody marked one."""
@@ -13,6 +13,7 @@ OVER = frozenset({"done", "promoted", "failed"})
 """States in which there is nothing to pause or to stop."""
 HELD = frozenset({"paused", "stopped"})
 """States out of which a stream can go on."""
+STATES = frozenset(state.lower() for state in STREAM_STATES)
 EMPTY = Snapshot(run="", folder="")
 
 
@@ -26,17 +27,18 @@ class View:
     marked: frozenset[str] | None = None
     """Streams whose curves are overlaid; None until a person chose."""
     words: str = ""
-    """The filter: every word must stand somewhere in a row."""
+    """The filter: every word must match a row."""
     by_device: bool = False
     """Order of the workers: by device instead of by name."""
-    log_y: bool = False
+    log_y: bool | None = None
+    """Logarithmic axis; None: where the range asks for it."""
     smoothed: bool = True
 
     @property
     def rows(self) -> tuple[StreamRow, ...]:
         """The streams that pass the filter."""
         words = self.words.lower().split()
-        return tuple(row for row in self.snapshot.streams if all(word in told(row) for word in words))
+        return tuple(row for row in self.snapshot.streams if all(matches(row, word) for word in words))
 
     @property
     def row(self) -> StreamRow | None:
@@ -74,6 +76,16 @@ class View:
         return replace(self, marked=self.marks ^ {name})
 
 
-def told(row: StreamRow) -> str:
-    """Everything about a row that a filter may ask for."""
-    return f"{row.name} {row.state} {row.worker} {row.device} {row.settings} {row.verdict} {row.why}".lower()
+def matches(row: StreamRow, word: str) -> bool:
+    """Whether a word of the filter is about the row: a state means streams in it, `state:` also the start of one."""
+    field, colon, rest = word.partition(":")
+    match field if colon else "":
+        case "state":
+            return row.state.lower().startswith(rest)
+        case "why":
+            return rest in row.why.lower()
+        case _ if word in STATES:
+            return row.state.lower() == word
+        case _:
+            facts = (row.name, row.worker, row.device, row.settings, row.verdict, row.why)
+            return any(word in fact.lower() for fact in facts)

@@ -44,7 +44,26 @@ def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
-        what, fix = str(first["msg"]), "see `swarm skill`"
-        if first["type"] == "string_pattern_mismatch":
-            what, fix = f"{first['input']!r} will not do", _PATTERNS.get(where, _PATTERNS["ref"])
-        raise UserError(f"{kind.__name__.lower()}: {where}", what, fix) from error
+        raise UserError(f"{kind.__name__.lower()}: {where}", *_what_and_fix(where, first)) from error
+
+
+def _what_and_fix(field: str, error: Any) -> tuple[str, str]:
+    """The library's finding in this project's words."""
+    given = f"{error['input']!r}"
+    match error["type"]:
+        case "string_pattern_mismatch":
+            return f"{given} will not do", _PATTERNS.get(field, _PATTERNS["ref"])
+        case "literal_error":
+            return f"{given} is not known", f"take {error['ctx']['expected']}"
+        case "missing":
+            return "is missing", "say it"
+        case "extra_forbidden":
+            return "is not known here", "leave it out"
+        case "value_error":
+            return f"{given} {str(error['msg']).removeprefix('Value error, ')}", "correct it"
+        case _:
+            return f"{given} will not do ({_uncapitalised(str(error['msg']).removeprefix('Input '))})", "correct it"
+
+
+def _uncapitalised(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -17,6 +17,7 @@ from pathlib import Path
 from swarm import events as ev
 from swarm.errors import UserError
 from swarm.log import Entry
+from swarm.policy.promotion import waiting
 from swarm.printable import one_line
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
@@ -69,6 +70,8 @@ class Inbox:
     """Tasks that wait for this agent, and until when (log time)."""
     held: list[tuple[str, int, float]]
     """Tasks that it holds: ref, token, until when."""
+    promotion: str = ""
+    """The stream whose promotion waits for this agent's approval."""
 
 
 def read_inbox(
@@ -93,6 +96,7 @@ def read_inbox(
             questions=questions(entries, state, name),
             waiting=waiting_for(state, config.of_run(folder), name),
             held=[(t.ref, t.lease.token, t.lease.until) for t in state.held() if t.lease and t.lease.by == name],
+            promotion=promotion_for(state, config.of_run(folder), name),
         )
         if moves:
             place.seq = max(place.seq, found.at)
@@ -198,6 +202,17 @@ def waiting_for(state: State, settings: RunSettings, name: str) -> list[tuple[st
         for task in state.ready()
         if task.role and f"agent:{name}" in settings.roles.get(task.role, ())
     ]
+
+
+def promotion_for(state: State, settings: RunSettings, name: str) -> str:
+    """The stream whose promotion waits for this agent: for its approval, or for it to take back its objection."""
+    stream, _, waits = waiting(state, settings.promotion).partition(": ")
+    if not waits:
+        return ""
+    if objectors := [by for by, _ in state.objections(stream)]:
+        return stream if name in objectors else ""
+    asked = not settings.promotion.approvers or name in settings.promotion.approvers
+    return stream if asked and name not in state.approvers(stream) else ""
 
 
 class Place:

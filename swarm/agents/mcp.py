@@ -110,7 +110,9 @@ class Tools:
 
     def digest(self, since: int = 0, budget: int = BUDGET_TOKENS) -> str:
         """Streams and claims in TOON, and what is addressed to you after entry `since`. budget: tokens."""
+        from swarm import config
         from swarm.views.digest import LEAST_TOKENS, Unread, digest
+        from swarm.views.streamrows import waits_of
 
         found = self.agent.inbox(since=since)
         unread = [Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found.messages]
@@ -119,10 +121,13 @@ class Tools:
             "you": found.agent,
             "asked": [_asked(question, characters) for question in found.questions[-ROWS:]],
             "waiting": [{"task": ref, "until_s": round(until - self.agent.now())} for ref, until in found.waiting[:ROWS]],
+            **({"promotion": f"{found.promotion} waits for your approval"} if found.promotion else {}),
         })  # fmt: skip
         left = max(LEAST_TOKENS, budget - estimated_tokens(mine))
         name = self.agent.folder.name
-        return f"{digest(self.agent.state, self.agent.now(), left, unread=unread, name=name)}\n{mine}"
+        state, now = self.agent.state, self.agent.now()
+        waits = waits_of(state, config.of_run(self.agent.folder))
+        return f"{digest(state, now, left, unread=unread, name=name, waits=waits)}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:
         """Entries after `since`, a line each; `next`: the next `since`."""
@@ -153,7 +158,7 @@ class Tools:
         """Write a note. ref: run, a stream, a task or -. @name reaches an inbox; ask: who answers; of: the entry answered."""
         return self._said(ev.Post, ref, body=text, asks=ask or None, of=of or None, idem=idem or None)
 
-    def claim(self, ref: str, ttl: float = 120, wait: float = 0, idem: str = "") -> str:
+    def claim(self, ref: str, ttl: float = 600, wait: float = 0, idem: str = "") -> str:
         """Hold a task (wide/validate) for ttl seconds; gives its token."""
         token = self.agent.take(ref, ttl_seconds=ttl, wait_seconds=min(wait, 60.0), idem=idem or None)
         lease = self.agent.state.tasks[ref].lease
@@ -167,7 +172,7 @@ class Tools:
         how: Literal["renew", "done", "drop", "hand"],
         text: str = "",
         to: str = "",
-        ttl: float = 120,
+        ttl: float = 600,
         verdict: Literal["", "SUCCESS", "WARNING", "FAIL"] = "",
         figures: dict[str, float] | None = None,
         idem: str = "",

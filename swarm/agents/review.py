@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class Chair(Protocol):
     """What a review needs of the agent that leads it."""
 
+    @property
+    def name(self) -> str: ...
     def post(self, text: str, ref: str = "-", *, of: int | None = None, idem: str | None = None) -> int: ...
     def find(self, wanted: Callable[[Entry], bool], since: int, timeout_seconds: float) -> Entry | None: ...
 
@@ -63,6 +65,12 @@ def review(
     """
     if not between or not all(map(is_name, between)) or len(set(between)) < len(between):
         raise UserError("--between", f"{','.join(between)!r} are no names of agents", "name them like ada,bob")
+    if chair.name in between:
+        raise UserError(
+            "--between",
+            f"{chair.name} asks and cannot answer while it waits",
+            "leave it out, or ask under another name",
+        )
     if rounds < 1:
         raise UserError("--rounds", f"{rounds} rounds ask nobody", "take 1 or more")
     waitable("--answer-seconds", answer_seconds)

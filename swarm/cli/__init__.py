@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -68,11 +68,31 @@ app = typer.Typer(
     cls=Words,
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: importing rich would cost half of the time that `--help` may take
     help="Many fine-tunes at once from a terminal: parallel streams, one shared log, one dashboard.",
-    epilog="First steps: swarm init; swarm plan; swarm run.  RUN is a run folder or its name; without it the newest in ./runs.",
+    epilog="First steps: swarm init; swarm plan; swarm run.  RUN is a run folder or its name; without it the newest in ./runs here or above.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"toonswarm {metadata.version('toonswarm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None: ...
+
+
 configs.add_to(app)
 running.add_to(app)
 looking.add_to(app)

@@ -5,12 +5,13 @@ Scripts, language models and people use the same words; what they say to each ot
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from swarm.cli.options import As, Form, Idem, Ref, Run, Token, Ttl, agent_of, say, tell
+from swarm.cli.options import AGENT_LEASE_SECONDS, As, Form, Idem, Ref, Run, Token, Ttl, agent_of, say, tell
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,7 +35,7 @@ def task(
 def claim(
     ref: Ref,
     *,
-    ttl: Ttl = 60.0,
+    ttl: Ttl = AGENT_LEASE_SECONDS,
     wait: Annotated[float, typer.Option("--wait", metavar="SECONDS", help="wait for its turn")] = 0.0,
     author: As = None,
     run: Run = None,
@@ -53,7 +54,14 @@ def claim(
 
 
 def renew(
-    ref: Ref, *, token: Token, ttl: Ttl = 60.0, author: As = None, run: Run = None, idem: Idem = None, form: Form = None
+    ref: Ref,
+    *,
+    token: Token,
+    ttl: Ttl = AGENT_LEASE_SECONDS,
+    author: As = None,
+    run: Run = None,
+    idem: Idem = None,
+    form: Form = None,
 ) -> None:
     """Keep a lease for `--ttl` seconds from now."""
     say("renew", run, author, form, ref=ref, tok=token, ttl=ttl, idem=idem)
@@ -65,7 +73,7 @@ def hand(
     token: Token,
     to: Annotated[str, typer.Option("--to", metavar="NAME", help="who goes on with it")],
     note: Annotated[str, typer.Option("--note", help="what the next one should know")] = "",
-    ttl: Ttl = 60.0,
+    ttl: Ttl = AGENT_LEASE_SECONDS,
     author: As = None,
     run: Run = None,
     idem: Idem = None,
@@ -174,8 +182,13 @@ def promote(
     if force and not why:
         raise UserError("--force", "wants a reason", "add --why 'what you looked at'")
     with agent_of(run, author) as agent:
-        found = agent.state.streams.get(stream)
+        found, before = agent.state.streams.get(stream), agent.state.promoted
     if found is None or found.adapter is None:
         raise UserError(stream, "has no validated adapter", "see `swarm status`")
     facts = {"sha256": found.adapter.sha256, "tok": found.adapter.tok, "force": force or None, "idem": idem}
     say("promote", run, author, form, ref=stream, path="promoted", why=why or "chosen by hand", **facts)
+    if before and before.ref != stream:
+        print(
+            f"swarm: {stream} takes the place of {before.ref}, whose adapter stays in streams/{before.ref}/adapter",
+            file=sys.stderr,
+        )

@@ -24,6 +24,7 @@ NOTE = "note"
 
 
 def add_to(app: typer.Typer) -> None:
+    app.command()(runs)
     app.command()(status)
     app.command()(log)
     app.command()(ask)
@@ -44,6 +45,24 @@ def status(run: RunArgument = None, *, named: NamedRun = None, form: Form = None
         screen.print_data(session(snapshot), form)
         return
     screen.tell(screen.status_text(snapshot))
+
+
+def runs(*, runs: Runs | None = None, form: Form = None) -> None:
+    """List the runs here, the newest last.
+
+    When they began, how they stand, what they promoted.
+    """
+    from swarm import rundir
+    from swarm.cli import screen
+    from swarm.views.runlist import run_rows
+
+    rows = run_rows(rundir.runs_here() if runs is None else runs)
+    if form is not None:
+        screen.print_data({"runs": rows}, form)
+    elif rows:
+        screen.tell(screen.columns([tuple(rows[0]), *(tuple(str(v or "-") for v in row.values()) for row in rows)]))
+    else:
+        print("no run yet: `swarm run CONFIG` starts one", file=sys.stderr)
 
 
 def log(
@@ -135,14 +154,17 @@ class _Reading:
         self.folder, self.wanted = folder, wanted
         self.log = Log(folder.log)
         self.amended: dict[int, str] = {}
+        self.has_ended = False
         self.reader = Reader(rundir.checked_name(author)) if author is not None else None
 
     def fresh(self) -> list[Message]:
         """What is wanted of the entries since the last look."""
         from swarm.agents.inbox import Message
-        from swarm.events import Amend
+        from swarm.events import Amend, End, Resume
 
         entries = self.log.refresh()
+        for entry in entries:
+            self.has_ended = isinstance(entry.event, End) or (self.has_ended and not isinstance(entry.event, Resume))
         self.amended.update({e.event.of: f"{e.seq} by {e.author}" for e in entries if isinstance(e.event, Amend)})
         found = [Message(self.reader.why(entry) if self.reader else "", entry) for entry in entries]
         return [message for message in found if self.wanted.holds(message.entry)]
@@ -161,15 +183,21 @@ class _Reading:
             screen.print_data({"entries": self._data(found, form)}, form)
 
     def follow(self, tail: int | None, form: bool | None) -> None:
-        """Goes on as entries come, to the last one that is wanted.  Raises UserError when the run is removed."""
+        """Goes on as entries come, to the last one that is wanted or the end of the run.
+
+        Raises UserError when the run is removed.
+        """
         import time
 
         from swarm.errors import UserError
+        from swarm.log import run_is_alive
 
         found = _last(self.fresh(), tail)
         while True:
             self._print_each(found, form)
             if self.wanted.to is not None and self.log.last_seq >= self.wanted.to:
+                return
+            if self.has_ended and not run_is_alive(self.folder.log) and not (found := self.fresh()):
                 return
             time.sleep(LOOK_SECONDS)
             if not self.folder.is_run:
@@ -263,6 +291,8 @@ def export(
     format: Annotated[str | None, typer.Option("--format", help="toon (if not said), json, jsonl, csv or auto: the cheaper of toon and json")] = None,  # noqa: A002  the word users write
     stream: OnlyStream = None,
     since: Annotated[int, typer.Option("--since", metavar="N", min=0, help="steps (metrics) or entries (events) after this one")] = 0,
+    points: Annotated[int | None, typer.Option("--points", metavar="N", min=1, help="metrics: only N rows of each stream, evenly, with the last")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", metavar="NAMES", help="only these, with commas: stream,step,loss")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the run ends")] = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="say what it costs in tokens instead, beside compact JSON")] = False,
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", metavar="NAME", help="count with this: a stream, a base model, a tokenizer.json; else estimated")] = None,
@@ -275,15 +305,18 @@ def export(
     from swarm.views import tokens as counting
 
     folder = rundir.find(one_run(run, named))
+    names = [name.strip() for name in (columns or "").split(",") if name.strip()]
     count = counting.counter(tokenizer, folder)
     if tokens:
         if format or follow:
             raise UserError("--tokens", "compares all forms of what is there now", "leave out --format and --follow")
-        screen.print_data({"tokens": counting.costs(rooms.document(folder, what, stream, since), count)}, form=False)
+        found = rooms.document(folder, what, stream, since, points=points, columns=names)
+        screen.print_data({"tokens": counting.costs(found, count)}, form=False)
         return
     for line in rooms.lines(
-        folder, what=what, form=format or "toon", stream=stream, since=since, follow=follow, count_tokens=count
-    ):
+        folder, what=what, form=format or "toon", stream=stream, since=since, follow=follow, points=points, columns=names,
+        count_tokens=count,
+    ):  # fmt: skip
         print(screen.as_shown(line), flush=follow)
 
 
@@ -302,7 +335,10 @@ def prune(
     """
     from swarm import units
     from swarm.artifacts import pruning
+    from swarm.errors import UserError
 
+    if not runs.is_dir():
+        raise UserError("--runs", f"there is no folder {runs}", "name the folder that holds the runs")
     found = pruning.candidates(runs, whole_runs=whole_runs, keep=keep)
     if not found:
         print("nothing to prune", file=sys.stderr)
@@ -310,6 +346,10 @@ def prune(
     for item in found:
         print(f"{units.size(item.bytes):>9}  {item.path}")
     total = units.size(sum(item.bytes for item in found))
+    if not yes and not sys.stdin.isatty():
+        raise UserError(
+            "prune", "asks before it removes anything, and there is no terminal", "look at the list, then add --yes"
+        )
     if not yes and not typer.confirm(f"remove these {len(found)} folders ({total})?", err=True):
         print("nothing was removed", file=sys.stderr)
         return

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from swarm.agents.agent import Agent
+    from swarm.rundir import RunFolder
 
 Form = Annotated[bool | None, typer.Option("--json/--toon", help="as JSON, as TOON")]
 """True JSON, False TOON, None for people."""
@@ -23,8 +24,11 @@ def some_run(run: str | None) -> str | None:
     return run
 
 
-RUN_HELP = "run folder or name; default: the newest in ./runs"
+RUN_HELP = "run folder or name; default: the newest in ./runs, here or above"
 RunArgument = Annotated[str | None, typer.Argument(metavar="[RUN]", help=RUN_HELP)]
+RunOrStream = Annotated[
+    str | None, typer.Argument(metavar="[RUN|STREAM]", help="a stream of the newest run, or a run folder or name")
+]
 Run = Annotated[str | None, typer.Option("--run", metavar="RUN", help=RUN_HELP, callback=some_run)]
 NamedRun = Annotated[
     str | None, typer.Option("--run", metavar="RUN", help="RUN, as the other commands take it", callback=some_run)
@@ -46,6 +50,8 @@ Judged = Annotated[
     str, typer.Argument(help="a stream, or `run` for whatever is promoted; with --of also a task or `-`")
 ]
 OfEntry = Annotated[int | None, typer.Option("--of", metavar="SEQ", help="the entry that this is about")]
+AGENT_LEASE_SECONDS = 600.0
+"""Of an agent that states no other: a model that reads and judges takes minutes."""
 Token = Annotated[int, typer.Option("--token", min=1, help="what `claim` gave")]
 Ttl = Annotated[
     float, typer.Option("--ttl", metavar="SECONDS", help="how long the lease lasts unless renewed: 1 s to 7 days")
@@ -60,6 +66,28 @@ def one_run(run: str | None, named: str | None) -> str | None:
     if some_run(run) is not None and named is not None and rundir.find(run).path != rundir.find(named).path:
         raise UserError("--run", f"{named} is another run than {run}", "name the run once")
     return run if named is None else named
+
+
+def run_or_stream(word: str | None, named: str | None, stream: str | None) -> tuple[RunFolder, str | None]:
+    """The run and the stream that `COMMAND WORD` means: WORD is a run, or a stream of the run that is meant otherwise.
+
+    Raises UserError where it is neither.
+    """
+    from swarm import rundir
+    from swarm.log import Log
+    from swarm.rundir import RunFolder
+    from swarm.state import fold
+
+    if some_run(word) is None or stream is not None:
+        return rundir.find(one_run(word, named)), stream
+    assert word
+    places = (Path(word), rundir.runs_here() / word)
+    any_run = named is not None or next(rundir.all_runs(rundir.runs_here()), None) is not None
+    if any_run and not any(RunFolder(path).is_run for path in places):
+        folder = rundir.find(named)
+        if word in fold(Log(folder.log).entries()).streams:
+            return folder, word
+    return rundir.find(one_run(word, named)), stream
 
 
 def form_words(form: bool | None) -> list[str]:

@@ -19,29 +19,32 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 5.0
 """A stream in training gets a line at most this often."""
+OLD_LINES = 12
+"""What stands in the log is shown up to so many entries back."""
 QUIET_KINDS = (" claim ", " done ", " checkpoint ", " head ", " renew ")
 """Entries that `swarm log` shows and a progress listing does not need."""
 
 
-class _Stop(Exception):
-    """A signal asked to stop (SIGINT, SIGTERM) or to leave (SIGHUP)."""
+class _Interrupted(Exception):
+    """A signal came: SIGINT asks to stop, SIGTERM and SIGHUP end only this process."""
 
 
-def follow(folder: RunFolder, *, owns: bool, form: bool | None = None) -> int:
+def follow(folder: RunFolder, *, owns: bool, form: bool | None = None, since: int | None = None) -> int:
     """Print until the run ends; Ctrl-C stops the run if it is ours (a second one leaves), else it only leaves.
 
-    Returns the exit status of `swarm run`.
+    SIGTERM and a hang-up end this process and not the run.  `since`: the first entries to show come after this one; by default
+    the newest that stand there.  Returns the exit status of `swarm run`.
     """
     from swarm.cli import screen
     from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher, _signals():
-        lines = Lines()
+        lines = Lines(since if since is not None else max(0, watcher.snapshot().seq - OLD_LINES))
         try:
             ended = _follow(watcher, lines)
-        except _Stop as wish:
-            if not owns or wish.args[0] == signal.SIGHUP:
-                print(f"swarm: detached; {folder.name} goes on", file=sys.stderr)
+        except _Interrupted as signalled:
+            if not owns or signalled.args[0] != signal.SIGINT:
+                screen.print_detached(folder)
                 return 0
             ended = _stop(watcher, lines)
     return screen.print_result(folder, form) if ended else screen.print_orphaned(folder)
@@ -52,7 +55,7 @@ def wait_for_end(folder: RunFolder) -> None:
     from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher:
-        _follow(watcher, Lines())
+        _follow(watcher, Lines(watcher.snapshot().seq))
 
 
 def _stop(watcher: Watcher, lines: Lines) -> bool:
@@ -63,7 +66,7 @@ def _stop(watcher: Watcher, lines: Lines) -> bool:
         watcher.say("stop", "run")
     try:
         return _follow(watcher, lines)
-    except _Stop:
+    except _Interrupted:
         return True
 
 
@@ -83,10 +86,10 @@ def _follow(watcher: Watcher, lines: Lines) -> bool:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    def wish(number: int, _: FrameType | None) -> None:
-        raise _Stop(number)
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise _Interrupted(number)
 
-    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -97,8 +100,8 @@ def _signals() -> Iterator[None]:
 class Lines:
     """Remembers what was printed."""
 
-    def __init__(self) -> None:
-        self._seq = 0
+    def __init__(self, since: int = 0) -> None:
+        self._seq = since
         self._states: dict[str, tuple[str, str]] = {}
         self._printed_at: dict[str, float] = {}
         self._steps: dict[str, int] = {}
@@ -113,9 +116,9 @@ class Lines:
                     self._print(line)
         for row in snapshot.streams:
             self._stream(row)
-        if not snapshot.promoted and snapshot.why and snapshot.why != self._waits:
-            self._waits = snapshot.why
-            self._print(f"promotion waits: {snapshot.why}")
+        if snapshot.waits and snapshot.waits != self._waits:
+            self._print(f"promotion waits: {snapshot.waits}")
+        self._waits = snapshot.waits
 
     def _stream(self, row: StreamRow) -> None:
         now = time.monotonic()

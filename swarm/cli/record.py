@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.options import Form, NamedRun, RunArgument, agent_of, one_run
+from swarm.cli.options import Form, NamedRun, RunArgument, RunOrStream, agent_of, one_run, run_or_stream
 
 if TYPE_CHECKING:
     from swarm.log import Fault
@@ -32,9 +32,11 @@ def digest(
     form: Form = None,
 ) -> None:
     """The run in a few hundred tokens of TOON, for a model in a hurry."""
+    from swarm import config
     from swarm.cli import screen
     from swarm.errors import UserError
     from swarm.views import digest as room
+    from swarm.views.streamrows import waits_of
     from toon import encode
     from toon.sizes import compact_json
 
@@ -44,7 +46,8 @@ def digest(
         found = agent.inbox(peek=True).messages if author else ()
         unread = [room.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found]
         name, write = agent.folder.name, compact_json if form else encode
-        text = room.digest(agent.state, agent.now(), budget, unread=unread, name=name, write=write)
+        waits = waits_of(agent.state, config.of_run(agent.folder))
+        text = room.digest(agent.state, agent.now(), budget, unread=unread, name=name, waits=waits, write=write)
     screen.tell(text)
 
 
@@ -71,17 +74,16 @@ def replay(
     screen.tell("\n" + "\n".join(snapshot.tail[-3:]))
 
 
-def lineage(run: RunArgument = None, *, named: NamedRun = None, form: Form = None) -> None:
+def lineage(run: RunOrStream = None, *, named: NamedRun = None, form: Form = None) -> None:
     """Where each adapter comes from, and whether its files still stand.
 
-    Data, base, attempts, judges, who approved.
+    `swarm lineage STREAM` is about that one.  Data, base, attempts, judges, who approved.
     """
-    from swarm import rundir
     from swarm.artifacts.lineage import rows
     from swarm.cli import screen
 
-    folder = rundir.find(one_run(run, named))
-    documents = _lineages(folder)
+    folder, stream = run_or_stream(run, named, None)
+    documents = [found for found in _lineages(folder) if stream in {None, found["stream"]}]
     if form is not None:
         screen.print_data({"run": folder.name, "adapters": documents if form else rows(documents)}, form)
     elif not documents:

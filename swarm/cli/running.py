@@ -20,7 +20,9 @@ from swarm.cli.options import (
     Plain,
     Run,
     RunArgument,
+    RunOrStream,
     one_run,
+    run_or_stream,
     say,
     tell,
 )  # fmt: skip
@@ -61,9 +63,10 @@ def run(
     folder = starting.start(made, None if into is None else rundir.find(into))
     screen.announce(folder, made)
     if detach:
-        print(folder.path)
+        screen.print_detached(folder)
+        tell(str(folder.path), {"run": folder.name, "path": str(folder.path)}, form)
         return
-    sys.exit(attach(folder, plain=plain, form=form))
+    sys.exit(attach(folder, plain=plain, form=form, since=0))
 
 
 def watch(
@@ -83,7 +86,7 @@ def watch(
 
 
 def resume(
-    run: RunArgument = None,
+    run: RunOrStream = None,
     *,
     named: NamedRun = None,
     stream: Annotated[str | None, typer.Option("--stream", help="let one paused or stopped stream go on")] = None,
@@ -95,22 +98,23 @@ def resume(
 ) -> None:
     """Go on with a run or stream that stopped, failed or was cut off.
 
+    `swarm resume STREAM` lets one go on, also one that is paused.
+
     Finished tasks are not repeated.  --json and --toon: with --detach or --stream the entry, else the result at its end.
     """
-    from swarm import rundir
     from swarm.planning import starting
     from swarm.rundir import user_name
 
-    folder = rundir.find(one_run(run, named))
+    folder, stream = run_or_stream(run, named, stream)
     seq, ref = starting.resume(folder, author, stream=stream, idem=idem), stream or "run"
     if not detach and not stream:
         print(f"swarm: {folder.name} goes on", file=sys.stderr)
-        sys.exit(attach(folder, plain=plain, form=form))
+        sys.exit(attach(folder, plain=plain, form=form, since=seq - 1))
     tell(f"{seq} resume {ref}", {"seq": seq, "kind": "resume", "ref": ref, "by": author or user_name()}, form)
 
 
 def stop(
-    run: RunArgument = None,
+    run: RunOrStream = None,
     *,
     named: NamedRun = None,
     stream: OnlyStream = None,
@@ -119,12 +123,14 @@ def stop(
     idem: Idem = None,
     form: Form = None,
 ) -> None:
-    """Save and stop the run or one stream; `swarm resume` goes on."""
-    from swarm import rundir
+    """Save and stop the run or one stream; `swarm resume` goes on.
+
+    `swarm stop STREAM` stops that one.
+    """
     from swarm.cli import progress
     from swarm.planning import starting
 
-    folder = rundir.find(one_run(run, named))
+    folder, stream = run_or_stream(run, named, stream)
     say("stop", str(folder.path), author, form, ref=stream or "run", idem=idem)
     if not stream and (ended := starting.end_orphans(folder)):
         print(f"swarm: no coordinator is at work; {', '.join(ended)} saved and left", file=sys.stderr)
@@ -142,13 +148,19 @@ def pause(
 ) -> None:
     """Let a stream wait at its next step.
 
-    `swarm resume --stream NAME` lets it go on.
+    `swarm resume STREAM` lets it go on.
     """
     say("pause", run, author, form, ref=stream, idem=idem)
 
 
 def attach(
-    folder: RunFolder, *, plain: bool = False, owns: bool = True, readonly: bool = False, form: bool | None = None
+    folder: RunFolder,
+    *,
+    plain: bool = False,
+    owns: bool = True,
+    readonly: bool = False,
+    form: bool | None = None,
+    since: int | None = None,
 ) -> int:
     """Show the run until it ends or the person leaves; the exit status of `swarm run`."""
     from swarm.cli import progress, screen
@@ -161,17 +173,16 @@ def attach(
             if screen.has_ended(folder):
                 return screen.print_result(folder, form)
             if status == 0:
-                print(
-                    f"swarm: detached; {folder.name} goes on: `swarm watch` attaches again, `swarm stop` stops it",
-                    file=sys.stderr,
-                )
+                screen.print_detached(folder)
             return status
-    return progress.follow(folder, owns=owns, form=form)
+    return progress.follow(folder, owns=owns, form=form, since=since)
 
 
 def _dashboard(folder: RunFolder, *, readonly: bool) -> int | None:
     """The dashboard in a process of its own; None if it cannot be shown."""
+    import contextlib
     import importlib.util
+    import signal
     import subprocess
 
     if importlib.util.find_spec("textual") is None:
@@ -179,8 +190,12 @@ def _dashboard(folder: RunFolder, *, readonly: bool) -> int | None:
         return None
     command = [sys.executable, "-m", "tui", str(folder.path), *(["--readonly"] if readonly else [])]
     process = subprocess.Popen(command, env=dict(os.environ))
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # the terminal sends it to both; the dashboard asks what is meant
-            continue
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # it puts the terminal in order and leaves
+    try:
+        while True:
+            with contextlib.suppress(
+                KeyboardInterrupt
+            ):  # the terminal sends it to both; the dashboard asks what is meant
+                return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from swarm.planning.starting import Plan
     from swarm.rundir import RunFolder
     from swarm.views.snapshot import Snapshot, StreamRow
+
+
+def print_detached(folder: RunFolder) -> None:
+    """What somebody should know who leaves a run that goes on."""
+    name = folder.name
+    print(f"swarm: detached; {name} goes on", file=sys.stderr)
+    print(f"  swarm watch {name}   shows it again", file=sys.stderr)
+    print(f"  swarm stop {name}    saves and stops it", file=sys.stderr)
 
 
 def print_data(value: Any, form: bool | None, *, following: bool = False) -> None:
@@ -45,11 +54,28 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def columns(rows: Sequence[Sequence[str]], *, gap: int = 2) -> str:
-    """Rows of cells, each column as wide as its widest; the last is not padded."""
+def room() -> int | None:
+    """Cells of the terminal's line; None where nobody counts them."""
+    return shutil.get_terminal_size().columns if is_terminal() else None
+
+
+def columns(rows: Sequence[Sequence[str]], *, gap: int = 2, width: int | None = None, spare: Sequence[str] = ()) -> str:
+    """Rows of cells, each column as wide as its widest; the last is not padded.
+
+    In `width` cells, where it is given: the columns whose heading is in `spare` go in that order until the others fit, then
+    the last one, which holds reasons, is shortened.
+    """
+    from swarm.views.reasons import short
+
     if not rows:
         return ""
+    for heading in spare if width else ():
+        if width and max(map(len, columns(rows, gap=gap).splitlines())) > width and heading in rows[0]:
+            at = list(rows[0]).index(heading)
+            rows = [[*row[:at], *row[at + 1 :]] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    if width and (left := width - sum(widths[:-1]) - gap * (len(widths) - 1)) < widths[-1]:
+        rows = [[*row[:-1], short(row[-1], max(8, left))] for row in rows]
     return "\n".join(
         (" " * gap).join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
@@ -98,6 +124,9 @@ def print_result(folder: RunFolder, form: bool | None = None) -> int:
     return snapshot.rc if snapshot.rc is not None else 1
 
 
+VERDICTS = {"": "not judged", "SUCCESS": "passed", "WARNING": "warning", "FAIL": "rejected"}
+
+
 def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
     """The table at a run's end: a column for every figure by which streams can be compared and that any of them has."""
     rows = snapshot.streams
@@ -105,13 +134,14 @@ def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
     headings = (
         "stream",
         "trainable",
-        "loss",
+        "mean loss",
         *(figures.of(name).label for name in compared),
         "tok/s",
         "peak",
         "verdict",
     )
-    lines = [columns([headings, *(_result_row(row, compared) for row in sorted(rows, key=_rank))])]
+    table = [headings, *(_result_row(row, compared) for row in sorted(rows, key=_rank))]
+    lines = [columns(table, width=room(), spare=("peak", "trainable", "tok/s", "mean loss"))]
     base = next((row.base for row in rows if row.base), {})
     told = [f"{figures.of(name).label} {figures.of(name).text(base[name])}" for name in compared if name in base]
     lines += [f"base: {', '.join(told)}"] if told else []
@@ -124,16 +154,8 @@ def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
     elif snapshot.rc == 130:
         lines.append(f"stopped: everything is saved; `swarm resume {folder.name}` goes on")
     else:
-        lines.append(f"nothing was promoted: {_end_text(folder) or 'see `swarm log`'}")
+        lines.append(f"nothing was promoted: {snapshot.why or 'see `swarm log`'}")
     return "\n".join(lines)
-
-
-def _end_text(folder: RunFolder) -> str:
-    from swarm.events import End
-    from swarm.log import Log
-
-    ends = [entry.event.body for entry in Log(folder.log).entries() if isinstance(entry.event, End)]
-    return ends[-1].strip() if ends else ""
 
 
 def _rank(row: StreamRow) -> tuple[bool, bool, float]:
@@ -142,22 +164,23 @@ def _rank(row: StreamRow) -> tuple[bool, bool, float]:
 
 
 def _result_row(row: StreamRow, compared: Sequence[str]) -> tuple[str, ...]:
-    verdict = {
-        "promoted": "promoted",
-        "done": {"SUCCESS": "passed", "WARNING": "warning"}.get(row.verdict, row.verdict),
-    }.get(row.state, row.state)
+    verdict = VERDICTS.get(row.verdict, row.verdict) if row.state == "done" else row.state
     if row.state in {"failed", "STALLED"} or (row.state == "done" and row.why):
         verdict += f": {row.why}"
-    loss, first = (units.loss(row.figure(name)) for name in ("loss", "first_loss"))
     return (
         row.name,
         units.count(row.trainable),
-        f"{first} → {loss}" if "loss" in row.figures else "-",
+        _mean_losses(row),
         *(_against_base(row, name) for name in compared),
         units.count(row.figure("tokens_per_second")),
         units.size(row.memory_bytes),
         verdict,
     )
+
+
+def _mean_losses(row: StreamRow) -> str:
+    first, last = row.mean_losses
+    return "-" if last is None else f"{units.loss(first)} → {units.loss(last)}"
 
 
 def _against_base(row: StreamRow, name: str) -> str:
@@ -179,7 +202,8 @@ def status_text(snapshot: Snapshot) -> str:
     )
     lines = [head + ("" if snapshot.log_ok else " DAMAGED: `swarm log verify`"), ""]
     streams = [("stream", "state", "step/of", "loss", "held-out", "tok/s", "eta", "held by", "why")]
-    lines.append(columns([*streams, *(_status_row(row) for row in snapshot.streams)]))
+    rows = [*streams, *(_status_row(row) for row in snapshot.streams)]
+    lines.append(columns(rows, width=room(), spare=("tok/s", "held by", "held-out")))
     if snapshot.workers:
         workers = [("worker", "state", "task", "device", "memory", "pid", "bus", "why")]
         workers += [
@@ -195,7 +219,7 @@ def status_text(snapshot: Snapshot) -> str:
             )
             for w in snapshot.workers
         ]
-        lines += ["", columns(workers)]
+        lines += ["", columns(workers, width=room(), spare=("memory", "pid", "bus", "device"))]
     if snapshot.tasks:
         tasks = [("agents' task", "state", "held by", "left")]
         tasks += [
@@ -205,8 +229,8 @@ def status_text(snapshot: Snapshot) -> str:
         lines += ["", columns(tasks)]
     if snapshot.promoted:
         lines += ["", f"promoted: {snapshot.promoted}, {snapshot.why}"]
-    elif snapshot.why:
-        lines += ["", f"promotion waits: {snapshot.why}"]
+    elif snapshot.waits:
+        lines += ["", f"promotion waits: {snapshot.waits}"]
     return "\n".join(lines)
 
 

@@ -15,6 +15,10 @@ from swarm.cli.options import About, As, Form, Idem, Judged, OfEntry, Run, Runs,
 
 if TYPE_CHECKING:
     from swarm.agents.inbox import Inbox, Message
+    from swarm.state import State
+
+IN_VAIN = 6
+"""Exit status where the answer did not come in time."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,14 +69,36 @@ def post(
     if of is not None and ask is not None:
         raise UserError("--of", "answers an entry, and --ask puts a question", "say them in two posts")
     body = sys.stdin.read() if text == "-" else text
+    with agent_of(run, author) as agent:
+        check_ref(agent.state, ref)
+        if ask is not None:
+            seq, answer = agent.ask(ask, body, ref, wait_seconds=wait, idem=idem)
     if ask is None:
         say("post", run, author, form, ref=ref, body=body, of=of, idem=idem)
         return
-    with agent_of(run, author) as agent:
-        seq, answer = agent.ask(ask, body, ref, wait_seconds=wait, idem=idem)
     answered = {"answer": answer.event.body, "by": answer.author, "at": answer.seq} if answer else {}
     line = logview.line(answer) if answer else f"{seq} post {ref}: {ask} has not answered yet"
     tell(line, {"seq": seq, "kind": "post", "ref": ref, **answered}, form)
+    if wait and not answer:
+        raise typer.Exit(IN_VAIN)
+
+
+def check_ref(state: State, ref: str) -> None:
+    """Raises UserError for a ref that names nothing of the run: a note on it would be found by nobody."""
+    from difflib import get_close_matches
+
+    from swarm.errors import UserError
+
+    known = {"run", "-", *state.streams, *state.tasks}
+    if state.run is None or ref in known or ref.partition("/")[0] in {task.partition("/")[0] for task in state.tasks}:
+        return
+    near = get_close_matches(ref, known, n=1)
+    fix = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"there is {', '.join(sorted(known - {'-'}))}, or `-` for nothing in particular"
+    )
+    raise UserError(ref, "names no stream or task of this run", fix)
 
 
 def amend(
@@ -150,6 +176,7 @@ def inbox_data(found: Inbox) -> dict[str, Any]:
         "messages": [{"seq": m.entry.seq, "why": m.why, **_row(m)} for m in found.messages],
         "questions": [{"seq": m.entry.seq, **_row(m)} for m in found.questions],
         "waiting": [{"task": ref, "until": round(until)} for ref, until in found.waiting],
+        "promotion": found.promotion or None,
         "held": [{"task": ref, "token": token, "until": round(until)} for ref, token, until in found.held],
     }
 
@@ -165,6 +192,10 @@ def inbox_text(found: Inbox) -> str:
     lines = [_marked(f"{m.why:<9} {logview.line(m.entry)}", m) for m in found.messages]
     lines += [_question_text(question) for question in found.questions]
     lines += [f"waits for you {ref}: `swarm claim {ref}`" for ref, _ in found.waiting]
+    if found.promotion:
+        lines.append(
+            f"waits for you the promotion of {found.promotion}: `swarm approve {found.promotion}` or `swarm object`"
+        )
     lines += [f"you hold {ref} token {token}" for ref, token, _ in found.held]
     return "\n".join(lines) or f"nothing new up to {found.at}"
 

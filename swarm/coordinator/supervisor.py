@@ -291,6 +291,8 @@ class Supervisor:
 
     def _row(self, name: str, member: Member) -> WorkerRow:
         state, why, link = str(member.state), member.why, member.link
+        if state == "gone" and not why:
+            state = "left"  # it was sent home: nothing was left to do for it
         if state == "busy":
             state = "paused" if member.beat and member.beat.state == "paused" else "working"
         if member.child and (verdict := judge(member.signals, self._patience)).state in {"unreachable", "stalled"}:

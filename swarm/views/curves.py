@@ -114,9 +114,10 @@ class Curves:
             self.last = row
             self._recent.append(row)
 
-    def seconds_per_step(self) -> float | None:
-        """The pace of the last steps of this lease."""
-        if len(self._recent) < 2:
+    def seconds_per_step(self, since: float = 0.0) -> float | None:
+        """The pace of the last steps that were measured after `since`: a pause before it does not count."""
+        recent = [row for row in self._recent if row.time >= since]
+        if len(recent) < 2:
             return None
-        first, last = self._recent[0], self._recent[-1]
+        first, last = recent[0], recent[-1]
         return (last.time - first.time) / max(1, last.step - first.step)

@@ -24,7 +24,7 @@ LEAST_TOKENS = 40
 """Below this not even the counts find room."""
 TEXT_CHARACTERS = 160
 WHY_CHARACTERS = 80
-SHARES = {"streams": 0.6, "claims": 0.75, "unread": 0.9, "decisions": 1.0, "open": 0.0}
+SHARES = {"streams": 0.6, "claims": 0.75, "unread": 0.9, "decisions": 0.0, "open": 0.0}
 """A section may fill the digest up to here, so that a hundred streams leave room for what follows; then what is left is for all."""
 URGENCY = ("failed", "train", "validate", "evaluate", "prepare", "paused", "wait", "stopped", "promoted", "done")
 
@@ -46,16 +46,19 @@ def digest(
     *,
     unread: Sequence[Unread] = (),
     name: str | None = None,
+    waits: str = "",
     write: Callable[[Any], str] = encode,
 ) -> str:
     """The digest at log time `now` as `write` writes it, in that form never above `budget_tokens` by `tokens_at_most`.
 
-    `name`: the run folder's, for a log in which no run was started.  Raises ValueError for a budget below LEAST_TOKENS.
+    `name`: the run folder's, for a log in which no run was started.  `waits`: for whom a promotion waits (`waits_of`).
+    Raises ValueError for a budget below LEAST_TOKENS.
     """
     if budget_tokens < LEAST_TOKENS:
         raise ValueError(f"a digest takes at least {LEAST_TOKENS} tokens")
     rows = [_stream_row(state, stream, _compared(state)) for stream in state.streams.values()]
-    draft = _Draft(_head(state, rows, name), budget_tokens, write)
+    head = _head(state, rows, name) | ({"waits": one_line(waits, TEXT_CHARACTERS)} if waits else {})
+    draft = _Draft(head, budget_tokens, write)
     whole = {
         "streams": [{**row, "why": None} for row in sorted(rows, key=_urgency)],
         "claims": [_claim_row(task, now) for task in sorted(state.held(), key=_left)],
@@ -85,7 +88,7 @@ class _Draft:
             self.head = {"at": self.head["at"]}
         for section, share in SHARES.items():
             self._add(section, whole[section], share)
-        for section in SHARES:  # what one section left over is room for the others
+        for section in SHARES:  # what one section left over is room for the others, for streams before old decisions
             self._add(section, whole[section][len(self.kept.get(section, [])) :], 1.0)
 
     def _add(self, section: str, rows: Iterable[dict[str, Any]], share: float) -> None:

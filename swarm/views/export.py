@@ -13,6 +13,7 @@ import io
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -43,10 +44,13 @@ def lines(
     stream: str | None = None,
     since: int = 0,
     follow: bool = False,
+    points: int | None = None,
+    columns: Sequence[str] = (),
     count_tokens: Callable[[str], int] | None = None,
 ) -> Iterator[str]:
     """The lines of the export.  `since`: steps (metrics) or entries (events) after this one.
 
+    `points`: of the metrics only so many rows for each stream and kind, evenly, with the last.  `columns`: only these.
     `follow` goes on until the run ends.  `auto` is TOON or compact JSON, whichever has fewer tokens by `count_tokens`.
     Raises UserError for a word that is not known.
     """
@@ -58,19 +62,30 @@ def lines(
     if form == "auto":
         from toon import compact
 
-        return iter([compact(document(folder, what, stream, since), count_tokens=count_tokens).text])
+        found = document(folder, what, stream, since, points=points, columns=columns)
+        return iter([compact(found, count_tokens=count_tokens).text])
     if what == "session":
         return _session(folder, form, stream)
-    rows = rows_of(folder, what, stream, since, flat=form in {"toon", "csv"})
+    if follow and points is not None:
+        raise UserError("--points", "thins what is there, and --follow goes on", "leave one of them out")
+    rows = chosen(rows_of(folder, what, stream, since, flat=form in {"toon", "csv"}), what, points, columns)
     return _followed(folder, rows, form) if follow else _table(rows, form, what)
 
 
-def document(folder: RunFolder, what: str, stream: str | None = None, since: int = 0) -> Any:
+def document(
+    folder: RunFolder,
+    what: str,
+    stream: str | None = None,
+    since: int = 0,
+    *,
+    points: int | None = None,
+    columns: Sequence[str] = (),
+) -> Any:
     """The whole export as one value, for comparing its forms.  Raises UserError for a word that is not known."""
     _check(folder, what, stream)
     if what == "session":
         return _session_value(folder, stream)
-    return {what: list(rows_of(folder, what, stream, since, flat=True)())}
+    return {what: list(chosen(rows_of(folder, what, stream, since, flat=True), what, points, columns)())}
 
 
 def _check(folder: RunFolder, what: str, stream: str | None) -> None:
@@ -107,6 +122,28 @@ def rows_of(folder: RunFolder, what: str, stream: str | None, since: int, *, fla
             return lambda: event_rows(folder, stream, since, flat=flat)
         case _:
             return lambda: iter(bus_rows(folder))
+
+
+def chosen(rows: Rows, what: str, points: int | None, columns: Sequence[str]) -> Rows:
+    """The same rows, thinned and with these columns only.  Raises UserError for a column that there is not."""
+    if points is not None and what != "metrics":
+        raise UserError("--points", f"thins metrics, not {what}", "leave it out")
+    if columns and (first := next(rows(), None)) is not None and (unknown := [c for c in columns if c not in first]):
+        raise UserError("--columns", f"{unknown[0]!r} is no column of {what}", f"take some of {', '.join(first)}")
+    thin = rows if points is None else lambda: thinned(rows, points)
+    return thin if not columns else lambda: ({name: row[name] for name in columns} for row in thin())
+
+
+def thinned(rows: Rows, points: int) -> Iterator[Row]:
+    """Of each stream and kind at most `points` rows, evenly, always with the last; the rows are gone through twice."""
+    counts = Counter((row["stream"], row["kind"]) for row in rows())
+    seen: Counter[tuple[str, str]] = Counter()
+    for row in rows():
+        key = row["stream"], row["kind"]
+        seen[key] += 1
+        # of n rows the k-th is kept where a new one of the `points` equal stretches ends
+        if seen[key] * points // counts[key] > (seen[key] - 1) * points // counts[key]:
+            yield row
 
 
 def metric_rows(folder: RunFolder, stream: str | None) -> Iterator[Row]:

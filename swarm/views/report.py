@@ -20,6 +20,7 @@ def session(snapshot: Snapshot) -> dict[str, Any]:
         "at": snapshot.seq,
         "promoted": snapshot.promoted or None,
         "why": snapshot.why or None,
+        "waits": snapshot.waits or None,
         "streams": streams(snapshot.streams),
         "workers": [worker_of(row) for row in snapshot.workers],
         "tasks": [task(row) for row in snapshot.tasks],
@@ -55,6 +56,7 @@ def stream(row: StreamRow, measured: Mapping[str, float | None]) -> dict[str, An
         "of": row.steps,
         "trainable": row.trainable,
         **measured,
+        "mean_loss": _rounded(row.mean_losses[1]),
         "verdict": row.verdict or None,
         "why": row.why or None,
     }

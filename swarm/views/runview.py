@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from swarm.events import End, Resume, Run
 from swarm.log import Entry
 from swarm.messages import Metrics
 from swarm.rundir import RunFolder
@@ -16,7 +17,7 @@ from swarm.state import State
 from swarm.views import logview
 from swarm.views.curves import Curves
 from swarm.views.snapshot import BusCounters, Snapshot, WorkerRow
-from swarm.views.streamrows import stream_rows, task_rows, why_of
+from swarm.views.streamrows import stream_rows, task_rows, waits_of, why_of
 
 TAIL_LINES = 200
 
@@ -29,10 +30,29 @@ class RunView:
         self.state = State()
         self.curves: dict[str, Curves] = {}
         self._tail: deque[str] = deque(maxlen=tail_lines)
+        self._ran_seconds = 0.0
+        """Up to `_runs_since`."""
+        self._runs_since: float | None = None
 
     def fold(self, entry: Entry) -> None:
         self.state.apply(entry)
         self._tail.append(logview.line(entry))
+        self._clock(entry)
+
+    def _clock(self, entry: Entry) -> None:
+        match entry.event:
+            case Run() | Resume() if self._runs_since is None:
+                self._runs_since = entry.time
+            case End() if self._runs_since is not None:
+                self._ran_seconds += entry.time - self._runs_since
+                self._runs_since = None
+            case _:
+                pass
+
+    def _elapsed_seconds(self, now: float) -> float | None:
+        if self.state.run is None:
+            return None
+        return self._ran_seconds + (max(0.0, now - self._runs_since) if self._runs_since is not None else 0.0)
 
     def add(self, table: Metrics) -> None:
         self.curves.setdefault(table.stream, Curves()).add(table)
@@ -43,6 +63,13 @@ class RunView:
         for table in tables:
             self.add(table)
 
+    def _run_state(self, otherwise: str) -> str:
+        if self.state.end:
+            return "ended"
+        if self.state.run is None:
+            return "starting" if otherwise == "running" else "not started"
+        return otherwise
+
     def snapshot(
         self,
         run_state: str,
@@ -52,18 +79,19 @@ class RunView:
         bus: BusCounters | None = None,
         log_ok: bool = True,
     ) -> Snapshot:
-        """The run at log time `now`; `run_state` unless it has ended."""
+        """The run at log time `now`; in `run_state` where its log does not say that it has ended or was never started."""
         state = self.state
         return Snapshot(
             run=self.folder.name,
             folder=str(self.folder.path),
             base=", ".join(sorted({s.base_model for s in self.settings.streams.values()})),
-            state="ended" if state.end else run_state,
+            state=self._run_state(run_state),
             rc=state.end.rc if state.end else None,
             seq=state.seq,
             log_ok=log_ok,
             devices=", ".join(sorted({row.device for row in workers})),
-            started=state.started,
+            elapsed_seconds=self._elapsed_seconds(now),
+            silent_seconds=max(0.0, now - state.time),
             now=now,
             streams=stream_rows(state, self.settings, self.curves, workers, now),
             workers=workers,
@@ -71,5 +99,6 @@ class RunView:
             tail=tuple(self._tail),
             bus=bus or BusCounters(),
             promoted=state.promoted.ref if state.promoted else "",
-            why=why_of(state, self.settings),
+            why=why_of(state),
+            waits=waits_of(state, self.settings),
         )

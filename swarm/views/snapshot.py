@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 Points = tuple[tuple[int, float], ...]
 """(step, value), by step."""
+STREAM_STATES = (
+    "wait", "prepare", "train", "paused", "validate", "evaluate", "done", "promoted", "stopped", "failed", "STALLED",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +21,22 @@ class StreamRow:
 
     name: str
     state: str
-    """wait, prepare, train, paused, validate, evaluate, done, promoted, stopped, failed, STALLED"""
+    """One of `STREAM_STATES`."""
     settings: str = ""
     """One line: base, adapter, rank, optimizer, learning rate."""
     step: int = 0
     steps: int = 0
     """Planned optimizer steps; 0 while unknown."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """What was measured of it, by the names of `swarm.figures`: what its roles stated, else the newest metric row."""
+    """What was measured of it, by the names of `swarm.figures`: what its roles stated, else the newest metric row.
+
+    Losses are those of single steps, in training and after it.  Tokens per second are those of the last step, 0 where it is
+    stalled, none where it does not train; once it is trained those of the whole training.
+    """
     base: Mapping[str, float] = field(default_factory=dict)
     """The bare base's figures, under the same names."""
+    mean_losses: tuple[float | None, float | None] = (None, None)
+    """Over the first and the last tenth of the steps, as the stream's `trained` entry states them."""
     curves: Mapping[str, Points] = field(default_factory=dict)
     """Figures over the steps, thinned to a few hundred points."""
     trainable: int | None = None
@@ -36,6 +45,8 @@ class StreamRow:
     worker: str = ""
     """Who holds the current task."""
     token: int | None = None
+    held_seconds: float | None = None
+    """How long the current task has been held."""
     lease_left_seconds: float | None = None
     verdict: str = ""
     why: str = ""
@@ -72,7 +83,8 @@ class WorkerRow:
     name: str
     roles: tuple[str, ...]
     state: str
-    """starting, importing, idle, working, paused, stalled, unreachable, leaving, gone, parked; orphan: no coordinator leads it"""
+    """starting, importing, idle, working, paused, stalled, unreachable, leaving, left (it was sent home), gone (it died), parked;
+    orphan: no coordinator leads it"""
     task: str = ""
     device: str = ""
     pid: int = 0
@@ -117,14 +129,18 @@ class Snapshot:
     folder: str
     base: str = ""
     state: str = "starting"
-    """starting, running, ended, no coordinator"""
+    """not started (a log to plan in), starting, running, ended, no coordinator"""
     rc: int | None = None
     seq: int = 0
     """The last entry folded in."""
     log_ok: bool = True
     devices: str = ""
-    started: float = 0.0
+    elapsed_seconds: float | None = None
+    """How long the run has been going: not counted are the time after its end and the time for which it was stopped."""
+    silent_seconds: float = 0.0
+    """Since the last entry."""
     now: float = 0.0
+    """Log time."""
     streams: tuple[StreamRow, ...] = ()
     workers: tuple[WorkerRow, ...] = ()
     tasks: tuple[TaskRow, ...] = ()
@@ -135,4 +151,6 @@ class Snapshot:
     promoted: str = ""
     """The winner's name."""
     why: str = ""
-    """Why the winner won, or for whom the run waits before it promotes one."""
+    """Why the winner won, or why the run ended without one."""
+    waits: str = ""
+    """For whom the run waits before it promotes a stream, with the command: `fast: waits for bob: swarm approve fast`."""

@@ -21,7 +21,7 @@ def stream_rows(
     state: State, settings: RunSettings, curves: Mapping[str, Curves], workers: Sequence[WorkerRow], now: float
 ) -> tuple[StreamRow, ...]:
     by_task = {worker.task: worker for worker in workers if worker.task}
-    winner, _, waits = why_of(state, settings).partition(": ") if not state.promoted else ("", "", "")
+    winner, _, waits = waits_of(state, settings).partition(": ")
     rows = (
         _row(state, stream, settings.streams.get(name), curves.get(name) or Curves(), by_task, now)
         for name, stream in state.streams.items()
@@ -29,9 +29,14 @@ def stream_rows(
     return tuple(replace(row, why=waits) if row.name == winner else row for row in rows)
 
 
-def why_of(state: State, settings: RunSettings) -> str:
-    """Why the winner won, or for whom the run waits; authors' words among it, made fit for a screen."""
-    return one_line(state.promoted.why if state.promoted else waiting(state, settings.promotion))
+def why_of(state: State) -> str:
+    """Why the winner won, or why a run ended without one; authors' words among it, made fit for a screen."""
+    return one_line(state.promoted.why if state.promoted else state.end.body if state.end else "")
+
+
+def waits_of(state: State, settings: RunSettings) -> str:
+    """For whom the run waits before it promotes a stream, with the command; made fit for a screen."""
+    return one_line(waiting(state, settings.promotion))
 
 
 def task_rows(state: State, now: float) -> tuple[TaskRow, ...]:
@@ -61,21 +66,27 @@ def _row(
     name, why = state_of(state, stream, worker)
     training = name == "train"
     trained, verdict = stream.trained, stream.verdict
-    own, base = figures.split({**_of_curves(curves, is_training=training), **stream.figures})
+    measured = _of_curves(curves, is_training=training)
+    own, base = figures.split({**measured, **stream.figures, **_losses(measured)})
+    means = trained.figures if trained else {}
     return StreamRow(
         name=stream.name,
         state=name,
         settings=describe(settings) if settings else "",  # a folder whose config is gone
         step=last.step if last else (trained.step if trained else 0),
-        steps=curves.steps,
-        figures=own,
+        steps=curves.steps or (settings.max_steps or 0 if settings else 0),
+        figures=_at_this_pace(own, name, stream),
         base=base,
+        mean_losses=(means.get("first_loss"), means.get("loss")),
         curves={figure: curve.thin() for figure, curve in curves.figures.items()},
         trainable=trained.trainable if trained else None,
         device=worker.device if worker else "",
-        eta_seconds=_eta(curves) if training else None,
+        eta_seconds=_eta(curves, max(stream.turn_since, task.lease.began))
+        if training and task and task.lease
+        else None,
         worker=task.lease.by if task and task.lease else "",
         token=task.lease.token if task and task.lease else None,
+        held_seconds=max(0.0, now - task.lease.began) if task and task.lease else None,
         lease_left_seconds=max(0.0, task.lease.until - now)
         if task and task.lease and task.lease.worker is None
         else None,
@@ -118,9 +129,25 @@ def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[st
     return role, f"again: {task.failures[-1]}" if task.failures else ""
 
 
-def _eta(curves: Curves) -> float | None:
-    """From the pace of the last steps of this lease."""
-    pace = curves.seconds_per_step()
+def _losses(measured: Mapping[str, float]) -> dict[str, float]:
+    """Those of single steps, also once the stream has stated its means: a column holds one thing."""
+    return {name: measured[name] for name in ("loss", "first_loss", "best_loss") if name in measured}
+
+
+def _at_this_pace(own: dict[str, float], state: str, stream: Stream) -> dict[str, float]:
+    """Tokens per second: of the last step in training, 0 where it is stalled, none where it does not train.
+
+    Once it is trained: those of the whole training, as it stated them.
+    """
+    if state == "train" or stream.trained or "tokens_per_second" not in own:
+        return own
+    rest = {name: value for name, value in own.items() if name != "tokens_per_second"}
+    return {**rest, "tokens_per_second": 0.0} if state == "STALLED" else rest
+
+
+def _eta(curves: Curves, since: float) -> float | None:
+    """From the pace of the last steps since the stream was claimed or let go on."""
+    pace = curves.seconds_per_step(since)
     if pace is None or not curves.steps or curves.last is None:
         return None
     return max(0.0, pace * (curves.steps - curves.last.step))

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from swarm import config
+from swarm.access.checked import checked
 from swarm.access.client import Client, connect
 from swarm.artifacts.metrics import MetricsFile
 from swarm.errors import UserError
@@ -126,11 +127,7 @@ class Watcher:
 
     def say(self, kind: str, ref: str, **facts: object) -> str:
         """Append an event; returns a line for the screen.  Raises UserError when it is refused."""
-        body = str(facts.pop("body", ""))
-        try:
-            event = KINDS[kind].model_validate({"ref": ref, "body": body, **facts})
-        except ValueError as error:
-            raise UserError(f"{kind} {ref}", str(error), "see `swarm skill`") from error
+        event = checked(KINDS[kind], ref=ref, **facts)
         with Client(self.folder, self.name) as door:
             return f"{door.append(event)} {kind} {ref}"
 

@@ -1,8 +1,10 @@
-"""The dashboard in a real terminal: run, watch it move, detach, attach, stop."""
+"""The dashboard in a real terminal: run, watch it move, leave in every way, attach, suspend, stop, see the end."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -36,8 +38,8 @@ class Terminal:
     def type(self, line: str) -> None:
         self._tmux("send-keys", "-t", self.name, line, "Enter")
 
-    def press(self, key: str) -> None:
-        self._tmux("send-keys", "-t", self.name, key)
+    def press(self, *keys: str) -> None:
+        self._tmux("send-keys", "-t", self.name, *keys)
 
     def screen(self) -> str:
         return self._tmux("capture-pane", "-t", self.name, "-p")
@@ -61,33 +63,89 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     list(sp.end_everything(tmp_path))
 
 
-def test_run_watch_it_move_detach_attach_and_stop(terminal: Terminal, tmp_path: Path) -> None:
+SWARM = f"{sys.executable} -m swarm.cli"
+
+
+def begun(terminal: Terminal, tmp_path: Path, *, steps: int = 3000) -> sp.RunFolder:
+    """A run started from the terminal that shows its training."""
     config = sp.write_config(
-        tmp_path, streams="  only: {lora_r: 2}", steps=3000, extra="  save_total_limit: 1", rows=60
+        tmp_path, streams="  only: {lora_r: 2}", steps=steps, extra="  save_total_limit: 1", rows=60
     )
-    swarm = f"{sys.executable} -m swarm.cli"
-    terminal.type(f"clear; {swarm} run {config.name}")
+    terminal.type(f"clear; {SWARM} run {config.name} defaults.save_steps=5")
     terminal.wait_for("toonswarm", "only", "q detach")
-    terminal.wait_for("train", "tok/s", "/3000")
+    terminal.wait_for("train", "tok/s", f"/{steps}")
     [path] = (tmp_path / "runs").iterdir()
-    folder = sp.RunFolder(path.resolve())
-    first = sp.wait_for(
-        lambda: [c.step for c in sp.state(folder).streams["only"].checkpoints], "a checkpoint", folder=folder
-    )
+    return sp.RunFolder(path.resolve())
 
-    terminal.press("q")
-    terminal.wait_for("detached", "goes on")
+
+def front_ends(folder: Path) -> dict[str, int]:
+    """The processes of `swarm run` and of its dashboard."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        words = sp._words(process)
+        if "swarm.cli" in words and (process.parent / "cwd").resolve() == folder.resolve():
+            found["swarm"] = int(process.parent.name)
+        if "tui" in words and any(str(folder) in word for word in words):
+            found["tui"] = int(process.parent.name)
+    return found
+
+
+def still_trains(folder: sp.RunFolder) -> None:
+    first = [c.step for c in sp.state(folder).streams["only"].checkpoints]
     sp.wait_for(
-        lambda: len(sp.state(folder).streams["only"].checkpoints) > len(first), "a step after detaching", folder=folder
+        lambda: len(sp.state(folder).streams["only"].checkpoints) > len(first), "a checkpoint more", folder=folder
     )
 
-    terminal.type(f"clear; {swarm} watch")
-    terminal.wait_for("only", "q detach")
-    terminal.press("q")
-    terminal.wait_for("detached")
 
-    terminal.type(f"clear; {swarm} stop; echo stopped with $?")
+def test_a_front_end_that_leaves_hangs_or_is_ended_is_not_the_end_of_the_run(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    folder = begun(terminal, tmp_path)
+    still_trains(folder)
+
+    terminal.press("q", "l", "l", "x", "y")
+    said = terminal.wait_for("detached", "goes on", f"swarm stop {folder.name}")
+    assert "Traceback" not in said and "Error" not in said
+    terminal.type(f"clear; {SWARM} watch")
+    terminal.wait_for("only", "q detach")
+    still_trains(folder)
+
+    terminal.press("C-z")
+    terminal.wait_for("Stopped", "ready$")
+    assert {name: state_of(pid) for name, pid in front_ends(tmp_path).items()} == {"swarm": "T", "tui": "T"}
+    terminal.type("clear; echo the shell answers")
+    terminal.wait_for("the shell answers")
+    terminal.type("fg")
+    terminal.wait_for("only", "q detach")
+
+    os.kill(front_ends(tmp_path)["swarm"], signal.SIGTERM)
+    terminal.wait_for("detached", "ready$")
+    sp.wait_for(lambda: front_ends(tmp_path) == {}, "the end of both processes", 30)
+    terminal.type("clear; echo and ech''oes")
+    terminal.wait_for("and echoes")
+    still_trains(folder)
+
+    terminal.type(f"clear; {SWARM} stop; echo stopped with $?")
     terminal.wait_for("stopped with 0")
     state = sp.state(folder)
     assert state.end is not None
     assert state.end.rc == 130
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_at_the_end_of_the_run_the_result_stands_on_top_until_q_and_then_as_a_table(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    folder = begun(terminal, tmp_path, steps=40)
+    terminal.press("o")
+    terminal.wait_for("note on only")
+    terminal.press("n", "i", "c", "e")
+    sp.wait_for_end(folder)
+    terminal.press("!", "Enter")
+    terminal.wait_for("ended", "★ only promoted", "nice!")
+    assert [e.event.body for e in sp.entries(folder) if e.event.kind == "post"][-1] == "nice!"
+    terminal.press("q")
+    terminal.wait_for("winner: only", "ready$")

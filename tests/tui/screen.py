@@ -28,7 +28,7 @@ async def shown(
     source: Played, size: tuple[int, int] = (100, 30), **how: Any
 ) -> AsyncIterator[tuple[Dashboard, Pilot[None]]]:
     """The app after its first picture."""
-    app = Dashboard(source, period_seconds=how.pop("period_seconds", FAST_SECONDS), last_picture_seconds=0.05, **how)
+    app = Dashboard(source, period_seconds=how.pop("period_seconds", FAST_SECONDS), **how)
     async with app.run_test(size=size, notifications=True) as pilot:
         await until(pilot, lambda: app.pictures > 0)
         yield app, pilot

@@ -55,8 +55,8 @@ def test_no_room_means_no_picture() -> None:
     assert drawn(falling(), width=40, height=3) == []
 
 
-def test_held_out_losses_are_diamonds() -> None:
-    assert "◆" in "".join(drawn(Series([(0, 1.0), (9, 0.5)], "red", marks=[(5, 0.7)])))
+def test_held_out_losses_are_crosses() -> None:
+    assert "×" in "".join(drawn(Series([(0, 1.0), (9, 0.5)], "red", marks=[(5, 0.7)])))
 
 
 def test_labels_stand_at_round_values() -> None:

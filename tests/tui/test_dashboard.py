@@ -75,10 +75,9 @@ async def test_workers_are_a_key_away_and_stand_beside_the_log_where_there_is_ro
 
 async def test_a_marked_stream_joins_the_overlay_and_leaves_it() -> None:
     async with shown(Played(sketch())) as (app, pilot):
-        legend = next(line for line in lines(app) if line.count("●") >= 3)
-        assert "lora-8" in legend and "lora-32" in legend
+        assert "● lora-8  ■ lora-32  ▲ dora-8  ◆ qlora-8" in text(app), "told apart without colours"
         await pilot.press("m")
-        assert "○ lora-8" in text(app)
+        assert "▸· lora-8" in text(app)
         await until(pilot, lambda: [row.name for row in app.query_one(Curves).rows] == ["lora-32", "dora-8", "qlora-8"])
         await pilot.press("y")
         assert "loss · smoothed · log" in text(app)
@@ -101,7 +100,7 @@ async def test_enter_shows_one_stream_at_full_size_and_it_stays_live() -> None:
     async with shown(source) as (app, pilot):
         await pilot.press("enter")
         assert isinstance(app.screen, DetailScreen)
-        await until(pilot, lambda: app.screen.query_one(Curves).times_drawn > 0 and "◆" in text(app))
+        await until(pilot, lambda: app.screen.query_one(Curves).times_drawn > 0 and "×" in text(app))
         source.become(run_at(90))
         await until(pilot, lambda: f"{run_at(90).streams[0].figures['loss']:.3f}" in text(app))
         await pilot.press("q")
@@ -256,13 +255,29 @@ async def test_a_refused_stop_of_the_run_does_not_leave() -> None:
         assert app.is_running
 
 
-async def test_when_the_run_ends_the_last_picture_is_shown_and_the_dashboard_closes_itself() -> None:
+async def test_when_the_run_ends_over_an_open_note_its_text_stays_and_the_result_stands_on_top_until_q() -> None:
     source = Played(sketch())
     async with shown(source) as (app, pilot):
+        await pilot.press("o", *"half a w")
         source.become(replace(sketch(), state="ended", rc=0, promoted="lora-32", why="held-out 0.110"))
+        await until(pilot, lambda: app.view.snapshot.state == "ended")
+        await pilot.pause(0.3)
+        assert isinstance(app.screen, Note) and app.screen.query_one(Input).value == "half a w"
+        await pilot.press(*"ord", "enter")
+        await until(pilot, lambda: source.said == [("post", "lora-8", {"body": "half a word"})])
+        assert "ended · ★ lora-32 promoted: held-out 0.110" in lines(app)[1]
+        await pilot.press("q")
         await until(pilot, lambda: not app.is_running)
     assert app.return_code == 0
-    assert app.view.snapshot.state == "ended"
+
+
+async def test_keys_typed_ahead_of_leaving_open_nothing_any_more() -> None:
+    async with shown(Played(sketch())) as (app, pilot):
+        for key in "qlloq":
+            app.simulate_key(key)
+        await until(pilot, lambda: not app.is_running)
+    assert app.return_code == 0
+    assert len(app.screen_stack) <= 1
 
 
 async def test_a_run_that_had_ended_before_can_be_looked_at() -> None:

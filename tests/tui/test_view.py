@@ -19,6 +19,15 @@ def test_every_word_of_a_filter_must_stand_in_the_row() -> None:
     assert names(View(sketch(), words="nothing of it")) == []
 
 
+def test_a_state_in_the_filter_means_streams_in_that_state_and_no_reason_that_holds_the_word() -> None:
+    run = sketch()
+    waiting = replace(run.streams[0], state="wait", why="for train")
+    run = replace(run, streams=(waiting, *run.streams[1:]))
+    assert names(View(run, words="train")) == ["dora-8"]
+    assert names(View(run, words="state:t")) == ["dora-8"]
+    assert names(View(run, words="why:train")) == ["lora-8"]
+
+
 def test_the_selected_stream_is_the_first_one_where_the_filter_hides_it() -> None:
     view = View(sketch(), selected="lora-8")
     assert view.row and view.row.name == "lora-8"

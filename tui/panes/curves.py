@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.text import Text
 from textual import events
@@ -22,6 +23,8 @@ PERIOD_SECONDS = 1.0
 SMOOTHING = 0.8
 """Weight of the past; with fewer than `FEW` points nothing is smoothed."""
 FEW = 12
+WIDE_RATIO = 50.0
+"""From this ratio of the largest to the smallest value on the axis is logarithmic unless a person chose."""
 
 
 class Curves(Widget):
@@ -39,6 +42,8 @@ class Curves(Widget):
         self.drawn_choice: tuple[object, ...] = ()
         self.drawn_points: list[object] = []
         self.times_drawn = 0
+        self.is_log = False
+        """Whether the axis that is drawn is logarithmic."""
 
     def show(self, view: View) -> None:
         """Show the marked streams: new points may wait for a second, what the person chose may not."""
@@ -71,10 +76,12 @@ class Curves(Widget):
         view, rows = self.view, self.rows
         width, height = self.size
         series = [curve(view, row) for row in rows]
-        drawn = plot(series, width, height - 1, log=view.log_y)
-        self.lines = [legend(view, rows, width), *drawn] if drawn else waiting(width, height)
-        self.border_title = title(view)
-        self.border_subtitle = "◆ held-out" if any(row.curve(HELD_OUT) for row in rows) else ""
+        self.is_log = log = is_wide(series) if view.log_y is None else view.log_y
+        drawn = plot(series, width, height - 1, log=log)
+        known = any(row.curve(LOSS) or row.curve(HELD_OUT) for row in rows)
+        self.lines = [legend(view, rows, width), *drawn] if drawn else waiting(width, height, known=known)
+        self.border_title = title(view, log=log)
+        self.border_subtitle = "× held-out" if any(row.curve(HELD_OUT) for row in rows) else ""
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
@@ -83,9 +90,15 @@ class Curves(Widget):
         return strip(text, self.app.console, width, self.rich_style)
 
 
-def title(view: View) -> str:
+def title(view: View, *, log: bool) -> str:
     words = ["loss", "smoothed" if view.smoothed else "as measured"]
-    return " · ".join([*words, "log"] if view.log_y else words)
+    return " · ".join([*words, "log"] if log else words)
+
+
+def is_wide(series: Sequence[Series]) -> bool:
+    """Whether the values span so much that a linear axis would show only the first steps."""
+    values = [y for one in series for _, y in one.points if math.isfinite(y)]
+    return bool(values) and min(values) > 0 and max(values) > WIDE_RATIO * min(values)
 
 
 def curve(view: View, row: StreamRow) -> Series:
@@ -94,20 +107,23 @@ def curve(view: View, row: StreamRow) -> Series:
     if view.smoothed and len(values) >= FEW:
         values = units.smooth(values, SMOOTHING)
     points = [(float(x), y) for (x, _), y in zip(row.curve(LOSS), values, strict=True)]
-    return Series(points, looks.hue(view.place(row.name)), [(float(x), y) for x, y in row.curve(HELD_OUT)])
+    place = view.place(row.name)
+    return Series(points, looks.hue(place), [(float(x), y) for x, y in row.curve(HELD_OUT)], looks.shape(place))
 
 
 def legend(view: View, rows: tuple[StreamRow, ...], width: int) -> Text:
     """The streams by colour."""
     line = Text(no_wrap=True)
     for row in rows:
-        line.append("● ", looks.hue(view.place(row.name)))
+        place = view.place(row.name)
+        line.append(f"{looks.shape(place)} ", looks.hue(place))
         line.append(f"{row.name}  ")
     line.truncate(width, overflow="ellipsis")
     return line
 
 
-def waiting(width: int, height: int) -> list[Text]:
-    said = Text("no loss yet", style=f"italic {looks.DIM}")
+def waiting(width: int, height: int, *, known: bool) -> list[Text]:
+    """In place of a plot; `known`: there are losses, and no room to draw them."""
+    said = Text("no room for curves" if known else "no loss yet", style=f"italic {looks.DIM}")
     said.align("center", width)
     return [*[Text()] * (max(0, height - 1) // 2), said]

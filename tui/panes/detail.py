@@ -35,7 +35,10 @@ class Detail(Static):
             self.update("")
             return
         self.border_title = Text.assemble(
-            ("● ", looks.hue(view.place(row.name))), row.name, " · ", (row.state, looks.STATES.get(row.state, ""))
+            (f"{looks.shape(view.place(row.name))} ", looks.hue(view.place(row.name))),
+            row.name,
+            " · ",
+            (row.state, looks.STATES.get(row.state, "")),
         )
         self.update(Group(grid(row), Text(), *map(coloured, entries)))
 
@@ -88,6 +91,8 @@ def losses(row: StreamRow) -> Text:
     first, loss, best = (units.loss(row.figure(name)) for name in ("first_loss", "loss", "best_loss"))
     text = Text.assemble(first, (" → ", looks.DIM), (loss, "bold"))
     text.append("  best ", looks.DIM).append(best)
+    if row.mean_losses[1] is not None:
+        text.append("  mean of the last tenth ", looks.DIM).append(units.loss(row.mean_losses[1]))
     if (norm := row.figure("grad_norm")) is not None:
         text.append("  grad ", looks.DIM).append(f"{norm:.3g}")
     return text

@@ -28,11 +28,11 @@ def parts(view: View) -> list[Part]:
         Part(Text((" " if snapshot.run else "") + (snapshot.run or "no run yet"), style=looks.STRONG)),
         Part(states(view)),
         Part(Text(snapshot.devices, style=looks.DIM), rank=7),
-        Part(clock(snapshot), rank=6),
+        Part(clock(snapshot), rank=2),
         Part(
             Text.assemble(("bus ", looks.DIM), f"{units.count(snapshot.bus.messages_per_second)}/s"), rank=3, right=True
         ),
-        Part(losses(snapshot.bus), rank=1 if snapshot.bus.gaps or snapshot.bus.dropped else 5, right=True),
+        Part(losses(snapshot.bus), rank=1 if snapshot.bus.gaps or snapshot.bus.dropped else 6, right=True),
         Part(Text.assemble(log, " "), rank=1, right=True),
     ]
 
@@ -48,8 +48,8 @@ def states(view: View) -> Text:
 
 
 def clock(snapshot: Snapshot) -> Text:
-    known = snapshot.started > 0 and snapshot.now >= snapshot.started
-    return Text(units.duration(snapshot.now - snapshot.started) if known else "", style=looks.DIM)
+    seconds = snapshot.elapsed_seconds
+    return Text(units.duration(seconds) if seconds is not None else "", style=looks.DIM)
 
 
 def losses(bus: BusCounters) -> Text:
@@ -82,6 +82,11 @@ def advice(view: View) -> Text | None:
             return ending(snapshot)
         case "starting":
             return Text("starting: workers are coming up", style=looks.DIM)
+        case "not started":
+            run = Text.assemble(("swarm run CONFIG --in ", "bold"), (snapshot.run, "bold"))
+            return Text("a log to plan in; ").append(run).append(" starts a run in it")
+        case _ if snapshot.waits:
+            return Text.assemble(("waiting", looks.WARN), f": {snapshot.waits}")
         case _:
             return None
 
@@ -95,7 +100,8 @@ def without_coordinator(snapshot: Snapshot) -> Text:
     else:
         workers = "nothing runs; "
         fix = Text.assemble(("swarm resume", "bold"), " goes on from the newest checkpoints")
-    return Text.assemble(("no coordinator", looks.BAD), ": ", workers, fix)
+    age = f" · nothing recorded for {units.duration(snapshot.silent_seconds)}: "
+    return Text.assemble(("no coordinator", looks.BAD), age, workers, fix)
 
 
 def ending(snapshot: Snapshot) -> Text:

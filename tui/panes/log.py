@@ -45,20 +45,20 @@ class Lines(ScrollView, can_focus=True):
             return
         follows = self.scroll_offset.y >= self.max_scroll_y
         self.lines = tuple(lines)
-        self.virtual_size = Size(self.size.width, len(lines))
+        self.virtual_size = Size(self.scrollable_content_region.width, len(lines))
         if follows:
             self._to_end()
         self.refresh()
 
     def on_resize(self, event: events.Resize) -> None:
-        self.virtual_size = Size(self.size.width, len(self.lines))
+        self.virtual_size = Size(self.scrollable_content_region.width, len(self.lines))
         self._to_end()
 
     def _to_end(self) -> None:
         self.scroll_to(y=max(0, len(self.lines) - self.size.height), animate=False, force=True)
 
     def render_line(self, y: int) -> Strip:
-        index, width = self.scroll_offset.y + y, self.size.width
+        index, width = self.scroll_offset.y + y, self.scrollable_content_region.width
         text = coloured(self.lines[index]) if index < len(self.lines) else Text()
         text.truncate(width, overflow="ellipsis")
         return strip(text, self.app.console, width, self.rich_style)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from rich.text import Text
 
 from swarm import figures, units
+from swarm.views.reasons import short
 from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.table import Column, Table
@@ -17,7 +19,13 @@ from tui.view import View
 NAME_CELLS = range(7, 21)
 """The column of names grows with the names, within this."""
 WHY_CELLS = range(9, 25)
-"""A trouble told in words takes room from figures."""
+"""The column of reasons grows with them, within this; where something is wrong it stays, and figures give way."""
+OVER = frozenset({"done", "promoted", "stopped", "failed", "wait"})
+"""States in which no step is expected."""
+WRONG = frozenset({"failed", "STALLED"})
+WRONG_RANKS = {"why": 0, "bar": 2, "loss": 1}
+WRONG_CELLS = 38
+"""Room for a file, a line and what is wrong with it."""
 COLUMNS = (
     Column("mark", "", 2),
     Column("name", "stream", 7),
@@ -28,7 +36,7 @@ COLUMNS = (
     Column("spark", "", 8, rank=4, grow=12),
     Column("best_loss", "best", 5, rank=7, right=True),
     Column("eval_loss", "held-out", 8, rank=1, right=True),
-    Column("exact_match", "exact", 5, rank=9, right=True),
+    Column("exact_match", "exact", 6, rank=9, right=True),
     Column("learning_rate", "lr", 6, rank=5, right=True),
     Column("tokens_per_second", "tok/s", 5, rank=2, right=True),
     Column("memory", "mem", 7, rank=8, right=True),
@@ -58,7 +66,7 @@ class Streams(Table):
 
     def fill(self) -> None:
         view, row = self.view, self.view.row
-        widths = Widths(self.width_of("bar"), self.width_of("spark"))
+        widths = Widths(self.width_of("bar"), self.width_of("spark"), self.width_of("why"))
         selected = row.name if row else ""
         cells = [drawn(view, row, row.name == selected, widths) for row in view.rows]
         self.show_rows([row.name for row in view.rows], cells, selected)
@@ -69,6 +77,7 @@ class Widths(NamedTuple):
 
     bar: int
     spark: int
+    why: int
 
 
 def columns(view: View) -> tuple[Column, ...]:
@@ -81,9 +90,21 @@ def columns(view: View) -> tuple[Column, ...]:
         "step": max(7, 2 * steps + 1),
         "why": min(max(whys, WHY_CELLS.start), WHY_CELLS.stop - 1),
     }
-    wide = tuple(Column(c.name, c.title, widths.get(c.name, c.width), c.rank, c.grow, c.right) for c in COLUMNS)
+    is_wrong = any(row.why and (row.state in WRONG or is_waited_for(row)) for row in view.rows)
+    ranks = WRONG_RANKS if is_wrong else {}
+    if is_wrong:
+        widths["why"] = min(max(whys, WHY_CELLS.start), WRONG_CELLS)
+    wide = tuple(
+        replace(column, width=widths.get(column.name, column.width), rank=ranks.get(column.name, column.rank))
+        for column in COLUMNS
+    )
     at = next(i for i, column in enumerate(wide) if column.name == "learning_rate")
     return (*wide[:at], *more_columns(view), *wide[at:])
+
+
+def is_waited_for(row: StreamRow) -> bool:
+    """Somebody must act before it goes on."""
+    return row.state == "done" and row.why.startswith("waits for ")
 
 
 def more_columns(view: View) -> tuple[Column, ...]:
@@ -92,7 +113,7 @@ def more_columns(view: View) -> tuple[Column, ...]:
     names = [name for name in figures.with_goal() if name not in known]
     there = [name for name in names if any(name in row.figures for row in view.rows)]
     return tuple(
-        Column(name, label := figures.of(name).label, max(5, len(label)), rank=8, right=True) for name in there
+        Column(name, label := figures.of(name).label, max(7, len(label)), rank=8, right=True) for name in there
     )
 
 
@@ -101,11 +122,10 @@ def drawn(view: View, row: StreamRow, selected: bool, widths: Widths) -> dict[st
     colour = looks.hue(view.place(row.name))
     state = looks.STATES.get(row.state, "")
     pace = row.figure("tokens_per_second")
-    over = row.state in ("done", "promoted", "stopped", "failed", "wait")
+    over = row.state in OVER
+    shape = looks.shape(view.place(row.name)) if row.name in view.marks else "·"
     return {
-        "mark": Text.assemble(
-            "▸" if selected else " ", ("●", colour) if row.name in view.marks else ("○", looks.FAINT)
-        ),
+        "mark": Text.assemble("▸" if selected else " ", (shape, colour if shape != "·" else looks.FAINT)),
         "name": Text(row.name, style=looks.STRONG if selected else ""),
         "state": Text(row.state, style=state),
         "bar": progress(row, colour, widths.bar),
@@ -117,7 +137,7 @@ def drawn(view: View, row: StreamRow, selected: bool, widths: Widths) -> dict[st
         "memory": number(row.memory_bytes, units.size),
         "device": Text(row.device or units.NONE),
         "eta": number(None if over else row.eta_seconds, units.duration),
-        "why": Text(row.why, style=looks.BAD if row.state in ("failed", "STALLED") else looks.DIM),
+        "why": reason(row, widths.why),
     }
 
 
@@ -134,6 +154,16 @@ def number(value: float | None, pretty: Callable[[float | None], str], style: st
 
 
 def measured(row: StreamRow, name: str) -> Text:
-    """Green where it is better than the bare base's, red where it is not."""
-    value = row.figure(name)
-    return number(value, figures.of(name).text, looks.beside_base(name, value, row.base.get(name)))
+    """A figure; beside the bare base's green and ticked where it is better, red and crossed where it is not."""
+    value, about = row.figure(name), figures.of(name)
+    style = looks.beside_base(name, value, row.base.get(name))
+    text = number(value, about.text, style)
+    return text.append(" ✓" if style == looks.GOOD else " ✗") if style else text
+
+
+def reason(row: StreamRow, width: int) -> Text:
+    """Why it stands as it does; of work that shows no steps, how long it has been going."""
+    if not row.why and row.state in ("prepare", "validate", "evaluate") and row.held_seconds is not None:
+        return Text(f"for {units.duration(row.held_seconds)}", style=looks.DIM)
+    style = looks.BAD if row.state in WRONG else looks.WARN if is_waited_for(row) else looks.DIM
+    return Text(short(row.why, max(1, width)), style=style)

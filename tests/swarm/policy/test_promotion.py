@@ -10,7 +10,7 @@ from swarm.policy.promotion import admit_promotion, choose, waiting, waits_for
 from swarm.policy.schedule import Dismiss, Promote, decide
 from swarm.settings import Promotion
 from swarm.state import Refusal, State
-from swarm.views.streamrows import stream_rows, why_of
+from swarm.views.streamrows import stream_rows, waits_of
 from tests.swarm.story import SHA, Story, settings
 
 
@@ -173,6 +173,6 @@ def test_what_authors_wrote_reaches_no_screen_as_it_is(scored: Story) -> None:
     run = settings("wide", "narrow")
     [row] = [row for row in stream_rows(scored.state, run, {}, (), scored.now) if row.why]
     assert "ada objects: no" in row.why and row.why.isprintable()
-    assert why_of(scored.state, run).isprintable()
+    assert waits_of(scored.state, run).isprintable()
     scored.say("coordinator", ev.Fail(ref="narrow", why="\x1b[2J"))
     assert all(row.why.isprintable() for row in stream_rows(scored.state, run, {}, (), scored.now))

@@ -38,6 +38,7 @@ def test_what_is_trained_again_replaces_what_came_after_the_checkpoint() -> None
     assert [step for step, _ in curves.of("loss").thin()] == list(range(1, 53))
     assert curves.of("loss").points[-1] == (52, 9.052)
     assert curves.seconds_per_step() == 1.0, "the pace of this lease alone"
+    assert curves.seconds_per_step(since=1052.0) is None, "one step tells no pace"
 
 
 def test_late_rows_of_an_older_lease_fill_gaps_and_replace_nothing() -> None:
