@@ -117,7 +117,7 @@ def test_following_the_log_ends_with_the_run(folder: RunFolder) -> None:
 def test_the_figures_are_exported_in_as_few_rows_and_columns_as_are_wanted(folder: RunFolder) -> None:
     metrics = MetricsFile(folder.metrics)
     rows = [MetricRow(step, "train", 1.5 + step, {"loss": 1 / step}) for step in range(1, 121)]
-    metrics.insert(Metrics(stream=name, token=3, steps=120, rows=rows) for name in ("narrow", "wide"))
+    metrics.insert(Metrics.of(name, 3, 120, rows) for name in ("narrow", "wide"))
     metrics.close()
     what = ("export", "--what", "metrics")
     found: Any = toon.decode(swarm(*what, "--points", "4", "--columns", "stream,step,loss").stdout)
