@@ -17,10 +17,14 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainer.loop.adapter import Adapter, Layers
+from trainer.loop.audit import audit
 from trainer.loop.boundary import Boundary
 from trainer.loop.head import Head
 from trainer.loop.plan import PASS_TOKENS, Pass, Plan, Row, arranged
-from trainer.loop.stream import Failed, Stream
+from trainer.loop.stream import Failed, Stepped, Stream
+
+AUDIT_STEPS = (1, 20)
+"""Each stream is audited at the first step from these on whose learning rate is above zero."""
 
 
 class Loop:
@@ -76,15 +80,22 @@ class Loop:
         rows = self._drawn()
         sums = torch.zeros(len(self.streams), dtype=torch.float64, device=self.layers.device)
         padded = [0] * len(self.streams)
-        again: set[int] = set()  # slots whose window is to be computed once more
         for part in arranged(rows, exact=self.exact, pass_tokens=self.pass_tokens):
-            if again.isdisjoint(row.slot for row in part):
-                again |= self._computed(part, sums, padded)
-        nats = sums.tolist()
+            try:
+                self._compute(part, sums, padded)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._split(part)
+                return
+        self._finish(sums.tolist(), padded)
+
+    def _finish(self, nats: list[float], padded: list[int]) -> None:
+        """Steps the streams whose accumulation is complete and lets go of those that are done."""
         leaving = {
             stream: why
             for slot, stream in enumerate(self.streams)
-            if slot not in again and stream.window and stream.computed(nats[slot], padded[slot])
+            if stream.window and stream.computed(nats[slot], padded[slot])
             if (why := self._step(slot, stream))
         }
         if leaving:
@@ -102,35 +113,29 @@ class Loop:
                 self._evict(stream, str(error))
         return rows
 
-    def _computed(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> set[int]:
-        """Forward and backward of one pass.  Returns the slots whose windows are void because memory did not hold it."""
-        try:
-            current = Pass.of(rows, self.layers.device)
-            with (
-                self.plan.running(current),
-                self._recomputed(any(self.streams[slot].recompute for slot in current.used)),
-            ):
-                self.head.backward(
-                    self.head.hidden(current.ids), current, [stream.loss for stream in self.streams], sums
-                )
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            return self._split(rows)
+    def _compute(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> None:
+        """Forward and backward of one pass."""
+        current = Pass.of(rows, self.layers.device)
+        recompute = any(self.streams[slot].recompute for slot in current.used)
+        with self.plan.running(current), self._recomputed(recompute):
+            self.head.backward(self.head.hidden(current.ids), current, [stream.loss for stream in self.streams], sums)
         for row in current.rows:
             padded[row.slot] += current.ids.shape[1]
-        return set()
 
-    def _split(self, rows: Sequence[Row]) -> set[int]:
-        slots = {row.slot for row in rows}
+    def _split(self, rows: Sequence[Row]) -> None:
+        """Memory did not hold this pass: smaller ones are tried, and only a row that fails alone is blamed.
+
+        What the pass has left in gradients is unknown, so every open window is computed again from its start.
+        """
         if len(rows) == 1:
-            self._evict(self.streams[rows[0].slot], f"memory does not hold one row of {len(rows[0].ids)} tokens")
+            stream = self.streams[rows[0].slot]
+            self._evict(stream, f"memory does not hold one row of {len(rows[0].ids)} tokens")
+            self.remove(stream)
         else:
             self.pass_tokens = max(1, len(rows) * max(len(row.ids) for row in rows) // 2)
             self.boundary.split(self.pass_tokens)
-        for slot in slots:
-            self.streams[slot].rewind()
-        return slots
+        for stream in self.running:
+            stream.rewind()
 
     def _step(self, slot: int, stream: Stream) -> str | None:
         """Why the stream leaves after its optimizer step, or None."""
@@ -143,7 +148,19 @@ class Loop:
             return stream.why_done(done)
         if stream.adapter.is_dora:
             self.layers.renorm(slot)
+        if self._audit_is_due(stream, done) and (faults := audit(self, stream)):
+            self._evict(stream, "; ".join(faults))
+            return None
         return self.boundary.stepped(stream, done) or stream.why_done(done)
+
+    def _audit_is_due(self, stream: Stream, done: Stepped) -> bool:
+        due = (
+            stream.audits < len(AUDIT_STEPS)
+            and done.step >= AUDIT_STEPS[stream.audits]
+            and done.figures["learning_rate"] > 0
+        )
+        stream.audits += due
+        return due
 
     def _evict(self, stream: Stream, why: str) -> None:
         stream.failure = why

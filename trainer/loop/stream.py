@@ -96,9 +96,11 @@ class Stream:
     """Tokens trained on, pads left out."""
     factors: list[float] = field(default_factory=list)
     """Of the learning rate, by controller."""
+    audits: int = 0
     failure: str | None = None
     window: Window | None = None
-    _before: Window | None = None
+    before: Window | None = None
+    """The newest window that was stepped."""
 
     def __post_init__(self) -> None:
         self.factors = self.factors or [1.0] * len(self.controllers)
@@ -120,8 +122,8 @@ class Stream:
             micro_batches = self.batches.of_step(self.step)
             supervised = sum(Row(0, row.ids, row.labels).supervised for rows in micro_batches for row in rows)
         except Exception as error:  # whatever the data set raises is about this stream's rows
-            if self.failure and self._before:  # it only keeps its place
-                return Window(self._before.micro_batches, self._before.supervised)
+            if self.failure and self.before:  # it only keeps its place
+                return Window(self.before.micro_batches, self.before.supervised)
             raise Failed(f"the rows of step {self.step + 1} cannot be read: {error}") from error
         if not supervised:
             raise Failed(f"the rows of step {self.step + 1} hold no supervised token")
@@ -144,7 +146,7 @@ class Stream:
         """The optimizer step at the end of a window.  Raises Failed, before any weight changes, where a figure is not finite."""
         window, self.window = self.window, None
         assert window is not None
-        self._before = window
+        self.before = window
         loss = window.nats / window.supervised
         if self.failure:  # it only keeps its place
             self.step += 1
@@ -193,6 +195,7 @@ class Stream:
         return {
             "step": self.step,
             "tokens": self.tokens,
+            "audits": self.audits,
             "factors": list(self.factors),
             "adapter": self.adapter.state_dict(),
             "optimizer": _copied(self.optimizer.state_dict()),
@@ -200,7 +203,9 @@ class Stream:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.tokens, self.factors = state["step"], state["tokens"], list(state["factors"])
+        self.step, self.tokens, self.audits, self.factors = (
+            state[key] for key in ("step", "tokens", "audits", "factors")
+        )
         self.adapter.load_state_dict(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         for key, parts in self._parts().items():

@@ -1,0 +1,91 @@
+"""Is a stream really training?  Looked at once it has stepped: weights that never move pass unseen for thousands of steps elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trainer.loop.plan import Pass, Row
+
+if TYPE_CHECKING:
+    from trainer.loop.loop import Loop
+    from trainer.loop.stream import Stream
+
+ROW_TOKENS = 8
+"""Of each stream's row that is looked at: enough for every layer, and nothing for memory."""
+
+
+def audit(loop: Loop, stream: Stream) -> list[str]:
+    """What is wrong with a stream that has just stepped, each with the tensor's name; empty where it is sound."""
+    return [*_of_tensors(loop, stream), *_of_optimizer(stream), *_of_rows(loop, stream)]
+
+
+def _of_tensors(loop: Loop, stream: Stream) -> Iterator[str]:
+    for name, value in stream.adapter.named_parameters():
+        if value.device.type != loop.layers.device.type or value.dtype is not loop.layers.dtype:
+            yield f"{name} is {value.dtype} on {value.device}, not {loop.layers.dtype} on {loop.layers.device}"
+        if "lora_B" in name and not value.any():
+            yield f"{name} has not moved from zero"
+
+
+def _of_optimizer(stream: Stream) -> Iterator[str]:
+    times = Counter(id(value) for group in stream.optimizer.param_groups for value in group["params"])
+    for name, value in stream.adapter.named_parameters():
+        if times[id(value)] != 1:
+            yield f"{name} is {times[id(value)]} times in the optimizer, not once"
+
+
+def _of_rows(loop: Loop, stream: Stream) -> Iterator[str]:
+    """One row of each stream goes through together, and only this stream's counts: its gradient is its own, and the others have none."""
+    rows = []
+    for slot, other in enumerate(loop.streams):
+        window = other.window or other.before
+        if window:
+            ids = window.micro_batches[0][0].ids[:ROW_TOKENS]
+            rows.append(Row(slot, ids, ids, float(other is stream), key=slot))
+    current = Pass.of(rows, loop.layers.device)
+    mine = current.positions[current.owners == loop.streams.index(stream)]
+    with torch.no_grad():
+        bare = loop.head.logits(loop.head.hidden(current.ids).flatten(0, 1)[mine])
+    with _own_gradients(loop), loop.plan.running(current):
+        hidden = loop.head.hidden(current.ids)
+        with torch.no_grad():
+            if torch.equal(bare, loop.head.logits(hidden.flatten(0, 1)[mine])):
+                yield "the adapter does not change the base's logits"
+        sums = torch.zeros(len(loop.streams), dtype=torch.float64, device=loop.layers.device)
+        loop.head.backward(hidden, current, [other.loss for other in loop.streams], sums)
+        yield from _of_gradients(loop, stream)
+
+
+def _of_gradients(loop: Loop, stream: Stream) -> Iterator[str]:
+    for name, layer in loop.layers.stacked.items():
+        for slot, (pair, other) in enumerate(zip(layer.pairs, loop.streams, strict=True)):
+            moved = any(_has_numbers(stack, slot) for stack in (layer.a, layer.b, layer.magnitude))
+            if moved and other is not stream:
+                yield f"{name}: {stream.name}'s rows give a gradient to {other.name}"
+            if pair and other is stream and not moved:
+                yield f"{name} has no gradient"
+
+
+def _has_numbers(stack: Tensor, slot: int) -> bool:
+    """A stream that has just turned NaN has NaN for a gradient even of rows that do not count: nobody gave it that."""
+    return stack.grad is not None and bool(stack.grad[slot].nan_to_num(0, 0, 0).any())
+
+
+@contextmanager
+def _own_gradients(loop: Loop) -> Iterator[None]:
+    """What the streams have gathered is put aside and back."""
+    stacks = [stack for layer in loop.layers.stacked.values() for stack in (layer.a, layer.b, layer.magnitude)]
+    gathered = [stack.grad for stack in stacks]
+    for stack in stacks:
+        stack.grad = None
+    try:
+        yield
+    finally:
+        for stack, gradient in zip(stacks, gathered, strict=True):
+            stack.grad = gradient
