@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from trainer.loop.adapter import Layers
+from trainer.loop.head import Head
 from trainer.loop.plan import Pass, Row
-
-if TYPE_CHECKING:
-    from trainer.loop.loop import Loop
-    from trainer.loop.stream import Stream
+from trainer.loop.stream import Stream
 
 ROW_TOKENS = 8
 """Of each stream's row that is looked at: enough for every layer, and nothing for memory."""
 
 
-def audit(loop: Loop, stream: Stream) -> list[str]:
-    """What is wrong with a stream that has just stepped, each with the tensor's name; empty where it is sound."""
-    return [*_of_tensors(loop, stream), *_of_optimizer(stream), *_of_rows(loop, stream)]
+def audit(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head) -> list[str]:
+    """What is wrong with a stream that has just stepped, each with the tensor's name; empty where it is sound.  `streams` by slot."""
+    return [*_of_tensors(stream, layers), *_of_optimizer(stream), *_of_rows(stream, streams, layers, head)]
 
 
-def _of_tensors(loop: Loop, stream: Stream) -> Iterator[str]:
+def _of_tensors(stream: Stream, layers: Layers) -> Iterator[str]:
     for name, value in stream.adapter.named_parameters():
-        if value.device.type != loop.layers.device.type or value.dtype is not loop.layers.dtype:
-            yield f"{name} is {value.dtype} on {value.device}, not {loop.layers.dtype} on {loop.layers.device}"
+        if value.device.type != layers.device.type or value.dtype is not layers.dtype:
+            yield f"{name} is {value.dtype} on {value.device}, not {layers.dtype} on {layers.device}"
         if "lora_B" in name and not value.any():
             yield f"{name} has not moved from zero"
 
@@ -40,31 +38,31 @@ def _of_optimizer(stream: Stream) -> Iterator[str]:
             yield f"{name} is {times[id(value)]} times in the optimizer, not once"
 
 
-def _of_rows(loop: Loop, stream: Stream) -> Iterator[str]:
+def _of_rows(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head) -> Iterator[str]:
     """One row of each stream goes through together, and only this stream's counts: its gradient is its own, and the others have none."""
     rows = []
-    for slot, other in enumerate(loop.streams):
+    for slot, other in enumerate(streams):
         window = other.window or other.before
         if window:
             ids = window.micro_batches[0][0].ids[:ROW_TOKENS]
             rows.append(Row(slot, ids, ids, float(other is stream), key=slot))
-    current = Pass.of(rows, loop.layers.device)
-    mine = current.positions[current.owners == loop.streams.index(stream)]
+    current = Pass.of(rows, layers.device)
+    mine = current.positions[current.owners == streams.index(stream)]
     with torch.no_grad():
-        bare = loop.head.logits(loop.head.hidden(current.ids).flatten(0, 1)[mine])
-    with _own_gradients(loop), loop.plan.running(current):
-        hidden = loop.head.hidden(current.ids)
+        bare = head.logits(head.hidden(current.ids).flatten(0, 1)[mine])
+    with _own_gradients(layers), layers.plan.running(current):
+        hidden = head.hidden(current.ids)
         with torch.no_grad():
-            if torch.equal(bare, loop.head.logits(hidden.flatten(0, 1)[mine])):
+            if torch.equal(bare, head.logits(hidden.flatten(0, 1)[mine])):
                 yield "the adapter does not change the base's logits"
-        sums = torch.zeros(len(loop.streams), dtype=torch.float64, device=loop.layers.device)
-        loop.head.backward(hidden, current, [other.loss for other in loop.streams], sums)
-        yield from _of_gradients(loop, stream)
+        sums = torch.zeros(len(streams), dtype=torch.float64, device=layers.device)
+        head.backward(hidden, current, [other.loss for other in streams], sums)
+        yield from _of_gradients(stream, streams, layers)
 
 
-def _of_gradients(loop: Loop, stream: Stream) -> Iterator[str]:
-    for name, layer in loop.layers.stacked.items():
-        for slot, (pair, other) in enumerate(zip(layer.pairs, loop.streams, strict=True)):
+def _of_gradients(stream: Stream, streams: Sequence[Stream], layers: Layers) -> Iterator[str]:
+    for name, layer in layers.stacked.items():
+        for slot, (pair, other) in enumerate(zip(layer.pairs, streams, strict=True)):
             moved = any(_has_numbers(stack, slot) for stack in (layer.a, layer.b, layer.magnitude))
             if moved and other is not stream:
                 yield f"{name}: {stream.name}'s rows give a gradient to {other.name}"
@@ -78,9 +76,9 @@ def _has_numbers(stack: Tensor, slot: int) -> bool:
 
 
 @contextmanager
-def _own_gradients(loop: Loop) -> Iterator[None]:
+def _own_gradients(layers: Layers) -> Iterator[None]:
     """What the streams have gathered is put aside and back."""
-    stacks = [stack for layer in loop.layers.stacked.values() for stack in (layer.a, layer.b, layer.magnitude)]
+    stacks = [stack for layer in layers.stacked.values() for stack in (layer.a, layer.b, layer.magnitude)]
     gathered = [stack.grad for stack in stacks]
     for stack in stacks:
         stack.grad = None

@@ -105,12 +105,14 @@ class Loop:
                 self.boundary.ended(stream, why)
 
     def _drawn(self) -> list[Row]:
+        """Rows of every stream's next micro-batch.  One whose data fails gives the rows of its last step again, to keep its place."""
         rows: list[Row] = []
         for slot, stream in enumerate(self.streams):
             try:
                 rows += stream.next_rows(slot)
             except Failed as error:
-                self._evict(stream, str(error))
+                self._evict(stream, str(error), keeps_place=stream.before is not None)
+                return self._drawn()  # windows that are open stay as they are
         return rows
 
     def _compute(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> None:
@@ -129,8 +131,7 @@ class Loop:
         """
         if len(rows) == 1:
             stream = self.streams[rows[0].slot]
-            self._evict(stream, f"memory does not hold one row of {len(rows[0].ids)} tokens")
-            self.remove(stream)
+            self._evict(stream, f"memory does not hold one row of {len(rows[0].ids)} tokens", keeps_place=False)
         else:
             self.pass_tokens = max(1, len(rows) * max(len(row.ids) for row in rows) // 2)
             self.boundary.split(self.pass_tokens)
@@ -148,7 +149,7 @@ class Loop:
             return stream.why_done(done)
         if stream.adapter.is_dora:
             self.layers.renorm(slot)
-        if self._audit_is_due(stream, done) and (faults := audit(self, stream)):
+        if self._audit_is_due(stream, done) and (faults := audit(stream, self.streams, self.layers, self.head)):
             self._evict(stream, "; ".join(faults))
             return None
         return self.boundary.stepped(stream, done) or stream.why_done(done)
@@ -162,10 +163,15 @@ class Loop:
         stream.audits += due
         return due
 
-    def _evict(self, stream: Stream, why: str) -> None:
+    def _evict(self, stream: Stream, why: str, *, keeps_place: bool = True) -> None:
+        """Takes a failed stream's weights out.  In its place it goes on computing the bare base, so that no shape of the others changes."""
         stream.failure = why
-        blank = [self.layers.blank(other.adapter) if other.failure else other.adapter for other in self.streams]
-        self.layers.stack(blank)
+        if keeps_place:
+            self.layers.stack(
+                [self.layers.blank(each.adapter) if each.failure else each.adapter for each in self.streams]
+            )
+        else:
+            self._regroup(self.running)
         stream.adapter.detach()
         self.boundary.failed(stream, why)
 

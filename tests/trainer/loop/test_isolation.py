@@ -154,11 +154,15 @@ def test_a_layer_that_never_moves_is_named_and_fails_its_stream() -> None:
     assert kept.ends == {"small": "steps"}
 
 
+def audited(loop, stream) -> list[str]:
+    return audit(stream, loop.streams, loop.layers, loop.head)
+
+
 def test_gradients_that_cross_from_one_stream_to_another_are_found() -> None:
     loop, _, streams = loop_of({"small": FIVE["small"], "rs": FIVE["rs"]})
     loop.tick()
     loop.tick()  # the first step's learning rate is zero
-    assert audit(loop, streams["rs"]) == []
+    assert audited(loop, streams["rs"]) == []
     layer = loop.layers.stacked["model.layers.1.mlp.down_proj"]
     base = layer.base.forward
     layer.base.forward = lambda x: (
@@ -166,7 +170,7 @@ def test_gradients_that_cross_from_one_stream_to_another_are_found() -> None:
     )  # rows mixed, as a router's capacity would
     assert any(
         "gives a gradient to small" in fault or "give a gradient to small" in fault
-        for fault in audit(loop, streams["rs"])
+        for fault in audited(loop, streams["rs"])
     )
 
 
@@ -174,7 +178,7 @@ def test_the_audit_leaves_no_trace() -> None:
     loop, _, streams = loop_of(FIVE)
     loop.tick()
     before = [value.grad.clone() for stream in loop.streams for value in stream.adapter.parameters()]
-    audit(loop, streams["rs"])
+    audited(loop, streams["rs"])
     after = [value.grad for stream in loop.streams for value in stream.adapter.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     loop.tick()
