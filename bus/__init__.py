@@ -1,5 +1,5 @@
-"""Envelopes over ZeroMQ between one hub and many peers; knows nothing of fine-tuning, and is the only package that imports zmq.
+"""Messages over ZeroMQ between one hub and many peers. Knows nothing of fine-tuning; the only package that imports zmq.
 
-Start reading at `bus.envelope`, whose docstring is the wire protocol; `bus.hub` is the coordinator's end, `bus.peer` everyone
-else's, `bus.keys` says who may join. Nothing is imported here, so `import bus.envelope` and `import bus.liveness` load no zmq.
+Start with `bus.envelope`, whose docstring specifies the wire protocol. `bus.hub` is the coordinator's end, `bus.peer` the end of all
+others, `bus.keys` the list of members. Nothing is imported here, so `import bus.envelope` and `import bus.liveness` load no zmq.
 """

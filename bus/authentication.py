@@ -1,7 +1,7 @@
-"""Answers libzmq's question whether a connection may be made: the ZAP handler. Lets in keys of the members' list and nobody else.
+"""The ZAP handler: libzmq asks it whether a connection may be made. Only keys of the members' list are admitted.
 
-Source: RFC 27/ZAP. One REQ-like question per handshake at inproc://zeromq.zap.01; the answer's user id, here the public key, then comes
-with every frame of that connection.
+Source: RFC 27/ZAP. libzmq sends one request per handshake to inproc://zeromq.zap.01. The user id of the reply, here the public key,
+is attached to every frame of that connection.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 
 
 class Authenticator:
-    """Decides on handshakes and counts its decisions."""
+    """Admits or refuses handshakes and counts both."""
 
     def __init__(self, members: Members, is_crowded: Callable[[], bool]) -> None:
         self._members, self._is_crowded = members, is_crowded
@@ -24,7 +24,7 @@ class Authenticator:
         self.refused = 0
 
     def answer(self, frames: list[zmq.Frame]) -> list[bytes]:
-        """The reply to one ZAP request. Anything not understood is refused."""
+        """The reply to one ZAP request. A malformed request is refused."""
         parts = [frame.bytes for frame in frames]
         request_id = parts[1] if len(parts) > 1 else b""
         if (

@@ -1,11 +1,11 @@
-"""How much one member may send: a bucket of messages and a bucket of bytes that fill with time. Pure: the clock comes in."""
+"""Rate limits of one member: a token bucket for messages and one for bytes. Pure: the caller passes the time."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What one member may send. 64 streams x 10 messages/s need 640/s in all (reference/coordination.md 0), so this is generous."""
+    """The rate that one member may send at. A run of 64 streams needs about 640 messages/s in all (10/s each)."""
 
     messages_per_second: float = 20_000
     bytes_per_second: float = 64 << 20
@@ -13,7 +13,7 @@ class Rate:
 
 
 class Budget:
-    """The two buckets of one member."""
+    """The two token buckets of one member."""
 
     def __init__(self, rate: Rate, now_seconds: float) -> None:
         self._rate = rate
@@ -22,7 +22,7 @@ class Budget:
         self._filled_seconds = now_seconds
 
     def spend(self, size_bytes: int, now_seconds: float) -> bool:
-        """Pay for one message; False, and nothing paid, if a bucket is empty."""
+        """Take one message from both buckets. False, and nothing taken, if a bucket is empty."""
         self._fill(now_seconds)
         if self._messages < 1 or self._bytes < size_bytes:
             return False
@@ -31,7 +31,7 @@ class Budget:
         return True
 
     def wait_ms(self, size_bytes: int) -> int:
-        """How long until a message of this size can be paid, at least a millisecond."""
+        """Milliseconds until a message of this size is allowed, at least one."""
         messages = (1 - self._messages) / self._rate.messages_per_second
         size = (size_bytes - self._bytes) / self._rate.bytes_per_second
         return max(1, int(max(messages, size) * 1000) + 1)

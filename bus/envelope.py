@@ -1,7 +1,7 @@
-"""The one message shape of the bus and its bytes: THE WIRE PROTOCOL, version 1. Pure; opens no socket.
+"""The message format of the bus: THE WIRE PROTOCOL, version 1. Pure; opens no socket.
 
 Sockets. The hub binds a ROUTER (its endpoint) and an XPUB (its publish endpoint); every peer connects one DEALER and, if it
-watches, one SUB. CURVE on all of them; there is no mode without it. What a peer may be is decided by its public key alone.
+subscribes, one SUB. All use CURVE; there is no mode without it. A peer's name and role follow from its public key alone.
 
 Frames. Between DEALER and ROUTER a message is ONE frame, an envelope. (The ROUTER sees the routing id in front of it. A
 routing id is 8 bytes of blake2b of the sender's public key, then 8 random bytes that are new for every connection; any other is
@@ -10,22 +10,22 @@ refused.) From XPUB to SUB it is two frames: the topic followed by a zero byte, 
 Envelope. A msgpack array of eight:
     [1,            # version of this protocol, an int, always first
      type,         # str  [a-z][a-z0-9_-]{0,31}; names that start with "bus-" belong to the bus itself
-     body,         # str  UTF-8 text that the bus never looks into
+     body,         # str  UTF-8 text that the bus does not interpret
      incarnation,  # str  of the sending process; its telemetry lane adds ".t" (see Numbers); "" or [a-z0-9][a-z0-9.-]{0,63}
      seq,          # int  1.. within (source, incarnation), or 0 for a message without number
-     after,        # int  the number before this one that can still be sent; numbers between were dropped by the sender, who says so here
+     after,        # int  the number of the message before this one in the lane; the sender dropped the numbers between
      time_ms,      # int  wall clock of the sender, milliseconds since 1970
      correlation]  # str  id of a request, or of the request that this answers; "" or [A-Za-z0-9._:-]{1,80}
-Source and role do not travel: the receiver sets them from the key that the connection was made with.
+Source and role are not sent: the receiver sets them from the key of the connection.
 
 Limits. One envelope is at most 1 MiB (`MAX_MESSAGE_BYTES`); strings count bytes, arrays at most 16 items, no maps, no binaries,
-no extension types, integers 0 .. 2^53. Bytes outside of these are refused, counted and answered with `bus-denied`.
+no extension types, integers 0 .. 2^53. A message outside these limits is refused, counted and answered with `bus-denied`.
 
-Numbers. A peer numbers what it sends in two lanes, control and telemetry, each contiguous from 1 and each in order, so that
-control can overtake telemetry. The hub takes number n if `after` <= the last number it took from that lane, drops n <= last as a
-duplicate, and asks again (`bus-resend`) when `after` > last. Acknowledgements are cumulative. The hub numbers what it sends to
-each peer in one lane in the same way. What it publishes carries one contiguous number for the whole hub in `seq`, and in `after`
-how many messages the SAME topic had before: a subscriber that counted fewer has missed the difference.
+Numbers. A peer numbers its messages in two lanes, control and telemetry, each in order and without gaps from 1, so that control
+can overtake telemetry. The hub takes number n if `after` <= the last number it took from that lane, drops n <= last as a
+duplicate, and asks to send again (`bus-resend`) when `after` > last. Acknowledgements are cumulative. The hub numbers its messages
+to each peer in one lane in the same way. A published message has a number in `seq`, contiguous for the whole hub, and in `after`
+the number of earlier messages of the SAME topic: a subscriber that counted fewer has missed the difference.
 
 Types of the bus itself, all with seq 0 unless it says otherwise:
     peer -> hub
@@ -34,19 +34,19 @@ Types of the bus itself, all with seq 0 unless it says otherwise:
     bus-beat     heartbeat. body: "<dropped> <replayed> <reconnects>" and " <lane>:<last number sent>" for each lane, newline, the
                  peer's own text. Numbers sent before a beat and not here at the beat are asked for again
     bus-ack      incarnation: the hub's; body: the last number taken
-    bus-bye      the peer leaves
+    bus-bye      the peer disconnects
     hub -> peer
     bus-welcome  body: a line "<lane> <acknowledged> <last taken>" for every lane of the hello
-    bus-beat     answer to a heartbeat, or a look whether the connection still stands
+    bus-beat     answer to a heartbeat, or a test whether the connection is still open
     bus-ack      incarnation: the lane; body: acknowledged up to this number (it is durable at the hub)
     bus-resend   incarnation: the lane; body: "<last taken> <wait_ms>": send again from the number after it, after that wait
     bus-answer   answers the request named in correlation (numbered)
     bus-refused  refuses it; body: "<exit status> <reason>" (numbered)
     bus-denied   body: "<cause> <reason>"; cause is one of
-                 version (the reason names the one spoken here), key, malformed, hello (say it again), role (numbered; correlation
-                 names the request, if it was one)
-    bus-tail     on XPUB, once a second for every topic: nothing new, `seq` and `after` as the next message would have them
-An unknown version is answered with `bus-denied version` written in the hub's own version: an array that starts with its number.
+                 version (the reason names the hub's version), key, malformed, hello (send it again), role (numbered; correlation
+                 names the request, if it was one), rate (the type is over its rate; numbered messages are asked for again later)
+    bus-tail     on XPUB, once a second for every topic: no message, but `seq` and `after` that the next message will have
+An unknown version is answered with `bus-denied version` in the hub's own version: an array that starts with its number.
 """
 
 import re
@@ -61,10 +61,10 @@ MAX_MESSAGE_BYTES = 1 << 20
 MAX_NUMBER = 1 << 53
 """Numbers above this are not exact in every language that may read them (IEEE 754 binary64)."""
 MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 512
-"""Longest body that surely fits: every other field together stays below 512 bytes."""
+"""Longest body that always fits: all other fields together take less than 512 bytes."""
 RESERVED = "bus-"
 HUB_NAME = "hub"
-"""The source of everything that the hub sends; no member may have this name."""
+"""Source of all messages of the hub; no member may have this name."""
 
 _TYPE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _INCARNATION = re.compile(r"(?:[a-z0-9][a-z0-9.-]{0,63})?")
@@ -73,7 +73,7 @@ _FIELD_COUNT = 8
 
 
 class Envelope(NamedTuple):
-    """One message. See the module for what each field is on the wire."""
+    """One message. The module's docstring says what each field is on the wire."""
 
     type: str
     body: str
@@ -89,22 +89,22 @@ class Envelope(NamedTuple):
 
 
 def pack(envelope: Envelope) -> bytes:
-    """The envelope's bytes. Raises ProtocolError if a field breaks the protocol or the whole is larger than 1 MiB."""
+    """The envelope's bytes. Raises ProtocolError if a field is invalid or the message is larger than 1 MiB."""
     _check(envelope)
     fields = (VERSION, envelope.type, envelope.body, envelope.incarnation, envelope.seq, envelope.after)
     try:
         data: bytes = msgpack.packb((*fields, envelope.time_ms, envelope.correlation))
     except UnicodeEncodeError as error:
-        raise ProtocolError(f"{envelope.type}: the body is not text that UTF-8 can hold: {error}") from error
+        raise ProtocolError(f"{envelope.type}: the body cannot be encoded as UTF-8: {error}") from error
     if len(data) > MAX_MESSAGE_BYTES:
         raise ProtocolError(
-            f"{envelope.type}: {len(data)} bytes, and a message holds at most {MAX_MESSAGE_BYTES}; send it in parts"
+            f"{envelope.type}: {len(data)} bytes, more than the {MAX_MESSAGE_BYTES} of a message; send it in parts"
         )
     return data
 
 
 def unpack(data: bytes, source: str = "", role: str = "") -> Envelope:
-    """The envelope in these bytes, with whose they are. Raises ProtocolError (UnknownVersion for another version)."""
+    """The envelope in these bytes, with the given source and role. Raises ProtocolError (UnknownVersion for another version)."""
     version, fields = _fields(data)
     if version != VERSION:
         raise UnknownVersion(version)
@@ -124,22 +124,22 @@ def read_number(text: str) -> int:
 
 
 def check_incarnation(text: str) -> str:
-    """The text itself, if it can name a process or one of its lanes. Raises ProtocolError."""
+    """The text itself, if it is a valid name of a process or one of its lanes. Raises ProtocolError."""
     if not text or not _INCARNATION.fullmatch(text):
-        raise ProtocolError(f"{text[:80]!r} names no process")
+        raise ProtocolError(f"{text[:80]!r} is not a valid incarnation")
     return text
 
 
 def check_type(name: str) -> str:
     """The name itself, if a caller may use it as a message type or a topic. Raises ProtocolError."""
     if not isinstance(name, str) or not _TYPE.fullmatch(name) or name.startswith(RESERVED):
-        raise ProtocolError(f"{name!r} is no message type: [a-z][a-z0-9_-]{{0,31}}, and not '{RESERVED}...'")
+        raise ProtocolError(f"{name!r} is not a message type: [a-z][a-z0-9_-]{{0,31}}, and not '{RESERVED}...'")
     return name
 
 
 def _fields(data: bytes) -> tuple[int, tuple[object, ...]]:
     if len(data) > MAX_MESSAGE_BYTES:
-        raise ProtocolError(f"{len(data)} bytes, and a message holds at most {MAX_MESSAGE_BYTES}")
+        raise ProtocolError(f"{len(data)} bytes, more than the {MAX_MESSAGE_BYTES} of a message")
     try:
         fields = msgpack.unpackb(
             data, use_list=False, raw=False, strict_map_key=True, max_str_len=MAX_MESSAGE_BYTES,
@@ -169,7 +169,7 @@ def _check(envelope: Envelope) -> None:
 
 
 def _fault(envelope: Envelope) -> ProtocolError:
-    """What is wrong with the first field that is."""
+    """Describes the first invalid field."""
     for name, value, pattern in (
         ("type", envelope.type, _TYPE),
         ("incarnation", envelope.incarnation, _INCARNATION),
@@ -180,4 +180,4 @@ def _fault(envelope: Envelope) -> ProtocolError:
     if type(envelope.body) is not str:
         return ProtocolError("the body is not text")
     numbers = f"{envelope.seq!r:.80}, {envelope.after!r:.80}, {envelope.time_ms!r:.80}"
-    return ProtocolError(f"seq, after and time are not whole numbers from 0 to 2^53: {numbers}")
+    return ProtocolError(f"seq, after and time must be whole numbers from 0 to 2^53: {numbers}")

@@ -1,16 +1,16 @@
-"""Everything the bus raises; one tree, so that a caller can catch `BusError` and nothing more.
+"""The exceptions of the bus. All derive from `BusError`, so a caller can catch that one alone.
 
 BusError
-  ProtocolError        bytes that are not an envelope, or an envelope that may not be packed
-    UnknownVersion     an envelope of a protocol version that this end does not speak
-  OutboxFull           control messages that nobody acknowledges have filled the outbox
-  Refused              the hub said no to a request
-    NotAllowed         ... because of who asked: an unknown or revoked key, or a role that may not send this type
+  ProtocolError        bytes that are not an envelope, or an envelope that cannot be packed
+    UnknownVersion     an envelope of a protocol version that this end does not support
+  OutboxFull           unacknowledged control messages have filled the outbox
+  Refused              the hub refused a request
+    NotAllowed         ... because of the sender: an unknown or revoked key, or a role that may not send this type
 """
 
 
 class BusError(Exception):
-    """A fault of the bus that the caller can name to the user: one line that says what, and the likely fix."""
+    """A fault of the bus. Its text is one line for the user: `where: what; the likely fix`."""
 
 
 class ProtocolError(BusError):
@@ -21,16 +21,16 @@ class UnknownVersion(ProtocolError):
     """The envelope was written in another version of the protocol."""
 
     def __init__(self, version: int) -> None:
-        super().__init__(f"protocol version {version} is not spoken here")
+        super().__init__(f"protocol version {version} is not supported here")
         self.version = version
 
 
 class OutboxFull(BusError):
-    """The outbox holds as many unacknowledged control messages as it may; control is never dropped, so the sender must know."""
+    """The outbox is full of unacknowledged control messages. Control messages are never dropped, so the sender gets this error."""
 
 
 class Refused(BusError):
-    """The hub refused a request; `status` is the exit status that a command line shall end with (5 = a claim refused)."""
+    """The hub refused a request. `status` is the exit status for a command line (5 = a claim was refused)."""
 
     def __init__(self, reason: str, status: int = 5) -> None:
         super().__init__(reason)
@@ -39,4 +39,4 @@ class Refused(BusError):
 
 
 class NotAllowed(Refused):
-    """The hub knows the question and not the asker's right to it: key unknown or revoked, or type closed to the role."""
+    """The sender may not make this request: its key is unknown or revoked, or its role may not send this type."""

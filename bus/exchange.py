@@ -1,7 +1,7 @@
-"""The hub's conversation with its members: hellos, heartbeats, numbered messages both ways. Knows sockets only as the function `post`.
+"""The hub's side of the protocol: hellos, heartbeats and numbered messages in both directions. Sends through the function `post`.
 
-Every message is judged by the key of its connection, also on a connection that was let in long ago: libzmq goes on delivering for a
-key that has been struck from the list (reference/coordination.md 6).
+The key is checked for every message and not only at the handshake: libzmq goes on delivering messages of a connection whose key has
+been revoked.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from bus.envelope import HUB_NAME, RESERVED, VERSION, Envelope, check_incarnatio
 from bus.errors import OutboxFull, ProtocolError, UnknownVersion
 from bus.intake import Intake
 from bus.keys import Member, Members
-from bus.links import Limits, Link, Party, Process
+from bus.links import Limits, Link, MemberState, Process
 from bus.sockets import routing_prefix
 
 Posted = Literal["sent", "full", "gone"]
@@ -30,35 +30,35 @@ class Exchange:
         is_full: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.incarnation = incarnation
-        self.strangers = 0
-        """Messages on connections whose key is no member's (any more), or whose routing id is not its own."""
-        self.parties: dict[str, Party] = {}
-        self.waking: list[tuple[Process, Party]] = []
-        """Processes with acknowledgements to send."""
+        self.unauthenticated = 0
+        """Messages of connections whose key is not a member's (any more), or whose routing id does not belong to the key."""
+        self.member_states: dict[str, MemberState] = {}
+        self.acks_due: list[tuple[Process, MemberState]] = []
+        """Processes to which acknowledgements must be sent."""
         self._members, self._allowed, self._seen, self._limits = members, allowed, seen, limits
         self._post, self._deliver, self._is_full = post, deliver, is_full
-        self._who: dict[bytes, tuple[Party, Process]] = {}
+        self._by_routing_id: dict[bytes, tuple[MemberState, Process]] = {}
 
     def take(self, key: str, routing_id: bytes, data: bytes, now_seconds: float) -> None:
-        """One message as it came. Never raises for what is in it: what breaks the protocol is counted and answered."""
+        """Handle one received message. Never raises for its content: a message that breaks the protocol is counted and answered."""
         member = self._members.by_key(key)
         if member is None or not routing_id.startswith(routing_prefix(key)):
-            return self._turn_away(routing_id)
-        party = self._party(member, now_seconds)
-        party.last_heard = now_seconds
-        if not party.budget.spend(len(data), now_seconds):
-            return self._over_budget(party, routing_id, len(data), now_seconds)
+            return self._reject_key(routing_id)
+        state = self._state_of(member, now_seconds)
+        state.last_heard = now_seconds
+        if not state.budget.spend(len(data), now_seconds):
+            return self._over_budget(state, routing_id, len(data), now_seconds)
         try:
-            self._understand(party, routing_id, unpack(data, party.name, party.role), now_seconds)
+            self._dispatch(state, routing_id, unpack(data, state.name, state.role), now_seconds)
         except UnknownVersion as error:
-            self._deny(party, routing_id, "version", f"{error}; this hub speaks version {VERSION}")
+            self._deny(state, routing_id, "version", f"{error}; this hub speaks version {VERSION}")
         except (ProtocolError, ValueError) as error:
-            self._deny(party, routing_id, "malformed", str(error)[:200])
+            self._deny(state, routing_id, "malformed", str(error)[:200])
 
     def send(self, member: str, envelope: Envelope) -> bool:
-        """Number a message to a member's newest process and post it; False if it has no connection now or cannot take more."""
-        party = self.parties.get(member)
-        process = party.newest() if party is not None and self._members.by_name(member) is not None else None
+        """Number a message to a member's newest process and send it; False if it is not connected or its lane is full."""
+        state = self.member_states.get(member)
+        process = state.newest() if state is not None and self._members.by_name(member) is not None else None
         if process is None:
             return False
         try:
@@ -69,10 +69,10 @@ class Exchange:
         return bool(process.routing_id) or not process.outgoing.withdraw(seq)
 
     def answer(self, request: Envelope, envelope: Envelope) -> bool:
-        """Number an answer to the process that asked, also if its connection is broken just now. The request counts as settled."""
+        """Queue an answer for the process that asked, also if it is disconnected at the moment. The request counts as settled."""
         self.settle(request, only=True)
-        party = self.parties.get(request.source)
-        process = party.process_of(request.incarnation) if party is not None else None
+        state = self.member_states.get(request.source)
+        process = state.process_of(request.incarnation) if state is not None else None
         if process is None:
             return False
         try:
@@ -83,27 +83,27 @@ class Exchange:
         return True
 
     def settle(self, envelope: Envelope, *, only: bool = False) -> None:
-        """A delivered message is durable (and, unless `only`, everything before it in its lane)."""
-        party = self.parties.get(envelope.source)
-        intake = party.lanes.get(envelope.incarnation) if party is not None else None
-        if party is None or intake is None or not envelope.seq:
+        """A delivered message is durable and, unless `only`, everything before it in its lane too."""
+        state = self.member_states.get(envelope.source)
+        intake = state.lanes.get(envelope.incarnation) if state is not None else None
+        if state is None or intake is None or not envelope.seq:
             return
         if only:
             intake.settle_one(envelope.seq)
         else:
             intake.settle_to(envelope.seq)
-        self._wake(party, envelope.incarnation)
+        self._acknowledge_later(state, envelope.incarnation)
 
     def acknowledge_all(self) -> None:
-        """Tell every waking process how far its lanes are settled."""
-        waking, self.waking = self.waking, []
-        for process, party in waking:
-            lanes, process.waking = process.waking, set()
+        """Send the acknowledgements that are due."""
+        acks_due, self.acks_due = self.acks_due, []
+        for process, state in acks_due:
+            lanes, process.acks_due = process.acks_due, set()
             for lane in lanes:
-                self._acknowledge(process, party, lane)
+                self._acknowledge(process, state, lane)
 
     def push(self, process: Process) -> None:
-        """Post what waits for this process, as far as its window and its pipe allow."""
+        """Send the messages that wait for this process, as far as its window and its socket buffer allow."""
         while process.routing_id and (data := process.outgoing.peek()) is not None:
             match self._post(process.routing_id, data):
                 case "sent":
@@ -115,46 +115,46 @@ class Exchange:
 
     def push_all(self) -> None:
         """`push` for every connected process."""
-        for _, process in list(self._who.values()):
+        for _, process in list(self._by_routing_id.values()):
             self.push(process)
 
     def probe(self) -> None:
-        """Find connections that are gone: ROUTER tells only when it is asked to send (ROUTER_MANDATORY)."""
+        """Find closed connections: a ROUTER reports them only when it sends (ROUTER_MANDATORY)."""
         beat = pack(Envelope("bus-beat", "", incarnation=self.incarnation))
-        for _, process in list(self._who.values()):
+        for _, process in list(self._by_routing_id.values()):
             if self._post(process.routing_id, beat) == "gone":
                 self._disconnect(process)
 
-    def expel(self) -> None:
-        """Part from everyone whose key is no longer on the list."""
-        for routing_id, (party, _) in list(self._who.items()):
-            if self._members.by_name(party.name) is None:
-                self._turn_away(routing_id)
+    def disconnect_revoked(self) -> None:
+        """Disconnect every member whose key is no longer on the list."""
+        for routing_id, (state, _) in list(self._by_routing_id.items()):
+            if self._members.by_name(state.name) is None:
+                self._reject_key(routing_id)
 
     def links(self) -> dict[str, Link]:
-        """Every member that was ever heard."""
-        return {name: party.link() for name, party in self.parties.items()}
+        """Every member that has sent a message, by name."""
+        return {name: state.link() for name, state in self.member_states.items()}
 
-    def _understand(self, party: Party, routing_id: bytes, envelope: Envelope, now_seconds: float) -> None:
+    def _dispatch(self, state: MemberState, routing_id: bytes, envelope: Envelope, now_seconds: float) -> None:
         if envelope.type == "bus-hello":
-            return self._hello(party, routing_id, envelope)
-        known = self._who.get(routing_id)
+            return self._hello(state, routing_id, envelope)
+        known = self._by_routing_id.get(routing_id)
         if known is None:
-            return self._deny(party, routing_id, "hello", "say hello first")
+            return self._deny(state, routing_id, "hello", "send bus-hello first")
         match envelope.type:
             case "bus-beat":
-                self._beat(party, known[1], envelope, now_seconds)
+                self._beat(state, known[1], envelope, now_seconds)
             case "bus-ack":
                 self._confirm(known[1], envelope)
             case "bus-bye":
                 self._disconnect(known[1])
             case reserved if reserved.startswith(RESERVED):
-                raise ProtocolError(f"{reserved} is not for a peer to send")
+                raise ProtocolError(f"a peer may not send {reserved}")
             case _:
-                self._receive(party, known[1], envelope, now_seconds)
+                self._receive(state, known[1], envelope, now_seconds)
         return None
 
-    def _hello(self, party: Party, routing_id: bytes, envelope: Envelope) -> None:
+    def _hello(self, state: MemberState, routing_id: bytes, envelope: Envelope) -> None:
         incarnation = envelope.incarnation
         first, *lines = envelope.body.split("\n")
         _, hub, taken = first.split(" ")
@@ -162,32 +162,32 @@ class Exchange:
             raise ProtocolError("a hello names its process and at most 256 lanes")
         lanes = [(check_incarnation(lane), read_number(number)) for lane, number in (line.split(" ") for line in lines)]
         confirmed = read_number(taken) if hub == self.incarnation else 0
-        if (known := party.processes.get(incarnation)) is not None:
+        if (known := state.processes.get(incarnation)) is not None:
             self._disconnect(known)
-        process = party.greet(incarnation, self.incarnation, routing_id)
-        self._who[routing_id] = (party, process)
-        told = [self._resume(party, process, lane, number) for lane, number in lanes]
-        self._say(routing_id, "bus-welcome", "\n".join(told))
+        process = state.connect(incarnation, self.incarnation, routing_id)
+        self._by_routing_id[routing_id] = (state, process)
+        resumed = [self._resume(state, process, lane, number) for lane, number in lanes]
+        self._send_unnumbered(routing_id, "bus-welcome", "\n".join(resumed))
         process.outgoing.acknowledge(confirmed)
         process.outgoing.rewind(confirmed)
         self.push(process)
 
-    def _resume(self, party: Party, process: Process, lane: str, acknowledged: int) -> str:
-        intake = party.intake(lane, self._seen)
+    def _resume(self, state: MemberState, process: Process, lane: str, acknowledged: int) -> str:
+        intake = state.intake(lane, self._seen)
         intake.known(acknowledged)
-        intake.told = intake.settled
-        party.carriers[lane] = process
+        intake.acknowledged = intake.settled
+        state.sender_of_lane[lane] = process
         return f"{lane} {intake.settled} {intake.last}"
 
-    def _beat(self, party: Party, process: Process, envelope: Envelope, now_seconds: float) -> None:
+    def _beat(self, state: MemberState, process: Process, envelope: Envelope, now_seconds: float) -> None:
         head, _, process.heartbeat = envelope.body.partition("\n")
         figures = head.split(" ")
         process.dropped, process.replayed, process.reconnects = (read_number(text) for text in figures[:3])
-        self._say(process.routing_id, "bus-beat", "")
+        self._send_unnumbered(process.routing_id, "bus-beat", "")
         for figure in figures[3:]:
             lane, _, sent = figure.partition(":")
-            intake = party.lanes.get(lane)
-            # One connection is first-in-first-out: what was sent before this beat and is not here was refused on the way.
+            intake = state.lanes.get(lane)
+            # A connection keeps its order: a message that was sent before this heartbeat and is not here was refused.
             if intake is not None and read_number(sent) > intake.last:
                 self._ask_again(process, lane, intake, now_seconds)
 
@@ -196,98 +196,98 @@ class Exchange:
             process.outgoing.acknowledge(read_number(envelope.body))
             self.push(process)
 
-    def _receive(self, party: Party, process: Process, envelope: Envelope, now_seconds: float) -> None:
-        intake = party.lanes.get(envelope.incarnation)
+    def _receive(self, state: MemberState, process: Process, envelope: Envelope, now_seconds: float) -> None:
+        intake = state.lanes.get(envelope.incarnation)
         if envelope.seq:
             if intake is None:
-                return self._deny(party, process.routing_id, "hello", "this lane was not in the hello")
+                return self._deny(state, process.routing_id, "hello", "this lane was not in the hello")
             if intake.open_count >= self._limits.open_count or self._is_full():
                 return self._ask_again(process, envelope.incarnation, intake, now_seconds, _CROWDED_WAIT_MS)
-            match intake.rule(envelope.seq, envelope.after):
+            match intake.classify(envelope.seq, envelope.after):
                 case "early":
                     return self._ask_again(process, envelope.incarnation, intake, now_seconds)
                 case "duplicate":
-                    intake.told = -1
-                    return self._wake(party, envelope.incarnation)
+                    intake.acknowledged = -1
+                    return self._acknowledge_later(state, envelope.incarnation)
                 case "take":
                     pass
-        if not self._may(party.role, envelope.type):
-            return self._refuse_type(party, process, intake, envelope)
+        if not self._may(state.role, envelope.type):
+            return self._refuse_type(state, process, intake, envelope)
         return self._deliver(envelope)
 
     def _may(self, role: str, type_: str) -> bool:
         types = self._allowed.get(role, frozenset())
         return type_ in types or ALL in types
 
-    def _refuse_type(self, party: Party, process: Process, intake: Intake | None, envelope: Envelope) -> None:
-        party.refused += 1
+    def _refuse_type(self, state: MemberState, process: Process, intake: Intake | None, envelope: Envelope) -> None:
+        state.refused += 1
         if intake is not None and envelope.seq:
             intake.settle_one(envelope.seq)
-            self._wake(party, envelope.incarnation)
-        reason = f"role a {party.role} may not send {envelope.type}"
+            self._acknowledge_later(state, envelope.incarnation)
+        reason = f"role a {state.role} may not send {envelope.type}"
         try:
             process.outgoing.add(Envelope("bus-denied", reason, correlation=envelope.correlation))
         except OutboxFull:
-            return  # it reads nothing; the refusal is counted above all the same
+            return  # the process reads nothing; the refusal is counted above
         self.push(process)
 
-    def _over_budget(self, party: Party, routing_id: bytes, size_bytes: int, now_seconds: float) -> None:
-        party.refused += 1
-        known = self._who.get(routing_id)
+    def _over_budget(self, state: MemberState, routing_id: bytes, size_bytes: int, now_seconds: float) -> None:
+        state.refused += 1
+        known = self._by_routing_id.get(routing_id)
         if known is not None:
-            wait_ms = party.budget.wait_ms(size_bytes) + _CROWDED_WAIT_MS
-            for lane in [lane for lane, carrier in party.carriers.items() if carrier is known[1]]:
-                self._ask_again(known[1], lane, party.lanes[lane], now_seconds, wait_ms)
+            wait_ms = state.budget.wait_ms(size_bytes) + _CROWDED_WAIT_MS
+            for lane in [lane for lane, carrier in state.sender_of_lane.items() if carrier is known[1]]:
+                self._ask_again(known[1], lane, state.lanes[lane], now_seconds, wait_ms)
 
     def _ask_again(
         self, process: Process, lane: str, intake: Intake, now_seconds: float, wait_ms: int = 0
     ) -> None:  # fmt: skip
         if now_seconds - intake.asked_seconds >= _ASK_AGAIN_SECONDS:
             intake.asked_seconds = now_seconds
-            self._say(process.routing_id, "bus-resend", f"{intake.last} {wait_ms}", lane)
+            self._send_unnumbered(process.routing_id, "bus-resend", f"{intake.last} {wait_ms}", lane)
 
-    def _turn_away(self, routing_id: bytes) -> None:
-        self.strangers += 1
-        known = self._who.get(routing_id)
+    def _reject_key(self, routing_id: bytes) -> None:
+        self.unauthenticated += 1
+        known = self._by_routing_id.get(routing_id)
         if known is not None:
-            self._say(routing_id, "bus-denied", "key this key is not on the list any more")
+            self._send_unnumbered(routing_id, "bus-denied", "key this key is no longer on the list")
             self._disconnect(known[1])
 
-    def _deny(self, party: Party, routing_id: bytes, cause: str, reason: str) -> None:
-        if cause != "hello":  # what an earlier connection left in the pipe; its sender sends it again
-            party.refused += 1
-        self._say(routing_id, "bus-denied", f"{cause} {reason}")
+    def _deny(self, state: MemberState, routing_id: bytes, cause: str, reason: str) -> None:
+        if cause != "hello":  # that is a message left from an earlier connection; its sender sends it again
+            state.refused += 1
+        self._send_unnumbered(routing_id, "bus-denied", f"{cause} {reason}")
 
-    def _acknowledge(self, process: Process, party: Party, lane: str) -> None:
-        intake = party.lanes.get(lane)
-        if intake is not None and intake.settled > intake.told and process.routing_id:
-            if self._say(process.routing_id, "bus-ack", str(intake.settled), lane) == "sent":
-                intake.told = intake.settled
+    def _acknowledge(self, process: Process, state: MemberState, lane: str) -> None:
+        intake = state.lanes.get(lane)
+        if intake is not None and intake.settled > intake.acknowledged and process.routing_id:
+            if self._send_unnumbered(process.routing_id, "bus-ack", str(intake.settled), lane) == "sent":
+                intake.acknowledged = intake.settled
             else:
-                self._wake(party, lane)
+                self._acknowledge_later(state, lane)
 
-    def _wake(self, party: Party, lane: str) -> None:
-        process = party.carriers.get(lane)
+    def _acknowledge_later(self, state: MemberState, lane: str) -> None:
+        process = state.sender_of_lane.get(lane)
         if process is not None and process.routing_id:
-            if not process.waking:
-                self.waking.append((process, party))
-            process.waking.add(lane)
+            if not process.acks_due:
+                self.acks_due.append((process, state))
+            process.acks_due.add(lane)
 
-    def _say(self, routing_id: bytes, type_: str, body: str, lane: str = "") -> Posted:
+    def _send_unnumbered(self, routing_id: bytes, type_: str, body: str, lane: str = "") -> Posted:
         return self._post(routing_id, pack(Envelope(type_, body, incarnation=lane or self.incarnation)))
 
     def _disconnect(self, process: Process) -> None:
-        self._who.pop(process.routing_id, None)
+        self._by_routing_id.pop(process.routing_id, None)
         process.routing_id = b""
 
-    def _party(self, member: Member, now_seconds: float) -> Party:
-        party = self.parties.get(member.name)
-        if party is None:
-            party = self.parties[member.name] = Party(member.name, member.role, self._limits, now_seconds)
-        party.role = member.role
-        return party
+    def _state_of(self, member: Member, now_seconds: float) -> MemberState:
+        state = self.member_states.get(member.name)
+        if state is None:
+            state = self.member_states[member.name] = MemberState(member.name, member.role, self._limits, now_seconds)
+        state.role = member.role
+        return state
 
 
 def from_hub(envelope: Envelope) -> Envelope:
-    """The envelope with the source that everything from a hub has."""
+    """The envelope with the hub as its source."""
     return envelope._replace(source=HUB_NAME, role=HUB_NAME)

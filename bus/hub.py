@@ -1,8 +1,8 @@
-"""The coordinator's end of the bus: one ROUTER, one XPUB and the door, all on one asyncio loop. Gives no meaning to what it carries.
+"""The server end of the bus: a ROUTER, an XPUB and the ZAP handler on one asyncio loop. Does not interpret message bodies.
 
-Delivery: `receive` yields every numbered message once and in order within its lane; `acknowledge` tells the sender that it may forget.
-A hub that is killed loses what it had not acknowledged, and the peers send that again to the next hub on the same endpoint, which
-is told by `seen` what its caller already has (zguide ch. 4, Titanic: disk before ack; ch. 5, Clone: numbers and replay).
+Delivery: `receive` yields every numbered message once and in order within its lane; after `acknowledge` the sender may delete it.
+If a hub is killed, the peers send everything unacknowledged again to the next hub on the same endpoint, whose caller passes in
+`seen` what it already has (zguide ch. 4, Titanic: disk before acknowledgement; ch. 5, Clone: numbers and replay).
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from bus.errors import BusError
 from bus.exchange import Exchange, Posted
 from bus.keys import Members
 from bus.links import Limits, Link
-from bus.sockets import Inlet, check_bind, publisher, router, user_key
+from bus.sockets import SocketReader, check_bind, publisher, router, user_key
 
 _ACK_SECONDS = 0.003
-"""Acknowledgements of this long travel together: far below a step, and one message instead of dozens."""
+"""Acknowledgements are collected for this time: one message instead of dozens, and far shorter than a training step."""
 _TICK_SECONDS = 0.25
 _FORGET_SECONDS = 0.02
 _TAIL_SECONDS = 1.0
@@ -36,7 +36,7 @@ _REBIND_SECONDS = 3.0
 
 
 class Hub:
-    """See the module. All methods belong to the loop that `start` ran on."""
+    """See the module. Call all methods on the loop that `start` ran on."""
 
     def __init__(
         self, members: Members, *, allowed: Mapping[str, frozenset[str]], seen: Mapping[tuple[str, str], int] | None = None,
@@ -46,12 +46,12 @@ class Hub:
         self.members = members
         self.incarnation = secrets.token_hex(8)
         self.malformed = 0
-        """Messages that were not two frames with a key."""
+        """Messages that were not two frames on a connection with a key."""
         self._limits = limits or Limits()
         self._exchange = Exchange(
             members, allowed, seen or {}, self._limits, self.incarnation, self._post, self._deliver, self._is_full
         )  # fmt: skip
-        self._door = Authenticator(members, self._is_crowded)
+        self._authenticator = Authenticator(members, self._is_crowded)
         self._inbox: deque[Envelope] = deque()
         self._inbox_bytes = 0
         self._arrived = asyncio.Event()
@@ -61,16 +61,16 @@ class Hub:
         self._connections: set[tuple[str, int]] = set()
         self._removals = members.removals
         self._context: zmq.Context[Any] | None = None
-        self._inlets: list[Inlet] = []
+        self._readers: list[SocketReader] = []
         self._lock = -1
         self._ticker: asyncio.Task[None] | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Bind and begin to receive. Raises BusError if another hub has this run, or an endpoint is taken or not safe."""
+        """Bind and begin to receive. Raises BusError if another hub serves this run, or an endpoint is in use or not safe."""
         for endpoint in (self.members.endpoint, self.members.publish_endpoint):
             check_bind(endpoint, self.members)
-        self._lock = _hold(self.members.folder / "hub.lock")
+        self._lock = _take_lock(self.members.folder / "hub.lock")
         self._context = zmq.Context()
         try:
             self._open(self._context, asyncio.get_running_loop())
@@ -81,14 +81,14 @@ class Hub:
         self._ticker.add_done_callback(lambda _: self._arrived.set())
 
     async def close(self) -> None:
-        """Stop. What was not acknowledged will be sent again to the next hub."""
+        """Stop. The peers will send unacknowledged messages again to the next hub."""
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.wait([self._ticker])
         if self._ack_timer is not None:
             self._acknowledge_now()
-        for inlet in self._inlets:
-            inlet.close()
+        for reader in self._readers:
+            reader.close()
         if self._context is not None:
             context, self._context = self._context, None
             await asyncio.to_thread(context.term)
@@ -106,23 +106,23 @@ class Hub:
         return self._next()
 
     async def receive_batch(self, limit: int) -> list[Envelope]:
-        """At least one message and at most `limit` that are here now: what one transaction can hold."""
+        """Wait for a message, then return up to `limit` messages that have arrived, for one transaction."""
         batch = [await self.receive()]
         while self._inbox and len(batch) < limit:
             batch.append(self._next())
         return batch
 
     async def acknowledge(self, envelope: Envelope) -> None:
-        """Say that this message, and everything before it in its lane, is durable: its sender may forget it."""
+        """Tell the sender that this message, and everything before it in its lane, is durable and may be deleted."""
         self._exchange.settle(envelope)
         self._acknowledge_soon()
 
     async def send(self, member: str, type: str, body: str, *, correlation: str = "") -> bool:  # noqa: A002
-        """Send to a member's newest process; False if it has no connection now. True: it gets it once, unless that process ends."""
+        """Send to a member's newest process. False if it is not connected; True: delivered once, unless that process ends first."""
         return self._exchange.send(member, self._envelope(check_type(type), body, correlation))
 
     async def answer(self, request: Envelope, body: str) -> None:
-        """Answer a `Peer.request`; the request needs no `acknowledge` then."""
+        """Answer a `Peer.request`, which also acknowledges it."""
         self._exchange.answer(request, self._envelope("bus-answer", body, request.correlation))
         self._acknowledge_soon()
 
@@ -132,13 +132,13 @@ class Hub:
         self._acknowledge_soon()
 
     async def publish(self, topic: str, body: str) -> None:
-        """Send to every subscriber of the topic; the envelope's type is the topic. Raises BusError for a topic too many."""
+        """Send to every subscriber of the topic; the envelope's type is the topic. Raises BusError above the limit of topics."""
         check_type(topic)
         if topic not in self._topics and len(self._topics) >= self._limits.topics:
             raise BusError(f"{topic}: a hub publishes at most {self._limits.topics} topics")
         async with self._publishing:
             self._check()
-            await self._cut_off_revoked()
+            await self._disconnect_revoked()
             self._published += 1
             before = self._topics.get(topic, 0)
             data = pack(Envelope(topic, body, "", "", self.incarnation, self._published, _now_ms(), "", before))
@@ -146,16 +146,16 @@ class Hub:
             self._topics[topic] = before + 1
 
     def links(self) -> dict[str, Link]:
-        """Each member that was ever heard, by name."""
+        """Every member that has sent a message, by name."""
         return self._exchange.links()
 
     @property
-    def strangers(self) -> int:
-        """Handshakes and messages turned away because of their key."""
-        return self._door.refused + self._exchange.strangers
+    def unauthenticated(self) -> int:
+        """Handshakes and messages refused because of their key."""
+        return self._authenticator.refused + self._exchange.unauthenticated
 
     def _check(self) -> None:
-        """Raise BusError if the hub is closed, or if what it does by the clock has failed."""
+        """Raise BusError if the hub is closed, or if its timer task has failed."""
         if self._context is None:
             raise BusError("the hub is closed")
         if self._ticker is not None and self._ticker.done() and not self._ticker.cancelled():
@@ -165,20 +165,22 @@ class Hub:
         return Envelope(type_, body, time_ms=_now_ms(), correlation=correlation)
 
     def _open(self, context: zmq.Context[Any], loop: asyncio.AbstractEventLoop) -> None:
-        door = context.socket(zmq.REP)
-        door.linger = 0
-        door.bind(ZAP_ENDPOINT)
-        self._door_inlet = Inlet(loop, door, lambda frames: door.send_multipart(self._door.answer(frames)))
-        self._router = Inlet(loop, router(context, self.members), self._take)
-        self._xpub = Inlet(loop, publisher(context, self.members), lambda frames: None)
-        self._inlets = [self._door_inlet, self._router, self._xpub]
-        for inlet, name in ((self._router, "in"), (self._xpub, "out")):
-            self._inlets.append(self._watch(loop, inlet.socket, name))
+        zap = context.socket(zmq.REP)
+        zap.linger = 0
+        zap.bind(ZAP_ENDPOINT)
+        self._zap_reader = SocketReader(
+            loop, zap, lambda frames: zap.send_multipart(self._authenticator.answer(frames))
+        )
+        self._router = SocketReader(loop, router(context, self.members), self._take)
+        self._xpub = SocketReader(loop, publisher(context, self.members), lambda frames: None)
+        self._readers = [self._zap_reader, self._router, self._xpub]
+        for reader, name in ((self._router, "in"), (self._xpub, "out")):
+            self._readers.append(self._watch(loop, reader.socket, name))
         _bind(self._router.socket, self.members.endpoint)
         _bind(self._xpub.socket, self.members.publish_endpoint)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[Any], name: str) -> Inlet:
-        """Follow the connections of a socket by their descriptors, to count them and to notice their end."""
+    def _watch(self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[Any], name: str) -> SocketReader:
+        """Follow the connections of a socket through its monitor, to count them and to notice their end."""
         monitor = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
 
         def take(frames: list[zmq.Frame]) -> None:
@@ -188,10 +190,10 @@ class Hub:
                 self._connections.add(connection)
             else:
                 self._connections.discard(connection)
-                # The ROUTER forgets the routing id a moment after the monitor says so.
+                # The ROUTER removes the routing id shortly after the monitor event.
                 loop.call_later(_FORGET_SECONDS, self._probe)
 
-        return Inlet(loop, monitor, take)
+        return SocketReader(loop, monitor, take)
 
     def _is_crowded(self) -> bool:
         return len(self._connections) > self._limits.connections
@@ -202,7 +204,7 @@ class Hub:
             self.malformed += 1
             return
         self._exchange.take(key, frames[0].bytes, frames[1].bytes, time.monotonic())
-        if self._exchange.waking:
+        if self._exchange.acks_due:
             self._acknowledge_soon()
 
     def _deliver(self, envelope: Envelope) -> None:
@@ -211,7 +213,7 @@ class Hub:
         self._arrived.set()
 
     def _is_full(self) -> bool:
-        """Whether the caller is so far behind that peers must keep their messages for now."""
+        """Whether the caller is so far behind that peers must keep their messages and send them later."""
         return len(self._inbox) >= self._limits.inbox_count or self._inbox_bytes >= self._limits.inbox_bytes
 
     def _next(self) -> Envelope:
@@ -231,12 +233,12 @@ class Hub:
                 raise
             return "gone"
         finally:
-            self._router.poke()
+            self._router.read_soon()
         return "sent"
 
     def _broadcast(self, topic: str, data: bytes) -> None:
         self._xpub.socket.send_multipart([topic.encode() + b"\0", data], zmq.NOBLOCK)
-        self._xpub.poke()
+        self._xpub.read_soon()
 
     def _acknowledge_soon(self) -> None:
         if self._ack_timer is None:
@@ -254,41 +256,41 @@ class Hub:
         tailed = 0.0
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            for inlet in self._inlets:
-                inlet.poke()
-            if self._exchange.waking:
+            for reader in self._readers:
+                reader.read_soon()
+            if self._exchange.acks_due:
                 self._acknowledge_soon()
             self._exchange.push_all()
             async with self._publishing:
-                await self._cut_off_revoked()
+                await self._disconnect_revoked()
                 if time.monotonic() - tailed >= _TAIL_SECONDS:
                     tailed = time.monotonic()
-                    self._tell_tails()
+                    self._publish_tails()
 
-    def _tell_tails(self) -> None:
-        """So that a subscriber that lost the end of a burst learns of it, also if it loses one of these (zguide ch. 5, Clone, HUGZ)."""
+    def _publish_tails(self) -> None:
+        """Publish the next number of each topic, so that a subscriber that lost the end of a burst notices (zguide ch. 5, Clone, HUGZ)."""
         for topic, count in self._topics.items():
             tail = Envelope("bus-tail", "", "", "", self.incarnation, self._published + 1, _now_ms(), "", count)
             self._broadcast(topic, pack(tail))
 
-    async def _cut_off_revoked(self) -> None:
-        """Close the door behind a revoked member: an XPUB cannot drop one subscriber, so all of them come in again, through the door."""
+    async def _disconnect_revoked(self) -> None:
+        """Disconnect revoked members. An XPUB cannot drop one subscriber, so all have to reconnect and are authenticated again."""
         self.members.refresh()
         if self.members.removals == self._removals or self._context is None:
             return
         self._removals = self.members.removals
-        self._exchange.expel()
+        self._exchange.disconnect_revoked()
         loop, endpoint, old = asyncio.get_running_loop(), self.members.publish_endpoint, self._xpub
-        monitor = self._inlets.pop()
+        monitor = self._readers.pop()
         old.socket.unbind(endpoint)
         old.socket.disable_monitor()
         monitor.close()
         old.socket.linger = 0
         old.close()
         self._connections = {(name, number) for name, number in self._connections if name == "in"}
-        self._xpub = Inlet(loop, publisher(self._context, self.members), lambda frames: None)
-        self._inlets[self._inlets.index(old)] = self._xpub
-        self._inlets.append(self._watch(loop, self._xpub.socket, "out"))
+        self._xpub = SocketReader(loop, publisher(self._context, self.members), lambda frames: None)
+        self._readers[self._readers.index(old)] = self._xpub
+        self._readers.append(self._watch(loop, self._xpub.socket, "out"))
         await _bind_again(self._xpub.socket, endpoint)
 
 
@@ -306,7 +308,7 @@ def _bind(socket: zmq.Socket[Any], endpoint: str) -> None:
 
 
 async def _bind_again(socket: zmq.Socket[Any], endpoint: str) -> None:
-    """Bind where another socket of this process has just been closed; libzmq frees the place, and removes an ipc file, a moment later."""
+    """Bind where a socket of this process has just been closed: libzmq frees the address, and removes an ipc file, a moment later."""
     deadline = time.monotonic() + _REBIND_SECONDS
     while True:
         path = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
@@ -319,8 +321,8 @@ async def _bind_again(socket: zmq.Socket[Any], endpoint: str) -> None:
         await asyncio.sleep(0.01)
 
 
-def _hold(path: Path) -> int:
-    """One hub per members' folder: a second bind on an ipc path would steal it silently."""
+def _take_lock(path: Path) -> int:
+    """Take the lock of the members' folder: a second bind on an ipc path would take it over without an error."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

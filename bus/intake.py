@@ -1,10 +1,10 @@
-"""What a receiver has taken from one numbered lane: which message is new, which a duplicate, which came too early. Pure."""
+"""The receiver's side of one numbered lane: tells new messages from duplicates and from messages that arrived too early. Pure."""
 
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-Ruling = Literal["take", "duplicate", "early"]
+Arrival = Literal["take", "duplicate", "early"]
 
 
 @dataclass
@@ -12,22 +12,22 @@ class Intake:
     """The state of one lane at its receiver."""
 
     last: int = 0
-    """Number taken last."""
+    """Highest sequence number accepted."""
     settled: int = 0
-    """Everything up to here is durable, answered or refused: it may be acknowledged."""
+    """Everything up to this number is durable, answered or refused, so it may be acknowledged."""
     received: int = 0
     duplicates: int = 0
     gaps: int = 0
     """Numbers that the sender declared dropped."""
-    told: int = -1
-    """Acknowledged to the sender so far."""
+    acknowledged: int = -1
+    """Highest number for which an acknowledgement was sent."""
     asked_seconds: float = 0.0
     """When the sender was last asked to send again."""
     _open: deque[int] = field(default_factory=deque)
     _done: set[int] = field(default_factory=set)
 
-    def rule(self, seq: int, after: int) -> Ruling:
-        """Take this number, drop it as a duplicate, or ask for what is missing before it. Counts what it rules."""
+    def classify(self, seq: int, after: int) -> Arrival:
+        """Whether to take this number, drop it as a duplicate, or ask for what is missing before it. Updates the counters."""
         if seq <= self.last:
             self.duplicates += 1
             return "duplicate"
@@ -47,19 +47,19 @@ class Intake:
         self._join()
 
     def settle_one(self, seq: int) -> None:
-        """One message is dealt with (answered, refused), which says nothing of those before it."""
+        """One message was answered or refused; the messages before it may still be open."""
         if self.settled < seq <= self.last:
             self._done.add(seq)
             self._join()
 
     def known(self, acknowledged: int) -> None:
-        """The sender says that it was told so far before; it can send nothing below that any more."""
+        """The sender received acknowledgements up to this number from an earlier hub, so it cannot send those messages again."""
         self.last = max(self.last, acknowledged)
         self.settle_to(acknowledged)
 
     @property
     def open_count(self) -> int:
-        """Taken and not settled."""
+        """How many messages are taken and not settled."""
         return len(self._open)
 
     def _join(self) -> None:

@@ -1,7 +1,7 @@
 """Who may join: one CURVE key pair per member, an allow-list in a private folder, and a join file for each member.
 
-Does not talk to anyone: the hub asks `Members.by_key` for every connection and every message. Keys are Z85 text of 40 characters
-(RFC 32/Z85), made by libzmq's `zmq_curve_keypair`. Files are written whole and renamed, 0600, in a folder that is 0700.
+Opens no socket: the hub calls `Members.by_key` for every connection and every message. Keys are Z85 text of 40 characters
+(RFC 32/Z85), made by libzmq's `zmq_curve_keypair`. Files are replaced in one step, mode 0600, in a folder of mode 0700.
 """
 
 import fcntl
@@ -27,12 +27,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _EVERYWHERE = {"0.0.0.0", "[::]"}  # noqa: S104  (refused, not bound)
 _LOOK_AGAIN_SECONDS = 0.02
-"""A stat of the list costs about as much as unpacking a message; within this time a known key is not looked up on disk again."""
+"""How long the list in memory is used without a stat of the file, which costs about as much as unpacking a message."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """Someone who may join: what the hub knows of them."""
+    """An entry of the allow-list."""
 
     name: str
     role: str
@@ -41,7 +41,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Join:
-    """All that a peer needs to join one hub; secret, so it lives in a 0600 file and never in argv or a log."""
+    """All that a peer needs to join one hub. It holds a secret key: stored with mode 0600, never in a command line or a log."""
 
     endpoint: str
     publish_endpoint: str
@@ -77,7 +77,7 @@ class Join:
 
 
 class Members:
-    """The allow-list of one run, with the hub's own key pair; several processes may hold it open and each sees the others' changes."""
+    """The allow-list of one run, with the hub's key pair. Several processes may have it open; each sees the changes of the others."""
 
     def __init__(self, folder: Path) -> None:
         """Use `create` or `open`."""
@@ -88,20 +88,20 @@ class Members:
         self._by_key: dict[str, Member] = {}
         self._values: dict[str, object] = {}
         self.revoked: frozenset[str] = frozenset()
-        """Names that were struck and not invited again."""
+        """Names that were revoked and not invited again."""
         self.removals = 0
-        """How many times a re-read found a key gone; the hub cuts off subscribers when it grows."""
+        """How many times a key was found removed from the list; the hub then disconnects all subscribers."""
 
     @classmethod
     def create(cls, folder: Path, endpoint: str, publish_endpoint: str) -> Self:
-        """Make a new list with a fresh server key pair. Raises BusError if there is one already or an endpoint cannot be used."""
+        """Make a new list with a new server key pair. Raises BusError if there is one already or an endpoint cannot be used."""
         folder = Path(folder)
         _check_two(endpoint, publish_endpoint)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_folder(folder)
         with _locked(folder):
             if (folder / "members.json").exists():
-                raise BusError(f"{folder}: there is a members' list already; open it instead")
+                raise BusError(f"{folder}: there already is a members' list; open it instead")
             public, secret = (key.decode() for key in zmq.curve_keypair())
             values = {
                 "endpoint": endpoint,
@@ -135,14 +135,14 @@ class Members:
 
     @property
     def server_secret(self) -> str:
-        """The hub's secret key; it never leaves this folder."""
+        """The hub's secret key; it is stored in this folder only."""
         return str(self._values["server_secret"])
 
     def invite(self, name: str, role: str) -> Path:
-        """Write `join/<name>.json` and return its path; the same name and role again gives the same file.
+        """Write `join/<name>.json` and return its path. Idempotent for the same name and role.
 
-        A name that was revoked is let in again, with another key.  Raises BusError for a name that is taken with another role,
-        or is no name.
+        A revoked name is admitted again with a new key.  Raises BusError for a name that has another role already, or that is
+        not a valid name.
         """
         check_name(name)
         check_name(role)
@@ -157,7 +157,7 @@ class Members:
         return path
 
     def move(self, endpoint: str, publish_endpoint: str) -> None:
-        """Let the hub listen elsewhere, and say so in every join file here, not in copies.  Raises BusError for a bad endpoint."""
+        """Change the hub's endpoints, here and in every join file of this folder.  Raises BusError for an invalid endpoint."""
         _check_two(endpoint, publish_endpoint)
         with _locked(self.folder):
             self._read()
@@ -165,13 +165,13 @@ class Members:
                 return
             for path in sorted(
                 (self.folder / "join").glob("*.json")
-            ):  # before the list: a move cut short is begun again
+            ):  # before the list: an interrupted move is repeated
                 replace(Join.load(path), endpoint=endpoint, publish_endpoint=publish_endpoint).save(path)
             self._values |= {"endpoint": endpoint, "publish_endpoint": publish_endpoint}
             self._write(list(self._by_key.values()))
 
     def revoke(self, name: str) -> None:
-        """Strike the member from the list and remove its join file; once more does no harm.
+        """Remove the member from the list, and its join file. Idempotent.
 
         Raises BusError if there never was such a member.
         """
@@ -187,7 +187,7 @@ class Members:
             (self.folder / "join" / f"{name}.json").unlink(missing_ok=True)
 
     def by_key(self, public_key: str) -> Member | None:
-        """The member with this key, or None. Sees what other processes changed: at once for a key it does not know, within 20 ms else."""
+        """The member with this key, or None. Changes by other processes are seen at once for an unknown key, within 20 ms for others."""
         self.refresh(now=public_key not in self._by_key)
         return self._by_key.get(public_key)
 
@@ -200,7 +200,7 @@ class Members:
         return len(self._by_key)
 
     def refresh(self, *, now: bool = False) -> None:
-        """Read the list again if it changed on disk. A list that cannot be read lets nobody in."""
+        """Read the list again if it changed on disk. While it cannot be read, nobody is a member."""
         moment = time.monotonic()
         if not now and moment - self._looked_seconds < _LOOK_AGAIN_SECONDS:
             return
@@ -209,7 +209,7 @@ class Members:
             if _signature(self._path) != self._seen:
                 self._read()
         except BusError:
-            # Fail closed: whoever took the list away has revoked everyone. The signature is forgotten, so that its return is seen.
+            # Fail closed. The signature is reset, so that the file is read again when it is back.
             self._replace({})
             self._seen = None
 
@@ -247,9 +247,9 @@ class Members:
 
 
 def check_name(name: str) -> str:
-    """The name itself, if it is one: `[a-z0-9][a-z0-9._-]{0,63}` and not the hub's. Raises BusError."""
+    """The name itself, if it is valid: `[a-z0-9][a-z0-9._-]{0,63}` and not the hub's. Raises BusError."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name == HUB_NAME:
-        raise BusError(f"{str(name)[:80]!r} is no name: [a-z0-9][a-z0-9._-]{{0,63}}, and not '{HUB_NAME}'")
+        raise BusError(f"{str(name)[:80]!r} is not a valid name: [a-z0-9][a-z0-9._-]{{0,63}}, and not '{HUB_NAME}'")
     return name
 
 
@@ -259,7 +259,7 @@ def check_endpoint(endpoint: str) -> str:
         path = endpoint.removeprefix("ipc://").encode()
         if len(path) > IPC_PATH_BYTES:
             raise BusError(
-                f"{endpoint}: the path has {len(path)} bytes, a socket's holds {IPC_PATH_BYTES}; use a shorter runtime folder"
+                f"{endpoint}: the path has {len(path)} bytes, a socket path at most {IPC_PATH_BYTES}; use a shorter runtime folder"
             )
         return endpoint
     match = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})", endpoint)
@@ -272,7 +272,7 @@ def check_endpoint(endpoint: str) -> str:
 
 def _check_two(endpoint: str, other: str) -> None:
     if check_endpoint(endpoint) == check_endpoint(other):
-        raise BusError(f"{endpoint}: the publish endpoint must be another one")
+        raise BusError(f"{endpoint}: both endpoints are the same; choose another publish endpoint")
 
 
 def is_loopback(endpoint: str) -> bool:
@@ -288,7 +288,7 @@ def is_loopback(endpoint: str) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Only one process changes the list at a time (flock(2); the kernel frees it when the holder dies)."""
+    """Only one process changes the list at a time (flock(2); the kernel releases it when the process ends)."""
     descriptor = os.open(folder / "members.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""What the hub knows of each member: its connections, what it took from it, what waits to go to it. No sockets, no clocks of its own."""
+"""What the hub stores for each member: its processes and connections, received lanes and outgoing messages. No sockets, no clock."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -9,29 +9,29 @@ from bus.intake import Intake
 from bus.outbox import Lane, LaneLimits
 
 KEPT_LANES = 512
-"""Lanes remembered per member, newest use first; older ones are known from `seen` if they ever come back."""
+"""Lanes kept per member, least recently used first out. `seen` still knows an older one if it comes back."""
 KEPT_PROCESSES = 16
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the hub grants. Peers keep to the window by themselves; the budget is for those that do not."""
+    """Limits that the hub enforces. A correct peer stays within the window by itself; the rate stops the others."""
 
     connections: int = 512
     rate: Rate = field(default_factory=Rate)
     open_count: int = 16_384
-    """Messages of one lane taken and not yet acknowledged by the caller."""
+    """Messages of one lane that the caller has not acknowledged yet."""
     outgoing: LaneLimits = field(default_factory=lambda: LaneLimits(waiting_count=4096, waiting_bytes=8 << 20))
-    """Messages to one process that it has not confirmed."""
+    """Messages to one process that it has not acknowledged."""
     inbox_count: int = 100_000
-    """Messages that wait for `Hub.receive`; beyond, peers are asked to send again later."""
+    """Messages that wait for `Hub.receive`. Above this, peers are asked to send again later."""
     inbox_bytes: int = 256 << 20
     topics: int = 1024
 
 
 @dataclass(frozen=True)
 class Link:
-    """One member's link as it stands now, for screens and verdicts."""
+    """The present figures of one member's connection, for displays and liveness checks."""
 
     name: str
     role: str
@@ -40,37 +40,37 @@ class Link:
     last_heard: float
     """On the clock of `time.monotonic`."""
     heartbeat: str
-    """The newest heartbeat's text."""
+    """Text of the newest heartbeat."""
     received: int
     duplicates: int
     gaps: int
-    """Numbers that the sender declared dropped, as the hub counted them."""
+    """Numbers that the sender declared dropped, counted by the hub."""
     dropped: int
-    """Telemetry that the sender says it dropped."""
+    """Telemetry messages that the sender reports as dropped."""
     replayed: int
     reconnects: int
     refused: int
-    """Messages refused: type not allowed, malformed, over budget."""
+    """Messages refused: type not allowed, malformed, over the rate."""
 
 
 @dataclass
 class Process:
-    """One incarnation of a member: a process that said hello."""
+    """One process of a member, known since its hello."""
 
     incarnation: str
     outgoing: Lane
     routing_id: bytes = b""
-    """Its connection; empty while there is none."""
+    """Identifies its connection; empty while it has none."""
     heartbeat: str = ""
     dropped: int = 0
     replayed: int = 0
     reconnects: int = 0
-    waking: set[str] = field(default_factory=set)
-    """Lanes with an acknowledgement to send."""
+    acks_due: set[str] = field(default_factory=set)
+    """Lanes whose acknowledgement must be sent."""
 
 
-class Party:
-    """One member at the hub: all its processes and lanes."""
+class MemberState:
+    """All processes and lanes of one member."""
 
     def __init__(self, name: str, role: str, limits: Limits, now_seconds: float) -> None:
         self.name, self.role = name, role
@@ -79,13 +79,13 @@ class Party:
         self.budget = Budget(limits.rate, now_seconds)
         self.processes: OrderedDict[str, Process] = OrderedDict()
         self.lanes: OrderedDict[str, Intake] = OrderedDict()
-        self.carriers: dict[str, Process] = {}
-        """Which process brings a lane now: a restarted one brings what its forerunner left."""
-        self._past = Intake()
+        self.sender_of_lane: dict[str, Process] = {}
+        """Which process sends a lane now: a restarted process also sends what the one before it left."""
+        self._forgotten = Intake()
         self._limits = limits
 
-    def greet(self, incarnation: str, hub_incarnation: str, routing_id: bytes) -> Process:
-        """The process of this incarnation, now on this connection, and the newest of its member."""
+    def connect(self, incarnation: str, hub_incarnation: str, routing_id: bytes) -> Process:
+        """Register this connection as the one of that incarnation, which becomes the member's newest process."""
         process = self.processes.get(incarnation)
         if process is None:
             process = Process(incarnation, Lane(hub_incarnation, drops=False, limits=self._limits.outgoing))
@@ -98,7 +98,7 @@ class Party:
         return process
 
     def intake(self, lane: str, seen: Mapping[tuple[str, str], int]) -> Intake:
-        """What was taken from this lane, by this hub or (`seen`) by one before it."""
+        """The receiving side of this lane. `seen` has the numbers that an earlier hub made durable."""
         intake = self.lanes.get(lane)
         if intake is None:
             number = seen.get((self.name, lane), 0)
@@ -117,8 +117,8 @@ class Party:
         return self.processes.get(lane.partition(".")[0])
 
     def link(self) -> Link:
-        """The figures, summed over processes and lanes."""
-        processes, lanes = self.processes.values(), (self._past, *self.lanes.values())
+        """The counters, summed over processes and lanes."""
+        processes, lanes = self.processes.values(), (self._forgotten, *self.lanes.values())
         newest = self.newest() or next(reversed(processes), None)
         return Link(
             self.name, self.role, newest.incarnation if newest else "", any(p.routing_id for p in processes),
@@ -130,7 +130,7 @@ class Party:
 
     def _forget_oldest(self) -> None:
         lane, intake = self.lanes.popitem(last=False)
-        self.carriers.pop(lane, None)
-        self._past.received += intake.received
-        self._past.duplicates += intake.duplicates
-        self._past.gaps += intake.gaps
+        self.sender_of_lane.pop(lane, None)
+        self._forgotten.received += intake.received
+        self._forgotten.duplicates += intake.duplicates
+        self._forgotten.gaps += intake.gaps

@@ -1,4 +1,4 @@
-"""What a peer's caller and its thread share: outbox and spool, arrived messages, open requests, counters. One lock; no sockets."""
+"""The state that a peer's caller and its thread share: outbox and spool, received messages, open requests, counters. No sockets."""
 
 import secrets
 import threading
@@ -14,27 +14,27 @@ from bus.outbox import Lane, LaneLimits, Outbox
 from bus.spool import Spool
 
 ARRIVED_COUNT = 20_000
-"""Published messages kept for a caller that does not read; the oldest goes first, and its reader sees the gap in `after`."""
+"""Published messages kept for a caller that does not read; the oldest is dropped first, and `after` shows the gap."""
 
 
 @dataclass
 class Counters:
-    """What has happened since this peer was made."""
+    """Counters since this peer was made."""
 
     sent: int = 0
     """Messages accepted by `send` and `request`."""
     acknowledged: int = 0
     dropped: int = 0
-    """Telemetry dropped because the outbox was full."""
+    """Telemetry messages dropped because the outbox was full."""
     replayed: int = 0
-    """Messages handed to a connection again after a break."""
+    """Messages sent again after a reconnection."""
     reconnects: int = 0
     missed: int = 0
-    """Published messages that did not arrive here, or were not read in time."""
+    """Published messages that did not arrive, or were dropped before they were read."""
     refused: int = 0
-    """Messages that the hub said this role may not send."""
+    """Messages that the hub refused because of our role."""
     spool_failures: int = 0
-    """Messages that could not be written to disk and are held in memory only."""
+    """Messages that could not be written to disk and are in memory only."""
 
 
 @dataclass
@@ -54,9 +54,9 @@ class Mailbox:
         self.changed = threading.Condition()
         """Notified on every arrival, acknowledgement and failure; its lock is the mailbox's."""
         self.failure: BaseException | None = None
-        """What ended the thread, if something did."""
-        self.trouble = "not connected yet"
-        """Why there is no connection now, in words; "" while there is one."""
+        """The exception that ended the thread, if any."""
+        self.disconnect_reason = "not connected yet"
+        """Why there is no connection now; "" while there is one."""
         self.is_closed = False
         self.wake: Callable[[], None] = lambda: None
         self.commands: deque[Envelope] = deque()
@@ -71,7 +71,7 @@ class Mailbox:
                 self.outbox.inherit(data, acknowledged)
 
     def post(self, envelope: Envelope, *, control: bool) -> int:
-        """Number, keep and spool a message; returns the number. Raises OutboxFull, ProtocolError, or BusError if the thread is dead."""
+        """Number, queue and spool a message; returns the number. Raises OutboxFull, ProtocolError, or BusError if the thread has ended."""
         lane = self.outbox.control if control else self.outbox.telemetry
         with self.changed:
             self.check()
@@ -83,14 +83,14 @@ class Mailbox:
         return seq
 
     def check(self) -> None:
-        """Raise BusError if the peer is closed or its thread has died: then nothing will be sent any more."""
+        """Raise BusError if the peer is closed or its thread has ended: nothing would be sent any more."""
         if self.is_closed:
             raise BusError("the peer is closed")
         if self.failure is not None:
             raise BusError(f"the bus thread has ended: {self.failure!r}") from self.failure
 
     def acknowledge(self, incarnation: str, seq: int) -> None:
-        """The hub has made this lane durable up to `seq`."""
+        """The hub acknowledged this lane up to `seq`."""
         with self.changed:
             before = len(self.outbox)
             self.outbox.acknowledge(incarnation, seq)
@@ -102,7 +102,7 @@ class Mailbox:
             self.changed.notify_all()
 
     def resume(self, incarnation: str, settled: int, taken: int) -> None:
-        """A new connection: the hub says what it has of this lane."""
+        """After a reconnection: the hub has settled this lane up to `settled` and received it up to `taken`."""
         self.acknowledge(incarnation, settled)
         with self.changed:
             lane = self.outbox.lane(incarnation)
@@ -111,19 +111,19 @@ class Mailbox:
                 lane.skip_to(taken)
 
     def rewind(self, incarnation: str, taken: int) -> None:
-        """The hub asks for everything after `taken` again."""
+        """The hub asks to send everything after `taken` again."""
         with self.changed:
             lane = self.outbox.lane(incarnation)
             if lane is not None:
                 lane.rewind(taken)
 
     def send_with(self, send: Callable[[bytes], bool], count: int) -> bool:
-        """Hand messages to `send` under the lock; `send` must not block."""
+        """Pass messages to `send` under the lock; `send` must not block."""
         with self.changed:
             return self.outbox.send_with(send, count)
 
     def withdraw(self, seq: int) -> bool:
-        """Take back a control message that the hub cannot have; False if it may have it."""
+        """Remove a control message that the hub cannot have; False if the hub may have it."""
         with self.changed:
             if not self.outbox.control.withdraw(seq):
                 return False
@@ -133,7 +133,7 @@ class Mailbox:
             return True
 
     def tidy(self) -> None:
-        """Repair or shrink the spool if it needs that, at most once a second."""
+        """Rewrite the spool if it is damaged or mostly acknowledged, at most once a second."""
         if self._spool is None or time.monotonic() - self._rewritten_seconds < 1.0:
             return
         with self.changed:
@@ -147,7 +147,7 @@ class Mailbox:
             return self.outbox.lanes()
 
     def count(self) -> Counters:
-        """The counters, with those that the lanes keep."""
+        """The counters, including those of the lanes."""
         with self.changed:
             lanes = self.outbox.lanes()
             self.counters.dropped = sum(lane.dropped for lane in lanes)
@@ -156,7 +156,7 @@ class Mailbox:
             return self.counters
 
     def arrive(self, queue: deque[Envelope], envelope: Envelope) -> None:
-        """Put a message where its reader waits."""
+        """Put a received message into its queue."""
         with self.changed:
             if queue is self.published and len(queue) >= ARRIVED_COUNT:
                 queue.popleft()
@@ -165,7 +165,7 @@ class Mailbox:
             self.changed.notify_all()
 
     def take(self, queue: deque[Envelope], timeout_seconds: float | None) -> Envelope | None:
-        """The oldest message of a queue, or None after the time; waits for ever without one. Raises BusError if the thread is dead."""
+        """The oldest message of a queue, or None after the timeout; waits without one. Raises BusError if the thread has ended."""
         with self.changed:
             self.changed.wait_for(lambda: queue or self.failure is not None or self.is_closed, timeout_seconds)
             if queue:
@@ -174,7 +174,7 @@ class Mailbox:
             return None
 
     def settle(self, correlation: str, result: Envelope | BusError) -> bool:
-        """Give a request its result; False if nobody waits for it (any more)."""
+        """Give a request its result; False if no caller waits for it (any more)."""
         waiter = self.waiters.get(correlation)
         if waiter is None:
             return False
@@ -183,7 +183,7 @@ class Mailbox:
         return True
 
     def fail_all(self, error: BusError) -> None:
-        """Give every open request this error."""
+        """End every open request with this error."""
         for correlation in list(self.waiters):
             self.settle(correlation, error)
 
@@ -194,7 +194,7 @@ class Mailbox:
             return not len(self.outbox)
 
     def close(self) -> None:
-        """Let go of the spool, and of everyone who waits here."""
+        """Close the spool and end every call that waits."""
         self.fail_all(BusError("the peer is closed"))
         with self.changed:
             self.changed.notify_all()

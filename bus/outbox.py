@@ -1,7 +1,7 @@
-"""Messages that wait to be sent or acknowledged, in lanes with a number for each message. Pure; the spool keeps them on disk.
+"""Messages that wait to be sent or acknowledged, in numbered lanes. Pure; the spool keeps them on disk.
 
-A lane is first-in-first-out and numbered without holes at entry; what it drops it declares through `after` of the next message (see
-bus.envelope, Numbers). Control overtakes telemetry by being another lane, because one DEALER is first-in-first-out itself.
+A lane is first-in-first-out and numbers its messages without gaps. What it drops it declares in `after` of the next message (see
+bus.envelope, Numbers). Control and telemetry are two lanes, so that control can overtake telemetry: a DEALER keeps its order.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from bus.envelope import Envelope, pack, unpack
 from bus.errors import OutboxFull
 
 CONTROL_TURNS = 8
-"""After this many control messages in a row one telemetry message has its turn, so that control cannot starve it."""
+"""After this many control messages in a row one telemetry message is sent, so that control cannot starve telemetry."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LaneLimits:
     waiting_count: int = 20_000
     waiting_bytes: int = 32 << 20
     flight_count: int = 1024
-    """Sent and not acknowledged: the credit window (reference/coordination.md 1.5)."""
+    """The credit window: messages sent and not acknowledged."""
     flight_bytes: int = 4 << 20
 
 
@@ -34,17 +34,17 @@ class Lane:
         self.drops = drops
         self.limits = limits
         self.last = 0
-        """Number given last."""
+        """Highest number given to a message."""
         self.acknowledged = 0
         self.dropped = 0
         self.replayed = 0
-        self._flying: deque[tuple[int, bytes]] = deque()
+        self._in_flight: deque[tuple[int, bytes]] = deque()
         self._waiting: deque[tuple[int, bytes]] = deque()
-        self._flying_bytes = 0
+        self._in_flight_bytes = 0
         self._waiting_bytes = 0
-        self._sent_before = 0  # highest number that was ever handed out
-        self._reached = 0  # highest number that the receiver may have taken
-        self._doubtful: list[int] = []  # dropped while the receiver may have had them
+        self._sent_before = 0  # highest number that was ever sent
+        self._maybe_taken = 0  # highest number that the receiver may have taken
+        self._maybe_received: list[int] = []  # numbers dropped here that the receiver may have taken
 
     def add(self, envelope: Envelope) -> tuple[int, bytes]:
         """Number and keep a message; returns the number and its bytes. Raises ProtocolError, or OutboxFull if the lane may not drop."""
@@ -56,7 +56,7 @@ class Lane:
         return seq, data
 
     def put(self, seq: int, data: bytes) -> None:
-        """Keep a message that has its number already (from the spool of an earlier process)."""
+        """Keep a message that already has a number (from the spool of an earlier process)."""
         self.last = seq
         self._waiting.append((seq, data))
         self._waiting_bytes += len(data)
@@ -65,78 +65,80 @@ class Lane:
 
     def peek(self) -> bytes | None:
         """The bytes to send next; None if nothing waits or the window is full."""
-        flight_full = len(self._flying) >= self.limits.flight_count or self._flying_bytes >= self.limits.flight_bytes
+        flight_full = (
+            len(self._in_flight) >= self.limits.flight_count or self._in_flight_bytes >= self.limits.flight_bytes
+        )
         if not self._waiting or flight_full:
             return None
         seq, data = self._waiting[0]
-        before = self._flying[-1][0] if self._flying else self.acknowledged
+        before = self._in_flight[-1][0] if self._in_flight else self.acknowledged
         return data if before == seq - 1 else pack(unpack(data)._replace(after=before))
 
     def advance(self) -> None:
-        """The message that `peek` gave has been sent."""
+        """The message from `peek` has been sent."""
         seq, data = self._waiting.popleft()
         self._waiting_bytes -= len(data)
-        self._flying.append((seq, data))
-        self._flying_bytes += len(data)
+        self._in_flight.append((seq, data))
+        self._in_flight_bytes += len(data)
         if seq <= self._sent_before:
             self.replayed += 1
         self._sent_before = max(seq, self._sent_before)
-        self._reached = max(seq, self._reached)
+        self._maybe_taken = max(seq, self._maybe_taken)
 
     def acknowledge(self, seq: int) -> None:
-        """The receiver is done with everything up to this number; numbers never given are ignored."""
+        """The receiver acknowledged everything up to this number; a number that was never used is ignored."""
         if seq > self.last:
             return
-        while self._flying and self._flying[0][0] <= seq:
-            self._flying_bytes -= len(self._flying.popleft()[1])
+        while self._in_flight and self._in_flight[0][0] <= seq:
+            self._in_flight_bytes -= len(self._in_flight.popleft()[1])
         while self._waiting and self._waiting[0][0] <= seq:
             self._waiting_bytes -= len(self._waiting.popleft()[1])
         self.acknowledged = max(seq, self.acknowledged)
 
     def rewind(self, taken: int) -> None:
-        """Send again what the receiver has not taken: everything above `taken`. What was counted as dropped and had arrived is uncounted."""
-        while self._flying and self._flying[-1][0] > taken:
-            seq, data = self._flying.pop()
-            self._flying_bytes -= len(data)
+        """Send everything above `taken` again. Messages counted as dropped that the receiver did take are no longer counted."""
+        while self._in_flight and self._in_flight[-1][0] > taken:
+            seq, data = self._in_flight.pop()
+            self._in_flight_bytes -= len(data)
             self._waiting.appendleft((seq, data))
             self._waiting_bytes += len(data)
-        self.dropped -= sum(1 for seq in self._doubtful if seq <= taken)
-        self._doubtful.clear()
-        self._reached = taken
+        self.dropped -= sum(1 for seq in self._maybe_received if seq <= taken)
+        self._maybe_received.clear()
+        self._maybe_taken = taken
 
     def skip_to(self, taken: int) -> None:
-        """The receiver has everything up to `taken`, though not yet for good: keep it, do not send it again."""
+        """The receiver has everything up to `taken`, but it is not durable there yet: keep it and do not send it again."""
         while self._waiting and self._waiting[0][0] <= taken:
             seq, data = self._waiting.popleft()
             self._waiting_bytes -= len(data)
-            self._flying.append((seq, data))
-            self._flying_bytes += len(data)
+            self._in_flight.append((seq, data))
+            self._in_flight_bytes += len(data)
 
     def withdraw(self, seq: int) -> bool:
-        """Take back a message that the receiver cannot have; the receiver sees a declared gap. False if it may have it."""
+        """Remove a message that the receiver cannot have; the receiver sees a declared gap. False if the receiver may have it."""
         for index, (number, data) in enumerate(self._waiting):
-            if number == seq and seq > self._reached:
+            if number == seq and seq > self._maybe_taken:
                 del self._waiting[index]
                 self._waiting_bytes -= len(data)
                 return True
         return False
 
     def pending(self) -> list[bytes]:
-        """Everything not acknowledged, oldest first."""
-        return [data for _, data in (*self._flying, *self._waiting)]
+        """All unacknowledged messages, oldest first."""
+        return [data for _, data in (*self._in_flight, *self._waiting)]
 
     def __len__(self) -> int:
-        return len(self._flying) + len(self._waiting)
+        return len(self._in_flight) + len(self._waiting)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of everything not acknowledged."""
-        return self._flying_bytes + self._waiting_bytes
+        """Bytes of all unacknowledged messages."""
+        return self._in_flight_bytes + self._waiting_bytes
 
     @property
     def sent_last(self) -> int:
-        """Number handed out last, or acknowledged."""
-        return self._flying[-1][0] if self._flying else self.acknowledged
+        """Highest number sent, or acknowledged if nothing is in flight."""
+        return self._in_flight[-1][0] if self._in_flight else self.acknowledged
 
     def _is_full(self, more_bytes: int) -> bool:
         full = (
@@ -150,12 +152,12 @@ class Lane:
         seq, data = self._waiting.popleft()
         self._waiting_bytes -= len(data)
         self.dropped += 1
-        if seq <= self._reached:
-            self._doubtful.append(seq)
+        if seq <= self._maybe_taken:
+            self._maybe_received.append(seq)
 
 
 class Outbox:
-    """A peer's lanes in the order in which they may speak: what earlier processes left, then control, then telemetry."""
+    """A peer's lanes in the order of sending: what earlier processes left, then control, then telemetry."""
 
     def __init__(
         self, incarnation: str, *, control: LaneLimits = LaneLimits(), telemetry: LaneLimits = LaneLimits()
@@ -176,7 +178,7 @@ class Outbox:
         return next((lane for lane in self.lanes() if lane.incarnation == incarnation), None)
 
     def inherit(self, data: bytes, acknowledged: Mapping[str, int]) -> None:
-        """Keep a message that an earlier process left behind, under the number that it gave."""
+        """Keep a message that an earlier process left in the spool, under its original number."""
         envelope = unpack(data)
         drops = envelope.incarnation.endswith(".t")
         limits = self._telemetry_limits if drops else self._control_limits
@@ -185,7 +187,7 @@ class Outbox:
         lane.put(envelope.seq, data)
 
     def send_with(self, send: Callable[[bytes], bool], count: int) -> bool:
-        """Hand up to `count` messages to `send`; stops when that returns False. True if more could go now."""
+        """Pass up to `count` messages to `send`; stop when it returns False. True if more can be sent now."""
         for _ in range(count):
             data = self._next()
             if data is None or not send(data):
@@ -195,7 +197,7 @@ class Outbox:
         return True
 
     def acknowledge(self, incarnation: str, seq: int) -> None:
-        """The hub is done with that lane up to this number. A lane of an earlier process is forgotten when it is empty."""
+        """The hub acknowledged that lane up to this number. An empty lane of an earlier process is removed."""
         lane = self.lane(incarnation)
         if lane is not None:
             lane.acknowledge(seq)
@@ -207,7 +209,7 @@ class Outbox:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of everything not acknowledged."""
+        """Bytes of all unacknowledged messages."""
         return sum(lane.size_bytes for lane in self.lanes())
 
     def _next(self) -> bytes | None:
@@ -219,11 +221,11 @@ class Outbox:
         return None
 
     def _order(self) -> Sequence[Lane]:
-        """The lanes that may speak now, the first to be asked first."""
+        """The lanes that may send now, in order of preference."""
         is_turn_of_telemetry = self._turns >= CONTROL_TURNS
         if not self.inherited:
             return (self.telemetry, self.control) if is_turn_of_telemetry else (self.control, self.telemetry)
         left = list(self.inherited.values())
-        # What an earlier process had to say is settled before this one speaks: its first word may rest on that.
+        # Control messages of an earlier process are acknowledged first: this process's messages may depend on them.
         lanes = left if any(not lane.drops for lane in left) else [*left, self.control, self.telemetry]
         return sorted(lanes, key=lambda lane: not lane.drops) if is_turn_of_telemetry else lanes

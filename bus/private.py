@@ -1,4 +1,4 @@
-"""Files and folders that are the user's own and closed to everyone else: keys live in them."""
+"""Reads and writes files that only their owner may open: the key files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def check_folder(folder: Path) -> None:
     try:
         status = os.lstat(folder)
     except OSError as error:
-        raise BusError(f"{folder}: {error.strerror}; the members' list lives in a private folder") from error
+        raise BusError(f"{folder}: {error.strerror}; the members' list must be in a private folder") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise BusError(f"{folder}: must be a folder of yours that nobody else can enter; chmod 700 it")
 
 
 def read_private(path: Path) -> dict[str, object]:
-    """A JSON object from a file that is the user's own and closed to everyone else. The check is on the open file, not on its name."""
+    """A JSON object from a file that this user owns and nobody else may open. Owner and mode are checked on the open descriptor."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -48,7 +48,10 @@ def read_private(path: Path) -> dict[str, object]:
 
 
 def write_private(path: Path, values: dict[str, object]) -> None:
-    """Raises OSError with the file's name; nothing is left behind then: half a key file holds secrets too."""
+    """Write the file in one step, mode 0600. Raises OSError with the file's name; the temporary file is removed then.
+
+    `swarm.files` has such a function too; `bus` is below `swarm` and may not import it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -58,7 +61,7 @@ def write_private(path: Path, values: dict[str, object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = str(path)  # a write knows its descriptor only
+        error.filename = str(path)  # os.write reports no file name
         raise
     finally:
         with suppress(OSError):

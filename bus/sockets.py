@@ -1,6 +1,6 @@
-"""CURVE sockets with the options that this bus relies on, and the edge-triggered reading of one on an asyncio loop. Decides nothing.
+"""Creates CURVE sockets with the options that the bus relies on, and reads a socket on an asyncio loop. Decides nothing.
 
-Sources: libzmq zmq_setsockopt(3) for each option, reference/coordination.md 1 and 6 for why it is set.
+Source for each option: libzmq zmq_setsockopt(3).
 """
 
 import asyncio
@@ -27,17 +27,17 @@ _BURST = 256
 
 @lru_cache(maxsize=1024)
 def routing_prefix(public_key: str) -> bytes:
-    """How every routing id of this key begins: who can connect under it can be nobody else."""
+    """The first 8 bytes of every routing id of this key, so that no member can use the routing id of another."""
     return hashlib.blake2b(public_key.encode(), digest_size=KEY_DIGEST_BYTES).digest()
 
 
 def listener(context: zmq.Context[Any], kind: int, members: Members) -> zmq.Socket[Any]:
-    """A server socket that asks ZAP for everyone and refuses all while nobody answers there."""
+    """A server socket that asks the ZAP handler about every connection and refuses all while there is no handler."""
     socket: zmq.Socket[Any] = context.socket(kind)
     socket.curve_server = True
     socket.curve_publickey = members.server_key.encode()
     socket.curve_secretkey = members.server_secret.encode()
-    # Both are needed: without ZAP_ENFORCE_DOMAIN a missing handler lets any key in (libzmq fails open).
+    # Both are needed: without ZAP_ENFORCE_DOMAIN libzmq admits any key while there is no handler.
     socket.zap_domain = ZAP_DOMAIN
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     socket.linger = 500
@@ -46,7 +46,7 @@ def listener(context: zmq.Context[Any], kind: int, members: Members) -> zmq.Sock
 
 
 def router(context: zmq.Context[Any], members: Members) -> zmq.Socket[Any]:
-    """The hub's ROUTER. MANDATORY: a message to someone who is gone is an error, not silence. No HANDOVER: no taking of another's id."""
+    """The hub's ROUTER. MANDATORY: sending to a closed connection is an error. No HANDOVER: a new connection cannot take an id in use."""
     socket = listener(context, zmq.ROUTER, members)
     socket.router_mandatory = True
     socket.router_handover = False
@@ -56,14 +56,14 @@ def router(context: zmq.Context[Any], members: Members) -> zmq.Socket[Any]:
 
 
 def publisher(context: zmq.Context[Any], members: Members) -> zmq.Socket[Any]:
-    """The hub's XPUB. A subscriber that reads too slowly loses messages and can tell from `after`."""
+    """The hub's XPUB. A subscriber that reads too slowly loses messages, and `after` shows how many."""
     socket = listener(context, zmq.XPUB, members)
     socket.sndhwm = 2000
     return socket
 
 
 def dealer(context: zmq.Context[Any], join: Join) -> zmq.Socket[Any]:
-    """A peer's DEALER for ONE connection: it never reconnects by itself, since a new connection needs a new routing id and a hello."""
+    """A peer's DEALER for ONE connection. It never reconnects by itself: a new connection needs a new routing id and a hello."""
     socket = _client(context, zmq.DEALER, join)
     socket.routing_id = routing_prefix(join.public_key) + os.urandom(8)
     socket.immediate = True
@@ -74,7 +74,7 @@ def dealer(context: zmq.Context[Any], join: Join) -> zmq.Socket[Any]:
 
 
 def subscriber(context: zmq.Context[Any], join: Join, topics: list[bytes]) -> zmq.Socket[Any]:
-    """A watcher's SUB; libzmq reconnects it, and gaps show in `after`."""
+    """A subscriber's SUB. libzmq reconnects it; `after` shows what was lost meanwhile."""
     socket = _client(context, zmq.SUB, join)
     socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 2000
     socket.rcvhwm = 2000
@@ -85,7 +85,7 @@ def subscriber(context: zmq.Context[Any], join: Join, topics: list[bytes]) -> zm
 
 
 def check_bind(endpoint: str, members: Members) -> None:
-    """Raises BusError for a place where the hub must not listen: an ipc folder that others enter, an outside address with an empty list."""
+    """Raises BusError where the hub must not listen: an ipc folder that others can enter, a public address with no members yet."""
     if endpoint.startswith("ipc://"):
         folder = Path(endpoint.removeprefix("ipc://")).parent
         try:
@@ -99,33 +99,33 @@ def check_bind(endpoint: str, members: Members) -> None:
 
 
 def user_key(frame: zmq.Frame) -> str:
-    """The public key that the frame's connection was made with, as the door set it (ZAP user id); "" if there is none."""
+    """The public key of the frame's connection (the ZAP user id); "" if there is none."""
     try:
         return str(frame.get("User-Id"))
     except zmq.ZMQError:
         return ""
 
 
-class Inlet:
+class SocketReader:
     """Calls a function for every message of a socket, on the loop's thread.
 
-    A 0MQ descriptor is edge-triggered and any call on the socket may take the edge (zmq_getsockopt(3), ZMQ_FD): so it is read until
-    it is empty, and `poke` must follow every send.
+    A 0MQ descriptor is edge-triggered, and any call on the socket may consume the edge (zmq_getsockopt(3), ZMQ_FD). So the socket is
+    read until it is empty, and `read_soon` must follow every send.
     """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[Any], take: Callable[[list[zmq.Frame]], None]
     ) -> None:
         self._loop, self.socket, self._take = loop, socket, take
-        self._poked = False
+        self._is_scheduled = False
         self._descriptor = int(socket.getsockopt(zmq.FD))
         loop.add_reader(self._descriptor, self._read)
-        self.poke()
+        self.read_soon()
 
-    def poke(self) -> None:
-        """Read soon, whether or not the descriptor says so."""
-        if not self._poked and not self.socket.closed:
-            self._poked = True
+    def read_soon(self) -> None:
+        """Read at the loop's next turn, whether or not the descriptor is readable."""
+        if not self._is_scheduled and not self.socket.closed:
+            self._is_scheduled = True
             self._loop.call_soon(self._read)
 
     def close(self) -> None:
@@ -135,18 +135,18 @@ class Inlet:
             self.socket.close()
 
     def _read(self) -> None:
-        self._poked = False
+        self._is_scheduled = False
         for _ in range(_BURST):
             if self.socket.closed:
                 return
             try:
                 frames = [self.socket.recv(zmq.NOBLOCK, copy=False)]
-                while frames[-1].more:  # `recv_multipart` asks the socket instead, which takes as long as receiving
+                while frames[-1].more:  # `recv_multipart` asks the socket for this, which costs as much as receiving
                     frames.append(self.socket.recv(zmq.NOBLOCK, copy=False))
             except zmq.Again:
                 return
             self._take(frames)
-        self.poke()
+        self.read_soon()
 
 
 def _client(context: zmq.Context[Any], kind: int, join: Join) -> zmq.Socket[Any]:
@@ -161,8 +161,8 @@ def _client(context: zmq.Context[Any], kind: int, join: Join) -> zmq.Socket[Any]
 def _common(socket: zmq.Socket[Any]) -> None:
     socket.maxmsgsize = MAX_FRAME_BYTES
     socket.handshake_ivl = 5000
-    # No ZMTP heartbeats: in libzmq 4.3.5 their timer aborts the process (`!_io_error`, stream_engine_base.cpp out_event) when it
-    # meets a broken connection whose full pipe had stopped its input. The bus beats itself; the kernel closes half-open links.
+    # No ZMTP heartbeats: in libzmq 4.3.5 their timer aborts the process (`!_io_error`, stream_engine_base.cpp out_event) on a
+    # broken connection whose pipe was full. The bus sends its own heartbeats; TCP keepalive closes half-open connections.
     socket.heartbeat_ivl = 0
     socket.tcp_keepalive, socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 1, 3, 1, 4
     socket.tcp_maxrt = 7000

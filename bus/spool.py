@@ -1,9 +1,9 @@
-"""The outbox on disk: messages that are not acknowledged survive the process that wrote them. Appends and rewrites one file; sends nothing.
+"""The outbox on disk: unacknowledged messages survive the process that wrote them. Appends to and rewrites one file; sends nothing.
 
 A record is 4 bytes length, 4 bytes CRC-32 (both big-endian) and an envelope. An acknowledgement is a record too: type `bus-ack`,
-the lane in `incarnation`, the number in `body`. A torn tail ends the file. There is no fsync: a killed process loses nothing, a power
-cut may lose the last seconds. While the disk is full nothing more is written, since a hole would read as a declared drop; messages
-stay in memory, and the file is written anew when there is room.
+the lane in `incarnation`, the number in `body`. Reading stops at the first incomplete record. There is no fsync: a killed process
+loses nothing, a power cut may lose the last seconds. After a failed write nothing more is appended, because a missing number would
+count as declared dropped; messages stay in memory, and the file is rewritten when there is space again.
 """
 
 import fcntl
@@ -25,10 +25,10 @@ class Spool:
     """One file, one process at a time (flock(2))."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file. Raises BusError if it cannot be opened or another peer has it."""
+        """Open or create the file. Raises BusError if it cannot be opened or another peer uses it."""
         self.path = path
         self.failures = 0
-        """Writes that did not reach the disk."""
+        """How many writes failed."""
         self.is_whole = True
         """False after a failed write, until `rewrite` succeeds."""
         self._acknowledged: dict[str, int] = {}
@@ -37,7 +37,7 @@ class Spool:
         self._descriptor = _open(path)
 
     def load(self) -> tuple[dict[str, int], list[bytes]]:
-        """What is acknowledged in each lane, and the messages that are not, oldest first. Cuts off a torn tail."""
+        """The acknowledged number of each lane, and the unacknowledged messages, oldest first. Cuts off an incomplete record."""
         with open(self._descriptor, "rb", closefd=False) as file:
             data = file.read()
         records, self._size_bytes = _records(data)
@@ -50,32 +50,32 @@ class Spool:
         return dict(self._acknowledged), [pack(record) for record in left]
 
     def append(self, data: bytes) -> None:
-        """Add a message. A disk error is counted and leaves the file as it was."""
+        """Append a message. A disk error is counted and leaves the file unchanged."""
         self._is_empty = False
         self._write(_record(data))
 
     def acknowledge(self, incarnation: str, seq: int, *, left: int) -> None:
-        """Note that a lane is acknowledged up to this number; with nothing `left` the messages are cut off instead."""
+        """Record that a lane is acknowledged up to this number. With no message `left`, the file is emptied first."""
         self._acknowledged[incarnation] = seq
         if left == 0:
             self._truncate(0)
             self._size_bytes, self.is_whole, self._is_empty = 0, True, True
-            self._write(b"".join(self._notes()))
+            self._write(b"".join(self._ack_records()))
         else:
-            self._write(_note(incarnation, seq))
+            self._write(_ack_record(incarnation, seq))
 
     def forget(self, incarnation: str) -> None:
-        """A lane of an earlier process is done with."""
+        """Drop a lane of an earlier process that is fully acknowledged."""
         self._acknowledged.pop(incarnation, None)
 
     def wants_rewrite(self, live_bytes: int) -> bool:
-        """Whether `rewrite` would repair the file or free most of it."""
+        """Whether `rewrite` would repair the file or free more than half of it."""
         return not self.is_whole or self._size_bytes > 2 * live_bytes + _SLACK_BYTES
 
     def rewrite(self, messages: Iterable[bytes]) -> None:
-        """Write these messages to a new file and put it in the old one's place. A disk error leaves the old file."""
+        """Replace the file by one with these messages. A disk error leaves the old file in place."""
         temporary = self.path.with_name(f".{self.path.name}.new")
-        data = b"".join([*self._notes(), *(_record(message) for message in messages)])
+        data = b"".join([*self._ack_records(), *(_record(message) for message in messages)])
         descriptor = -1
         try:
             temporary.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class Spool:
         self._descriptor, self._size_bytes, self.is_whole = descriptor, len(data), True
 
     def close(self) -> None:
-        """Let go of the file; it stays if messages are left in it, and goes if there are none."""
+        """Close the file; an empty one is deleted."""
         if self._is_empty:
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
@@ -111,26 +111,26 @@ class Spool:
         self.failures += 1
         self.is_whole = False
         if written:
-            self._truncate(self._size_bytes)  # a part of a record reached the disk; shrinking needs no space
+            self._truncate(self._size_bytes)  # part of a record was written; truncating needs no space
 
     def _truncate(self, size_bytes: int) -> None:
         os.ftruncate(self._descriptor, size_bytes)
         os.lseek(self._descriptor, size_bytes, os.SEEK_SET)
 
-    def _notes(self) -> list[bytes]:
-        return [_note(incarnation, seq) for incarnation, seq in self._acknowledged.items()]
+    def _ack_records(self) -> list[bytes]:
+        return [_ack_record(incarnation, seq) for incarnation, seq in self._acknowledged.items()]
 
 
 def _record(data: bytes) -> bytes:
     return _HEAD.pack(len(data), zlib.crc32(data)) + data
 
 
-def _note(incarnation: str, seq: int) -> bytes:
+def _ack_record(incarnation: str, seq: int) -> bytes:
     return _record(pack(Envelope("bus-ack", str(seq), incarnation=incarnation)))
 
 
 def _records(data: bytes) -> tuple[list[Envelope], int]:
-    """Whole records from the start, and how many bytes they take."""
+    """The complete records from the start, and how many bytes they take."""
     records: list[Envelope] = []
     offset = 0
     while offset + _HEAD.size <= len(data):

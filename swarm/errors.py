@@ -1,6 +1,6 @@
-"""What a user can mend: one error reads `where: what; the likely fix`, in one line; several are told all at once.
+"""Errors that a user can fix. Each is one line, `where: what; the likely fix`; all errors of a config are reported together.
 
-Printing them and the exit status are the command line's work.
+The command line prints them and sets the exit status.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """Something that the user wrote or chose will not do."""
+    """Something that the user wrote or chose is not valid."""
 
     def __init__(self, where: str, what: str, fix: str) -> None:
         super().__init__(f"{where}: {what}; {fix}")
@@ -21,13 +21,13 @@ REFUSED = 5
 
 
 class Refused(UserError):
-    """The event may not happen now."""
+    """The event is not allowed now."""
 
     status = REFUSED
 
 
 class UserErrors(Exception):
-    """All problems of a config, in the order in which they stand in it."""
+    """All problems of a config, in the order of its lines."""
 
     def __init__(self, errors: Sequence[UserError]) -> None:
         self.errors = tuple(errors)

@@ -1,4 +1,4 @@
-"""Where everything of a run stands: one folder for people, one short private folder for sockets."""
+"""The paths of a run: its folder, and a short private folder for its sockets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from swarm.events import NAME, RESERVED
 from swarm.files import sync_folder, write_whole
 
 NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-"""What the system answers where somebody else's right ends ours."""
+"""Errors of the system for files that belong to another user."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogFiles:
-    """The newest file `path`, and beside it the folder with all that belongs to it."""
+    """The paths of a log: its newest file `path`, and the folder beside it with the other files."""
 
     path: Path
 
@@ -42,14 +42,14 @@ class LogFiles:
         return self.folder / "wal"
 
     def older(self, number: int) -> Path:
-        """A full file; the first one is number 1."""
+        """A file closed by rotation; the first one is number 1."""
         return self.path.parent / self.older_name(number)
 
     def older_name(self, number: int) -> str:
         return f"collaboration/{number:04}.md"
 
     def saved(self, seq: int) -> Path:
-        """What stood in place of the log when entry `seq` was written, which tells of it."""
+        """A copy of the file that had replaced the log when entry `seq`, which reports it, was written."""
         return self.path.parent / self.saved_name(seq)
 
     def saved_name(self, seq: int) -> str:
@@ -77,9 +77,9 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a log stands here: one whose file was removed is still whole in its write-ahead file.
+        """Whether there is a log here; if its file was removed, it is still complete in its write-ahead file.
 
-        Raises PermissionError where we may not look.
+        Raises PermissionError where we may not read.
         """
         return self.log.exists() or LogFiles(self.log).wal.exists()
 
@@ -106,10 +106,9 @@ class RunFolder:
         return self.keys / "log.key"
 
     def log_secret(self, *, make: bool = True) -> bytes | None:
-        """The key of the log's signed heads, made by the run's owner; None for others.  Whoever can read it can sign.
+        """The key that signs the heads of the log, made by the run's owner; None for users who may not read it.
 
-        Raises UserError if something else stands there, OSError if the owner's cannot be made: a run that began without
-        one would never be signed.
+        Raises UserError if the file is not a key, OSError if the owner's key cannot be made: the run would stay unsigned.
         """
         path = self.log_key
         try:
@@ -122,17 +121,17 @@ class RunFolder:
                 raise
             return None
         except ValueError as error:
-            fix = "put the right one back, or move it away: heads signed so far cannot be checked then"
-            raise UserError(str(path), "is no key", fix) from error
+            fix = "restore it, or move it away: the heads signed so far cannot be verified then"
+            raise UserError(str(path), "is not a key", fix) from error
 
     @property
     def workers(self) -> Path:
-        """What each worker process printed."""
+        """The folder with the output of each worker process."""
         return self.path / "workers"
 
     @property
     def processes(self) -> Path:
-        """The worker processes that a coordinator started last."""
+        """The file that names the worker processes of the last coordinator."""
         return self.path / "workers.json"
 
     @property
@@ -143,9 +142,9 @@ class RunFolder:
         return self.path / "streams" / name
 
     def checkpoints(self, stream: str) -> list[str]:
-        """Sealed checkpoints of all attempts at a stream, by step, newest first.
+        """Complete checkpoints of all attempts at a stream, highest step first.
 
-        The disk is asked and not the log: a worker that outlived its coordinator saved what it could not report.
+        Read from the disk and not from the log: a worker that outlived its coordinator saved checkpoints it could not report.
         """
         found = [path.parent for path in self.stream(stream).glob("t*/checkpoint-*/manifest.json")]
         found.sort(key=lambda path: (int(path.name.partition("-")[2]), int(path.parent.name[1:])), reverse=True)
@@ -154,7 +153,7 @@ class RunFolder:
     def inside(self, relative: str) -> Path:
         """The path that an entry names.
 
-        Raises UserError if it leads out of the run folder, also through a symbolic link.
+        Raises UserError if it is outside the run folder, also through a symbolic link.
         """
         path = self.path / relative
         if not path.resolve().is_relative_to(self.path.resolve()):
@@ -162,8 +161,8 @@ class RunFolder:
         return path
 
     def sockets(self) -> Path:
-        """The private folder for this run's sockets, made if need be (an ipc path holds 107 bytes)."""
-        # not tempfile.gettempdir(): that tries to write a file, and a full disk has no room for one
+        """The private folder for this run's sockets, made if necessary (an ipc path holds 107 bytes)."""
+        # not tempfile.gettempdir(): it writes a test file, which fails on a full disk
         root = Path(os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108
         if len(str(root)) > 60 or not root.is_dir():
             root = Path("/tmp")  # noqa: S108  the folder below it is private and its owner is checked
@@ -193,21 +192,21 @@ def create(runs: Path, name: str) -> RunFolder:
 
 
 def all_runs(runs: Path) -> Iterator[RunFolder]:
-    """Every run below `runs`, oldest first: by its start, or where it is only planned in by its opening."""
-    found = [RunFolder(path.resolve()) for path in runs.glob("*") if _is_run_to_see(path)]
-    yield from sorted(found, key=_began)
+    """Every run below `runs`, oldest first by the time it was created."""
+    found = [RunFolder(path.resolve()) for path in runs.glob("*") if _is_readable_run(path)]
+    yield from sorted(found, key=_created)
 
 
-def _is_run_to_see(path: Path) -> bool:
-    """One that is closed to us must not hide the others."""
+def _is_readable_run(path: Path) -> bool:
+    """Whether this is a run that we may read; one that we may not must not hide the others."""
     try:
         return RunFolder(path).is_run
     except OSError:
         return False
 
 
-def _began(folder: RunFolder) -> float:
-    """What is written once, then; a log whose owner's secret is none of ours is told by its last entry."""
+def _created(folder: RunFolder) -> float:
+    """The time of a file that is written once; where we may not read one, that of the last log entry."""
     for path in (folder.config, folder.log_key, folder.log, LogFiles(folder.log).wal):
         with suppress(OSError):
             return path.stat().st_mtime
@@ -249,16 +248,16 @@ def is_name(text: str) -> bool:
 
 
 def checked_name(text: str, where: str = "--as") -> str:
-    """The name itself.  Raises UserError if it is none."""
+    """The name itself.  Raises UserError if it is not valid."""
     if not is_name(text):
-        raise UserError(where, f"{text!r} is no name", "use [a-z0-9][a-z0-9._-]*, at most 64 characters")
+        raise UserError(where, f"{text!r} is not a valid name", "use [a-z0-9][a-z0-9._-]*, at most 64 characters")
     if text in RESERVED:
-        raise UserError(where, f"{text} is the name of a part of every run", "take another name")
+        raise UserError(where, f"{text} is a reserved name", "take another name")
     return text
 
 
 def user_name() -> str:
-    """Who sits at this terminal, as a name of the log."""
+    """The name of the operating system's user, in the form of a log name."""
     try:
         name = getpass.getuser().lower()
     except (OSError, KeyError):

@@ -2,7 +2,7 @@
 
 `encode`, `decode`, `dump`, `load` are what `json` has; `encode_columns`, `decode_columns` and `decode_tables` do without an object per row;
 `RowWriter`, `iter_rows` and `Decoder` stream; `toon.frames` keeps many documents in one stream; `salvage` reads what was cut off;
-`stats` and `compact` tell when TOON is worth it. Every failure is a `ToonError`; `Limits` bounds what a document may ask for.
+`stats` and `compact` tell when TOON is smaller than JSON. Every failure is a `ToonError`; `Limits` bounds the cost of a document.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from toon.limits import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from toon.files import dump, load
+    from toon.dump_load import dump, load
     from toon.frames import Frame, FrameReader, FrameWriter, Gap, read_frames
     from toon.sizes import Stats, compact, estimated_tokens, stats
     from toon.stream import Decoder, RowWriter, iter_rows
@@ -49,23 +49,23 @@ __all__ = [
     "stats",
 ]
 
-_ROOMS = {
-    "files": ("dump", "load"),
+_MODULES = {
+    "dump_load": ("dump", "load"),
     "frames": ("Frame", "FrameReader", "FrameWriter", "Gap", "read_frames"),
     "torn": ("Missing", "salvage"),
     "sizes": ("Stats", "compact", "estimated_tokens", "stats"),
     "stream": ("Decoder", "RowWriter", "iter_rows"),
     "tables": ("decode_columns", "decode_tables", "encode_columns"),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the less common rooms when they are first used: `import toon` stays short."""
-    if name not in _ROOM_OF:
+    """Import the less common modules at their first use, so that `import toon` is fast."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'toon' has no attribute {name!r}")
     from importlib import import_module
 
-    room = import_module(f"toon.{_ROOM_OF[name]}")
-    value = globals()[name] = getattr(room, name)
+    module = import_module(f"toon.{_MODULE_OF[name]}")
+    value = globals()[name] = getattr(module, name)
     return value

@@ -1,4 +1,4 @@
-"""The command `toon`: convert, check, measure and stream from files or standard input. Data goes to stdout, talk to stderr.
+"""The command `toon`: convert, check, measure and stream from files or standard input. Data goes to stdout, messages to stderr.
 
 Exit status: 0 done, 1 the data is faulty, 2 wrong usage or an unreadable file, 130 interrupted.
 """
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.file}: {fault}", file=sys.stderr)
         return 1
     except OSError as fault:
-        if isinstance(fault, BrokenPipeError):  # whoever read our output has seen enough
+        if isinstance(fault, BrokenPipeError):  # the reader closed the pipe
             sys.stderr.close()
             return 0
         print(f"{options.file}: {fault.strerror or fault}", file=sys.stderr)

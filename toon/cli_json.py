@@ -1,6 +1,6 @@
-"""JSON as the command `toon` reads it: strictly, so that nothing is lost on the way; what is wrong is told with its position.
+"""Strict JSON reader of the command `toon`; errors have a position.
 
-Python's own reader takes NaN and the infinities, makes an infinity of 1e400 and keeps the last of two equal keys. All are refused.
+Python's `json` accepts NaN and the infinities, reads 1e400 as infinity and keeps the last of two equal keys. All are refused here.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import re
 from math import isinf
 from typing import Any
 
-from toon.errors import ToonError, shown
+from toon.errors import ToonError, excerpt
 from toon.headers import is_header
 from toon.scalars import NUMBER
 
 
 class _Refused(Exception):
-    """There is something that Python's reader would take; where it stands is looked for afterwards."""
+    """Python's reader would accept this text, but it is refused here; its position is searched afterwards."""
 
 
 def json_value(data: bytes | str) -> Any:
@@ -35,9 +35,9 @@ def json_value(data: bytes | str) -> Any:
 
 
 def is_meant_as_json(data: bytes) -> bool:
-    """Whether a text that is no sound JSON was meant as JSON all the same, and not as TOON.
+    """Whether a text that is not valid JSON is broken JSON rather than TOON.
 
-    What starts with `{` was (TOON puts such a key in quotes); so was what starts with `[` in a line that is no TOON header.
+    It is if it starts with `{` (TOON quotes such a key), or with `[` in a line that is not a TOON header.
     """
     start = data.removeprefix(b"\xef\xbb\xbf").lstrip()
     return start[:1] == b"{" or (
@@ -74,7 +74,7 @@ _TOKEN = re.compile(rf'"(?:[^"\\]|\\.)*+"|[{{}}\[\]:]|NaN|-?Infinity|{NUMBER.pat
 
 
 def _fault(text: str) -> ToonError:
-    """The first thing refused in a text that is JSON otherwise (as far as it has been read)."""
+    """The first error in a text that Python's reader accepts (as far as it has been read)."""
     objects: list[set[str]] = []
     key = ""
     start = 0
@@ -90,14 +90,14 @@ def _fault(text: str) -> ToonError:
             case ":":
                 name = json.loads(key)
                 if name in objects[-1]:
-                    return _placed("duplicate", f"expected each key once, found {shown(name)} again", text, start)
+                    return _placed("duplicate", f"expected each key once, found {excerpt(name)} again", text, start)
                 objects[-1].add(name)
             case _ if token[-1] in "Ny":
                 return _placed("number", f"no JSON: found {token}", text, found.start())
             case _ if found.lastindex and isinf(float(token)):  # it has a fraction or an exponent
-                reason = f"expected a number that a double can hold, found {shown(token)}"
+                reason = f"expected a number that a double can hold, found {excerpt(token)}"
                 return _placed("number", reason, text, found.start())
-    raise AssertionError("what was refused must stand somewhere")
+    raise AssertionError("refused, but no fault was found")
 
 
 def _placed(code: Any, reason: str, text: str, at: int) -> ToonError:

@@ -1,8 +1,8 @@
-"""`toon rows`: the rows of NDJSON, CSV or a TOON table, turned into another of these as they come, in flat memory.
+"""`toon rows`: converts rows between NDJSON, CSV and TOON tables one by one, in constant memory.
 
-All rows have the fields of the first one (or of the header), found by name; other fields are an error that names the line. Cells are
-primitives; only NDJSON may hold more, and so nested fields of a TOON table go to NDJSON alone. In CSV null is the empty cell, and
-text stays as it is: `null` is four letters, and the empty text reads as null. Cells that look like numbers, `true` and `false` are
+All rows must have the fields of the first row (or of the header), in any order; other fields are an error that names the line. Cells
+are primitives; only NDJSON may hold more, so nested fields of a TOON table can go to NDJSON alone. In CSV, null is the empty cell and
+text is not changed: `null` is four letters, and the empty text is read as null. Cells that look like numbers, `true` or `false` are
 read as these unless `--text` is given.
 """
 
@@ -75,15 +75,15 @@ def run_rows(options: argparse.Namespace) -> int:
 
 
 class _Table(NamedTuple):
-    """Rows that are still to be read."""
+    """Rows that are read as they are iterated."""
 
     fields: list[str] | None
-    """The names of the columns; None where there is neither a header nor a row to tell them."""
+    """The names of the columns; None where there is neither a header nor a row."""
     rows: Iterator[tuple[int | None, dict[str, Any]]]
-    """Each with its line in the source, where that is known."""
+    """Each row with its line number in the source, if known."""
 
-    def pour(self, write: Callable[[dict[str, Any]], object]) -> None:
-        """Give each row to a writer; what it refuses gets the line."""
+    def write_rows(self, write: Callable[[dict[str, Any]], object]) -> None:
+        """Write each row; an error of the writer gets the line number of the row."""
         for line, row in self.rows:
             try:
                 write(row)
@@ -179,7 +179,7 @@ def _write_toon(table: _Table, out: IO[str]) -> None:
         out.write("[]\n")
         return
     with RowWriter(table.fields, out.write) as writer:
-        table.pour(writer.write)
+        table.write_rows(writer.write)
     out.write("\n")
 
 
@@ -194,7 +194,7 @@ def _write_ndjson(table: _Table, out: IO[str]) -> None:
         line = json.dumps(dict(zip(shape.fields, cells, strict=True)), ensure_ascii=False, separators=(",", ":"))
         out.write(line + "\n")
 
-    table.pour(write)
+    table.write_rows(write)
 
 
 def _write_csv(table: _Table, out: IO[str]) -> None:
@@ -204,7 +204,7 @@ def _write_csv(table: _Table, out: IO[str]) -> None:
     numbers = count()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(shape.fields)
-    table.pour(lambda row: writer.writerow(map(_csv_cell, shape.cells(row, next(numbers)))))
+    table.write_rows(lambda row: writer.writerow(map(_csv_cell, shape.cells(row, next(numbers)))))
 
 
 def _csv_cell(value: Any) -> Any:

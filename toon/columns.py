@@ -1,4 +1,4 @@
-"""Primitive values to the text they stand as, one at a time or a column at once; both ways must give the same text."""
+"""Converts primitive values to TOON text, one at a time or a whole column; both give the same text."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class Foreign(Exception):
-    """A value is not of an exact JSON type: `toon.normal` must see it first."""
+class NotPlainJson(Exception):
+    """A value is not of an exact JSON type: `toon.normal` has to convert it first."""
 
 
 class Verbatim(str):
@@ -46,7 +46,7 @@ SCALARS = frozenset({str, *FORMATS})
 
 
 def column_texts(values: Sequence[Any], delimiter: str, kinds: set[type] | None = None) -> Sequence[str]:
-    """The text of each value of a column, whose types are `kinds`. Raises `Foreign`."""
+    """The text of each value of a column, whose types are `kinds`. Raises `NotPlainJson`."""
     if kinds is None:
         kinds = set(map(type, values))
     if kinds == {str}:
@@ -63,14 +63,14 @@ def column_texts(values: Sequence[Any], delimiter: str, kinds: set[type] | None 
         else:
             form = FORMATS.get(type(value))
             if form is None:
-                raise Foreign
+                raise NotPlainJson
             texts.append(form(value))
     return texts
 
 
 def _string_texts(values: Sequence[str], delimiter: str) -> Sequence[str]:
     distinct = set(values)
-    if 2 * len(distinct) > len(values):  # few repeat: look at all of them as one text
+    if 2 * len(distinct) > len(values):  # few values repeat: check all of them joined as one text
         joined = "\n".join(values)
         if _all_bare(joined, len(values), delimiter):
             return values

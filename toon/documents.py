@@ -1,4 +1,4 @@
-"""What every reader asks of a document first: its characters, within the limits, and the unit of indentation."""
+"""First checks of every reader: size limit, UTF-8, and the unit of indentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def document_text(text: str | bytes, limits: Limits) -> str:
 
 
 def utf8_text(data: bytes) -> str:
-    """Bytes as UTF-8; nothing is replaced."""
+    """Decodes UTF-8; invalid bytes are an error and never replaced."""
     try:
         return str(data, "utf-8")
     except UnicodeDecodeError as fault:
@@ -35,7 +35,7 @@ def utf8_text(data: bytes) -> str:
 
 
 def checked_indent(indent: int) -> int:
-    """The indentation unit, if it is one."""
+    """The indentation unit itself, if it is valid."""
     if not isinstance(indent, int) or indent < 1:
         raise ToonError("option", f"expected indent to be a positive number of spaces, found {indent!r}")
     return indent

@@ -1,6 +1,6 @@
-"""Values to text (specification sections 2, 3, 8 to 12); the shape of a value alone decides its form.
+"""Values to text (specification sections 2, 3, 8 to 12). The form depends on the shape of the value alone.
 
-Exact JSON types take the direct way. Where any other type turns up, the whole value goes through `toon.normal` first.
+A value of exact JSON types is encoded directly. If any other type is found, `toon.normal` converts the whole value first.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from toon.columns import FORMATS, SCALARS, Foreign, column_texts
+from toon.columns import FORMATS, SCALARS, NotPlainJson, column_texts
 from toon.errors import ToonError
 from toon.limits import DEFAULT_LIMITS
 from toon.scalars import BARE, DELIMITERS, LITERALS, key_text, quoted
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 def encode(value: Any, *, indent: int = 2, delimiter: str = ",") -> str:
     """The document of a value, without a newline at its end.
 
-    Which Python types are accepted, and as what, stands in `toon.normal`. Raises `ToonError`: `value` and `key` for what has no
+    `toon.normal` lists the accepted Python types and how they are encoded. Raises `ToonError`: `value` and `key` for what has no
     JSON form, `surrogate`, `limit` for more than 256 levels (a cyclic value has more) or an integer longer than Python prints.
     """
     return with_any_types(lambda plain_value: Encoder(indent, delimiter).document(plain_value), value)
 
 
 def with_any_types(write: Callable[[Any], str], value: Any) -> str:
-    """Try the direct way, and normalise only where that finds a type it does not know, or text that is none."""
+    """Encode directly, and normalise only if that meets a type that is not exact JSON, or invalid text."""
     try:
         text = write(value)
         if text.isascii() or text.encode():
             return text
-    except (Foreign, UnicodeEncodeError):
+    except (NotPlainJson, UnicodeEncodeError):
         pass
     except RecursionError:
         raise ToonError("limit", "expected fewer levels: Python's stack is used up (is the value cyclic?)") from None
@@ -82,12 +82,12 @@ class Encoder:
         return "\n".join(self.lines)
 
     def scalar(self, value: Any) -> str:
-        """A primitive as it stands in a document."""
+        """The text of a primitive."""
         if type(value) is str:
             return value if self.bare(value) else quoted(value)
         form = FORMATS.get(type(value))
         if form is None:
-            raise Foreign
+            raise NotPlainJson
         return form(value)
 
     def fields(self, value: dict[str, Any], level: int, depth: int) -> None:
@@ -99,7 +99,7 @@ class Encoder:
         bare = self.bare
         for key, item in value.items():
             if type(key) is not str:
-                raise Foreign
+                raise NotPlainJson
             name = key if key.isidentifier() and key.isascii() else key_text(key)
             kind = type(item)
             if kind is str:
@@ -112,7 +112,7 @@ class Encoder:
             elif kind in FORMATS:
                 add(f"{pad}{name}: {FORMATS[kind](item)}")
             else:
-                raise Foreign
+                raise NotPlainJson
 
     def object_field(self, lead: str, value: dict[str, Any], level: int, depth: int) -> None:
         """An object under a key: keyed table or fields."""
@@ -190,7 +190,7 @@ class Encoder:
             self.lines.append(margin[1:] + margin.join(lines))
             return
         if any(type(key) is not str for key in keys):
-            raise Foreign
+            raise NotPlainJson
         self.lines.append(f"{lead}[{len(keys)}:{self.symbol}]{names}:")
         entries = [f"{key_text(key)}: {line}" for key, line in zip(keys, lines, strict=True)]
         self.lines.append(margin[1:] + margin.join(entries))
@@ -220,7 +220,7 @@ def columns_of(rows: Sequence[Any], depth: int) -> tuple[Fields, list[Column]] |
     leaves: list[Column] = []
     for name, column in zip(names, columns, strict=True):
         if type(name) is not str:
-            raise Foreign
+            raise NotPlainJson
         kinds = set(map(type, column))
         if kinds <= SCALARS:
             fields.append((name, None))

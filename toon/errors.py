@@ -1,6 +1,6 @@
-"""The one exception of this package: what is wrong, where it is, and the line with a caret under it.
+"""The one exception of this package: a reason, a position, and the faulty line with a caret under it.
 
-Readers raise it with what they know (a code, a sentence, a column); whoever knows the line and the path adds them with `placed`.
+Readers raise it with a code, a reason and a column; callers that know the line and the path add them with `with_position`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ToonError(ValueError):
     """Every failure of this package.
 
     `line` and `column` count from 1 (columns are characters), `path` names the value (`runs.w03[2].loss`, empty for the root),
-    `source` is the faulty line. What is not known is None (or empty, for the path).
+    `source` is the faulty line. Unknown parts are None (or empty, for the path).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ToonError(ValueError):
         path: str = "",
         source: str | None = None,
     ) -> None:
-        """Keep the parts; the message is put together when it is read."""
+        """Store the parts; the message is built when it is read."""
         super().__init__(code, reason)
         self.code: Code = code
         self.reason = reason
@@ -58,7 +58,7 @@ class ToonError(ValueError):
         self.path = path
         self.source = source
 
-    def placed(self, line: int, source: str, column: int, path: str) -> ToonError:
+    def with_position(self, line: int, source: str, column: int, path: str) -> ToonError:
         """Fill in whatever part of the position is still missing, and return self."""
         if self.line is None:
             self.line, self.source = line, source
@@ -66,8 +66,8 @@ class ToonError(ValueError):
         self.path = self.path or path
         return self
 
-    def moved(self, columns: int) -> ToonError:
-        """Count the column from further left, and return self."""
+    def with_column_offset(self, columns: int) -> ToonError:
+        """Add an offset to the column, and return self."""
         self.column = (self.column or 1) + columns
         return self
 
@@ -84,7 +84,7 @@ class ToonError(ValueError):
         return _rebuilt, (self.code, self.reason, self.line, self.column, self.path, self.source)
 
     def _excerpt(self) -> str:
-        """The faulty line with a caret, cut around the caret where the line is long."""
+        """The faulty line with a caret; of a long line the part around the caret."""
         if self.source is None or self.column is None:
             return ""
         start = max(0, self.column - 1 - EXCERPT_COLUMNS // 2) if len(self.source) > EXCERPT_COLUMNS else 0
@@ -101,6 +101,6 @@ def _rebuilt(code: Code, reason: str, line: int | None, column: int | None, path
     return ToonError(code, reason, line=line, column=column, path=path, source=source)
 
 
-def shown(text: str) -> str:
-    """Text as an error message quotes it: escaped, and cut after forty characters."""
+def excerpt(text: str) -> str:
+    """Text for an error message: escaped, and cut after forty characters."""
     return ascii(text) if len(text) <= 40 else f"{text[:40]!a}... ({len(text)} characters)"

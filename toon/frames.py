@@ -5,10 +5,10 @@ A frame is a head line, the document, and a newline:
     #toon <number> <kind> <length of the document in bytes> <CRC-32 of number, kind and document>\n
 
 `doc` holds a whole document. `head` holds the header of a table, `[0]{a,b}:`, and `rows/<number of that head>` further rows of
-it: the header is written once. Heads are comment lines to TOON, so a stream of one head and its rows is itself a document
-(for `strict=False`). No line of an encoded document starts with `#` (section 7.2), so a reader that has lost its way goes on at
-the next head: what declares a document in which a line starts with `#toon ` is no frame, whatever its checksum. That also bounds
-the work: each byte is searched and summed a fixed number of times. Resending, reordering and acknowledging are not done here.
+it: the header is written once. Heads are comment lines in TOON, so a stream of one head and its rows is itself a document
+(for `strict=False`). No line of an encoded document starts with `#` (section 7.2), so after damage a reader continues at the
+next head: a frame whose document has a line that starts with `#toon ` is refused, whatever its checksum. That also bounds the
+work: each byte is searched and summed a fixed number of times. Resending, reordering and acknowledging are not done here.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from toon.decode import decode
 from toon.documents import utf8_text
 from toon.encode import encode
 from toon.errors import ToonError
+from toon.fast_reader import FastReader
 from toon.headers import Header, is_header, parse_header
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
-from toon.quick import QuickReader
 from toon.scopes import END
 from toon.stream import RowWriter
 
@@ -50,7 +50,7 @@ class Frame(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A place where the stream is not whole."""
+    """A place where part of the stream is missing or damaged."""
 
     expected: int
     """The number that was due."""
@@ -124,7 +124,7 @@ class FrameReader:
         return self._complete(final=False)
 
     def finish(self) -> Iterator[Frame | Gap]:
-        """What is left when nothing more comes: a gap, if the last frame is torn."""
+        """End the stream: a gap, if the last frame is incomplete."""
         return self._complete(final=True)
 
     def _complete(self, *, final: bool) -> Iterator[Frame | Gap]:
@@ -155,13 +155,13 @@ class FrameReader:
                 return
 
     def _interrupted(self, start: int, end: int) -> bool:
-        """Whether another frame begins before this one is complete; each byte is looked at once."""
+        """Whether another frame begins before this one is complete; each byte is searched once."""
         at = self._buffer.find(b"\n" + MARK, max(start - 1, self._searched - len(MARK)), end + len(MARK))
         self._searched = min(len(self._buffer), end + len(MARK))
         return at >= 0
 
     def _damaged(self, reason: str, start: int, final: bool) -> Iterator[Gap]:
-        """Drop everything before the next mark, and say so once until a frame is whole again."""
+        """Drop everything before the next head; one gap is reported until a frame is complete again."""
         at = self._buffer.find(b"\n" + MARK, start - 1)
         if at >= 0:
             keep = at + 1
@@ -196,7 +196,7 @@ class FrameReader:
             yield Frame(number, kind, decode(text, limits=self._limits))
 
     def _keep_head(self, number: int, text: str) -> None:
-        """Remember a header, and forget those that have not been used for longest where there are too many."""
+        """Store a header; above the limit the least recently used ones are dropped."""
         header = parse_header(text, self._limits, strict=True) if is_header(text) else None
         if header is None or header.fields is None or header.keyed or header.key is not None or header.length:
             raise ToonError("header", "expected the header of a table, `[0]{a,b}:`", line=1)
@@ -209,9 +209,9 @@ class FrameReader:
 
 
 def _rows(header: Header, text: str, limits: Limits) -> Any:
-    """The rows under a header that is read once, however many frames of rows follow; it counts as the first line."""
+    """The rows under a header that is parsed once for all its frames of rows; it counts as the first line."""
     lines = prepared(text)
-    reader = QuickReader(2, strict=True, limits=limits)
+    reader = FastReader(2, strict=True, limits=limits)
     reader.lines_before = reader.line = 1
     reader.blank_line = 0
     root = reader.root

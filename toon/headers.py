@@ -1,4 +1,4 @@
-"""A header line taken apart (specification section 6); knows nothing of what stands under it."""
+"""Parses a header line (specification section 6), not the lines under it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from toon.errors import ToonError, shown
+from toon.errors import ToonError, excerpt
 from toon.scalars import DELIMITERS, find_unquoted, unquoted
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ def is_header(content: str) -> bool:
 
 
 def parse_header(content: str, limits: Limits, strict: bool) -> Header:
-    """Take an array-header line apart; columns in errors count from the start of `content`.
+    """Parse an array-header line; columns in errors count from the start of `content`.
 
     Raises `header` for what breaks the grammar, `duplicate` for a repeated field name (strict), `limit`.
     """
@@ -105,7 +105,7 @@ def _key(token: str) -> str:
 
 
 def _found(content: str, position: int) -> str:
-    return shown(content[position]) if position < len(content) else "the end of the line"
+    return excerpt(content[position]) if position < len(content) else "the end of the line"
 
 
 def _bracket_fault(content: str, start: int) -> ToonError:
@@ -123,19 +123,19 @@ def _field_list(content: str, start: int, delimiter: str, limits: Limits, strict
         try:
             fields, width, depth, length = _kept_field_list(plain[0], delimiter, limits, strict)
         except ToonError as fault:
-            raise fault.moved(start) from None
+            raise fault.with_column_offset(start) from None
         return fields, width, depth, start + length
     return _FieldList(content, start, delimiter, limits, strict).parse()
 
 
 @lru_cache(maxsize=256)
 def _kept_field_list(text: str, delimiter: str, limits: Limits, strict: bool) -> _Fields:
-    """The fields of tables that come again and again, counted from their brace."""
+    """Cached field lists of repeated tables, with columns counted from the brace."""
     return _FieldList(text, 0, delimiter, limits, strict).parse()
 
 
 class _FieldList:
-    """Reads one brace-enclosed field list without recursion, so that its depth costs nothing but memory."""
+    """Reads one brace-enclosed field list without recursion, so that depth costs memory only."""
 
     def __init__(self, content: str, start: int, delimiter: str, limits: Limits, strict: bool) -> None:
         self.content, self.start, self.delimiter = content, start, delimiter
@@ -191,7 +191,7 @@ class _FieldList:
         if after_group:
             if name:
                 raise ToonError(
-                    "header", f"expected ',' or '}}' after a field group, found {shown(name)}", column=column
+                    "header", f"expected ',' or '}}' after a field group, found {excerpt(name)}", column=column
                 )
             return
         if not name:
@@ -205,7 +205,7 @@ class _FieldList:
         name = unquoted(token) if token[0] == '"' else token
         if name in self.names[-1] and self.strict:
             raise ToonError(
-                "duplicate", f"expected each field once, found {shown(name)} again", column=column - len(token)
+                "duplicate", f"expected each field once, found {excerpt(name)} again", column=column - len(token)
             )
         self.names[-1].add(name)
         return name

@@ -1,4 +1,4 @@
-"""How much a document may ask for; what goes beyond is a `ToonError` with code `limit`."""
+"""Bounds on the size of a document; a document over one of them is a `ToonError` with code `limit`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-    """The bounds within which any input, hostile or not, costs time in proportion to its size."""
+    """Within these bounds, the time for any input, hostile or not, is proportional to its size."""
 
     max_bytes: int = 256 * 1024 * 1024
     """Size of a document; for text the number of characters is taken, which is never more."""

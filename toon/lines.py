@@ -1,4 +1,4 @@
-"""A document's text as prepared lines (specification section 12, decoding steps 1 to 4); judges none of them."""
+"""Splits a document's text into lines (specification section 12, decoding steps 1 to 4) without validating them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ COMMENT = "#"
 
 
 def prepared(text: str) -> list[str]:
-    """Lines without their CR and trailing spaces, comments blotted out. Each step is skipped where no line can need it."""
+    """Lines without CR and trailing spaces, comments blanked. A step that no line needs is skipped."""
     lines = text.split("\n")
     if "\r" in text:
         lines = [line.removesuffix("\r") for line in lines]

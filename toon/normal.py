@@ -1,4 +1,4 @@
-"""Python values brought to the JSON data model before they are encoded (specification section 3); writes no TOON itself.
+"""Converts Python values to the JSON data model before they are encoded (specification section 3); writes no TOON itself.
 
 =====================================================  ====================================================
 dict, other mappings (keys: text, integers, enums)     object

@@ -1,6 +1,6 @@
 """The one place for the quoting rule, the key rule and the number rules (specification sections 2, 4 and 7).
 
-Each rule is written out plainly first. Where a faster form stands beside it, the two must agree, and a test compares them.
+Each rule is written out in full first. Where there is a faster form too, both must agree, and a test compares them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from math import inf
 
-from toon.errors import ToonError, shown
+from toon.errors import ToonError, excerpt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def needs_quotes(text: str, delimiter: str) -> bool:
 
 
 def _bare_pattern(delimiter: str) -> re.Pattern[str]:
-    """The same rule as one pattern, for one value: it matches exactly the strings that stand without quotes."""
+    """The same rule as one pattern, for one value: it matches exactly the strings that need no quotes."""
     return re.compile(rf'(?![ \-#]|(?:true|false|null|{_NUMERIC_LIKE})\Z)[^:"\\\[\]{{}}\x00-\x1f{delimiter}]++(?<! )')
 
 
@@ -62,7 +62,7 @@ COLUMN_UNSAFE_START = re.compile(rf"\n(?:[ \-#]|(?:true|false|null|{_NUMERIC_LIK
 
 
 def string_text(text: str, delimiter: str) -> str:
-    """A string value as it stands in a document, quoted only where it must be."""
+    """The text of a string value, quoted only where necessary."""
     if text.isidentifier():  # letters, digits and underscores: of all conditions only the literals remain
         return text if text not in LITERALS else f'"{text}"'
     return text if BARE[delimiter].fullmatch(text) else quoted(text)
@@ -84,7 +84,7 @@ BARE_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
 def key_text(key: str) -> str:
-    """A key or a field name as it stands in a document."""
+    """The text of a key or a field name."""
     if key.isidentifier() and key.isascii():  # the rule below, less the dot
         return key
     return key if BARE_KEY.fullmatch(key) else quoted(key)
@@ -159,7 +159,7 @@ def token_value(token: str, real: Real = float, max_digits: int = 4300) -> objec
         return int(token) if len(token) <= _ALWAYS_AN_INT else _long_integer(token)
     value = real(token)
     if value in _INFINITIES:
-        raise ToonError("number", f"expected a number that a double can hold, found {shown(token)}", column=1)
+        raise ToonError("number", f"expected a number that a double can hold, found {excerpt(token)}", column=1)
     return value
 
 
@@ -190,12 +190,12 @@ def unquoted(token: str) -> str:
         _check_escapes(token)
         raise ToonError("string", 'expected a closing ", found the end of the line', column=len(token) + 1)
     if end < len(token):
-        raise ToonError("string", f'expected nothing after the closing ", found {shown(token[end:])}', column=end + 1)
+        raise ToonError("string", f'expected nothing after the closing ", found {excerpt(token[end:])}', column=end + 1)
     return _ESCAPE.sub(_unescape, token)[1:-1]
 
 
 def _check_escapes(token: str) -> None:
-    """Raise for the first escape that is none; that says more than the missing quote after it."""
+    """Raise for the first invalid escape, which explains more than the missing quote after it."""
     first = token.find("\\")
     sound = _SOUND_ESCAPES.match(token, first) if first >= 0 else None
     fault = _ESCAPE.match(token, sound.end()) if sound else None
@@ -210,7 +210,7 @@ def _unescape(found: re.Match[str]) -> str:
     if code is None:
         raise ToonError(
             "escape",
-            f'expected one of \\\\ \\" \\n \\r \\t \\uXXXX, found {shown(found[0])}',
+            f'expected one of \\\\ \\" \\n \\r \\t \\uXXXX, found {excerpt(found[0])}',
             column=found.start() + 1,
         )
     if 0xD800 <= int(code, 16) <= 0xDFFF:
@@ -225,7 +225,7 @@ _CLOSING = re.compile(r'(?<!\\)\\*+"')
 
 
 def span_end(text: str, opening: int) -> int:
-    """Where the quoted span that opens at `opening` is over, or -1 if nothing closes it."""
+    """The end of the quoted span that opens at `opening`, or -1 if it is not closed."""
     at = text.find('"', opening + 1)
     if at < 0 or text[at - 1] != "\\":
         return at + 1 or -1
@@ -251,7 +251,7 @@ def find_unquoted(text: str, char: str, start: int = 0) -> int:
 
 
 def split_unquoted(text: str, delimiter: str) -> list[str]:
-    """The pieces between the delimiters that stand outside quoted spans, untrimmed."""
+    """The pieces between the delimiters outside quoted spans, untrimmed."""
     if '"' not in text:
         return text.split(delimiter)
     pieces: list[str] = []

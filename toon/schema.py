@@ -1,4 +1,4 @@
-"""Decoded values checked against types, and brought back to them; what a type means here is all in this one file.
+"""Checks decoded values against types and converts them. Everything about schema types is in this file.
 
 A schema is a dataclass, a TypedDict, `{field: type}`, `[type]`, or any type built of int, float, bool, str, None, Decimal, datetime,
 date, time, enums, Literal, list, dict, tuple, unions and Any. Nothing is guessed: text never becomes a number, and a number never
@@ -24,7 +24,7 @@ from math import isinf
 from typing import Any
 
 from toon.encode import encode
-from toon.errors import ToonError, shown
+from toon.errors import ToonError, excerpt
 from toon.scopes import path_text
 
 TYPE_CHECKING = False
@@ -39,11 +39,11 @@ _TIMES: tuple[type, ...] = (dt.datetime, dt.date, dt.time)
 def decode_as(text: str | bytes, schema: Any, *, indent: int, strict: bool, limits: Limits) -> Any:
     """Decode and check; `toon.decode(..., schema=...)` is the way in. Numbers are read digit by digit where Decimals are wanted."""
     from toon.documents import checked_indent, document_text
+    from toon.fast_reader import FastReader
     from toon.lines import prepared
-    from toon.quick import QuickReader
 
     real = decimal_number if _mentions_decimal(schema, set()) else float
-    reader = QuickReader(checked_indent(indent), strict, limits, real)
+    reader = FastReader(checked_indent(indent), strict, limits, real)
     reader.read(prepared(document_text(text, limits)))
     try:
         return checked(reader.finish(), schema)
@@ -52,17 +52,17 @@ def decode_as(text: str | bytes, schema: Any, *, indent: int, strict: bool, limi
 
 
 def decimal_number(token: str) -> Decimal:
-    """A token's number with every digit."""
+    """The number of a token with all its digits."""
     try:
         return Decimal(token)
     except InvalidOperation:
         raise ToonError(
-            "number", f"expected an exponent that Decimal can hold, found {shown(token)}", column=1
+            "number", f"expected an exponent that Decimal can hold, found {excerpt(token)}", column=1
         ) from None
 
 
 def checked(value: Any, schema: Any, place: Place = ROOT) -> Any:
-    """The value as the schema's types have it. Raises `schema` with the path of the first part that does not fit."""
+    """The value converted to the schema's types. Raises `schema` with the path of the first part that does not fit."""
     if schema is Any:
         return _without_decimals(value)
     if isinstance(schema, dict) and all(isinstance(name, str) for name in schema):
@@ -80,7 +80,7 @@ def checked(value: Any, schema: Any, place: Place = ROOT) -> Any:
 
 
 def _instance(value: Any, schema: type, place: Place) -> Any:
-    """A dataclass, built by its constructor; the fields that this does not take are set afterwards."""
+    """A dataclass instance from its constructor; fields that the constructor does not take are set afterwards."""
     members = fields(schema)
     required = {f.name for f in members if f.init and f.default is MISSING and f.default_factory is MISSING}
     found = _fields(value, {f.name: _hints(schema)[f.name] for f in members}, required, place)
@@ -89,7 +89,7 @@ def _instance(value: Any, schema: type, place: Place) -> Any:
         instance = schema(**found)
     except RecursionError:
         raise
-    except Exception as fault:  # the class's own code refuses what its types allow
+    except Exception as fault:  # the class's own code refused a value that its types allow
         reason = f"expected what {schema.__name__} accepts, found {type(fault).__name__}: {fault}"
         raise ToonError("schema", reason, path=_path(place)) from fault
     for name, item in later.items():
@@ -162,7 +162,7 @@ def _members(schema: type[Enum]) -> dict[str, Enum]:
         try:
             known.setdefault(encode(member.value), member)
         except ToonError:
-            continue  # what cannot be written cannot come back
+            continue  # a value that cannot be encoded cannot be decoded
     return known
 
 
@@ -172,7 +172,7 @@ def _time(value: Any, schema: Any, place: Place) -> Any:
     try:
         return schema.fromisoformat(value)
     except ValueError as fault:
-        reason = f"expected an ISO 8601 {schema.__name__}, found {shown(value)} ({fault})"
+        reason = f"expected an ISO 8601 {schema.__name__}, found {excerpt(value)} ({fault})"
         raise ToonError("schema", reason, path=_path(place)) from None
 
 
@@ -219,7 +219,7 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,639}")
 def _any_of(value: Any, schema: Any, choices: tuple[Any, ...], place: Place) -> Any:
     """The first member of a union that fits, but float only after the number's own type: a large integer would lose digits.
 
-    Where one member alone could fit, its own complaint says more than the union's.
+    Where only one member could fit, its own error is raised, because it explains more than the union's.
     """
     if type(value) in {int, Decimal} and type(value) in choices:
         choices = tuple(sorted(choices, key=lambda choice: choice is float))
@@ -259,11 +259,11 @@ def _fields(value: Any, known: dict[str, Any], required: Any, place: Place) -> d
     for name in value:
         if name not in known:
             raise ToonError(
-                "schema", f"expected one of the fields {list(known)}, found {shown(name)}", path=_path((place, name))
+                "schema", f"expected one of the fields {list(known)}, found {excerpt(name)}", path=_path((place, name))
             )
     for name in known:
         if name in required and name not in value:
-            raise ToonError("schema", f"expected the field {shown(name)}, found none", path=_path(place))
+            raise ToonError("schema", f"expected the field {excerpt(name)}, found none", path=_path(place))
     return {name: checked(item, known[name], (place, name)) for name, item in value.items()}
 
 
@@ -333,7 +333,7 @@ def _found(value: Any) -> str:
     if type(value) is dict or type(value) is list:
         return f"an {'object' if type(value) is dict else 'array'} of {len(value)}"
     if type(value) is str:
-        return f"text {shown(value)}"
+        return f"text {excerpt(value)}"
     if value is None or type(value) is bool:
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)[:40]

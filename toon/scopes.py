@@ -1,4 +1,4 @@
-"""The arrays and objects that are still open while a document is read, and the path that names a place among them."""
+"""The arrays and objects that are still open while a document is read, and the path of a position in them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OBJECT, LIST, TABLE, KEYED, END = range(5)
 
 
 class Scope:
-    """An array or object whose lines may still come."""
+    """An array or object that may get further lines."""
 
     __slots__ = (
         "careful_until",
@@ -67,7 +67,7 @@ def path_text(names: Iterable[str | int | None]) -> str:
 
 
 class ScopeStack:
-    """The open scopes of one document, and where in it the reader stands. Says what a line belongs to, not what it means."""
+    """The open scopes of one document and the reader's position. Finds the scope of a line, but does not interpret the line."""
 
     def __init__(self, indent: int, strict: bool, limits: Limits, real: Real = float) -> None:
         """Begin a document; `real` makes the values of numbers with a fraction or an exponent."""
@@ -103,7 +103,7 @@ class ScopeStack:
         tabs = line.count("\t", 0, width)
         return width, tabs + (width - tabs) // self.indent
 
-    def _settled(self, depth: int, width: int) -> Scope:
+    def _close_deeper(self, depth: int, width: int) -> Scope:
         """Close the scopes that a line at this depth ends, and return the one it belongs to."""
         stack = self.stack
         scope = stack[-1]
@@ -133,7 +133,7 @@ class ScopeStack:
             self._miscounted(scope, scope.header.length, scope.count)
 
     def _miscounted(self, scope: Scope, declared: int, got: int) -> None:
-        """A header's count is not met: an error where strict (section 14.1), accepted otherwise."""
+        """The count of a header is wrong: an error if strict (section 14.1), accepted otherwise."""
         if not self.strict:
             return
         self.tail = () if scope.name is None else (scope.name,)
@@ -142,7 +142,7 @@ class ScopeStack:
         raise ToonError("count", f"expected {declared} {what}, found {got}", line=line, column=column, source=source)
 
     def _counted(self, scope: Scope, more: int = 1) -> None:
-        """Count items, and stop at the first one too many rather than at the end."""
+        """Count items, and raise at the first one above the declared count."""
         scope.count += more
         if scope.count > self.limits.max_rows:
             raise ToonError("limit", f"expected at most {self.limits.max_rows} rows under one header")

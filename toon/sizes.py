@@ -1,6 +1,6 @@
-"""How large a value is as JSON and as TOON, part by part, and which to send; counts tokens with any counter it is given.
+"""Compares the size of a value as JSON and as TOON, part by part; tokens are counted by any given counter.
 
-TOON wins where many objects share their fields and loses on single objects and on arrays of arrays: this says which, and where.
+TOON is smaller where many objects share their fields, and larger for single objects and arrays of arrays.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from toon.columns import SCALARS, Verbatim
 from toon.encode import columns_of, encode
 from toon.errors import ToonError
+from toon.fast_reader import FastReader
 from toon.limits import Limits
 from toon.lines import prepared
-from toon.quick import QuickReader
 from toon.scalars import DELIMITERS, float_text
 from toon.scopes import path_text
 
@@ -84,7 +84,7 @@ class Part(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """What `stats` found."""
+    """The result of `stats`."""
 
     sizes: tuple[Size, ...]
     parts: tuple[Part, ...]
@@ -99,7 +99,7 @@ class Stats(NamedTuple):
 
     @property
     def losses(self) -> list[Part]:
-        """The parts where TOON costs more than compact JSON, the dearest first."""
+        """The parts where TOON takes more tokens than compact JSON, the largest difference first."""
         losing = [part for part in self.parts if part.toon_loses]
         return sorted(losing, key=lambda part: part.json_tokens - part.toon_tokens)
 
@@ -136,7 +136,7 @@ def _containers(value: Any, names: tuple[str | int, ...], levels: int) -> Iterat
 
 
 def shape_of(value: dict[str, Any] | list[Any]) -> str:
-    """What decides how well TOON does."""
+    """The kind of a value, which decides whether TOON is smaller."""
     if isinstance(value, dict):
         entries = list(value.values())
         return "keyed table" if len(entries) > 1 and columns_of(entries, 1) else "object"
@@ -167,8 +167,8 @@ _UNBOUNDED = Limits(*[sys.maxsize] * len(Limits._fields))
 
 
 def _common_value(text: str) -> Any:
-    """What JSON and TOON have in common, from our own TOON: read without limits, since there are none to writing."""
-    reader = QuickReader(2, strict=True, limits=_UNBOUNDED, real=_number)
+    """The value that JSON and TOON share, read from our own TOON without limits, since writing has none either."""
+    reader = FastReader(2, strict=True, limits=_UNBOUNDED, real=_number)
     reader.read(prepared(text))
     return reader.finish()
 
@@ -205,7 +205,7 @@ _DIRECT = SCALARS - {Verbatim}
 
 
 def _unused_character(text: str) -> str:
-    """A character for private use that stands nowhere in a text."""
+    """A private-use character that does not occur in a text."""
     used = set(text)
     return next(char for char in map(chr, range(0xE000, sys.maxunicode)) if char not in used)
 

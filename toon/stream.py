@@ -1,4 +1,4 @@
-"""Documents in pieces: a decoder fed with any chunks, the rows of a table one after the other, and a writer of rows.
+"""Streaming: a decoder that takes chunks, an iterator over the rows of a table, and a writer of rows.
 
 Reads from iterables and writes to callables; opens nothing itself.
 """
@@ -13,11 +13,11 @@ from typing import Any, Self
 from toon.columns import SCALARS, column_texts
 from toon.documents import checked_indent
 from toon.encode import Encoder
-from toon.errors import ToonError, shown
+from toon.errors import ToonError, excerpt
+from toon.fast_reader import FastReader
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
-from toon.quick import QuickReader
-from toon.rows import rows_of
+from toon.row_lines import rows_of
 from toon.scopes import TABLE, path_text
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ class Decoder:
 
     def __init__(self, *, indent: int = 2, strict: bool = True, limits: Limits = DEFAULT_LIMITS) -> None:
         """Begin a document; the options are those of `decode`."""
-        self._reader = QuickReader(checked_indent(indent), strict, limits)
+        self._reader = FastReader(checked_indent(indent), strict, limits)
         self._utf8 = getincrementaldecoder("utf-8")()
         self._unfinished: list[str] = []
         self._size = 0
@@ -71,7 +71,7 @@ class Decoder:
         self._over = ""
 
     def finish(self) -> Any:
-        """Say that nothing more comes, and get the value."""
+        """End the document and return its value."""
         self._begin("its document is finished")
         self._unfinished.append(self._text(b"", final=True))
         self._reader.read(prepared("".join(self._unfinished)))
@@ -121,8 +121,8 @@ def gathered(chunks: Iterable[str] | Iterable[bytes]) -> Iterator[str | bytes]:
         yield type(pending[0])().join(pending)
 
 
-class RowReader(QuickReader):
-    """Puts the rows of one table aside instead of into the value."""
+class RowReader(FastReader):
+    """Collects the rows of one table apart from the value."""
 
     def __init__(self, path: str, indent: int, strict: bool, limits: Limits) -> None:
         super().__init__(checked_indent(indent), strict, limits)
@@ -132,7 +132,7 @@ class RowReader(QuickReader):
         self.ready: list[dict[str, Any]] = []
 
     def rows(self, chunks: Iterable[str] | Iterable[bytes]) -> Iterator[dict[str, Any]]:
-        """What `iter_rows` gives."""
+        """The rows for `iter_rows`."""
         decoder = Decoder(indent=self.indent, strict=self.strict, limits=self.limits)
         decoder._reader = self
         for chunk in gathered(chunks):
@@ -157,7 +157,7 @@ class RowReader(QuickReader):
             super()._add_rows(scope, header, columns, count)
 
     def taken(self) -> list[dict[str, Any]]:
-        """The rows since the last call."""
+        """The rows that arrived since the last call."""
         rows, self.ready = self.ready, []
         return rows
 
@@ -174,7 +174,7 @@ class RowShape:
             raise ToonError("option", "expected the names of fields, found none")
         if len(self.names) < len(self.fields):
             twice = Counter(self.fields).most_common(1)[0][0]
-            raise ToonError("option", f"expected each field name once, found {shown(twice)} again")
+            raise ToonError("option", f"expected each field name once, found {excerpt(twice)} again")
 
     def cells(self, row: Mapping[str, Any] | Sequence[Any], number: int) -> tuple[Any, ...]:
         """The row's cells in the order of the fields, in exact JSON types; `number` counts rows from 0, for the error's path.
@@ -244,8 +244,8 @@ class RowWriter:
     The text is `[0]{a,b}:` and the rows. It decodes whole with `strict=False` (section 14.4: a declared count never ends a table)
     and with `iter_rows(..., strict=False)`; the count check is the price. `toon.frames` keeps that check.
 
-    A row is taken whole or refused whole: after a `ToonError` the writer goes on as if the row had never come. When a `with` block
-    ends by an exception, the rows taken before it are still written and the exception goes on its way.
+    A row is written completely or not at all: after a `ToonError` the writer can go on with the next row. When a `with` block ends by
+    an exception, the rows before it are still written and the exception is raised.
 
     >>> with RowWriter(["step", "loss"], file.write) as rows:
     ...     rows.write({"step": 1, "loss": 0.5})
@@ -281,7 +281,7 @@ class RowWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows held back. What the caller's `write` refuses is not tried again: part of it may be out already."""
+        """Write the buffered rows. If the caller's `write` raises, they are not written again: part of them may have been written."""
         if not self._batch:
             return
         batch, self._batch = self._batch, []

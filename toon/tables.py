@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from toon.columns import SCALARS, Foreign
+from toon.columns import SCALARS, NotPlainJson
 from toon.documents import checked_indent, document_text
 from toon.encode import Encoder, with_any_types
 from toon.errors import ToonError
+from toon.fast_reader import FastReader
 from toon.headers import leaf_paths
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
-from toon.quick import QuickReader
 from toon.scopes import END, TABLE, path_text
 
 TYPE_CHECKING = False
@@ -57,7 +57,7 @@ def _document(columns: dict[str, Sequence[Any]], indent: int, delimiter: str) ->
     for name, column in columns.items():
         if type(name) is not str or not SCALARS.issuperset(map(type, column)):
             _refuse_containers(name, column)
-            raise Foreign
+            raise NotPlainJson
     count = len(next(iter(columns.values())))
     encoder.rows(
         "", None, [(name, None) for name in columns], [(column, None) for column in columns.values()], 1, count
@@ -98,7 +98,7 @@ def decode_tables(text: str | bytes, *, indent: int = 2, strict: bool = True, li
     return reader.finish()
 
 
-class ColumnReader(QuickReader):
+class ColumnReader(FastReader):
     """Reads tables into columns."""
 
     def _container(self, header: Header) -> Any:

@@ -1,6 +1,6 @@
-"""What can be saved of a document that was cut off: a torn file, a model's answer that ran out of tokens.
+"""Reads as much as possible of a document that was cut off: a truncated file, a model's answer that ran out of tokens.
 
-It repairs nothing and guesses nothing: lines are either read as they stand or left out, and what is missing is listed.
+It repairs and guesses nothing: lines are read unchanged or left out, and missing parts are listed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from toon.decode import decode
 from toon.documents import checked_indent
 from toon.errors import ToonError
+from toon.fast_reader import FastReader
 from toon.headers import is_header, parse_header
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
-from toon.quick import QuickReader
 from toon.scalars import split_unquoted
 from toon.scopes import OBJECT, path_text
 
@@ -36,8 +36,8 @@ class Missing(NamedTuple):
 def salvage(text: str | bytes, *, indent: int = 2, limits: Limits = DEFAULT_LIMITS) -> tuple[Any, list[Missing]]:
     """The complete part of a cut document, and what is missing from it, outermost first.
 
-    A whole document comes back as `decode` gives it, with nothing missing. Otherwise the last line is taken as torn, unless it
-    ends with a newline: half a number looks like a number. Reading stops at the first faulty line. Raises only `limit` and
+    A complete document gives the same as `decode`, with nothing missing. Otherwise the last line counts as incomplete unless it ends
+    with a newline, because half a number looks like a number. Reading stops at the first faulty line. Raises only `limit` and
     `option`.
     """
     try:
@@ -61,20 +61,20 @@ def _well_formed(text: str | bytes) -> str:
         return str(text[: fault.start], "utf-8")
 
 
-class _SalvageReader(QuickReader):
-    """Reads as far as it can, and takes down every count that is not met."""
+class _SalvageReader(FastReader):
+    """Reads as far as possible, and records every count that is not met."""
 
     def __init__(self, indent: int, strict: bool, limits: Limits) -> None:
         super().__init__(indent, strict, limits)
         self.missing: list[Missing] = []
 
     def salvage(self, lines: list[str], torn: str) -> None:
-        """Read the whole lines, then what can be trusted of the torn one, and list what is open."""
+        """Read the complete lines, then the certain part of the incomplete one, and list what is missing."""
         cut = bool(torn)
         try:
             self.read(lines)
             if torn:
-                self.read([_trusted(torn, self.limits)])
+                self.read([_certain_part(torn, self.limits)])
         except ToonError as fault:
             if fault.code == "limit":
                 raise
@@ -90,7 +90,7 @@ class _SalvageReader(QuickReader):
             self.missing.append(Missing("", None, 0))
 
     def _drop_empty_item(self) -> None:
-        """An item's object is made before its first field is read; where that field was faulty, nothing is left of the item."""
+        """Remove an item whose first field was faulty: its object was made before that field was read."""
         if len(self.stack) > 1 and self.stack[-1].value == {} and isinstance(self.stack[-2].value, list):
             self.stack.pop()
             items: Any = self.stack[-1].value
@@ -109,8 +109,8 @@ class _SalvageReader(QuickReader):
         self._note(self._path(), header.length, got)
 
 
-def _trusted(line: str, limits: Limits) -> str:
-    """What a torn line says for certain: a header with its fields, an inline array but its last value. Else a line that is none."""
+def _certain_part(line: str, limits: Limits) -> str:
+    """The certain part of an incomplete line: a header with its fields, an inline array without its last value, or else nothing."""
     indentation = line[: len(line) - len(line.lstrip(" "))]
     marker = "- " if line.lstrip(" ").startswith("- ") else ""
     content = line[len(indentation) + len(marker) :].lstrip(" ")
@@ -125,4 +125,4 @@ def _trusted(line: str, limits: Limits) -> str:
 
 
 _NO_LINE = '"'
-"""Neither a field nor an item nor an entry: it ends the scopes that the torn line's indentation ends, then fails."""
+"""Neither a field nor an item nor an entry: it closes the scopes that the line's indentation closes, then fails."""

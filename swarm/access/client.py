@@ -1,6 +1,6 @@
-"""The way in for whoever acts in the log under a name: through the coordinator while one runs, else under the log's lock.
+"""Appends events to a run's log under a name: through the coordinator while one runs, otherwise directly under the log's lock.
 
-Over the bus the author is the key: acting as `ada` means using ada's join file, which the run's owner may mint.
+On the bus the key identifies the author: acting as `ada` means using ada's join file, which the run's owner may create.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from swarm.state import Refusal, State, fold
 
 
 class Client:
-    """Appends events under one name; a context manager."""
+    """Appends events under one name; a context manager that closes its connection."""
 
     def __init__(self, folder: RunFolder, name: str | None = None) -> None:
-        """Raises UserError if the name is none."""
+        """Raises UserError if the name is not valid."""
         self.folder = folder
         self.name = user_name() if name is None else checked_name(name)
         self._own_key = name
         self._boot_time: float | None = None
-        """Log time when this machine started, as the coordinator's last answer tells it."""
+        """Log time at which this machine started, from the coordinator's last answer."""
         self._peer: Any = None
         self._peer_lock = threading.Lock()
 
@@ -46,69 +46,71 @@ class Client:
 
     def close(self) -> None:
         with self._peer_lock:
-            self._part()
+            self._disconnect()
 
-    def _part(self) -> None:
+    def _disconnect(self) -> None:
         if self._peer:
             self._peer.close(flush_seconds=0.5)
             self._peer = None
 
     def append(self, event: Event, *, timeout_seconds: float = 10.0) -> int:
-        """The entry's seq once it is durable; a coordinator may come or go meanwhile.
+        """Append the event and return the entry's seq once it is durable; a coordinator may start or end meanwhile.
 
-        Raises Refused with the reason, UserError if nobody answers.
+        Raises Refused with the reason, UserError without an answer.
         """
         where = f"{event.kind} {event.ref}"
-        asked = min(time.time(), self.log_time() or math.inf)  # a clock set forward would hide what is recorded now
+        asked = min(
+            time.time(), self.log_time() or math.inf
+        )  # with a clock set forward we would not find our own entry
         try:
             role = self._role()
         except Refused:
-            self.close()  # who is invited again has another key
+            self.close()  # an invitation after a revocation has a new key
             raise
         if role == "worker":
-            raise Refused(self.name, "is a worker of this run, which speaks for itself", "take another name")
-        event = stamped(role, event)  # as it will stand in the log
+            raise Refused(self.name, "is the name of a worker of this run", "take another name")
+        event = stamped(role, event)  # as it will be recorded
         deadline = time.monotonic() + timeout_seconds
         while True:
             try:
                 if run_is_alive(self.folder.log):
                     return self._through_coordinator(event, where, deadline)
                 return self._under_lock(event, where)
-            except _NoAnswer as silence:
+            except _NoAnswer as no_answer:
                 if (seq := self._recorded_since(asked, event)) is not None:
                     return seq
-                # a coordinator that has gone left the log final: what is not in it will not come any more
+                # after the coordinator has ended, an event that is not in the log will not be recorded any more
                 if time.monotonic() >= deadline + (timeout_seconds if not run_is_alive(self.folder.log) else 0.0):
-                    raise UserError(where, str(silence), "see `swarm status`, then try again") from silence
+                    raise UserError(where, str(no_answer), "see `swarm status`, then try again") from no_answer
                 time.sleep(0.05)
 
     def log_time(self) -> float | None:
-        """The running coordinator's clock now; None where none has answered yet.
+        """The running coordinator's time now; None if it has not answered yet.
 
-        At the latest: the answer counts as given when it was asked for, so that nobody thinks a lease longer than it is.
+        An upper bound: the answer is dated to the moment of the request, so that a lease is never taken for longer than it is.
         """
         if self._boot_time is None or not run_is_alive(self.folder.log):
             return None
         return self._boot_time + seconds_since_boot()
 
     def ask(self, what: Literal["workers", "links"], *, timeout_seconds: float = 5.0) -> Any:
-        """What only the running coordinator knows.  Raises UserError if none answers."""
+        """Ask the running coordinator for what it alone knows.  Raises UserError without an answer."""
         from toon import decode
 
         deadline = time.monotonic() + timeout_seconds
         try:
             return decode(self._request(Ask(what=what), what, deadline))
-        except _NoAnswer as silence:
-            raise UserError(self.folder.name, str(silence), "only a running run can tell") from silence
+        except _NoAnswer as no_answer:
+            raise UserError(self.folder.name, str(no_answer), "this needs a running coordinator") from no_answer
 
     def _through_coordinator(self, event: Event, where: str, deadline: float) -> int:
         from toon import decode
 
-        self._connected(deadline)  # first: that takes its time, and is no part of the answer
+        self._connected(deadline)  # first, so that connecting does not count as time of the answer
         asked = seconds_since_boot()
         value = decode(self._request(Ask(what="append", report=Report.of(event)), where, deadline))
         assert isinstance(value, dict)
-        if "time" in value:  # a coordinator of an earlier version tells none
+        if "time" in value:  # earlier versions do not send it
             self._boot_time = float(value["time"]) - asked
         return int(value["seq"])
 
@@ -121,7 +123,7 @@ class Client:
         try:
             return str(peer.request(Ask.type, ask.toon(), timeout_seconds=left).body)
         except NotAllowed as refused:
-            self.close()  # who is invited again has another key
+            self.close()  # an invitation after a revocation has a new key
             self._role()
             raise _refused(where, refused.reason) from refused
         except BusRefused as refused:
@@ -131,7 +133,7 @@ class Client:
             raise _NoAnswer(f"no answer from the coordinator ({error or 'timeout'})") from error
 
     def _connected(self, deadline: float) -> Any:
-        """A peer that a hub has welcomed, so that nothing is sent to a coordinator that is gone."""
+        """A peer that a hub has accepted, so that nothing is sent to a coordinator that has ended."""
         with self._peer_lock:
             while self._peer is None or not self._peer.wait_connected(0.5):
                 keys = self.folder.keys / "members.json" if self._own_key else self.folder.connect
@@ -140,30 +142,30 @@ class Client:
                     self._role()
                     self._peer = self._peer or connect(self.folder, self._own_key)
                 except UserError as error:
-                    self._part()
+                    self._disconnect()
                     if were_there:
-                        raise  # the keys are not ours
-                    raise _NoAnswer("the coordinator is just starting or leaving") from error
+                        raise  # we may not use the keys
+                    raise _NoAnswer("the coordinator is starting or ending") from error
                 if not run_is_alive(self.folder.log):
-                    raise _NoAnswer("the coordinator has left")
+                    raise _NoAnswer("the coordinator has ended")
                 if time.monotonic() >= deadline:
-                    trouble = self._peer.trouble
-                    self._part()  # its key may be an old one
+                    trouble = self._peer.disconnect_reason
+                    self._disconnect()  # its key may be outdated
                     raise _NoAnswer(f"no answer from the coordinator ({trouble})")
             return self._peer
 
     def _role(self) -> str:
-        """The rights under which this name acts.  Raises Refused if it was revoked."""
+        """The role of this name.  Raises Refused if it was revoked."""
         if self._own_key is None:
             return "admin"
         if not (self.folder.keys / "members.json").exists():
             return "agent"
-        from swarm.access.members import role_of  # here: the list of keys needs the bus
+        from swarm.access.members import role_of  # imported here because it loads the bus
 
         return role_of(self.folder, self._own_key)
 
     def _recorded_since(self, asked: float, event: Event) -> int | None:
-        """The seq of the event if the coordinator wrote it before it fell silent."""
+        """The seq of the event if the coordinator recorded it and only its answer was lost."""
         found = [
             entry.seq
             for entry in Log(self.folder.log).entries()
@@ -172,12 +174,12 @@ class Client:
         return found[-1] if found else None
 
     def _under_lock(self, event: Event, where: str) -> int:
-        """No coordinator: the same rules, checked under the same lock, by this process."""
+        """Append without a coordinator: this process checks the same rules under the same lock."""
         try:
             secret = self.folder.log_secret()
             with LogWriter.open(self.folder.log, wait_seconds=2.0, secret=secret, brief=True) as writer:
                 state = fold(writer.log.entries())
-                for overdue in overdue_leases(state, writer.now()):  # nobody else is there to end them
+                for overdue in overdue_leases(state, writer.now()):  # there is no coordinator to expire them
                     for entry in writer.append([(LOG_AUTHOR, overdue)], via="local"):
                         state.apply(entry)
                 permit(self._role(), event)
@@ -186,26 +188,26 @@ class Client:
                 admit(state, self.name, event, writer.now())
                 if isinstance(event, Hand) and (self.folder.keys / "members.json").exists():
                     self._check_hand(event)
-                with self._by_the_settings(state, event) as said:
-                    return writer.append([(self.name, said)], via="local")[-1].seq
+                with self._by_the_settings(state, event) as admitted:
+                    return writer.append([(self.name, admitted)], via="local")[-1].seq
         except Refusal as refusal:
             raise _refused(where, str(refusal)) from refusal
         except LogHeld as error:
-            raise _NoAnswer(what_and_fix(str(error))[0]) from error
+            raise _NoAnswer(split_reason(str(error))[0]) from error
         except LogError as error:
-            raise UserError(where, *what_and_fix(str(error))) from error
+            raise UserError(where, *split_reason(str(error))) from error
 
     def _check_hand(self, event: Hand) -> None:
         from bus.errors import BusError
         from bus.keys import Members
         from swarm.access.members import check_hand
 
-        with contextlib.suppress(BusError):  # a list that is not ours to read
+        with contextlib.suppress(BusError):  # we may not read the list
             check_hand(Members.open(self.folder.keys), event.to)
 
     @contextlib.contextmanager
     def _by_the_settings(self, state: State, event: Event) -> Iterator[Event]:
-        """The event as it may be appended within: what is promoted has its files in place.  Raises Refusal."""
+        """Checks the event against the settings; within the block of a promotion its files are in place.  Raises Refusal."""
         from swarm.policy.rules import ASKED, admit_by
 
         if not isinstance(event, ASKED):
@@ -220,7 +222,7 @@ class Client:
             yield event
             return
         if event.ref not in settings.streams:
-            raise Refusal(f"{event.ref}: {self.folder.config.name} names no such stream any more; put it back")
+            raise Refusal(f"{event.ref}: {self.folder.config.name} has no such stream any more; put it back")
         try:
             with publish.promotion(self.folder, state, event, settings.streams[event.ref], self.name) as promoted:
                 yield promoted
@@ -231,27 +233,27 @@ class Client:
 
 
 def _refused(where: str, reason: str) -> Refused:
-    """The reason in the words of whoever refused; what to do stands behind its semicolon."""
-    return Refused(where.partition(" ")[0], *what_and_fix(reason))
+    """A Refused from the text of a refusal."""
+    return Refused(where.partition(" ")[0], *split_reason(reason))
 
 
-def what_and_fix(reason: str) -> tuple[str, str]:
-    """What went wrong, and what to do where the reason says so."""
+def split_reason(reason: str) -> tuple[str, str]:
+    """The problem and the fix of a text `problem; fix`."""
     what, _, fix = reason.partition("; ")
     return what, fix or "see `swarm log`"
 
 
 def seconds_since_boot() -> float:
-    """A clock that nobody sets, and for which a sleep of the machine counts: leases run on meanwhile."""
+    """A clock that cannot be set and that goes on while the machine sleeps, as leases do."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class _NoAnswer(Exception):
-    """Nobody took the event; who asks may try the other way."""
+    """The event was not recorded; the caller may try the other way."""
 
 
 def overdue_leases(state: State, now: float) -> list[Expire]:
-    """The ends of leases that ran out by log time and that no coordinator is there to end."""
+    """Expire events for the leases that ran out by log time while no coordinator runs."""
     return [
         Expire(ref=task.ref, tok=task.lease.token, why="the lease ran out", failed=False)
         for task in state.held()
@@ -260,7 +262,7 @@ def overdue_leases(state: State, now: float) -> list[Expire]:
 
 
 def connect(folder: RunFolder, name: str | None, subscribe: tuple[str, ...] = ()) -> Any:
-    """A started `bus.Peer` under the name's own key; the owner's without a name.
+    """A started `bus.Peer` with the key of this name; without a name, the owner's key.
 
     Raises UserError if the keys cannot be used.
     """
@@ -273,5 +275,5 @@ def connect(folder: RunFolder, name: str | None, subscribe: tuple[str, ...] = ()
         return Peer(Join.load(join_file(folder, name)), subscribe=subscribe).start()
     except BusError as error:
         raise UserError(
-            folder.name, str(error), "only the run's owner, or who has a join file, can act in it"
+            folder.name, str(error), "only the run's owner and holders of a join file can act in it"
         ) from error

@@ -1,6 +1,6 @@
-"""Who may take part in a run, and as what: members are let in and struck here; the bus asks the same list for every message.
+"""Invites and revokes the members of a run, with their roles; the bus checks the same list for every message.
 
-A name that acts for the first time gets a key as `agent`, made for it by the run's owner; one that was revoked does not.
+A name that acts for the first time gets a key with the role `agent`, made by the run's owner; a revoked name does not.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from swarm.state import Refusal
 
 
 def open_members(folder: RunFolder, listen: str | None = None) -> Members:
-    """The run's key folder, made at the first start or invitation; without `listen` its sockets stand in the private runtime folder."""
+    """The run's key folder, made at the first start or invitation; without `listen` its sockets are in the private runtime folder."""
     if (folder.keys / "members.json").exists():
         return Members.open(folder.keys)
     return Members.create(folder.keys, *_endpoints(folder, listen))
 
 
 def members_for_hub(folder: RunFolder, listen: str | None) -> Members:
-    """The same for who is about to listen: the owner may come in, and the join files name the place where they will be heard.
+    """The same for a coordinator that will listen: the owner is a member, and the join files have the right endpoints.
 
     Raises UserError if the keys or the address cannot be used.
     """
@@ -40,7 +40,7 @@ def members_for_hub(folder: RunFolder, listen: str | None) -> Members:
 
 
 def _endpoints(folder: RunFolder, listen: str | None) -> tuple[str, str]:
-    """Where the hub hears everybody, and where it publishes."""
+    """The hub's endpoint and its publish endpoint."""
     if listen is None:
         return f"ipc://{folder.sockets()}/bus", f"ipc://{folder.sockets()}/all"
     address, _, port = listen.rpartition(":")
@@ -48,14 +48,14 @@ def _endpoints(folder: RunFolder, listen: str | None) -> tuple[str, str]:
 
 
 def write_connect(folder: RunFolder, members: Members) -> None:
-    """`connect.json`: the owner's way in."""
+    """Write `connect.json`, the owner's join file."""
     write_whole(folder.connect, members.invite(user_name(), "admin").read_text(encoding="utf-8"), mode=0o600)
 
 
 def join_file(folder: RunFolder, name: str | None) -> Path:
-    """The key to come in with: the owner's without a name.
+    """The join file of this name; without a name, the owner's.
 
-    Raises Refused for a name that was revoked, BusError if the keys cannot be used.
+    Raises Refused for a revoked name, BusError if the keys cannot be used.
     """
     if name is None:
         return folder.connect
@@ -63,43 +63,43 @@ def join_file(folder: RunFolder, name: str | None) -> Path:
     if path.exists():
         return path
     members = Members.open(folder.keys)
-    _check_welcome(members, name)
+    _check_not_revoked(members, name)
     return members.invite(name, "agent")
 
 
 def role_of(folder: RunFolder, name: str) -> str:
-    """The rights under which a name acts; an agent's if it never was let in, or the list is not ours to read.
+    """The role of a name; `agent` if it was never invited, or if we may not read the list.
 
-    Raises Refused for one that was revoked, and where our own list cannot be read: nobody knows then who was.
+    Raises Refused for a revoked name, and if our own list is damaged: it cannot tell then who was revoked.
     """
     listed = folder.keys / "members.json"
     try:
         members = Members.open(folder.keys)
     except BusError as error:
         if os.access(listed, os.R_OK):
-            raise Refused(folder.name, str(error), "put it right first") from error
+            raise Refused(folder.name, str(error), "repair it first") from error
         return "agent"
-    _check_welcome(members, name)
+    _check_not_revoked(members, name)
     member = members.by_name(name)
     return member.role if member else "agent"
 
 
 def check_hand(members: Members, to: str) -> None:
-    """Raises Refusal for who could do nothing with a task: a viewer, or one whose key was struck."""
+    """Raises Refusal for a receiver that could not work on a task: a viewer, or a revoked member."""
     member = members.by_name(to)
     if to in members.revoked or (member and member.role == "viewer"):
         raise Refusal(
-            f"{to}: {'was revoked' if to in members.revoked else 'only looks'}; hand it to somebody who may act"
+            f"{to}: {'was revoked' if to in members.revoked else 'is a viewer'}; hand it to a member who may act"
         )
 
 
 def invite(folder: RunFolder, name: str, role: str, *, by: str | None) -> tuple[Path, str]:
-    """The join file of a member, made if need be, and a mark that tells its key from any other and gives nothing away.
+    """The join file of a member, made if necessary, and a fingerprint of its public key.
 
-    Raises UserError for what cannot be, Refused where `by` (None: the owner) may not.
+    Raises UserError for an invalid name or role, Refused where `by` (None: the owner) may not invite.
     """
     if role not in MAY_APPEND:
-        raise UserError("--role", f"{role!r} is no role", f"take one of {', '.join(MAY_APPEND)}")
+        raise UserError("--role", f"{role!r} is not a role", f"take one of {', '.join(MAY_APPEND)}")
     try:
         path = _members_for(folder, by, name).invite(name, role)
         return path, hashlib.sha256(Join.load(path).public_key.encode()).hexdigest()[:16]
@@ -108,7 +108,7 @@ def invite(folder: RunFolder, name: str, role: str, *, by: str | None) -> tuple[
 
 
 def revoke(folder: RunFolder, name: str, *, by: str | None) -> None:
-    """Strike a member; its connections end too.  Raises UserError if there never was one, Refused as `invite` does."""
+    """Revoke a member, which also ends its connections.  Raises UserError if there never was one, Refused as `invite` does."""
     try:
         _members_for(folder, by, name).revoke(name)
     except BusError as error:
@@ -117,21 +117,21 @@ def revoke(folder: RunFolder, name: str, *, by: str | None) -> None:
 
 def _members_for(folder: RunFolder, by: str | None, name: str) -> Members:
     if folder.path.stat().st_uid != os.geteuid():
-        raise Refused(folder.name, "is not your run", "ask its owner; who owns the folder lets members in")
+        raise Refused(folder.name, "is not your run", "ask its owner: only the folder's owner can invite and revoke")
     if by is not None and (role := role_of(folder, by)) != "admin":
-        raise Refused(by, f"role {role} may not say who takes part", "the run's owner and its admins may")
+        raise Refused(by, f"role {role} may not invite or revoke", "the run's owner and its admins may")
     if checked_name(name, "NAME") == user_name():
-        raise UserError(name, "is the run's owner, who is always admin", "take another name")
+        raise UserError(name, "is the run's owner and always an admin", "take another name")
     return open_members(folder)
 
 
-def _check_welcome(members: Members, name: str) -> None:
+def _check_not_revoked(members: Members, name: str) -> None:
     if name in members.revoked:
-        raise Refused(name, "was revoked", f"`swarm invite {name}` lets that name in again")
+        raise Refused(name, "was revoked", f"`swarm invite {name}` admits it again")
 
 
 def user_error(error: BusError) -> UserError:
-    """The bus says `where: what; the likely fix` too."""
+    """A BusError as a UserError: its text has the same form, `where: what; the likely fix`."""
     where, _, rest = str(error).partition(": ")
     what, _, fix = rest.partition("; ")
     return UserError(where, what, fix or "take another name")

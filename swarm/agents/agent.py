@@ -52,7 +52,7 @@ class Agent:
         Without an own key the agent is the run's owner.  Raises UserError if there is no such run.
         """
         self.folder: RunFolder = rundir.find(None if run is None else str(run))
-        self._door = Client(self.folder, name if own_key else None)
+        self._client = Client(self.folder, name if own_key else None)
         self._log = Log(self.folder.log)
         self._state = State()
         self._reading = threading.Lock()
@@ -69,11 +69,11 @@ class Agent:
 
     def close(self) -> None:
         """Part from the coordinator; leases that are held run out unless somebody settles them."""
-        self._door.close()
+        self._client.close()
 
     @property
     def name(self) -> str:
-        return self._door.name
+        return self._client.name
 
     # ---- saying --------------------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class Agent:
             raise UserError("ask", f"{self.name} is you", "ask somebody else, or post a note")
         if isinstance(event, ev.Post | ev.Amend | ev.Approve | ev.Object) and event.of is not None:
             self._ref_of(event.of)
-        return self._door.append(event)
+        return self._client.append(event)
 
     def post(self, text: str, ref: str = "-", *, of: int | None = None, idem: str | None = None) -> int:
         """A note; `@bob` in it reaches bob's inbox; `of` is the entry that it answers."""
@@ -155,7 +155,7 @@ class Agent:
 
     def now(self) -> float:
         """The log's time, by which leases run: a coordinator's clock is its own, whatever this machine's was set to since."""
-        told = self._door.log_time()
+        told = self._client.log_time()
         return self._log.now() if told is None else told
 
     def _left_seconds(self, ref: str, token: int, ttl_seconds: float) -> float:
@@ -300,8 +300,8 @@ def open_run(name: str, by: str, runs: Path = Path("runs")) -> RunFolder:
     """A run folder with a log and nothing else yet: agents plan in it, `swarm run CONFIG --in RUN` starts it."""
     rundir.checked_name(by)  # here: a folder would be left behind
     folder = rundir.create(runs, rundir.checked_name(name, "swarm open"))
-    with Client(folder, by) as door:
-        door.append(
+    with Client(folder, by) as client:
+        client.append(
             ev.Post(ref="run", body=f"opened by {by}: plan here; `swarm run CONFIG --in {folder.name}` starts it")
         )
     return folder

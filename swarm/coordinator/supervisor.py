@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from bus.hub import Link
 from bus.keys import Members
-from bus.liveness import Parked, Patience, Restart, Signals, StopStep, after_exit, judge, stop_step
+from bus.liveness import Parked, Restart, Signals, StopStep, Timeouts, after_exit, judge, stop_step
 from swarm.launch import local
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.messages import Heartbeat, Hello, Ready
@@ -86,7 +86,7 @@ class Member:
             exit_code=None,
             age_seconds=now - self.since,
             silent_seconds=self.silent_seconds if self.link and self.link.last_heard > self.since else None,
-            still_seconds=now - self.watermark[1] if steps else None,
+            no_progress_seconds=now - self.watermark[1] if steps else None,
         )
 
 
@@ -95,7 +95,7 @@ class Supervisor:
 
     def __init__(self, layout: Layout, folder: RunFolder, members: Members, settings: RunSettings) -> None:
         self.folder, self.members, self.stop_seconds = folder, members, settings.stop_seconds
-        self._patience = Patience(silent_seconds=SILENT_SECONDS, still_seconds=settings.stall_seconds)
+        self._timeouts = Timeouts(silent_seconds=SILENT_SECONDS, no_progress_seconds=settings.stall_seconds)
         self.exited = asyncio.Event()
         """Set the moment a process ends."""
         self.news: list[str] = []
@@ -295,7 +295,7 @@ class Supervisor:
             state = "left"  # it was sent home: nothing was left to do for it
         if state == "busy":
             state = "paused" if member.beat and member.beat.state == "paused" else "working"
-        if member.child and (verdict := judge(member.signals, self._patience)).state in {"unreachable", "stalled"}:
+        if member.child and (verdict := judge(member.signals, self._timeouts)).state in {"unreachable", "stalled"}:
             state, why = verdict.state, verdict.why
         return WorkerRow(
             name=name,

@@ -1,1 +1,1 @@
-"""Engines that start worker processes: `local` on this machine; others will stand beside it."""
+"""Starts worker processes: `local` on this machine; `layout` says which ones."""

@@ -1,4 +1,4 @@
-"""Which worker processes a run has, with which roles, on which device; `planning` decides it, a file of the run folder keeps it."""
+"""The worker processes of a run, their roles and devices; made by `planning`, stored in the run folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from swarm.files import read_json, write_whole
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """A worker process that is to be started."""
+    """A worker process to start."""
 
     name: str
     roles: tuple[Role, ...]
     device: str
-    """`cpu`, or `gpu0`: the index that the user knows."""
+    """`cpu`, or `gpu0` with the index as the user sees it."""
     threads: int = 1
     gpu_index: int | None = None
     streams: tuple[str, ...] | None = None
@@ -33,7 +33,7 @@ class Layout:
 
     workers: tuple[WorkerSpec, ...]
     notes: tuple[str, ...] = ()
-    """What a person should know of it, one line each: `gpu0: 3 streams at once, 14.1 GB of 23.6 GB free`."""
+    """Remarks for the user, one line each: `gpu0: 3 streams at once, 14.1 GB of 23.6 GB free`."""
 
     def trainers(self) -> list[WorkerSpec]:
         return [worker for worker in self.workers if "train" in worker.roles]
@@ -45,11 +45,11 @@ class Layout:
     def read(cls, path: Path) -> Layout:
         """Raises UserError."""
         try:
-            said: dict[str, Any] = read_json(path)
-            workers = tuple(_spec(**worker) for worker in said["workers"])
-            return cls(workers, tuple(said["notes"]))
+            values: dict[str, Any] = read_json(path)
+            workers = tuple(_spec(**worker) for worker in values["workers"])
+            return cls(workers, tuple(values["notes"]))
         except (KeyError, TypeError) as error:
-            raise UserError(str(path), f"is no layout ({error!r})", "`swarm resume` writes it again") from error
+            raise UserError(str(path), f"is not a layout ({error!r})", "`swarm resume` writes it again") from error
 
 
 def _spec(*, roles: Sequence[Role], streams: Sequence[str] | None, **rest: Any) -> WorkerSpec:

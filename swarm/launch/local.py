@@ -1,4 +1,4 @@
-"""Start worker processes on this machine, notice their end, find them again, and end them; it decides nothing."""
+"""Starts worker processes on this machine, notices their end, finds and ends those of an earlier coordinator; decides nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.liveness import exit_words
+from bus.liveness import describe_exit
 from swarm.files import read_json, write_whole
 from swarm.launch.layout import WorkerSpec
 from swarm.log import NO_SPACE
@@ -22,21 +22,21 @@ from swarm.rundir import RunFolder
 
 @dataclass(slots=True)
 class Child:
-    """A worker process of this run: started here, or adopted from a coordinator that is gone."""
+    """A worker process of this run: started here, or adopted from a coordinator that has ended."""
 
     spec: WorkerSpec
     pid: int
     started: str
     """Its start time as `process_started` tells it: with the pid it names a process for ever."""
     process: subprocess.Popen[bytes] | None = None
-    """None: not our child, so its exit status is not ours to know."""
+    """None for an adopted process, whose exit status cannot be read."""
 
     def exit_reason(self) -> str | None:
-        """None while it lives; otherwise what ended it, in words."""
+        """None while it runs; otherwise how it ended."""
         if self.process is None:
             return None if process_started(self.pid) == self.started else "its process has ended"
         status = self.process.poll()
-        return None if status is None else exit_words(status)
+        return None if status is None else describe_exit(status)
 
     def signal_group(self, number: signal.Signals) -> None:
         if self.exit_reason() is None:
@@ -44,7 +44,7 @@ class Child:
                 os.killpg(self.pid, number)
 
     def exit_descriptor(self) -> int:
-        """A descriptor that becomes readable the moment the process ends (pidfd_open(2)); -1 where there is none."""
+        """A descriptor that becomes readable when the process ends (pidfd_open(2)); -1 where the system has none."""
         try:
             return os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
         except OSError:
@@ -52,7 +52,7 @@ class Child:
 
 
 def start(spec: WorkerSpec, folder: RunFolder, join: Path) -> Child:
-    """A new worker in a session of its own: it outlives a terminal and, for a while, its coordinator."""
+    """A new worker in its own session: it survives the terminal and, for a while, its coordinator."""
     folder.workers.mkdir(exist_ok=True)
     command = [
         sys.executable, "-m", "trainer", "--join", str(join), "--run", str(folder.path),
@@ -69,7 +69,7 @@ def _environment(spec: WorkerSpec) -> dict[str, str]:
     threads = str(spec.threads)
     return {
         **os.environ,
-        # Both must stand before torch is imported.
+        # OpenMP and MKL read these when torch is imported.
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the driver's order, in which `gpu_index` counts

@@ -145,13 +145,13 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
     state, wish = fold(Log(folder.log).entries()), checked(ev.Resume, ref=stream or "run", idem=idem)
     if not state.run and not folder.config.exists():
         raise UserError(folder.name, "no run was started in it yet", f"`swarm run CONFIG --in {folder.name}` does")
-    with Client(folder, author) as door:
-        repeated = idem is not None and (door.name, idem) in state.idems
+    with Client(folder, author) as client:
+        repeated = idem is not None and (client.name, idem) in state.idems
         if state.end and not repeated:
             _wait_until_it_has_left(folder)
         alive = run_is_alive(folder.log)
         if repeated:
-            seq = door.append(wish)  # its first seq, or a refusal: the key stands for something else
+            seq = client.append(wish)  # its first seq, or a refusal: the key stands for something else
             if alive or state.end:
                 return seq
         if stream and state.stopped:
@@ -163,10 +163,10 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
         startable = not alive and (not stream or folder.config.exists())  # some logs hold plans and no run
         if startable and not local.living(folder):
             _placed(*_read(folder.config, cwd=folder.path)).layout.write(folder.layout)
-        seq = door.append(wish)
+        seq = client.append(wish)
         if not stream and (state.end or state.stopped):
             for name in [s.name for s in state.streams.values() if s.failed or s.wish == "stop"]:
-                door.append(ev.Resume(ref=name))
+                client.append(ev.Resume(ref=name))
     if startable:
         launch(folder)
     return seq

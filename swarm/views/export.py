@@ -189,8 +189,8 @@ def bus_rows(folder: RunFolder) -> list[Row]:
 
     if not run_is_alive(folder.log):
         raise UserError(folder.name, "is not running, so it has no bus", "`--what events` is what it left")
-    with Client(folder) as door:
-        return list(door.ask("links")["links"])
+    with Client(folder) as client:
+        return list(client.ask("links")["links"])
 
 
 def _session(folder: RunFolder, form: str, stream: str | None) -> Iterator[str]:

@@ -128,8 +128,8 @@ class Watcher:
     def say(self, kind: str, ref: str, **facts: object) -> str:
         """Append an event; returns a line for the screen.  Raises UserError when it is refused."""
         event = checked(KINDS[kind], ref=ref, **facts)
-        with Client(self.folder, self.name) as door:
-            return f"{door.append(event)} {kind} {ref}"
+        with Client(self.folder, self.name) as client:
+            return f"{client.append(event)} {kind} {ref}"
 
     # ---- gathered by the thread --------------------------------------------------------------------------------------
 

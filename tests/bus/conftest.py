@@ -130,7 +130,7 @@ def processes(folder: Path, members: Members) -> Iterator[Processes]:
 
 @pytest.fixture
 def until() -> Callable[..., object]:
-    """Waits for a condition in a coroutine; what the tests call 'soon' is generous, since two cores carry all of them."""
+    """Waits for a condition in a coroutine. The timeout is long, because all tests share two cores."""
 
     async def wait(condition: Callable[[], object], seconds: float = 15.0) -> object:
         deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""DEALERs as a stranger might make them, and what they say."""
+"""Raw DEALER sockets, for clients that do not follow the protocol."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from bus.sockets import routing_prefix
 
 
 def raw_dealer(context, join, *, keys=None, server_key=None, routing_id=None):
-    """A DEALER as a stranger might make it."""
+    """A DEALER with any keys and any routing id."""
     dealer = context.socket(zmq.DEALER)
     public, secret = keys or (join.public_key.encode(), join.secret_key.encode())
     dealer.curve_publickey, dealer.curve_secretkey = public, secret
@@ -27,8 +27,8 @@ def hello(incarnation="raw", lane=True):
     return pack(Envelope("bus-hello", f"hub - 0\n{incarnation} 0" if lane else "hub - 0", incarnation=incarnation))
 
 
-def knock(dealer):
-    """Say hello without waiting: a client that was refused already has no pipe, and a plain send would wait for ever."""
+def hello_without_waiting(dealer):
+    """Send a hello without blocking: a refused client has no connection, and a blocking send would never return."""
     with contextlib.suppress(zmq.Again):
         dealer.send(hello(), zmq.NOBLOCK)
 

@@ -1,4 +1,4 @@
-"""The wire protocol as its document states it, and bytes that keep to nothing."""
+"""The wire protocol as `bus.envelope` specifies it, and bytes that break it."""
 
 import contextlib
 import os
@@ -39,12 +39,12 @@ def test_the_bytes_are_the_array_of_eight_that_the_document_prints():
     assert VERSION == 1
 
 
-def test_source_and_role_do_not_travel():
+def test_source_and_role_are_not_sent():
     received = unpack(pack(Envelope("fact", "", source="admin", role="admin")))
     assert (received.source, received.role) == ("", "")
 
 
-def test_another_version_is_told_apart_from_nonsense():
+def test_another_version_and_malformed_bytes_are_different_errors():
     with pytest.raises(UnknownVersion) as caught:
         unpack(msgpack.packb([2]))
     assert caught.value.version == 2

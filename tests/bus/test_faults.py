@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from bus.keys import Members
-from bus.liveness import Patience, Signals, judge
+from bus.liveness import Signals, Timeouts, judge
 
-PATIENCE = Patience(start_seconds=30, silent_seconds=1.5, still_seconds=2.5)
+TIMEOUTS = Timeouts(start_seconds=30, silent_seconds=1.5, no_progress_seconds=2.5)
 
 
 class Watch:
@@ -42,9 +42,9 @@ class Watch:
                 exit_code=self.process.wait() if gone else None,
                 age_seconds=now - self.began,
                 silent_seconds=None if link is None else now - link.last_heard,
-                still_seconds=None if link is None else now - self.moved,
+                no_progress_seconds=None if link is None else now - self.moved,
             ),
-            PATIENCE,
+            TIMEOUTS,
         )
 
 
@@ -96,7 +96,7 @@ async def test_the_link_of_a_killed_process_is_closed_long_before_its_silence_co
     watch.process.kill()
     await until(lambda: not watch.hub.links()["w1"].connected)
     print(f"\nSIGKILL: link closed after {(time.monotonic() - began) * 1000:.0f} ms")
-    assert time.monotonic() - began < PATIENCE.silent_seconds
+    assert time.monotonic() - began < TIMEOUTS.silent_seconds
 
 
 async def test_sigstop_is_seen_by_silence_and_the_process_comes_back(watched):
@@ -114,7 +114,7 @@ async def test_a_c_call_that_holds_the_interpreter_lock_is_seen_by_silence(watch
     print(f"\nGIL held in C: unreachable after {noticed:.2f} s")
 
 
-async def test_a_stuck_main_thread_is_stalled_though_its_heart_beats(watched):
+async def test_a_stuck_main_thread_is_stalled_while_heartbeats_arrive(watched):
     watch = await watched(count=5, then="stick")
     noticed = await seconds_until(watch, "stalled")
     print(f"\nmain thread stuck: stalled after {noticed:.2f} s ({watch.verdict().why})")

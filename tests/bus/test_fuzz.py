@@ -1,4 +1,4 @@
-"""Frames that nobody meant: neither end may crash, stop serving others, or grow. TORTURE=1 sends 10^6 of them to each end."""
+"""Malformed frames: neither end may crash, stop serving others, or grow. TORTURE=1 sends 10^6 of them to each end."""
 
 import asyncio
 import logging
@@ -100,16 +100,16 @@ def test_no_frame_makes_the_hub_raise_grow_or_answer_what_cannot_be_packed(membe
             exchange.send("w1", Envelope("command", "x"))
     assert delivered[0] > 100
     assert posted[0] > 1000
-    for party in exchange.parties.values():
-        assert len(party.processes) <= KEPT_PROCESSES
-        assert len(party.lanes) <= KEPT_LANES
-        assert len(party.carriers) <= KEPT_LANES
+    for state in exchange.member_states.values():
+        assert len(state.processes) <= KEPT_PROCESSES
+        assert len(state.lanes) <= KEPT_LANES
+        assert len(state.sender_of_lane) <= KEPT_LANES
     assert memory.added < 64 << 20
     assert sum(link.refused for link in exchange.links().values()) > 1000
 
 
 @pytest.mark.timeout(1800)
-async def test_a_member_that_sends_nonsense_through_a_real_socket_disturbs_nobody(members, hub, peer_of):
+async def test_malformed_messages_of_one_member_do_not_affect_the_others(members, hub, peer_of):
     context = zmq.Context()
     mad = dealer(context, Join.load(members.invite("mad", "worker")))
     mad.linger = 0
@@ -140,7 +140,7 @@ async def test_a_member_that_sends_nonsense_through_a_real_socket_disturbs_nobod
 
 
 class Wire:
-    """What a courier needs of its DEALER and its monitor."""
+    """What a connection needs of its DEALER and its monitor."""
 
     def __init__(self):
         self.sent = 0
@@ -160,56 +160,56 @@ class Wire:
 
 
 @pytest.mark.timeout(1800)
-def test_no_frame_makes_a_peer_raise_grow_or_say_what_cannot_be_packed(members, caplog):
-    """The courier by itself, connected anew whenever it gives the connection up; hub and publisher talk nonsense in turn."""
+def test_no_frame_makes_a_peer_raise_grow_or_send_what_cannot_be_packed(members, caplog):
+    """The connection by itself, connected anew whenever it gives the connection up; hub and publisher talk nonsense in turn."""
     caplog.set_level(logging.ERROR, "bus")  # the records of its complaints would be kept here
     peer = Peer(Join.load(members.invite("w1", "worker")))
-    courier, mail, chance, wire, ended = peer._courier, peer._mail, random.Random(8), Wire(), 0
+    connection, mail, chance, wire, ended = peer._connection, peer._mail, random.Random(8), Wire(), 0
     welcome = pack(Envelope("bus-welcome", f"{peer.incarnation} 0 0\n{peer.incarnation}.t 0 0", incarnation="mad"))
     memory = Memory(FUZZED)
     for number in range(FUZZED):
         memory.look(number)
-        if courier._dealer is None:
+        if connection._dealer is None:
             ended += 1
-            courier._dealer = courier._monitor = wire
-            courier._hear_hub([welcome], wire)
+            connection._dealer = connection._monitor = wire
+            connection._on_hub([welcome], wire)
         if number % 5:
-            courier._hear_hub([strange_frame(chance)], wire)
+            connection._on_hub([strange_frame(chance)], wire)
         else:
-            courier._hear_publisher([chance.choice([b"events\0", b"", b"\xff\0"]), strange_frame(chance)])
+            connection._on_publisher([chance.choice([b"events\0", b"", b"\xff\0"]), strange_frame(chance)])
         if number % 100 == 0:
             peer.send("fact", "kept", control=False)
-            mail.send_with(courier._send, 8)
+            mail.send_with(connection._send, 8)
             mail.commands.clear()
             mail.published.clear()
     assert ended > FUZZED / 100
     assert wire.sent > FUZZED / 100
     assert memory.added < 64 << 20
-    assert len(courier._counts) < 10
-    courier._dealer = courier._monitor = None
+    assert len(connection._counts) < 10
+    connection._dealer = connection._monitor = None
     peer.close(flush_seconds=0)
 
 
-def test_a_peer_survives_a_hub_that_talks_nonsense(members, monkeypatch):
+def test_a_peer_survives_a_hub_that_sends_malformed_frames(members, monkeypatch):
     """The hub of this test has the right keys and no sense."""
-    monkeypatch.setattr("bus.courier._LONGEST_WAIT_SECONDS", 0.02)
-    monkeypatch.setattr("bus.courier._GREETING_SECONDS", 0.1)
+    monkeypatch.setattr("bus.connection._LONGEST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr("bus.connection._GREETING_SECONDS", 0.1)
     context = zmq.Context()
-    door = context.socket(zmq.REP)
-    door.bind("inproc://zeromq.zap.01")
+    zap = context.socket(zmq.REP)
+    zap.bind("inproc://zeromq.zap.01")
     router = listener(context, zmq.ROUTER, members)
     router.bind(members.endpoint)
-    judge, chance = Authenticator(members, lambda: False), random.Random(6)
+    authenticator, chance = Authenticator(members, lambda: False), random.Random(6)
     peer = Peer(Join.load(members.invite("w1", "worker")), heartbeat_seconds=0.05).start()
     peer.send("fact", "kept")
     poller = zmq.Poller()
-    poller.register(door, zmq.POLLIN)
+    poller.register(zap, zmq.POLLIN)
     poller.register(router, zmq.POLLIN)
     spoken = 0
     while spoken < 400:
         for socket, _ in poller.poll(100):
-            if socket is door:
-                door.send_multipart(judge.answer(door.recv_multipart(copy=False)))
+            if socket is zap:
+                zap.send_multipart(authenticator.answer(zap.recv_multipart(copy=False)))
                 continue
             routing_id, data = router.recv_multipart()
             for _ in range(5):
@@ -219,15 +219,15 @@ def test_a_peer_survives_a_hub_that_talks_nonsense(members, monkeypatch):
                 router.send_multipart(
                     [routing_id, pack(Envelope("bus-welcome", f"{peer.incarnation} 0 0", incarnation="mad"))]
                 )
-    assert peer._courier.is_alive()
+    assert peer._connection.is_alive()
     assert peer._mail.failure is None
     peer.close(flush_seconds=0)
-    for socket in (door, router):
+    for socket in (zap, router):
         socket.close(0)
     context.term()
 
 
-def test_strange_frames_are_strange():
+def test_the_generator_makes_many_kinds_of_malformed_frames():
     chance, understood = random.Random(1), 0
     for _ in range(1000):
         try:

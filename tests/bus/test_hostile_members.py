@@ -1,4 +1,4 @@
-"""What a member with a good key can do to the others: nothing. Frames too large, ids of others, the same bytes again."""
+"""A member with a valid key cannot harm the others: frames too large, routing ids of others, repeated messages."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ def test_a_frame_of_200_mib_is_not_delivered_and_costs_the_hub_no_memory(process
     assert peak_bytes(hub.pid) - before < 16 * MIB
 
 
-async def test_the_routing_id_of_a_live_member_is_of_no_use_to_another(context, members, hub):
+async def test_another_member_cannot_use_the_routing_id_of_a_connected_one(context, members, hub):
     victim, attacker = (Join.load(members.invite(name, "worker")) for name in ("w1", "w2"))
     theirs = raw_dealer(context, victim)
     theirs.send(hello())
@@ -72,7 +72,7 @@ async def test_an_outside_address_without_members_is_refused_before_anything_lis
     hub = Hub(members, allowed={})
     with pytest.raises(BusError, match="nobody is invited"):
         await hub.start()
-    assert hub._inlets == []
+    assert hub._readers == []
 
 
 async def test_the_sockets_cannot_be_reached_by_other_users(members, hub, folder):
@@ -84,7 +84,7 @@ async def test_the_sockets_cannot_be_reached_by_other_users(members, hub, folder
         assert path.parent == folder
 
 
-async def test_a_member_cannot_be_heard_as_another_by_naming_it_in_the_lane(context, members, hub):
+async def test_a_lane_belongs_to_its_member_even_if_another_uses_the_same_incarnation(context, members, hub):
     """Lanes belong to members: the same incarnation of two of them are two lanes."""
     dealers = [raw_dealer(context, Join.load(members.invite(name, "worker"))) for name in ("w1", "w2")]
     for number, dealer in enumerate(dealers):

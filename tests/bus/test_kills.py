@@ -73,7 +73,7 @@ def test_what_a_killed_peer_left_in_its_spool_is_sent_by_the_next_process(proces
     assert not (folder / "spool").exists(), "nothing is left to send"
 
 
-def test_a_peer_killed_while_the_hub_is_too_busy_to_read_does_not_take_the_hub_with_it(processes, wait_for):
+def test_a_peer_killed_while_the_hub_is_too_busy_to_read_does_not_end_the_hub(processes, wait_for):
     """libzmq 4.3.5 aborts (`!_io_error`) when its heartbeat timer meets a broken connection whose full pipe had stopped its input."""
     hub = processes.hub(deaf=3)
     peer = processes.peer("w1", count=3000, prefix="x" * 2000)

@@ -33,7 +33,7 @@ class Wire:
     def arrive(self, count):
         for data in self.under_way[:count]:
             envelope = unpack(data)
-            if self.intake.rule(envelope.seq, envelope.after) == "take":
+            if self.intake.classify(envelope.seq, envelope.after) == "take":
                 self.taken.append(envelope.seq)
         del self.under_way[:count]
 
@@ -116,7 +116,7 @@ def test_telemetry_is_taken_once_or_counted_as_dropped_by_both_ends(script):
     assert wire.taken[-1] == lane.last, "the newest is never the one that is dropped"
 
 
-def test_a_long_storm_of_breaks_and_kills_leaves_nothing_unaccounted():
+def test_every_number_is_accounted_for_after_many_disconnections_and_kills():
     chance = random.Random(11)
     wire = Wire(Lane("a.t", drops=True, limits=LaneLimits(waiting_count=500, flight_count=100)))
     while wire.lane.last < SENT:
@@ -152,7 +152,7 @@ def test_bytes_bound_a_lane_as_well_as_counts():
     assert lane.dropped > 90
 
 
-def test_the_window_stops_a_sender_whom_nobody_acknowledges():
+def test_an_unacknowledged_sender_stops_at_its_window():
     wire = Wire(Lane("a", drops=False, limits=LaneLimits(flight_count=4)))
     for _ in range(10):
         wire.lane.add(Envelope("fact", "x"))
@@ -162,17 +162,17 @@ def test_the_window_stops_a_sender_whom_nobody_acknowledges():
 
 def test_a_number_that_comes_too_early_is_not_taken():
     intake = Intake()
-    assert intake.rule(1, 0) == "take"
-    assert intake.rule(3, 2) == "early"
-    assert intake.rule(3, 1) == "take", "2 was declared dropped"
-    assert intake.rule(2, 1) == "duplicate"
+    assert intake.classify(1, 0) == "take"
+    assert intake.classify(3, 2) == "early"
+    assert intake.classify(3, 1) == "take", "2 was declared dropped"
+    assert intake.classify(2, 1) == "duplicate"
     assert (intake.gaps, intake.duplicates, intake.received) == (1, 1, 2)
 
 
 def test_a_single_settlement_moves_the_acknowledgement_only_when_all_before_it_are_settled():
     intake = Intake()
     for seq in (1, 2, 3):
-        intake.rule(seq, seq - 1)
+        intake.classify(seq, seq - 1)
     intake.settle_one(2)
     assert intake.settled == 0
     intake.settle_one(1)
@@ -181,7 +181,7 @@ def test_a_single_settlement_moves_the_acknowledgement_only_when_all_before_it_a
     assert (intake.settled, intake.open_count) == (3, 0)
 
 
-def test_control_speaks_first_and_telemetry_gets_its_turn():
+def test_control_is_sent_first_and_telemetry_is_not_starved():
     outbox, order = Outbox("a"), []
     for _ in range(30):
         outbox.telemetry.add(Envelope("metrics", "t"))
@@ -195,7 +195,7 @@ def test_control_speaks_first_and_telemetry_gets_its_turn():
     assert order == (["c"] * CONTROL_TURNS + ["t"]) * 3
 
 
-def test_what_a_forerunner_had_to_say_is_settled_before_its_successor_speaks():
+def test_messages_of_an_earlier_process_are_acknowledged_before_new_ones_are_sent():
     forerunner, outbox, order = Outbox("a"), Outbox("b"), []
     forerunner.control.add(Envelope("fact", "done"))
     outbox.inherit(forerunner.control.peek(), {})

@@ -1,35 +1,45 @@
-"""Verdicts from the three signals, restarts and the stop ladder: pure, as a table."""
+"""Liveness from the three signals, restarts and the stop ladder: pure, as a table."""
 
 import pytest
 
 from bus.budget import Budget, Rate
-from bus.liveness import Parked, Patience, Restart, Signals, after_exit, backoff_seconds, exit_words, judge, stop_step
+from bus.liveness import (
+    Parked,
+    Restart,
+    Signals,
+    Timeouts,
+    after_exit,
+    backoff_seconds,
+    describe_exit,
+    judge,
+    stop_step,
+)
 
-PATIENCE = Patience(start_seconds=60, silent_seconds=10, still_seconds=30)
+TIMEOUTS = Timeouts(start_seconds=60, silent_seconds=10, no_progress_seconds=30)
 
 
 @pytest.mark.parametrize(
     ("signals", "state", "why"),
     [
-        (Signals(None, 1, None, None), "starting", "no word"),
-        (Signals(None, 61, None, None), "unreachable", "no word for 61 s"),
+        (Signals(None, 1, None, None), "starting", "no message"),
+        (Signals(None, 61, None, None), "unreachable", "no message in the 61 s"),
         (Signals(None, 100, 0.5, 2, "step 7"), "running", "step 7"),
         (Signals(None, 100, 0.5, None, "idle"), "running", "idle"),
-        (Signals(None, 100, 0.5, 31), "stalled", "no step for 31 s while its heart beats"),
+        (Signals(None, 100, 0.5, 31), "stalled", "no step for 31 s while heartbeats arrive"),
         (Signals(None, 100, 11, 31), "unreachable", "no heartbeat for 11 s"),
         (Signals(-9, 100, 11, 31), "dead", "SIGKILL (out of memory"),
         (Signals(3, 0, None, None), "dead", "exit 3"),
         (Signals(0, 100, 0.1, 0.1), "dead", "exit 0"),
     ],
 )
-def test_exit_outranks_silence_and_silence_outranks_stillness(signals, state, why):
-    verdict = judge(signals, PATIENCE)
-    assert verdict.state == state
-    assert why in verdict.why
+def test_exit_outranks_silence_and_missing_heartbeats_outrank_missing_progress(signals, state, why):
+    liveness = judge(signals, TIMEOUTS)
+    assert liveness.state == state
+    assert why in liveness.why
 
 
 def test_signals_have_names():
-    assert [exit_words(code) for code in (-15, -11, -64)] == ["SIGTERM", "SIGSEGV", "signal 64"]
+    assert [describe_exit(code) for code in (-15, -11, -64)] == ["SIGTERM", "SIGSEGV", "signal 64"]
 
 
 def test_waits_between_restarts_double_up_to_a_limit():
@@ -48,13 +58,13 @@ def test_jitter_takes_off_at_most_half():
     assert backoff_seconds(10_000, first=1, longest=8, chance=1) == 8
 
 
-def test_the_stop_ladder_goes_from_asking_to_terminating_to_killing():
+def test_stopping_goes_from_asking_to_sigterm_to_sigkill():
     assert [stop_step(s, ask_seconds=5, terminate_seconds=5) for s in (0, 4.9, 5, 9.9, 10, 1e9)] == [
         "ask", "ask", "terminate", "terminate", "kill", "kill",
     ]  # fmt: skip
 
 
-def test_a_budget_lets_the_burst_through_then_the_rate():
+def test_a_rate_limit_allows_a_burst_and_then_the_rate():
     budget = Budget(Rate(messages_per_second=10, bytes_per_second=1000), now_seconds=0.0)
     assert [budget.spend(1, 0.0) for _ in range(11)] == [True] * 10 + [False]
     assert 90 <= budget.wait_ms(1) <= 110
@@ -62,7 +72,7 @@ def test_a_budget_lets_the_burst_through_then_the_rate():
     assert not budget.spend(1, 0.11)
 
 
-def test_bytes_are_a_budget_of_their_own():
+def test_bytes_have_a_limit_of_their_own():
     budget = Budget(Rate(messages_per_second=10, bytes_per_second=1000), now_seconds=0.0)
     assert budget.spend(900, 0.0)
     assert not budget.spend(900, 0.0)

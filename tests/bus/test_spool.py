@@ -1,4 +1,4 @@
-"""The spool file: what survives a kill, a torn tail, a full disk and a second owner."""
+"""The spool file: what survives a kill, an incomplete record, a full disk and a second process."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_a_flipped_bit_ends_the_file_at_that_record_and_never_invents_one(tmp_pa
         assert seqs(tmp_path / "bad") == list(range(1, place // (len(data) // 4) + 1))
 
 
-def test_a_spool_with_nothing_left_goes_away(tmp_path):
+def test_an_empty_spool_is_deleted(tmp_path):
     spool = filled(tmp_path / "spool", 5)
     spool.acknowledge("a", 5, left=0)
     spool.close()
@@ -79,7 +79,7 @@ def test_rewriting_keeps_messages_and_what_was_acknowledged(tmp_path):
     again.close()
 
 
-def test_two_peers_cannot_share_a_spool_and_a_link_is_no_spool(tmp_path):
+def test_two_peers_cannot_share_a_spool_and_a_symlink_is_refused(tmp_path):
     spool = filled(tmp_path / "spool", 1)
     with pytest.raises(BusError, match="another peer"):
         Spool(tmp_path / "spool")

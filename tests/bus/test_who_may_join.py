@@ -1,4 +1,4 @@
-"""Each row of the security table in reference/coordination.md 6 that the bus can hold, through real sockets."""
+"""Who is admitted to a hub and what a member may do, through real sockets."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from bus.keys import Join, Members, check_endpoint, check_name, is_loopback
 from bus.links import Limits
 from bus.peer import Peer
 from bus.sockets import MAX_FRAME_BYTES, ZAP_DOMAIN, check_bind, listener, routing_prefix
-from tests.bus.raw import hello, knock, raw_dealer, reply
+from tests.bus.raw import hello, hello_without_waiting, raw_dealer, reply
 
 ALLOWED = {"worker": frozenset({"*"})}
 
@@ -33,11 +33,11 @@ def free_port():
 
 async def test_an_unlisted_key_that_knows_the_server_key_is_refused(context, members, hub):
     join = Join.load(members.invite("w1", "worker"))
-    stranger = raw_dealer(context, join, keys=zmq.curve_keypair())
-    knock(stranger)
-    assert await reply(stranger, 0.7) is None
+    outsider = raw_dealer(context, join, keys=zmq.curve_keypair())
+    hello_without_waiting(outsider)
+    assert await reply(outsider, 0.7) is None
     assert hub.links() == {}
-    assert hub.strangers >= 1
+    assert hub.unauthenticated >= 1
 
 
 async def test_a_wrong_server_key_and_a_client_without_keys_are_refused(context, members, hub):
@@ -47,12 +47,12 @@ async def test_a_wrong_server_key_and_a_client_without_keys_are_refused(context,
     bare.linger = 0
     bare.connect(join.endpoint)
     for dealer in (wrong, bare):
-        knock(dealer)
+        hello_without_waiting(dealer)
         assert await reply(dealer, 0.5) is None
     assert hub.links() == {}
 
 
-async def test_a_join_file_that_names_another_hub_is_told_apart_from_no_hub(members, hub, until):
+async def test_a_join_file_of_another_hub_gives_another_error_than_a_missing_hub(members, hub, until):
     join = Join.load(members.invite("w1", "worker"))
     wrong = Join(
         join.endpoint,
@@ -64,13 +64,13 @@ async def test_a_join_file_that_names_another_hub_is_told_apart_from_no_hub(memb
         join.secret_key,
     )
     peer = Peer(wrong).start()
-    await until(lambda: not peer.connected and peer.trouble != "not connected yet")
+    await until(lambda: not peer.connected and peer.disconnect_reason != "not connected yet")
     assert not peer.close(flush_seconds=0) or peer.counters.sent == 0
 
 
-async def test_with_the_door_shut_even_a_listed_key_stays_outside(context, members, hub):
+async def test_without_an_answer_of_the_zap_handler_even_a_listed_key_is_refused(context, members, hub):
     """libzmq fails open without ZAP_ENFORCE_DOMAIN; this is the row that a missing option would break."""
-    hub._door_inlet.close()
+    hub._zap_reader.close()
     join = Join.load(members.invite("w1", "worker"))
     for keys in (None, zmq.curve_keypair()):
         dealer = raw_dealer(context, join, keys=keys)
@@ -79,7 +79,7 @@ async def test_with_the_door_shut_even_a_listed_key_stays_outside(context, membe
     assert hub.links() == {}
 
 
-async def test_a_listener_without_any_door_lets_nobody_in(context, members, free_port):
+async def test_a_server_socket_without_a_zap_handler_admits_nobody(context, members, free_port):
     """No handler was ever started in this context."""
     router = listener(context, zmq.ROUTER, members)
     router.linger = 0
@@ -106,12 +106,12 @@ async def test_revocation_works_on_a_live_connection_and_on_the_next(members, hu
     await until(lambda: not hub.links()["w1"].connected)
     assert not hub._inbox
     assert not await hub.send("w1", "command", "x")
-    assert "key" in peer.trouble or "invitation" in peer.trouble
+    assert "key" in peer.disconnect_reason or "invitation" in peer.disconnect_reason
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(hub.receive(), 0.5)
 
 
-async def test_a_revoked_subscriber_hears_nothing_more_and_the_others_go_on(members, hub, peer_of, until):
+async def test_a_revoked_subscriber_receives_nothing_more_and_the_others_go_on(members, hub, peer_of, until):
     gone, stays = peer_of("w1", subscribe=["*"]), peer_of("w2", subscribe=["*"])
     for peer in (gone, stays):
         while peer.published(0.02) is None:
@@ -137,21 +137,21 @@ async def test_a_revoked_subscriber_hears_nothing_more_and_the_others_go_on(memb
     assert set(heard) <= {"warm-up"}
 
 
-async def test_an_invitation_made_by_another_process_is_good_at_once(members, hub):
+async def test_an_invitation_made_by_another_process_is_valid_at_once(members, hub):
     join = Join.load(Members.open(members.folder).invite("late", "worker"))
     peer = Peer(join).start()
     assert await asyncio.to_thread(peer.wait_connected, 10)
     await asyncio.to_thread(peer.close)
 
 
-async def test_nobody_can_sit_on_the_routing_id_of_another_member(context, members, hub):
+async def test_no_member_can_use_the_routing_id_of_another(context, members, hub):
     victim, attacker = (Join.load(members.invite(name, "worker")) for name in ("w1", "w2"))
     squat = raw_dealer(context, attacker, routing_id=routing_prefix(victim.public_key) + b"12345678")
     squat.send(hello())
     squat.send(pack(Envelope("fact", "I am w1", incarnation="raw", seq=1)))
     assert await reply(squat, 0.5) is None
     assert hub.links() == {}
-    assert hub.strangers >= 1
+    assert hub.unauthenticated >= 1
 
 
 async def test_the_source_of_a_message_is_its_key_whatever_the_body_says(members, hub, peer_of):
@@ -183,7 +183,7 @@ async def test_exactly_one_mebibyte_passes(context, members, hub):
     assert len((await asyncio.wait_for(hub.receive(), 5)).body) == MAX_MESSAGE_BYTES - empty
 
 
-async def test_an_unknown_version_is_refused_politely(context, members, hub):
+async def test_an_unknown_version_is_refused_with_the_version_of_the_hub(context, members, hub):
     dealer = raw_dealer(context, Join.load(members.invite("w1", "worker")))
     dealer.send(msgpack.packb([2, "a-shape", "of", "the", "future"]))
     denied = unpack(await reply(dealer))
@@ -193,23 +193,23 @@ async def test_an_unknown_version_is_refused_politely(context, members, hub):
     assert hub.links()["w1"].refused == 1
 
 
-async def test_a_peer_that_meets_another_version_says_so(members, context, until):
+async def test_a_peer_reports_that_the_hub_has_another_version(members, context, until):
     """A hub of the future, as far as this test needs one."""
     join = Join.load(members.invite("w1", "worker"))
-    door = context.socket(zmq.REP)
-    door.bind("inproc://zeromq.zap.01")
+    zap = context.socket(zmq.REP)
+    zap.bind("inproc://zeromq.zap.01")
     router = listener(context, zmq.ROUTER, members)
     router.bind(members.endpoint)
-    judge = Authenticator(members, lambda: False)
+    authenticator = Authenticator(members, lambda: False)
     peer = Peer(join).start()
     for _ in range(2):  # its DEALER and nothing else; the second turn is for a repeated handshake
-        if await asyncio.to_thread(door.poll, 1000):
-            door.send_multipart(judge.answer(door.recv_multipart(copy=False)))
+        if await asyncio.to_thread(zap.poll, 1000):
+            zap.send_multipart(authenticator.answer(zap.recv_multipart(copy=False)))
         if await asyncio.to_thread(router.poll, 1000):
             routing_id, _ = router.recv_multipart()
             router.send_multipart([routing_id, msgpack.packb([2, "bus-welcome"])])
             break
-    await until(lambda: "same release" in peer.trouble)
+    await until(lambda: "same release" in peer.disconnect_reason)
     await asyncio.to_thread(peer.close, flush_seconds=0)
 
 
@@ -226,7 +226,7 @@ async def test_a_silent_tcp_client_is_dropped_after_the_handshake_time(folder, f
     await hub.close()
 
 
-async def test_connections_over_the_cap_wait_outside(members, peer_of, until):
+async def test_connections_over_the_limit_are_refused(members, peer_of, until):
     hub = Hub(members, allowed=ALLOWED, limits=Limits(connections=2))
     await hub.start()
     first, second = peer_of("w1"), peer_of("w2")
@@ -240,7 +240,7 @@ async def test_connections_over_the_cap_wait_outside(members, peer_of, until):
 
 
 @pytest.mark.parametrize("seconds", [0.3])
-async def test_garbage_on_the_tcp_port_disturbs_nobody(folder, free_port, seconds):
+async def test_random_bytes_on_the_tcp_port_do_not_affect_members(folder, free_port, seconds):
     members = Members.create(folder / "tcp", f"tcp://127.0.0.1:{free_port}", f"ipc://{folder}/out2")
     hub = Hub(members, allowed=ALLOWED)
     await hub.start()
@@ -279,7 +279,7 @@ def test_a_damaged_join_file_or_list_is_one_clear_error(members, folder, damage)
         Members.open(members.folder)
 
 
-def test_a_list_that_cannot_be_read_lets_nobody_in(members):
+def test_an_unreadable_list_admits_nobody(members):
     key = Join.load(members.invite("w1", "worker")).public_key
     assert members.by_key(key)
     content = (members.folder / "members.json").read_bytes()
@@ -304,7 +304,7 @@ def test_an_invitation_is_the_same_for_the_same_role_and_an_error_for_another(me
     assert Join.load(members.invite("w1", "admin")).public_key not in before.decode()
 
 
-def test_a_full_disk_leaves_no_half_of_a_key_file_and_lets_nobody_in(members):
+def test_a_full_disk_leaves_no_partial_key_file_and_admits_nobody(members):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # no file can grow
     try:
@@ -328,7 +328,7 @@ def test_a_revoked_name_is_remembered_until_it_is_invited_again(members):
     assert Members.open(members.folder).revoked == {"w2"}
 
 
-async def test_a_hub_that_moves_takes_its_members_along(members, peer_of, free_port):
+async def test_members_find_a_hub_whose_endpoint_has_changed(members, peer_of, free_port):
     before = Join.load(members.invite("w1", "worker"))
     place = f"tcp://127.0.0.1:{free_port}"
     for _ in range(2):
@@ -341,14 +341,17 @@ async def test_a_hub_that_moves_takes_its_members_along(members, peer_of, free_p
     await hub.start()
     assert await asyncio.to_thread(peer_of("w1").wait_connected, 5)
     await hub.close()
-    for endpoint, fault in ((join.publish_endpoint, "another one"), ("tcp://0.0.0.0:5555", "not an endpoint")):
+    for endpoint, fault in (
+        (join.publish_endpoint, "both endpoints are the same"),
+        ("tcp://0.0.0.0:5555", "not an endpoint"),
+    ):
         with pytest.raises(BusError, match=fault):
             members.move(endpoint, join.publish_endpoint)
     assert Join.load(members.invite("w1", "worker")) == join
 
 
 @pytest.mark.parametrize("name", ["", "hub", "..", "a/b", "A", "-a", ".a", "a" * 65, "a\n", "ä", "a b", "../x", 7])
-def test_names_cannot_leave_the_folder_or_pose_as_the_hub(members, name):
+def test_a_name_cannot_be_a_path_or_the_name_of_the_hub(members, name):
     with pytest.raises(BusError):
         check_name(name)
     with pytest.raises(BusError):

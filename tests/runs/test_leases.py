@@ -73,12 +73,12 @@ from swarm.events import Claim, Task
 from swarm.rundir import RunFolder
 
 folder, name, rounds = RunFolder(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
-with Client(folder, name) as door:
+with Client(folder, name) as client:
     print("ready", flush=True)
     sys.stdin.readline()
     for n in range(rounds):
         try:
-            print(n, door.append(Claim(ref=f"race/{n}", ttl=600, idem=f"race-{n}"), timeout_seconds=60), flush=True)
+            print(n, client.append(Claim(ref=f"race/{n}", ttl=600, idem=f"race-{n}"), timeout_seconds=60), flush=True)
         except Refused:
             print(n, "refused", flush=True)
 """
@@ -124,12 +124,12 @@ from swarm.errors import Refused
 from swarm.events import Claim, Done
 from swarm.rundir import RunFolder
 
-with Client(RunFolder(Path(sys.argv[1])), "ada") as door:
-    token = door.append(Claim(ref="review/x", ttl=1.0))
+with Client(RunFolder(Path(sys.argv[1])), "ada") as client:
+    token = client.append(Claim(ref="review/x", ttl=1.0))
     print(token, flush=True)
     sys.stdin.readline()
     try:
-        print(door.append(Done(ref="review/x", tok=token)), flush=True)
+        print(client.append(Done(ref="review/x", tok=token)), flush=True)
     except Refused as refused:
         print("refused:", refused, flush=True)
 """
@@ -169,10 +169,10 @@ def test_a_live_stream_changes_hands_and_its_training_goes_on_until_two_people_a
     sp.wait_for(lambda: sp.state(folder).streams["only"].checkpoints, "a checkpoint", folder=folder)
     lease = sp.state(folder).tasks["only/train"].lease
     assert lease is not None
-    with Client(folder) as door:
-        new = door.append(ev.Hand(ref="only/train", tok=lease.token, to="ada", ttl=600))
+    with Client(folder) as client:
+        new = client.append(ev.Hand(ref="only/train", tok=lease.token, to="ada", ttl=600))
         with pytest.raises(Refused, match=f"token {lease.token} is stale, token {new} holds it"):
-            door.append(ev.Renew(ref="only/train", tok=lease.token, ttl=60))
+            client.append(ev.Renew(ref="only/train", tok=lease.token, ttl=60))
     sp.wait_for(
         lambda: any(c.tok == new for c in sp.state(folder).streams["only"].checkpoints), "the new token", folder=folder
     )
@@ -186,8 +186,8 @@ def test_a_live_stream_changes_hands_and_its_training_goes_on_until_two_people_a
     sp.wait_for(lambda: "waits for ada, bob" in waits(), "the gate", folder=folder)
     sp.wait_for(lambda: not sp.living_workers(folder), "the workers' leaving", 60, folder=folder)
     for name in ("ada", "bob"):
-        with Client(folder, name) as door:
-            door.append(ev.Approve(ref="only"))
+        with Client(folder, name) as client:
+            client.append(ev.Approve(ref="only"))
     state = sp.wait_for_end(folder)
 
     stream = state.streams["only"]

@@ -13,7 +13,7 @@ import pytest
 from tests.toon.drawn import DELIMITERS, KEYS, STRINGS, scalar
 from toon.columns import FORMATS, column_texts
 from toon.errors import ToonError
-from toon.rows import column_values
+from toon.row_lines import column_values
 from toon.scalars import (
     BARE,
     NUMBER,

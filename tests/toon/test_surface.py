@@ -45,7 +45,7 @@ def test_importing_toon_loads_nothing_heavy() -> None:
 
 
 def test_only_the_standard_library_is_imported() -> None:
-    rooms = [
+    modules = [
         "encode",
         "decode",
         "schema",
@@ -55,12 +55,12 @@ def test_only_the_standard_library_is_imported() -> None:
         "sizes",
         "stream",
         "normal",
-        "files",
+        "dump_load",
         "cli",
         "cli_json",
         "cli_rows",
     ]
-    loaded = _loaded("; ".join(f"import toon.{room}" for room in rooms))
+    loaded = _loaded("; ".join(f"import toon.{module}" for module in modules))
     assert {name.partition(".")[0] for name in loaded} <= {*sys.stdlib_module_names, "toon"}
 
 

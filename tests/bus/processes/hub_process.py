@@ -10,7 +10,7 @@ from pathlib import Path
 from bus.hub import Hub
 from bus.keys import Members
 from bus.links import Limits, Rate
-from bus.liveness import Patience, Signals, judge
+from bus.liveness import Signals, Timeouts, judge
 
 
 def seen_in(ledger: Path) -> dict[tuple[str, str], int]:
@@ -57,7 +57,7 @@ async def tell_states(hub: Hub, file: Path) -> None:
         while True:
             now, link = time.monotonic(), hub.links().get("w1")
             silent = None if link is None else now - link.last_heard
-            state = judge(Signals(None, now - began, silent, None), Patience(silent_seconds=1.5)).state
+            state = judge(Signals(None, now - began, silent, None), Timeouts(silent_seconds=1.5)).state
             if state != shown:
                 shown = state
                 print(now, state, file=out, flush=True)

@@ -1,4 +1,4 @@
-"""Run folders that may only be read, that are somebody else's or damaged: who looks sees, who may not is told why, nobody meets a traceback."""
+"""Run folders that are read-only, belong to another user or are damaged: readers can read, others get the reason, never a traceback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.swarm.views.test_export import fill
 
 Look = Callable[..., subprocess.CompletedProcess[str]]
 POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
-"""So that files' modes hold for the superuser too."""
+"""File modes do not bind the superuser, so these tests give its rights up."""
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ def look(folder: RunFolder) -> Iterator[Look]:
         ("inbox", "--as", "eve", "--peek"), ("export", "--what", "metrics", "--stream", "work"), ("export", "--what", "events"),
     ],
 )  # fmt: skip
-def test_who_may_only_read_can_look(look: Look, folder: RunFolder, words: tuple[str, ...]) -> None:
+def test_a_user_who_may_only_read_can_use_the_reading_commands(
+    look: Look, folder: RunFolder, words: tuple[str, ...]
+) -> None:
     if "metrics" in words:
         words = words[:3]
     done = look(*words)
@@ -75,14 +77,14 @@ def test_who_may_only_read_can_look(look: Look, folder: RunFolder, words: tuple[
         (("open", "x"), "runs: no run can be made there (Permission denied); name a folder that you may write in"),
     ],
 )  # fmt: skip
-def test_who_may_not_write_is_told_so_in_one_line(look: Look, words: tuple[str, ...], told: str) -> None:
+def test_a_user_who_may_not_write_gets_one_line(look: Look, words: tuple[str, ...], told: str) -> None:
     done = look(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert told in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [("open", "x", "--runs"), ("run", "run.yaml", "--detach")])
-def test_a_place_that_is_no_folder_holds_no_runs(
+def test_a_file_instead_of_the_runs_folder_has_no_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -95,7 +97,7 @@ def test_a_place_that_is_no_folder_holds_no_runs(
 
 @pytest.mark.parametrize("words", [("status",), ("replay",), ("export",), ("export", "--what", "metrics")])
 @pytest.mark.parametrize("damage", [b"no database" * 999, None])
-def test_damaged_figures_are_told_with_what_to_do(
+def test_damaged_metrics_are_reported_with_a_fix(
     folder: RunFolder, words: tuple[str, ...], damage: bytes | None
 ) -> None:
     fill(folder, "wide", rows=400)
@@ -109,15 +111,15 @@ def test_damaged_figures_are_told_with_what_to_do(
     assert CliRunner().invoke(app, [words[0], str(folder.path), *words[1:]]).exit_code == 0
 
 
-def test_a_signing_key_that_is_none_is_told(folder: RunFolder) -> None:
+def test_an_invalid_signing_key_is_reported(folder: RunFolder) -> None:
     (folder.keys / "log.key").write_text("not hex")
     for words in (["log", "verify", str(folder.path)], ["post", "run", "hi", "--run", str(folder.path)]):
         told = CliRunner().invoke(app, words).exception
         assert isinstance(told, UserError)
-        assert str(told).startswith(f"{folder.keys / 'log.key'}: is no key; put the right one back")
+        assert str(told).startswith(f"{folder.keys / 'log.key'}: is not a key; restore it")
 
 
-def test_a_cursor_that_is_none_is_told_also_to_who_only_looks(folder: RunFolder) -> None:
+def test_an_invalid_cursor_is_reported_to_readers_too(folder: RunFolder) -> None:
     place = folder.path / "agents/eve/inbox"
     place.parent.mkdir(parents=True)
     place.write_text("x" * 99)

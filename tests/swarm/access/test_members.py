@@ -1,4 +1,4 @@
-"""Who is let into a run and as what, and what becomes of who is struck, with and without a coordinator."""
+"""Who is invited with which role, and what a revoked member can still do, with and without a coordinator."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def swarm(folder: RunFolder, tmp_path: Path) -> Command:
     return command
 
 
-def test_an_invitation_is_a_private_file_and_an_entry_and_its_keys_stand_nowhere_else(
+def test_an_invitation_is_a_private_file_and_an_entry_and_its_keys_are_nowhere_else(
     folder: RunFolder, swarm: Command
 ) -> None:
     path = Path(swarm("invite", "ada").strip())
@@ -63,20 +63,20 @@ def test_an_invitation_is_a_private_file_and_an_entry_and_its_keys_stand_nowhere
 
 
 @attended
-def test_a_viewer_looks_and_may_not_say_a_word(folder: RunFolder, swarm: Command, at_work: AtWork) -> None:
+def test_a_viewer_may_read_and_may_not_append(folder: RunFolder, swarm: Command, at_work: AtWork) -> None:
     swarm("invite", "vic", "--role", "viewer")
     with at_work(folder):
         refused = swarm("post", "run", "hello", "--as", "vic", check=5)
         assert refused == "post: role viewer may not append 'post'; worker, agent, admin may\n"
         assert "may not append 'claim'" in swarm("claim", "wide/prepare", "--as", "vic", check=5)
         assert "may not append 'pause'" in swarm("pause", "wide", "--as", "vic", check=5)
-        assert "may not say who takes part" in swarm("invite", "eve", "--as", "vic", check=5)
+        assert "may not invite or revoke" in swarm("invite", "eve", "--as", "vic", check=5)
         assert "nothing new" in swarm("inbox", "--as", "vic")
     assert not [entry for entry in entries(folder) if entry.author == "vic"]
 
 
 @attended
-def test_an_agent_that_is_struck_while_it_is_connected_is_refused_from_then_on(
+def test_an_agent_revoked_while_it_is_connected_is_refused_from_then_on(
     folder: RunFolder, swarm: Command, at_work: AtWork
 ) -> None:
     swarm("invite", "ada")
@@ -88,7 +88,7 @@ def test_an_agent_that_is_struck_while_it_is_connected_is_refused_from_then_on(
         assert told.value.status == 5
         time.sleep(0.5)  # a hub at work has parted from her by now
         began = time.monotonic()
-        with pytest.raises(Refused, match=r"`swarm invite ada` lets"):
+        with pytest.raises(Refused, match=r"`swarm invite ada` admits"):
             ada.post("still not?")
         assert time.monotonic() - began < 5
         assert "was revoked" in swarm("post", "run", "by a new process", "--as", "ada", check=5)
@@ -99,7 +99,7 @@ def test_an_agent_that_is_struck_while_it_is_connected_is_refused_from_then_on(
 
 
 @attended
-def test_an_invited_admin_may_what_the_owner_may(folder: RunFolder, swarm: Command, at_work: AtWork) -> None:
+def test_an_invited_admin_may_do_what_the_owner_may(folder: RunFolder, swarm: Command, at_work: AtWork) -> None:
     swarm("invite", "boss", "--role", "admin")
     with at_work(folder), Agent("boss", folder.path) as boss:
         swarm("invite", "ada", "--as", "boss")
@@ -114,18 +114,22 @@ def test_an_invited_admin_may_what_the_owner_may(folder: RunFolder, swarm: Comma
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (("invite", "ada", "--role", "boss"), 2, "--role: 'boss' is no role; take one of viewer, worker, agent, admin"),
-        (("invite", "../ada"), 2, "NAME: '../ada' is no name"),
-        (("invite", "hub"), 2, "NAME: hub is the name of a part of every run; take another name"),
-        (("invite", "coordinator", "--role", "worker"), 2, "coordinator is the name of a part"),
+        (
+            ("invite", "ada", "--role", "boss"),
+            2,
+            "--role: 'boss' is not a role; take one of viewer, worker, agent, admin",
+        ),
+        (("invite", "../ada"), 2, "NAME: '../ada' is not a valid name"),
+        (("invite", "hub"), 2, "NAME: hub is a reserved name; take another name"),
+        (("invite", "coordinator", "--role", "worker"), 2, "coordinator is a reserved name"),
         (("invite", "bob", "--role", "admin"), 2, "bob: already invited as agent; revoke it first"),
-        (("invite", "eve", "--as", "bob"), 5, "bob: role agent may not say who takes part"),
+        (("invite", "eve", "--as", "bob"), 5, "bob: role agent may not invite or revoke"),
         (("invite", user_name(), "--role", "viewer"), 2, "is the run's owner"),
         (("revoke", user_name()), 2, "is the run's owner"),
         (("revoke", "zed"), 2, "zed: no such member; invited are bob"),
     ],
 )
-def test_an_invitation_that_cannot_be_is_told_with_its_fix(
+def test_an_invalid_invitation_is_refused_with_its_fix(
     swarm: Command, folder: RunFolder, words: tuple[str, ...], status: int, told: str
 ) -> None:
     swarm("invite", "bob")
@@ -135,7 +139,7 @@ def test_an_invitation_that_cannot_be_is_told_with_its_fix(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_only_who_owns_the_run_lets_others_in(swarm: Command, folder: RunFolder) -> None:
+def test_only_the_owner_of_the_run_can_invite(swarm: Command, folder: RunFolder) -> None:
     os.chown(folder.path, 12345, 12345)
     assert "is not your run; ask its owner" in swarm("invite", "ada", check=5)
     assert not (folder.keys / "members.json").exists()
@@ -148,35 +152,37 @@ def test_a_key_folder_without_its_list_is_a_run_that_is_just_starting(folder: Ru
         assert ada.append(ev.Post(ref="run", body="early")) == 2
 
 
-def test_nobody_speaks_under_the_name_of_a_part(folder: RunFolder, swarm: Command) -> None:
+def test_reserved_names_cannot_be_used(folder: RunFolder, swarm: Command) -> None:
     for name in ("coordinator", "log", "unknown", "run", "hub"):
         assert "take another name" in swarm("post", "run", "spoof", "--as", name, check=2)
         assert "take another name" in swarm("invite", name, check=2)
     swarm("invite", "trainer-1", "--role", "worker")
-    assert "is a worker of this run" in swarm("post", "run", "spoof", "--as", "trainer-1", check=5)
+    assert "is the name of a worker of this run" in swarm("post", "run", "spoof", "--as", "trainer-1", check=5)
 
 
 @attended
-def test_a_task_is_handed_to_nobody_who_may_not_act(folder: RunFolder, swarm: Command, at_work: AtWork) -> None:
+def test_a_task_cannot_be_handed_to_a_member_who_may_not_act(
+    folder: RunFolder, swarm: Command, at_work: AtWork
+) -> None:
     swarm("invite", "vi", "--role", "viewer")
     swarm("invite", "gone")
     swarm("revoke", "gone")
     with at_work(folder), Agent("ada", folder.path) as ada:
         ada.task("qa/look")
         lease = ada.claim("qa/look")
-        for to, why in (("vi", "only looks"), ("gone", "was revoked"), ("ada", "holds it already")):
+        for to, why in (("vi", "is a viewer"), ("gone", "was revoked"), ("ada", "holds it already")):
             with pytest.raises(Refused, match=why):
                 ada.append(ev.Hand(ref="qa/look", tok=lease.token, to=to, ttl=60))
         lease.hand("bob")
 
 
-def test_a_list_that_cannot_be_read_gives_nobody_rights(folder: RunFolder, swarm: Command) -> None:
+def test_an_unreadable_members_list_gives_nobody_rights(folder: RunFolder, swarm: Command) -> None:
     swarm("invite", "ada")
     (folder.keys / "members.json").write_text("damaged")
-    assert "put it right first" in swarm("post", "run", "x", "--as", "ada", check=5)
+    assert "repair it first" in swarm("post", "run", "x", "--as", "ada", check=5)
 
 
-def test_only_a_person_waves_a_warning_through(folder: RunFolder, swarm: Command) -> None:
+def test_only_a_person_can_approve_a_warning(folder: RunFolder, swarm: Command) -> None:
     swarm("invite", "boss", "--role", "admin")
     for words in (("--as", "ada"), ("--as", "boss"), ()):
         swarm("approve", "run", *words)

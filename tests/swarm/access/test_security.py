@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
     yield made
 
 
-def test_models_speak_to_the_run_over_pipes_and_no_page_is_served() -> None:
+def test_models_use_the_run_over_pipes_and_no_port_is_opened() -> None:
     texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "swarm").rglob("*.py")}
     served = [
         (name, said.strip()) for name, text in texts.items() for said in text.splitlines() if "server(agent)." in said
@@ -78,7 +78,7 @@ def test_an_author_in_the_body_makes_a_message_malformed(extra: dict[str, str]) 
         Report.model_validate({"kind": "post", "ref": "run", **extra})
 
 
-def test_the_author_of_an_entry_is_the_key_that_spoke_whatever_it_says(folder: RunFolder) -> None:
+def test_the_author_of_an_entry_is_the_owner_of_the_key_whatever_the_body_says(folder: RunFolder) -> None:
     with coordinator(folder), Agent("ada", folder.path) as ada:
         ada.post("warm")  # its join file is there now
         peer = connect(folder, "ada")
@@ -98,7 +98,7 @@ def test_the_author_of_an_entry_is_the_key_that_spoke_whatever_it_says(folder: R
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "..", "../x", "a/../../x", "a/..", "", "a\nb", "a\x00b", "\x1b[2J"])
-def test_a_path_that_leaves_the_run_folder_is_no_path_of_an_entry(path: str) -> None:
+def test_an_entry_cannot_name_a_path_outside_the_run_folder(path: str) -> None:
     facts: dict[str, Any] = {"ref": "wide/train", "tok": 3, "sha256": "a" * 64}
     with pytest.raises(ValidationError, match="inside the run folder"):
         ev.Done(**facts, path=path)
@@ -107,7 +107,7 @@ def test_a_path_that_leaves_the_run_folder_is_no_path_of_an_entry(path: str) -> 
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "A", "", "a" * 65, "a b", "a\n", "ü"])
-def test_a_name_that_could_be_a_path_is_no_stream(name: str) -> None:
+def test_a_name_that_could_be_a_path_is_not_a_stream(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(ev.Name).validate_python(name)
     with pytest.raises((ValueError, Refusal)):
@@ -155,7 +155,7 @@ def secrets_of(folder: RunFolder) -> list[str]:
     return [value[name] for value in values for name in ("secret_key", "server_secret") if name in value]
 
 
-def test_no_key_stands_in_a_command_line_an_environment_or_what_people_read(folder: RunFolder) -> None:
+def test_no_key_appears_in_a_command_line_an_environment_or_output(folder: RunFolder) -> None:
     Layout(workers=(WorkerSpec("clerk", ("prepare",), "cpu"),)).write(folder.layout)
     with coordinator(folder) as process, Agent("ada", folder.path) as ada:
         ada.post("here")
@@ -176,7 +176,7 @@ def test_no_key_stands_in_a_command_line_an_environment_or_what_people_read(fold
 
 @pytest.mark.skipif(sys.platform != "linux", reason="modes of files as Linux has them")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
-def test_a_join_file_that_others_can_read_opens_no_door(folder: RunFolder, mode: int) -> None:
+def test_a_join_file_that_others_can_read_is_refused(folder: RunFolder, mode: int) -> None:
     with coordinator(folder):
         folder.connect.chmod(mode)
         with pytest.raises(UserError, match="chmod 600"):

@@ -1,4 +1,4 @@
-"""Agents and a coordinator: the same words through the bus, also when it comes or goes in the middle."""
+"""Agents and a coordinator: the same events through the bus, also while it starts or ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
     yield made
 
 
-def test_what_agents_say_before_during_and_after_a_coordinator_stands_in_one_log(folder: RunFolder) -> None:
+def test_events_before_during_and_after_a_coordinator_are_in_one_log(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada:
         ada.task("a")
         with coordinator(folder):
@@ -53,9 +53,7 @@ def unopened(tmp_path: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize("ahead_seconds", [-3600.0, 3600.0])
-def test_a_lease_lasts_as_long_as_it_says_though_the_machines_clock_was_set_meanwhile(
-    unopened: RunFolder, ahead_seconds: float
-) -> None:
+def test_a_lease_keeps_its_length_when_the_clock_is_set_meanwhile(unopened: RunFolder, ahead_seconds: float) -> None:
     with coordinator(unopened, ahead_seconds=ahead_seconds) as process, Agent("ada", unopened.path) as ada:
         ada.task("a")
         with ada.claim("a", ttl_seconds=30) as lease:
@@ -70,7 +68,7 @@ def test_a_lease_lasts_as_long_as_it_says_though_the_machines_clock_was_set_mean
     assert state(unopened).tasks["a"].done is not None
 
 
-def test_what_was_recorded_by_another_clock_before_the_answer_was_lost_is_not_said_again(
+def test_an_event_recorded_under_another_clock_is_not_repeated_when_its_answer_was_lost(
     unopened: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with coordinator(unopened, ahead_seconds=-3600.0) as process, Client(unopened, "ada") as ada:
@@ -88,7 +86,7 @@ def test_what_was_recorded_by_another_clock_before_the_answer_was_lost_is_not_sa
     assert [e.event.body for e in entries(unopened) if e.author == "ada"] == ["warm", "once"]
 
 
-def test_a_lease_that_nobody_renews_is_ended_by_the_coordinator_and_taken_by_who_waits(folder: RunFolder) -> None:
+def test_a_lease_that_is_not_renewed_expires_and_a_waiting_agent_gets_the_task(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob, coordinator(folder):
         ada.task("a")
         ada.take("a", ttl_seconds=2)
@@ -121,7 +119,7 @@ def _end() -> object:
     return End(ref="run", rc=0)  # type: ignore[return-value]
 
 
-def test_agents_that_speak_while_the_coordinator_dies_are_heard_exactly_once(folder: RunFolder) -> None:
+def test_events_sent_while_the_coordinator_is_killed_are_recorded_exactly_once(folder: RunFolder) -> None:
     count = 12
     with coordinator(folder) as process, Agent("ada", folder.path) as ada:
         ada.post("warm")
@@ -134,7 +132,7 @@ def test_agents_that_speak_while_the_coordinator_dies_are_heard_exactly_once(fol
     assert said == ["warm", *(f"note {number}" for number in range(count))]
 
 
-def test_the_links_of_a_running_bus_are_exported_and_of_one_that_is_gone_refused(
+def test_the_links_of_a_running_coordinator_are_exported_and_without_one_refused(
     folder: RunFolder, tmp_path: Path
 ) -> None:
     with coordinator(folder), Agent("ada", folder.path) as ada:
@@ -143,11 +141,11 @@ def test_the_links_of_a_running_bus_are_exported_and_of_one_that_is_gone_refused
     rows = {row["name"]: row for row in json.loads(out)["bus"]}
     assert rows["ada"]["role"] == "agent"
     assert rows["ada"]["received"] >= 1
-    with pytest.raises(UserError, match="only a running run"), Client(folder) as door:
-        door.ask("links", timeout_seconds=0.5)
+    with pytest.raises(UserError, match="needs a running coordinator"), Client(folder) as client:
+        client.ask("links", timeout_seconds=0.5)
 
 
-def test_the_command_line_gives_5_and_the_reason_for_a_refusal_and_steers_under_a_name(
+def test_the_command_line_gives_exit_status_5_with_the_reason_and_acts_under_a_name(
     folder: RunFolder, tmp_path: Path
 ) -> None:
     run = ("--run", str(folder.path))

@@ -120,11 +120,11 @@ def test_words_that_will_not_do_leave_the_lease_as_it_is(folder: RunFolder) -> N
     with Agent("ada", folder.path) as ada:
         ada.task("a")
         with ada.claim("a") as lease:
-            with pytest.raises(UserError, match="hand: to: 'Bad Name' will not do"):
+            with pytest.raises(UserError, match="hand: to: 'Bad Name' is not valid"):
                 lease.hand("Bad Name")
-            with pytest.raises(UserError, match="hand: ttl: 0 s is no lease"):
+            with pytest.raises(UserError, match="hand: ttl: 0 s is out of range"):
                 lease.hand("bob", ttl_seconds=0)
-            with pytest.raises(UserError, match="drop: idem: 'bad key' will not do; a key is 1 to 64"):
+            with pytest.raises(UserError, match="drop: idem: 'bad key' is not valid; an idempotency key is 1 to 64"):
                 lease.drop(idem="bad key")
     assert kinds(folder)[-1] == "done"
 
@@ -137,7 +137,7 @@ def test_a_time_that_is_none_is_not_waited_for(folder: RunFolder, seconds: float
             lambda: ada.ask("bob", "which?", wait_seconds=seconds),
             lambda: ada.wait_for("promote", timeout_seconds=seconds),
         ):
-            with pytest.raises(UserError, match="no time to wait"):
+            with pytest.raises(UserError, match="not a time to wait"):
                 wait()
     assert kinds(folder) == ["post"]
 
@@ -242,12 +242,12 @@ def test_a_result_that_is_refused_leaves_the_lease_as_it_is(folder: RunFolder, c
 
 @pytest.mark.parametrize("wrong", ["Ada", "", "a/b", "../ada", "a" * 65])
 def test_a_name_that_is_none_is_told_at_once(folder: RunFolder, wrong: str) -> None:
-    with pytest.raises(UserError, match="is no name"):
+    with pytest.raises(UserError, match="is not a valid name"):
         Agent(wrong, folder.path)
 
 
 def test_a_field_that_will_not_do_is_named(folder: RunFolder) -> None:
-    with Agent("ada", folder.path) as ada, pytest.raises(UserError, match="post: ref: 'No Ref' will not do"):
+    with Agent("ada", folder.path) as ada, pytest.raises(UserError, match="post: ref: 'No Ref' is not valid"):
         ada.post("x", "No Ref")
 
 

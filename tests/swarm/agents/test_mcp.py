@@ -77,8 +77,8 @@ async def test_a_model_claims_works_hands_over_and_is_told_why_it_is_refused(fol
         assert (await said(ada, "claim", ref="data/check")).startswith("claimed data/check token=3 left=6")
         assert "held by ada (token 3)" in await refused(bob, "claim", ref="data/check")
         for ttl in (0.5, 604801, 1e300):
-            assert "s is no lease; take 1 to 604800" in await refused(bob, "claim", ref="data/check", ttl=ttl)
-            assert "s is no lease" in await refused(ada, "settle", ref="data/check", token=3, how="renew", ttl=ttl)
+            assert "s is out of range; take 1 to 604800" in await refused(bob, "claim", ref="data/check", ttl=ttl)
+            assert "s is out of range" in await refused(ada, "settle", ref="data/check", token=3, how="renew", ttl=ttl)
         await said(ada, "settle", ref="data/check", token=3, how="renew")
         await said(ada, "settle", ref="data/check", token=3, how="hand", to="bob", text="half done @bob")
         assert "stale" in await refused(ada, "settle", ref="data/check", token=3, how="done")
@@ -89,7 +89,7 @@ async def test_a_model_claims_works_hands_over_and_is_told_why_it_is_refused(fol
         await said(bob, "post", ref="run", text="which rate?", ask="ada")
         assert "asked[1]{seq,by,ref,text}:\n  8,bob,run,which rate?" in await said(ada, "digest")
         await said(ada, "post", ref="run", text="2e-3", of=8)
-        assert "ref: 'No Ref' will not do" in await refused(ada, "post", ref="No Ref", text="x")
+        assert "ref: 'No Ref' is not valid" in await refused(ada, "post", ref="No Ref", text="x")
     assert state(folder).tasks["data/check"].done is not None
     assert state(folder).questions == {}
 

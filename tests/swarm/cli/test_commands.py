@@ -22,7 +22,7 @@ import toon
 from swarm import Agent
 from swarm import events as ev
 from swarm.access.checked import checked
-from swarm.access.client import Client, what_and_fix
+from swarm.access.client import Client, split_reason
 from swarm.cli import app
 from swarm.errors import Refused, UserError
 from swarm.log import Log, LogWriter, run_is_alive
@@ -90,23 +90,26 @@ def test_a_run_is_named_by_its_place_or_by_option_and_not_as_two(tmp_path: Path,
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("claim", "a", "--ttl", "0.5"), "claim: ttl: 0.5 s is no lease; take 1 to 604800 seconds"),
-        (("claim", "a", "--ttl", "inf"), "claim: ttl: inf s is no lease"),
-        (("claim", "a", "--ttl", "nan"), "claim: ttl: nan s is no lease"),
-        (("renew", "a", "--token", "3", "--ttl", "604801"), "renew: ttl: 604801 s is no lease"),
-        (("hand", "a", "--token", "3", "--to", "eve", "--ttl", "0"), "hand: ttl: 0 s is no lease"),
+        (("claim", "a", "--ttl", "0.5"), "claim: ttl: 0.5 s is out of range; take 1 to 604800 seconds"),
+        (("claim", "a", "--ttl", "inf"), "claim: ttl: inf s is out of range"),
+        (("claim", "a", "--ttl", "nan"), "claim: ttl: nan s is out of range"),
+        (("renew", "a", "--token", "3", "--ttl", "604801"), "renew: ttl: 604801 s is out of range"),
+        (("hand", "a", "--token", "3", "--to", "eve", "--ttl", "0"), "hand: ttl: 0 s is out of range"),
         (("done", "a", "--token", "3", "--figure", "bleu=0.3"), "--figure: is part of a verdict; add --verdict"),
         ((*JUDGE, "--figure", "0.3"), "--figure: '0.3' is no NAME=VALUE; write e.g. --figure eval_loss=0.41"),
         ((*JUDGE, "--figure", "eval_loss=low"), "--figure: 'low' is no number"),
         ((*JUDGE, "--figure", "Loss=1"), "--figure: 'Loss' is no name of a figure: [a-z][a-z0-9_]*"),
         ((*JUDGE, "--figure", "tok=1"), "--figure: 'tok' is no name of a figure"),
         (("done", "a", "--token", "3", "--verdict", "FAIL", "--rc", "1"), "--rc: a verdict is a result"),
-        (("claim", "a", "--wait", "nan"), "claim: wait: nan s is no time to wait; take 0 seconds or more"),
-        (("claim", "a", "--wait", "-1"), "claim: wait: -1 s is no time"),
-        (("claim", "a", "--wait", "inf"), "claim: wait: inf s is no time"),
-        (("post", "a", "which?", "--ask", "bob", "--wait", "nan"), "ask: wait: nan s is no time"),
-        (("review", "a", "?", "--between", "bob", "--answer-seconds", "nan"), "--answer-seconds: nan s is no time"),
-        (("drop", "a", "--token", "3", "--idem", "bad key"), "drop: idem: 'bad key' will not do; a key is"),
+        (("claim", "a", "--wait", "nan"), "claim: wait: nan s is not a time to wait; take 0 seconds or more"),
+        (("claim", "a", "--wait", "-1"), "claim: wait: -1 s is not a time"),
+        (("claim", "a", "--wait", "inf"), "claim: wait: inf s is not a time"),
+        (("post", "a", "which?", "--ask", "bob", "--wait", "nan"), "ask: wait: nan s is not a time"),
+        (("review", "a", "?", "--between", "bob", "--answer-seconds", "nan"), "--answer-seconds: nan s is not a time"),
+        (
+            ("drop", "a", "--token", "3", "--idem", "bad key"),
+            "drop: idem: 'bad key' is not valid; an idempotency key is",
+        ),
         (("export", "--stream", "zz"), "--stream: there is no stream 'zz'; there is a"),
         (("log", "--stream", "zz"), "--stream: there is no stream 'zz'; there is a"),
         (("export", "--tokens", "--format", "csv"), "--tokens: compares all forms"),
@@ -129,10 +132,10 @@ def test_words_that_will_not_do_are_an_error_whoever_holds_the_task(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("task", "a", "--as", ""), "--as: '' is no name"),
-        (("digest", "--as", ""), "--as: '' is no name"),
-        (("open", "plan", "--as", ""), "--as: '' is no name"),
-        (("open", "plan", "--as", "../eve"), "--as: '../eve' is no name"),
+        (("task", "a", "--as", ""), "--as: '' is not a valid name"),
+        (("digest", "--as", ""), "--as: '' is not a valid name"),
+        (("open", "plan", "--as", ""), "--as: '' is not a valid name"),
+        (("open", "plan", "--as", "../eve"), "--as: '../eve' is not a valid name"),
         (("task", "a", "--run", ""), "RUN: '' names no run; name one, or leave it out"),
         (("inbox", "--run="), "RUN: '' names no run"),
         (("ask", "how many?", "--run", ""), "RUN: '' names no run"),
@@ -156,16 +159,16 @@ def test_an_empty_word_is_none_and_does_not_stand_for_the_owner_or_the_newest_ru
         (("post", "run", "done", "--wait", "3"), "--wait: waits for an answer, and nobody is asked; add --ask NAME"),
         (("post", "run", "which?", "--ask", "bob", "--of", "1"), "--of: answers an entry, and --ask puts a question; say"),
         (("post", "run", "which?", "--ask", "ada"), "ask: ada is you; ask somebody else, or post a note"),
-        (("post", "run", "which?", "--ask", ""), "post: asks: '' will not do; a name is"),
+        (("post", "run", "which?", "--ask", ""), "post: asks: '' is not valid; a name is"),
         *(
-            ((*words, option, seq), f"entry {seq}: there is none; see `swarm log`")
+            ((*words, option, seq), f"entry {seq}: there is no such entry; see `swarm log`")
             for words, option in (
                 (("post", "run", "seen"), "--of"), (("object", "run", "no"), "--of"), (("approve", "run"), "--of"),
                 (("amend", "--idem", "k"), "--"),
             )
             for seq in ("0", "999")
         ),
-        (("amend", "--", "-5"), "entry -5: there is none"),
+        (("amend", "--", "-5"), "entry -5: there is no such entry"),
     ],
 )  # fmt: skip
 def test_words_that_would_do_nothing_or_name_nothing_are_wrong_words(
@@ -248,7 +251,7 @@ def test_a_log_that_cannot_take_an_entry_is_told_with_one_way_out(folder: RunFol
         folder.log.write_bytes(folder.log.read_bytes().replace(b"another", b"AnotheR"))
         with pytest.raises(UserError, match=r"; `swarm log verify` lists what is$"):
             ada.append(ev.Post(ref="run", body="a third"))
-    assert what_and_fix("the history was rewritten") == ("the history was rewritten", "see `swarm log`")
+    assert split_reason("the history was rewritten") == ("the history was rewritten", "see `swarm log`")
 
 
 @pytest.mark.parametrize("words", [("prune", "--keep", "-1"), ("show", "x.yaml", "--rows", "-3")])
@@ -436,7 +439,7 @@ def test_a_digest_is_the_same_data_in_either_form(folder: RunFolder, swarm: Comm
 def test_a_name_that_is_none_makes_no_folder(folder: RunFolder, command: str) -> None:
     words = ["a"] if command == "task" else []
     done = CliRunner().invoke(app, [command, *words, *place(command, folder), "--as", "../eve"])
-    assert "'../eve' is no name" in str(done.exception)
+    assert "'../eve' is not a valid name" in str(done.exception)
     assert not (folder.path / "eve").exists() and not (folder.path / "agents").exists()
 
 
@@ -505,9 +508,9 @@ def test_a_run_whose_stream_is_named_like_an_agents_task_is_refused_before_anyth
 
 
 def test_a_figure_that_is_none_is_refused_where_it_is_said(folder: RunFolder) -> None:
-    with pytest.raises(UserError, match="eval_loss: nan is no figure"):
+    with pytest.raises(UserError, match="eval_loss: nan is not a number"):
         checked(ev.Verdict, ref="wide/validate", tok=3, figures={"eval_loss": math.nan})
-    with pytest.raises(UserError, match="loss: inf is no figure"):
+    with pytest.raises(UserError, match="loss: inf is not a number"):
         checked(ev.Checkpoint, ref="wide/train", tok=3, step=1, path="x", sha256="a" * 64, figures={"loss": math.inf})
 
 

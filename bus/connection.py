@@ -1,7 +1,7 @@
-"""The thread that owns a peer's sockets and carries its mail. Nothing outside this thread touches a socket.
+"""The thread that owns a peer's sockets, sends its outbox and receives its messages. No other thread touches a socket.
 
-One DEALER is one connection: when it ends, for whatever reason, it is closed and a new one with a new routing id says hello, after a
-wait that doubles and differs between peers (zguide ch. 4, Lazy Pirate and Paranoid Pirate). Polls for reading only.
+One DEALER is one connection. When it ends, for any reason, it is closed; after a wait that doubles and has jitter, a new one with a
+new routing id sends a hello (zguide ch. 4, Lazy Pirate and Paranoid Pirate). Polls for reading only.
 """
 
 import logging
@@ -29,7 +29,7 @@ _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.1, 5.0
 _GREETING_SECONDS = 5.0
 _SILENT_BEATS = 5
 _SILENT_SECONDS = 3.0
-"""A busy hub is not a dead one: beside four trainers a loop stands still for most of a second."""
+"""The least time without a message that counts as a lost hub: beside four trainers a busy loop pauses for up to a second."""
 _FEW = 64
 _ENDS = (
     zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -37,8 +37,8 @@ _ENDS = (
 _EVENTS = _ENDS | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
-class Courier(threading.Thread):
-    """Runs from `start` until `stop`."""
+class ConnectionThread(threading.Thread):
+    """Runs from `start` to `stop`."""
 
     def __init__(
         self, join: Join, mailbox: Mailbox, heartbeat: Callable[[], str], heartbeat_seconds: float, topics: Sequence[str]
@@ -47,7 +47,7 @@ class Courier(threading.Thread):
         self.heard_seconds = time.monotonic()
         self.hub_incarnation = "-"
         self.is_ready = False
-        """Whether the hub has welcomed the present connection."""
+        """Whether the hub has accepted the present connection."""
         self._key, self._mail, self._heartbeat, self._beat_seconds = join, mailbox, heartbeat, heartbeat_seconds
         self._topics = list(topics)
         self._stopping = self._is_shut = False
@@ -66,20 +66,20 @@ class Courier(threading.Thread):
         self._publisher = ""
 
     def wake(self) -> None:
-        """Make the thread look at the outbox now. Under the mailbox's lock, since the pipe is closed under it."""
+        """Make the thread send the outbox now. Call it under the mailbox's lock, under which the pipe is closed."""
         if not self._awake.is_set() and not self._is_shut:
             self._awake.set()
             os.write(self._wake_in, b"w")
 
     def stop(self, timeout_seconds: float) -> None:
-        """Say goodbye and end the thread. Raises BusError if it does not end in time."""
+        """Send bus-bye and end the thread. Raises BusError if it does not end in time."""
         self._stopping = True
         with self._mail.changed:
             self.wake()
         if self.ident is not None:
             self.join(timeout_seconds)
         if self.is_alive():
-            raise BusError("the bus thread did not end; a heartbeat function that hangs?")
+            raise BusError("the bus thread did not end in time; does its heartbeat function hang?")
         with self._mail.changed:
             self._is_shut = True
             os.close(self._wake_in)
@@ -88,7 +88,7 @@ class Courier(threading.Thread):
     def run(self) -> None:
         context = zmq.Context()
         try:
-            self._carry(context)
+            self._run_sockets(context)
         except BaseException as error:
             _log.exception("the bus thread of %s ended", self._key.name)
             with self._mail.changed:
@@ -98,7 +98,7 @@ class Courier(threading.Thread):
         finally:
             context.destroy(linger=200)
 
-    def _carry(self, context: zmq.Context[Any]) -> None:
+    def _run_sockets(self, context: zmq.Context[Any]) -> None:
         poller = zmq.Poller()
         poller.register(self._wake_out, zmq.POLLIN)
         if self._topics:
@@ -112,12 +112,12 @@ class Courier(threading.Thread):
             more = self._work(now, poller)
             self._read(poller.poll(0 if more else self._idle_ms(time.monotonic())), poller)
         if self.is_ready:
-            self._say("bus-bye", "")
+            self._send_unnumbered("bus-bye", "")
         if self._dealer is not None:
             self._end("closed", poller, wait=False)
 
     def _work(self, now: float, poller: zmq.Poller) -> bool:
-        """Whatever is due; True if there is more to send at once."""
+        """Do what is due; True if there is more to send at once."""
         self._mail.tidy()
         if self._dealer is not None and not self.is_ready and now > self._due["greeting"]:
             self._end(f"no welcome from {self._key.endpoint} within {_GREETING_SECONDS:.0f} s", poller)
@@ -135,19 +135,19 @@ class Courier(threading.Thread):
         sources = [source for source, _ in events]
         if self._wake_out in sources:
             os.read(self._wake_out, 4096)
-            self._awake.clear()  # after the read and before the look at the outbox, or a wake would be lost
+            self._awake.clear()  # after the read and before the outbox is sent, or a wake would be lost
         if self._sub is not None and self._sub in sources:
-            self._drain(self._sub, self._hear_publisher)
+            self._drain(self._sub, self._on_publisher)
         if self._dealer is not None and self._dealer in sources:
-            self._drain(self._dealer, lambda frames: self._hear_hub(frames, poller))
+            self._drain(self._dealer, lambda frames: self._on_hub(frames, poller))
         if self._monitor is not None and self._monitor in sources:
-            self._drain(self._monitor, lambda frames: self._hear_monitor(frames, poller))
+            self._drain(self._monitor, lambda frames: self._on_monitor(frames, poller))
         if self.is_ready and self._confirmed != self._intake.last:
             self._confirmed = self._intake.last
-            self._say("bus-ack", str(self._intake.last), self.hub_incarnation)
+            self._send_unnumbered("bus-ack", str(self._intake.last), self.hub_incarnation)
 
     def _drain(self, socket: zmq.Socket[Any], hear: Callable[[list[bytes]], None]) -> None:
-        """Read what is there, but come back to sending and heartbeats after a few."""
+        """Read what has arrived, but return to sending and heartbeats after a few messages."""
         for _ in range(_FEW):
             if socket.closed:
                 return
@@ -166,7 +166,7 @@ class Courier(threading.Thread):
         self._dealer.connect(self._key.endpoint)
 
     def _end(self, why: str, poller: zmq.Poller, *, wait: bool = True) -> None:
-        """Give this connection up; the next one comes after the wait."""
+        """Close this connection; the next one follows after the wait."""
         if self._dealer is None or self._monitor is None:
             return
         poller.unregister(self._dealer)
@@ -176,7 +176,7 @@ class Courier(threading.Thread):
         self._dealer.close(0 if wait else None)
         self._dealer = self._monitor = None
         self.is_ready = False
-        self._mail.trouble = why
+        self._mail.disconnect_reason = why
         pause = backoff_seconds(
             self._attempt, first=_FIRST_WAIT_SECONDS, longest=_LONGEST_WAIT_SECONDS, chance=random.random()
         )  # fmt: skip
@@ -184,12 +184,12 @@ class Courier(threading.Thread):
         self._attempt += 1
 
     def _refused(self, why: str, poller: zmq.Poller) -> None:
-        """The hub does not want us: asking again at once is no use, and whoever waits for an answer shall know."""
+        """The hub refuses us: wait the longest time before the next attempt, and end every open request."""
         self._attempt = 32
         self._end(why, poller)
         self._mail.fail_all(NotAllowed(why, status=2))
 
-    def _hear_monitor(self, frames: list[bytes], poller: zmq.Poller) -> None:
+    def _on_monitor(self, frames: list[bytes], poller: zmq.Poller) -> None:
         event = parse_monitor_message(frames)
         match event["event"]:
             case zmq.EVENT_HANDSHAKE_SUCCEEDED:
@@ -208,14 +208,14 @@ class Courier(threading.Thread):
 
     def _hello(self) -> None:
         lanes = [f"{lane.incarnation} {lane.acknowledged}" for lane in self._mail.lanes()]
-        self._say("bus-hello", "\n".join([f"hub {self.hub_incarnation} {self._intake.last}", *lanes]))
+        self._send_unnumbered("bus-hello", "\n".join([f"hub {self.hub_incarnation} {self._intake.last}", *lanes]))
 
     def _beat(self) -> None:
         try:
             text = self._heartbeat()
             data = self._beat_bytes(text)
         except Exception:
-            # The caller's function failed; the heart must go on, and the log says why its text is missing.
+            # The caller's function failed: send the heartbeat without its text, and log the reason.
             _log.exception("the heartbeat text of %s", self._key.name)
             data = self._beat_bytes("")
         self._send(data)
@@ -226,7 +226,7 @@ class Courier(threading.Thread):
         head = " ".join([str(counters.dropped), str(counters.replayed), str(counters.reconnects), *sent])
         return pack(Envelope("bus-beat", f"{head}\n{text}", incarnation=self._mail.incarnation, time_ms=_now_ms()))
 
-    def _say(self, type_: str, body: str, incarnation: str = "") -> bool:
+    def _send_unnumbered(self, type_: str, body: str, incarnation: str = "") -> bool:
         return self._send(
             pack(Envelope(type_, body, incarnation=incarnation or self._mail.incarnation, time_ms=_now_ms()))
         )
@@ -237,20 +237,20 @@ class Courier(threading.Thread):
         try:
             self._dealer.send(data, zmq.NOBLOCK)
         except zmq.Again:
-            self._due["resume"] = time.monotonic() + 0.005  # the pipe is full; POLLOUT is not polled for
+            self._due["resume"] = time.monotonic() + 0.005  # the socket buffer is full; POLLOUT is not polled for
             return False
         return True
 
-    def _hear_hub(self, frames: list[bytes], poller: zmq.Poller) -> None:
+    def _on_hub(self, frames: list[bytes], poller: zmq.Poller) -> None:
         self.heard_seconds = time.monotonic()
         try:
-            self._understand(from_hub(unpack(frames[-1])), poller)
+            self._dispatch(from_hub(unpack(frames[-1])), poller)
         except UnknownVersion as error:
             self._refused(f"{self._key.endpoint}: {error}; both ends need the same release", poller)
         except (ProtocolError, ValueError) as error:
             self._end(f"{self._key.endpoint}: not understood: {error}", poller)
 
-    def _understand(self, envelope: Envelope, poller: zmq.Poller) -> None:
+    def _dispatch(self, envelope: Envelope, poller: zmq.Poller) -> None:
         if envelope.seq:
             self._take_numbered(envelope, poller)
             return
@@ -266,7 +266,7 @@ class Courier(threading.Thread):
             case "bus-denied":
                 self._denied(envelope, poller)
             case _:
-                pass  # a heartbeat: that it came is all it says
+                pass  # a heartbeat: its arrival is all that counts
 
     def _welcome(self, envelope: Envelope) -> None:
         if envelope.incarnation != self.hub_incarnation:
@@ -278,22 +278,22 @@ class Courier(threading.Thread):
         if self._attempt:
             self._mail.counters.reconnects += 1
         self._attempt, self._due["beat"], self._due["resume"] = 0, 0.0, 0.0
-        self._mail.trouble = ""
+        self._mail.disconnect_reason = ""
         self.is_ready = True
         with self._mail.changed:
             self._mail.changed.notify_all()
 
     def _take_numbered(self, envelope: Envelope, poller: zmq.Poller) -> None:
-        match self._intake.rule(envelope.seq, envelope.after):
+        match self._intake.classify(envelope.seq, envelope.after):
             case "early":
                 self._end("a message from the hub is missing", poller)
             case "duplicate":
                 self._confirmed = -1
             case "take":
                 self._intake.settle_to(envelope.seq)
-                self._hand_over(envelope)
+                self._deliver(envelope)
 
-    def _hand_over(self, envelope: Envelope) -> None:
+    def _deliver(self, envelope: Envelope) -> None:
         head, _, rest = envelope.body.partition(" ")
         match envelope.type:
             case "bus-answer":
@@ -305,7 +305,7 @@ class Courier(threading.Thread):
                 if not self._mail.settle(envelope.correlation, NotAllowed(rest, status=2)):
                     _log.warning("%s: %s", self._key.name, rest)
             case reserved if reserved.startswith(RESERVED):
-                _log.warning("%s: %s from the hub is not known here", self._key.name, reserved)
+                _log.warning("%s: the hub sent the unknown type %s", self._key.name, reserved)
             case _:
                 self._mail.arrive(self._mail.commands, envelope)
 
@@ -316,7 +316,7 @@ class Courier(threading.Thread):
         else:
             self._refused(f"{self._key.endpoint}: refused ({cause}): {reason}", poller)
 
-    def _hear_publisher(self, frames: list[bytes]) -> None:
+    def _on_publisher(self, frames: list[bytes]) -> None:
         try:
             envelope = from_hub(unpack(frames[-1]))
         except ProtocolError as error:
@@ -333,7 +333,7 @@ class Courier(threading.Thread):
             self._mail.arrive(self._mail.published, envelope)
 
     def _idle_ms(self, now: float) -> int:
-        """How long nothing is due."""
+        """Milliseconds until something is due."""
         names = ("beat", "resume") if self.is_ready else ("greeting",) if self._dealer is not None else ("connect",)
         waits = [self._due[name] - now for name in names if self._due[name] > now]
         return max(1, min(1000, int(min(waits, default=1.0) * 1000) + 1))

@@ -1,4 +1,4 @@
-"""One document to a file and back; the only module besides the command line that touches files."""
+"""Writes a document to a file and reads it back. Apart from the command line, no other module opens files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load(
 ) -> Any:
     r"""The value of the document in an open file, or in the file of that name. Raises what `decode` raises, and OSError.
 
-    At most `limits.max_bytes` are read. A text file opened with newline translation turns "\r\n" into "\n" before we see it.
+    At most `limits.max_bytes` are read. A text file opened with newline translation has "\r\n" turned into "\n" before it is read here.
     """
     if isinstance(file, str | Path):
         with Path(file).open("rb") as opened:

@@ -12,9 +12,9 @@ import pytest
 import toon
 from tests.toon.drawn import DELIMITERS, document, mutated, scalar
 from tests.toon.test_properties import outcome
+from toon.document_reader import Reader
 from toon.limits import DEFAULT_LIMITS, Limits
 from toon.lines import prepared
-from toon.reader import Reader
 
 
 def long_way(text: str, *, strict: bool, indent: int = 2) -> Any:

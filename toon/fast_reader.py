@@ -1,7 +1,7 @@
-"""Short cuts beside `toon.reader`: lines as encoders write them, read by pattern, and rows and items read together as columns.
+"""Fast paths for `toon.document_reader`: common lines are read by pattern, and rows and items are read together as columns.
 
-They decide nothing themselves. Whatever is not plainly sound is left to the long way, which finds the fault and words it; a test
-reads sound and damaged documents both ways and compares values, errors and places.
+They report no errors. A line that does not match exactly is left to the slow path, which finds the fault and describes it; a test
+reads valid and damaged documents both ways and compares values, errors and positions.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import re
 from itertools import islice, takewhile
 from typing import Any
 
+from toon.document_reader import Reader
 from toon.errors import ToonError
 from toon.headers import Header
 from toon.lines import COMMENT
-from toon.reader import Reader
-from toon.rows import column_values, read_columns, read_entries, rows_of
+from toon.row_lines import column_values, read_columns, read_entries, rows_of
 from toon.scalars import EMPTY_ARRAY, LITERALS, token_value, unquoted
 from toon.scopes import KEYED, LIST, OBJECT, TABLE, Scope
 
@@ -36,34 +36,34 @@ def _all_new(keys: list[str], entries: dict[str, object]) -> bool:
     return len(set(keys)) == len(keys) and entries.keys().isdisjoint(keys)
 
 
-class QuickReader(Reader):
-    """A reader with short cuts."""
+class FastReader(Reader):
+    """A reader with fast paths."""
 
-    def _quickly(self, lines: list[str], index: int) -> int:
-        """Read what can be read quickly; return the index of the first line that cannot."""
+    def _read_fast(self, lines: list[str], index: int) -> int:
+        """Read lines by the fast paths; return the index of the first line that needs the slow path."""
         if not self.stack:
-            self._begin_plainly(lines[index])
+            self._begin_fast(lines[index])
         if self.stack and not self.blank_line:
             kind = self.stack[-1].kind
             if kind in {TABLE, KEYED}:
-                index = self._plain_rows(self.stack[-1], lines, index)
+                index = self._fast_rows(self.stack[-1], lines, index)
             elif kind == LIST:
-                index = self._plain_items(self.stack[-1], lines, index)
+                index = self._fast_items(self.stack[-1], lines, index)
             if kind in {OBJECT, LIST} and index < len(lines):
-                index = self._plain_fields(lines, index)
+                index = self._fast_fields(lines, index)
         return index
 
-    def _begin_plainly(self, line: str) -> None:
-        """Open the root object at once where the first line is one of its fields beyond doubt."""
+    def _begin_fast(self, line: str) -> None:
+        """Open the root object at once if the first line matches one of its fields exactly."""
         found = _LINE.fullmatch(line)
         if found is not None and found.start(3) == 0:
             self.root.depth = self.root.width = self.blank_line = 0
             self.stack.append(self.root)
 
-    def _plain_fields(self, lines: list[str], index: int) -> int:
-        """The quick way for the commonest lines, `key: token` and `key:`; stops at any other, and at any fault.
+    def _fast_fields(self, lines: list[str], index: int) -> int:
+        """The fast path for the most common lines, `key: token` and `key:`; stops at any other line, and at any fault.
 
-        It decides nothing itself: a line it stops at is read the long way, which finds the fault and knows where it stands.
+        The line where it stops is read by the slow path, which reports a fault with its position.
         """
         strict, real, max_digits, most = self.strict, self.real, self.limits.max_digits, self.limits.max_depth
         scope = self.stack[-1]
@@ -78,7 +78,7 @@ class QuickReader(Reader):
                 opens = not colon and key[-1:] == ":"
                 name = key[:-1] if opens else key
                 if not (colon or opens) or not name.isidentifier() or not name.isascii():
-                    inner = self._plain_line(line)
+                    inner = self._fast_line(line)
                     if inner is None:
                         return number
                     scope, target = inner, inner.value
@@ -113,13 +113,13 @@ class QuickReader(Reader):
             return number
         return len(lines)
 
-    def _plain_line(self, line: str) -> Scope | None:
-        """Read one line of `_LINE` wherever it stands; the scope it leaves innermost, or None with nothing read."""
+    def _fast_line(self, line: str) -> Scope | None:
+        """Read one line that matches `_LINE`; returns the innermost scope after it, or None with nothing read."""
         found = _LINE.fullmatch(line)
         if found is None or len(self.stack) + 2 > self.limits.max_depth:
             return None
         lead, marker, key, length, token = found.groups()
-        value = self._plain_value(length, token)
+        value = self._fast_value(length, token)
         if value is _UNKNOWN:
             return None
         if marker is not None:
@@ -138,7 +138,7 @@ class QuickReader(Reader):
         self.stack.append(scope)
         return scope
 
-    def _plain_value(self, length: str | None, token: str | None) -> Any:
+    def _fast_value(self, length: str | None, token: str | None) -> Any:
         """The value after a plain line's colon. Raises what its tokens raise."""
         real, max_digits = self.real, self.limits.max_digits
         if length is None:
@@ -171,7 +171,7 @@ class QuickReader(Reader):
         return None
 
     def _item_at(self, width: int, key: str | None, value: object) -> Scope | None:
-        """Begin a list item whose marker stands at this width, under the same condition: an object, or without a key the value."""
+        """Begin a list item whose marker is at this width, under the same condition: an object, or a value if it has no key."""
         stack = self.stack
         while (scope := stack[-1]).kind == OBJECT and width < scope.floor * self.indent:
             stack.pop()
@@ -197,8 +197,8 @@ class QuickReader(Reader):
 
     # --- Rows and items together --------------------------------------------------
 
-    def _plain_rows(self, scope: Scope, lines: list[str], index: int) -> int:
-        """Many rows or entries at once, column by column; stops where a line needs a look of its own."""
+    def _fast_rows(self, scope: Scope, lines: list[str], index: int) -> int:
+        """Many rows or entries at once, column by column; stops at a line that needs the slow path."""
         header = scope.header
         assert header is not None
         pad = " " * (scope.width if scope.width >= 0 else scope.floor * self.indent)
@@ -216,7 +216,7 @@ class QuickReader(Reader):
         return index
 
     def _taken(self, scope: Scope, header: Header, lines: list[str], pad: str) -> bool:
-        """Read the lines together if that can be done; False leaves everything as it was."""
+        """Read the lines together if possible; False leaves everything unchanged."""
         if scope.count + len(lines) > self.limits.max_rows:
             return False
         if not header.keyed:
@@ -234,8 +234,8 @@ class QuickReader(Reader):
         scope.count += len(lines)
         return True
 
-    def _plain_items(self, scope: Scope, lines: list[str], index: int) -> int:
-        """Items that are arrays of one length, `- [3]: 1,2,3`, or bare scalars, `- x`, many at once: rows by another name."""
+    def _fast_items(self, scope: Scope, lines: list[str], index: int) -> int:
+        """Many items at once that are arrays of one length, `- [3]: 1,2,3`, or bare scalars, `- x`; they are read like rows."""
         found = _ITEM.match(lines[index])
         width = scope.width if scope.width >= 0 else scope.floor * self.indent
         careful = self.lines_before + index < scope.careful_until or len(self.stack) + 2 > self.limits.max_depth
@@ -255,7 +255,7 @@ class QuickReader(Reader):
         return index + len(block)
 
     def _together(self, block: list[str], lead: str, length: str | None) -> list[object] | None:
-        """The values of items that begin alike, as columns; None where one needs a look of its own."""
+        """The values of items with the same beginning, as columns; None if one needs the slow path."""
         real, max_digits = self.real, self.limits.max_digits
         if length is not None:
             row = Header(

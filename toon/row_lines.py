@@ -1,4 +1,4 @@
-"""A table's row lines read a column at a time; knows neither the document around them nor how a faulty line is reported."""
+"""Reads the row lines of a table column by column. Knows nothing of the rest of the document and reports no faults."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SPECIAL_CELL = re.compile(r'\n(?:["\-0-9]|(?:true|false|null)\n)')
 def read_entries(
     lines: list[str], pad: str, header: Header, real: Real, max_digits: int
 ) -> tuple[list[str], list[list[object]]] | None:
-    """The keys and columns of some entry rows, or None where a line is not plainly one (then each needs its own look)."""
+    """The keys and columns of some entry rows, or None if a line does not match exactly (then they are read one by one)."""
     keys, contents = [], []
     for line in lines:
         key, _, cells = line[len(pad) :].partition(":")
@@ -47,7 +47,7 @@ def read_entries(
 
 
 def read_columns(lines: list[str], pad: str, header: Header, real: Real, max_digits: int) -> list[list[object]] | None:
-    """The columns of some row lines, or None where a line is not plainly a row."""
+    """The columns of some row lines, or None if a line does not match exactly."""
     body = "\n" + "\n".join(lines)
     margin = "\n" + pad
     if body.count(margin) != len(lines) or (header.delimiter == "\t" and margin + "\t" in body):
@@ -68,7 +68,7 @@ def read_columns(lines: list[str], pad: str, header: Header, real: Real, max_dig
             return [[token_value(cell.strip(" "), real, max_digits) for cell in column] for column in cells]
         return [column_values(column, real, hiding) for column in cells]
     except ToonError:
-        return None  # read alone, the faulty row finds the same fault and can say where it stands
+        return None  # reading the faulty row alone finds the same fault with its position
 
 
 def _cells_at_once(body: str, margin: str, header: Header, count: int) -> list[list[str]] | None:
@@ -93,10 +93,10 @@ _DELIMITER, _BACKSLASH, _QUOTE = _HIDDEN = "\x00\x01\x02"
 
 
 def _masked(body: str, header: Header) -> str | None:
-    """The rows with everything inside quotes made harmless for splitting; None where that cannot be told without a closer look.
+    """The rows with delimiters inside quotes masked for splitting; None where the slow path has to decide.
 
     Once escaped quotes are hidden, every second piece between quotes lies inside them. That holds only if no backslash stands
-    outside (there it escapes nothing), no quoted span goes over a line's end, and a colon outside quotes is left to `is_row`.
+    outside (there it escapes nothing), no quoted span crosses the end of a line, and a colon outside quotes is left to `is_row`.
     """
     if any(char in body for char in _HIDDEN):
         return None
@@ -148,7 +148,7 @@ def column_values(cells: list[str], real: Real = float, hiding: str | None = Non
 
 
 def _quoted_texts(cells: list[str]) -> list[object] | None:
-    """What stands inside the quotes, where all cells are quoted and hold neither quotes nor escapes."""
+    """The text inside the quotes, where all cells are quoted and contain neither quotes nor escapes."""
     joined = "\n".join(cells)
     if joined.count('"') != 2 * len(cells) or joined.count('"\n"') != len(cells) - 1 or joined[-1] != '"':
         return None
@@ -186,7 +186,7 @@ _MANY_ROWS, _FEW_NAMES = 100, 64
 def _row_maker(width: int) -> Callable[[list[str], Iterable[tuple[object, ...]]], list[dict[str, object]]]:
     """A function that makes rows with a dict display of this width: half the time of `dict(zip(...))`.
 
-    The code it is made from depends on the width alone, as in `collections.namedtuple`; no text of any document gets into it.
+    Its source code depends on the width alone, as in `collections.namedtuple`; no text of a document is part of it.
     """
     keys = ", ".join(f"k{number}" for number in range(width))
     cells = ", ".join(f"c{number}" for number in range(width))

@@ -1,7 +1,7 @@
-"""The decoder's machine: takes prepared lines one after the other and builds the value, whatever pieces the text came in.
+"""The decoder: takes prepared lines one after the other and builds the value, in whatever pieces the text arrives.
 
-A stack of open scopes stands for the indentation. Nothing recurses, so depth costs memory only. This is the long way, line by
-line as the specification has it, and the one that words all errors; `toon.quick` adds short cuts that must give the same.
+A stack of open scopes represents the indentation. Nothing recurses, so depth costs memory only. This slow path follows the
+specification line by line and reports all errors; `toon.fast_reader` adds fast paths with the same results.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 from itertools import count
 from typing import Any
 
-from toon.errors import ToonError, shown
+from toon.errors import ToonError, excerpt
 from toon.headers import Header, is_header, leaf_paths, parse_header
 from toon.lines import COMMENT
-from toon.rows import is_row, rows_of
+from toon.row_lines import is_row, rows_of
 from toon.scalars import EMPTY_ARRAY, find_unquoted, split_unquoted, token_value, unquoted
 from toon.scopes import END, KEYED, LIST, OBJECT, TABLE, Scope, ScopeStack
 
@@ -42,23 +42,23 @@ class Reader(ScopeStack):
             while len(self.stack) > 1:
                 self._close(self.stack.pop())
         except ToonError as fault:
-            raise fault.placed(self.line, self.source, _content_column(self.source), self._path()) from None
+            raise fault.with_position(self.line, self.source, _content_column(self.source), self._path()) from None
         return self.root.value
 
     def read(self, lines: list[str]) -> None:
-        """Take further lines. After an error the reader is of no more use."""
+        """Read further lines. After an error the reader cannot be used any more."""
         index = 0
         try:
             while index < len(lines):
                 index = self._read(lines, index)
         except ToonError as fault:
-            path = self._path() if fault.code != "indent" else ""  # such a line belongs nowhere
-            raise fault.placed(self.line, self.source, _content_column(self.source), path) from None
+            path = self._path() if fault.code != "indent" else ""  # no scope can take such a line
+            raise fault.with_position(self.line, self.source, _content_column(self.source), path) from None
         self.lines_before += len(lines)
 
     def _read(self, lines: list[str], index: int) -> int:
-        """Read as many lines as can be read quickly, then one the long way; return the index of the next."""
-        index = self._quickly(lines, index)
+        """Read as many lines as possible by the fast paths, then one by the slow path; return the index of the next."""
+        index = self._read_fast(lines, index)
         if index == len(lines):
             return index
         while lines[index] == COMMENT or (not lines[index] and self.blank_line):
@@ -73,16 +73,16 @@ class Reader(ScopeStack):
         self.tail = ()
         width, depth = self._indentation(line)
         if self.stack:
-            self._line(self._settled(depth, width), line[width:], width)
+            self._line(self._close_deeper(depth, width), line[width:], width)
         else:
             self._first_line(line[width:], depth)
         return index + 1
 
-    def _quickly(self, lines: list[str], index: int) -> int:
-        """Nothing is read quickly here; `toon.quick` does it."""
+    def _read_fast(self, lines: list[str], index: int) -> int:
+        """No fast path here; `toon.fast_reader` has them."""
         return index
 
-    # --- What a line says -----------------------------------------------------------------------------------------------
+    # --- Lines by their form --------------------------------------------------------------------------------------------
 
     def _first_line(self, content: str, depth: int) -> None:
         """Find the root form (section 5)."""
@@ -120,7 +120,7 @@ class Reader(ScopeStack):
     def _field(self, scope: Scope, content: str, offset: int) -> None:
         colon = find_unquoted(content, ":")
         if colon < 0:
-            raise ToonError("syntax", f"expected 'key: value', found no ':' in {shown(content)}", column=offset + 1)
+            raise ToonError("syntax", f"expected 'key: value', found no ':' in {excerpt(content)}", column=offset + 1)
         if 0 <= find_unquoted(content, "[") < colon:
             self._header(scope, content, offset)
             return
@@ -138,7 +138,7 @@ class Reader(ScopeStack):
     def _item(self, scope: Scope, content: str, offset: int) -> None:
         """One list item (sections 9.4 and 10)."""
         if content != "-" and content[:2] != "- ":
-            raise ToonError("syntax", f"expected a list item '- ...', found {shown(content)}", column=offset + 1)
+            raise ToonError("syntax", f"expected a list item '- ...', found {excerpt(content)}", column=offset + 1)
         index = scope.count
         self.tail = (index,)
         self._counted(scope)
@@ -163,7 +163,7 @@ class Reader(ScopeStack):
         try:
             header = parse_header(content, self.limits, self.strict)
         except ToonError as fault:
-            raise fault.moved(offset) from None
+            raise fault.with_column_offset(offset) from None
         target: Any = scope.value
         if scope.kind == OBJECT:
             if header.key is None:
@@ -192,7 +192,7 @@ class Reader(ScopeStack):
         return value
 
     def _container(self, header: Header) -> Any:
-        """What takes the lines under a header."""
+        """The container for the lines under a header."""
         return {} if header.keyed else []
 
     def _open_header(self, scope: Scope, header: Header, value: object, offset: int) -> None:
@@ -223,22 +223,22 @@ class Reader(ScopeStack):
         try:
             return unquoted(token)
         except ToonError as fault:
-            raise fault.moved(offset) from None
+            raise fault.with_column_offset(offset) from None
 
     def _check_new(self, scope: Scope, key: str, offset: int) -> None:
         target: Any = scope.value
         if self.strict and key in target:
             self.tail = (key,)
-            raise ToonError("duplicate", f"expected each key once, found {shown(key)} again", column=offset + 1)
+            raise ToonError("duplicate", f"expected each key once, found {excerpt(key)} again", column=offset + 1)
 
     def _token(self, token: str, offset: int) -> object:
         try:
             return token_value(token, self.real, self.limits.max_digits)
         except ToonError as fault:
-            raise fault.moved(offset) from None
+            raise fault.with_column_offset(offset) from None
 
     def _tokens(self, tokens: list[str], offset: int, names: Iterable[tuple[str | int, ...]]) -> list[object]:
-        """The values of untrimmed tokens that stand one delimiter apart, each with its name below the current place."""
+        """The values of untrimmed tokens separated by delimiters, each with its name below the current path."""
         try:
             return [token_value(token.strip(" "), self.real, self.limits.max_digits) for token in tokens]
         except ToonError:
@@ -255,7 +255,7 @@ class Reader(ScopeStack):
     # --- Rows -----------------------------------------------------------------------------------------------------------
 
     def _add_rows(self, scope: Scope, header: Header, columns: list[list[object]], count: int) -> None:
-        """Put the rows of some columns where they belong."""
+        """Add the rows of some columns to their container."""
         assert header.fields is not None
         rows: Any = scope.value
         rows.extend(rows_of(header.fields, iter(columns), count))
@@ -267,7 +267,7 @@ class Reader(ScopeStack):
         self.tail = (scope.count,)
         if not is_row(content, header.delimiter):
             raise ToonError(
-                "syntax", f"expected a row, found {shown(content)} with a ':' before any delimiter", column=offset + 1
+                "syntax", f"expected a row, found {excerpt(content)} with a ':' before any delimiter", column=offset + 1
             )
         columns = self._cells(header, content, offset)
         self._counted(scope)
@@ -280,7 +280,7 @@ class Reader(ScopeStack):
         colon = find_unquoted(content, ":")
         if colon < 0:
             raise ToonError(
-                "syntax", f"expected an entry 'key: cells', found no ':' in {shown(content)}", column=offset + 1
+                "syntax", f"expected an entry 'key: cells', found no ':' in {excerpt(content)}", column=offset + 1
             )
         key = self._key(content[:colon], offset)
         self.tail = (key,)
