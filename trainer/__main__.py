@@ -57,6 +57,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--orphan-seconds", type=float, default=30.0, help="leave when the coordinator is silent this long"
     )
+    parser.add_argument(
+        "--launch", default="", help="nonce of this launch, by which its launcher recognizes the process"
+    )
     return parser.parse_args(argv)
 
 

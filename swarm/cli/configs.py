@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from swarm.cli.options import Config, Form, Overrides, form_words
+from swarm.spawning import module_command
 
 
 def add_to(app: typer.Typer) -> None:
@@ -78,16 +79,7 @@ def show(
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(json.dumps(read.run.streams[name].model_dump(mode="json")))
         file.flush()
-        command = [
-            sys.executable,
-            "-m",
-            "trainer.show",
-            "--settings",
-            file.name,
-            "--rows",
-            str(rows),
-            *form_words(form),
-        ]
+        command = module_command("trainer.show", "--settings", file.name, "--rows", str(rows), *form_words(form))
         sys.exit(subprocess.run(command, check=False).returncode)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swarm.cli.options import Form, NamedRun, OnlyStream, Run, RunArgument, Runs, form_words, one_run
+from swarm.spawning import module_command
 
 if TYPE_CHECKING:
     from swarm.agents.inbox import Message
@@ -276,10 +277,10 @@ def ask(
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(json.dumps(settings.model_dump(mode="json")))
         file.flush()
-        command = [
-            sys.executable, "-m", "trainer.ask", "--run", str(folder.path), "--adapter", str(adapter),
+        command = module_command(
+            "trainer.ask", "--run", str(folder.path), "--adapter", str(adapter),
             "--base", settings.base_model, "--settings", file.name, *form_words(form), "--", *texts,
-        ]  # fmt: skip
+        )  # fmt: skip
         sys.exit(subprocess.run(command, check=False).returncode)
 
 

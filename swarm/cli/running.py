@@ -26,6 +26,7 @@ from swarm.cli.options import (
     say,
     tell,
 )  # fmt: skip
+from swarm.spawning import module_command
 
 if TYPE_CHECKING:
     from swarm.rundir import RunFolder
@@ -188,7 +189,7 @@ def _dashboard(folder: RunFolder, *, readonly: bool) -> int | None:
     if importlib.util.find_spec("textual") is None:
         print("swarm: the dashboard needs: pip install 'toonswarm[tui]'; plain lines follow", file=sys.stderr)
         return None
-    command = [sys.executable, "-m", "tui", str(folder.path), *(["--readonly"] if readonly else [])]
+    command = module_command("tui", str(folder.path), *(["--readonly"] if readonly else []))
     process = subprocess.Popen(command, env=dict(os.environ))
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # it puts the terminal in order and leaves
     try:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from swarm.cli.options import Form, form_words
+from swarm.spawning import module_command
 
 Base = Annotated[
     str | None, typer.Option("--base", help="the full-precision base; default: the one that the adapter names")
@@ -61,4 +62,4 @@ def export_adapter(
 
 
 def _trainer(module: str, words: list[str]) -> int:
-    return subprocess.run([sys.executable, "-P", "-m", f"trainer.ship.{module}", *words], check=False).returncode
+    return subprocess.run(module_command(f"trainer.ship.{module}", *words), check=False).returncode

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bus.liveness import describe_exit
 from swarm.files import read_json, write_whole
 from swarm.launch.layout import WorkerSpec
 from swarm.log import NO_SPACE
 from swarm.rundir import RunFolder
+from swarm.spawning import module_command
 
 
 @dataclass(slots=True)
@@ -27,7 +29,9 @@ class Child:
     spec: WorkerSpec
     pid: int
     started: str
-    """Its start time as `process_started` tells it: with the pid it names a process for ever."""
+    """Its start time from `process_started`: pid and start time together identify a process."""
+    launch: str = ""
+    """The nonce in its command line."""
     process: subprocess.Popen[bytes] | None = None
     """None for an adopted process, whose exit status cannot be read."""
 
@@ -54,15 +58,16 @@ class Child:
 def start(spec: WorkerSpec, folder: RunFolder, join: Path) -> Child:
     """A new worker in its own session: it survives the terminal and, for a while, its coordinator."""
     folder.workers.mkdir(exist_ok=True)
-    command = [
-        sys.executable, "-m", "trainer", "--join", str(join), "--run", str(folder.path),
-        "--roles", ",".join(spec.roles), "--device", spec.device, "--threads", str(spec.threads),
-    ]  # fmt: skip
+    launch = secrets.token_hex(8)
+    command = module_command(
+        "trainer", "--join", str(join), "--run", str(folder.path), "--roles", ",".join(spec.roles),
+        "--device", spec.device, "--threads", str(spec.threads), "--launch", launch,
+    )  # fmt: skip
     with (folder.workers / f"{spec.name}.log").open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(spec)
         )
-    return Child(spec, process.pid, process_started(process.pid) or "", process)
+    return Child(spec, process.pid, process_started(process.pid) or "", launch, process)
 
 
 def _environment(spec: WorkerSpec) -> dict[str, str]:
@@ -80,7 +85,7 @@ def _environment(spec: WorkerSpec) -> dict[str, str]:
 
 
 def process_started(pid: int) -> str | None:
-    """When the process began, as the system tells it; None if there is none.  With the pid it names a process for ever."""
+    """When the process began, as reported by the system; None if there is none."""
     if Path("/proc/self/stat").exists():
         try:
             text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
@@ -88,16 +93,52 @@ def process_started(pid: int) -> str | None:
             return None
         fields = text.rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]  # field 22 of proc(5): start time in clock ticks
-    found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    return _ask_ps("lstart=", pid) or None
+
+
+def is_worker_of(folder: RunFolder, pid: int, launch: str) -> bool:
+    """Whether the process is a worker that this user started for this folder.
+
+    The pid and start time that a file of the run folder names are no proof: whoever made the folder can name any process.  Its
+    command line must name this folder and this launch, and it must belong to us and lead its process group.
+    """
+    try:
+        if pid <= 1 or not launch or os.getpgid(pid) != pid:
+            return False
+        owner, words, gap = _command_line(pid)
+    except (OSError, ValueError):
+        return False
+    wanted = (("-m", "trainer"), ("--run", str(folder.path)), ("--launch", launch))
+    return owner == os.geteuid() and all(f"{gap}{gap.join(pair)}{gap}" in words for pair in wanted)
+
+
+def _command_line(pid: int) -> tuple[int, str, str]:
+    """The owner's uid, the words of the command line, and the character that separates them.  Raises OSError or ValueError."""
+    if Path("/proc/self/cmdline").exists():
+        place = Path(f"/proc/{pid}")
+        return place.stat().st_uid, (place / "cmdline").read_text(encoding="utf-8", errors="surrogateescape"), "\0"
+    return int(_ask_ps("uid=", pid)), f"{_ask_ps('command=', pid)} ", " "
+
+
+def _ask_ps(column: str, pid: int) -> str:
+    found = subprocess.run(["ps", "-ww", "-o", column, "-p", str(pid)], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+class Known(NamedTuple):
+    """A worker process as it is written down."""
+
+    pid: int
+    started: str
+    launch: str
 
 
 def write_down(children: Iterable[Child], folder: RunFolder) -> bool:
-    """Note who lives, so that the next coordinator can adopt them, and `swarm stop` can end them without one.
+    """Write down the running workers, so that the next coordinator can adopt them and `swarm stop` can end them without one.
 
-    False: the disk is full, and the note of before stands.
+    False: the disk is full, and the file is unchanged.
     """
-    known = {child.spec.name: {"pid": child.pid, "started": child.started} for child in children}
+    known = {child.spec.name: Known(child.pid, child.started, child.launch)._asdict() for child in children}
     try:
         write_whole(folder.processes, json.dumps(known))
     except OSError as error:
@@ -107,16 +148,24 @@ def write_down(children: Iterable[Child], folder: RunFolder) -> bool:
     return True
 
 
-def living(folder: RunFolder) -> dict[str, tuple[int, str]]:
-    """Worker name -> (pid, start time) of those that were written down and still live."""
+def living(folder: RunFolder) -> dict[str, Known]:
+    """The workers that were written down, still run, and are ours (`is_worker_of`), by name.  Raises UserError."""
     if not folder.processes.exists():
         return {}
-    noted = {name: (int(p["pid"]), str(p["started"])) for name, p in read_json(folder.processes).items()}  # type: ignore[index]
-    return {name: found for name, found in noted.items() if process_started(found[0]) == found[1]}
+    try:
+        noted = {name: Known(**values) for name, values in read_json(folder.processes).items()}  # type: ignore[arg-type]
+    except TypeError:  # of an earlier version, or not written by this program
+        return {}
+    return {name: known for name, known in noted.items() if _is_living(folder, known)}
+
+
+def _is_living(folder: RunFolder, known: Known) -> bool:
+    is_sound = type(known.pid) is int and isinstance(known.started, str) and isinstance(known.launch, str)
+    return is_sound and process_started(known.pid) == known.started and is_worker_of(folder, known.pid, known.launch)
 
 
 def end_all(folder: RunFolder, *, grace_seconds: float) -> list[str]:
-    """End workers that have no coordinator: SIGTERM to save, SIGKILL to those that stay.  Returns who was there."""
+    """End workers that have no coordinator: SIGTERM, so that they save, then SIGKILL.  Returns their names."""
     found = living(folder)
     _signal_all(folder, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
@@ -127,6 +176,6 @@ def end_all(folder: RunFolder, *, grace_seconds: float) -> list[str]:
 
 
 def _signal_all(folder: RunFolder, number: signal.Signals) -> None:
-    for pid, _ in living(folder).values():
+    for known in living(folder).values():
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, number)
+            os.killpg(known.pid, number)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from swarm.facts import BaseFacts
 from swarm.planning import gpus
 from swarm.policy.fitting import unfit
 from swarm.settings import Placement, RunSettings, StreamSettings
+from swarm.spawning import module_command
 
 TRAINING = ("torch", "transformers", "peft", "trl", "datasets")
 FACTS = TypeAdapter(BaseFacts)
@@ -128,8 +128,7 @@ def asked(what: str, names: Mapping[str, bool]) -> tuple[dict[str, BaseFacts], d
     if not names:
         return {}, {}
     words = [*(f"{what}={name}" for name in names), *(f"--trust-remote-code={name}" for name in names if names[name])]
-    # -P: the folder in which the command was typed is no place to import from.
-    command = [sys.executable, "-P", "-m", "trainer.bases", "--json", *words]
+    command = module_command("trainer.bases", "--json", *words)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     try:
         answers: dict[str, dict[str, Any]] = json.loads(done.stdout)

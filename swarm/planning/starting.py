@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from swarm.planning.plan import PlanRow, plan_table
 from swarm.policy.admission import admit
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
+from swarm.spawning import module_command
 from swarm.state import Refusal, State, fold
 
 START_SECONDS = 30.0
@@ -198,7 +198,7 @@ def launch(folder: RunFolder) -> None:
     talk = folder.path / "coordinator.log"
     with talk.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "swarm.coordinator", str(folder.path)],
+            module_command("swarm.coordinator", str(folder.path)),
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
         )  # fmt: skip
     deadline = time.monotonic() + START_SECONDS

@@ -244,4 +244,4 @@ def _worker_row(row: dict[str, Any]) -> WorkerRow:
 def _orphans(folder: RunFolder) -> tuple[WorkerRow, ...]:
     """Workers that go on without a coordinator."""
     why = "no coordinator: `swarm resume` adopts it, `swarm stop` makes it save and leave"
-    return tuple(WorkerRow(name, (), "orphan", pid=pid, why=why) for name, (pid, _) in local.living(folder).items())
+    return tuple(WorkerRow(name, (), "orphan", pid=known.pid, why=why) for name, known in local.living(folder).items())

@@ -166,5 +166,5 @@ def test_a_layout_reads_back_as_it_was_written(tmp_path):
 
 def test_a_torn_layout_is_told_with_its_file(tmp_path):
     (tmp_path / "layout.json").write_text('{"workers": [{"name": "x"}]}')
-    with pytest.raises(UserError, match=r"layout.json: is no layout"):
+    with pytest.raises(UserError, match=r"layout.json: is not a layout"):
         Layout.read(tmp_path / "layout.json")
