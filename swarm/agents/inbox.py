@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm import diary
 from swarm import events as ev
 from swarm.errors import UserError
 from swarm.log import Entry
@@ -22,7 +23,6 @@ from swarm.printable import one_line
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import State
-from swarm.views import logview
 
 MENTION = re.compile(r"(?<![a-z0-9._@/-])@([a-z0-9][a-z0-9._-]{0,63})")
 
@@ -41,8 +41,8 @@ class Message:
     @property
     def text(self) -> str:
         """What it says, as a line."""
-        told = "" if self.why == "unanswered" else logview.told(self.entry.event)  # that it asks is said by then
-        return logview.joined(told, one_line(self.entry.event.body))
+        event = self.entry.event
+        return one_line(event.body) if self.why == "unanswered" else diary.shown(event)  # that it asks is said by then
 
     @property
     def amended(self) -> str:

@@ -9,7 +9,7 @@ from swarm import events as ev
 from swarm.artifacts import publish
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
 from swarm.coordinator.supervisor import Supervisor
-from swarm.log import NO_SPACE, render
+from swarm.log import NO_SPACE
 from swarm.messages import Assign, Order, Quit
 from swarm.policy import schedule
 from swarm.policy.admission import token_in
@@ -62,7 +62,7 @@ class Effects:
         [entry] = self.record.append([(worker, claim)])
         self.crew.busy(worker, ref, entry.seq)
         reached = await self.hub.send(worker, Assign.type, self._assignment(ref, entry.seq).toon())
-        await self.hub.publish("entry", render(entry))
+        await self.hub.publish("entry", entry.text)
         if not reached:
             self.crew.idle(worker, ref)
             why = "the worker could not be reached"

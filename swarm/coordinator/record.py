@@ -7,8 +7,9 @@ import logging
 from collections.abc import Sequence
 
 from bus.hub import Hub
+from swarm import diary
 from swarm import events as ev
-from swarm.log import Entry, LogError, LogFull, LogWriter, render
+from swarm.log import Entry, LogError, LogFull, LogWriter
 from swarm.policy.admission import admit
 from swarm.policy.rules import admit_by
 from swarm.settings import RunSettings
@@ -40,7 +41,7 @@ class Record:
     async def tell(self, entries: Sequence[Entry]) -> None:
         """Say to the watchers what was appended."""
         for entry in entries:
-            await self.hub.publish("entry", render(entry))
+            await self.hub.publish("entry", entry.text)
 
     async def say(self, event: ev.Event) -> Entry:
         """One entry of the coordinator's own."""
@@ -67,11 +68,12 @@ class Record:
         return self.state.repeat_of(author, event, self.clock())
 
     def append(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
-        """Append and fold, without a word to the watchers."""
+        """Append and fold, without a word to the watchers; entries of ours and of workers get their sentence here."""
         for author, event in items:
             self.admit(author, event)
+        told = [(author, diary.with_sentence(self.state, author, event)) for author, event in items]
         try:
-            entries = self.writer.append(items)
+            entries = self.writer.append(told)
         except LogFull as error:
             raise NoSpace(str(error)) from error
         except LogError as error:

@@ -1,13 +1,13 @@
-"""The shared log of a run: COLLABORATION.md, which people and agents read and type into and nothing is lost from.
+"""The shared log of a run: COLLABORATION.md, a file that people and agents read and write and that loses nothing.
 
-`Log` reads, `LogWriter` writes (one at a time), `verify` checks every byte.  The format stands in `entry.py`,
-`escaping.py` and `chain.py`, durability in `wal.py` and `ledger.py`, what people do to the file in `mend.py` and `kept.py`.
-What entries mean is not decided here (`swarm/state.py`).
+`Log` reads, `LogWriter` writes (one at a time), `verify` checks every byte.  The format stands in `forms.py`, `entry.py`,
+`same.py`, `escaping.py` and `chain.py`, durability in `wal.py` and `ledger.py`, edits of the file by others in `mend.py` and `kept.py`.
+What entries mean is the business of `swarm/state.py`.
 """
 
 from __future__ import annotations
 
-from swarm.log.entry import Entry, parse, render
+from swarm.log.entry import Entry
 from swarm.log.errors import NO_SPACE, LogDamaged, LogError, LogFull, LogHeld
 from swarm.log.reader import Log
 from swarm.log.verify import Fault, verify
@@ -23,8 +23,6 @@ __all__ = [
     "LogFull",
     "LogHeld",
     "LogWriter",
-    "parse",
-    "render",
     "run_is_alive",
     "verify",
 ]

@@ -1,11 +1,10 @@
 r"""The hash chain over the bytes of a log file, and the walk that reads entries along it; pure.
 
 An entry's chain value is BLAKE2b (8 bytes, unkeyed) over the chain value before and the entry's own bytes, from its seq
-in the header up to where its chain value stands in the trailer.  Anyone can compute it: it shows every accidental or
-partial change.  A history that was rewritten from some point on shows only against a signed head (`mac_of`), to who
-holds the secret.
+in the heading up to where its chain value stands in the closing comment.  Anyone can compute it: it shows every accidental or
+partial change.  A history that was rewritten from some point on is found only with the secret, by a signed head (`mac_of`).
 
-Bytes that are no entry (torn, typed) are skipped where a `seal` entry follows that states their offset, length and hash.
+Bytes that are no entry (torn, typed) are skipped if a `seal` entry follows that states their offset, length and hash.
 """
 
 from __future__ import annotations
@@ -15,28 +14,18 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
-from swarm.log.entry import CUT, HEADER, Entry, understood
+from swarm.log.entry import Earlier, Entry, understood
+from swarm.log.forms import CLOSING, COMMENT, DIARY, END, FORMS, HEAD, HEADER_LINE, Form
 
 GENESIS = b"0" * 16
 """The chain value before the first entry."""
-BEGIN, END = b"## ", b" -->\n"
-"""What stands around a raw entry in a file."""
-BETWEEN = END + BEGIN
-"""No body can hold it (`escaping.escape`), so one split of a file gives its raw entries."""
-TRAILER = re.compile(rb"^<!-- /(\d{1,18}) [0-9a-f]{16} -->$", re.MULTILINE)
-HEADER_LINE = re.compile(rb"^## ([1-9]\d{0,17}) ", re.MULTILINE)
-SEAL = re.compile(rb"^## (\d{1,18}) seal [^\n]*\n", re.MULTILINE)
+SEAL = re.compile(rb"^##(?:###)? (\d{1,18}) seal [^\n]*\n", re.MULTILINE)
 
 
-def chain_of(before: bytes, unchained: bytes) -> bytes:
-    """The chain value (16 hex digits) of an entry whose bytes up to that value are `unchained`."""
-    return blake2b(before + unchained, digest_size=8).hexdigest().encode()
-
-
-def chained(before: bytes, seq: int, text: bytes) -> bytes:
-    """The raw entry of a header and body."""
-    unchained = text.removeprefix(BEGIN) + CUT + b"%d " % seq
-    return unchained + chain_of(before, unchained)
+def chained(before: bytes, text: bytes, form: Form = DIARY) -> bytes:
+    """The raw entry whose bytes in a file are `text` up to its chain value."""
+    unchained = text.removeprefix(form.begin)
+    return unchained + form.chain_of(before, unchained)
 
 
 def sha_of(data: bytes) -> str:
@@ -63,16 +52,17 @@ class Place:
 
 
 class Raw(NamedTuple):
-    """An entry as it was read, checked against the chain but not yet understood."""
+    """An entry as it was read, checked against the chain but not parsed yet."""
 
     piece: bytes
-    """`<seq> <kind> ... <body>\\n<!-- /<seq> <chain>`"""
+    """From its seq up to and with its chain value."""
     gap: bytes = b""
-    """For a seal: the bytes before it that it covers."""
+    """The bytes before it: for a seal those that it covers, for the first entry of a file the file's head."""
+    form: Form = DIARY
 
     @property
     def chain(self) -> bytes:
-        return self.piece[-16:]
+        return self.piece[-self.form.chain_size :]
 
     @property
     def kind(self) -> bytes:
@@ -80,15 +70,21 @@ class Raw(NamedTuple):
 
     @property
     def whole(self) -> bytes:
-        return BEGIN + self.piece + END
+        return self.form.begin + self.piece + END
 
     @property
     def on_disk(self) -> bytes:
         return self.gap + self.whole
 
-    def entry(self) -> Entry:
-        """What it says.  Raises LogError."""
-        return understood(BEGIN + self.piece[: self.piece.rindex(CUT)], self.chain.decode())
+    @property
+    def day(self) -> bytes | None:
+        """The day that its heading states; None: that of the entry before."""
+        heading = self.form.header.match(self.form.begin + self.piece)
+        return heading["day"] if heading else None
+
+    def entry(self, earlier: Earlier) -> Entry:
+        """The entry as a value.  Raises LogError."""
+        return understood(self.form.begin + self.piece, self.form, earlier)
 
 
 @dataclass(slots=True)
@@ -104,10 +100,11 @@ class Walk:
 
 
 def walk(data: bytes, start: Place) -> Walk:
-    """Reads entries from `data`, the bytes of a file from `start.offset` on, as far as chain and seals carry."""
+    """Reads entries from `data`, the bytes of a file from `start.offset` on, as far as chain and seals are intact."""
     reached = Walk(start)
     while True:
-        run_of_entries(data, start.offset, reached)
+        for form in FORMS:
+            run_of_entries(data, start.offset, reached, form)
         at = reached.place.offset - start.offset
         raw = entry_at(data, at, reached.place) or sealed_at(data, at, reached.place)
         if raw is None:
@@ -115,27 +112,28 @@ def walk(data: bytes, start: Place) -> Walk:
         reached.take(raw)
 
 
-def run_of_entries(data: bytes, base: int, reached: Walk) -> None:
-    """The fast way for entries that follow each other: one split, and a hash and a comparison for each."""
+def run_of_entries(data: bytes, base: int, reached: Walk, form: Form) -> None:
+    """The fast way for consecutive entries of one form: one split, then a hash and a comparison for each."""
     place = reached.place
     at = place.offset - base
-    if not data.startswith(BEGIN, at):
+    if not data.startswith(form.begin, at):
         return
-    pieces = data[at + len(BEGIN) :].split(BETWEEN)
+    pieces = data[at + len(form.begin) :].split(form.between)
     pieces[-1] = pieces[-1].removesuffix(END) if pieces[-1].endswith(END) else b""
-    chain, sound = place.chain, 0
+    chain, sound, size = place.chain, 0, form.chain_size
+    chain_of = form.chain_of
     for piece in pieces:
-        own = piece[-16:]
-        if blake2b(chain + piece[:-16], digest_size=8).hexdigest().encode() != own:
+        own = piece[-size:]
+        if chain_of(chain, piece[:-size]) != own:
             break
         chain = own
         sound += 1
     seq = place.seq + sound
     if not sound or not pieces[sound - 1].startswith(b"%d " % seq):
         return
-    size = sum(map(len, pieces[:sound])) + sound * len(BETWEEN)
-    reached.entries += map(Raw, pieces[:sound])
-    reached.place = Place(seq, chain, place.offset + size)
+    length = sum(map(len, pieces[:sound])) + sound * len(form.between)
+    reached.entries += [Raw(piece, b"", form) for piece in pieces[:sound]]
+    reached.place = Place(seq, chain, place.offset + length)
 
 
 def sealed_at(data: bytes, at: int, place: Place) -> Raw | None:
@@ -143,22 +141,35 @@ def sealed_at(data: bytes, at: int, place: Place) -> Raw | None:
     for header in SEAL.finditer(data, at + 1):
         if int(header[1]) == place.seq + 1 and (raw := entry_at(data, header.start(), place)):
             gap = data[at : header.start()]
-            if b" off=%d n=%d sha=%s why=" % (place.offset, len(gap), sha_of(gap).encode()) in header[0]:
-                return Raw(raw.piece, gap)
+            states = b" off=%d n=%d sha=%s why=" % (place.offset, len(gap), sha_of(gap).encode())
+            facts = header[0] if raw.form is not DIARY else raw.piece[raw.piece.rindex(COMMENT) :]
+            if states in facts:
+                return raw._replace(gap=gap)
     return None
 
 
 def entry_at(data: bytes, at: int, place: Place) -> Raw | None:
-    """The entry that begins at `at` if it is whole and chained on `place`."""
-    header = HEADER.match(data, at)
-    if header is None or int(header["seq"]) != place.seq + 1:
-        return None
-    end = header.end() + int(header["len"])
-    piece = chained(place.chain, place.seq + 1, data[at:end])
-    return Raw(piece) if data.startswith(BEGIN + piece + END, at) else None
+    """The entry that begins at `at`, behind the head of the file if there is one, if it is whole and chained on `place`."""
+    gap = head_at(data, at) if place.offset == 0 else b""
+    at += len(gap)
+    for form in FORMS:
+        header = form.header.match(data, at)
+        if header and int(header["seq"]) == place.seq + 1 and (end := form.end(data, header)) >= 0:
+            piece = chained(place.chain, data[at:end], form)
+            return Raw(piece, gap, form) if data.startswith(piece + END, at + len(form.begin)) else None
+    return None
+
+
+def head_at(data: bytes, at: int) -> bytes:
+    return HEAD if data.startswith(HEAD, at) else b""
 
 
 def holds_entries(tail: bytes, place: Place) -> bool:
-    """True if later entries seem to stand whole in `tail`, where the walk ended: something in them was changed."""
-    begun, ended = HEADER_LINE.findall(tail), TRAILER.findall(tail)
-    return any(int(seq) > place.seq for seq in {*begun} & {*ended})
+    """True if `tail`, where the walk ended, seems to hold whole later entries: one of them was changed."""
+    return any(int(header[1]) > place.seq and closed(tail, header) for header in HEADER_LINE.finditer(tail))
+
+
+def closed(tail: bytes, header: re.Match[bytes]) -> bool:
+    """Whether the entry that seems to begin with `header` also ends like one."""
+    following = HEADER_LINE.search(tail, header.end())
+    return CLOSING.search(tail, header.end(), following.start() if following else len(tail)) is not None

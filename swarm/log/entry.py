@@ -1,40 +1,40 @@
-r"""One entry of the log as text and as a value: `render` and `parse` are pure and undo each other.
+r"""One entry of the log as text and as a value: `written` and `understood` are pure and undo each other.
 
-    ## <seq> <kind> <ref> @<author> <time> k=v ... [via=<way>] len=<bytes>
-    <body, exactly len bytes>
-    <!-- /<seq> <chain> -->
+    ##### 22 checkpoint lora-8/train trainer-3 2026-11-25 23:39:56
+    lora-8 saved checkpoint-60: loss 0.1992
+    <!-- tok=18 step=60 path=streams/lora-8/t18/checkpoint-60 sha256=b560... loss=0.199216 LUc+CoiCEuQ -->
 
-A value with white space, `=`, `"`, control characters or nothing in it stands as a JSON string, others bare.  What is done
-to bodies stands in `escaping.py`, the chain value is `chain.py`'s; nothing here reads or writes files.
+The heading is for people, the body for readers, the comment holds every fact that is folded and the chain value.  A value with
+white space, `=`, `"`, control characters or nothing in it stands as a JSON string, others bare.
+
+In a file an entry may lean on those before it: a heading without a day has that of the entry before; `k=~17` is the value that
+entry 17 gives to k; a comment that begins with `~17` says what entry 17 says, but for what it states itself (`same.py`).
+`understood` also reads the form of earlier versions (`forms.py`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from swarm.events import KINDS, NAME, Event
+from swarm.events import KINDS, Event
 from swarm.log.errors import LogError
 from swarm.log.escaping import escape, unescape
+from swarm.log.forms import COMMENT, DIARY, DIARY_CHAIN, FIRST, VALUE, Form
 
-VALUE = r'(?:"(?:[^"\\\x00-\x1f]|\\.)*"|[^\s"=\x00-\x1f]+)'
-BARE = re.compile(r'[^\s"=\x00-\x1f]+')
-HEADER = re.compile(
-    rb"## (?P<seq>[1-9]\d{0,17}) (?P<kind>[a-z]{1,32}) (?P<ref>[^\s@]+) @(?P<author>%s) "
-    rb"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)(?P<facts>(?: [a-z_][a-z0-9_]*=%s)*?) len=(?P<len>\d{1,12})\n"
-    % (NAME.encode(), VALUE.encode())
-)
-"""A whole header line; `[1-9]` and the bounds keep `int()` cheap whatever the text says."""
-
+BARE = re.compile(r'[^\s"=~\x00-\x1f][^\s"=\x00-\x1f]*')
 FACT = re.compile(rf" ([a-z_][a-z0-9_]*)=({VALUE})")
-CUT = b"\n<!-- /"
-TRAILER_AT_END = re.compile(rb"\n<!-- /(\d{1,18}) ([0-9a-f]{16}) -->\n\Z")
+BASE = re.compile(r" ~([1-9]\d{0,17})(?= |\Z)")
+SAME = re.compile(r"~([1-9]\d{0,17})")
+ENDS_COMMENT = re.compile(r"--!?>")
+"""It would end the comment for whoever renders it (HTML, 13.1.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,53 +47,123 @@ class Entry:
     """UTC seconds; whole ones, as on disk."""
     event: Event
     chain: str
-    """16 hex digits over the entry before and this one."""
+    """The hash chain's value over the entry before and this one."""
     via: str | None = None
     """How it came in, where that is worth saying: `local` is without a coordinator."""
+    bytes_on_disk: bytes = field(default=b"", compare=False, repr=False)
+    """As the writer wrote it; empty where it was read."""
+
+    @property
+    def text(self) -> str:
+        """As it stands in the file, for those to whom the writer publishes it."""
+        return self.bytes_on_disk.decode()
 
 
-def render(entry: Entry) -> str:
-    """The entry as it stands on disk, with its trailer.  Raises LogError for what cannot be an entry."""
-    text = written(entry.seq, entry.author, entry.time, entry.event, entry.via)
-    return (text + trailer(entry.seq, entry.chain)).decode()
+class Earlier(Protocol):
+    """The entries of the same file that stand before one; what it leans on."""
+
+    def facts(self, seq: int) -> Mapping[str, Any]:
+        """Those of entry `seq`.  Raises LogError if it is not there."""
+        ...
+
+    def day(self, seq: int) -> bytes:
+        """The day on which the last entry before `seq` was written.  Raises LogError if there is none."""
+        ...
 
 
-def parse(text: str) -> Entry:
-    """The entry that `render` gave as `text`; its chain value is taken as it is.  Raises LogError."""
-    data = text.encode("utf-8", "backslashreplace")
-    end = TRAILER_AT_END.search(data)
-    if end is None or (entry := understood(data[: end.start()], end[2].decode())).seq != int(end[1]):
-        raise LogError(f"not an entry: {text[:80]!r} ... {text[-40:]!r}")
-    return entry
+class Nothing:
+    """For an entry that stands alone."""
+
+    def facts(self, seq: int) -> Mapping[str, Any]:
+        raise LogError(f"refers to entry {seq}, which is not there")
+
+    def day(self, seq: int) -> bytes:
+        raise LogError(f"entry {seq} states no day")
 
 
-def written(seq: int, author: str, time: float, event: Event, via: str | None = None) -> bytes:
-    """Header line and body as they stand on disk, without the trailer.  Raises LogError if no header can say it."""
+def written(seq: int, author: str, when: str, event: Event, facts: str, via: str | None = None) -> bytes:
+    """An entry as it stands in a file, up to its chain value; `when` is the time, with the day if that is to be stated.
+
+    Raises LogError if there is no such entry.
+    """
     body = escape(event.body.encode("utf-8", "backslashreplace"))
     try:
-        facts = "".join(f" {key}={value_text(value)}" for key, value in event.facts().items())
         route = "" if via is None else f" via={value_text(via)}"
-        head = f"## {seq} {event.kind} {event.ref} @{author} {time_text(time)}{facts}{route} len={len(body)}\n"
-        header = head.encode()
+        heading = f"##### {seq} {event.kind} {event.ref} {author} {when}\n".encode()
+        comment = f"<!--{facts}{route} ".encode()
     except ValueError as bad:  # half a surrogate pair, a number of a million digits
         raise LogError(f"not an entry: {event.kind} {event.ref}: {bad}") from bad
-    if not HEADER.fullmatch(header):
+    if not DIARY.header.fullmatch(heading):
         raise LogError(
-            f"not an entry: {header[:200].decode(errors='replace').strip()!r}: author, ref or time is no valid name"
+            f"not an entry: {heading[:200].decode(errors='replace').strip()!r}: author, ref or time is no valid name"
         )
-    return header + body
+    return b"%s%s%s%s" % (heading, body, b"\n" if body else b"", comment)
 
 
-def understood(text: bytes, chain: str) -> Entry:
-    """The entry of a header and body (as `written` gave them) whose chain value is `chain`.  Raises LogError."""
-    header = HEADER.match(text)
-    if header is None or len(text) - header.end() != int(header["len"]):
-        raise LogError(f"not an entry: {text[:80]!r}")
-    facts = facts_of(header)
+def texts_of(event: Event) -> dict[str, str]:
+    """The event's facts as they stand in a comment.  Raises LogError."""
+    try:
+        return {key: value_text(value) for key, value in event.facts().items()}
+    except ValueError as bad:
+        raise LogError(f"not an entry: {event.kind} {event.ref}: {bad}") from bad
+
+
+def understood(data: bytes, form: Form, earlier: Earlier) -> Entry:
+    """The entry whose bytes, up to and with its chain value, are `data`.  Raises LogError."""
+    header, body, comment = parts_of(data, form)
+    seq, chain = int(header["seq"]), data[-form.chain_size :].decode()
+    facts = facts_in(comment, seq, earlier)
     via = facts.pop("via", None)
-    body = unescape(text[header.end() :]).decode("utf-8", "replace")
-    event = event_of(header["kind"].decode(), {**facts, "ref": header["ref"].decode(), "body": body})
-    return Entry(int(header["seq"]), header["author"].decode(), seconds_of(header["time"]), event, chain, via)
+    fields = {**facts, "ref": header["ref"].decode(), "body": unescape(body, form).decode("utf-8", "replace")}
+    event = event_of(header["kind"].decode(), fields)
+    day = header["day"] or earlier.day(seq)
+    return Entry(seq, header["author"].decode(), seconds_of(day, header["time"]), event, chain, via)
+
+
+def parts_of(data: bytes, form: Form) -> tuple[re.Match[bytes], bytes, bytes]:
+    """Heading, body and facts of an entry's bytes.  Raises LogError."""
+    header = form.header.match(data)
+    if header is None:
+        raise LogError(f"not an entry: {data[:80]!r}")
+    if form is FIRST:
+        return header, data[header.end() : header.end() + int(header["len"])], header["facts"]
+    comment = data.find(COMMENT, header.end() - 1)
+    return header, data[header.end() : max(comment, header.end())], data[comment + len(COMMENT) - 1 : -DIARY_CHAIN - 1]
+
+
+def facts_in(comment: bytes, seq: int, earlier: Earlier) -> dict[str, Any]:
+    """The facts that entry `seq` states, with those that it takes from earlier ones; also `via`.  Raises LogError."""
+    try:
+        return resolved(comment.decode(), seq, earlier)
+    except ValueError as bad:  # also a JSON string that is none
+        raise LogError(f"not an entry: {seq}: {comment[:80]!r}: {bad}") from bad
+
+
+def resolved(text: str, seq: int, earlier: Earlier) -> dict[str, Any]:
+    """The facts that a comment states, with those that it takes from entries before `seq`."""
+    facts: dict[str, Any] = {}
+    own = text
+    if base := BASE.match(text):
+        facts, own = dict(earlier_facts(int(base[1]), seq, earlier)), text[base.end() :]
+    left = len(own)
+    for key, value in FACT.findall(own):
+        left -= len(key) + len(value) + 2
+        if value.startswith("~") and (same := SAME.fullmatch(value)):
+            there = earlier_facts(int(same[1]), seq, earlier)
+            if key not in there:
+                raise LogError(f"entry {seq}: entry {same[1]} states no {key}")
+            facts[key] = there[key]
+        else:
+            facts[key] = json.loads(value) if value.startswith('"') else value
+    if left:
+        raise LogError(f"entry {seq}: its comment holds more than facts: {text[:80]!r}")
+    return facts
+
+
+def earlier_facts(seq: int, before: int, earlier: Earlier) -> Mapping[str, Any]:
+    if seq >= before:
+        raise LogError(f"entry {before} refers to entry {seq}, which comes later")
+    return earlier.facts(seq)
 
 
 def event_of(kind: str, fields: dict[str, Any]) -> Event:
@@ -107,17 +177,8 @@ def event_of(kind: str, fields: dict[str, Any]) -> Event:
         raise LogError(f"{kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from bad
 
 
-def facts_of(header: re.Match[bytes]) -> dict[str, str]:
-    """The k=v of a matched header, as texts.  Raises LogError for a JSON string that is none."""
-    try:
-        pairs = FACT.findall(header["facts"].decode())
-        return {key: json.loads(value) if value.startswith('"') else value for key, value in pairs}
-    except ValueError as bad:
-        raise LogError(f"not an entry: {header[0][:80]!r}: {bad}") from bad
-
-
 def value_text(value: Any) -> str:
-    """A header value: floats in the shortest form that reads back equal, booleans true/false, texts bare or as JSON."""
+    """A fact's value: floats in the shortest form that reads back equal, booleans true/false, texts bare or as JSON."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -125,31 +186,34 @@ def value_text(value: Any) -> str:
             return repr(value)
         case float():
             return repr(value).removesuffix(".0")
-        case str() if BARE.fullmatch(value) and value.isprintable():
+        case str() if BARE.fullmatch(value) and value.isprintable() and not ENDS_COMMENT.search(value):
             return value
         case str():
-            return json.dumps(value, ensure_ascii=not value.isprintable())
+            text = json.dumps(value, ensure_ascii=not value.isprintable())
+            return ENDS_COMMENT.sub(lambda found: found[0].replace(">", r"\u003e"), text)
         case _:
-            raise LogError(f"a header holds texts, numbers and booleans, not {type(value).__name__}")
+            raise LogError(f"a fact is a text, a number or a boolean, not {type(value).__name__}")
 
 
-def trailer(seq: int, chain: str) -> bytes:
-    return CUT + b"%d %s -->\n" % (seq, chain.encode())
+def day_of(seconds: float) -> bytes:
+    return day_text(int(seconds) // 86_400)
 
 
-def time_text(seconds: float) -> str:
-    return second_text(int(seconds))
-
-
-@lru_cache(maxsize=256)
-def second_text(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+@lru_cache(maxsize=16)
+def day_text(day: int) -> bytes:
+    return datetime.fromtimestamp(day * 86_400, UTC).strftime("%Y-%m-%d").encode()
 
 
 @lru_cache(maxsize=256)
-def seconds_of(text: bytes) -> float:
-    """UTC seconds of a header's time.  Raises LogError for a day that no calendar has."""
+def time_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@lru_cache(maxsize=256)
+def seconds_of(day: bytes, time: bytes) -> float:
+    """UTC seconds of a heading's day and time.  Raises LogError for a day that no calendar has."""
+    text = f"{day.decode()}T{time.decode()}+00:00"
     try:
-        return datetime.fromisoformat(text.decode()).timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except ValueError as bad:
-        raise LogError(f"no such time: {text.decode()}") from bad
+        raise LogError(f"no such time: {text}") from bad

@@ -1,11 +1,11 @@
-"""What can go wrong with the shared log, as the callers tell it apart.
+"""The errors of the shared log.
 
     LogError                 anything below; also an entry that cannot be written (a bad author, an unknown field type)
     ├── LogHeld              another process is the writer
     ├── LogFull (+ OSError)  no space: nothing was written, try again later
-    └── LogDamaged           bytes that were entries are changed or gone, or the log's own folder was taken away
+    └── LogDamaged           entries are changed or missing, or the log's own folder was removed
 
-The command line prints them as they are: each says where, what, and what to do.
+The command line prints them as they are: where, what, and what to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LogError(Exception):
 
 
 class LogHeld(LogError):
-    """Another process holds the log; `holder` is what it said of itself (empty where unknown)."""
+    """Another process is the writer; `holder` is what the lock file says of it (empty if unknown)."""
 
     def __init__(self, path: Path, holder: str) -> None:
         self.holder = holder
@@ -30,14 +30,14 @@ class LogHeld(LogError):
 
 
 class LogFull(LogError, OSError):
-    """The file system has no room: nothing of the group was written; it can be appended again when there is space."""
+    """The file system has no space: nothing of the group was written; it can be appended again when there is space."""
 
     def __init__(self, path: Path, cause: OSError) -> None:
         self.path, self.why = path, cause.strerror
         super().__init__(cause.errno or errno.ENOSPC, cause.strerror, str(path))
 
     def __str__(self) -> str:
-        return f"{self.path}: no space to append ({self.why}), nothing was written; free some space and say it again"
+        return f"{self.path}: no space to append ({self.why}), nothing was written; free some space and try again"
 
 
 class LogDamaged(LogError):

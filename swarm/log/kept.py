@@ -1,4 +1,4 @@
-"""LogFiles that bore a name of the log until something took their place: whoever has one open may still be writing into it."""
+"""Files that were replaced as (a part of) the log and kept: a program that still has one open may go on writing into it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swarm.rundir import LogFiles
 
 @dataclass(slots=True)
 class Kept:
-    """One such file, and how much of it is in the log."""
+    """One such file, and how much of it is recorded in the log."""
 
     path: Path
     size: int
@@ -25,7 +25,7 @@ class Kept:
     seen: os.stat_result | None = None
 
     def read(self) -> bytes | None:
-        """What it holds if it has been written to since the last look."""
+        """Its bytes if it was written to since the last call; None otherwise."""
         now = stat_or_none(self.path)
         if now is None or (self.seen and unchanged(now, self.seen)):
             return None
@@ -33,7 +33,7 @@ class Kept:
         return read_or_nothing(self.path)
 
     def late(self, data: bytes, typed_in: Callable[[bytes], bytes]) -> bytes:
-        """What of it is not in the log yet; `typed_in` knows the log's own text where it was written anew."""
+        """The part that is not in the log yet; if the file was rewritten, `typed_in` separates new text from the log's own."""
         if sha_of(data[: self.size]) != self.sha:
             return typed_in(data)
         text = data[self.size :]
@@ -44,7 +44,7 @@ class Kept:
 
 
 def kept_files(files: LogFiles, log: Log) -> tuple[list[Kept], list[Path]]:
-    """Those that the log tells of, as far as it tells that they are in it; and those of which it does not tell."""
+    """The kept files that a seal names, with how much of each is recorded; and those that no entry names yet."""
     there = sorted(files.folder.glob("saved-*.md"))
     told: dict[Path, int] = {}
     for entry in log.entries() if there else ():

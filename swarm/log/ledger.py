@@ -1,8 +1,8 @@
 """COLLABORATION.md and its write-ahead file, kept equal: recovery, mending, appending and rotation.
 
-The write-ahead file says how the newest log file should be, byte for byte: what stands there is recorded.  Whatever else
-stands in the Markdown file is somebody's: it is never thrown away.  Every step is ordered so that a crash after it leaves
-something that `recover` puts right; who may call this, and when, is `writer.py`'s business.
+The payload of the write-ahead file is what the newest log file should hold, byte for byte.  Anything else in the Markdown file
+was written by somebody and is never thrown away.  The steps are ordered so that `recover` can complete them after a crash at any
+point; who may call this, and when, is `writer.py`'s business.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from swarm.events import Seal
 from swarm.files import read_or_nothing, replace_file, size_or_none, sync_file, sync_folder, take_place, write_all
 from swarm.log.chain import Place, sha_of, walk
 from swarm.log.draft import LOG, Draft
+from swarm.log.entry import texts_of
 from swarm.log.escaping import escape
 from swarm.log.kept import Kept, kept_files
 from swarm.log.mend import (
@@ -32,20 +33,21 @@ from swarm.log.mend import (
 )
 from swarm.log.older import Opening, damaged, newest_text, older_count, scan, statement
 from swarm.log.reader import WritersLog
+from swarm.log.same import Stated
 from swarm.log.wal import Wal, image
 from swarm.rundir import LogFiles
 
 SETTLE_SECONDS = 0.02
-"""A file that somebody is just saving is read again after this time, until it rests."""
+"""A file that somebody is just saving is read again after this time, until it no longer changes."""
 SETTLE_TRIES = 50
 LOOK_SECONDS = 1.0
-"""How long an edit in place may stand that leaves the file's size as it was; any other is met before the next entry."""
+"""How long an edit may go unnoticed that leaves the file's size as it was; any other is noticed before the next entry."""
 HEAD_BYTES = 4096
 """Enough of a file for the head that opens it."""
 
 
 class Ledger:
-    """The files of a log, open for writing; `log` is told all that is written."""
+    """The files of a log, open for writing; all that is written is added to `log`."""
 
     def __init__(self, files: LogFiles, log: WritersLog, secret: bytes | None, now: Callable[[], float]) -> None:
         self._files, self._log, self._secret, self._now = files, log, secret, now
@@ -53,11 +55,12 @@ class Ledger:
         self._look_again = 0.0
         """When all bytes are compared again, by the monotonic clock."""
         self._owes = False
-        """The last group is recorded, but there was no room to show it in the Markdown file."""
+        """The last group is in the write-ahead file, but there was no space for it in the Markdown file."""
         self._displaced: list[Path] = []
-        """What bore a name of the log, and no entry tells of it yet."""
+        """Replaced files of the log that no entry names yet."""
         self._kept: list[Kept] = []
         self._wal = Wal(files.wal)
+        self._known: Stated | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -65,19 +68,29 @@ class Ledger:
 
     def draft(self) -> Draft:
         """An empty group behind the last entry."""
-        return Draft(self._log.place, self._now())
+        now, place = self._now(), self._log.place
+        return Draft(place, now, before=self._log.last_time if place.offset else None, stated=self._stated)
+
+    def _stated(self) -> Stated:
+        """What the newest file states, for entries that refer to it; read when it is first wanted."""
+        if self._known is None:
+            self._known = Stated()
+            opening = Opening.of(self._wal.payload())
+            for entry in self._log.entries(opening.before.seq if opening else 0):
+                self._known.add(entry.seq, entry.event.kind, texts_of(entry.event))
+        return self._known
 
     # ---- opening -----------------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """Loads all entries and makes the Markdown file what the write-ahead file says.  Raises LogDamaged."""
+        """Loads all entries and makes the Markdown file equal to the write-ahead file's payload.  Raises LogDamaged."""
         should = newest_text(self._files, self._wal.payload(), torn=self._wal.torn)
         if len(should) > self._wal.size_bytes:
             self._wal.close()
             replace_file(self._files.wal, image(should))
             self._wal = Wal(self._files.wal)
         self._wal.forget_torn()
-        if not should:  # whoever made these names may have died before they were on the disk
+        if not should:  # the process that created these names may have died before they were on the disk
             sync_folder(self._files.folder)
             sync_folder(self._path.parent)
         self._log.load(should)
@@ -90,7 +103,7 @@ class Ledger:
         self._kept = [kept for kept in self._kept if not self._removed_copy(kept.path)]
 
     def _removed_copy(self, saved: Path) -> bool:
-        """Removes what a rotation has left, or what a crash kept from being put into place, and says whether it was such."""
+        """Removes a file that a rotation left, or one that a crash kept from being put into place; True if it was one."""
         if ours := self._is_the_logs_own(read_or_nothing(saved)):
             saved.unlink()
         return ours
@@ -98,10 +111,10 @@ class Ledger:
     # ---- looking after the Markdown file -----------------------------------------------------------------------------
 
     def look_after(self, *, opening: bool = False) -> None:
-        """Mends and reports what others did to the Markdown file: its size is asked each time, its bytes now and then."""
+        """Mends and reports what others did to the Markdown file: its size is compared each time, its bytes every LOOK_SECONDS."""
         if time.monotonic() < self._look_again and size_or_none(self._path) == self._wal.size_bytes:
             return
-        self._tell_of_displaced()
+        self._record_displaced()
         self._compare(opening=opening)
         self._gather_late()
 
@@ -116,14 +129,14 @@ class Ledger:
                 self.write(draft, standing=tail)
             case Replaced():
                 self._put_into_place(self._staged(should), self._path)
-                self._tell_of_displaced()
+                self._record_displaced()
             case None:
                 pass
         self._owes = False
         self._look_again = time.monotonic() + LOOK_SECONDS
 
     def _settled(self, should: bytes) -> bytes:
-        """What the Markdown file holds, once nobody is just saving it."""
+        """What the Markdown file holds, once it no longer changes."""
         found = read_or_nothing(self._path)
         for _ in range(SETTLE_TRIES if found != should else 0):
             time.sleep(SETTLE_SECONDS)
@@ -133,7 +146,7 @@ class Ledger:
         return found
 
     def _put_back(self, rest: bytes, *, quietly: bool) -> None:
-        """Writes what is missing at the end; a crash between write-ahead and Markdown file is no news."""
+        """Writes what is missing at the end; after a crash between the two files (`quietly`) without an entry about it."""
         if quietly:
             self._append(rest)
             return
@@ -142,35 +155,35 @@ class Ledger:
         self._report(draft, should[: len(should) - len(rest)], should)
         self.write(draft, missing=rest)
 
-    # ---- what stood in the log's place -------------------------------------------------------------------------------
+    # ---- files that were in the log's place --------------------------------------------------------------------------
 
     def _staged(self, text: bytes) -> Path:
-        """A file that is to bear a name of the log, for the moment under the name of that which it will displace."""
+        """A file that will replace one of the log; until then it has the name under which the replaced one will be kept."""
         number = self._log.last_seq + 1
         while (saved := self._files.saved(number)).exists():
             number += 1
-        replace_file(saved, text)  # never half of it, so that after a crash it can be told from somebody's file
+        replace_file(saved, text)  # never half of it: after a crash it can be recognised as the log's own
         return saved
 
     def _put_into_place(self, staged: Path, path: Path) -> None:
-        """The staged file bears the name `path`; what bore it until this very moment is kept under the other name."""
+        """Exchanges the staged file and `path`: what was there until this moment is kept under the other name."""
         if take_place(staged, path):
             sync_file(staged)
             self._displaced.append(staged)
         sync_folder(staged.parent)
         sync_folder(path.parent)
 
-    def _tell_of_displaced(self) -> None:
-        """Looks at what was displaced, once nobody else can save it any more; what was typed in it becomes a note."""
+    def _record_displaced(self) -> None:
+        """Records the replaced files, now that nobody can save to them by name; what was typed in them becomes a note."""
         while self._displaced:
             saved = self._displaced[0]
             found = read_or_nothing(saved)
             if not self._is_the_logs_own(found):
-                self._tell_of(saved, found)
+                self._record_kept(saved, found)
             self._kept.append(Kept(saved, len(found), sha_of(found)))
             del self._displaced[0]
 
-    def _tell_of(self, saved: Path, found: bytes) -> None:
+    def _record_kept(self, saved: Path, found: bytes) -> None:
         draft, name = self.draft(), str(saved.relative_to(self._path.parent))
         full = next((text for text in self._full_texts() if found.startswith(text)), None)
         if full is not None:
@@ -182,7 +195,7 @@ class Ledger:
         self.write(draft)
 
     def _is_the_logs_own(self, found: bytes) -> bool:
-        """A full file, as a rotation displaces it, the newest one as it was at some time, or the one that was to follow it."""
+        """True for a full file (a rotation replaces one), for the newest file at some earlier time, and for one prepared to follow it."""
         if self._wal.payload().startswith(found) or found in self._full_texts():
             return True
         opening, place = Opening.of(found), self._log.place
@@ -213,10 +226,10 @@ class Ledger:
         fields = {"off": first_difference(found, should), "n": len(found), "sha": sha_of(found), "why": "old-copy"}
         draft.add(LOG, Seal.model_validate({"ref": "-", "body": what + kept, "file": file, **fields}))
 
-    # ---- what is written late ----------------------------------------------------------------------------------------
+    # ---- late writes -------------------------------------------------------------------------------------------------
 
     def _gather_late(self) -> None:
-        """What somebody wrote into a file after something had taken its place becomes a note."""
+        """What somebody wrote into a file after it was replaced becomes a note."""
         for kept in self._kept:
             if (data := kept.read()) is None:
                 continue
@@ -228,32 +241,34 @@ class Ledger:
             kept.is_in_the_log(data)
 
     def _gather_from_full_files(self) -> None:
-        """The same for what somebody typed into a full file; a clean one takes its place."""
+        """The same for what somebody typed into a full file, which is replaced by a clean one."""
         opening = Opening.of(self._wal.payload())
         while opening:
             path = self._files.older(opening.number)
             if (size_or_none(path) or 0) > opening.size:
                 self._put_into_place(self._staged(read_or_nothing(path, opening.size)), path)
             opening = Opening.of(read_or_nothing(path, HEAD_BYTES))
-        self._tell_of_displaced()
+        self._record_displaced()
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def write(self, draft: Draft, *, standing: bytes = b"", missing: bytes = b"") -> None:
-        """Records the draft, then shows it; `standing` is its beginning where that stands in the file already, `missing`
-        what should stand before it and does not.
+        """Writes the draft to the write-ahead file, then to the Markdown file.
 
-        Raises OSError with nothing of it left.  Where it is recorded and cannot be shown, the next look shows it or says why.
+        `standing`: its beginning, if that is in the Markdown file already; `missing`: what should come before it and is not there.
+        Raises OSError with nothing of it left.  If only the Markdown file could not be written, `look_after` writes it later.
         """
         self._wal.append(draft.data)
         self._log.add(draft.entries, draft.place)
+        if self._known is not None and draft.stated:
+            self._known.keep(draft.stated)
         try:
             self._append(missing + draft.data.removeprefix(standing))
         except OSError:
             self._owes = True
 
     def _append(self, data: bytes) -> None:
-        """One write at the end of the file that bears the name now; an editor may have replaced it a moment ago."""
+        """One write at the end of the file that has the name now; an editor may have replaced it a moment ago."""
         fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o664)
         before = os.lseek(fd, 0, os.SEEK_END)
         try:
@@ -266,15 +281,15 @@ class Ledger:
             os.close(fd)
 
     def rotate(self) -> None:
-        """Begins a new file with a head that names the full one; readers see whole files at any moment.
+        """Begins a new file with a head that names the full one; readers find whole files at any moment.
 
-        After an OSError the old file is still the newest, or `look_after` finishes what was begun.
+        After an OSError the old file is still the newest, or `look_after` completes the rotation.
         """
         self._compare()
         self._gather_from_full_files()
         should = self._wal.payload()
         number = older_count(self._files, should) + 1
-        replace_file(self._files.older(number), should)  # a file of its own: nobody has it open
+        replace_file(self._files.older(number), should)  # a new file: nobody has it open
         last = self._log.place
         draft = Draft(Place(last.seq, last.chain, 0), self._now())
         draft.head(self._secret, self._files.older_name(number), statement(self._files.older_name(number), should))
@@ -285,11 +300,12 @@ class Ledger:
         self._wal.close()
         self._wal = Wal(self._files.wal)
         self._log.add(draft.entries, draft.place)
+        self._known = Stated()
         self._put_into_place(staged, self._path)
-        self._tell_of_displaced()
+        self._record_displaced()
 
     def close(self) -> None:
-        """Syncs the Markdown file too: who copies the run without its folder has all of it."""
+        """Also syncs the Markdown file: a copy of it alone is then complete."""
         self._wal.close()
         with suppress(FileNotFoundError):
             sync_file(self._path)

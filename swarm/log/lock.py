@@ -1,7 +1,7 @@
 """The lock that makes one process the log's writer: an flock on a file beside the log, never on the log itself.
 
 Editors replace the file they save, so a lock on it would guard an inode that nobody reads.  The kernel lets an flock go
-when its holder dies, however it dies; a lock is never stale and never broken by hand.  Locks are inherited by `fork`:
+when its holder dies, however it dies; a lock is never stale and need never be removed by hand.  Locks are inherited by `fork`:
 start processes by spawning.
 """
 
@@ -17,14 +17,14 @@ from swarm.log.errors import LogDamaged, LogHeld
 
 RETRY_SECONDS = 0.005
 LEAST_TRIES = 5
-"""Even without waiting: `run_is_alive` takes the lock for some microseconds to look."""
+"""Even without waiting: `run_is_alive` holds the lock for some microseconds."""
 BRIEFLY = "briefly "
 
 
 class Lock:
     """Held from construction to `release`.  Raises LogHeld when another process still holds it after `wait_seconds`.
 
-    `brief`: for one append and not for a run; others see it in the file.
+    `brief`: for one append and not for a run; the lock file says so.
     """
 
     def __init__(self, log: Path, file: Path, wait_seconds: float, *, brief: bool = False) -> None:
@@ -38,16 +38,16 @@ class Lock:
                 raise LogHeld(log, holder_of(file))
             time.sleep(RETRY_SECONDS)
         self._fd, self._stat = held, os.fstat(held)
-        told = f"{BRIEFLY if brief else ''}process {os.getpid()}\n".encode()
+        holder = f"{BRIEFLY if brief else ''}process {os.getpid()}\n".encode()
         try:
-            os.pwrite(self._fd, told, 0)
-            os.ftruncate(self._fd, len(told))
+            os.pwrite(self._fd, holder, 0)
+            os.ftruncate(self._fd, len(holder))
         except OSError:
             self.release()
             raise
 
     def _try(self) -> int | None:
-        """A locked descriptor of the file that bears the name now, or None."""
+        """A locked descriptor of the file that has the name now, or None."""
         fd = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o664)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,7 +59,7 @@ class Lock:
         return None
 
     def check(self) -> None:
-        """Raises LogDamaged if the lock file was taken away: somebody else may be writing by now."""
+        """Raises LogDamaged if the lock file was removed: another process may be writing by now."""
         if not same_file(self._stat, self._file):
             raise LogDamaged(self._log, f"{self._file} was removed while the log was being written; open the log again")
 
@@ -70,7 +70,7 @@ class Lock:
 def is_held(file: Path) -> bool:
     """True while some process holds the lock."""
     try:
-        fd = os.open(file, os.O_RDONLY)  # also who may only look can ask
+        fd = os.open(file, os.O_RDONLY)  # so that a user without write permission can ask
     except FileNotFoundError:
         return False
     try:
@@ -90,6 +90,6 @@ def holder_of(file: Path) -> str:
 
 
 def same_file(known: os.stat_result, path: Path) -> bool:
-    """Whether the name still leads to the file of this stat (of an open descriptor, so its number cannot come again)."""
+    """Whether `path` is still the file of this stat (of an open descriptor, so that its inode number cannot be reused)."""
     now = stat_or_none(path)
     return now is not None and os.path.samestat(known, now)

@@ -1,6 +1,6 @@
-"""What became of a log file that is not as it should be, decided from its bytes alone; pure.
+"""Compares a log file with what it should hold and decides, from the bytes alone, what happened to it; pure.
 
-The file should be exactly what the write-ahead file says.  A person may have typed at its end, an editor may have saved
+The file should hold exactly the payload of the write-ahead file.  A person may have typed at its end, an editor may have saved
 an old copy over it, a crash may have cut it, a disk may have changed a byte.
 """
 
@@ -10,24 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from swarm.events import KINDS
-from swarm.log.chain import HEADER_LINE, TRAILER, Raw
-from swarm.log.entry import HEADER
+from swarm.log.chain import Raw, head_at
 from swarm.log.escaping import escape, unescape
+from swarm.log.forms import CLOSING, FORMS, HEAD, HEADER_LINE, Form
 
 BLANK = b"\0 \t\r\n"
-"""Zeros are what a power cut leaves where a page was never written."""
+"""A power cut leaves zeros where a page was never written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lacks:
-    """The file is cut: `rest` belongs behind it."""
+    """The file is cut short: `rest` is missing at its end."""
 
     rest: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """The file is whole and `tail` stands behind it, which can be sealed where it stands."""
+    """The file is whole and `tail` was added behind it; it can be sealed in place."""
 
     tail: bytes
     torn: bool
@@ -35,7 +35,7 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """The file is something else: it must be written again, and what only it holds be kept."""
+    """The file differs elsewhere: it must be written again, and what it held is kept."""
 
 
 Finding = Lacks | Typed | Replaced | None
@@ -57,25 +57,33 @@ def compare(found: bytes, should: bytes, next_seq: int) -> Finding:
 def is_torn(tail: bytes, next_seq: int) -> bool:
     """True for the beginning of the next entry, which is all that a crash leaves without a write-ahead file.
 
-    A heading that a person numbered alike is none: its line is no header, nor the beginning of one.
+    A heading that a person numbered alike is none: its line is no heading of an entry, nor the beginning of one.
     """
-    begins = b"## %d " % next_seq
-    if HEADER_LINE.search(tail, 1) or TRAILER.search(tail) or not (tail.startswith(begins) or begins.startswith(tail)):
-        return False
-    line, newline, _ = tail.partition(b"\n")
-    kind, blank, _ = line[len(begins) :].partition(b" ")
-    known = {name.encode() for name in KINDS}
+    if next_seq == 1 and HEAD.startswith(tail):
+        return True
+    entry = tail[len(head_at(tail, 0)) :] if next_seq == 1 else tail
     return (
-        HEADER.match(tail) is not None
-        if newline
-        else kind in known
-        if blank
-        else any(k.startswith(kind) for k in known)
+        not HEADER_LINE.search(entry, 1)
+        and not CLOSING.search(entry)
+        and any(begins(entry, next_seq, form) for form in FORMS)
     )
 
 
+def begins(tail: bytes, seq: int, form: Form) -> bool:
+    """Whether `tail` is the beginning of an entry of this form and number."""
+    begin = form.begin + b"%d " % seq
+    if not tail.startswith(begin):
+        return begin.startswith(tail)
+    line, newline, _ = tail.partition(b"\n")
+    kind, blank, _ = line[len(begin) :].partition(b" ")
+    known = {name.encode() for name in KINDS}
+    if newline:
+        return form.header.match(tail) is not None
+    return kind in known if blank else any(name.startswith(kind) for name in known)
+
+
 def typed_in(found: bytes, entries: Mapping[int, bytes], gaps: Sequence[bytes]) -> bytes:
-    """What `found` holds beside the log's own entries and the text that was sealed before; empty if only blanks."""
+    """The text in `found` that is neither an entry of the log nor was sealed before; empty if only blanks."""
     found = as_unix(found.removeprefix(b"\xef\xbb\xbf"))
     typed: list[bytes] = []
     left = sorted(map(as_unix, gaps), key=len, reverse=True)
@@ -91,14 +99,14 @@ def typed_in(found: bytes, entries: Mapping[int, bytes], gaps: Sequence[bytes]) 
 
 
 def as_unix(text: bytes) -> bytes:
-    """Line ends as an editor may have changed them, in what it saved and in what it loaded."""
+    """The text with Unix line ends; an editor may have changed them when it loaded or saved."""
     return text.replace(b"\r\n", b"\n")
 
 
 def known_at(found: bytes, at: int, entries: Mapping[int, bytes], left: list[bytes]) -> int:
-    """The length of the log's own text that stands at `at`, 0 if none does.
+    """The length of the log's own text that begins at `at`, 0 if there is none.
 
-    A text that was sealed is the log's once: it is taken from `left`, and a second one like it has been typed.
+    A sealed text counts once: it is removed from `left`, so that a second one like it counts as typed.
     """
     header = HEADER_LINE.match(found, at)
     entry = as_unix(entries.get(int(header[1]), b"")) if header else b""
@@ -113,7 +121,7 @@ def known_at(found: bytes, at: int, entries: Mapping[int, bytes], left: list[byt
 
 
 def stands_at(found: bytes, at: int, text: bytes) -> bool:
-    """Whether it does; an editor may drop the last newline."""
+    """Whether `text` stands at `at`; an editor may have dropped the last newline."""
     return found.startswith(text, at) or (len(found) - at == len(text) - 1 and found.endswith(text[:-1]))
 
 
@@ -123,14 +131,14 @@ def whole_texts(entries: Sequence[Raw], first: int = 1) -> dict[int, bytes]:
 
 
 def missing_in(found: bytes, entries: Mapping[int, bytes]) -> list[int]:
-    """The entries that do not stand in `found` as they were written."""
+    """The entries that are not in `found` as they were written."""
     headers = ((int(header[1]), header.start()) for header in HEADER_LINE.finditer(found))
     there = {seq for seq, at in headers if seq in entries and stands_at(found, at, entries[seq])}
     return [seq for seq in entries if seq not in there]
 
 
 def first_difference(found: bytes, should: bytes) -> int:
-    """Where they part, by halving: comparing is fast, looking at each byte is not."""
+    """The first offset at which they differ, by bisection: comparing slices is fast, a loop over bytes is not."""
     same, end = 0, min(len(found), len(should))
     while same < end:
         middle = (same + end + 1) // 2
@@ -142,7 +150,7 @@ def first_difference(found: bytes, should: bytes) -> int:
 
 
 def spans(seqs: Sequence[int]) -> str:
-    """Seqs for people: `18-20, 25`."""
+    """Seqs as text: `18-20, 25`."""
     parts: list[list[int]] = []
     for seq in seqs:
         if parts and parts[-1][-1] == seq - 1:

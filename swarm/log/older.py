@@ -1,7 +1,7 @@
-"""The full files of a log, and how they are believed: by the head of the file after each, or by walking their chains.
+"""The full (rotated) files of a log, and how they are checked: by the head of the file after each, or by walking their chains.
 
-A rotated file is never written again.  The head that opens the next file states its hash, and is itself in the chain; so
-who opens a log hashes each full file once and takes its entries apart only when somebody asks for them.
+A rotated file is never written again.  The head that opens the next file states its hash and is itself part of the chain; so
+opening a log hashes each full file once, and their entries are parsed only when they are asked for.
 """
 
 from __future__ import annotations
@@ -14,20 +14,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swarm.files import read_or_nothing
-from swarm.log.chain import Place, Raw, Walk, entry_at, holds_entries, walk
+from swarm.log.chain import Place, Raw, Walk, entry_at, head_at, holds_entries, walk
 from swarm.log.errors import LogDamaged
 from swarm.rundir import LogFiles
 
-FIRST_HEAD = re.compile(
-    rb"^## (?P<seq>[1-9]\d{0,17}) head - @\S+ \S+ chain=(?P<chain>[0-9a-f]{16}) mac=\S+ "
-    rb"file=collaboration/(?P<number>\d{4,9})\.md len=\d+\n"
-    rb"[^\n]* holds (?P<size>\d{1,12}) bytes, BLAKE2b-128 (?P<digest>[0-9a-f]{32})\n"
+HOLDS = rb"[^\n]* holds (?P<size>\d{1,12}) bytes, BLAKE2b-128 (?P<digest>[0-9a-f]{32})\n"
+HEADS = (
+    re.compile(
+        rb"##### (?P<seq>[1-9]\d{0,17}) head - \S+ \S+ \S+\n"
+        + HOLDS
+        + rb"<!-- chain=(?P<chain>[0-9A-Za-z+/]{11,16}) mac=\S+ file=collaboration/(?P<number>\d{4,9})\.md "
+    ),
+    re.compile(
+        rb"## (?P<seq>[1-9]\d{0,17}) head - @\S+ \S+ chain=(?P<chain>[0-9a-f]{16}) mac=\S+ "
+        rb"file=collaboration/(?P<number>\d{4,9})\.md len=\d+\n" + HOLDS
+    ),
 )
-FIRST_ENTRY = b"## 1 "
+"""The head that opens a file behind a full one, in both forms of entries."""
+BEGINNINGS = (b"##### 1 ", b"## 1 ")
+"""What the first entry of a log begins with, in both forms."""
+
+
+def first_head(data: bytes) -> re.Match[bytes] | None:
+    """The head with which a file begins that follows a full one; None for the first file of a log."""
+    at = len(head_at(data, 0))
+    return next((found for head in HEADS if (found := head.match(data, at))), None)
 
 
 class Full(NamedTuple):
-    """A full file that is as it should be."""
+    """A full file whose bytes were checked."""
 
     data: bytes
     before: Place
@@ -38,18 +53,18 @@ class Full(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What the head that opens a file says of the one before."""
+    """What the head that opens a file states about the file before."""
 
     before: Place
     number: int
     size: int
-    """Bytes; what stands behind them somebody has typed into the full file."""
+    """Bytes; anything behind them was typed into the full file."""
     digest: bytes
 
     @classmethod
     def of(cls, data: bytes) -> Opening | None:
-        """None for the first file, and for one whose head cannot be believed."""
-        head = FIRST_HEAD.match(data)
+        """None for the first file, and for one whose head is not sound."""
+        head = first_head(data)
         if head is None:
             return None
         before = Place(int(head["seq"]) - 1, head["chain"])
@@ -67,7 +82,7 @@ def digest_of(data: bytes) -> bytes:
 
 
 def vouched(files: LogFiles, newest: bytes) -> list[Full] | None:
-    """The full files before `newest` if each is as the head after it says; None where they must be walked."""
+    """The full files before `newest` if each has the hash that the head after it states; None if they must be walked."""
     full: list[Full] = []
     opening = Opening.of(newest)
     while opening:
@@ -90,7 +105,7 @@ def scan(files: LogFiles, newest: bytes) -> Walk:
         path = files.older(number)
         if not text:
             raise LogDamaged(path, f"the file is missing; entries from {reached.place.seq + 1} on stood there")
-        stated = FIRST_HEAD.match(following)
+        stated = first_head(following)
         data = text[: int(stated["size"])] if stated else text
         step = walk(data, reached.place)
         if holds_entries(data[step.place.offset :], step.place):
@@ -101,7 +116,7 @@ def scan(files: LogFiles, newest: bytes) -> Walk:
 
 
 def newest_text(files: LogFiles, should: bytes, *, torn: bool) -> bytes:
-    """What the newest file should hold: what the write-ahead file says; where that is new, lost or torn, also whole entries
+    """What the newest file should hold: the write-ahead file's payload; if that is new, lost or torn, also the whole entries
     that follow in the Markdown file.
 
     Raises LogDamaged where there are entries behind a damaged one.
@@ -121,13 +136,13 @@ def newest_text(files: LogFiles, should: bytes, *, torn: bool) -> bytes:
 
 
 def older_count(files: LogFiles, newest: bytes) -> int:
-    """How many full files stand before `newest`: its first head says so, or else the folder.
+    """How many full files come before `newest`: its first head states it, or else the folder's files are counted.
 
-    A rotation that was cut short leaves a last one that `newest` begins with; it does not count.
+    A rotation that was cut short leaves a full file with which `newest` begins; it does not count.
     """
-    if head := FIRST_HEAD.match(newest):
+    if head := first_head(newest):
         return int(head["number"])
-    if not newest or newest.startswith(FIRST_ENTRY):
+    if not newest or newest.startswith(BEGINNINGS, len(head_at(newest, 0))):
         return 0
     count = 0
     while (older := files.older(count + 1)).exists() and not newest.startswith(older.read_bytes()):

@@ -1,21 +1,22 @@
 """Reading the log without a lock: any number of readers follow it while it is written, mended and rotated.
 
-A reader never changes anything.  It believes the write-ahead file, which nobody edits; so whatever people type, save over
-or delete, it reads what is recorded, and their text when a writer has recorded that.  Where there is no such file, in a
-copy of the log alone, the Markdown file is read as far as its chain carries.
+A reader never changes anything.  It reads the write-ahead file, which nobody edits; so whatever people type, overwrite or
+delete in the Markdown file, it returns what is recorded, and their text once a writer has recorded it.  Where there is no
+write-ahead file, in a copy of the log alone, the Markdown file is read as far as its chain is intact.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from swarm.events import Seal
 from swarm.files import read_or_nothing, stat_or_none
 from swarm.log.chain import Place, Raw, Walk, entry_at, holds_entries, walk
-from swarm.log.entry import Entry
+from swarm.log.entry import Entry, day_of
 from swarm.log.errors import LogDamaged, LogError
 from swarm.log.escaping import unescape
 from swarm.log.older import Full, Opening, damaged, newest_text, scan, vouched
@@ -33,7 +34,7 @@ class Log:
         self.place = Place()
         """The end of what was read."""
         self._full: list[Full] = []
-        """LogFiles before the newest whose entries nobody asked for yet."""
+        """Full files whose entries nobody asked for yet."""
         self._records: list[Raw | Entry] = []
         """The entries after those."""
         self._wal_mark, self._wal_end = b"", 0
@@ -41,8 +42,8 @@ class Log:
         self._read_to = 0
         """The offset in the log file up to which entries were read; those after it up to `place` were published to us."""
         self._seen: os.stat_result | None = None
-        """The Markdown file that was read for want of one."""
-        self._told = 0
+        """The Markdown file that was read, if there was no write-ahead file."""
+        self._returned = 0
 
     @property
     def last_seq(self) -> int:
@@ -50,37 +51,31 @@ class Log:
 
     def refresh(self) -> list[Entry]:
         """The entries that came since the last refresh.  Raises LogDamaged where a file contradicts its chain."""
-        news = list(self.entries(self._told))
-        self._told += len(news)
+        news = list(self.entries(self._returned))
+        self._returned += len(news)
         return news
 
     def next_published(self, text: str) -> Entry | None:
-        """The rendered entry, taken in, if it is the one that follows the last refresh; the files are not looked at.
+        """A published entry (`Entry.text`), taken in, if it is the one that follows the last refresh; the files are not looked at.
 
         None: one before it is missing, or it is no next entry at all; `refresh` tells.
         """
-        if self._told != self.last_seq or self._full:
+        if self._returned != self.last_seq or self._full:
             return None
         raw = entry_at(text.encode(), 0, self.place)
         if raw is None or raw.kind == b"seal":  # the bytes that a seal covers are not published
             return None
         self._take(Walk(self.place.after(raw), [raw]))
         entry = self._entry(self.last_seq - 1)
-        self._told += 1
+        self._returned += 1
         return entry
 
     def entries(self, since: int = 0) -> Iterator[Entry]:
-        """The entries after `since`, up to what the files hold now.  Raises LogDamaged, also for one of no known kind."""
+        """The entries after `since`, up to what the files hold now.  Raises LogDamaged, also for an entry of an unknown kind."""
         self.read()
         self._take_apart()
         for index in range(since, self.last_seq):
             yield self._entry(index)
-
-    def _entry(self, index: int) -> Entry:
-        record = self._records[index]
-        if isinstance(record, Raw):
-            record = self._records[index] = self._understand(record)
-        return record
 
     def last_of(self, kind: str) -> int:
         """The seq of the newest entry of a kind in the newest file, 0 if there is none (a rotated one begins with a head)."""
@@ -93,15 +88,14 @@ class Log:
     @property
     def last_time(self) -> float:
         """That of the last entry, 0 if there is none."""
-        last = self._records[-1] if self._records else None
-        return last.entry().time if isinstance(last, Raw) else last.time if last else 0.0
+        return self._entry(len(self._records) - 1).time if self._records else 0.0
 
     def now(self, clock: Callable[[], float] = time.time) -> float:
         """The log's time, as leases count it; see `log_time`."""
         return log_time(clock(), self.last_time, stat_or_none(self.files.wal))
 
     def read(self) -> None:
-        """Takes in what the files hold now: `refresh` without making entries of it."""
+        """Reads what the files hold now; `refresh` also parses it."""
         for tries_left in reversed(range(TRIES)):
             before = self._wal_mark
             try:
@@ -113,7 +107,7 @@ class Log:
                     raise  # else a rotation came in between
 
     def _read_on(self) -> bool:
-        """The usual case: the same write-ahead file has grown by whole frames.  False: look at all of it."""
+        """The usual case: the same write-ahead file has grown by whole frames.  False: read all of it again."""
         try:
             fd = os.open(self.files.wal, os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
@@ -136,13 +130,13 @@ class Log:
         return True
 
     def _copy_rests(self) -> bool:
-        """Whether a Markdown file without its folder is as it was at the last look."""
+        """Whether a Markdown file without its folder is unchanged since it was last read."""
         self._wal_mark = b""
         now = stat_or_none(self.files.path)
         return now is None or (self._seen is not None and unchanged(now, self._seen))
 
     def _read_again(self) -> None:
-        """At first, after a rotation, and where there is no write-ahead file: goes on where it stood, if that is still so."""
+        """The first time, after a rotation, and without a write-ahead file: reads everything and goes on behind the last known entry."""
         wal, copy = read_or_nothing(self.files.wal), stat_or_none(self.files.path)
         self._wal_end = 0
         frames, end = frames_of(wal)
@@ -165,7 +159,7 @@ class Log:
         self._take(Walk(reached.place, reached.entries[known:]))
 
     def _begin(self, data: bytes) -> bool:
-        """The quick way where nothing is known yet; False if something is wrong that `scan` can name."""
+        """The fast way if nothing was read before; False if something is wrong, which `scan` reports."""
         full = vouched(self.files, data)
         opening = Opening.of(data)
         reached = walk(data, opening.before if opening else Place())
@@ -184,15 +178,40 @@ class Log:
         self._records += reached.entries
         self.place = reached.place
 
-    def _understand(self, raw: Raw) -> Entry:
-        try:
-            return with_sealed_text(raw.entry(), raw.gap)
-        except LogError as bad:
-            raise LogDamaged(self.files.path, str(bad)) from bad
+    def _entry(self, index: int) -> Entry:
+        """The record at `index` as an entry; raw ones are understood once."""
+        record = self._records[index]
+        if isinstance(record, Raw):
+            try:
+                record = self._records[index] = with_sealed_text(record.entry(self), record)
+            except LogError as bad:
+                raise LogDamaged(self.files.path, str(bad)) from bad
+        return record
+
+    # ---- what an entry refers to (`entry.Earlier`) -------------------------------------------------------------------
+
+    def facts(self, seq: int) -> Mapping[str, Any]:
+        """What entry `seq` states.  Raises LogError."""
+        index = self._index(seq)
+        if index < 0:
+            raise LogError(f"refers to entry {seq}, which is not in this file")
+        return self._entry(index).event.facts()
+
+    def day(self, seq: int) -> bytes:
+        """The day of the last entry before `seq`.  Raises LogError where the file begins with an entry that states none."""
+        for index in range(self._index(seq) - 1, -1, -1):
+            record = self._records[index]
+            if day := record.day if isinstance(record, Raw) else day_of(record.time):
+                return day
+        raise LogError(f"entry {seq} states no day, and none before it does")
+
+    def _index(self, seq: int) -> int:
+        """Where entry `seq` stands among the records; below 0 if it was not read."""
+        return seq - 1 - self.last_seq + len(self._records)
 
 
 class WritersLog(Log):
-    """The reading side of the process that writes: it is told what was written and never looks."""
+    """The log as the writing process knows it: the writer adds what it wrote, and the files are not read again."""
 
     def load(self, data: bytes) -> None:
         """The older files, and `data` as the newest.  Raises LogDamaged."""
@@ -203,23 +222,23 @@ class WritersLog(Log):
         self.place = place
 
     def read(self) -> None:
-        """Nothing to do: see `add`."""
+        """Does nothing: the writer calls `add`."""
 
 
-def with_sealed_text(entry: Entry, gap: bytes) -> Entry:
-    """A note's seal with the text that it covers as its body: readers see what the person typed."""
+def with_sealed_text(entry: Entry, raw: Raw) -> Entry:
+    """A note's seal gets the text that it covers as its body: what the person typed."""
     match entry.event:
         case Seal(why="note") as seal:
-            typed = seal.model_copy(update={"body": unescape(gap).decode("utf-8", "replace").strip("\n")})
+            typed = seal.model_copy(update={"body": unescape(raw.gap, raw.form).decode("utf-8", "replace").strip("\n")})
             return Entry(entry.seq, entry.author, entry.time, typed, entry.chain, entry.via)
         case _:
             return entry
 
 
 def log_time(now: float, last: float, wal: os.stat_result | None) -> float:
-    """The clock; but where it was set back behind the last entry, that entry's time and what went by since it was written.
+    """The clock; if it was set back behind the last entry, that entry's time plus the time since it was written.
 
-    So a dead holder's lease ends when its seconds are over, not when the clock has come back to where it was.
+    So a dead holder's lease ends after its seconds, not when the clock has caught up again.
     """
     return now if last <= now else last + max(0.0, now - wal.st_mtime if wal else 0.0)
 

@@ -1,51 +1,45 @@
-"""A check of every byte of a log that ends in a list of faults, each with its place; nothing is changed.
+"""Checks every byte of a log and returns a list of faults, each with its place; nothing is changed.
 
-Anyone finds accidental and partial changes with it.  With the run's secret, a history that was rewritten and chained
-anew is found too, back from the last signed head; for what came after that head nobody has vouched.
+Without the run's secret it finds accidental and partial changes.  With the secret it also finds a history that was rewritten and
+chained anew, up to the last signed head; entries after that head are not covered by a signature.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from swarm.events import Head, Seal
 from swarm.files import read_or_nothing
-from swarm.log.chain import (
-    HEADER_LINE,
-    Place,
-    Raw,
-    chained,
-    entry_at,
-    holds_entries,
-    mac_of,
-    sha_of,
-    walk,
-)
-from swarm.log.entry import HEADER, TRAILER_AT_END, Entry
+from swarm.log.chain import Place, Raw, chained, entry_at, head_at, holds_entries, mac_of, sha_of, walk
+from swarm.log.entry import Entry, Nothing, day_of
 from swarm.log.errors import LogError
+from swarm.log.forms import FORMS, HEADER_LINE
 from swarm.log.lock import is_held
 from swarm.log.mend import first_difference, spans
-from swarm.log.older import FIRST_HEAD, older_count
+from swarm.log.older import first_head, older_count
 from swarm.log.wal import frames_of, is_torn
 from swarm.log.writer import HEAD_EVERY
 from swarm.rundir import LogFiles
 
 UNSIGNED_SEALS = 8
-"""More that may stand between them: a mend records what it did before the head that is due."""
+"""Additional entries allowed between heads: mending records its seals before the head that is due."""
 LOOKS, LOOK_AGAIN_SECONDS = 6, 0.1
+CHAIN_AT_END = re.compile(rb" ([0-9a-f]{16}|[A-Za-z0-9+/]{11}) -->\n\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something in a file that the writer did not write so."""
+    """Something in a file that is not as the writer wrote it."""
 
     offset: int
     line: int
     seq: int
-    """The first entry that is concerned."""
+    """The first entry concerned."""
     why: str
     file: str = "COLLABORATION.md"
 
@@ -53,7 +47,7 @@ class Fault:
 def verify(path: Path, *, secret: bytes | None = None, head_every: int = HEAD_EVERY) -> list[Fault]:
     """Every fault of the log at `path`, in the order of its entries; none means that all bytes are as written.
 
-    What a living writer is just about (a rotation, a mend) is looked at again.
+    While a writer is at work (a rotation, a mend), the files are read again.
     """
     files = LogFiles(path)
     for looks_left in reversed(range(LOOKS)):
@@ -86,7 +80,7 @@ def faults_of(files: LogFiles, secret: bytes | None, head_every: int) -> list[Fa
 
 
 def checked(file: FileCheck, signed: Signatures) -> Place:
-    """Checks one file and the meaning of its entries; the place where the next file begins."""
+    """Checks one file and its entries; returns the place where the next file begins."""
     if not file.data and file.name != "COLLABORATION.md":
         file.fault(0, file.place.seq + 1, "the file is missing or empty")
     file.run()
@@ -97,7 +91,7 @@ def checked(file: FileCheck, signed: Signatures) -> Place:
 
 @dataclass(slots=True)
 class FileCheck:
-    """A walk along one file that goes on behind each fault."""
+    """A walk through one file that goes on behind each fault."""
 
     name: str
     data: bytes
@@ -105,12 +99,16 @@ class FileCheck:
     faults: list[Fault]
     records: list[tuple[Place, Raw]] = field(default_factory=list)
     """Every sound entry and the place before it."""
+    understood: dict[int, Entry] = field(default_factory=dict)
+    """Those that could be read, by seq."""
+    last: Entry | None = None
+    """The last of them."""
 
     def fault(self, offset: int, seq: int, why: str) -> None:
         self.faults.append(Fault(offset, self.data.count(b"\n", 0, offset) + 1, seq, why, self.name))
 
     def at(self, offset: int, why: str) -> Fault:
-        """A fault in an entry that is sound by itself, or behind all of them."""
+        """A fault inside an entry whose chain value is right, or behind all entries."""
         entry = (before.seq + 1 for before, raw in self.records if offset < before.offset + len(raw.on_disk))
         line = self.data.count(b"\n", 0, offset) + 1
         return Fault(offset, line, next(entry, self.place.seq + 1), why, self.name)
@@ -127,7 +125,7 @@ class FileCheck:
                 return
 
     def step_over(self) -> bool:
-        """Reports what stands at the place and goes on behind it; False if no sound entry follows."""
+        """Reports the fault at the current place and goes on behind it; False if no sound entry follows."""
         at, seq = self.place.offset, self.place.seq + 1
         for resumed, why in self.ways_on():
             if entry_at(self.data, resumed.offset, resumed):
@@ -145,7 +143,7 @@ class FileCheck:
         return False
 
     def ways_on(self) -> Iterator[tuple[Place, str]]:
-        """Places behind the fault where an entry may be sound, and what the fault is if one is."""
+        """Places behind the fault where the next sound entry may begin, each with what the fault then is."""
         seq = self.place.seq + 1
         own = self.own_chain()
         for header in HEADER_LINE.finditer(self.data, self.place.offset):
@@ -153,40 +151,53 @@ class FileCheck:
             if own and here == seq + 1:
                 yield Place(seq, own, at), f"the end mark of entry {seq} is changed"
             if (stated := self.stated_before(at)) and at > self.place.offset:
-                before = Place(stated[0], stated[1], at)
-                lost = spans(range(seq, before.seq + 1)) or f"before {here}"
-                yield before, f"entry {lost} (or text that it seals) is changed or missing"
+                lost = spans(range(seq, here)) or f"before {here}"
+                yield Place(here - 1, stated, at), f"entry {lost} (or text that it seals) is changed or missing"
 
     def own_chain(self) -> bytes | None:
-        """The chain value that the entry at the place should end with, if its header can be read."""
-        header = HEADER.match(self.data, self.place.offset)
-        if header is None:
-            return None
-        text = self.data[header.start() : header.end() + int(header["len"])]
-        return chained(self.place.chain, self.place.seq + 1, text)[-16:]
+        """The chain value that the entry at the place should end with, if its heading can be read."""
+        at = self.place.offset
+        at += len(head_at(self.data, at)) if at == 0 else 0
+        for form in FORMS:
+            header = form.header.match(self.data, at)
+            if header and (end := form.end(self.data, header)) >= 0:
+                return chained(self.place.chain, self.data[at:end], form)[-form.chain_size :]
+        return None
 
-    def stated_before(self, at: int) -> tuple[int, bytes] | None:
-        """Seq and chain value that the trailer right before `at` states; for a file's first head, it says so itself."""
-        if at == 0 and (head := FIRST_HEAD.match(self.data)):
-            return int(head["seq"]) - 1, head["chain"]
-        found = TRAILER_AT_END.search(self.data[max(0, at - 64) : at])
-        return (int(found[1]), found[2]) if found else None
+    def stated_before(self, at: int) -> bytes | None:
+        """The chain value that the line right before `at` states; for a file's first head, it says so itself."""
+        head = first_head(self.data)
+        if head and at == head.start():
+            return head["chain"]
+        found = CHAIN_AT_END.search(self.data[max(0, at - 24) : at])
+        return found[1] if found else None
+
+    # ---- what an entry refers to (`entry.Earlier`) -------------------------------------------------------------------
+
+    def facts(self, seq: int) -> Mapping[str, Any]:
+        """What entry `seq` states.  Raises LogError."""
+        entry = self.understood.get(seq)
+        return entry.event.facts() if entry else Nothing().facts(seq)
+
+    def day(self, seq: int) -> bytes:
+        """The day of the last sound entry before `seq`.  Raises LogError."""
+        return day_of(self.last.time) if self.last else Nothing().day(seq)
 
 
 @dataclass(slots=True)
 class Signatures:
-    """Checks that each entry can be read, and heads against the chain and the secret."""
+    """Checks that each entry can be parsed, and heads against the chain and the secret."""
 
     secret: bytes | None
     head_every: int
     faults: list[Fault]
     signed_seq: int = 0
     saved: list[tuple[int, Seal]] = field(default_factory=list)
-    """Entries that tell of a file that was kept."""
+    """Seals that name a kept file."""
 
     def check(self, file: FileCheck, before: Place, raw: Raw) -> None:
         try:
-            entry = raw.entry()
+            entry = file.last = file.understood[before.seq + 1] = raw.entry(file)
         except LogError as bad:
             file.fault(before.offset, before.seq + 1, str(bad))
             return
@@ -213,9 +224,9 @@ class Signatures:
 
 
 def faults_of_wal(files: LogFiles, before: bytes, after: bytes, newest: FileCheck) -> Iterator[Fault]:
-    """What the write-ahead file knows better, and what is wrong with itself.
+    """Differences between the Markdown file and the write-ahead file, and faults of the latter.
 
-    A writer shows an entry when it is in there: what was read `before` should be in the Markdown file, and what is in the
+    A writer records an entry there first: what was read `before` should be in the Markdown file, and what is in the
     Markdown file should be in what was read `after`.
     """
     if not files.wal.exists():
@@ -225,7 +236,7 @@ def faults_of_wal(files: LogFiles, before: bytes, after: bytes, newest: FileChec
     if torn := is_torn(before, end):
         yield Fault(end, 0, newest.place.seq + 1, "the write-ahead file is changed or torn here", name)
     if is_held(files.lock):
-        frames = frames[:-1]  # its group may just be on its way into the Markdown file
+        frames = frames[:-1]  # its group may not have been written to the Markdown file yet
     if any(fault.file == newest.name for fault in newest.faults):
         return
     should, more = b"".join(frames), b"".join(frames_of(after)[0])
@@ -239,7 +250,7 @@ def faults_of_wal(files: LogFiles, before: bytes, after: bytes, newest: FileChec
 
 
 def faults_of_saved(files: LogFiles, saved: Iterable[tuple[int, Seal]]) -> Iterator[Fault]:
-    """What stood in the log's place and was kept should be as it was then; what came behind it is a note of its own."""
+    """A kept file should begin with the bytes that were kept; what was added later has a note of its own."""
     for seq, seal in saved:
         data = read_or_nothing(files.path.parent / str(seal.file))
         if sha_of(data[: seal.n]) != seal.sha:

@@ -1,15 +1,15 @@
-r"""The write-ahead file: every byte that belongs into the current log file, synced before anyone is told so.
+r"""The write-ahead file: every byte that belongs into the current log file, synced before it is acknowledged.
 
     toonswarm wal 1\n
     frame*      <length u32> <BLAKE2b-64 over offset and payload> <payload>
     zeros       space claimed ahead
 
 A frame's payload is what one group commit appends to COLLABORATION.md, byte for byte; all payloads together are the file
-as it should be.  That is what readers read and what a file saved from an old editor buffer is mended from, so the
-write-ahead file starts anew only when the log file does (rotation, after the full one is on the disk).
+as it should be.  Readers read it, and a log file that an editor overwrote with an old buffer is mended from it; so the
+write-ahead file starts anew only when the log file does (at a rotation, after the full file is on the disk).
 
 Space is claimed ahead in zeros: an fdatasync inside the file's size does not have to commit a new size to the file
-system's journal, and a full disk is met when claiming, not in the middle of a frame.  This module knows nothing of
+system's journal, and a full disk shows when space is claimed, not in the middle of a frame.  This module knows nothing of
 entries.
 """
 
@@ -27,7 +27,7 @@ MAGIC = b"toonswarm wal 1\n"
 HEAD = struct.Struct(">I8s")
 CLAIM_BYTES = 1 << 16
 MARK_BYTES = len(MAGIC) + HEAD.size
-"""So many first bytes tell one write-ahead file from another: the hash of its first frame is among them."""
+"""The first bytes, which identify a write-ahead file: the hash of its first frame is among them."""
 
 
 class Wal:
@@ -44,7 +44,7 @@ class Wal:
         self.last_at = len(self._payload) - len(frames[-1]) if frames else 0
         """Where in the log file the last group begins."""
         self.torn = is_torn(data, self._end)
-        """True until `forget_torn`: whoever opens it must decide what the bytes behind the last whole frame were."""
+        """There are bytes behind the last whole frame; the caller decides what they were and calls `forget_torn`."""
         self._claimed = len(data)
 
     @property
@@ -53,11 +53,11 @@ class Wal:
         return len(self._payload)
 
     def payload(self) -> bytes:
-        """All that was appended: what the log file should hold."""
+        """All payloads: what the log file should hold."""
         return bytes(self._payload)
 
     def append(self, payload: bytes) -> None:
-        """One frame, durable on return; after an OSError nothing of it is left."""
+        """Appends one frame, durable on return; after an OSError nothing of it is left."""
         frame = framed(self._end, payload)
         try:
             self._claim(self._end + len(frame))
@@ -71,7 +71,7 @@ class Wal:
         self._payload += payload
 
     def forget_torn(self) -> None:
-        """Takes away what a crash left behind the last whole frame; it was never acknowledged."""
+        """Removes what a crash left behind the last whole frame; it was never acknowledged."""
         if self.torn:
             self._cut()
             self.torn = False
@@ -118,7 +118,7 @@ def frames_of(data: bytes) -> tuple[list[bytes], int]:
 
 
 def frames_from(data: bytes, offset: int) -> tuple[list[bytes], int]:
-    """The same for its bytes from the end of a frame at `offset` on."""
+    """The same for the bytes of such a file from `offset` on, where a frame begins."""
     frames: list[bytes] = []
     at, unpack, size = 0, HEAD.unpack_from, HEAD.size
     while at + size < len(data):
@@ -133,7 +133,7 @@ def frames_from(data: bytes, offset: int) -> tuple[list[bytes], int]:
 
 
 def is_torn(data: bytes, end: int) -> bool:
-    """Whether something stands behind the whole frames, or this is no write-ahead file at all."""
+    """True if there are bytes behind the whole frames, or this is no write-ahead file at all."""
     return not end or data.count(0, end) < len(data) - end
 
 

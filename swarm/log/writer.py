@@ -1,11 +1,11 @@
 """The one writer of the log: entries are durable when `append` returns, whatever is killed and whoever edits the file.
 
 A group of entries goes to the write-ahead file with one write and one fdatasync, then to COLLABORATION.md with one
-write; callers that arrive while a group is being synced form the next one.  Before each group its size, and once a
-second its bytes, tell whether somebody else changed the Markdown file; if so it is mended first and a `seal` entry says
-what was done (`ledger.py`).
+write; callers that arrive while a group is being synced form the next one.  The size of the Markdown file is compared before
+each group, its bytes once a second; if somebody else changed the file, it is mended first and a `seal` entry records what was
+done (`ledger.py`).
 
-This module does not judge what an entry means: who may append what is decided before.
+Whether an entry is admissible is decided before it comes here (`swarm/policy/admission.py`).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Ticket:
 
 
 class LogWriter:
-    """Holds the log's lock from `open` to `close`; a context manager; `append` may be called from many threads."""
+    """Holds the log's lock from `open` to `close`; a context manager; `append` may be called from any thread."""
 
     def __init__(
         self, files: LogFiles, lock: Lock, secret: bytes | None, clock: Callable[[], float], head_every: int
     ) -> None:
         """Use `open`."""
         self.log = WritersLog(files.path)
-        """All entries; its `refresh` also gives the seals and heads that no caller of `append` asked for."""
+        """All entries; its `refresh` also returns the seals and heads that the writer added by itself."""
         self.rotate_bytes = ROTATE_BYTES
         self._files, self._lock, self._secret, self._clock = files, lock, secret, clock
         self._head_every, self._head_seq, self._time = head_every, 0, 0.0
@@ -77,7 +77,7 @@ class LogWriter:
     ) -> Self:
         """The writer of the log at `path`, which is mended first.  Raises LogHeld, LogFull and LogDamaged.
 
-        `brief`: for a moment only; nobody takes it for a coordinator.
+        `brief`: for one append; `run_is_alive` does not count such a writer as a coordinator.
         """
         files = LogFiles(path)
         with refusing(path), ExitStack() as undo:
@@ -95,9 +95,9 @@ class LogWriter:
     def append(self, items: Sequence[tuple[str, Event]], via: str | None = None) -> list[Entry]:
         """Records (author, event) pairs, all or none, and returns their entries when they are durable.
 
-        Without items it only looks after the file (call it now and then while nothing happens).  Raises LogFull when
+        Without items it only checks and mends the Markdown file (call it regularly while nothing happens).  Raises LogFull when
         there is no space (append again later), LogError for what cannot be an entry, LogDamaged when the log's folder
-        was taken away.
+        was removed.
         """
         ticket = Ticket(items, via)
         group: list[Ticket] = []
@@ -109,7 +109,7 @@ class LogWriter:
                     group, self._waiting, self._busy = self._waiting, [], True
             if group:
                 self._commit(group)
-        except BaseException:  # an interrupt is for this thread alone
+        except BaseException:  # an interrupt concerns this thread only
             self._leave(ticket, group)
             raise
         if ticket.error:
@@ -117,7 +117,7 @@ class LogWriter:
         return ticket.entries
 
     def _commit(self, group: list[Ticket]) -> None:
-        """All that waited, in the order of arrival; whoever arrives meanwhile is the next group."""
+        """Writes the entries of all waiting callers, in the order of arrival; callers that arrive meanwhile form the next group."""
         refused: Exception | None = None
         try:
             with self._refusing():
@@ -139,7 +139,7 @@ class LogWriter:
             self._turn.notify_all()
 
     def _leave(self, ticket: Ticket, group: list[Ticket]) -> None:
-        """One that waits takes its entries back; with one that leads, its group has failed."""
+        """For a caller that was interrupted: its waiting entries are withdrawn; the group that it was writing fails as a whole."""
         if group:
             self._settle(group, LogError(f"{self._files.path}: the writer was interrupted; open the log again"))
         else:
@@ -172,17 +172,17 @@ class LogWriter:
         except OSError as full:
             if full.errno not in NO_SPACE:
                 raise
-            # a file that grows longer is no reason to refuse; a rotation cut short is, until it can be finished
+            # a file above the limit can still be appended to; a rotation that was cut short is finished first, or refuses
             self._ledger.look_after()
 
     def now(self) -> float:
-        """The log's time: the clock, but never behind the log, and going on from there (see `Log.now`)."""
+        """The log's time: the clock, never earlier than the last entry, and going on from there (see `Log.now`)."""
         self._time = max(self._clock() + self._ahead, self._time, self.log.last_time)
         return self._time
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        """A full disk refuses one group; anything else that fails half-way ends the writer's life."""
+        """A full disk fails one group; after any other failure in the middle of writing this writer refuses everything."""
         if self._broken:
             raise LogDamaged(self._files.path, f"writing failed before; open the log again ({self._broken})")
         try:
@@ -201,7 +201,7 @@ class LogWriter:
             raise
 
     def close(self) -> None:
-        """Lets the lock go; everything that was acknowledged is on disk already."""
+        """Releases the lock; everything that was acknowledged is on disk already."""
         try:
             self._ledger.close()
         finally:
@@ -218,7 +218,7 @@ class LogWriter:
 
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """A full disk in the log's words."""
+    """Raises LogFull where the file system has no space."""
     try:
         yield
     except OSError as failed:

@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import Thread
 
 from swarm.events import Checkpoint, Claim, Event, Post, Renew
-from swarm.log import Log, LogWriter, render
+from swarm.log import Log, LogWriter
 from swarm.views import logview
 
 ROUNDS = 7
@@ -90,7 +90,7 @@ def append(folder: Path) -> None:
     db = connected(folder / "alone.db")
     theirs, ours = [], []
     with LogWriter.open(folder / "alone" / "COLLABORATION.md") as writer:
-        texts = [render(entry) for entry in writer.append([("ada", event) for event in events])]
+        texts = [entry.text for entry in writer.append([("ada", event) for event in events])]
         for _ in range(ROUNDS):
             theirs.append(
                 seconds(lambda: [db.execute("insert into entries (text) values (?)", (text,)) for text in texts])
@@ -125,7 +125,7 @@ def opening(folder: Path) -> None:
         for _ in range(ENTRIES):  # one by one, so that the write-ahead file has as many frames as it can have
             writer.append([("trainer-2", some_event(rng))])
     files = [*sorted((path.parent / "collaboration").glob("0*.md")), path]
-    records = [render(entry).encode() for entry in Log(path).entries()]
+    records = [record.encode() for file in files for record in file.read_text(encoding="utf-8").split(" -->\n")]
 
     def hashed_whole() -> None:
         for file in files:
@@ -168,7 +168,7 @@ def view(folder: Path) -> None:
         writer.append([("ada", Claim(ref="s3/train", ttl=60))] * 1841)
         [entry] = writer.append([("trainer-2", Post(ref="wide", body=text))])
     shown = logview.line(entry)
-    print(f"a note when read: {len(shown) - len(text)} bytes over its text; on disk {len(render(entry)) - len(text)}")
+    print(f"a note when read: {len(shown) - len(text)} bytes over its text; on disk {len(entry.text) - len(text)}")
     print(f"  {shown[:60]}...")
     node = "import {encode} from 'gpt-tokenizer/encoding/o200k_base'; for (const text of process.argv.slice(1)) console.log(encode(text).length)"
     try:

@@ -58,7 +58,7 @@ def test_a_name_in_a_title_or_a_reason_is_a_mention_too(folder: RunFolder) -> No
     assert told == [
         ("mention", "for @bob"),
         ("mention", "@bob please look"),
-        ("mention", "given back · @bob knows more about it"),
+        ("mention", "given back: @bob knows more about it"),
     ]
 
 

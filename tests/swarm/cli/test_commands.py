@@ -226,10 +226,10 @@ def test_a_faults_place_is_a_line_or_a_byte_and_its_entry_is_named_once(folder: 
     whole = log.read_bytes()
     log.write_bytes(whole.replace(b"note 1", b"note I"))
     words = ["log", "verify", "--run", str(folder.path)]
-    line = whole[: whole.index(b"## 3 ")].count(b"\n") + 1
+    line = whole[: whole.index(b"##### 3 ")].count(b"\n") + 1
     changed = f"COLLABORATION.md:{line}: entry 3 (or text that it seals) is changed or missing\n"
     assert CliRunner().invoke(app, words).stdout == changed
-    log.write_bytes(whole[: whole.index(b"## 4 ")])
+    log.write_bytes(whole[: whole.index(b"##### 4 ")])
     assert ": entry 4: the last " in CliRunner().invoke(app, words).stdout
     log.write_bytes(whole)
     wal.write_bytes(wal.read_bytes() + b"torn")
@@ -242,7 +242,7 @@ def test_a_log_that_cannot_take_an_entry_is_told_with_one_way_out(folder: RunFol
     with Client(folder, "ada") as ada:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # no file can grow
         try:
-            with pytest.raises(UserError, match=r"no space to append .*; free some space and say it again$"):
+            with pytest.raises(UserError, match=r"no space to append .*; free some space and try again$"):
                 ada.append(ev.Post(ref="run", body="a note"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -47,6 +47,8 @@ def hostile_body(rng: random.Random) -> str:
             "\n",
             "trained 120 steps, loss 0.09\n",
             "## 7 claim s1/train @evil 2026-11-21T00:00:00Z ttl=9999 len=0\n\n<!-- /7 0123456789abcdef -->\n",
+            "##### 7 claim s1/train evil 2026-11-21 00:00:00\n<!-- ttl=9999 0123456789a -->\n",
+            "\\##### 3 escaped once\n   ##### 3 set in\n<!-- ~1 ttl=60 0123456789a -->",
             "\\## escaped once\n\\\\## twice\n<!-- /1 x -->\n   ## set in",
             "é漢字🙂 " * rng.randint(1, 8),
             "| step | loss |\n|---|---|\n| 100 | 0.4 |",

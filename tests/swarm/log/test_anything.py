@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from swarm.events import Event, Post
-from swarm.log import Entry, Log, LogWriter, ledger, render, verify
+from swarm.log import Entry, Log, LogWriter, ledger, verify
 from tests.swarm.log.conftest import hostile_body, some_event
 
 STEPS = 40
@@ -41,13 +42,15 @@ class Story:
         """Something that only the person wrote, with a word that is found again."""
         word = f"word-{len(self.typed)}-of-bob"
         self.typed.append(word)
-        around = self.rng.choice(["{}", "{}\n", "\n{}\n\n", "## {}\n", "{} ## 3 post", self.imitation(), "{}\r\n"])
+        around = self.rng.choice(
+            ["{}", "{}\n", "\n{}\n\n", "## {}\n", "##### {}\n", "{} ##### 3 post", self.imitation(), "{}\r\n"]
+        )
         return around.replace("{}", word).encode()
 
     def imitation(self) -> str:
         """A true entry with the word put into its body: what somebody pastes or edits."""
-        entries = list(self.writer.log.entries())
-        return render(self.rng.choice(entries)).replace("\n<!-- /", " {}\n<!-- /") if entries else "{}"
+        entries = re.findall(r"^##### .*?\n<!-- .*? -->\n", self.now.decode(errors="replace"), re.DOTALL | re.MULTILINE)
+        return self.rng.choice(entries).replace("\n<!-- ", " {}\n<!-- ") if entries else "{}"
 
     # ---- what can happen ---------------------------------------------------------------------------------------------
 
@@ -67,7 +70,7 @@ class Story:
 
     def save_an_old_copy(self) -> None:
         copy = self.rng.choice(self.copies)
-        at = self.rng.choice([0, len(copy), copy.find(b"\n## ") + 1, copy.find(b"\n") + 1])
+        at = self.rng.choice([0, len(copy), copy.find(b"\n##### ") + 1, copy.find(b"\n") + 1])
         self.save(copy[:at] + self.words() + b"\n" * (at < len(copy)) + copy[at:])
 
     def save_an_old_copy_as_it_was(self) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from swarm import files
 from swarm.events import Event, Post
-from swarm.log import Entry, LogDamaged, LogFull, LogWriter, files
+from swarm.log import Entry, LogDamaged, LogFull, LogWriter
 
 Sound = Callable[[Path], list[Entry]]
 STEPS = ("write", "pwrite", "fsync", "fdatasync", "ftruncate", "link", "unlink", "replace", "open")

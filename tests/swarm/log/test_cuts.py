@@ -27,10 +27,7 @@ def events_of(entries: list[Entry]) -> list[Event]:
 
 
 def ends_of(whole: bytes, entries: list[Entry]) -> list[int]:
-    return [
-        whole.index(f"\n<!-- /{entry.seq} {entry.chain} -->\n".encode()) + len(f"\n<!-- /{entry.seq} {entry.chain} -->")
-        for entry in entries
-    ]
+    return [whole.index(f" {entry.chain} -->\n".encode()) + len(f" {entry.chain} -->") for entry in entries]
 
 
 def test_cut_at_every_byte_without_a_write_ahead_file_every_whole_entry_is_kept(

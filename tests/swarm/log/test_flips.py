@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from swarm.events import Event, Head, Post
-from swarm.log import Entry, Log, LogDamaged, LogWriter, render, verify
+from swarm.log import Entry, Log, LogDamaged, LogWriter, verify
 from swarm.log.chain import Place
 from swarm.log.draft import Draft
+from swarm.log.forms import HEAD, HEADER_LINE
 from swarm.log.wal import frames_of
 
 FLIPS = 3000
@@ -65,9 +66,8 @@ def spans_of(file: Path) -> list[tuple[int, int, int]]:
     """Begin, end and seq of each entry of a file, sealed text counted to its seal."""
     data, spans, at = file.read_bytes(), [], 0
     while at < len(data):
-        mark = data.index(b"\n<!-- /", at)
-        end = data.index(b"\n", mark + 1) + 1
-        spans.append((at, end, int(data[mark + 7 : end].split()[0])))
+        end = data.index(b"\n", data.index(b"\n<!-- ", at) + 1) + 1
+        spans.append((at, end, int(HEADER_LINE.findall(data[at:end])[-1])))
         at = end
     return spans
 
@@ -98,8 +98,8 @@ def test_several_faults_are_listed_each_at_its_entry(path: Path) -> None:
         writer.append([("ada", Post(ref="run", body=f"note {n}")) for n in range(1, 31)])
     path.write_bytes(path.read_bytes().replace(b"note 5\n", b"note 6\n").replace(b"note 20", b"note 2O"))
     assert [fault.seq for fault in verify(path)] == [5, 20]
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[: 3 * 9] + lines[3 * 11 :]))
+    lines, head = path.read_text().splitlines(keepends=True), HEAD.count(b"\n")
+    path.write_text("".join(lines[: head + 3 * 9] + lines[head + 3 * 11 :]))
     assert [(fault.seq, fault.why) for fault in verify(path)][1] == (
         10,  # 12 hangs on the chain value of 11
         "entry 10-12 (or text that it seals) is changed or missing",
@@ -111,9 +111,9 @@ def test_entries_cut_off_at_a_boundary_are_missed_by_the_write_ahead_file(path: 
         for n in range(1, 6):
             writer.append([("ada", Post(ref="run", body=f"note {n}"))])
     whole = path.read_bytes()
-    path.write_bytes(whole[: whole.index(b"## 4 ")])
+    path.write_bytes(whole[: whole.index(b"##### 4 ")])
     [fault] = verify(path)
-    assert (fault.seq, fault.offset) == (4, whole.index(b"## 4 ")) and "missing" in fault.why
+    assert (fault.seq, fault.offset) == (4, whole.index(b"##### 4 ")) and "missing" in fault.why
 
 
 def test_a_rotated_file_that_is_gone_is_named(run: Path) -> None:
@@ -248,7 +248,7 @@ def test_damage_in_the_middle_is_mended_from_the_write_ahead_file_and_reported(p
 def test_damage_without_a_write_ahead_file_is_refused_with_its_line(path: Path) -> None:
     with LogWriter.open(path) as writer:
         entries = writer.append([("ada", Post(ref="run", body=f"note {n}")) for n in range(9)])
-    line = path.read_text()[: path.read_text().index(render(entries[4]))].count("\n") + 1
+    line = path.read_text()[: path.read_text().index(entries[4].text)].count("\n") + 1
     path.write_bytes(path.read_bytes().replace(b"note 4", b"note X"))
     shutil.rmtree(path.parent / "collaboration")
     with pytest.raises(LogDamaged, match=rf"COLLABORATION.md:{line}: entry 5 is changed"):

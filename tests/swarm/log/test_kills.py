@@ -33,7 +33,7 @@ def write_for_ever(path: Path, acknowledged: int, name: str, seed: int) -> None:
         ):
             for _ in range(rng.randint(1, 4)):
                 tags = [f"{name}-{seed}-{(count := count + 1)}" for _ in range(rng.randint(1, 3))]
-                entries = writer.append([(name, Post(ref="s1", body=f"{tag}\n## 1 post x")) for tag in tags])
+                entries = writer.append([(name, Post(ref="s1", body=f"{tag}\n##### 1 post x")) for tag in tags])
                 os.write(
                     acknowledged, "".join(f"{e.seq} {tag}\n" for e, tag in zip(entries, tags, strict=True)).encode()
                 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swarm.events import Event, Post, Seal
-from swarm.log import Entry, Log, LogWriter, ledger, render, verify
+from swarm.log import Entry, Log, LogWriter, ledger, verify
 from swarm.log.chain import Place
 from swarm.log.draft import Draft
 
@@ -126,12 +126,12 @@ def test_an_entry_that_somebody_edited_stands_again_and_the_edited_one_is_kept(
     writer: LogWriter, path: Path, sound: Sound
 ) -> None:
     true = writer.append(notes("one", "two", "three"))
-    save(path, path.read_bytes().replace(b"two", b"twice").replace(b"## 3", b"my remark\n## 3"))
+    save(path, path.read_bytes().replace(b"two", b"twice").replace(b"##### 3", b"my remark\n##### 3"))
     writer.append([])
     entries = sound(path)
     assert entries[:3] == true
     [(_, _, kept), (_, why, report)] = seals(entries)
-    assert "twice" in kept and kept.endswith("my remark") and "## 2 post" in kept
+    assert "twice" in kept and kept.endswith("my remark") and "##### 2 post" in kept
     assert why == "old-copy" and report.startswith("entries 2 were not in the file as written")
 
 
@@ -206,6 +206,7 @@ def test_typed_text_that_imitates_entries_is_never_taken_for_one(writer: LogWrit
     for forge in (
         complete_forgery,
         forged_seal,
+        "##### 2 claim s1/train eve 2026-11-21 00:00:00\n".format,
         "## 2 claim s1/train @eve 2026-11-21T00:00:00Z ttl=9999 len=0\n".format,
     ):
         text = forge(path) if forge in (complete_forgery, forged_seal) else forge()
@@ -255,7 +256,7 @@ def test_hostile_bodies_are_never_parsed_as_entries(
     true = writer.append(corpus)
     assert sound(path) == true
     assert [entry.event for entry in true] == [event for _, event in corpus]
-    bodies = [("ada", Post(ref="s1", body=render(entry))) for entry in true]
+    bodies = [("ada", Post(ref="s1", body=entry.text)) for entry in true]
     writer.append(bodies)
     assert [entry.event for entry in sound(path)[40:]] == [event for _, event in bodies]
 
@@ -296,6 +297,7 @@ def test_what_is_typed_into_a_full_file_becomes_a_note_of_the_newest(path: Path,
     full = path.parent / "collaboration/0001.md"
     for word in (
         b"read this again\n",
+        b"##### 7 claim s1/train eve 2026-11-24 01:00:00\n<!-- ttl=60 0123456789a -->\n",
         b"## 7 claim s1/train @eve 2026-11-24T01:00:00Z ttl=60 len=0\n\n<!-- /7 0123456789abcdef -->\n",
     ):
         whole = full.read_bytes()
@@ -357,6 +359,9 @@ def test_an_editor_that_saves_just_when_the_file_is_full_loses_nothing_and_break
 @pytest.mark.parametrize(
     "typed",
     [
+        "##### 40 claim data/y eve 2026-11-24 01:00:00\n<!-- ttl=60 0123456789a -->\n",
+        "##### 4 head - log 2026-11-24 01:00:00\n<!-- chain=0123456789a mac=- file=collaboration/0003.md 0123456789a -->\n",
+        "##### 4 post s1 eve 2026-11-24 01:00:00\n<!-- 0123456789a -->\n",
         "## 40 claim data/y @eve 2026-11-24T01:00:00Z ttl=60 len=0\n\n<!-- /40 0123456789abcdef -->\n",
         "## 4 head - @log 2026-11-24T01:00:00Z chain=0123456789abcdef mac=- file=collaboration/0003.md len=0\n",
         "## 4 post s1 @eve 2026-11-24T01:00:00Z len=0\n\n<!-- /4 0123456789abcdef -->\n",
@@ -386,19 +391,20 @@ def test_a_line_like_one_that_was_sealed_before_is_a_note_again(writer: LogWrite
     writer.append([])
     assert [body for _, why, body in seals(sound(path)) if why == "note"] == ["+1 from Bob"] * 2
     whole = path.read_bytes()
-    save(path, whole.replace(b"## 1 ", b"+1 from Bob\n## 1 ", 1))
+    save(path, whole.replace(b"##### 1 ", b"+1 from Bob\n##### 1 ", 1))
     writer.append([])
     assert [body for _, why, body in seals(sound(path)) if why == "note"] == ["+1 from Bob"] * 3
 
 
+@pytest.mark.parametrize("marks", ["##", "#####"])
 @pytest.mark.parametrize(
     "heading",
     ["Plan for tomorrow", "plan for tomorrow", "Post", "plan\n", "post later\n", "Plan\n\nfour streams\n"],
 )
 def test_a_heading_numbered_like_the_next_entry_is_a_note(
-    writer: LogWriter, path: Path, heading: str, sound: Sound
+    writer: LogWriter, path: Path, heading: str, marks: str, sound: Sound
 ) -> None:
     writer.append(notes("one"))
-    type_at_end(path, f"## 2 {heading}")
+    type_at_end(path, f"{marks} 2 {heading}")
     writer.append(notes("two"))
-    assert ("unknown", "note", f"## 2 {heading}".strip("\n")) in seals(sound(path))
+    assert ("unknown", "note", f"{marks} 2 {heading}".strip("\n")) in seals(sound(path))

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from swarm import files
 from swarm.events import Event, Post
-from swarm.log import Entry, LogWriter, files
+from swarm.log import Entry, LogWriter
 
 Sound = Callable[[Path], list[Entry]]
 SECTOR = 512

@@ -18,6 +18,7 @@ import pytest
 
 from swarm.events import Event, Head, Post, Renew, Task
 from swarm.log import Entry, Log, LogDamaged, LogError, LogFull, LogHeld, LogWriter, run_is_alive, wal
+from swarm.log.forms import HEAD
 from tests.swarm.log.test_crashes import Disk, failing
 
 Sound = Callable[[Path], list[Entry]]
@@ -188,7 +189,7 @@ def test_a_full_file_is_put_aside_and_the_next_begins_with_a_head(path: Path, so
     heads = [entry for entry in entries if isinstance(entry.event, Head)]
     assert [head.event.file for head in heads] == [f"collaboration/{n:04}.md" for n in range(1, len(heads) + 1)]
     assert all(head.event.chain == entries[head.seq - 2].chain for head in heads)
-    assert path.read_text().startswith(f"## {heads[-1].seq} head - @log ")
+    assert path.read_text().startswith(f"{HEAD.decode()}##### {heads[-1].seq} head - log ")
     assert (path.parent / "collaboration/wal").stat().st_size < 2 * wal.CLAIM_BYTES
 
 
@@ -286,10 +287,14 @@ def test_full_files_are_believed_only_as_the_next_head_states_them(path: Path, s
     assert sound(path) == true
 
 
-def test_a_torn_entry_in_a_full_file_stays_sealed(path: Path, sound: Sound) -> None:
+@pytest.mark.parametrize(
+    "torn",
+    [b"##### 2 post s1 ada 2026-11-21 05:12:33\nhalf", b"## 2 post s1 @ada 2026-11-21T05:12:33Z len=9\nhalf"],
+)
+def test_a_torn_entry_in_a_full_file_stays_sealed(path: Path, torn: bytes, sound: Sound) -> None:
     with LogWriter.open(path) as writer:
         writer.append([note("one")])
-    path.write_bytes(path.read_bytes() + b"## 2 post s1 @ada 2026-11-21T05:12:33Z len=9\nhalf")
+    path.write_bytes(path.read_bytes() + torn)
     shutil.rmtree(path.parent / "collaboration")
     with LogWriter.open(path, rotate_bytes=400) as writer:
         for n in range(20):

@@ -1,0 +1,228 @@
+"""What an event says, in plain words: the one place for the log's sentences and for the lines that screens show; pure.
+
+    sentence    [OK] lora-8: held-out 0.0658, base 4.857 {checkpoint-120, sha256 5d098ce7}      the body of a worker's entry
+    shown       [OK] held-out 0.0658, base 4.857 {checkpoint-120, sha256 5d098ce7}              beside the ref, in a line
+
+The coordinator fills a sentence into its own entries and the workers' (`with_sentence`); what agents and people write stays as
+it is.  [OK], [WARN] and [FAIL] mark what somebody who looks in now and then wants to find, with the evidence in braces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from swarm import events as ev
+from swarm import figures, units
+from swarm.printable import TEXT_CHARACTERS, one_line
+from swarm.state import State
+
+COORDINATOR = "coordinator"
+BEGINNINGS = {
+    "prepare": "preparing the rows",
+    "train": "training begins",
+    "validate": "validation begins",
+    "evaluate": "evaluation begins",
+}
+"""What it means that a worker got the task of a role."""
+PINGS: dict[str, Literal["OK", "WARN", "FAIL"]] = {"SUCCESS": "OK", "WARNING": "WARN", "FAIL": "FAIL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What an event says about what it refers to."""
+
+    text: str = ""
+    ping: Literal["OK", "WARN", "FAIL", ""] = ""
+    joint: str = ": "
+    """Between the subject and `text` in a sentence."""
+
+
+def sentence(event: ev.Event) -> str:
+    """The whole sentence; empty where the event's facts say nothing beyond its kind."""
+    words = words_of(event)
+    if not words.text:
+        return ""
+    subject = "the run" if event.ref == "run" else event.ref if isinstance(event, ABOUT_TASKS) else event.stream
+    return joined(" ", words.ping and f"[{words.ping}]", f"{subject}{words.joint}{words.text}")
+
+
+def shown(event: ev.Event, characters: int = TEXT_CHARACTERS) -> str:
+    """What a line of a screen says beside the ref: the facts in words, and what the author wrote himself."""
+    words, own = words_of(event), event.body
+    if (said := sentence(event)) and own.startswith(said):
+        own = own[len(said) :].lstrip(" ;\n")
+    return joined(" · ", joined(" ", words.ping and f"[{words.ping}]", words.text), one_line(own, characters))
+
+
+def with_sentence(state: State, author: str, event: ev.Event) -> ev.Event:
+    """The event with its sentence as (the first line of) its body, if the coordinator or a worker process is its author."""
+    said = sentence(event) if is_automatic(state, author, event) else ""
+    if not said:
+        return event
+    return event.model_copy(update={"body": joined("\n", said + _again(state, event), event.body)})
+
+
+def is_automatic(state: State, author: str, event: ev.Event) -> bool:
+    """Whether no agent or person wrote it."""
+    if author == COORDINATOR or (isinstance(event, ev.Claim) and event.beats):
+        return True
+    task = state.tasks.get(event.ref)
+    return task is not None and task.lease is not None and task.lease.worker == author
+
+
+def _again(state: State, event: ev.Event) -> str:
+    """For a task that is claimed again: how often it was before."""
+    task = state.tasks.get(event.ref)
+    return f"; attempt {task.attempts + 1}" if isinstance(event, ev.Claim) and task and task.attempts else ""
+
+
+ABOUT_TASKS = ev.Renew | ev.Hand | ev.Drop | ev.Expire | ev.Refuse | ev.Done
+"""Their sentences name the task and not only the stream."""
+
+
+def words_of(event: ev.Event) -> Words:
+    """The facts in words; figures are those that a reader asks for first."""
+    match event:
+        case ev.Run():
+            return Words(f"{event.name} begins with {counted(event.streams, 'stream')}", joint=" ")
+        case ev.Stream():
+            clone = event.of and f"cloned from {event.of}"
+            return Words(joined(", ", "joins the run", clone, one_line(event.settings)), joint=" ")
+        case ev.Fail():
+            return Words(one_line(event.why), "FAIL")
+        case ev.Stop():
+            return Words(joined(": ", "stops", one_line(event.why)), joint=" ")
+        case ev.End():
+            return _end(event)
+        case ev.Task():
+            return Words(one_line(event.title))
+        case ev.Post():
+            return Words(joined(", ", event.asks and f"asks {event.asks}", event.of and f"answers {event.of}"))
+        case ev.Amend() | ev.Approve():
+            return Words(f"of entry {event.of}" if event.of else "")
+        case ev.Object():
+            return Words(joined(": ", event.of and f"to entry {event.of}", one_line(event.why)))
+        case ev.Seal() | ev.Head():
+            return _of_the_log(event)
+        case ev.Claim() | ev.Renew() | ev.Hand() | ev.Drop() | ev.Expire() | ev.Refuse() | ev.Done():
+            return _lease(event)
+        case ev.Back() | ev.Adapter() | ev.Promote():
+            return _weights(event)
+        case _:
+            return _result(event)
+
+
+def _end(event: ev.End) -> Words:
+    if event.rc == 0:
+        return Words("is finished", "OK", " ")
+    return Words("was stopped" if event.rc == 130 else f"ended with exit status {event.rc}", "WARN", " ")
+
+
+def _lease(event: ev.Claim | ev.Renew | ev.Hand | ev.Drop | ev.Expire | ev.Refuse | ev.Done) -> Words:
+    match event:
+        case ev.Claim(beats=True) if event.ref.partition("/")[2] in BEGINNINGS:
+            return Words(BEGINNINGS[event.ref.partition("/")[2]])
+        case ev.Claim():
+            return Words(f"for {event.ttl:g} s")
+        case ev.Renew():
+            return Words(f"token {event.tok} for {event.ttl:g} s")
+        case ev.Hand():
+            return Words(f"to {event.to} for {event.ttl:g} s")
+        case ev.Drop():
+            said = joined(": ", "failed" if event.failed else "given back", one_line(event.why))
+            return Words(said, "WARN" if event.failed else "")
+        case ev.Expire():
+            return Words(f"the lease ended: {one_line(event.why)}", "WARN" if event.failed else "")
+        case ev.Refuse():
+            token = event.tok and f"under token {event.tok}"
+            return Words(joined(" ", f"a report of {event.by}", token, f"was refused: {one_line(event.why)}"))
+        case ev.Done():
+            proof = joined(", ", one_line(event.path), hash_of(event.sha256))
+            return Words(joined(" ", event.rc and f"exit status {event.rc}", proof and f"{{{proof}}}"))
+
+
+def _weights(event: ev.Back | ev.Adapter | ev.Promote) -> Words:
+    """What became of a stream's adapter."""
+    match event:
+        case ev.Back():
+            return Words(f"goes back to checkpoint-{event.step}: {one_line(event.why)}", "WARN", " ")
+        case ev.Adapter():
+            return Words(f"its adapter is published in {one_line(event.path)}")
+        case ev.Promote():
+            said = "promoted by force" if event.force else "promoted"
+            return Words(f"{said}: {one_line(event.why)} {{{one_line(event.path)}, {hash_of(event.sha256)}}}", "OK")
+
+
+def _result(event: ev.Event) -> Words:
+    """What the roles hand over."""
+    match event:
+        case ev.Prepared():
+            aside = joined(", ", event.bad and f"{event.bad:,} bad", event.cut and f"{event.cut:,} cut")
+            share = event.tokens and f"{event.tokens:,} tokens, {event.supervised / event.tokens:.0%} supervised"
+            rows = joined(", ", f"{counted(event.rows, 'row')} ready", f"{event.held_out:,} held out", aside)
+            return Words(joined("; ", rows, share))
+        case ev.Checkpoint():
+            return Words(joined(": ", f"saved checkpoint-{event.step}", measured(event.figures)), joint=" ")
+        case ev.Trained():
+            return Words(_trained(event), joint=" ")
+        case ev.Verdict():
+            why = event.result != "SUCCESS" and one_line(event.why)
+            evidence = f"{{{event.path.rpartition('/')[2]}, {hash_of(event.sha256)}}}"
+            return Words(joined(" ", joined("; ", measured(event.figures), why), evidence), PINGS[event.result])
+        case ev.Score():
+            return Words(f"on {counted(event.rows, 'row')}: {measured(event.figures)}", joint=" ")
+        case _:
+            return Words()
+
+
+def _trained(event: ev.Trained) -> str:
+    seconds = event.figures.get("seconds")
+    ended = None if event.why in {None, "max_steps", "num_epochs"} else f"ended by {event.why}"
+    duration = None if seconds is None else f"in {units.duration(seconds)}"
+    found = joined(", ", measured(event.figures), duration, one_line(ended))
+    said = joined(": ", f"trained {counted(event.step, 'step')}", found)
+    return f"{said}; checkpoint-{event.step} goes to the validator"
+
+
+def _of_the_log(event: ev.Seal | ev.Head) -> Words:
+    match event:
+        case ev.Seal(why="torn"):
+            return Words(f"an entry of which only {counted(event.n, 'byte')} were written")
+        case ev.Seal(why="old-copy"):
+            return Words("the file was changed")
+        case ev.Seal():
+            return Words()
+        case ev.Head():
+            return Words(joined(", ", f"chain {event.chain}", event.file and f"after {event.file}"))
+
+
+def measured(named: Mapping[str, float]) -> str:
+    """The figures that tell how good something is, a loss beside its first value, the others beside the bare base's."""
+    own, base = figures.split(named)
+    return joined("; " if base else ", ", *(_figure(name, own, base) for name in own if name not in UNSAID))
+
+
+def _figure(name: str, own: Mapping[str, float], base: Mapping[str, float]) -> str:
+    about = figures.of(name)
+    first = f"{about.text(own['first_loss'])} -> " if name == "loss" and "first_loss" in own else ""
+    beside = f", base {about.text(base[name])}" if name in base else ""
+    return f"{about.label} {first}{about.text(own[name])}{beside}"
+
+
+UNSAID = frozenset({"first_loss", "seconds", "peak_bytes"})
+"""Figures that a sentence says elsewhere, or that only tables need."""
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def hash_of(sha256: str | None) -> str:
+    return f"sha256 {sha256[:8]}" if sha256 else ""
+
+
+def joined(between: str, *parts: str | float | None) -> str:
+    """The parts that say something (0 and nothing say nothing)."""
+    return between.join(str(part) for part in parts if part)

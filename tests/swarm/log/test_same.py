@@ -1,0 +1,102 @@
+"""References to what stands in the same file already: shorter to read, and never less than the whole to whoever folds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swarm.events import Checkpoint, Claim, Event, Post, Renew, Trained
+from swarm.log import Entry, Log, LogDamaged, LogError, LogWriter, verify
+from swarm.log.draft import Draft
+from swarm.log.forms import HEAD
+
+Sound = Callable[[Path], list[Entry]]
+SHA = "5d" * 32
+PLACE = "streams/lora-8/t18/checkpoint-120"
+
+
+def saved(step: int = 120, sha256: str = SHA) -> tuple[str, Event]:
+    return ("trainer-1", Checkpoint(ref="lora-8/train", tok=18, step=step, path=PLACE, sha256=sha256, loss=0.25))
+
+
+TRAINED = ("trainer-1", Trained(ref="lora-8/train", tok=18, step=120, path=PLACE, sha256=SHA, trainable=104448))
+CLAIM = ("trainer-1", Claim(ref="lora-8/train", ttl=60, beats=True))
+
+
+def comments(path: Path) -> list[str]:
+    """The facts as they stand, without the chain values."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [
+        line.split("<!--")[1].rpartition(" ")[0].rpartition(" ")[0].strip() for line in lines if line.startswith("<!--")
+    ]
+
+
+def test_a_long_value_stands_once_and_is_referred_to(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path) as writer:
+        true = writer.append([saved()]) + writer.append([TRAINED])
+    assert comments(path)[1] == "tok=18 step=120 path=~1 sha256=~1 trainable=104448"
+    assert sound(path) == true and true[1].event == TRAINED[1]
+
+
+def test_the_same_facts_again_are_a_reference_and_what_differs(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path) as writer:
+        true = writer.append([CLAIM, CLAIM, saved(), saved(step=180)]) + writer.append([CLAIM])
+    assert comments(path) == [
+        "ttl=60 beats=true", "~1", f"tok=18 step=120 path={PLACE} sha256={SHA} loss=0.25", "~3 step=180", "~1",
+    ]  # fmt: skip
+    assert sound(path) == true
+
+
+def test_a_day_is_stated_when_it_begins(path: Path, sound: Sound) -> None:
+    clock = iter([1795303200.0, *(1795304390.0 + 5 * n for n in range(4))])
+    with LogWriter.open(path, clock=lambda: next(clock)) as writer:
+        true = [entry for n in range(4) for entry in writer.append([("ada", Post(ref="run", body=f"{n}"))])]
+    headings = [line.split()[5:] for line in path.read_text().splitlines() if line.startswith("##### ")]
+    assert headings == [["2026-11-21", "23:39:50"], ["23:39:55"], ["23:40:00"], ["23:40:05"]]
+    assert sound(path) == true
+
+
+def test_another_writer_goes_on_with_the_references_of_the_file(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path) as writer:
+        true = writer.append([CLAIM, saved()])
+    with LogWriter.open(path) as writer:
+        true += writer.append([TRAINED, CLAIM])
+    assert comments(path)[2:] == ["tok=18 step=120 path=~2 sha256=~2 trainable=104448", "~1"]
+    assert sound(path) == true
+
+
+def test_every_file_can_be_read_by_itself(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path, rotate_bytes=1200) as writer:
+        for _ in range(6):
+            writer.append([saved(), TRAINED, CLAIM, CLAIM])
+    for file in (path, *(path.parent / "collaboration").glob("0*.md")):
+        text = file.read_text(encoding="utf-8")
+        assert text.startswith(HEAD.decode()) and text.count(SHA) == 1
+    assert sound(path) == list(writer.log.entries())
+
+
+def test_what_was_refused_is_not_referred_to(path: Path, sound: Sound) -> None:
+    with LogWriter.open(path) as writer:
+        with pytest.raises(LogError, match="not an entry"):
+            writer.append([saved(), ("ada", Renew.model_construct(ref="s1", tok=10**5000, ttl=1))])
+        writer.append([("ada", Post(ref="run", body="takes the number of what was refused"))])
+        true = writer.append([TRAINED])
+    assert f"path={PLACE} sha256={SHA}" in comments(path)[1]
+    assert sound(path)[1:] == true
+
+
+@pytest.mark.parametrize("refers", ["~9", "~2", "ttl=~1", "ttl=~9", "~1 more=1"])
+def test_a_reference_to_nothing_is_damage_and_a_fault(path: Path, refers: str) -> None:
+    with LogWriter.open(path) as writer:
+        writer.append([("ada", Post(ref="s1", body="no facts"))])
+        forged = Draft(writer.log.place, 1795238000.0)
+    forged._facts = lambda seq, event: f" {refers}"  # type: ignore[method-assign]
+    forged.add("eve", Claim(ref="s1/train", ttl=60))
+    path.write_bytes(path.read_bytes() + forged.data)
+    shutil.rmtree(path.parent / "collaboration")
+    with pytest.raises(LogDamaged):
+        Log(path).refresh()
+    assert [fault.seq for fault in verify(path)] == [2]
