@@ -61,7 +61,8 @@ class Head:
         self.prefix = model.base_model_prefix
         self.decoder: nn.Module = model.base_model
         self.given = _Given()
-        self.chunk_tokens = max(1, LOGITS_BYTES // (4 * int(model.config.get_text_config().vocab_size)))
+        self.vocabulary = int(model.config.get_text_config().vocab_size)
+        self.chunk_tokens = max(1, LOGITS_BYTES // (4 * self.vocabulary))
 
     def hidden(self, ids: Tensor) -> Tensor:
         """(R, T) -> (R, T, d)"""

@@ -29,6 +29,8 @@ def decoder(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int
         "gemma2": {"sliding_window": 16},
         "gemma3": {"sliding_window": 16},
     }
+    if family == "falcon":
+        del common["head_dim"]  # it is derived there
     config = getattr(transformers, f"{name}Config")(**{**common, **own.get(family, {}), **changes})
     torch.manual_seed(seed)
     kind = {"gpt2": "GPT2LMHeadModel", "gemma3": "Gemma3ForCausalLM"}.get(family, f"{name}ForCausalLM")

@@ -1,0 +1,126 @@
+"""Losses, controllers and stops of one's own, and the order of steps that transformers' Trainer has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from tests.trainer.loop import bases
+from tests.trainer.loop.recipes import FIVE, loop_of, same
+from trainer.loop import folder
+from trainer.loop.batches import Batches
+
+
+class Dft:
+    """Probability-weighted likelihood (arXiv 2508.05629): tokens that the model finds unlikely count for less."""
+
+    def __call__(self, logits, targets):
+        nats = cross_entropy(logits, targets, reduction="none")
+        return nats * (-nats.detach()).exp()
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state): ...
+
+
+@dataclass
+class Halved:
+    """Halves the learning rate for good once the loss has risen `patience` times."""
+
+    patience: int = 1
+    rises: int = 0
+    last: float = field(default=float("inf"))
+
+    def __call__(self, step) -> float:
+        self.rises += step.figures["loss"] > self.last
+        self.last = step.figures["loss"]
+        return 0.5 if self.rises >= self.patience else 1.0
+
+    def state_dict(self):
+        return {"rises": self.rises, "last": self.last}
+
+    def load_state_dict(self, state):
+        self.rises, self.last = state["rises"], state["last"]
+
+
+@dataclass
+class TokenBudget:
+    tokens: int
+    spent: int = 0
+
+    def __call__(self, step):
+        self.spent = int(step.figures["tokens"])
+        return "tokens" if self.spent >= self.tokens else None
+
+    def state_dict(self):
+        return {"spent": self.spent}
+
+    def load_state_dict(self, state):
+        self.spent = state["spent"]
+
+
+def test_a_stream_has_its_own_loss_beside_others_and_goes_as_if_alone() -> None:
+    made = []
+    for others in ({}, {"wide": FIVE["wide"], "lion": FIVE["lion"]}):
+        loop, kept, streams = loop_of({"rs": FIVE["rs"], **others}, bases.decoder(dtype=torch.float64))
+        streams["rs"].loss = Dft()
+        loop.run()
+        made.append((kept.losses("rs"), streams["rs"].adapter.parameters()))
+    assert made[0][0] == pytest.approx(made[1][0], rel=1e-12)
+    assert made[0][0][0] < 1  # far below the likelihood's 4.6
+    for mine, other in zip(made[0][1], made[1][1], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-13)
+
+
+def test_a_controller_scales_the_learning_rate_from_the_next_step_on() -> None:
+    loop, kept, streams = loop_of({"small": FIVE["small"]})
+    free = [streams["small"].schedule(step) * 1e-3 for step in range(7)]
+    streams["small"].controllers, streams["small"].factors = [Halved()], [1.0]
+    loop.run()
+    rates = [step.figures["learning_rate"] for step in kept.steps["small"]]
+    losses = kept.losses("small")
+    risen = next(at for at in range(1, 7) if losses[at] > losses[at - 1])
+    assert rates == pytest.approx([rate if at <= risen else rate / 2 for at, rate in enumerate(free)])
+
+
+def test_a_stop_ends_its_stream_and_says_why() -> None:
+    loop, kept, streams = loop_of({"small": FIVE["small"], "rs": FIVE["rs"]})
+    streams["rs"].stops = [TokenBudget(100)]
+    loop.run()
+    assert kept.ends == {"small": "steps", "rs": "tokens"}
+    assert streams["rs"].tokens >= 100 > streams["rs"].tokens - 34
+
+
+def test_controllers_and_stops_go_on_from_where_they_were(tmp_path) -> None:
+    def made():
+        loop, kept, streams = loop_of({"small": replace(FIVE["small"], steps=12)})
+        streams["small"].controllers, streams["small"].factors = [Halved()], [1.0]
+        streams["small"].stops = [TokenBudget(70)]
+        return loop, kept, streams["small"]
+
+    loop, kept, through = made()
+    kept.at = lambda stream, step: folder.write(stream, tmp_path) if step.step == 5 else None
+    loop.run()
+    again, _, resumed = made()
+    folder.read(resumed, tmp_path)
+    again.run()
+    assert resumed.step == through.step < 12
+    assert resumed.factors == through.factors
+    assert same(resumed, through)
+
+
+def test_the_order_of_rows_is_that_of_accelerates_sampler() -> None:
+    from accelerate.data_loader import SeedableRandomSampler
+
+    rows = bases.rows(11, (4, 6))
+    batches = Batches(rows, micro_batch_size=2, accumulation=2, seed=5)
+    sampler = SeedableRandomSampler(range(11), data_seed=5)
+    for epoch in range(2):
+        theirs = [rows[index] for index in sampler]
+        mine = [row for step in range(3) for part in batches.of_step(3 * epoch + step) for row in part]
+        assert mine == theirs
+    assert [[len(part) for part in batches.of_step(step)] for step in range(3)] == [[2, 2], [2, 2], [2, 1]]
