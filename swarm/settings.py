@@ -151,7 +151,12 @@ class Part(Settings):
     def _read_with_the_kinds_chosen(cls, values: Any, validate: Callable[[Any], Self]) -> Self:
         if cls.has_settings_of_kinds or not isinstance(values, dict):
             return validate(values)
-        return cls.chosen_by(values).model_validate(values)
+        return cls.chosen_by(values).model_validate({**_implied_by(values), **values})
+
+
+def _implied_by(values: Mapping[str, object]) -> dict[str, object]:
+    """Defaults that another choice changes: a constant learning rate has no warm-up."""
+    return {"warmup_ratio": 0.0} if values.get("lr_scheduler") == "constant" else {}
 
 
 @cache
