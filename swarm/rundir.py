@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import secrets
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from swarm.errors import UserError
 from swarm.events import NAME, RESERVED
 from swarm.files import sync_folder, write_whole
+from swarm.surroundings import private_folder
 
 NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """Errors of the system for files that belong to another user."""
@@ -162,18 +162,8 @@ class RunFolder:
 
     def sockets(self) -> Path:
         """The private folder for this run's sockets, made if necessary (an ipc path holds 107 bytes)."""
-        # not tempfile.gettempdir(): it writes a test file, which fails on a full disk
-        root = Path(os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("TMPDIR") or "/tmp").absolute()  # noqa: S108
-        if len(str(root)) > 60 or not root.is_dir():
-            root = Path("/tmp")  # noqa: S108  the folder below it is private and its owner is checked
-        mark = hashlib.blake2b(str(self.path.resolve()).encode(), digest_size=6).hexdigest()
-        folder = root / f"toonswarm-{os.getuid()}" / mark
-        for part in (folder.parent, folder):
-            part.mkdir(mode=0o700, exist_ok=True)
-            found = part.lstat()
-            if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) & 0o077:
-                raise UserError(str(part), "is not a private folder of yours", "remove it or set XDG_RUNTIME_DIR")
-        return folder
+        # not tempfile.gettempdir(): that tries to write a file, and a full disk has no room for one
+        return private_folder(hashlib.blake2b(str(self.path.resolve()).encode(), digest_size=6).hexdigest())
 
 
 def create(runs: Path, name: str) -> RunFolder:

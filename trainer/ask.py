@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from swarm.errors import UserError
 from swarm.printable import printable
+from swarm.surroundings import open_output
 from trainer import bases
 from trainer.place import Place
 from trainer.quiet import quieten
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     add_forms(parser)
     parser.add_argument("prompts", metavar="PROMPT", nargs="+")
     arguments = parser.parse_args(argv)
+    open_output()
     quieten()
     try:
         settings = settings_of(arguments.settings)

@@ -28,12 +28,6 @@ def peak_bytes_above(floor_bytes: int) -> int | None:
     return max(0, peak_bytes - floor_bytes) if peak_bytes else None
 
 
-def available_bytes() -> int | None:
-    """Memory that could be had without swapping; None where the system does not tell."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
-
-
 def _status_bytes(field: str) -> int:
     found = re.search(rf"^{field}:\s+(\d+) kB", _read(STATUS), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.settings import StreamSettings
+from swarm.surroundings import open_output
 from toon import encode
 from trainer import bases
 
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=3)
     add_forms(parser)
     arguments = parser.parse_args(argv)
+    open_output()
     try:
         rows = shown_rows(settings_of(arguments.settings))
         chosen = list(islice(rows, arguments.rows))

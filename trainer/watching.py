@@ -254,7 +254,7 @@ class Saves(TrainerCallback):
         token = course.lease.token  # the folder, the manifest and the report bear one and the same
         place = course.folder_of(token) / staged.name
         rows = [{"step": row.step, "kind": row.kind, "time": row.time, **row.figures} for row in course.rows]
-        (staged / FIGURES).write_text(json.dumps({"tokens": course.tokens, "rows": rows}))
+        (staged / FIGURES).write_text(json.dumps({"tokens": course.tokens, "rows": rows}), encoding="utf-8")
         facts = {
             "step": state.global_step,
             "token": token,

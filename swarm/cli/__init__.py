@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from swarm.cli import agents, configs, looking, members, record, running, shipping, talking
+from swarm.surroundings import open_output
 
 MENDED_BY = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ask its owner, or name a folder of your own"),
@@ -105,6 +106,7 @@ shipping.add_to(app)
 
 def main() -> None:
     """Entry point: what a user can mend becomes a line on stderr and exit status 2 (5 when something was refused)."""
+    open_output()
     status = 0
     try:
         status = _run()

@@ -112,7 +112,7 @@ def env(*, form: Form = None) -> None:
     import platform
     from importlib import metadata
 
-    from swarm import units
+    from swarm import surroundings, units
     from swarm.cli import screen
     from swarm.planning import gpus
 
@@ -135,15 +135,15 @@ def env(*, form: Form = None) -> None:
         "textual",
     )
     names_of_gpus = [gpu.name for gpu in gpus.found()]
-    facts = {"python": platform.python_version(), "platform": platform.platform(), "cores": gpus.cores()}
+    facts = {"python": platform.python_version(), "platform": platform.platform(), "cores": surroundings.cores()}
     packages = {name: version(name) for name in names}
     if form is not None:
-        free = gpus.free_memory_bytes()
+        free = surroundings.free_memory_bytes()
         screen.print_data({**facts, "free_memory_bytes": free, "gpus": names_of_gpus, "packages": packages}, form)
         return
     shown = {
         **facts,
-        "free memory": units.size(gpus.free_memory_bytes()),
+        "free memory": units.size(surroundings.free_memory_bytes()),
         "gpus": ", ".join(names_of_gpus) or "none",
         **packages,
     }

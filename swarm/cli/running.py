@@ -27,6 +27,7 @@ from swarm.cli.options import (
     tell,
 )  # fmt: skip
 from swarm.spawning import module_command
+from swarm.surroundings import can_draw
 
 if TYPE_CHECKING:
     from swarm.rundir import RunFolder
@@ -166,7 +167,7 @@ def attach(
     """Show the run until it ends or the person leaves; the exit status of `swarm run`."""
     from swarm.cli import progress, screen
 
-    if not plain and sys.stdin.isatty() and sys.stdout.isatty():
+    if not plain and can_draw(sys.stdin, sys.stdout):
         status = _dashboard(folder, readonly=readonly)
         if status is not None:
             if status == STOPPED:

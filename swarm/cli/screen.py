@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from swarm import figures, units
+from swarm import figures, surroundings, units
 
 if TYPE_CHECKING:
     from swarm.agents.inbox import Message
@@ -82,11 +82,9 @@ def columns(rows: Sequence[Sequence[str]], *, gap: int = 2, width: int | None = 
 
 
 def announce(folder: RunFolder, made: Plan) -> None:
-    from swarm.planning import gpus
-
     bases = ", ".join(made.bases)
     devices = ", ".join(sorted({spec.device for spec in made.layout.workers if "train" in spec.roles}))
-    where = f"{gpus.cores()} cores" if devices == "cpu" else devices
+    where = f"{surroundings.cores()} cores" if devices == "cpu" else devices
     count = len(made.config.run.streams)
     print(
         f"swarm: run {folder.name} · {count} stream{'s' * (count != 1)} on base {bases} · {where} · log {folder.log}",

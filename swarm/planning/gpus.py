@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
 from swarm.settings import Placement
+from swarm.surroundings import cores, free_memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,85 +145,3 @@ def _told(nvml: Any, question: Any, handle: Any) -> Any:
 
 def _text(value: str | bytes | None) -> str:
     return value.decode() if isinstance(value, bytes) else value or ""
-
-
-# ---- the host --------------------------------------------------------------------------------------------------------
-
-CGROUPS = Path("/sys/fs/cgroup")
-MEMINFO = Path("/proc/meminfo")
-NO_LIMIT = 1 << 60
-"""Cgroups of version 1 write a number near 2^63 for no limit."""
-
-
-def cores() -> int:
-    """Cores that this process may use: its affinity, bounded by the container's share of processor time."""
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    share = _cgroup_cores()
-    return max(1, min(allowed, round(share)) if share else allowed)
-
-
-def _cgroup_cores() -> float | None:
-    for folder in _cgroup_folders():
-        quota, _, period = _read(folder / "cpu.max").partition(" ")
-        if quota.isdecimal() and int(period):
-            return int(quota) / int(period)
-    quota, period = _read(CGROUPS / "cpu/cpu.cfs_quota_us"), _read(CGROUPS / "cpu/cpu.cfs_period_us")
-    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
-
-
-def free_memory_bytes() -> int | None:
-    """Memory that could be had without swapping, bounded by the container's limit; None where the system does not tell."""
-    if sys.platform == "darwin":
-        return _free_memory_of_macos()
-    available = re.search(r"^MemAvailable:\s+(\d+) kB", _read(MEMINFO), re.MULTILINE)
-    told = [int(available[1]) * 1024] if available else []
-    return min([*told, *_cgroup_free_bytes()], default=None)
-
-
-def _cgroup_free_bytes() -> Iterator[int]:
-    """Room below each limit on the way up; file pages that can be dropped count as free."""
-    for folder in _cgroup_folders():
-        limit, used = _read(folder / "memory.max"), _read(folder / "memory.current")
-        if limit.isdecimal() and used.isdecimal():
-            yield max(0, int(limit) - int(used) + _droppable(folder, "inactive_file"))
-    old = CGROUPS / "memory"
-    limit, used = _read(old / "memory.limit_in_bytes"), _read(old / "memory.usage_in_bytes")
-    if limit.isdecimal() and used.isdecimal() and int(limit) < NO_LIMIT:
-        yield max(0, int(limit) - int(used) + _droppable(old, "total_inactive_file"))
-
-
-def _droppable(folder: Path, key: str) -> int:
-    line = re.search(rf"^{key} (\d+)$", _read(folder / "memory.stat"), re.MULTILINE)
-    return int(line[1]) if line else 0
-
-
-def _cgroup_folders() -> list[Path]:
-    """The own cgroup (version 2) and those above it; inside a container often the root alone."""
-    own = re.search(r"^0::/(.*)$", _read(Path("/proc/self/cgroup")), re.MULTILINE)
-    folder = CGROUPS / own[1] if own else CGROUPS
-    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(CGROUPS))]
-
-
-def _free_memory_of_macos() -> int | None:
-    try:
-        said = subprocess.run(["vm_stat"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return pages_of_vm_stat(said)
-
-
-def pages_of_vm_stat(said: str) -> int | None:
-    """Bytes in pages that are free or can be had at once."""
-    page = re.search(r"page size of (\d+) bytes", said)
-    counts = [
-        int(count)
-        for count in re.findall(r"^Pages (?:free|inactive|speculative|purgeable):\s+(\d+)\.", said, re.MULTILINE)
-    ]
-    return int(page[1]) * sum(counts) if page and counts else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -73,7 +73,7 @@ def _resumed(course: Course) -> Whole | None:
         course.lease.report(Post(ref=course.assign.ref, body=body))
     course.before_seconds = max(course.assign.spent_seconds, found.spent_seconds if found else 0.0)
     if found is not None:
-        figures = json.loads((found.folder / FIGURES).read_text())
+        figures = json.loads((found.folder / FIGURES).read_text(encoding="utf-8"))
         course.before_tokens = figures["tokens"]
         course.rows = [_row(row) for row in figures["rows"]]
     return found
@@ -81,7 +81,7 @@ def _resumed(course: Course) -> Whole | None:
 
 def _finished(course: Course, resumed: Whole) -> bool:
     """True for a checkpoint that ended its training: a worker died between saving and saying so, and nothing is left to do."""
-    assign, state = course.assign, json.loads((resumed.folder / "trainer_state.json").read_text())
+    assign, state = course.assign, json.loads((resumed.folder / "trainer_state.json").read_text(encoding="utf-8"))
     cap = assign.settings.max_minutes
     if resumed.step >= state["max_steps"]:
         course.why = "max_steps" if assign.settings.max_steps else "num_epochs"
