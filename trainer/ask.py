@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     from swarm.settings import StreamSettings
 
 
-def asked(questions: Sequence[str], adapter: Path, settings: StreamSettings, place: Place) -> list[dict[str, str]]:
-    """For each question the answers of `base` and `adapter`."""
+def asked(
+    questions: Sequence[str], adapter: Path, settings: StreamSettings, place: Place
+) -> list[dict[str, str | bool]]:
+    """For each question the answers of `base` and `adapter`, and whether they were cut.
+
+    Raises UserError for a question that is longer than the rows that were trained on.
+    """
+    from trainer.data.bad import NotARow
     from trainer.data.tokens import stop_tokens, tokeniser_of
     from trainer.judge.answers import generated
     from trainer.loading import load_adapter, load_base, load_tokenizer
@@ -35,16 +41,23 @@ def asked(questions: Sequence[str], adapter: Path, settings: StreamSettings, pla
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     stops = stop_tokens(tokenizer, folder)
     tokeniser = tokeniser_of(settings, tokenizer, stops)
-    prompts = [tokeniser.prompt(question) for question in questions]
+    separator, most = settings.datasets[0].separator, settings.eval_max_new_tokens
+    try:
+        prompts = [tokeniser.prompt(question, separator) for question in questions]
+    except NotARow as error:
+        raise UserError("PROMPT", error.what, error.fix) from error
     model = load_base(folder, settings, place)
 
-    def answers(asked_model: PreTrainedModel) -> list[str]:
-        found = [generated(asked_model, [prompt], sorted(stops), settings.eval_max_new_tokens)[0] for prompt in prompts]
-        return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in found]
+    def answers(asked_model: PreTrainedModel) -> list[tuple[str, bool]]:
+        found = [generated(asked_model, [prompt], sorted(stops), most)[0] for prompt in prompts]
+        return [(str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), len(ids) == most) for ids in found]
 
     of_base = answers(model)
     of_adapter = answers(cast("PreTrainedModel", load_adapter(model, adapter)))
-    return [{"base": base, "adapter": tuned} for base, tuned in zip(of_base, of_adapter, strict=True)]
+    return [
+        {"base": base, "adapter": tuned, "base_cut": base_cut, "adapter_cut": tuned_cut}
+        for (base, base_cut), (tuned, tuned_cut) in zip(of_base, of_adapter, strict=True)
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,8 +85,10 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if not print_form(answers if len(answers) > 1 else answers[0], arguments.form):
-        lines = (f"base:    {answer['base']}\nadapter: {answer['adapter']}" for answer in answers)
-        print(printable("\n".join(lines)))
+        cut = f" [cut after {settings.eval_max_new_tokens} tokens: --max-new-tokens N]"
+        for answer in answers:
+            for who in ("base", "adapter"):
+                print(printable(f"{who + ':':<9}{answer[who]}{cut if answer[f'{who}_cut'] else ''}"))
     return 0
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from swarm.cli.options import Config, Form, Overrides, form_words
 from swarm.spawning import module_command
+
+if TYPE_CHECKING:
+    from swarm.settings import StreamSettings
+
+EMBEDDED = "tiny-toon"
+"""The base that ships with the product."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,23 +29,72 @@ def add_to(app: typer.Typer) -> None:
     app.command()(env)
 
 
-def init(path: Annotated[Path, typer.Argument(help="the file to write")] = Path("swarm.yaml")) -> None:
+def init(
+    path: Annotated[Path, typer.Argument(help="the file to write")] = Path("swarm.yaml"),
+    *,
+    base: Annotated[str | None, typer.Option("--base", help="base model: a folder, a hub name or tiny-toon")] = None,
+) -> None:
     """Write a config to start from, fitted to the data files here.
 
-    Never over an existing file.
+    Some rows are rendered with it first.  Never over an existing file.
     """
     from swarm.errors import UserError
     from swarm.planning import initfile
 
-    text = initfile.text(Path.cwd())
+    if path.exists():
+        raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`")
+    text = initfile.text(Path.cwd(), base or _asked_base())
+    staged = path.with_name(f".{path.stem}-{os.getpid()}.yaml")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        staged.write_text(text, encoding="utf-8")
+        tried = _tried(staged) if initfile.data_files(Path.cwd()) else ""
+        os.link(staged, path)  # unlike a rename it never replaces a file
     except FileExistsError:
         raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`") from None
     except OSError as error:
         raise UserError(str(path), f"cannot be written ({error.strerror})", "name another place") from None
-    print(f"wrote {path}; next: swarm check {path}, swarm plan {path}, swarm run {path}", file=sys.stderr)
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+    print(f"wrote {path}{tried}; next: swarm run {path}", file=sys.stderr)
+
+
+def _asked_base() -> str:
+    """The base model by name; without a person to ask, the one that ships with the product."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        return EMBEDDED
+    return str(typer.prompt("base model: a folder or a name on the hub", default=EMBEDDED, err=True))
+
+
+def _tried(path: Path) -> str:
+    """What came of rendering the first rows with a config; raises UserError where none of them can be used."""
+    import json
+    import subprocess
+
+    from swarm import config as rooms
+    from swarm.errors import UserError, UserErrors
+    from swarm.planning import starting
+
+    try:
+        read = rooms.load(path, [], cwd=Path.cwd())
+        starting.require_training_extra()
+    except UserErrors:  # without data files there is nothing to render
+        return " (no rows found: name your files in it)"
+    except UserError as error:
+        return f" (no row was rendered: {error.what})"
+    settings = next(iter(read.run.streams.values()))
+    with _settings_file(settings) as name:
+        done = subprocess.run(
+            module_command("trainer.show", "--settings", name, "--json"), capture_output=True, text=True, check=False,
+            encoding="utf-8",
+        )  # fmt: skip
+    if not done.stdout:
+        return f" (no row was rendered: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode})"
+    rows = json.loads(done.stdout)
+    if done.returncode:
+        raise UserError(rows[0]["where"], *rows[0]["problem"].rsplit("; ", 1))
+    good = [row for row in rows if not row["problem"]]
+    return f" ({len(good)} rows rendered, {sum(row['supervised'] for row in good)} of {sum(row['tokens'] for row in good)} tokens supervised)"
 
 
 def check(config: Config, overrides: Overrides = None, *, form: Form = None) -> None:
@@ -63,9 +121,7 @@ def show(
 
     What is supervised, how many tokens they have, what would be cut.
     """
-    import json
     import subprocess
-    import tempfile
 
     from swarm import config as rooms
     from swarm.errors import UserError
@@ -76,11 +132,21 @@ def show(
     name = stream or next(iter(read.run.streams))
     if name not in read.run.streams:
         raise UserError("--stream", f"no stream {name!r}", f"there is {', '.join(read.run.streams)}")
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        file.write(json.dumps(read.run.streams[name].model_dump(mode="json")))
-        file.flush()
-        command = module_command("trainer.show", "--settings", file.name, "--rows", str(rows), *form_words(form))
+    with _settings_file(read.run.streams[name]) as file:
+        command = module_command("trainer.show", "--settings", file, "--rows", str(rows), *form_words(form))
         sys.exit(subprocess.run(command, check=False).returncode)
+
+
+@contextlib.contextmanager
+def _settings_file(settings: StreamSettings) -> Iterator[str]:
+    """One stream's settings as JSON, for a process of the trainer."""
+    import json
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        file.write(json.dumps(settings.model_dump(mode="json")))
+        file.flush()
+        yield file.name
 
 
 def plan(

@@ -244,11 +244,25 @@ def _check_unused(options: Mapping[str, Any], by: str, why: str) -> None:
 
 
 def ask(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="what to ask; `-` reads standard input")],
+    prompts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PROMPT...", help="what to ask; `-` reads standard input.  Words without quotes are one question"
+        ),
+    ],
     run: Run = None,
     *,
     stream: Annotated[
         str | None, typer.Option("--stream", help="this stream's adapter instead of the promoted one")
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-new-tokens",
+            metavar="N",
+            min=1,
+            help="cut an answer after N tokens; by default after `eval_max_new_tokens`",
+        ),
     ] = None,
     form: Form = None,
 ) -> None:
@@ -273,7 +287,8 @@ def ask(
     if not adapter.exists():
         raise UserError(str(adapter), "has no adapter yet", "wait until the stream is validated")
     settings = config.of_run(folder).streams[name]
-    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
+    settings = settings.model_copy(update={"eval_max_new_tokens": tokens or settings.eval_max_new_tokens})
+    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in _questions(prompts)]
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(json.dumps(settings.model_dump(mode="json")))
         file.flush()
@@ -282,6 +297,13 @@ def ask(
             "--base", settings.base_model, "--settings", file.name, *form_words(form), "--", *texts,
         )  # fmt: skip
         sys.exit(subprocess.run(command, check=False).returncode)
+
+
+def _questions(words: list[str]) -> list[str]:
+    """Words that a shell has taken apart are one question; where one holds a space, each was quoted as a question of its own."""
+    if "-" in words or any(any(map(str.isspace, word)) for word in words):
+        return words
+    return [" ".join(words)]
 
 
 def export(

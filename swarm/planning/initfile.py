@@ -1,23 +1,24 @@
 """The config that `swarm init` writes: annotated, fitted to the data files that lie in the folder, ready to run.
 
-Only text is made here; the command line writes it.
+Only text is made here; the command line renders some rows with it and writes it.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from swarm.settings import DATA_SUFFIXES
+from swarm.spawning import module_command
 
 FOLDERS = (".", "data")
 """Where data files are looked for, first here."""
 HELD_OUT = re.compile(r"(?:^|[-_.])(?:dev|eval|test|val|valid|validation|held[-_]?out)(?:[-_.]|$)", re.IGNORECASE)
 """Names of files with held-out rows."""
-SUFFIXES = (".jsonl", ".json", ".csv")
-"""Formats whose first row can be read without heavy libraries."""
-ROW_BYTES_AT_MOST = 1 << 20
 PAIRS = (
     ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("instruction", "response"),
     ("input", "output"), ("source", "target"), ("query", "response"),
@@ -36,7 +37,7 @@ class Found:
 
 def text(folder: Path, base_model: str = "tiny-toon") -> str:
     """The config for a folder: its data files, or a placeholder to be filled in."""
-    files = [found for file in data_files(folder) if (found := look_at(folder, file))]
+    files = look_at(folder, data_files(folder))
     train = next((found for found in files if not _is_held_out(found)), None)
     held_out = next((found for found in files if _is_held_out(found)), None) if train else None
     return TEMPLATE.format(
@@ -53,16 +54,23 @@ def data_files(folder: Path) -> list[Path]:
         file
         for place in FOLDERS
         for file in sorted((folder / place).glob("*"))
-        if file.suffix in SUFFIXES and file.is_file()
+        if file.suffix in DATA_SUFFIXES and file.is_file()
     ]
     return sorted(found, key=lambda file: (file.parent != folder, "train" not in file.name.lower(), file.name))
 
 
-def look_at(folder: Path, file: Path) -> Found | None:
-    """What its first row says; None for a file without rows (package.json and the like)."""
-    row = _first_row(file)
-    settings = guessed(list(row)) if row else None
-    return Found(file.relative_to(folder).as_posix(), settings) if settings else None
+def look_at(folder: Path, files: Sequence[Path]) -> list[Found]:
+    """What the first rows say; files without rows that are understood (package.json and the like) are left out.
+
+    The trainer reads them, in a process of its own: formats are known there alone.
+    """
+    if not files:
+        return []
+    command = module_command("trainer.data.columns", *map(str, files))
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    columns = json.loads(done.stdout)
+    looked = ((file, guessed(columns.get(str(file), []))) for file in files)
+    return [Found(file.relative_to(folder).as_posix(), settings) for file, settings in looked if settings]
 
 
 def guessed(columns: list[str]) -> tuple[tuple[str, str], ...] | None:
@@ -76,26 +84,6 @@ def guessed(columns: list[str]) -> tuple[tuple[str, str], ...] | None:
         if prompt in columns and completion in columns:
             return (("type", "prompt_completion"), ("prompt", prompt), ("completion", completion))
     return (("type", "text"),) if "text" in columns else None
-
-
-def _first_row(file: Path) -> dict[str, object] | None:
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(ROW_BYTES_AT_MOST).decode("utf-8-sig", errors="ignore")
-        match file.suffix:
-            case ".jsonl":
-                row = json.loads(next((line for line in start.splitlines() if line.strip()), ""))
-            case ".json":  # a list of objects: the first is read, however long the rest
-                row = (
-                    json.JSONDecoder().raw_decode(start.lstrip().removeprefix("[").lstrip())[0]
-                    if start.lstrip().startswith("[")
-                    else None
-                )
-            case _:
-                row = dict.fromkeys(next(csv.reader(start.splitlines()), []))
-    except (OSError, ValueError, RecursionError, csv.Error):  # no rows to be had from it
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def _is_held_out(found: Found) -> bool:
@@ -119,7 +107,7 @@ def _datasets(train: Found | None) -> str:
     types = "# chatml | alpaca | prompt_completion | text | toon"
     if train is None:
         example = Found("data/train.jsonl", (("type", "chatml"),))
-        return f"  # No data file was found here: name yours.  .jsonl, .json, .csv, .parquet, .toon, or owner/name on the hub.\n  datasets:\n    - {_entry(example)}   {types}"
+        return f"  # No data file was found here: name yours.  .jsonl, .json, .csv, .parquet, .arrow, .toon, or owner/name on the hub.\n  datasets:\n    - {_entry(example)}   {types}"
     return f"  datasets:\n    - {_entry(train)}   {types}"
 
 

@@ -196,12 +196,13 @@ def test_what_rows_and_models_say_cannot_steer_a_terminal(
     as_toon = toon.decode(capsys.readouterr().out)
     assert show.main([*given, "--json", "--rows", "1"]) == 0
     assert as_toon == json.loads(capsys.readouterr().out)
-    answers = [{"base": "\x1b]0;x\x07", "adapter": "fine"}]
+    answers = [{"base": "\x1b]0;x\x07", "adapter": "fine", "base_cut": False, "adapter_cut": True}]
     monkeypatch.setattr(ask, "asked", lambda *_: answers)
     (tmp_path / "adapter_config.json").write_text("{}")
     asking = ["--run", str(tmp_path), "--adapter", ".", *given, "hi"]
     assert ask.main(asking) == 0
-    assert capsys.readouterr().out == "base:    \\x1b]0;x\\x07\nadapter: fine\n"
+    cut = "[cut after 6 tokens: --max-new-tokens N]"
+    assert capsys.readouterr().out == f"base:    \\x1b]0;x\\x07\nadapter: fine {cut}\n"
     assert ask.main([*asking, "--toon"]) == 0
     assert toon.decode(capsys.readouterr().out) == answers[0]
 
@@ -234,6 +235,10 @@ def test_ask_gives_both_answers_and_refuses_a_folder_without_an_adapter(
     path = bench.trained(given)["trained"].path
     common = ["--run", str(bench.place.run_folder), "--settings", written(given, tmp_path), "double 4", "--json"]
     assert ask.main(["--adapter", path, *common]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"base", "adapter"}
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer) == {"base", "adapter", "base_cut", "adapter_cut"}
+    assert answer["base_cut"] is True  # an untrained base never ends
+    assert ask.main(["--adapter", path, *common[:-2], "long " * 80]) == 2
+    assert "PROMPT: the question has about 4" in capsys.readouterr().err
     assert ask.main(["--adapter", "nothing", *common]) == 2
     assert "holds no adapter" in capsys.readouterr().err

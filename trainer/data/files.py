@@ -71,6 +71,13 @@ def _all_rows(dataset: Dataset) -> Iterator[RawRow | BadRow]:
 
 
 def rows_of_file(path: Path) -> Iterator[RawRow | BadRow]:
+    try:
+        yield from _rows_of_file(path)
+    except UnicodeDecodeError as error:  # UTF-16 that ends in the middle of a character
+        raise UserError(str(path), f"not a text file ({error.reason})", SAVE_AS_UTF8) from error
+
+
+def _rows_of_file(path: Path) -> Iterator[RawRow | BadRow]:
     match path.suffix:
         case ".jsonl" | ".ndjson":
             yield from _jsonl(path)
@@ -124,12 +131,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _jsonl(path: Path) -> Iterator[RawRow | BadRow]:
     with opened(path) as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip(" \t\r\n\ufeff"):
-                    yield _json_line(f"{path}:{number}", line.rstrip("\n"))
-        except UnicodeDecodeError as error:  # UTF-16 that ends in the middle of a character
-            raise UserError(str(path), f"not a text file ({error.reason})", SAVE_AS_UTF8) from error
+        for number, line in enumerate(file, start=1):
+            if line.strip(" \t\r\n\ufeff"):
+                yield _json_line(f"{path}:{number}", line.rstrip("\n"))
 
 
 def _json_line(where: str, line: str) -> RawRow | BadRow:

@@ -147,6 +147,9 @@ class Tokeniser:
     def prompt(self, question: str, separator: str = "\n") -> list[int]:
         """A question as the rows that were trained on ask it, up to where the answer begins."""
         row = self.tokens(Pair(question, "x", separator))
+        if row.cut:
+            what = f"the question has about {len(row.ids) + row.cut} tokens, and rows end at sequence_len: {self.sequence_len}"
+            raise NotARow(what, "ask a shorter one")
         return row.ids[: row.answer_start]
 
     def _window(self, text: Rendered) -> Window:

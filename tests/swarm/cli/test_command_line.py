@@ -179,3 +179,33 @@ def test_a_folder_in_a_files_place_is_told_in_one_line(swarm: Command, tmp_path:
     done = swarm("log")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"{folder.log}: Is a directory; a file belongs there: move it away, or name another\n"
+
+
+# ---- a config to begin with ----------------------------------------------------------------------------------------------
+
+
+def test_init_writes_what_it_has_rendered_with_the_rows_here_and_nothing_else(tmp_path: Path, swarm: Command) -> None:
+    rows = [
+        f'{{"conversations": [{{"from": "human", "value": "double {n}"}}, {{"from": "gpt", "value": "{2 * n}"}}]}}'
+        for n in range(9)
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    done = swarm("init")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "wrote swarm.yaml (3 rows rendered, 6 of 33 tokens supervised); next: swarm run swarm.yaml\n"
+    assert "{path: train.jsonl, type: chatml, messages: conversations}" in (tmp_path / "swarm.yaml").read_text()
+    (tmp_path / "train.jsonl").write_text('{"conversations": [{"from": "nobody", "value": "x"}]}\n')
+    done = swarm("init", "other.yaml", "--base", "tiny-toon")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{tmp_path}/train.jsonl:1: message 1 is from 'nobody'; use one of human, ")
+    assert not (tmp_path / "other.yaml").exists()
+    assert not list(tmp_path.glob(".*.yaml"))
+    assert "exists; name another file" in swarm("init").stderr
+
+
+def test_words_without_quotes_are_one_question(tmp_path: Path) -> None:
+    from swarm.cli.looking import _questions
+
+    assert _questions(["what", "is", "2+2?"]) == ["what is 2+2?"]
+    assert _questions(["what is", "2+2?"]) == ["what is", "2+2?"]
+    assert _questions(["hi", "-"]) == ["hi", "-"]

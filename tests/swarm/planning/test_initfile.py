@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from swarm.config import Config, load
@@ -27,6 +29,8 @@ def loaded(folder: Path, base_model: str = "tiny-toon") -> Config:
             {"type": "prompt_completion", "prompt": "question", "completion": "answer"},
         ),
         ("rows.json", json.dumps([{"text": "a"}, {"text": "b"}]), {"type": "text", "text": "text"}),
+        ("rows.toon", "rows[1]{prompt,completion}:\n  a,b\n", {"type": "prompt_completion", "prompt": "prompt"}),
+        ("rows.jsonl", '{\n{"text": "a\u2028b"}\n', {"type": "text", "text": "text"}),
         (
             "two words #1.jsonl",
             '{"prompt": "a", "completion": "b"}\n',
@@ -41,6 +45,17 @@ def test_what_init_writes_loads_with_the_row_type_that_fits_the_file(tmp_path, n
     dataset = config.run.streams["wide"].datasets[0].model_dump()
     assert Path(dataset["path"]).name == name
     assert {key: dataset[key] for key in read} == read
+
+
+def test_parquet_and_arrow_files_are_looked_into(tmp_path):
+    table = pa.table({"question": ["a"], "answer": ["b"], "id": [1]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pa.OSFile(str(tmp_path / "dev.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    stream = loaded(tmp_path).run.streams["wide"]
+    assert [(Path(d.path).name, d.prompt) for d in (*stream.datasets, *stream.test_datasets)] == [
+        ("train.parquet", "question"), ("dev.arrow", "question"),
+    ]  # fmt: skip
 
 
 def test_a_file_of_held_out_rows_becomes_test_datasets(tmp_path):
