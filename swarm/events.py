@@ -212,6 +212,8 @@ class Drop(Event):
     why: str | None = None
     failed: bool = False
     """True counts against the task's retries; a stop or a pause does not."""
+    worked: float | None = None
+    """Seconds that the holder worked on it; unset: as long as it held it."""
 
 
 class Expire(Event):
@@ -221,6 +223,10 @@ class Expire(Event):
     why: str
     failed: bool = True
     """False where the task is not to blame: a coordinator restarted."""
+    held: int | None = None
+    """How many tasks the worker held when it was lost, if more than one: none is blamed, and each is tried again alone."""
+    worked: float | None = None
+    """Seconds that the holder worked on it, as far as its last heartbeat told; unset: as long as it held it."""
 
 
 class Refuse(Event):

@@ -35,8 +35,23 @@ class Message(BaseModel):
         return cls.model_validate(decode(text))
 
 
+class Held(BaseModel):
+    """A lease in the hands of a worker, as the worker itself says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ref: str
+    token: Token
+    state: Literal["waiting", "working", "paused"] = "working"
+    """waiting: not begun; the worker does another of its tasks first."""
+    step: int | None = None
+    """The progress watermark: one that stands still is a stall."""
+    worked: float = 0.0
+    """Seconds of work on it under this lease, pauses left out."""
+
+
 class Hello(Message):
-    """A worker lives and says what it has in hand: sent before it imports anything heavy, and to every new coordinator.
+    """A worker lives and says which leases it holds: sent before it imports anything heavy, and to every new coordinator.
 
     Whatever it reported before has come before.
     """
@@ -50,9 +65,8 @@ class Hello(Message):
     device: str
     """`cpu`, or `gpu0`: the index that the user knows."""
     threads: int = 1
-    state: Literal["importing", "idle", "working", "paused"] = "importing"
-    ref: str | None = None
-    token: Token | None = None
+    state: Literal["importing", "idle", "working"] = "importing"
+    holds: list[Held] = []
 
 
 class Ready(Message):
@@ -65,10 +79,11 @@ class Ready(Message):
     device_name: str | None = None
 
 
-class Assign(Message):
-    """Do this task; the lease is yours under `token`."""
+class Piece(BaseModel):
+    """One task and all that is needed to do it; the lease is held under `token`."""
 
-    type: ClassVar[str] = "assign"
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     ref: str
     token: Token
     role: Role
@@ -90,14 +105,24 @@ class Assign(Message):
     """The figures that the maker stated for it."""
 
 
+class Assign(Message):
+    """Do these tasks beside what is held already; their leases are the worker's from here on."""
+
+    type: ClassVar[str] = "assign"
+    pieces: Annotated[list[Piece], Field(min_length=1)]
+
+
+What = Literal["pause", "resume", "stop", "hand", "revoke"]
+
+
 class Order(Message):
-    """What the holder of a train task is to do at its next step boundary."""
+    """What the holder of a task is to do with it at its next step boundary; its other tasks go on."""
 
     type: ClassVar[str] = "order"
     ref: str
     token: Token
-    what: Literal["pause", "resume", "stop", "hand", "lost"]
-    """stop: save a checkpoint and end.  hand: go on, and report under `token` from here.  lost: end without a word."""
+    what: What
+    """stop: save a checkpoint and end.  hand: go on, and report under `token` from here.  revoke: the lease is over; end, report nothing."""
 
 
 class Quit(Message):
@@ -131,7 +156,7 @@ class Ask(Message):
     """A question or a wish from a person, script or agent; the answer is a TOON document too."""
 
     type: ClassVar[str] = "ask"
-    what: Literal["append", "state", "workers", "links"]
+    what: Literal["append", "links"]
     report: Report | None = None
 
 
@@ -252,9 +277,7 @@ class Heartbeat(Message):
     """What a worker says of itself with every heartbeat."""
 
     type: ClassVar[str] = "heartbeat"
-    state: Literal["importing", "idle", "working", "paused"]
-    ref: str | None = None
-    token: Token | None = None
-    step: int | None = None
-    """The progress watermark: one that stands still is a stall."""
+    state: Literal["importing", "idle", "working"]
+    """idle: none of the tasks that it holds is being worked on, or it holds none."""
+    holds: list[Held] = []
     memory_bytes: int | None = None

@@ -47,7 +47,10 @@ class Task:
     """Why earlier attempts failed."""
     attempts: int = 0
     seconds: float = 0.0
-    """How long it was held under leases that are over, but for those that ended through no fault of its holder."""
+    """How long it was worked on under leases that are over: as their ends state it, else how long it was held, and no time where
+    the lease ended through no fault of its holder."""
+    alone: bool = False
+    """Its worker was lost while it held other tasks too: it is given to a worker that holds nothing else."""
 
 
 @dataclass(slots=True)

@@ -128,7 +128,9 @@ class State:
         """A failed stream that is resumed gets its attempts back, and what it trained is judged anew."""
         stream.failed = ""
         for role in ROLES:
-            self.tasks[f"{stream.name}/{role}"].failures.clear()
+            task = self.tasks[f"{stream.name}/{role}"]
+            task.alone = False
+            task.failures.clear()
         if stream.verdict and stream.verdict.result == "FAIL":
             stream.back, stream.rejected = None, []
             self._judge_again(stream)
@@ -253,10 +255,14 @@ class State:
             case _:
                 return None
 
-    def held_by(self, worker: str, ref: str, token: int) -> bool:
-        """Whether this worker process works on the task under a lease that `token` belongs to."""
+    def holds(self, worker: str, ref: str, token: int) -> bool:
+        """Whether this worker process does the task, under a lease that `token` belongs to."""
         lease = task.lease if (task := self.tasks.get(ref)) else None
         return lease is not None and lease.worker == worker and lease.first <= token <= lease.token
+
+    def held_by(self, worker: str) -> list[Task]:
+        """The tasks that this worker process does."""
+        return [task for task in self.held() if task.lease and task.lease.worker == worker]
 
     def held(self) -> list[Task]:
         return [task for task in self.tasks.values() if task.lease]
@@ -314,12 +320,15 @@ def _lease(task: Task, entry: Entry, event: Event) -> None:
             task.lease = Lease(entry.seq, to, ends, old.began, old.first, old.token, entry.author, old.worker)
         case ev.Done() if task.role is None or task.done is None:
             task.lease, task.done = None, event
-        case ev.Drop(why=why, failed=failed) | ev.Expire(why=why, failed=failed):
+        case ev.Drop(why=why, failed=failed, worked=worked) | ev.Expire(why=why, failed=failed, worked=worked):
             if task.lease is None:
                 return  # a log of before results ended leases: the result stands
-            if failed or isinstance(event, ev.Drop):
+            if worked is not None:
+                task.seconds += worked
+            elif failed or isinstance(event, ev.Drop):
                 task.seconds += entry.time - task.lease.began
             task.lease = None
+            task.alone = task.alone or (isinstance(event, ev.Expire) and (event.held or 1) > 1)
             if failed:
                 task.failures.append(why or "failed")
         case _:

@@ -1,11 +1,11 @@
-"""The two ways in which a lease ends from outside.  A mistake that a user can mend is `swarm.errors.UserError`; anything else keeps its traceback."""
+"""The two ways in which a lease ends from outside.  A mistake that a user can mend is `swarm.errors.UserError`; any other keeps its traceback."""
 
 from __future__ import annotations
 
 
-class LeaseLost(Exception):
-    """The lease is another's now: end without a word."""
+class LeaseRevoked(Exception):
+    """The coordinator has ended the lease: stop, and report nothing."""
 
 
 class LeaseStopped(Exception):
-    """The task was stopped from outside: save what is whole, give it back."""
+    """The task was stopped from outside: save a checkpoint, give it back."""

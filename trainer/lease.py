@@ -1,6 +1,6 @@
-"""What a holder has of its task: the ref and token it reports under, and the orders that reach it at its next boundary.
+"""A lease in the hands of a worker: the ref and token under which it reports, and the orders that it follows at its next boundary.
 
-The listening thread writes orders, the working thread reads them; a fence at the coordinator refuses whatever comes too late,
+The listening thread writes orders, the working thread reads them; the coordinator refuses whatever comes under a token that is over,
 so nothing here has to be faster than a step.  Figures leave by a third thread, since they come with every step.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from swarm.events import Event
-from swarm.messages import Heartbeat, Message, MetricRow, Metrics, Order, Report
-from trainer.errors import LeaseLost, LeaseStopped
+from swarm.messages import Held, Message, MetricRow, Metrics, Order, Report
+from trainer.errors import LeaseRevoked, LeaseStopped
 
 Send = Callable[[Message, bool], None]
 """Give a message to the bus; the flag says whether it is a fact (kept and resent) or telemetry (may be dropped)."""
@@ -32,18 +32,37 @@ class Lease:
         """How the worker was started; the first result of a process states it, and it is None after that."""
         self.stream = ref.partition("/")[0]
         self.step: int | None = None
-        self.state: Literal["working", "paused"] = "working"
+        self.state: Literal["waiting", "working", "paused", "over"] = "waiting"
+        self.began: float | None = None
+        """Monotonic time at which work on it began; a training sets it again when its first step begins."""
         self.paused_seconds = 0.0
+        self._paused_at: float | None = None
         self._send = send
-        self._order: Literal["pause", "resume", "stop", "lost"] = "resume"
-        self._why = ""
+        self._order: Literal["pause", "resume", "stop", "revoke"] = "resume"
+        self.why = ""
+        """Why it was stopped."""
         self._changed = threading.Condition()
         self._rows: deque[MetricRow] = deque()
         self._steps = 0
         self._sender: threading.Thread | None = None
         self._sending = threading.Lock()
 
-    # ---- the listener's side ----
+    # ---- the worker's side ----
+
+    def begin(self) -> bool:
+        """Work on it begins; False if it is over already."""
+        with self._changed:
+            if self.state != "waiting":
+                return False
+            self.state, self.began = "working", time.monotonic()
+            return True
+
+    def withdraw(self) -> bool:
+        """It is over before it was begun; False if somebody works on it."""
+        with self._changed:
+            waits = self.state == "waiting"
+            self.state = "over" if waits else self.state
+            return waits
 
     def take(self, order: Order) -> None:
         if order.what == "hand":
@@ -54,57 +73,70 @@ class Lease:
     def stop(self, why: str) -> None:
         self._set("stop", why)
 
-    def _set(self, what: Literal["pause", "resume", "stop", "lost"], why: str) -> None:
+    def _set(self, what: Literal["pause", "resume", "stop", "revoke"], why: str) -> None:
         with self._changed:
-            if self._order == "lost" or (self._order == "stop" and what != "lost"):
+            if self._order == "revoke" or (self._order == "stop" and what != "revoke"):
                 return  # neither is ever taken back
-            self._order, self._why = what, why
+            self._order, self.why = what, why
             self._changed.notify_all()
 
     # ---- the holder's side ----
 
     @property
-    def lost(self) -> bool:
-        return self._order == "lost"
+    def revoked(self) -> bool:
+        return self._order == "revoke"
 
     @property
     def stopped(self) -> bool:
         return self._order == "stop"
 
+    @property
+    def paused(self) -> bool:
+        return self._order == "pause"
+
+    @property
+    def worked_seconds(self) -> float:
+        """Seconds of work on it, pauses left out."""
+        if self.began is None:
+            return 0.0
+        until = self._paused_at if self._paused_at is not None else time.monotonic()
+        return until - self.began - self.paused_seconds
+
     def check(self) -> None:
         """Raises when the lease is over; roles call it between rows and batches."""
-        if self.lost:
-            raise LeaseLost(self.ref)
+        if self.revoked:
+            raise LeaseRevoked(self.ref)
         if self.stopped:
-            raise LeaseStopped(self._why)
+            raise LeaseStopped(self.why)
 
     def progress(self) -> None:
         """A row or batch is done: the watermark moves.  Raises like `check`."""
         self.step = (self.step or 0) + 1
         self.check()
 
-    def boundary(self, step: int) -> Literal["go", "stop", "lost"]:
+    def boundary(self, step: int) -> Literal["go", "stop", "revoke"]:
         """Between two steps: note the watermark, wait while paused, say how to go on."""
         self.step = step
         self._wait_while_paused()
-        if self.lost:
-            return "lost"
+        if self.revoked:
+            return "revoke"
         return "stop" if self.stopped else "go"
 
     def _wait_while_paused(self) -> None:
         if self._order != "pause":
             return
         self.flush_metrics()
-        began, self.state = time.monotonic(), "paused"
+        began = self._paused_at = time.monotonic()
+        self.state = "paused"
         with self._changed:
             self._changed.wait_for(lambda: self._order != "pause")
-        self.state = "working"
+        self.state, self._paused_at = "working", None
         self.paused_seconds += time.monotonic() - began
 
     def report(self, event: Event) -> None:
-        """Hand a fact over, under the token that holds now and with the command behind it; a lease known to be lost says nothing."""
-        if not self.lost:
-            ours = {"tok": self.token, "cmd": self.command}
+        """Report a fact under the token that holds now; under a lease that was revoked nothing is reported."""
+        if not self.revoked:
+            ours = {"tok": self.token, "cmd": self.command, "worked": round(self.worked_seconds, 1)}
             fields = {name: value for name, value in ours.items() if name in type(event).model_fields}
             if "cmd" in fields:
                 self.command = None
@@ -134,5 +166,8 @@ class Lease:
                 self._send(Metrics.of(self.stream, self.token, self._steps, rows), False)
         return bool(rows)
 
-    def heartbeat(self, memory_bytes: int) -> Heartbeat:
-        return Heartbeat(state=self.state, ref=self.ref, token=self.token, step=self.step, memory_bytes=memory_bytes)
+    def held(self) -> Held:
+        """What a heartbeat says of it."""
+        state = self.state if self.state in {"working", "paused"} else "paused" if self.paused else "waiting"
+        worked = round(self.worked_seconds, 1)
+        return Held(ref=self.ref, token=self.token, state=state, step=self.step, worked=worked)

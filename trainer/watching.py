@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from swarm.errors import UserError
 from swarm.events import Checkpoint
-from swarm.messages import Assign, Kind, MetricRow
+from swarm.messages import Kind, MetricRow, Piece
 from trainer import checkpoint, resident
 from trainer.checkpoint import FIGURES
 from trainer.engines.trl import NotFinite
@@ -32,7 +32,7 @@ from trainer.place import Place
 class Course:
     """One training as it goes: what the callbacks share and the role reports at the end."""
 
-    assign: Assign
+    assign: Piece
     lease: Lease
     place: Place
     trainable: int = 0
@@ -123,7 +123,7 @@ class Figures(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.course.began = time.monotonic()
+        self.course.began = self.course.lease.began = time.monotonic()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -192,7 +192,7 @@ class Boundary(TrainerCallback):
             case "stop":
                 self.course.why = "stop"
                 control.should_training_stop = control.should_save = True
-            case "lost":
+            case "revoke":
                 control.should_training_stop, control.should_save, control.should_log = True, False, False
             case "go":
                 pass
@@ -247,7 +247,7 @@ class Saves(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         began, course = time.monotonic(), self.course
-        if course.lease.lost:  # it came while Trainer was saving: the folder is another's now
+        if course.lease.revoked:  # it came while Trainer was saving: the folder is another's now
             shutil.rmtree(self.staging)
             return
         staged = self.staging / f"checkpoint-{state.global_step}"

@@ -1,8 +1,9 @@
-"""A worker process: says hello, imports what its roles need, then serves tasks one after another until it is told to leave.
+"""A worker process: says hello, imports what its roles need, then does the tasks that it is given until it is told to leave.
 
-The main thread works, a second one listens (orders, assignments, the coordinator's silence), the bus has its own for sockets and
-heartbeats.  A worker decides nothing about the run: it does what it is assigned and reports what came of it.  Without a coordinator
-it goes on with its task; what it has to report waits in its spool on disk, for the next coordinator or the next process of its name.
+It may hold several leases at once and works through their tasks one after another; its heartbeats keep all of them.  The main thread
+works, a second one listens (assignments, orders, the coordinator's silence), the bus has its own for sockets and heartbeats.  A worker
+decides nothing about the run: it does what it is assigned and reports what came of it.  Without a coordinator it goes on with its
+tasks; what it has to report waits in its spool on disk, for the next coordinator or the next process of its name.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bus.envelope import Envelope
 from bus.keys import Join
 from bus.peer import Peer
 from swarm.errors import UserError
 from swarm.events import Drop, Role
-from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Quit, Ready
+from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Piece, Quit, Ready
 from swarm.rundir import RunFolder
 from trainer import resident, roles
-from trainer.errors import LeaseLost, LeaseStopped
+from trainer.errors import LeaseRevoked, LeaseStopped
 from trainer.lease import Lease
 from trainer.place import Place
 from trainer.quiet import quieten
@@ -62,6 +64,14 @@ class Post:
         )
 
 
+@dataclass(frozen=True)
+class Work:
+    """A task that was assigned and is not finished."""
+
+    piece: Piece
+    lease: Lease
+
+
 class Worker:
     def __init__(self, post: Post) -> None:
         self.post = post
@@ -70,17 +80,18 @@ class Worker:
         self._leaving = ""
         self._leaving_since = 0.0
         self._gone = threading.Event()
-        self._lease: Lease | None = None
-        self._early: dict[int, Order] = {}
+        self._held: tuple[Work, ...] = ()
+        """All leases, in the order in which they came; replaced, never changed, so that any thread may read it."""
+        self._changing = threading.Lock()
+        """Held while `_held` is replaced."""
         self._command: str | None = post.command
         """For the first result; the log needs it once."""
         # SimpleQueue: its put is safe inside a signal handler.
-        self._inbox: queue.SimpleQueue[Assign | None] = queue.SimpleQueue()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """Something to look at for the thread that works."""
         join = Join.load(post.join)
         spool = RunFolder(post.run_folder).workers / f"{join.name}.spool"
         self._peer = Peer(join, spool=spool, heartbeat=lambda: self._now().toon())
-        self._next: Assign | None = None
-        """Taken from the bus, not yet begun."""
         self._greeted = ""
         """The hub that has our hello."""
 
@@ -93,9 +104,14 @@ class Worker:
         listening = threading.Thread(target=self._listen, name="listen", daemon=True)
         listening.start()
         place = self._import()
-        while not self._leaving and (assign := self._inbox.get()) is not None:
-            self._work(assign, place)
+        while not self._leaving:
+            if work := next((work for work in self._held if not work.lease.paused), None):
+                self._work(work, place)
+            else:
+                self._wake.get()
         print(f"trainer: leaving: {self._leaving}", file=sys.stderr)
+        for work in self._held:
+            self._give_back(work)
         self._gone.set()
         listening.join()
         # A dead coordinator takes nothing: what is left stays in the spool.
@@ -122,40 +138,50 @@ class Worker:
 
     # ---- one task ----
 
-    def _work(self, assign: Assign, place: Place) -> None:
-        lease = Lease(assign.ref, assign.token, self._send, self._command)
-        self._lease, self._next = lease, None
-        if self._leaving:  # between the queue and this line
-            lease.stop(self._leaving)
-        if order := self._early.pop(assign.token, None):
-            lease.take(order)
-        end = self._outcome(assign, lease, place)
+    def _work(self, work: Work, place: Place) -> None:
+        lease = work.lease
+        if not lease.begin():
+            return  # given back a moment ago
+        lease.command = self._command
+        end = self._outcome(work.piece, lease, place)
         lease.flush_metrics()
         if end is not None:
             lease.report(end)
-        self._lease, self._command = None, lease.command
+        self._command = lease.command
+        self._let_go(work)
         _free()
 
-    def _outcome(self, assign: Assign, lease: Lease, place: Place) -> Drop | None:
+    def _let_go(self, work: Work) -> None:
+        """It has been reported on for the last time."""
+        with self._changing:
+            self._held = tuple(other for other in self._held if other is not work)
+
+    def _give_back(self, work: Work) -> None:
+        """One that nobody has begun and that is not to be done any more."""
+        if work.lease.withdraw():
+            work.lease.report(Drop(ref=work.piece.ref, tok=work.piece.token, why=work.lease.why, failed=False))
+            self._let_go(work)
+
+    def _outcome(self, piece: Piece, lease: Lease, place: Place) -> Drop | None:
         """Run the role; None when it has reported all there is to say."""
         try:
             lease.check()
-            if assign.role not in self.post.roles:
+            if piece.role not in self.post.roles:
                 raise UserError(
-                    assign.ref, f"this worker has no role {assign.role}", f"its roles are {', '.join(self.post.roles)}"
+                    piece.ref, f"this worker has no role {piece.role}", f"its roles are {', '.join(self.post.roles)}"
                 )
-            roles.load(assign.role).run(assign, lease, place)
-        except LeaseLost:
+            roles.load(piece.role).run(piece, lease, place)
+        except LeaseRevoked:
             return None
         except LeaseStopped as stopped:
-            return Drop(ref=assign.ref, tok=assign.token, why=str(stopped), failed=False)
+            return Drop(ref=piece.ref, tok=piece.token, why=str(stopped), failed=False)
         except UserError as error:
-            return Drop(ref=assign.ref, tok=assign.token, why=str(error), failed=True)
+            return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=True)
         except (
             Exception
         ) as error:  # a task's failure is the stream's, not the worker's: reported whole, and the worker serves on
             traceback.print_exc()
-            return Drop(ref=assign.ref, tok=assign.token, why=_in_words(error), failed=True, body=_tail())
+            return Drop(ref=piece.ref, tok=piece.token, why=_in_words(error), failed=True, body=_tail())
         return None
 
     # ---- the listening thread ----
@@ -174,7 +200,7 @@ class Worker:
                 os._exit(3)
 
     def _greet(self) -> None:
-        """Every new coordinator gets a hello, after all reports; what is in hand is read first, so that its end comes later."""
+        """Every new coordinator gets a hello, after all reports; what is held is read first, so that its end comes later."""
         if (hub := self._peer.hub) != self._greeted:
             self._greeted = hub
             self._send(self._hello(), True)
@@ -187,8 +213,7 @@ class Worker:
         try:
             match envelope.type:
                 case Assign.type:
-                    self._next = Assign.read(envelope.body)
-                    self._inbox.put(self._next)
+                    self._accept(Assign.read(envelope.body))
                 case Order.type:
                     self._obey(Order.read(envelope.body))
                 case Quit.type:
@@ -198,20 +223,30 @@ class Worker:
         except ValueError as error:  # a coordinator of another version: say so, serve on
             print(f"trainer: cannot read a message of type {envelope.type}: {error}", file=sys.stderr)
 
+    def _accept(self, assign: Assign) -> None:
+        works = [Work(piece, Lease(piece.ref, piece.token, self._send)) for piece in assign.pieces]
+        with self._changing:
+            self._held = (*self._held, *works)
+        for work in works if self._leaving else ():
+            work.lease.stop(self._leaving)
+        self._wake.put(None)
+
     def _obey(self, order: Order) -> None:
-        lease = self._lease
-        if lease is not None and (lease.token == order.token or (order.what == "hand" and lease.ref == order.ref)):
-            lease.take(order)
-        elif order.what != "hand":  # one that comes too early is repeated until a heartbeat says the token
-            self._early[order.token] = order
+        for work in self._held:
+            lease = work.lease
+            if lease.token == order.token or (order.what == "hand" and lease.ref == order.ref):
+                lease.take(order)
+                if lease.revoked or lease.stopped:
+                    self._give_back(work)
+                self._wake.put(None)
 
     def _leave(self, why: str) -> None:
         self._leaving, self._leaving_since = self._leaving or why, time.monotonic()
-        if self._lease is not None:
-            self._lease.stop(why)
-        self._inbox.put(None)
+        for work in self._held:
+            work.lease.stop(why)
+        self._wake.put(None)
 
-    # ---- what is said ----
+    # ---- what it sends ----
 
     def _send(self, message: Message, fact: bool) -> None:
         self._peer.send(message.type, message.toon(), control=fact)
@@ -220,16 +255,14 @@ class Worker:
         post, now = self.post, self._now()
         return Hello(
             roles=list(post.roles), pid=os.getpid(), started=self.started, host=socket.gethostname(), device=post.device,
-            threads=post.threads, state=now.state, ref=now.ref, token=now.token,
+            threads=post.threads, state=now.state, holds=now.holds,
         )  # fmt: skip
 
     def _now(self) -> Heartbeat:
-        memory_bytes, following, lease = resident.resident_bytes(), self._next, self._lease
-        if lease is not None:
-            return lease.heartbeat(memory_bytes)
-        if following is not None:
-            return Heartbeat(state="working", ref=following.ref, token=following.token, memory_bytes=memory_bytes)
-        return Heartbeat(state="idle" if self._ready else "importing", memory_bytes=memory_bytes)
+        holds = [work.lease.held() for work in self._held]
+        busy = any(held.state != "paused" for held in holds)
+        state: Literal["importing", "idle", "working"] = "working" if busy else "idle" if self._ready else "importing"
+        return Heartbeat(state=state, holds=holds, memory_bytes=resident.resident_bytes())
 
 
 def _in_words(error: Exception) -> str:

@@ -1,8 +1,9 @@
-"""Out: what was decided is carried out, through the record, the bus and the crew."""
+"""Carries out what was decided, through the record, the bus and the supervisor."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from bus.hub import Hub
 from swarm import events as ev
@@ -10,7 +11,7 @@ from swarm.artifacts import publish
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
 from swarm.coordinator.supervisor import Supervisor
 from swarm.log import NO_SPACE
-from swarm.messages import Assign, Order, Quit
+from swarm.messages import Assign, Order, Piece, Quit
 from swarm.policy import schedule
 from swarm.policy.admission import token_in
 from swarm.policy.promotion import Choice
@@ -20,22 +21,19 @@ from swarm.state import Refusal, Stream
 
 
 class Effects:
-    """One per coordinator; every deed that raises Refusal has changed nothing."""
+    """One per coordinator; a command that raises Refusal has changed nothing."""
 
     def __init__(self, record: Record, hub: Hub, crew: Supervisor, folder: RunFolder, settings: RunSettings) -> None:
         self.record, self.hub, self.crew, self.folder, self.settings = record, hub, crew, folder, settings
 
     async def do(self, command: schedule.Command) -> None:
         match command:
-            case schedule.Claim(ref, worker):
-                await self._claim(ref, worker)
-            case schedule.Expire(ref, token, why, failed):
-                lease = self.record.state.tasks[ref].lease
-                await self.record.say(ev.Expire(ref=ref, tok=token, why=why, failed=failed))
-                if lease and lease.worker:
-                    self.crew.kill(lease.worker, ref)
-            case schedule.Order(ref, token, worker, what):
-                if self.crew.may_order(worker, what):
+            case schedule.Grant(refs, worker):
+                await self._grant(refs, worker)
+            case schedule.Revoke():
+                await self._revoke(command)
+            case schedule.SendOrder(ref, token, worker, what):
+                if self.crew.should_resend(worker, token, what):
                     await self.hub.send(worker, Order.type, Order(ref=ref, token=token, what=what).toon())
             case schedule.GoBack(stream, why):
                 await self._go_back(stream, why)
@@ -43,7 +41,7 @@ class Effects:
                 await self.record.say(ev.Fail(ref=stream, why=why))
             case schedule.Publish(stream):
                 await self._publish(stream)
-            case schedule.Promote(choice):
+            case schedule.PromoteWinner(choice):
                 await self._promote_winner(choice)
             case schedule.Dismiss(worker):
                 if self.crew.dismiss(worker):
@@ -56,24 +54,33 @@ class Effects:
         self.record.admit(author, event)
         return await self._promote(event, author)
 
-    async def _claim(self, ref: str, worker: str) -> None:
-        """The entry first, then the worker hears of it, then everybody."""
-        claim = ev.Claim(ref=ref, ttl=self.settings.lease_seconds, beats=True)
-        [entry] = self.record.append([(worker, claim)])
-        self.crew.busy(worker, ref, entry.seq)
-        reached = await self.hub.send(worker, Assign.type, self._assignment(ref, entry.seq).toon())
-        await self.hub.publish("entry", entry.text)
+    async def _grant(self, refs: Sequence[str], worker: str) -> None:
+        """The entries first, then the worker is told, then the watchers."""
+        ttl = self.settings.lease_seconds
+        entries = self.record.append([(worker, ev.Claim(ref=ref, ttl=ttl, beats=True)) for ref in refs])
+        tokens = {ref: lease.token for ref in refs if (lease := self.record.state.tasks[ref].lease)}
+        assignment = Assign(pieces=[self._piece(ref, token) for ref, token in tokens.items()])
+        reached = await self.hub.send(worker, Assign.type, assignment.toon())
+        await self.record.tell(entries)
         if not reached:
-            self.crew.idle(worker, ref)
-            why = "the worker could not be reached"
-            await self.record.say(ev.Expire(ref=ref, tok=entry.seq, why=why, failed=False))
+            self.crew.unreached(worker)
+            endings = tuple(schedule.Ending(ref, token) for ref, token in tokens.items())
+            await self._revoke(schedule.Revoke(endings, "the worker could not be reached", failed=False))
 
-    def _assignment(self, ref: str, token: int) -> Assign:
+    async def _revoke(self, command: schedule.Revoke) -> None:
+        """End all leases of the command with one append."""
+        cause = {"why": command.why, "failed": command.failed, "held": command.held if command.held > 1 else None}
+        ends = [{"ref": one.ref, "tok": one.token, "worked": one.worked, **cause} for one in command.endings]
+        await self.record.add([(NAME, ev.Expire.model_validate(end)) for end in ends])
+        if command.kill:
+            self.crew.kill(command.kill)
+
+    def _piece(self, ref: str, token: int) -> Piece:
         task = self.record.state.tasks[ref]
         stream = self.record.state.streams[ref.partition("/")[0]]
         assert task.role
         judged = stream.candidate if task.role in {"validate", "evaluate"} else None
-        return Assign(
+        return Piece(
             ref=ref,
             token=token,
             role=task.role,
@@ -82,6 +89,7 @@ class Effects:
             prepared=stream.prepared.path if stream.prepared else None,
             prepared_sha256=stream.prepared.sha256 if stream.prepared else None,
             resume_from=self._resumable(stream) if task.role == "train" else [],
+            spent_seconds=task.seconds if task.role == "train" else 0.0,
             checkpoint=judged.path if judged else None,
             sha256=judged.sha256 if judged else None,
             figures=stream.figures_of(judged.path) if judged else {},

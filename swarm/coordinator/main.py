@@ -95,27 +95,17 @@ class Coordinator:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.crew.exited.wait(), TICK_SECONDS)
             self.crew.exited.clear()
-            self.crew.watch(self.hub.links(), needed_roles=self._needed_roles())
+            self.crew.watch(self.hub.links(), self.record.state)
             with contextlib.suppress(NoSpace):  # there is nothing to lose here
                 self.record.append([])  # looks after the log: what a person typed is sealed soon
                 await self._tell_news()
-            await self.hub.publish("workers", self.crew.table())
+            await self.hub.publish("workers", self.crew.table(self.record.state))
             await self._step()
 
     async def _tell_news(self) -> None:
         while self.crew.news:
             await self.record.say(ev.Post(ref="run", body=self.crew.news[0]))
             self.crew.news.pop(0)
-
-    def _needed_roles(self) -> frozenset[str]:
-        state = self.record.state
-        return frozenset(
-            role
-            for stream in state.streams.values()
-            if not stream.over and not state.stopped
-            for role in ev.ROLES
-            if state.tasks[f"{stream.name}/{role}"].done is None
-        )
 
     async def _step(self) -> None:
         """Decide and do until nothing is left to do now; orders are for the workers and change nothing here."""
@@ -132,7 +122,7 @@ class Coordinator:
                 if state.end:
                     self.reception.is_closing = True
                     self._over.set()
-                if all(isinstance(command, schedule.Order | schedule.Dismiss) for command in commands):
+                if all(isinstance(command, schedule.SendOrder | schedule.Dismiss) for command in commands):
                     return
 
     def _stop_by_signal(self) -> None:

@@ -111,14 +111,15 @@ class Reception:
     # ---- workers -----------------------------------------------------------------------------------------------------
 
     async def _meet(self, envelope: Envelope, hello: Hello) -> None:
-        """What a process reported before its hello stands; a lease of which it has nothing in hand is over."""
+        """What a process reported before its hello stands; a lease that it does not list is over."""
         source = envelope.source
         if not self.crew.hello(source, hello, self.record.state):
             if self.hub.links()[source].incarnation == envelope.incarnation:  # else its successor brings what it left
                 await self.hub.send(source, Quit.type, Quit(why="the run does not know this process").toon())
             return
-        for task in self.record.state.held():
-            if task.lease and task.lease.worker == source and not self.crew.has(source, task.ref):
+        listed = {held.ref for held in hello.holds if self.record.state.holds(source, held.ref, held.token)}
+        for task in self.record.state.held_by(source):
+            if task.lease and task.ref not in listed:
                 over = ev.Expire(ref=task.ref, tok=task.lease.token, why="the worker has lost it", failed=False)
                 await self.record.keep(NAME, over)
 
@@ -135,8 +136,17 @@ class Reception:
                 self._refused.add((source, event.ref, token))
                 note = ev.Refuse(ref=event.ref, tok=token, by=source, why=str(refusal))
                 await self.record.keep(NAME, note)
-        if event.kind in ev.SETTLING:
-            self.crew.idle(source, event.ref)
+            if event.kind in ev.SETTLING and token:
+                await self._end_what_it_left(source, event.ref, token)
+
+    async def _end_what_it_left(self, source: str, ref: str, token: int) -> None:
+        """The worker believes that the task is finished, and its result was refused: nobody does the task any more."""
+        lease = self.record.state.tasks[ref].lease if self.record.state.holds(source, ref, token) else None
+        if lease:  # after a hand-over nobody is to blame
+            over = ev.Expire(
+                ref=ref, tok=lease.token, why="the worker has left the task", failed=lease.token == lease.first
+            )
+            await self.record.keep(NAME, over)
 
     # ---- whoever asks ------------------------------------------------------------------------------------------------
 
@@ -152,13 +162,8 @@ class Reception:
                 if ask.report is None:
                     raise ValueError("append needs a report")
                 return await self._append_for(envelope.source, envelope.role, ask.report.event())
-            case "workers":
-                return self.crew.table()
             case "links":
                 return encode({"links": [_link_row(link) for link in self.hub.links().values()]})
-            case "state":
-                end = self.record.state.end
-                return encode({"seq": self.record.state.seq, "ended": end is not None, "rc": end.rc if end else None})
 
     async def _append_for(self, author: str, role: str, event: ev.Event) -> str:
         permit(role, event)

@@ -1,9 +1,9 @@
-"""The coordinator's workers as they are now: processes, links and what each is doing; it records nothing and decides nothing.
+"""The coordinator's workers as they are now: processes, links and what each says of itself; it records nothing and decides nothing.
 
-A worker's life: started -> hello (importing) -> ready (idle) -> busy with one task at a time -> dismissed or gone.
-A process that ends without being dismissed is started again with a growing pause, until it flaps; then it is parked.
-One that outlived its coordinator is adopted by the next: its hello, which comes after all that it had to report, says
-what it has in hand.
+A worker's life: started -> hello (importing) -> ready, with or without tasks -> leaving or gone.  Which tasks it holds is the
+state's to say, not this module's.  A process that ends without being dismissed is started again with a growing pause, until it
+ends too often; then it is parked.  One that outlived its coordinator is adopted by the next: its hello, which comes after all
+that it had to report, says which leases it holds.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from bus.keys import Members
 from bus.liveness import Parked, Restart, Signals, StopStep, Timeouts, after_exit, judge, stop_step
 from swarm.launch import local
 from swarm.launch.layout import Layout, WorkerSpec
-from swarm.messages import Heartbeat, Hello, Ready
-from swarm.policy.schedule import Worker
+from swarm.messages import Heartbeat, Held, Hello, Ready
+from swarm.policy.schedule import Worker, roles_needed
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import State
@@ -33,9 +33,21 @@ from swarm.views.snapshot import WorkerRow
 from toon import ToonError, encode
 
 SILENT_SECONDS = 5.0
-"""A worker is shown as unreachable after this; it loses its task after `lease_seconds` of silence."""
+"""A worker is shown as unreachable after this; it loses its tasks after `lease_seconds` of silence."""
 TERM_SECONDS = 15.0
-"""From SIGTERM to SIGKILL on the stop ladder."""
+"""From SIGTERM to SIGKILL when a worker does not stop."""
+RESEND_SECONDS = 2.0
+"""An order that no heartbeat confirms is sent again after this."""
+
+
+@dataclass(slots=True)
+class Ordered:
+    """The newest order about one lease."""
+
+    what: str
+    first: float
+    """Monotonic time at which it was first sent."""
+    last: float
 
 
 @dataclass(slots=True)
@@ -44,26 +56,30 @@ class Member:
 
     spec: WorkerSpec
     child: local.Child | None = None
-    state: Literal["starting", "importing", "idle", "busy", "leaving", "gone", "parked"] = "gone"
-    ref: str = ""
-    token: int = 0
+    state: Literal["starting", "importing", "ready", "leaving", "gone", "parked"] = "gone"
     deaths: list[float] = field(default_factory=list)
     """Monotonic times."""
     start_at: float = 0.0
     since: float = 0.0
     """When its process was started or adopted; silence counts from there."""
+    unreached_at: float = 0.0
+    """When an assignment could not be sent; it gets none until it has been heard after that."""
     why: str = ""
     link: Link | None = None
     beat: Heartbeat | None = None
     ready: Ready | None = None
-    ordered: tuple[str, float] = ("", 0.0)
-    watermark: tuple[int, float] = (-1, 0.0)
+    orders: dict[int, Ordered] = field(default_factory=dict)
+    """By the token of the lease."""
+    strays: list[Held] = field(default_factory=list)
+    """What its hello listed although the lease is over; its heartbeats say when it has let go."""
+    watermark: tuple[tuple[tuple[str, int | None], ...], float] = ((), 0.0)
+    """The step of each task that it works on, and when one last moved."""
     heard: bool = True
     """Whether the process has said hello since it was started or adopted: until then it may have reports to bring."""
-    stop_since: float | None = None
-    """When it was told to stop or to leave."""
+    leaving_since: float | None = None
+    """When it was dismissed or said that it leaves."""
     stop_step: StopStep = "ask"
-    """How far it has been taken down the stop ladder."""
+    """How far the stop has been escalated."""
 
     @property
     def silent_seconds(self) -> float:
@@ -71,17 +87,29 @@ class Member:
         return time.monotonic() - heard if self.child else 0.0
 
     @property
-    def seen_as(self) -> Literal["starting", "importing", "idle", "busy", "gone", "parked"]:
+    def seen_as(self) -> Literal["starting", "importing", "ready", "gone", "parked"]:
         """What decisions rest on: one that died before its hello will be back with what it had to report."""
         if self.state == "gone" and not self.heard:
             return "starting"
+        if self.state == "ready" and self.unreached_at:
+            return "importing"
         return "gone" if self.state == "leaving" else self.state
+
+    @property
+    def holds(self) -> tuple[Held, ...]:
+        return tuple(self.beat.holds) if self.beat else ()
+
+    @property
+    def stop_since(self) -> float | None:
+        """When the oldest request to stop or leave that it has not followed was made."""
+        asked = [order.first for order in self.orders.values() if order.what in {"stop", "revoke"}]
+        return min([*asked, *([] if self.leaving_since is None else [self.leaving_since])], default=None)
 
     @property
     def signals(self) -> Signals:
         """What tells exit, link and progress apart."""
-        now, beat = time.monotonic(), self.beat
-        steps = self.state == "busy" and beat is not None and beat.state == "working" and beat.step is not None
+        now = time.monotonic()
+        steps = any(held.state == "working" and held.step is not None for held in self.holds)
         return Signals(
             exit_code=None,
             age_seconds=now - self.since,
@@ -127,8 +155,9 @@ class Supervisor:
 
     def _take(self, member: Member, child: local.Child) -> None:
         member.child, member.since, member.state = child, time.monotonic(), "starting"
-        member.ref, member.why, member.link, member.beat, member.ready = "", "", None, None, None
-        member.heard, member.stop_since, member.stop_step = False, None, "ask"
+        member.why, member.link, member.beat, member.ready, member.unreached_at = "", None, None, None, 0.0
+        member.heard, member.leaving_since, member.stop_step = False, None, "ask"
+        member.orders, member.strays = {}, []
         if (descriptor := child.exit_descriptor()) >= 0:
             asyncio.get_running_loop().add_reader(descriptor, self._exit_noticed, descriptor)
 
@@ -137,35 +166,48 @@ class Supervisor:
         os.close(descriptor)
         self.exited.set()
 
-    def watch(self, links: Mapping[str, Link], *, needed_roles: frozenset[str]) -> None:
+    def watch(self, links: Mapping[str, Link], state: State) -> None:
         """Notice exits, heartbeats and standstills; start again what is needed."""
-        now = time.monotonic()
+        now, needed = time.monotonic(), roles_needed(state)
         if not self._is_noted:
             self._note()
         for name, member in self._members.items():
             link = links.get(name)
             if link is not None:
                 self._heard(member, link, now)
+            member.orders = {token: order for token, order in member.orders.items() if self._stands(name, token, state)}
             if member.child and (reason := member.child.exit_reason()) is not None:
                 self._ended(member, reason, now)
             elif member.child:
-                self._hurry(member, self.stop_seconds, now)
-            elif member.state == "gone" and now >= member.start_at and needed_roles.intersection(member.spec.roles):
+                self._escalate_stop(member, self.stop_seconds, now)
+            elif member.state == "gone" and now >= member.start_at and needed.intersection(member.spec.roles):
                 self._start(member)
 
     def _heard(self, member: Member, link: Link, now: float) -> None:
         member.link = link
-        with contextlib.suppress(ToonError, ValidationError):  # a heartbeat without words is still a heartbeat
+        if link.last_heard > member.unreached_at:
+            member.unreached_at = 0.0
+        with contextlib.suppress(ToonError, ValidationError):  # one whose text cannot be read is still a heartbeat
             member.beat = Heartbeat.read(link.heartbeat)
-        step = member.beat.step if member.beat and member.beat.step is not None else -1
-        if step != member.watermark[0] or member.state != "busy":
-            member.watermark = (step, now)
+        still = {(held.ref, held.token) for held in member.holds}
+        member.strays = [stray for stray in member.strays if (stray.ref, stray.token) in still]
+        steps = tuple((held.ref, held.step) for held in member.holds if held.state == "working")
+        if steps != member.watermark[0]:
+            member.watermark = (steps, now)
 
-    def _hurry(self, member: Member, patience_seconds: float, now: float) -> None:
-        """The stop ladder: it was told to save and stop; then SIGTERM, which asks the same; then SIGKILL of the group."""
-        if member.child is None or member.stop_since is None:
+    def _stands(self, name: str, token: int, state: State) -> bool:
+        """Whether an order about this lease still waits to be followed."""
+        strays = self._members[name].strays
+        return any(task.lease and task.lease.token == token for task in state.held_by(name)) or any(
+            stray.token == token for stray in strays
+        )
+
+    def _escalate_stop(self, member: Member, patience_seconds: float, now: float) -> None:
+        """It was ordered to save and stop; then SIGTERM, which asks the same of all its tasks; then SIGKILL of the group."""
+        if (since := member.stop_since) is None or member.child is None:
+            member.stop_step = "ask"
             return
-        step = stop_step(now - member.stop_since, ask_seconds=patience_seconds, terminate_seconds=TERM_SECONDS)
+        step = stop_step(now - since, ask_seconds=patience_seconds, terminate_seconds=TERM_SECONDS)
         if step != member.stop_step:
             member.stop_step = step
             member.child.signal_group(signal.SIGTERM if step == "terminate" else signal.SIGKILL)
@@ -190,78 +232,62 @@ class Supervisor:
         """Until every process has gone, down the stop ladder."""
         began = time.monotonic()
         for member in self._members.values():
-            member.stop_since = began
+            member.leaving_since = began
         # A process that hangs in the kernel (a GPU driver, a dead mount) does not die even of SIGKILL.
         while self.living() and time.monotonic() < began + grace_seconds + 2 * TERM_SECONDS:
             for member in self._members.values():
                 if member.child and member.child.exit_reason() is not None:
                     member.child = None
-                self._hurry(member, grace_seconds, time.monotonic())
+                self._escalate_stop(member, grace_seconds, time.monotonic())
             await asyncio.sleep(0.1)
 
-    # ---- what the coordinator hears and tells ------------------------------------------------------------------------
+    # ---- what the coordinator hears and sends ------------------------------------------------------------------------
 
     def hello(self, name: str, hello: Hello, state: State) -> bool:
-        """A process says who it is and what it has in hand.  False: it is none of ours."""
+        """A process says who it is and what it holds.  False: it is none of ours."""
         member = self._members.get(name)
         if member is None or member.child is None or member.child.pid != hello.pid:
             return False
         member.heard = True
-        if hello.ref is None or hello.token is None:
-            member.state = "idle" if hello.state == "idle" else "importing"
-        elif state.held_by(name, hello.ref, hello.token):
-            self.busy(name, hello.ref, hello.token)
-        else:  # its lease ended while no coordinator could say so
-            member.child.signal_group(signal.SIGKILL)
+        member.state = "importing" if hello.state == "importing" else "ready"
+        member.beat = Heartbeat(state=hello.state, holds=hello.holds)
+        member.strays = [held for held in hello.holds if not state.holds(name, held.ref, held.token)]
         return True
-
-    def has(self, name: str, ref: str) -> bool:
-        """Whether the worker is known to work on the task."""
-        member = self._members.get(name)
-        return member is not None and member.state == "busy" and member.ref == ref
 
     def ready(self, name: str, ready: Ready) -> None:
         if member := self._members.get(name):
             member.ready = ready
-            if member.state == "importing":  # before its hello this is a word of the process before it
-                member.state = "idle"
+            if member.state == "importing":  # before its hello, a message of the process before it
+                member.state = "ready"
 
     def bye(self, name: str) -> None:
         if member := self._members.get(name):
-            member.state, member.stop_since = "leaving", time.monotonic()
+            member.state, member.leaving_since = "leaving", time.monotonic()
 
-    def busy(self, name: str, ref: str, token: int) -> None:
-        member = self._members[name]
-        member.state, member.ref, member.token, member.ordered = "busy", ref, token, ("", 0.0)
-        member.watermark, member.stop_since = (-1, time.monotonic()), None
+    def unreached(self, name: str) -> None:
+        """An assignment could not be sent: it gets no other until it has been heard again."""
+        self._members[name].unreached_at = time.monotonic()
 
-    def idle(self, name: str, ref: str) -> None:
-        """It has said its last word on this task."""
+    def kill(self, name: str) -> None:
+        """A worker that lost its leases to silence is not asked: its process group ends and it is started anew."""
         member = self._members.get(name)
-        if member and member.state == "busy" and member.ref == ref:
-            member.state, member.ref, member.stop_since = "idle", "", None
-
-    def kill(self, name: str, ref: str) -> None:
-        """A worker that lost its lease to silence is not asked: its process group ends and it is started anew."""
-        member = self._members.get(name)
-        if member and member.child and (member.state == "starting" or self.has(name, ref)):
+        if member and member.child:
             member.child.signal_group(signal.SIGKILL)
 
-    def may_order(self, name: str, what: str) -> bool:
-        """True once, then every 2 s: an order that was lost is repeated, a received one is not drummed in."""
-        member, now = self._members[name], time.monotonic()
-        if member.ordered[0] == what and now - member.ordered[1] < 2.0:
+    def should_resend(self, name: str, token: int, what: str) -> bool:
+        """True once, then every 2 s as long as no heartbeat confirms the order."""
+        orders, now = self._members[name].orders, time.monotonic()
+        known = orders.get(token)
+        if known and known.what == what and now - known.last < RESEND_SECONDS:
             return False
-        member.ordered = (what, now)
-        if what == "stop" and member.stop_since is None:
-            member.stop_since = now
+        orders[token] = Ordered(what, known.first if known and known.what == what else now, now)
         return True
 
     def dismiss(self, name: str) -> bool:
         member = self._members[name]
-        if member.state != "idle":
+        if member.state != "ready":
             return False
-        member.state, member.stop_since = "leaving", time.monotonic()
+        member.state, member.leaving_since = "leaving", time.monotonic()
         return True
 
     # ---- questions ---------------------------------------------------------------------------------------------------
@@ -274,34 +300,37 @@ class Supervisor:
         return [self._worker(name, member) for name, member in self._members.items()]
 
     def _worker(self, name: str, member: Member) -> Worker:
-        beat = member.beat
         return Worker(
             name=name,
             roles=tuple(member.spec.roles),
             state=member.seen_as,
-            silent_seconds=member.silent_seconds if member.state in {"starting", "busy"} else 0.0,
+            silent_seconds=member.silent_seconds,
             why_gone=member.why,
             streams=member.spec.streams,
-            told="paused" if member.beat and member.beat.state == "paused" else "",
-            holds=(beat.ref, beat.token) if beat and beat.ref and beat.token else None,
+            slots=member.spec.slots,
+            holds=member.holds,
+            strays=tuple(member.strays),
         )
 
-    def rows(self) -> list[WorkerRow]:
-        return [self._row(name, member) for name, member in self._members.items()]
+    def rows(self, state: State) -> list[WorkerRow]:
+        return [self._row(name, member, state) for name, member in self._members.items()]
 
-    def _row(self, name: str, member: Member) -> WorkerRow:
-        state, why, link = str(member.state), member.why, member.link
-        if state == "gone" and not why:
-            state = "left"  # it was sent home: nothing was left to do for it
-        if state == "busy":
-            state = "paused" if member.beat and member.beat.state == "paused" else "working"
+    def _row(self, name: str, member: Member, state: State) -> WorkerRow:
+        word, why, link = str(member.state), member.why, member.link
+        tasks = [task.ref for task in state.held_by(name)]
+        paused = [held.ref for held in member.holds if held.state == "paused" and held.ref in tasks]
+        if member.state == "gone" and not why:
+            word = "left"  # it was dismissed: nothing was left to do for it
+        if member.state == "ready":
+            word = "idle" if not tasks else "paused" if len(paused) == len(tasks) else "working"
         if member.child and (verdict := judge(member.signals, self._timeouts)).state in {"unreachable", "stalled"}:
-            state, why = verdict.state, verdict.why
+            word, why = verdict.state, verdict.why
         return WorkerRow(
             name=name,
             roles=tuple(member.spec.roles),
-            state=state,
-            task=member.ref,
+            state=word,
+            task=" ".join(tasks),
+            paused=" ".join(paused),
             device=member.spec.device,
             pid=member.child.pid if member.child else 0,
             memory_bytes=member.beat.memory_bytes if member.beat and member.child else None,
@@ -314,10 +343,10 @@ class Supervisor:
             reconnects=link.reconnects if link else 0,
         )
 
-    def table(self) -> str:
-        """The workers as a TOON document, as it is published and answered."""
+    def table(self, state: State) -> str:
+        """The workers as a TOON document, as it is published."""
         rows = [
             {**{f: getattr(row, f) for f in WorkerRow.__dataclass_fields__}, "roles": " ".join(row.roles)}
-            for row in self.rows()
+            for row in self.rows(state)
         ]
         return encode({"workers": rows})

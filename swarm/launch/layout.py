@@ -25,6 +25,8 @@ class WorkerSpec:
     gpu_index: int | None = None
     streams: tuple[str, ...] | None = None
     """The streams that fit its device; None: all."""
+    slots: int = 1
+    """Streams that it trains at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,66 +5,90 @@ Claims are appended and folded before a worker hears of them; nothing here is re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from swarm.events import ROLES
+from swarm.events import ROLES, Role
+from swarm.messages import Held, What
+from swarm.policy.batching import batch_key
 from swarm.policy.promotion import Choice, choose, waits_for
 from swarm.settings import RunSettings
 from swarm.state import Lease, State, Stream, Task
 
 LOG_SECOND = 1.0
-"""Log times are whole seconds, cut: what the entries tell may be so much shorter than it was."""
-BACKS = 3
-"""So often a stream goes back to an earlier checkpoint; one whose last few will not do has another fault."""
+"""Log times are whole seconds, cut: the time between two entries may be longer than they say by this."""
+MAX_ROLLBACKS = 3
+"""A stream goes back to an earlier checkpoint at most so often; then it fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What the coordinator sees of one worker process now."""
+    """What the coordinator knows of one worker process now; which leases it holds is the state's to say."""
 
     name: str
     roles: tuple[str, ...]
-    state: Literal["starting", "importing", "idle", "busy", "gone", "parked"]
-    """starting: not heard yet (it may hold a lease: see `Supervisor`).  parked: it died so often that it is not started again."""
+    state: Literal["starting", "importing", "ready", "gone", "parked"]
+    """starting: not heard yet (it may hold leases: see `Supervisor`).  parked: it died so often that it is not started again."""
     silent_seconds: float = 0.0
     why_gone: str = ""
     streams: tuple[str, ...] | None = None
     """The streams that fit its device; None: all."""
-    told: str = ""
-    """What it last said it does with its task: working or paused."""
-    holds: tuple[str, int] | None = None
-    """The task that it last said it works on, and the token under which it reports."""
+    slots: int = 1
+    """Streams that it trains at once."""
+    holds: tuple[Held, ...] = ()
+    """What it last said that it holds."""
+    strays: tuple[Held, ...] = ()
+    """What it still does though the lease is over."""
+
+    def says_of(self, task: Task) -> Held | None:
+        """What it last said of the lease that stands; a token of before a hand-over belongs to it."""
+        lease = task.lease
+        if lease is None:
+            return None
+        return next((h for h in self.holds if h.ref == task.ref and lease.first <= h.token <= lease.token), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """Claim the task on the worker's behalf, then assign it."""
+class Grant:
+    """Claim these tasks on the worker's behalf, then assign them."""
 
-    ref: str
+    refs: tuple[str, ...]
     worker: str
 
 
 @dataclass(frozen=True, slots=True)
-class Expire:
-    """End a lease whose holder died or fell silent."""
+class Ending:
+    """One lease that is to end."""
 
     ref: str
     token: int
+    worked: float | None = None
+    """Seconds of work on the task, as its worker last said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """End leases, all for one reason: their holder died, fell silent or took too long."""
+
+    endings: tuple[Ending, ...]
     why: str
     failed: bool = True
-    """False where the task is not to blame."""
+    """False where the tasks are not to blame."""
+    held: int = 1
+    """How many tasks a worker held that was lost; of several none is blamed, and each is tried again alone."""
+    kill: str = ""
+    """The worker whose process is to be ended too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """Tell the worker to pause, go on, save and stop, or report under the token of a hand-over."""
+class SendOrder:
+    """Tell the worker to pause, resume or stop a task, to report under the token of a hand-over, or that a lease is over."""
 
     ref: str
     token: int
     worker: str
-    what: Literal["pause", "resume", "stop", "hand"]
+    what: What
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +115,7 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Promote:
+class PromoteWinner:
     """Make the winner's adapter the run's."""
 
     choice: Choice
@@ -112,7 +136,7 @@ class Dismiss:
     worker: str
 
 
-Command = Claim | Expire | Order | Publish | GoBack | GiveUp | Promote | Finish | Dismiss
+Command = Grant | Revoke | SendOrder | Publish | GoBack | GiveUp | PromoteWinner | Finish | Dismiss
 
 
 def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
@@ -122,9 +146,8 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
     """
     if state.end or state.run is None:
         return []
-    expired = _expiries(state, workers, now, settings)
-    if expired:
-        return [*expired]
+    if over := _revocations(state, workers, now, settings):
+        return [*over]
     results: list[Command] = [
         *_failures(state, settings),
         *_starved(state, workers, now, settings),
@@ -132,36 +155,53 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
     ]
     if results:
         return results
-    return [*_orders(state, workers), *(_claims(state, workers, now, settings) or _ending(state, workers, settings))]
+    return [*_orders(state, workers), *(_grants(state, workers, now, settings) or _ending(state, workers, settings))]
 
 
-def _expiries(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
+# ---- leases that are over --------------------------------------------------------------------------------------------
+
+
+def _revocations(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Revoke]:
     known = {worker.name: worker for worker in workers}
-    found: list[Command] = []
+    lost = {name: over for name in _holders(state) if (over := _lost(known.get(name), state.held_by(name), settings))}
+    found = list(lost.values())
     for task in state.held():
         assert task.lease
-        why, failed = _over(task, task.lease, known, now, settings)
-        if why:
-            found.append(Expire(task.ref, task.lease.token, why, failed=failed))
+        if task.lease.worker in lost:
+            continue
+        ending = Ending(task.ref, task.lease.token)
+        if late := _late(task, settings, now - task.lease.began):
+            found.append(Revoke((ending,), late, kill=task.lease.worker or ""))
+        elif task.lease.overdue(now):
+            found.append(Revoke((ending,), "the lease ran out"))
     return found
 
 
-def _over(task: Task, lease: Lease, known: Mapping[str, Worker], now: float, settings: RunSettings) -> tuple[str, bool]:
-    """Why a lease is over, and whether the task is to blame."""
-    worker = known.get(lease.worker) if lease.worker else None
-    if lease.worker and worker is None:
-        return "the run has no such worker any more", False
-    if late := _late(task, settings, now - lease.began):
-        return late, True
+def _holders(state: State) -> list[str]:
+    """The worker processes that hold tasks."""
+    return list(dict.fromkeys(task.lease.worker for task in state.held() if task.lease and task.lease.worker))
+
+
+def _lost(worker: Worker | None, tasks: Sequence[Task], settings: RunSettings) -> Revoke | None:
+    """The end of all that a worker holds which is gone or silent; only a task that was held alone is to blame."""
     if worker is None:
-        return ("the lease ran out" if lease.overdue(now) else ""), True
+        return Revoke(_endings(tasks, None), "the run has no such worker any more", failed=False)
+    alone = len(tasks) == 1
     if worker.state in {"gone", "parked"}:
-        return worker.why_gone or "the worker is gone", True
-    if worker.state == "idle":  # its last word was refused; where the token was handed on meanwhile, nobody is to blame
-        return "the worker has left the task", lease.token == lease.first
+        return Revoke(_endings(tasks, worker), worker.why_gone or "the worker is gone", failed=alone, held=len(tasks))
     if worker.silent_seconds >= settings.lease_seconds:
-        return f"no heartbeat for {worker.silent_seconds:.0f} s", True
-    return "", True
+        why = f"no heartbeat for {worker.silent_seconds:.0f} s"
+        return Revoke(_endings(tasks, worker), why, failed=alone, held=len(tasks), kill=worker.name)
+    return None
+
+
+def _endings(tasks: Sequence[Task], worker: Worker | None) -> tuple[Ending, ...]:
+    said = [worker.says_of(task) if worker else None for task in tasks]
+    return tuple(
+        Ending(task.ref, task.lease.token, held.worked if held else None)
+        for task, held in zip(tasks, said, strict=True)
+        if task.lease
+    )
 
 
 def _late(task: Task, settings: RunSettings, held_seconds: float = 0.0) -> str:
@@ -177,7 +217,7 @@ def _failures(state: State, settings: RunSettings) -> list[Command]:
         if stream.failed:
             continue
         if why := _unfit(state, stream, settings):
-            back = len(stream.rejected) < BACKS and stream.earlier()
+            back = len(stream.rejected) < MAX_ROLLBACKS and stream.earlier()
             found.append(GoBack(stream.name, why) if back else GiveUp(stream.name, f"validation: {why}"))
             continue
         for role in ROLES:
@@ -211,12 +251,8 @@ def _starved(state: State, workers: Sequence[Worker], now: float, settings: RunS
         elif task.role:
             able = [worker for worker in workers if _fits(worker, task)]
             if able and all(worker.state == "parked" for worker in able):
-                found.append(
-                    GiveUp(
-                        task.ref.partition("/")[0],
-                        f"{task.role}: {able[-1].why_gone or 'its workers died again and again'}",
-                    )
-                )
+                why = able[-1].why_gone or "its workers died again and again"
+                found.append(GiveUp(task.ref.partition("/")[0], f"{task.role}: {why}"))
     return found
 
 
@@ -233,43 +269,65 @@ def _publications(state: State) -> list[Command]:
     ]
 
 
+# ---- what holders are told -------------------------------------------------------------------------------------------
+
+
 def _orders(state: State, workers: Sequence[Worker]) -> list[Command]:
-    """Orders are repeated until the worker's own word agrees: a lost one costs a tick, not a stream."""
+    """Repeated until the worker's heartbeat agrees: an order that is lost costs a tick, not a stream."""
     known = {worker.name: worker for worker in workers}
-    found: list[Command] = []
+    found: list[Command] = [
+        SendOrder(stray.ref, stray.token, worker.name, "revoke") for worker in workers for stray in worker.strays
+    ]
     for task in state.held():
         assert task.lease
         stream = state.streams.get(task.ref.partition("/")[0])
         worker = known.get(task.lease.worker or "")
         if stream is None or worker is None:
             continue
-        if what := _order(task, task.lease, worker, "stop" if state.stopped else stream.wish):
-            found.append(Order(task.ref, task.lease.token, worker.name, what))
+        if what := _order(task.lease, worker.says_of(task), "stop" if state.stopped else stream.wish):
+            found.append(SendOrder(task.ref, task.lease.token, worker.name, what))
     return found
 
 
-def _order(task: Task, lease: Lease, worker: Worker, wish: str) -> Literal["pause", "resume", "stop", "hand"] | None:
-    if worker.holds and worker.holds[0] == task.ref and lease.first <= worker.holds[1] < lease.token:
+def _order(lease: Lease, said: Held | None, wish: str) -> What | None:
+    if said and said.token < lease.token:
         return "hand"  # first of all: other orders are for the token that it does not know yet
     if wish == "stop":
         return "stop"
-    if wish == "pause" and worker.told != "paused":
+    paused = said is not None and said.state == "paused"
+    if wish == "pause" and not paused:
         return "pause"
-    return "resume" if wish == "go" and worker.told == "paused" else None
+    return "resume" if wish == "go" and paused else None
 
 
-def _claims(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
-    """Each idle worker takes the first ready task of a role and stream that it may do."""
+# ---- who does what next ----------------------------------------------------------------------------------------------
+
+
+def _grants(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
+    """Each ready task goes to the worker that may do it and holds the least."""
     ready = [task for task in state.ready() if task.role and not _waits_for_agents(state, task, now, settings)]
-    found: list[Command] = []
-    for worker in workers:
-        if worker.state != "idle":
-            continue
-        task = next((task for task in ready if _fits(worker, task)), None)
-        if task:
-            ready.remove(task)
-            found.append(Claim(task.ref, worker.name))
-    return found
+    hands = {w.name: state.held_by(w.name) for w in workers if w.state == "ready" and not w.strays}
+    given: dict[str, list[str]] = {name: [] for name in hands}
+    for task in ready:
+        able = [w for w in workers if w.name in hands and _may_take(w, hands[w.name], task, settings)]
+        if able:
+            name = min(able, key=lambda worker: len(hands[worker.name])).name
+            hands[name] = [*hands[name], task]
+            given[name].append(task.ref)
+    return [Grant(tuple(refs), name) for name, refs in given.items() if refs]
+
+
+def _may_take(worker: Worker, held: Sequence[Task], task: Task, settings: RunSettings) -> bool:
+    """Whether it has room for the task beside what it holds: only streams that may be trained together are."""
+    if not _fits(worker, task):
+        return False
+    if not held:
+        return True
+    together = [*held, task]
+    if len(together) > worker.slots or any(one.alone or one.role != "train" for one in together):
+        return False
+    keys = {batch_key(settings.streams[one.ref.partition("/")[0]]) for one in together}
+    return len(keys) == 1 and "shared" in keys.pop().engines
 
 
 def _waits_for_agents(state: State, task: Task, now: float, settings: RunSettings) -> bool:
@@ -288,13 +346,15 @@ def _fits(worker: Worker, task: Task) -> bool:
     return task.role in worker.roles and (worker.streams is None or task.ref.partition("/")[0] in worker.streams)
 
 
+# ---- the end ---------------------------------------------------------------------------------------------------------
+
+
 def _ending(state: State, workers: Sequence[Worker], settings: RunSettings) -> list[Command]:
-    open_streams = state.open_streams()
-    if _works_on(state) or (open_streams and not state.stopped):
-        return _dismissals(state, workers, open_streams)
+    if _works_on(state) or (state.open_streams() and not state.stopped):
+        return _dismissals(state, workers)
     if state.stopped:
         return [Finish(130, "stopped; `swarm resume` goes on")]
-    return _promotion(state, settings) or _dismissals(state, workers, [])
+    return _promotion(state, settings) or _dismissals(state, workers)
 
 
 def _works_on(state: State) -> bool:
@@ -311,11 +371,17 @@ def _promotion(state: State, settings: RunSettings) -> list[Command]:
         choice = choose(state, settings.promotion)
         if not choice.winner:
             return [Finish(rc, choice.why)]
-        return [] if waits_for(state, settings.promotion, choice.winner) else [Promote(choice)]
+        return [] if waits_for(state, settings.promotion, choice.winner) else [PromoteWinner(choice)]
     return [Finish(rc, f"failed: {', '.join(failed)}" if failed else "")]
 
 
-def _dismissals(state: State, workers: Sequence[Worker], open_streams: Sequence[Stream]) -> list[Command]:
-    """A role is still needed while an open stream has not finished that task."""
-    needed = {role for stream in open_streams for role in ROLES if state.tasks[f"{stream.name}/{role}"].done is None}
-    return [Dismiss(w.name) for w in workers if w.state == "idle" and not needed.intersection(w.roles)]
+def _dismissals(state: State, workers: Sequence[Worker]) -> list[Command]:
+    needed = roles_needed(state)
+    idle = [w for w in workers if w.state == "ready" and not state.held_by(w.name)]
+    return [Dismiss(worker.name) for worker in idle if not needed.intersection(worker.roles)]
+
+
+def roles_needed(state: State) -> frozenset[Role]:
+    """Roles for which work may still come: those whose tasks some open stream has not finished."""
+    streams = [] if state.stopped else state.open_streams()
+    return frozenset(role for stream in streams for role in ROLES if state.tasks[f"{stream.name}/{role}"].done is None)

@@ -86,6 +86,9 @@ class WorkerRow:
     """starting, importing, idle, working, paused, stalled, unreachable, leaving, left (it was sent home), gone (it died), parked;
     orphan: no coordinator leads it"""
     task: str = ""
+    """The tasks that it holds, with spaces between."""
+    paused: str = ""
+    """Those of them that are paused."""
     device: str = ""
     pid: int = 0
     memory_bytes: int | None = None

@@ -20,7 +20,7 @@ OF_A_STEP = frozenset({"learning_rate", "grad_norm", "epoch"})
 def stream_rows(
     state: State, settings: RunSettings, curves: Mapping[str, Curves], workers: Sequence[WorkerRow], now: float
 ) -> tuple[StreamRow, ...]:
-    by_task = {worker.task: worker for worker in workers if worker.task}
+    by_task = {task: worker for worker in workers for task in worker.task.split()}
     winner, _, waits = waits_of(state, settings).partition(": ")
     rows = (
         _row(state, stream, settings.streams.get(name), curves.get(name) or Curves(), by_task, now)
@@ -120,7 +120,7 @@ def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[st
     task = state.tasks[f"{stream.name}/{role}"]
     if stream.wish == "stop" or (state.stopped and not task.lease):
         return "stopped", "`swarm resume` goes on" if state.stopped else ""
-    if stream.wish == "pause" and (task.lease is None or (worker and worker.state == "paused")):
+    if stream.wish == "pause" and (task.lease is None or (worker and task.ref in worker.paused.split())):
         return "paused", ""
     if worker and worker.state in {"stalled", "unreachable"}:
         return "STALLED", worker.why

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.messages import Assign, Message, Report
+from swarm.messages import Message, Piece, Report
 from swarm.settings import StreamSettings
 from tests.trainer import tiny
 from trainer import roles
@@ -43,7 +43,7 @@ def settings(base: Path, folder: Path, **changes: object) -> StreamSettings:
 def do(role: str, given: StreamSettings, folder: Path, **more: object) -> dict[str, object]:
     said: list[Message] = []
     lease = Lease(f"one/{role}", 1, lambda message, fact: said.append(message))
-    assign = Assign(ref=lease.ref, token=1, role=role, stream="one", settings=given, **more)
+    assign = Piece(ref=lease.ref, token=1, role=role, stream="one", settings=given, **more)
     roles.load(role).run(assign, lease, Place(folder, "gpu0"))
     return {event.kind: event for event in (message.event() for message in said if isinstance(message, Report))}
 

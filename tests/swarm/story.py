@@ -126,5 +126,5 @@ def settings(*streams: str, **promotion: object) -> RunSettings:
     return RunSettings(name="demo", streams=dict.fromkeys(streams, one), promotion=Promotion.model_validate(promotion))
 
 
-def worker(name: str, *roles: str, state: str = "idle", **more: object) -> Worker:
+def worker(name: str, *roles: str, state: str = "ready", **more: object) -> Worker:
     return Worker(name=name, roles=roles, state=state, **more)  # type: ignore[arg-type]

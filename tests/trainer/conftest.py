@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from swarm.events import Event
-from swarm.messages import Assign, Message, MetricRow, Metrics, Report
+from swarm.messages import Message, MetricRow, Metrics, Piece, Report
 from swarm.settings import StreamSettings
 from tests.trainer import tiny
 from tests.trainer.desk import Desk
@@ -63,7 +63,7 @@ class Bench:
         self.token += 1
         if "prepared" in given:
             given = {"prepared_sha256": self.prepared[given["prepared"]], **given}
-        assign = Assign(ref=f"one/{role}", token=self.token, role=role, stream="one", settings=settings, **given)
+        assign = Piece(ref=f"one/{role}", token=self.token, role=role, stream="one", settings=settings, **given)
 
         def send(message: Message, fact: bool) -> None:
             self.said.append(message)
@@ -71,6 +71,7 @@ class Bench:
 
         self.said.clear()
         self.lease = Lease(assign.ref, assign.token, send)
+        self.lease.begin()
         try:
             roles.load(role).run(assign, self.lease, self.place)
         finally:

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bus.envelope import Envelope
 from bus.hub import Hub
 from bus.keys import Members
-from swarm.messages import Message, Metrics, Report
+from swarm.messages import Assign, Heartbeat, Message, Metrics, Piece, Report
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +79,24 @@ class Desk:
 
     def tell(self, message: Message) -> None:
         assert self._call(self.hub.send("w1", message.type, message.toon()))
+
+    def assign(self, **piece: Any) -> None:
+        """One task."""
+        self.tell(Assign(pieces=[Piece(**piece)]))
+
+    def heartbeat(self) -> Heartbeat:
+        """What the worker last said of itself."""
+        return Heartbeat.read(self.hub.links()["w1"].heartbeat)
+
+    def states(self) -> list[str]:
+        """How each of the tasks stands that the worker holds."""
+        return [held.state for held in self.heartbeat().holds]
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 90.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"{self.heartbeat()}; log: {self.log()}"
+            time.sleep(0.05)
 
     def wait(self, wanted: Callable[[Envelope], bool], seconds: float = 90.0) -> Envelope:
         """The first message that is wanted, from the beginning."""

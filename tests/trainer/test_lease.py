@@ -1,15 +1,16 @@
-"""A lease: orders reach the holder at its boundary, and what was lost is never said."""
+"""A lease: orders reach the holder at its boundary, and under one that was revoked nothing is reported."""
 
 from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from swarm.events import Drop
-from swarm.messages import Heartbeat, Message, MetricRow, Metrics, Order, Report
-from trainer.errors import LeaseLost, LeaseStopped
+from swarm.messages import Message, MetricRow, Metrics, Order, Report
+from trainer.errors import LeaseRevoked, LeaseStopped
 from trainer.lease import Lease
 
 
@@ -17,6 +18,7 @@ class Ear:
     def __init__(self) -> None:
         self.heard: list[tuple[Message, bool]] = []
         self.lease = Lease("one/train", 7, lambda message, fact: self.heard.append((message, fact)))
+        self.lease.begin()
 
     def order(self, what: str) -> None:
         self.lease.take(Order(ref="one/train", token=7, what=what))
@@ -29,16 +31,18 @@ def test_a_paused_holder_waits_at_the_boundary_and_says_so() -> None:
     holder = threading.Thread(target=lambda: answers.append(ear.lease.boundary(5)))
     holder.start()
     time.sleep(0.1)
-    assert ear.lease.heartbeat(1) == Heartbeat(state="paused", ref="one/train", token=7, step=5, memory_bytes=1)
+    held, worked = ear.lease.held(), ear.lease.worked_seconds
     ear.order("resume")
     holder.join(5)
     assert answers == ["go"]
+    assert (held.state, held.ref, held.token, held.step) == ("paused", "one/train", 7, 5)
     assert ear.lease.paused_seconds > 0.05
-    assert ear.lease.heartbeat(1).state == "working"
+    assert 0 < worked < ear.lease.worked_seconds < worked + 0.05, "a pause is no work"
+    assert ear.lease.held().state == "working"
 
 
-@pytest.mark.parametrize(("what", "error"), [("stop", LeaseStopped), ("lost", LeaseLost)])
-def test_stop_and_lost_end_a_pause_and_are_not_taken_back(what: str, error: type[Exception]) -> None:
+@pytest.mark.parametrize(("what", "error"), [("stop", LeaseStopped), ("revoke", LeaseRevoked)])
+def test_stop_and_revoke_end_a_pause_and_are_not_taken_back(what: str, error: type[Exception]) -> None:
     ear = Ear()
     ear.order("pause")
     threading.Timer(0.05, ear.order, [what]).start()
@@ -59,15 +63,22 @@ def test_after_a_hand_over_everything_is_said_under_the_new_token() -> None:
     ear.lease.flush_metrics()
     report, metrics = (message for message, _ in ear.heard)
     assert isinstance(report, Report) and isinstance(metrics, Metrics)
-    assert (report.facts["tok"], metrics.token, ear.lease.heartbeat(1).token) == (25, 25, 25)
+    assert (report.facts["tok"], metrics.token, ear.lease.held().token) == (25, 25, 25)
 
 
-def test_a_lost_lease_reports_nothing() -> None:
+def test_under_a_lease_that_was_revoked_nothing_is_reported() -> None:
     ear = Ear()
     ear.order("stop")
-    ear.order("lost")
+    ear.order("revoke")
     ear.lease.report(Drop(ref="one/train", tok=7))
     assert ear.heard == []
+
+
+def test_a_lease_is_begun_or_withdrawn_and_never_both() -> None:
+    for _ in range(200):
+        lease = Lease("one/train", 7, lambda message, fact: None)
+        with ThreadPoolExecutor(2) as pool:
+            assert sorted(pool.map(lambda do: do(), (lease.begin, lease.withdraw))) == [False, True]
 
 
 def test_a_fact_is_kept_by_the_bus_and_figures_are_telemetry_in_shared_tables() -> None:

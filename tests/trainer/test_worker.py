@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from swarm.messages import Assign, Hello, Order, Quit, Ready
+from swarm.messages import Assign, Hello, Order, Piece, Quit, Ready, Report
 from swarm.settings import StreamSettings
 from tests.trainer.desk import Desk
 from trainer.worker import Post
@@ -25,7 +25,7 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
     assert [one.type for one in desk.heard if one.type != "heartbeat"][:2] == ["hello", "ready"]
     assert ready.resident_bytes > 100e6
 
-    desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=long))
+    desk.assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=long)
     prepared = desk.report("prepared", 1)
     rows = {"prepared": prepared.path, "prepared_sha256": prepared.sha256}
     command = (
@@ -33,7 +33,7 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
     )
     assert prepared.cmd == command
 
-    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=long, **rows))
+    desk.assign(ref="one/train", token=2, role="train", stream="one", settings=long, **rows)
     desk.wait(lambda one: one.type == "metrics")
     desk.tell(Order(ref="one/train", token=2, what="pause"))
     time.sleep(0.7)
@@ -48,16 +48,14 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
 
     # The same stream goes on from there, in the same process, to its end.
     short = settings(max_steps=saved.step + 2, save_steps=3000)
-    desk.tell(
-        Assign(
-            ref="one/train",
-            token=3,
-            role="train",
-            stream="one",
-            settings=short,
-            resume_from=[saved.path],
-            **rows,
-        )
+    desk.assign(
+        ref="one/train",
+        token=3,
+        role="train",
+        stream="one",
+        settings=short,
+        resume_from=[saved.path],
+        **rows,
     )
     trained = desk.report("trained", 3)
     assert trained.step == saved.step + 2
@@ -70,8 +68,8 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
         "checkpoint": trained.path,
         "sha256": trained.sha256,
     }
-    desk.tell(Assign(ref="one/validate", token=4, role="validate", **judged))
-    desk.tell(Assign(ref="one/evaluate", token=5, role="evaluate", **judged))
+    desk.assign(ref="one/validate", token=4, role="validate", **judged)
+    desk.assign(ref="one/evaluate", token=5, role="evaluate", **judged)
     assert desk.report("verdict", 4).result == "SUCCESS"
     assert desk.report("score", 5).figures["base_eval_loss"] == desk.report("verdict", 4).figures["base_eval_loss"]
     assert desk.report("score", 5).cmd is None, "how the worker was started stands in its first result"
@@ -87,11 +85,11 @@ def test_a_failed_task_is_told_in_a_line_and_the_worker_serves_on(
     process = desk.start_worker("prepare")
     desk.wait(lambda one: one.type == "ready")
     missing = settings(datasets=[{"path": "/nowhere/rows.jsonl"}])
-    desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=missing))
+    desk.assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=missing)
     assert desk.report("drop", 1).why.startswith("datasets.path: no file matches /nowhere/rows.jsonl")
-    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=settings()))
+    desk.assign(ref="one/train", token=2, role="train", stream="one", settings=settings())
     assert desk.report("drop", 2).failed
-    desk.tell(Assign(ref="one/prepare", token=3, role="prepare", stream="one", settings=settings()))
+    desk.assign(ref="one/prepare", token=3, role="prepare", stream="one", settings=settings())
     desk.report("prepared", 3)
     process.send_signal(signal.SIGINT)  # a terminal's Ctrl-C: the coordinator's business
     time.sleep(0.3)
@@ -104,10 +102,10 @@ def training(desk: Desk, settings: StreamSettings) -> subprocess.Popen[bytes]:
     """A worker that trains under token 2 and leaves 6 s after its coordinator, once it has nothing to do."""
     process = desk.start_worker("prepare,train", "--orphan-seconds", "6")
     desk.wait(lambda one: one.type == "ready")
-    desk.tell(Assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=settings))
+    desk.assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=settings)
     prepared = desk.report("prepared", 1)
     rows = {"prepared": prepared.path, "prepared_sha256": prepared.sha256}
-    desk.tell(Assign(ref="one/train", token=2, role="train", stream="one", settings=settings, **rows))
+    desk.assign(ref="one/train", token=2, role="train", stream="one", settings=settings, **rows)
     desk.wait(lambda one: one.type == "metrics")
     return process
 
@@ -130,17 +128,79 @@ def test_orphaned_trainer_ends_its_training_and_its_report_waits_for_the_next_pr
     assert desk.steps(2)[-1] == 300
 
 
-def test_orphaned_trainer_greets_the_next_coordinator_with_what_it_has_in_hand(
+def test_orphaned_trainer_greets_the_next_coordinator_with_what_it_holds(
     desk: Desk, settings: Callable[..., StreamSettings]
 ) -> None:
     process = training(desk, settings(max_steps=100_000, save_steps=50_000))
-    assert Hello.read(desk.wait(lambda one: one.type == "hello").body).ref is None
+    assert Hello.read(desk.wait(lambda one: one.type == "hello").body).holds == []
     desk.close_hub()
     desk.open_hub()
     hello = Hello.read(desk.wait(lambda one: one.type == "hello").body)
-    assert (hello.pid, hello.state, hello.ref, hello.token) == (process.pid, "working", "one/train", 2)
+    [held] = hello.holds
+    assert (hello.pid, hello.state, held.ref, held.token, held.state) == (
+        process.pid,
+        "working",
+        "one/train",
+        2,
+        "working",
+    )
     desk.tell(Order(ref="one/train", token=2, what="stop"))
     assert desk.report("drop", 2).why == "stopped"
+
+
+def test_a_worker_holds_three_tasks_does_one_after_another_and_an_order_is_for_one_of_them(
+    desk: Desk, settings: Callable[..., StreamSettings]
+) -> None:
+    desk.start_worker("prepare,train")
+    desk.wait(lambda one: one.type == "ready")
+    long = settings(max_steps=100_000, save_steps=50_000)
+    desk.assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=long)
+    prepared = desk.report("prepared", 1)
+    rows = {"prepared": prepared.path, "prepared_sha256": prepared.sha256}
+    short = settings(max_steps=2)
+    chosen = {"one": long, "two": short, "three": short, "four": short}
+    desk.tell(
+        Assign(
+            pieces=[
+                Piece(ref=f"{name}/train", token=token, role="train", stream=name, settings=each, **rows)
+                for token, (name, each) in enumerate(chosen.items(), start=11)
+            ]
+        )
+    )
+    desk.wait_for(lambda: desk.states() == ["working", "waiting", "waiting", "waiting"])
+    desk.wait(lambda one: one.type == "metrics")
+
+    desk.tell(Order(ref="three/train", token=13, what="stop"))
+    dropped = desk.report("drop", 13)
+    assert (dropped.why, dropped.failed, dropped.worked) == ("stopped", False, 0.0), (
+        "at once, since nobody had begun it"
+    )
+    desk.tell(Order(ref="four/train", token=14, what="revoke"))
+    desk.tell(Order(ref="two/train", token=12, what="pause"))
+    desk.wait_for(lambda: desk.states() == ["working", "paused"])
+    desk.tell(Order(ref="one/train", token=21, what="hand"))
+    desk.wait_for(lambda: desk.heartbeat().holds[0].token == 21)
+
+    desk.tell(Order(ref="one/train", token=21, what="stop"))
+    given_back = desk.report("drop", 21)
+    assert not given_back.failed and given_back.worked > 0
+    desk.wait_for(lambda: desk.states() == ["paused"])
+    assert desk.heartbeat().state == "idle"
+    desk.tell(Order(ref="two/train", token=12, what="resume"))
+    assert desk.report("trained", 12).step == 2
+    desk.wait_for(lambda: desk.states() == [])
+    assert not any(Report.read(one.body).facts.get("tok") == 14 for one in desk.heard if one.type == "report")
+
+
+def test_a_worker_that_is_asked_to_leave_gives_back_what_it_has_not_begun(
+    desk: Desk, settings: Callable[..., StreamSettings]
+) -> None:
+    process = training(desk, settings(max_steps=100_000, save_steps=50_000))
+    desk.assign(ref="two/train", token=3, role="train", stream="two", settings=settings(), prepared="prepared/x")
+    desk.wait_for(lambda: desk.states() == ["working", "waiting"])
+    process.terminate()
+    assert process.wait(60) == 0, desk.log()
+    assert [desk.report("drop", token).why for token in (2, 3)] == ["the worker was asked to leave"] * 2
 
 
 def test_orphaned_and_paused_trainer_saves_a_checkpoint_and_leaves(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 from swarm.errors import UserError
-from swarm.messages import Assign
+from swarm.messages import Piece
 from swarm.settings import StreamSettings
 from trainer import bases
 from trainer.loading import compute_dtype
@@ -21,7 +21,7 @@ Figure = TypeVar("Figure", float, list[str])
 _measured: dict[tuple[object, ...], float | list[str]] = {}
 
 
-def yardstick(what: str, assign: Assign, place: Place, measure: Callable[[], Figure]) -> Figure:
+def yardstick(what: str, assign: Piece, place: Place, measure: Callable[[], Figure]) -> Figure:
     """The base's figures called `what`; measured where this process has not measured them on these rows before."""
     key = (what, place.run_folder, assign.prepared, assign.prepared_sha256, *_held(assign.settings, place))
     if key not in _measured:

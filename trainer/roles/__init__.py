@@ -9,14 +9,14 @@ import importlib
 from typing import Protocol, cast
 
 from swarm.events import Role
-from swarm.messages import Assign
+from swarm.messages import Piece
 from trainer.lease import Lease
 from trainer.place import Place
 
 
 class RoleModule(Protocol):
-    def run(self, assign: Assign, lease: Lease, place: Place) -> None:
-        """Do the task and report what came of it; raises UserError, LeaseStopped or LeaseLost."""
+    def run(self, assign: Piece, lease: Lease, place: Place) -> None:
+        """Do the task and report what came of it; raises UserError, LeaseStopped or LeaseRevoked."""
 
 
 def load(role: Role) -> RoleModule:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from swarm.events import Score
-from swarm.messages import Assign
+from swarm.messages import Piece
 from trainer import bases
 from trainer.data.prepared import HELD_OUT, read_rows, verified
 from trainer.data.tokens import Tokens
@@ -43,7 +43,7 @@ class Examination:
         return held_out_loss(model, self.rows, self.lease.progress)
 
 
-def run(assign: Assign, lease: Lease, place: Place) -> None:
+def run(assign: Piece, lease: Lease, place: Place) -> None:
     assert assign.checkpoint is not None and assign.sha256 is not None and assign.prepared is not None
     settings, prepared = assign.settings, place.run_folder / assign.prepared
     manifest = verified(prepared, assign.prepared_sha256)
@@ -74,7 +74,7 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
 
 
 def _examination(
-    assign: Assign, prepared: Path, manifest: dict[str, Any], base_folder: Path, lease: Lease
+    assign: Piece, prepared: Path, manifest: dict[str, Any], base_folder: Path, lease: Lease
 ) -> Examination:
     settings = assign.settings
     tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.events import Prepared
-from swarm.messages import Assign
+from swarm.messages import Piece
 from swarm.policy.fitting import refuse_unfit
 from swarm.weights import sha256_of
 from trainer import bases, whole
@@ -20,7 +20,7 @@ from trainer.loading import load_tokenizer
 from trainer.place import Place
 
 
-def run(assign: Assign, lease: Lease, place: Place) -> None:
+def run(assign: Piece, lease: Lease, place: Place) -> None:
     base_folder = bases.folder_of(assign.settings.base_model)
     known = bases.facts_of(assign.settings.base_model, trust_remote_code=assign.settings.trust_remote_code)
     refuse_unfit(assign.settings, known)
@@ -46,7 +46,7 @@ def _found(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _made(assign: Assign, key: Key, base_folder: Path, folder: Path, lease: Lease) -> tuple[dict[str, Any], str]:
+def _made(assign: Piece, key: Key, base_folder: Path, folder: Path, lease: Lease) -> tuple[dict[str, Any], str]:
     settings = assign.settings
     tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
     tokeniser = tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, base_folder))

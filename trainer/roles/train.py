@@ -19,13 +19,13 @@ from transformers import set_seed
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.events import Checkpoint, Post, Trained
-from swarm.messages import ROW, Assign, MetricRow
+from swarm.messages import ROW, MetricRow, Piece
 from swarm.weights import adapter_sha256
 from trainer import bases, checkpoint, resident
 from trainer.checkpoint import FIGURES, Whole
 from trainer.data.prepared import HELD_OUT, TRAIN, read_rows, verified
 from trainer.engines.trl import Ingredients, NotFinite, StreamTrainer
-from trainer.errors import LeaseLost
+from trainer.errors import LeaseRevoked
 from trainer.judge.heldout import held_out_loss
 from trainer.lease import Lease
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
@@ -40,7 +40,7 @@ AVERAGED_SHARE = 20
 """First and last loss are means over this fraction of the logged rows: one batch's loss is mostly noise."""
 
 
-def run(assign: Assign, lease: Lease, place: Place) -> None:
+def run(assign: Piece, lease: Lease, place: Place) -> None:
     began = time.monotonic()
     assert assign.prepared is not None, "a train task comes with prepared rows"
     verified(place.run_folder / assign.prepared, assign.prepared_sha256)
@@ -55,8 +55,8 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
     if resumed is None or not _finished(course, resumed):
         _train(trainer, course, resumed)
     shutil.rmtree(staging, ignore_errors=True)
-    if lease.lost:
-        raise LeaseLost(assign.ref)
+    if lease.revoked:
+        raise LeaseRevoked(assign.ref)
     _write_logs(course, load_seconds)
     if course.why == "stop":
         lease.check()  # raises: the checkpoint is reported, the task goes back

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from swarm.events import Verdict
-from swarm.messages import Assign
+from swarm.messages import Piece
 from swarm.policy.rules import worse_than
 from trainer import bases
 from trainer.data.prepared import HELD_OUT, read_rows, verified
@@ -31,7 +31,7 @@ class Judged:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-def run(assign: Assign, lease: Lease, place: Place) -> None:
+def run(assign: Piece, lease: Lease, place: Place) -> None:
     assert assign.checkpoint is not None and assign.sha256 is not None and assign.prepared is not None
     judged = _judged(assign, assign.sha256, lease, place)
     lease.report(
@@ -42,7 +42,7 @@ def run(assign: Assign, lease: Lease, place: Place) -> None:
     )  # fmt: skip
 
 
-def _judged(assign: Assign, sha256: str, lease: Lease, place: Place) -> Judged:
+def _judged(assign: Piece, sha256: str, lease: Lease, place: Place) -> Judged:
     try:
         with private_copy(place.run_folder / (assign.checkpoint or ""), sha256) as copy:
             refuse_broken(copy)
@@ -62,7 +62,7 @@ def _judged(assign: Assign, sha256: str, lease: Lease, place: Place) -> Judged:
     return Judged("SUCCESS", f"held-out loss {loss:.4g}, base {base_loss:.4g}", sha256, figures)
 
 
-def _losses(assign: Assign, copy: Path, lease: Lease, place: Place) -> tuple[float, float, int]:
+def _losses(assign: Piece, copy: Path, lease: Lease, place: Place) -> tuple[float, float, int]:
     """Held-out loss of the adapter and of the bare base, which is loaded anew and measured before the adapter is put on.
 
     Third: training rows that equal held-out rows.

@@ -9,7 +9,7 @@ import pytest
 from swarm import config
 from swarm import events as ev
 from swarm.errors import UserErrors
-from swarm.policy.schedule import Claim, Dismiss, GiveUp, decide
+from swarm.policy.schedule import Dismiss, GiveUp, Grant, decide
 from swarm.settings import RunSettings
 from tests.runs import swarm_process as sp
 from tests.swarm.story import SHA, Story, settings, worker
@@ -26,7 +26,7 @@ def test_a_task_that_is_kept_for_an_agent_is_given_to_no_worker_until_the_agents
     story = Story("wide")
     kept = kept_for("agent:ada", "worker")
     assert decide(story.state, PREPARER, story.now, kept) == []
-    assert decide(story.state, PREPARER, story.now + WAIT_SECONDS, kept) == [Claim("wide/prepare", "prep-1")]
+    assert decide(story.state, PREPARER, story.now + WAIT_SECONDS, kept) == [Grant(("wide/prepare",), "prep-1")]
 
 
 def test_what_an_agent_took_in_time_is_its_own() -> None:
@@ -36,7 +36,7 @@ def test_what_an_agent_took_in_time_is_its_own() -> None:
     assert decide(story.state, PREPARER, story.now + WAIT_SECONDS, kept) == []
     story.say("ada", ev.Prepared(ref="wide/prepare", tok=tok, path="prepared/x", sha256=SHA, rows=9, held_out=1))
     crew = (*PREPARER, worker("trainer-1", "train"))
-    assert decide(story.state, crew, story.now, kept) == [Claim("wide/train", "trainer-1")]
+    assert decide(story.state, crew, story.now, kept) == [Grant(("wide/train",), "trainer-1")]
 
 
 def test_after_an_agent_that_died_a_worker_takes_over_at_the_same_deadline() -> None:
@@ -45,7 +45,7 @@ def test_after_an_agent_that_died_a_worker_takes_over_at_the_same_deadline() -> 
     tok = story.claim("wide/prepare", "ada", ttl=5)
     story.say("coordinator", ev.Expire(ref="wide/prepare", tok=tok, why="the lease ran out"))
     assert decide(story.state, PREPARER, story.now, kept) == []
-    assert decide(story.state, PREPARER, story.now + WAIT_SECONDS, kept) == [Claim("wide/prepare", "prep-1")]
+    assert decide(story.state, PREPARER, story.now + WAIT_SECONDS, kept) == [Grant(("wide/prepare",), "prep-1")]
 
 
 def test_where_no_worker_may_do_it_the_stream_fails_at_the_deadline_and_says_for_whom_it_waited() -> None:
@@ -68,7 +68,7 @@ def test_a_stream_that_is_resumed_gives_its_agents_their_time_again() -> None:
 
 def test_a_role_that_nobody_named_is_the_workers() -> None:
     story = Story("wide")
-    assert decide(story.state, PREPARER, story.now, settings("wide")) == [Claim("wide/prepare", "prep-1")]
+    assert decide(story.state, PREPARER, story.now, settings("wide")) == [Grant(("wide/prepare",), "prep-1")]
     assert Dismiss("prep-1") not in decide(story.state, PREPARER, story.now, kept_for("agent:ada"))
 
 

@@ -7,7 +7,7 @@ import pytest
 from swarm import events as ev
 from swarm.artifacts.lineage import lineage
 from swarm.policy.promotion import admit_promotion, choose, waiting, waits_for
-from swarm.policy.schedule import Dismiss, Promote, decide
+from swarm.policy.schedule import Dismiss, PromoteWinner, decide
 from swarm.settings import Promotion
 from swarm.state import Refusal, State
 from swarm.views.streamrows import stream_rows, waits_of
@@ -28,7 +28,7 @@ def scored() -> Story:
 
 def promotes(state: State, now: float, **promotion: object) -> bool:
     commands = decide(state, [], now, settings("wide", "narrow", **promotion))
-    assert all(isinstance(command, Promote | Dismiss) for command in commands)
+    assert all(isinstance(command, PromoteWinner | Dismiss) for command in commands)
     return bool(commands)
 
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from swarm import events as ev
-from swarm.policy.schedule import BACKS, Claim, Dismiss, Expire, Finish, GiveUp, GoBack, Order, Promote, Publish, decide
+from swarm.messages import Held
+from swarm.policy.schedule import (
+    MAX_ROLLBACKS,
+    Dismiss,
+    Ending,
+    Finish,
+    GiveUp,
+    GoBack,
+    Grant,
+    PromoteWinner,
+    Publish,
+    Revoke,
+    SendOrder,
+    decide,
+)
 from tests.swarm.story import OTHER, SHA, START, Story, settings, worker
 
 CREW = (
@@ -18,7 +32,7 @@ CREW = (
 
 def test_an_idle_worker_takes_the_first_task_of_its_role() -> None:
     story = Story("wide", "narrow")
-    assert decide(story.state, CREW, story.now, settings("wide", "narrow")) == [Claim("wide/prepare", "prep-1")]
+    assert decide(story.state, CREW, story.now, settings("wide", "narrow")) == [Grant(("wide/prepare",), "prep-1")]
 
 
 def test_two_trainers_take_two_streams() -> None:
@@ -27,8 +41,8 @@ def test_two_trainers_take_two_streams() -> None:
     story.prepared("narrow")
     crew = (worker("trainer-1", "train"), worker("trainer-2", "train"))
     assert decide(story.state, crew, story.now, settings("wide", "narrow")) == [
-        Claim("wide/train", "trainer-1"),
-        Claim("narrow/train", "trainer-2"),
+        Grant(("wide/train",), "trainer-1"),
+        Grant(("narrow/train",), "trainer-2"),
     ]
 
 
@@ -38,8 +52,8 @@ def test_a_worker_takes_only_streams_that_fit_its_device() -> None:
     story.prepared("small")
     crew = (worker("trainer-1", "train", streams=("small",)), worker("trainer-2", "train"))
     assert decide(story.state, crew, story.now, settings("big", "small")) == [
-        Claim("small/train", "trainer-1"),
-        Claim("big/train", "trainer-2"),
+        Grant(("small/train",), "trainer-1"),
+        Grant(("big/train",), "trainer-2"),
     ]
 
 
@@ -48,22 +62,22 @@ def test_a_dead_worker_loses_its_lease_at_once_and_the_task_comes_back() -> None
     tok = story.claim("wide/prepare", "prep-1")
     dead = worker("prep-1", "prepare", state="gone", why_gone="killed by SIGKILL")
     assert decide(story.state, [dead], story.now, settings("wide")) == [
-        Expire("wide/prepare", tok, "killed by SIGKILL")
+        Revoke((Ending("wide/prepare", tok),), "killed by SIGKILL")
     ]
     story.say("coordinator", ev.Expire(ref="wide/prepare", tok=tok, why="killed by SIGKILL"))
     assert decide(story.state, [worker("prep-2", "prepare")], story.now, settings("wide")) == [
-        Claim("wide/prepare", "prep-2")
+        Grant(("wide/prepare",), "prep-2")
     ]
 
 
 def test_a_silent_worker_loses_its_lease_when_the_lease_time_is_over() -> None:
     story = Story("wide")
     tok = story.claim("wide/prepare", "prep-1")
-    quiet = [worker("prep-1", "prepare", state="busy", silent_seconds=59.0)]
-    silent = [worker("prep-1", "prepare", state="busy", silent_seconds=61.0)]
+    quiet = [worker("prep-1", "prepare", silent_seconds=59.0)]
+    silent = [worker("prep-1", "prepare", silent_seconds=61.0)]
     assert decide(story.state, quiet, story.now, settings("wide")) == []
     assert decide(story.state, silent, story.now, settings("wide")) == [
-        Expire("wide/prepare", tok, "no heartbeat for 61 s")
+        Revoke((Ending("wide/prepare", tok),), "no heartbeat for 61 s", kill="prep-1")
     ]
 
 
@@ -73,7 +87,7 @@ def test_a_worker_that_has_not_greeted_the_new_coordinator_keeps_its_lease_until
     awaited = worker("prep-1", "prepare", state="starting", silent_seconds=59.0)
     assert decide(story.state, [awaited], story.now, settings("wide")) == []
     assert decide(story.state, [replace(awaited, silent_seconds=61.0)], story.now, settings("wide")) == [
-        Expire("wide/prepare", tok, "no heartbeat for 61 s")
+        Revoke((Ending("wide/prepare", tok),), "no heartbeat for 61 s", kill="prep-1")
     ]
 
 
@@ -81,14 +95,14 @@ def test_nobody_is_to_blame_where_the_run_has_no_such_worker_any_more() -> None:
     story = Story("wide")
     tok = story.claim("wide/prepare", "prep-1")
     assert decide(story.state, [worker("prep-2", "prepare")], story.now, settings("wide")) == [
-        Expire("wide/prepare", tok, "the run has no such worker any more", failed=False)
+        Revoke((Ending("wide/prepare", tok),), "the run has no such worker any more", failed=False)
     ]
 
 
 def test_a_worker_with_heartbeats_keeps_its_lease_for_ever() -> None:
     story = Story("wide")
     story.claim("wide/prepare", "prep-1")
-    busy = [worker("prep-1", "prepare", state="busy")]
+    busy = [worker("prep-1", "prepare")]
     assert decide(story.state, busy, story.now + 1e6, settings("wide")) == []
 
 
@@ -97,7 +111,7 @@ def test_an_agent_that_does_not_renew_loses_its_lease_by_log_time() -> None:
     tok = story.claim("wide/prepare", "ada", ttl=30)
     assert decide(story.state, [], START + 2 + 29, settings("wide")) == []
     assert decide(story.state, [], START + 2 + 31, settings("wide")) == [
-        Expire("wide/prepare", tok, "the lease ran out")
+        Revoke((Ending("wide/prepare", tok),), "the lease ran out")
     ]
 
 
@@ -110,7 +124,7 @@ def test_one_retry_then_only_that_stream_fails() -> None:
         GiveUp("wide", "prepare: row 7 is malformed")
     ]
     story.say("coordinator", ev.Fail(ref="wide", why="prepare: row 7 is malformed"))
-    assert decide(story.state, CREW, story.now, settings("wide", "narrow")) == [Claim("narrow/prepare", "prep-1")]
+    assert decide(story.state, CREW, story.now, settings("wide", "narrow")) == [Grant(("narrow/prepare",), "prep-1")]
 
 
 def test_a_role_whose_workers_are_parked_fails_its_streams_instead_of_waiting_for_ever() -> None:
@@ -142,7 +156,7 @@ def test_a_fail_verdict_goes_back_to_the_newest_earlier_checkpoint_which_is_judg
     stream = story.state.streams["wide"]
     assert stream.candidate is not None
     assert (stream.candidate.step, stream.candidate.sha256, stream.verdict) == (2, "d" * 64, None)
-    assert decide(story.state, CREW, story.now, settings("wide")) == [Claim("wide/validate", "validator-1")]
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Grant(("wide/validate",), "validator-1")]
     story.judged("wide")
     assert decide(story.state, CREW, story.now, settings("wide")) == [Publish("wide")]
 
@@ -150,7 +164,7 @@ def test_a_fail_verdict_goes_back_to_the_newest_earlier_checkpoint_which_is_judg
 def test_going_back_is_bounded() -> None:
     story = Story("wide")
     story.trained("wide", earlier=tuple(f"{n:064x}" for n in range(8)))
-    for _ in range(BACKS):
+    for _ in range(MAX_ROLLBACKS):
         story.judged("wide", "FAIL")
         story.back("wide")
     story.judged("wide", "FAIL")
@@ -170,10 +184,12 @@ def test_no_answer_of_a_validator_in_time_is_a_fail() -> None:
     story = Story("wide")
     story.trained("wide", earlier=("c" * 64,))
     tok = story.claim("wide/validate", "validator-1")
-    alive = [worker("validator-1", "validate", state="busy")]
+    alive = [worker("validator-1", "validate")]
     why = "no answer within 30 minutes"
     assert decide(story.state, alive, story.now + 1790, settings("wide")) == []
-    assert decide(story.state, alive, story.now + 1801, settings("wide")) == [Expire("wide/validate", tok, why)]
+    assert decide(story.state, alive, story.now + 1801, settings("wide")) == [
+        Revoke((Ending("wide/validate", tok),), why, kill="validator-1")
+    ]
     story.pass_time(1801)
     story.say("coordinator", ev.Expire(ref="wide/validate", tok=tok, why=why))
     assert decide(story.state, CREW, story.now, settings("wide")) == [GoBack("wide", f"FAIL: {why}")]
@@ -187,15 +203,15 @@ def test_who_gives_a_validation_back_wins_no_time_and_who_was_cut_off_loses_none
     story.say("ada", ev.Drop(ref="wide/validate", tok=tok))
     tok = story.claim("wide/validate", "ada", ttl=3600)
     why = "no answer within 30 minutes"
-    assert decide(story.state, [], story.now + 110, settings("wide")) == [Expire("wide/validate", tok, why)]
+    assert decide(story.state, [], story.now + 110, settings("wide")) == [Revoke((Ending("wide/validate", tok),), why)]
     story = Story("wide")
     story.trained("wide")
     tok = story.claim("wide/validate", "validator-1")
     story.pass_time(9000)
-    cut_off = Expire("wide/validate", tok, "the run has no such worker any more", failed=False)
+    cut_off = Revoke((Ending("wide/validate", tok),), "the run has no such worker any more", failed=False)
     assert decide(story.state, [], story.now, settings("wide")) == [cut_off]
     story.say("coordinator", ev.Expire(ref="wide/validate", tok=tok, why=cut_off.why, failed=False))
-    assert decide(story.state, CREW, story.now, settings("wide")) == [Claim("wide/validate", "validator-1")]
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Grant(("wide/validate",), "validator-1")]
 
 
 def test_a_resumed_stream_that_had_failed_validation_is_judged_anew() -> None:
@@ -203,7 +219,7 @@ def test_a_resumed_stream_that_had_failed_validation_is_judged_anew() -> None:
     story.validated("wide", result="FAIL")
     story.say("coordinator", ev.Fail(ref="wide", why="validation: FAIL"))
     story.say("ada", ev.Resume(ref="wide"))
-    assert decide(story.state, CREW, story.now, settings("wide")) == [Claim("wide/validate", "validator-1")]
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Grant(("wide/validate",), "validator-1")]
 
 
 def test_the_lowest_held_out_loss_is_promoted_and_the_reason_names_the_next() -> None:
@@ -211,7 +227,7 @@ def test_the_lowest_held_out_loss_is_promoted_and_the_reason_names_the_next() ->
     story.scored("wide", 0.5)
     story.scored("narrow", 0.4)
     [command] = decide(story.state, CREW, story.now, settings("wide", "narrow"))
-    assert isinstance(command, Promote)
+    assert isinstance(command, PromoteWinner)
     assert command.choice.winner == "narrow"
     assert command.choice.why == "lowest eval_loss 0.4, next wide 0.5, base 2"
 
@@ -237,7 +253,7 @@ def test_exact_match_is_maximised() -> None:
     story.scored("wide", 0.5, exact_match=0.9)
     story.scored("narrow", 0.4, exact_match=0.8)
     [command] = decide(story.state, CREW, story.now, settings("wide", "narrow", metric="exact_match"))
-    assert isinstance(command, Promote)
+    assert isinstance(command, PromoteWinner)
     assert command.choice.winner == "wide"
 
 
@@ -251,7 +267,7 @@ def test_promotion_waits_for_approvals_and_for_objections_to_be_settled_and_the_
     story.say("bob", ev.Approve(ref="wide"))
     assert decide(story.state, CREW, story.now, gate) == gone
     story.say("ada", ev.Approve(ref="wide"))
-    assert [type(command) for command in decide(story.state, CREW, story.now, gate)] == [Promote]
+    assert [type(command) for command in decide(story.state, CREW, story.now, gate)] == [PromoteWinner]
 
 
 def test_the_run_ends_with_1_when_a_stream_failed() -> None:
@@ -266,8 +282,8 @@ def test_a_stop_is_ordered_from_every_holder_and_the_run_ends_when_they_have_let
     story = Story("wide")
     tok = story.claim("wide/prepare", "prep-1")
     story.say("ada", ev.Stop(ref="run"))
-    busy = [worker("prep-1", "prepare", state="busy")]
-    assert decide(story.state, busy, story.now, settings("wide")) == [Order("wide/prepare", tok, "prep-1", "stop")]
+    busy = [worker("prep-1", "prepare")]
+    assert decide(story.state, busy, story.now, settings("wide")) == [SendOrder("wide/prepare", tok, "prep-1", "stop")]
     story.say("prep-1", ev.Drop(ref="wide/prepare", tok=tok, why="stopped"))
     assert decide(story.state, [worker("prep-1", "prepare")], story.now, settings("wide")) == [
         Finish(130, "stopped; `swarm resume` goes on")
@@ -278,12 +294,16 @@ def test_a_pause_is_ordered_until_the_worker_says_it_waits_and_then_lifted() -> 
     story = Story("wide")
     tok = story.claim("wide/prepare", "prep-1")
     story.say("ada", ev.Pause(ref="wide"))
-    working = [worker("prep-1", "prepare", state="busy")]
-    paused = [worker("prep-1", "prepare", state="busy", told="paused")]
-    assert decide(story.state, working, story.now, settings("wide")) == [Order("wide/prepare", tok, "prep-1", "pause")]
+    working = [worker("prep-1", "prepare")]
+    paused = [worker("prep-1", "prepare", holds=(Held(ref="wide/prepare", token=tok, state="paused"),))]
+    assert decide(story.state, working, story.now, settings("wide")) == [
+        SendOrder("wide/prepare", tok, "prep-1", "pause")
+    ]
     assert decide(story.state, paused, story.now, settings("wide")) == []
     story.say("ada", ev.Resume(ref="wide"))
-    assert decide(story.state, paused, story.now, settings("wide")) == [Order("wide/prepare", tok, "prep-1", "resume")]
+    assert decide(story.state, paused, story.now, settings("wide")) == [
+        SendOrder("wide/prepare", tok, "prep-1", "resume")
+    ]
 
 
 def test_a_handed_lease_is_told_to_its_worker_before_anything_else_and_heartbeats_keep_it() -> None:
@@ -292,30 +312,131 @@ def test_a_handed_lease_is_told_to_its_worker_before_anything_else_and_heartbeat
     old = story.claim("wide/train", "trainer-1")
     new = story.say("ada", ev.Hand(ref="wide/train", tok=old, to="ada", ttl=30))
     story.say("ada", ev.Pause(ref="wide"))
-    unaware = [worker("trainer-1", "train", state="busy", holds=("wide/train", old))]
-    aware = [worker("trainer-1", "train", state="busy", holds=("wide/train", new))]
+    unaware = [worker("trainer-1", "train", holds=(Held(ref="wide/train", token=old),))]
+    aware = [worker("trainer-1", "train", holds=(Held(ref="wide/train", token=new),))]
     later = story.now + 1e6
-    assert decide(story.state, unaware, later, settings("wide")) == [Order("wide/train", new, "trainer-1", "hand")]
-    assert decide(story.state, aware, later, settings("wide")) == [Order("wide/train", new, "trainer-1", "pause")]
+    assert decide(story.state, unaware, later, settings("wide")) == [SendOrder("wide/train", new, "trainer-1", "hand")]
+    assert decide(story.state, aware, later, settings("wide")) == [SendOrder("wide/train", new, "trainer-1", "pause")]
 
 
-def test_a_worker_whose_last_word_was_refused_for_a_hand_over_gives_the_task_back_blameless() -> None:
-    story = Story("wide")
-    story.prepared("wide")
-    old = story.claim("wide/train", "trainer-1")
-    idle = [worker("trainer-1", "train")]
-    [ended] = decide(story.state, idle, story.now, settings("wide"))
-    assert ended == Expire("wide/train", old, "the worker has left the task", failed=True)
-    new = story.say("ada", ev.Hand(ref="wide/train", tok=old, to="ada", ttl=30))
-    [ended] = decide(story.state, idle, story.now, settings("wide"))
-    assert ended == Expire("wide/train", new, "the worker has left the task", failed=False)
+# ---- several leases a worker -----------------------------------------------------------------------------------------
+
+
+def ready_to_train(*names: str) -> Story:
+    story = Story(*names)
+    for name in names:
+        story.prepared(name)
+    return story
+
+
+def holding(story: Story, *streams: str, by: str = "trainer-1") -> list[int]:
+    return [story.claim(f"{stream}/train", by) for stream in streams]
+
+
+def test_streams_on_the_same_base_are_given_to_one_worker_together_up_to_its_slots() -> None:
+    story = ready_to_train("a", "b", "c", "d")
+    roomy = [worker("trainer-1", "train", slots=3)]
+    assert decide(story.state, roomy, story.now, settings("a", "b", "c", "d")) == [
+        Grant(("a/train", "b/train", "c/train"), "trainer-1")
+    ]
+    holding(story, "a", "b")
+    assert decide(story.state, roomy, story.now, settings("a", "b", "c", "d")) == [Grant(("c/train",), "trainer-1")]
+    holding(story, "c")
+    assert decide(story.state, roomy, story.now, settings("a", "b", "c", "d")) == []
+
+
+def test_streams_that_cannot_share_a_base_in_memory_are_not_given_together() -> None:
+    story = ready_to_train("a", "b", "c")
+    made = settings("a", "b", "c")
+    other = made.streams["b"].model_copy(update={"adapter": "qlora"})
+    made = made.model_copy(update={"streams": {**made.streams, "b": other}})
+    assert decide(story.state, [worker("trainer-1", "train", slots=3)], story.now, made) == [
+        Grant(("a/train", "c/train"), "trainer-1")
+    ]
+
+
+def test_several_workers_with_room_share_what_is_ready() -> None:
+    story = ready_to_train("a", "b", "c")
+    crew = [worker("trainer-1", "train", slots=3), worker("trainer-2", "train", slots=3)]
+    assert decide(story.state, crew, story.now, settings("a", "b", "c")) == [
+        Grant(("a/train", "c/train"), "trainer-1"),
+        Grant(("b/train",), "trainer-2"),
+    ]
+
+
+def test_only_trainings_are_held_together() -> None:
+    story = Story("a", "b")
+    everything = [worker("one", "prepare", "train", "validate", slots=3)]
+    assert decide(story.state, everything, story.now, settings("a", "b")) == [Grant(("a/prepare",), "one")]
+    story.prepared("a")
+    holding(story, "a", by="one")
+    assert decide(story.state, everything, story.now, settings("a", "b")) == []
+
+
+def test_of_several_tasks_that_a_dead_worker_held_none_is_blamed_and_each_is_tried_again_alone() -> None:
+    story = ready_to_train("a", "b", "c")
+    made, roomy = settings("a", "b", "c"), worker("trainer-1", "train", slots=3)
+    first, second, third = holding(story, "a", "b", "c")
+    story.checkpoint("a", first, 9)
+    path = f"streams/a/t{first}/checkpoint-9"
+    story.say("trainer-1", ev.Trained(ref="a/train", tok=first, step=9, path=path, sha256=SHA, trainable=1))
+    says = (Held(ref="b/train", token=second, step=4, worked=7.5), Held(ref="c/train", token=third, state="waiting"))
+    dead = replace(roomy, state="gone", why_gone="killed by SIGKILL", holds=says)
+    [lost] = decide(story.state, [dead], story.now, made)
+    endings = (Ending("b/train", second, 7.5), Ending("c/train", third, 0.0))
+    assert lost == Revoke(endings, "killed by SIGKILL", failed=False, held=2)
+    for one in endings:
+        facts = {"ref": one.ref, "tok": one.token, "worked": one.worked}
+        story.say("coordinator", ev.Expire(why="killed by SIGKILL", failed=False, held=2, **facts))  # type: ignore[arg-type]
+    tasks = story.state.tasks
+    assert [tasks[f"{name}/train"].failures for name in "bc"] == [[], []]
+    assert (tasks["b/train"].seconds, tasks["c/train"].seconds) == (7.5, 0.0)
+
+    assert decide(story.state, [roomy], story.now, made) == [Grant(("b/train",), "trainer-1")], "alone"
+    again = story.claim("b/train", "trainer-1")
+    assert decide(story.state, [roomy], story.now, made) == [], "and nothing joins it"
+    dead = replace(dead, holds=(Held(ref="b/train", token=again, step=1, worked=2.0),))
+    [blamed] = decide(story.state, [dead], story.now, made)
+    assert blamed == Revoke((Ending("b/train", again, 2.0),), "killed by SIGKILL", failed=True)
+
+
+def test_a_stream_that_is_resumed_may_be_trained_with_others_again() -> None:
+    story = ready_to_train("a", "b")
+    for tok, name in zip(holding(story, "a", "b"), "ab", strict=True):
+        story.say("coordinator", ev.Expire(ref=f"{name}/train", tok=tok, why="x", failed=False, held=2))
+    assert story.state.tasks["a/train"].alone
+    story.say("ada", ev.Stop(ref="a"))
+    story.say("ada", ev.Resume(ref="a"))
+    assert not story.state.tasks["a/train"].alone
+
+
+def test_orders_are_for_one_of_the_tasks_that_a_worker_holds() -> None:
+    story = ready_to_train("a", "b", "c")
+    first, second, third = holding(story, "a", "b", "c")
+    new = story.say("ada", ev.Hand(ref="a/train", tok=first, to="ada", ttl=30))
+    story.say("ada", ev.Pause(ref="b"))
+    story.say("ada", ev.Stop(ref="c"))
+    held = tuple(Held(ref=f"{name}/train", token=tok) for name, tok in zip("abc", (first, second, third), strict=True))
+    crew = [worker("trainer-1", "train", slots=3, holds=held)]
+    assert decide(story.state, crew, story.now, settings("a", "b", "c")) == [
+        SendOrder("a/train", new, "trainer-1", "hand"),
+        SendOrder("b/train", second, "trainer-1", "pause"),
+        SendOrder("c/train", third, "trainer-1", "stop"),
+    ]
+
+
+def test_a_lease_that_is_over_is_revoked_from_whoever_still_works_on_it_and_it_gets_nothing_new_until_then() -> None:
+    story = ready_to_train("a", "b")
+    stray = Held(ref="a/train", token=2)
+    crew = [worker("trainer-1", "train", holds=(stray,), strays=(stray,))]
+    assert decide(story.state, crew, story.now, settings("a", "b")) == [SendOrder("a/train", 2, "trainer-1", "revoke")]
 
 
 def test_workers_leave_when_no_work_for_their_roles_can_come() -> None:
     story = Story("wide")
     story.prepared("wide")
     story.claim("wide/train", "trainer-1")
-    crew = (worker("prep-1", "prepare"), worker("trainer-1", "train", state="busy"), worker("validator-1", "validate"))
+    crew = (worker("prep-1", "prepare"), worker("trainer-1", "train"), worker("validator-1", "validate"))
     assert decide(story.state, crew, story.now, settings("wide")) == [Dismiss("prep-1")]
 
 
@@ -331,7 +452,7 @@ def test_what_agents_do_beside_the_streams_delays_neither_promotion_nor_end() ->
     story.say("ada", ev.Task(ref="qa/look"))
     story.claim("qa/look", "ada", ttl=604800)
     [command] = decide(story.state, CREW, story.now, settings("wide"))
-    assert isinstance(command, Promote)
+    assert isinstance(command, PromoteWinner)
     story.say("coordinator", ev.Promote(ref="wide", path="promoted", sha256="a" * 64, why="best"))
     assert decide(story.state, CREW, story.now, settings("wide")) == [Finish(0, "")]
 

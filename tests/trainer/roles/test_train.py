@@ -20,7 +20,7 @@ from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
 from tests.trainer.conftest import Bench
 from trainer.data.prepared import TRAIN
-from trainer.errors import LeaseLost, LeaseStopped
+from trainer.errors import LeaseRevoked, LeaseStopped
 
 Make = Callable[..., StreamSettings]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
@@ -118,13 +118,15 @@ def test_a_stop_reports_its_checkpoint_first(bench: Bench, settings: Make, at_on
     assert bench.events()[-1].step in (3, 4)
 
 
-def test_a_lost_lease_ends_without_a_word_and_without_a_checkpoint(bench: Bench, settings: Make, at_once: None) -> None:
+def test_a_revoked_lease_ends_without_a_report_and_without_a_checkpoint(
+    bench: Bench, settings: Make, at_once: None
+) -> None:
     def lose(message: object, lease: object) -> None:
         if isinstance(message, Metrics):
-            lease.take(Order(ref="one/train", token=lease.token, what="lost"))
+            lease.take(Order(ref="one/train", token=lease.token, what="revoke"))
 
     bench.on_message = lose
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseRevoked):
         bench.trained(settings(max_steps=50))
     assert not [message for message in bench.said if isinstance(message, Report)]
     assert not list((bench.place.stream_folder("one") / "t2").iterdir())
