@@ -44,6 +44,9 @@ class Kind(Generic[S]):
 class Method(Kind[S]):
     """A way to tune a model."""
 
+    engines: ClassVar[frozenset[str]] = frozenset({"trl"})
+    """Training engines that can run it; `shared` trains several streams on one base in memory."""
+
     def trainer(self, ingredients: Any) -> Any:
         """A trainer that is ready to train one stream, of `trainer.engines.trl.Ingredients`."""
         raise NotImplementedError

@@ -1,33 +1,40 @@
-"""Which streams may be trained together by one process: those that put the same frozen base into memory; pure."""
+"""Which streams may be trained together by one process: those that put the same frozen bases into memory; pure."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from swarm.settings import StreamSettings
+from swarm import kinds
+from swarm.settings import Part, StreamSettings
 
-SHARED_LOOP_METHODS = frozenset({"sft"})
-"""Methods whose loss the shared training loop computes; the others need TRL's trainers, one stream a process."""
+
+class BaseKey(NamedTuple):
+    """How one base stands in memory."""
+
+    base_model: str
+    trust_remote_code: bool
+    quantisation: str | None
+    dtype: str
+    """In which it computes: `auto` (bfloat16 where the GPU has it), `bfloat16` or `float32`."""
 
 
 class BatchKey(NamedTuple):
     """What streams must have in common to be trained together."""
 
-    base_model: str
-    trust_remote_code: bool
-    quantisation: str
-    """Of the base: `nf4` or `none`."""
-    dtype: str
-    """In which it computes: `auto` (bfloat16 where the GPU has it), `bfloat16` or `float32`."""
+    bases: tuple[BaseKey, ...]
+    """One for each part of the stream."""
     engines: frozenset[str]
-    """Training engines that the method allows."""
+    """Training engines that can run the stream's method."""
 
 
 def batch_key(settings: StreamSettings) -> BatchKey:
-    return BatchKey(
-        base_model=settings.base_model,
-        trust_remote_code=settings.trust_remote_code,
-        quantisation="nf4" if settings.adapter == "qlora" else "none",
-        dtype="auto" if settings.bf16 == "auto" else "bfloat16" if settings.bf16 else "float32",
-        engines=frozenset({"shared", "trl"} if settings.method in SHARED_LOOP_METHODS else {"trl"}),
+    return BatchKey(tuple(map(_base_key, settings.parts.values())), kinds.method(settings.method).engines)
+
+
+def _base_key(part: Part) -> BaseKey:
+    return BaseKey(
+        base_model=part.base_model,
+        trust_remote_code=part.trust_remote_code,
+        quantisation=kinds.adapter(part.adapter).quantisation,
+        dtype="auto" if part.bf16 == "auto" else "bfloat16" if part.bf16 else "float32",
     )

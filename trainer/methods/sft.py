@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from swarm.keys import NoSettings
 from swarm.kinds import Method
@@ -15,6 +15,7 @@ class Sft(Method[NoSettings]):
     name = "sft"
     summary = "supervised fine-tuning"
     settings = NoSettings
+    engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
 
     def trainer(self, ingredients: Ingredients) -> StreamTrainer:
         from trainer.engines import trl

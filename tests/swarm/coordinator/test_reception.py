@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bus.envelope import Envelope
 from bus.hub import Hub
 from bus.keys import Members
+from swarm import events as ev
 from swarm.artifacts.metrics import MetricsFile
 from swarm.coordinator.effects import Effects
 from swarm.coordinator.reception import SPEAKS, Reception
@@ -18,6 +21,7 @@ from swarm.log import LogWriter
 from swarm.messages import MetricRow, Metrics
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
+from tests.swarm.story import Story
 
 
 async def test_while_the_disk_is_full_figures_wait_and_none_is_lost_or_half_stored(tmp_path: Path) -> None:
@@ -42,5 +46,42 @@ async def test_while_the_disk_is_full_figures_wait_and_none_is_lost_or_half_stor
         metrics._db.execute("PRAGMA max_page_count = 100000")
         await storing
         assert [row["step"] for row in metrics.read()] == list(range(4000))
+    metrics.close()
+    await hub.close()
+
+
+async def test_a_worker_whose_result_is_refused_has_left_the_task_and_after_a_hand_over_nobody_is_to_blame(
+    tmp_path: Path,
+) -> None:
+    for handed, failed in ((False, True), (True, False)):
+        folder = RunFolder(tmp_path / f"h{handed:d}")
+        folder.path.mkdir(mode=0o700)
+        story = Story("wide")
+        story.trained("wide")
+        tok = story.claim("wide/validate", "judge")
+        if handed:
+            story.say("ada", ev.Hand(ref="wide/validate", tok=tok, to="ada", ttl=600))
+        async with desk(folder, story) as reception:
+            verdict = ev.Verdict(ref="wide/validate", tok=tok, result="SUCCESS", path="streams/wide/x", sha256="a" * 64)
+            await reception._report("judge", verdict)
+            await reception._report("judge", verdict)
+            refused, ended = (entry.event for entry in reception.record.writer.log.entries(story.state.seq))
+        assert isinstance(refused, ev.Refuse) and (refused.by, refused.tok) == ("judge", tok)
+        assert isinstance(ended, ev.Expire) and (ended.why, ended.failed) == ("the worker has left the task", failed)
+
+
+@asynccontextmanager
+async def desk(folder: RunFolder, story: Story) -> AsyncIterator[Reception]:
+    """The reception of a coordinator that goes on with this story and has no workers of its own."""
+    settings = RunSettings(name="demo", streams={})
+    members = Members.create(folder.keys, f"ipc://{folder.path}/in", f"ipc://{folder.path}/out")
+    hub, metrics = Hub(members, allowed=SPEAKS), MetricsFile(folder.metrics)
+    await hub.start()
+    with LogWriter.open(folder.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in story.entries])
+        record = Record(writer, hub, settings)
+        crew = Supervisor(Layout(workers=()), folder, members, settings)
+        deeds = Effects(record, hub, crew, folder, settings)
+        yield Reception(record, hub, crew, metrics, deeds.promote_for)
     metrics.close()
     await hub.close()

@@ -1,0 +1,147 @@
+"""A worker that holds several leases, in real processes: killed, handed over, stopped, paused, adopted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm import config
+from swarm import events as ev
+from swarm.access.client import Client
+from swarm.launch.layout import Layout, WorkerSpec
+from swarm.log import run_is_alive
+from swarm.rundir import RunFolder
+from tests.runs import swarm_process as sp
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
+    yield from sp.end_everything(tmp_path)
+
+
+def opened(tmp_path: Path, streams: str, *, slots: int = 3, extra: str = "") -> RunFolder:
+    """A run with one trainer that takes several streams at once, under a coordinator."""
+    path = sp.write_config(tmp_path, streams=streams, steps=400, extra=extra)
+    folder = RunFolder(tmp_path / "runs" / "group")
+    folder.path.mkdir(parents=True)
+    folder.config.write_text(config.load(path, cwd=tmp_path).dump())
+    clerk = WorkerSpec("clerk", ("prepare", "validate", "evaluate"), "cpu")
+    Layout((clerk, WorkerSpec("trainer", ("train",), "cpu", slots=slots))).write(folder.layout)
+    coordinate(folder)
+    return folder
+
+
+def coordinate(folder: RunFolder) -> None:
+    with (folder.path / "coordinator.log").open("ab") as log:
+        command = [sys.executable, "-m", "swarm.coordinator", str(folder.path)]
+        subprocess.Popen(command, env=sp.environment(), stderr=log, start_new_session=True)
+    sp.wait_for(lambda: folder.connect.exists() and run_is_alive(folder.log), "the coordinator", 60, folder)
+
+
+def holder(folder: RunFolder) -> int:
+    """The trainer's process."""
+    return next(pid for pid in sp.living_workers(folder) if b"\0train\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def held(folder: RunFolder) -> list[str]:
+    return [task.ref for task in sp.state(folder).held_by("trainer")]
+
+
+def ends(folder: RunFolder) -> list[ev.Expire]:
+    return [e.event for e in sp.entries(folder) if isinstance(e.event, ev.Expire)]
+
+
+def test_a_crash_blames_only_a_task_that_was_held_alone_and_finished_ones_stay_finished(tmp_path: Path) -> None:
+    folder = opened(tmp_path, "  a: {max_steps: 4}\n  b: {lora_r: 4}\n  c: {lora_r: 2}")
+
+    def in_the_middle() -> bool:
+        state = sp.state(folder)
+        begun = bool(state.tasks["a/train"].done and state.streams["b"].checkpoints)
+        return begun and held(folder) == ["b/train", "c/train"]
+
+    sp.wait_for(in_the_middle, "one finished, one in the middle, one not begun", folder=folder)
+    os.kill(holder(folder), signal.SIGKILL)
+    sp.wait_for(lambda: len(ends(folder)) == 2, "the ends of both leases", 60, folder)
+    first, second = ends(folder)
+    assert [(e.ref, e.failed, e.held) for e in (first, second)] == [("b/train", False, 2), ("c/train", False, 2)]
+    assert "SIGKILL" in first.why and first.worked and second.worked == 0.0
+
+    def again() -> bool:
+        lease = sp.state(folder).tasks["b/train"].lease
+        return lease is not None and any(c.tok == lease.token for c in sp.state(folder).streams["b"].checkpoints)
+
+    sp.wait_for(again, "the next attempt", folder=folder)
+    assert held(folder) == ["b/train"], "one by one"
+    os.kill(holder(folder), signal.SIGKILL)
+    state = sp.wait_for_end(folder)
+
+    assert [(e.ref, e.failed, e.held) for e in ends(folder)[2:]] == [("b/train", True, None)]
+    assert state.end is not None and state.end.rc == 0
+    claims = [e for e in sp.entries(folder) if isinstance(e.event, ev.Claim) and e.event.ref.endswith("/train")]
+    assert sorted(e.event.ref for e in claims) == ["a/train", *["b/train"] * 3, *["c/train"] * 2]
+    finished = next(e.seq for e in sp.entries(folder) if isinstance(e.event, ev.Trained) and e.event.ref == "b/train")
+    assert claims[-1].event.ref == "c/train" and claims[-1].seq > finished
+    for name in "bc":
+        steps = [c.step for c in state.streams[name].checkpoints]
+        assert steps == list(range(20, 401, 20)), "no checkpoint is made twice"
+
+
+def test_one_is_handed_over_one_paused_one_stopped_and_the_next_coordinator_adopts_them_all(tmp_path: Path) -> None:
+    folder = opened(
+        tmp_path, "  a: {max_steps: 100000}\n  b: {lora_r: 2}\n  c: {lora_r: 4}", extra="  save_total_limit: 1"
+    )
+    both = ["a/train", "b/train", "c/train"]
+    sp.wait_for(
+        lambda: held(folder) == both and sp.state(folder).streams["a"].checkpoints, "three leases", folder=folder
+    )
+    lease = sp.state(folder).tasks["b/train"].lease
+    assert lease is not None
+    with Client(folder) as door:
+        new = door.append(ev.Hand(ref="b/train", tok=lease.token, to="ada", ttl=600))
+        door.append(ev.Pause(ref="c"))
+    os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
+    sp.wait_for(lambda: not run_is_alive(folder.log), "no coordinator", 20, folder)
+    pid = holder(folder)
+    coordinate(folder)
+    sp.wait_for(lambda: any("is adopted" in e.event.body for e in sp.entries(folder)), "adoption", folder=folder)
+    with Client(folder) as door:
+        door.append(ev.Stop(ref="a"))
+    sp.wait_for(lambda: sp.state(folder).tasks["b/train"].done, "the training that waited", folder=folder)
+    state = sp.state(folder)
+    assert held(folder) == ["c/train"] and holder(folder) == pid
+    assert state.streams["b"].trained is not None and state.streams["b"].trained.tok == new
+    assert not state.streams["c"].checkpoints and state.tasks["a/train"].lease is None
+    with Client(folder) as door:
+        door.append(ev.Resume(ref="c"))
+    state = sp.wait_for_end(folder)
+    assert state.streams["c"].trained is not None and state.end is not None and state.end.rc == 0
+    assert not {"expire", "refuse"} & {e.event.kind for e in sp.entries(folder)}
+    assert [e.event.failed for e in sp.entries(folder) if isinstance(e.event, ev.Drop)] == [False]
+
+
+def test_a_limit_of_minutes_counts_what_a_killed_attempt_trained_after_its_last_checkpoint(tmp_path: Path) -> None:
+    streams = "  only: {max_minutes: 0.25, max_steps: 1000000, save_steps: 1000000}"
+    folder = opened(tmp_path, streams, slots=1)
+    sp.wait_for(lambda: seconds_of(folder).get(1, 0.0) > 8, "8 seconds of training", folder=folder)
+    os.kill(holder(folder), signal.SIGKILL)
+    state = sp.wait_for_end(folder)
+    assert state.streams["only"].trained is not None and state.streams["only"].trained.why == "max_minutes"
+    assert seconds_of(folder)[2] < 9, "of 15 seconds, 8 were spent before"
+
+
+def seconds_of(folder: RunFolder) -> dict[int, float]:
+    """Seconds from the first to the last figures, by attempt."""
+    if not folder.metrics.exists():
+        return {}
+    with sqlite3.connect(folder.metrics) as db:
+        found = db.execute("SELECT token, max(time) - min(time) FROM metrics GROUP BY token ORDER BY token").fetchall()
+    return {attempt: seconds for attempt, (_, seconds) in enumerate(found, start=1)}
