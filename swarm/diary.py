@@ -96,6 +96,9 @@ def words_of(event: ev.Event) -> Words:
             return Words(joined(": ", "stops", one_line(event.why)), joint=" ")
         case ev.End():
             return _end(event)
+        case ev.Extend():
+            longer = f"every lease lasts {units.duration(event.seconds)} longer"
+            return Words(f"{longer}: {one_line(event.why)}", "WARN")
         case ev.Task():
             return Words(one_line(event.title))
         case ev.Post():
@@ -134,7 +137,9 @@ def _lease(event: ev.Claim | ev.Renew | ev.Hand | ev.Drop | ev.Expire | ev.Refus
             said = joined(": ", "failed" if event.failed else "given back", one_line(event.why))
             return Words(said, "WARN" if event.failed else "")
         case ev.Expire():
-            return Words(f"the lease ended: {one_line(event.why)}", "WARN" if event.failed else "")
+            together = event.held and f"{event.held} tasks were held together, so each is tried again alone"
+            said = joined("; ", f"the lease ended: {one_line(event.why)}", together)
+            return Words(said, "WARN" if event.failed else "")
         case ev.Refuse():
             token = event.tok and f"under token {event.tok}"
             return Words(joined(" ", f"a report of {event.by}", token, f"was refused: {one_line(event.why)}"))

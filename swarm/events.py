@@ -229,6 +229,13 @@ class Expire(Event):
     """Seconds that the holder worked on it, as far as its last heartbeat told; unset: as long as it held it."""
 
 
+class Extend(Event):
+    """Every lease, and every wait for an agent, lasts `seconds` longer: no time passed for its holder; `ref` is `run`."""
+
+    seconds: Annotated[float, Field(gt=0)]
+    why: str
+
+
 class Refuse(Event):
     """A report with a stale token was not applied."""
 

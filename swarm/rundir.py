@@ -41,6 +41,11 @@ class LogFiles:
     def wal(self) -> Path:
         return self.folder / "wal"
 
+    @property
+    def clock(self) -> Path:
+        """How far log time was ahead of the time since the machine's start."""
+        return self.folder / "clock.json"
+
     def older(self, number: int) -> Path:
         """A file closed by rotation; the first one is number 1."""
         return self.path.parent / self.older_name(number)

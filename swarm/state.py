@@ -86,6 +86,8 @@ class State:
                 self._steer(event)
             case ev.End():
                 self.end = event
+            case ev.Extend(seconds=seconds):
+                self._extend(seconds)
             case ev.Promote():
                 self.promoted = event
                 self.promoters = Promoters(entry.author, self.approvers(event.ref), self.objections(event.ref))
@@ -109,6 +111,14 @@ class State:
                 self._hand_over(stream, entry)
             case _:  # amendments, seals and heads are for readers
                 pass
+
+    def _extend(self, seconds: float) -> None:
+        for task in self.held():
+            assert task.lease
+            task.lease.until += seconds
+            task.lease.began += seconds
+        for stream in self.streams.values():
+            stream.turn_since += seconds
 
     def _steer(self, event: ev.Pause | ev.Resume | ev.Stop) -> None:
         wish = {"pause": "pause", "resume": "go", "stop": "stop"}[event.kind]

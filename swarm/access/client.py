@@ -9,13 +9,15 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from swarm.errors import Refused, UserError
-from swarm.events import Event, Expire, Hand, Promote
+from swarm.events import Event, Expire, Extend, Hand, Promote
 from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
+from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.log.draft import LOG as LOG_AUTHOR
 from swarm.messages import Ask, Report
 from swarm.policy.admission import admit, permit, stamped
@@ -179,8 +181,8 @@ class Client:
             secret = self.folder.log_secret()
             with LogWriter.open(self.folder.log, wait_seconds=2.0, secret=secret, brief=True) as writer:
                 state = fold(writer.log.entries())
-                for overdue in overdue_leases(state, writer.now()):  # there is no coordinator to expire them
-                    for entry in writer.append([(LOG_AUTHOR, overdue)], via="local"):
+                for settling in settling_leases(self.folder.log, state, writer.now):  # nobody else is there to do it
+                    for entry in writer.append([(LOG_AUTHOR, settling)], via="local"):
                         state.apply(entry)
                 permit(self._role(), event)
                 if (known := state.repeat_of(self.name, event, writer.now())) is not None:
@@ -243,22 +245,21 @@ def split_reason(reason: str) -> tuple[str, str]:
     return what, fix or "see `swarm log`"
 
 
-def seconds_since_boot() -> float:
-    """A clock that cannot be set and that goes on while the machine sleeps, as leases do."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class _NoAnswer(Exception):
     """The event was not recorded; the caller may try the other way."""
 
 
-def overdue_leases(state: State, now: float) -> list[Expire]:
-    """Expire events for the leases that ran out by log time while no coordinator runs."""
-    return [
-        Expire(ref=task.ref, tok=task.lease.token, why="the lease ran out", failed=False)
-        for task in state.held()
-        if task.lease and task.lease.overdue(now)
-    ]
+def settling_leases(log: Path, state: State, clock: Callable[[], float]) -> Iterator[Expire | Extend]:
+    """What no coordinator is there to write: that the clock was set, and the ends of leases that ran out by log time."""
+    if seconds := set_forward_seconds(log, clock()):
+        yield clock_was_set(seconds)
+    for task in state.held():
+        if task.lease and task.lease.overdue(clock()):
+            yield Expire(ref=task.ref, tok=task.lease.token, why="the lease ran out", failed=False)
+
+
+def clock_was_set(seconds: float) -> Extend:
+    return Extend(ref="run", seconds=round(seconds, 1), why="the clock of this machine was set forward")
 
 
 def connect(folder: RunFolder, name: str | None, subscribe: tuple[str, ...] = ()) -> Any:

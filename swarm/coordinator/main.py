@@ -21,15 +21,18 @@ from bus.errors import BusError
 from bus.hub import Hub
 from swarm import config, weights
 from swarm import events as ev
+from swarm.access.client import clock_was_set
 from swarm.access.members import members_for_hub, user_error, write_connect
 from swarm.artifacts.metrics import MetricsFile
 from swarm.coordinator.effects import Effects
+from swarm.coordinator.pulse import Pulse
 from swarm.coordinator.reception import SPEAKS, Reception
 from swarm.coordinator.record import NAME, NoSpace, Record, talk
 from swarm.coordinator.supervisor import Supervisor
 from swarm.errors import UserError
 from swarm.launch.layout import Layout
 from swarm.log import LogHeld, LogWriter
+from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.messages import Quit
 from swarm.policy import schedule
 from swarm.rundir import RunFolder
@@ -50,8 +53,9 @@ class Coordinator:
         self.members = members_for_hub(folder, settings.listen)
         self.hub = Hub(self.members, allowed=SPEAKS)
         self.metrics = MetricsFile(folder.metrics)
-        self.crew = Supervisor(layout, folder, self.members, settings)
-        self.record = Record(writer, self.hub, settings)
+        self.pulse = Pulse()
+        self.crew = Supervisor(layout, folder, self.members, settings, self.pulse)
+        self.record = Record(writer, self.hub, settings, self.pulse)
         self.deeds = Effects(self.record, self.hub, self.crew, folder, settings)
         self.reception = Reception(self.record, self.hub, self.crew, self.metrics, self.deeds.promote_for)
         self._deciding = asyncio.Lock()
@@ -69,9 +73,10 @@ class Coordinator:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop_by_signal)
         receiving, ticking = asyncio.create_task(self._receive()), asyncio.create_task(self._tick())
-        over = asyncio.create_task(self._over.wait())
-        done, _ = await asyncio.wait([over, receiving, ticking], return_when=asyncio.FIRST_COMPLETED)
+        over, beating = asyncio.create_task(self._over.wait()), asyncio.create_task(self.pulse.beat())
+        done, _ = await asyncio.wait([over, receiving, ticking, beating], return_when=asyncio.FIRST_COMPLETED)
         ticking.cancel()
+        beating.cancel()
         for task in done - {over}:
             task.result()  # a pump ends only by failing: let it be seen
         await self._see_off()  # agents are answered meanwhile: the log is still in our hands
@@ -84,6 +89,8 @@ class Coordinator:
             digest, streams = weights.sha256_of(self.folder.config), self.settings.streams
             first = ev.Run(ref="run", name=self.folder.name, config_sha256=digest, streams=len(streams))
             self.record.append([(NAME, first), *((NAME, ev.Stream(ref=name)) for name in streams)])
+        if seconds := set_forward_seconds(self.folder.log, self.record.clock()):
+            self.record.append([(NAME, clock_was_set(seconds))])
 
     async def _receive(self) -> None:
         while True:
@@ -95,6 +102,7 @@ class Coordinator:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.crew.exited.wait(), TICK_SECONDS)
             self.crew.exited.clear()
+            await self.record.note_standstill()
             self.crew.watch(self.hub.links(), self.record.state)
             with contextlib.suppress(NoSpace):  # there is nothing to lose here
                 self.record.append([])  # looks after the log: what a person typed is sealed soon
@@ -110,6 +118,7 @@ class Coordinator:
     async def _step(self) -> None:
         """Decide and do until nothing is left to do now; orders are for the workers and change nothing here."""
         async with self._deciding:  # what one decision has begun is done before the next one looks
+            await self.record.note_standstill()
             for _ in range(0 if self._over.is_set() else 100):
                 state, now = self.record.state, self.record.clock()
                 commands = schedule.decide(state, self.crew.view(), now, self.settings)
@@ -148,8 +157,8 @@ def steady_clock() -> Callable[[], float]:
 
     A wall clock that is set meanwhile ends no lease and makes none longer; sleep of the machine counts.
     """
-    start = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return lambda: start + time.clock_gettime(time.CLOCK_BOOTTIME)
+    start = time.time() - seconds_since_boot()
+    return lambda: start + seconds_since_boot()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

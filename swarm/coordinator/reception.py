@@ -48,6 +48,7 @@ class Reception:
     async def take(self) -> None:
         """Everything that waits now, as one batch: one commit to the metrics."""
         batch = await self.hub.receive_batch(BATCH)
+        await self.record.note_standstill()
         await self._store([envelope for envelope in batch if envelope.type == Metrics.type])
         for envelope in batch:
             if envelope.type != Metrics.type:

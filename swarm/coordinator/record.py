@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from bus.hub import Hub
 from swarm import diary
 from swarm import events as ev
+from swarm.coordinator.pulse import Pulse
 from swarm.log import Entry, LogError, LogFull, LogWriter
 from swarm.policy.admission import admit
 from swarm.policy.rules import admit_by
@@ -28,8 +29,9 @@ class NoSpace(Refusal):
 class Record:
     """One per coordinator; nothing else of it writes the log or changes the state."""
 
-    def __init__(self, writer: LogWriter, hub: Hub, settings: RunSettings) -> None:
+    def __init__(self, writer: LogWriter, hub: Hub, settings: RunSettings, pulse: Pulse | None = None) -> None:
         self.writer, self.hub, self.settings, self.clock = writer, hub, settings, writer.now
+        self.pulse = pulse or Pulse()
         self.state = fold(writer.log.entries())
 
     async def add(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
@@ -56,6 +58,12 @@ class Record:
             except NoSpace as full:
                 talk.warning("%s; trying again", full)
                 await asyncio.sleep(FULL_DISK_SECONDS)
+
+    async def note_standstill(self) -> None:
+        """Where this process stood still, leases last so much longer; called before anything is judged by the clock."""
+        if seconds := self.pulse.missed_seconds():
+            why = "the coordinator stood still (frozen, or asleep with the machine)"
+            await self.keep(NAME, ev.Extend(ref="run", seconds=round(seconds, 1), why=why))
 
     def admit(self, author: str, event: ev.Event) -> None:
         """Raises Refusal unless the event may be the next entry."""

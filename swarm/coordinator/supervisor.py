@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from bus.hub import Link
 from bus.keys import Members
 from bus.liveness import Parked, Restart, Signals, StopStep, Timeouts, after_exit, judge, stop_step
+from swarm.coordinator.pulse import Pulse
 from swarm.launch import local
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.messages import Heartbeat, Held, Hello, Ready
@@ -81,9 +82,9 @@ class Member:
     stop_step: StopStep = "ask"
     """How far the stop has been escalated."""
 
-    @property
-    def silent_seconds(self) -> float:
-        heard = max(self.since, self.link.last_heard if self.link else 0.0)
+    def silent_seconds(self, awake_since: float) -> float:
+        """Since it was last heard; what passed before `awake_since` is nobody's fault."""
+        heard = max(self.since, awake_since, self.link.last_heard if self.link else 0.0)
         return time.monotonic() - heard if self.child else 0.0
 
     @property
@@ -105,23 +106,27 @@ class Member:
         asked = [order.first for order in self.orders.values() if order.what in {"stop", "revoke"}]
         return min([*asked, *([] if self.leaving_since is None else [self.leaving_since])], default=None)
 
-    @property
-    def signals(self) -> Signals:
+    def signals(self, awake_since: float) -> Signals:
         """What tells exit, link and progress apart."""
         now = time.monotonic()
         steps = any(held.state == "working" and held.step is not None for held in self.holds)
         return Signals(
             exit_code=None,
             age_seconds=now - self.since,
-            silent_seconds=self.silent_seconds if self.link and self.link.last_heard > self.since else None,
-            no_progress_seconds=now - self.watermark[1] if steps else None,
+            silent_seconds=self.silent_seconds(awake_since)
+            if self.link and self.link.last_heard > self.since
+            else None,
+            no_progress_seconds=now - max(self.watermark[1], awake_since) if steps else None,
         )
 
 
 class Supervisor:
     """All workers of a run."""
 
-    def __init__(self, layout: Layout, folder: RunFolder, members: Members, settings: RunSettings) -> None:
+    def __init__(
+        self, layout: Layout, folder: RunFolder, members: Members, settings: RunSettings, pulse: Pulse | None = None
+    ) -> None:
+        self._pulse = pulse or Pulse()
         self.folder, self.members, self.stop_seconds = folder, members, settings.stop_seconds
         self._timeouts = Timeouts(silent_seconds=SILENT_SECONDS, no_progress_seconds=settings.stall_seconds)
         self.exited = asyncio.Event()
@@ -207,7 +212,9 @@ class Supervisor:
         if (since := member.stop_since) is None or member.child is None:
             member.stop_step = "ask"
             return
-        step = stop_step(now - since, ask_seconds=patience_seconds, terminate_seconds=TERM_SECONDS)
+        step = stop_step(
+            now - max(since, self._pulse.awake_since), ask_seconds=patience_seconds, terminate_seconds=TERM_SECONDS
+        )
         if step != member.stop_step:
             member.stop_step = step
             member.child.signal_group(signal.SIGTERM if step == "terminate" else signal.SIGKILL)
@@ -304,7 +311,7 @@ class Supervisor:
             name=name,
             roles=tuple(member.spec.roles),
             state=member.seen_as,
-            silent_seconds=member.silent_seconds,
+            silent_seconds=member.silent_seconds(self._pulse.awake_since),
             why_gone=member.why,
             streams=member.spec.streams,
             slots=member.spec.slots,
@@ -323,7 +330,8 @@ class Supervisor:
             word = "left"  # it was dismissed: nothing was left to do for it
         if member.state == "ready":
             word = "idle" if not tasks else "paused" if len(paused) == len(tasks) else "working"
-        if member.child and (verdict := judge(member.signals, self._timeouts)).state in {"unreachable", "stalled"}:
+        silent, signals = member.silent_seconds(self._pulse.awake_since), member.signals(self._pulse.awake_since)
+        if member.child and (verdict := judge(signals, self._timeouts)).state in {"unreachable", "stalled"}:
             word, why = verdict.state, verdict.why
         return WorkerRow(
             name=name,
@@ -334,7 +342,7 @@ class Supervisor:
             device=member.spec.device,
             pid=member.child.pid if member.child else 0,
             memory_bytes=member.beat.memory_bytes if member.beat and member.child else None,
-            silent_seconds=round(member.silent_seconds, 1),
+            silent_seconds=round(silent, 1),
             why=why,
             dropped=link.dropped if link else 0,
             gaps=link.gaps if link else 0,

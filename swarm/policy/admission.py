@@ -14,7 +14,9 @@ from swarm import events as ev
 from swarm.events import RESERVED, RESULT_OF, RESULTS, ROLES, Event, Role
 from swarm.state import Lease, Refusal, State, Stream, Task
 
-COORDINATORS_OWN = frozenset({"run", "stream", "fail", "end", "expire", "refuse", "back", "adapter", "seal", "head"})
+COORDINATORS_OWN = frozenset(
+    {"run", "stream", "fail", "end", "expire", "extend", "refuse", "back", "adapter", "seal", "head"}
+)
 """Kinds that nobody else may append."""
 
 MAY_APPEND: dict[str, frozenset[str]] = {

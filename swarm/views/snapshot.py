@@ -87,8 +87,6 @@ class WorkerRow:
     orphan: no coordinator leads it"""
     task: str = ""
     """The tasks that it holds, with spaces between."""
-    paused: str = ""
-    """Those of them that are paused."""
     device: str = ""
     pid: int = 0
     memory_bytes: int | None = None
@@ -103,6 +101,8 @@ class WorkerRow:
     duplicates: int = 0
     """Messages that came twice and were taken once."""
     reconnects: int = 0
+    paused: str = ""
+    """Those of its tasks that are paused."""
 
     @property
     def bus(self) -> str:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +24,14 @@ from tests.runs import swarm_process as sp
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 
+COORDINATORS: list[subprocess.Popen[bytes]] = []
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
     yield from sp.end_everything(tmp_path)
+    while COORDINATORS:
+        COORDINATORS.pop().wait(20)
 
 
 def opened(tmp_path: Path, streams: str, *, slots: int = 3, extra: str = "") -> RunFolder:
@@ -33,6 +39,7 @@ def opened(tmp_path: Path, streams: str, *, slots: int = 3, extra: str = "") -> 
     path = sp.write_config(tmp_path, streams=streams, steps=400, extra=extra)
     folder = RunFolder(tmp_path / "runs" / "group")
     folder.path.mkdir(parents=True)
+    path.write_text(path.read_text() + "lease_seconds: 10\n")
     folder.config.write_text(config.load(path, cwd=tmp_path).dump())
     clerk = WorkerSpec("clerk", ("prepare", "validate", "evaluate"), "cpu")
     Layout((clerk, WorkerSpec("trainer", ("train",), "cpu", slots=slots))).write(folder.layout)
@@ -43,7 +50,7 @@ def opened(tmp_path: Path, streams: str, *, slots: int = 3, extra: str = "") -> 
 def coordinate(folder: RunFolder) -> None:
     with (folder.path / "coordinator.log").open("ab") as log:
         command = [sys.executable, "-m", "swarm.coordinator", str(folder.path)]
-        subprocess.Popen(command, env=sp.environment(), stderr=log, start_new_session=True)
+        COORDINATORS.append(subprocess.Popen(command, env=sp.environment(), stderr=log, start_new_session=True))
     sp.wait_for(lambda: folder.connect.exists() and run_is_alive(folder.log), "the coordinator", 60, folder)
 
 
@@ -145,3 +152,21 @@ def seconds_of(folder: RunFolder) -> dict[int, float]:
     with sqlite3.connect(folder.metrics) as db:
         found = db.execute("SELECT token, max(time) - min(time) FROM metrics GROUP BY token ORDER BY token").fetchall()
     return {attempt: seconds for attempt, (_, seconds) in enumerate(found, start=1)}
+
+
+def test_a_coordinator_that_is_frozen_blames_neither_its_workers_nor_agents_and_says_so(tmp_path: Path) -> None:
+    folder = opened(tmp_path, "  a: {lora_r: 2}\n  b: {lora_r: 4}", extra="  max_minutes: 5\n")
+    with Client(folder, "ada") as ada:
+        ada.append(ev.Task(ref="look"))
+        token = ada.append(ev.Claim(ref="look", ttl=10))
+        sp.wait_for(lambda: held(folder) == ["a/train", "b/train"], "two leases", folder=folder)
+        pid = sp.coordinator_pid(folder)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(16)  # more than lease_seconds, and than the ttl
+        os.kill(pid, signal.SIGCONT)
+        ada.append(ev.Renew(ref="look", tok=token, ttl=600), timeout_seconds=30)
+    state = sp.wait_for_end(folder)
+    assert state.end is not None and state.end.rc == 0
+    assert ends(folder) == []
+    [extended] = [e.event for e in sp.entries(folder) if isinstance(e.event, ev.Extend)]
+    assert 14 < extended.seconds < 30 and "stood still" in extended.why

@@ -144,7 +144,7 @@ def _train(trainer: StreamTrainer, course: Course, resumed: Whole | None) -> Non
         row = MetricRow(error.step, "train", time.time(), {"memory_bytes": course.memory_bytes()})
         lease.figures(row, trainer.state.max_steps)
         raise UserError(course.assign.stream, str(error), "lower learning_rate") from error
-    if resumed is None and not course.moved and course.why != "stop" and not lease.lost:
+    if resumed is None and not course.moved and course.why != "stop" and not lease.revoked:
         raise UserError("learning_rate", "it was zero at every step", "lower warmup_ratio, or raise max_steps")
 
 

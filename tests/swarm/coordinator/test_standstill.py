@@ -1,0 +1,103 @@
+"""A coordinator that stood still, or whose machine's clock was set, blames nobody for the silence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from swarm import events as ev
+from swarm.access.client import Client
+from swarm.coordinator.pulse import LATE_SECONDS, Pulse
+from swarm.log import LogWriter
+from swarm.log import clock as clock_module
+from swarm.log.clock import seconds_since_boot, set_forward_seconds
+from swarm.rundir import LogFiles, RunFolder
+from swarm.state import fold
+from tests.swarm.story import Story
+
+HOUR = 3600.0
+
+
+def test_a_pulse_tells_a_gap_in_its_own_time_and_nothing_else() -> None:
+    now = [0.0]
+    pulse = Pulse(lambda: now[0])
+    for _ in range(20):
+        now[0] += LATE_SECONDS - 0.1
+        pulse.look()
+    assert pulse.missed_seconds() == 0.0
+    before = pulse.awake_since
+    now[0] += HOUR
+    assert pulse.missed_seconds() == HOUR
+    assert pulse.missed_seconds() == 0.0, "told once"
+    assert pulse.awake_since > before
+
+
+async def test_a_loop_that_is_held_up_is_noticed_by_the_beat() -> None:
+    pulse = Pulse()
+    beating = asyncio.create_task(pulse.beat())
+    await asyncio.sleep(0.6)
+    assert pulse.missed_seconds() == 0.0
+    time.sleep(LATE_SECONDS + 0.5)
+    await asyncio.sleep(0.3)
+    beating.cancel()
+    assert LATE_SECONDS < pulse.missed_seconds() < LATE_SECONDS + 2
+
+
+def test_every_lease_and_every_wait_lasts_longer_by_what_was_missed() -> None:
+    story = Story("wide")
+    story.claim("wide/prepare", "ada", ttl=30)
+    before = story.state
+    story.say("coordinator", ev.Extend(ref="run", seconds=HOUR, why="the coordinator stood still"))
+    lease, old = story.state.tasks["wide/prepare"].lease, before.tasks["wide/prepare"].lease
+    assert lease is not None and old is not None
+    assert (lease.until - old.until, lease.began - old.began) == (HOUR, HOUR)
+    assert story.state.streams["wide"].turn_since - before.streams["wide"].turn_since == HOUR
+
+
+def test_a_clock_that_was_set_forward_is_told_by_the_machine_and_after_its_restart_nobody_can_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "COLLABORATION.md"
+    LogFiles(log).folder.mkdir()
+    now = time.time()
+    assert set_forward_seconds(log, now) == 0.0, "the first writer has nothing to compare with"
+    assert set_forward_seconds(log, now + 1) == 0.0
+    assert set_forward_seconds(log, now + HOUR) == pytest.approx(HOUR, abs=1)
+    assert set_forward_seconds(log, now + HOUR) == 0.0, "told once"
+    assert set_forward_seconds(log, now) == 0.0, "one that was set back is another matter"
+    LogFiles(log).clock.write_text(json.dumps({"boot": "another", "ahead": now - seconds_since_boot() - HOUR}))
+    assert set_forward_seconds(log, now) == 0.0
+    for strange in ("", "[]", "{", '{"boot": 1}', '"x"' * 1000):
+        LogFiles(log).clock.write_text(strange)
+        assert set_forward_seconds(log, now) == 0.0
+    monkeypatch.setattr(clock_module, "BOOT_ID", tmp_path / "nothing")
+    assert set_forward_seconds(log, now + HOUR) == set_forward_seconds(log, now + 2 * HOUR) == 0.0
+
+
+def test_without_a_coordinator_a_clock_an_hour_ahead_ends_nobodys_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    with Client(folder, "ada") as ada:
+        ada.append(ev.Task(ref="look"))
+        token = ada.append(ev.Claim(ref="look", ttl=600))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + HOUR)
+    monkeypatch.setattr(
+        LogWriter.open.__func__, "__kwdefaults__", {**LogWriter.open.__kwdefaults__, "clock": time.time}
+    )
+    with Client(folder, "bob") as bob:
+        bob.append(ev.Post(ref="run", body="what time is it?"))
+    with Client(folder, "ada") as ada:
+        ada.append(ev.Renew(ref="look", tok=token, ttl=600))
+    from swarm.log import Log
+
+    entries = list(Log(folder.log).entries())
+    [extended] = [e.event for e in entries if isinstance(e.event, ev.Extend)]
+    assert extended.seconds == pytest.approx(HOUR, abs=2)
+    lease = fold(entries).tasks["look"].lease
+    assert lease is not None and lease.token == token
