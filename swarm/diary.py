@@ -88,8 +88,7 @@ def words_of(event: ev.Event) -> Words:
         case ev.Run():
             return Words(f"{event.name} begins with {counted(event.streams, 'stream')}", joint=" ")
         case ev.Stream():
-            clone = event.of and f"cloned from {event.of}"
-            return Words(joined(", ", "joins the run", clone, one_line(event.settings)), joint=" ")
+            return Words("joins the run", joint=" ")
         case ev.Fail():
             return Words(one_line(event.why), "FAIL")
         case ev.Stop():

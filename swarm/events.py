@@ -25,7 +25,7 @@ from swarm.printable import without_control
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 """A stream, worker, agent or run name."""
 RESERVED = frozenset({"coordinator", "hub", "log", "run", "unknown"})
-"""Nobody speaks under them but who is meant: an entry of the coordinator is the coordinator's."""
+"""Author names that no member may have: they are the program's own."""
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Role = Literal["prepare", "train", "validate", "evaluate"]
@@ -126,11 +126,6 @@ class Run(Event):
 class Stream(Event):
     """A stream belongs to the run from here on; its tasks follow from `ROLES`."""
 
-    of: Name | None = None
-    """The stream it was cloned from."""
-    settings: str | None = None
-    """For a clone: its own settings as compact JSON, laid over those of `of`."""
-
 
 class Pause(Event):
     """The stream's trainer waits at its next step boundary."""
@@ -173,7 +168,7 @@ class Claim(Event):
     ttl: float
     """Seconds of lease."""
     beats: bool | None = None
-    """True for a worker process: its heartbeats keep the lease, and `ttl` is what silence costs."""
+    """True for a worker process: its heartbeats renew the lease, and `ttl` is its heartbeat timeout, seconds."""
 
 
 class Renew(Event):

@@ -1,6 +1,6 @@
-"""What stands of a run between two entries: leases, tasks, streams, opinions, decisions, open questions; only data.
+"""The parts of a run's state: leases, tasks, streams, opinions, decisions, open questions; only data.
 
-`State` folds them from the log and hands them out; nothing else changes them.
+`State` folds them from the log; nothing else changes them.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from swarm.events import Role
 
 @dataclass(slots=True)
 class Lease:
-    """Who answers for a task, and under which token its results are taken."""
+    """Who owns a task, and under which token its results are accepted."""
 
     token: int
     by: str
     until: float
-    """Log time at which it ends unless renewed; heartbeats keep a worker's, whatever this says."""
+    """Log time at which it ends unless renewed; a worker's is kept by heartbeats, and this is not looked at."""
     began: float = 0.0
     """Log time of the claim; hand-overs do not change it."""
     first: int = 0
-    """The claim's token; `token` is another after a hand-over."""
+    """The token of the claim; after a hand-over `token` differs."""
     was: int = 0
     """The token before the last hand-over."""
     handed_by: str = ""
     """Who handed it over."""
     worker: str | None = None
-    """The process that does the work and reports, whoever answers for it; None: `by` does it."""
+    """The worker process that does the task and reports, whoever owns the lease; None: the owner does it."""
 
     def overdue(self, now: float) -> bool:
         return self.worker is None and now >= self.until
@@ -55,13 +55,11 @@ class Task:
 
 @dataclass(slots=True)
 class Stream:
-    """One fine-tune and what its roles have handed over."""
+    """One fine-tune and what its roles have reported."""
 
     name: str
     wish: str = "go"
-    """go, pause or stop: what people want of it."""
-    of: str | None = None
-    settings: str | None = None
+    """go, pause or stop: what was last asked for it."""
     failed: str = ""
     prepared: ev.Prepared | None = None
     checkpoints: list[ev.Checkpoint] = field(default_factory=list)
@@ -72,20 +70,20 @@ class Stream:
     back: ev.Back | None = None
     """The earlier checkpoint that takes the place of what was trained."""
     rejected: list[str] = field(default_factory=list)
-    """Paths of checkpoints that will not do."""
+    """Paths of checkpoints that failed validation."""
     verdict: ev.Verdict | None = None
     score: ev.Score | None = None
     adapter: ev.Adapter | None = None
     adapter_seq: int = 0
-    """The entry that published it: who approved before approved other weights."""
+    """The entry that published it; earlier approvals were of other weights."""
     by: dict[str, str] = field(default_factory=dict)
-    """Who handed over the newest event of a kind."""
+    """Author of the newest event of each kind."""
     turn_since: float = 0.0
-    """Log time since which its present role is due: how long a task has waited for an agent."""
+    """Log time at which its next task became ready; from there a task waits for its agents."""
 
     @property
     def over(self) -> bool:
-        """Nothing more will be done for it as things stand."""
+        """It has failed or was stopped: nothing more is done for it unless it is resumed."""
         return bool(self.failed) or self.wish == "stop"
 
     @property
@@ -94,14 +92,14 @@ class Stream:
         return self.back or self.trained
 
     def trained_by(self, name: str) -> bool:
-        """Whether that agent trained it, or answered for its training, in any attempt."""
+        """Whether that agent trained it, or owned the lease of its training, in any attempt."""
         return any(lease.by == name for lease in self.train_leases)
 
     def may_go_on_from(self, token: int, path: str) -> bool:
         """Whether a training may be resumed from a whole checkpoint that lies in the folder of a token.
 
-        A worker process that falls silent is killed; an agent may write on when its lease is over, so that of its checkpoints
-        only those count that it reported in time.
+        A worker process that falls silent is killed.  An agent cannot be killed and may still write after its lease ended, so that
+        only the checkpoints count which it reported in time.
         """
         agents = {lease.token for lease in self.train_leases if lease.worker is None}
         return token not in agents or any(c.path == path for c in self.checkpoints)
@@ -134,12 +132,12 @@ class Opinion:
     agrees: bool
     why: str = ""
     person: bool = False
-    """Said by the run's owner or an admin."""
+    """Given by the run's owner or an admin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promoters:
-    """Who had a word in a promotion when it was made."""
+    """Who promoted, who approved and who objected, when the promotion was made."""
 
     by: str
     approved: list[str]
@@ -148,7 +146,7 @@ class Promoters:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Something that was settled, for readers in a hurry."""
+    """A decision of the run, for digests."""
 
     seq: int
     kind: str
@@ -159,7 +157,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What an agent asked another and nobody has answered yet."""
+    """A question from one agent to another that is not answered yet."""
 
     by: str
     to: str

@@ -1,7 +1,7 @@
-"""State is the fold of the log's entries: pure, and the one class with which everybody reads a run.
+"""The state of a run is the fold of its log's entries: pure, and the same for every reader.
 
-Coordinator, dashboard, `status`, `replay`, restart after a crash and the tests all fold with it.  It takes any entry that
-can be read: one that names nothing that stands changes nothing.  Which entry may come next is `admission.py`'s business.
+Coordinator, dashboard, `status`, `replay`, restart after a crash and the tests all fold with it.  It takes any entry that can be read;
+one about a task or stream that does not exist changes nothing.  Which entry may come next is decided in `policy/admission.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 DECISIONS = 8
-"""How many of the last decisions are remembered for readers in a hurry."""
+"""How many of the last decisions are kept, for digests."""
 
 
 class Entry(Protocol):
@@ -56,14 +56,14 @@ class State:
     promoted: ev.Promote | None = None
     promoters: Promoters | None = None
     opinions: dict[tuple[str, str], Opinion] = field(default_factory=dict)
-    """(stream or `run`, author) -> the author's last word on it."""
+    """(stream or `run`, author) -> the author's newest approval or objection."""
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=DECISIONS))
     questions: dict[int, Question] = field(default_factory=dict)
     """Open questions by the seq of their entry."""
     idems: dict[tuple[str, str], tuple[int, Event]] = field(default_factory=dict)
-    """(author, idempotency key) -> seq and what was said"""
-    handed: dict[tuple[str, str, str, int, int | None], tuple[dict[str, object], int]] = field(default_factory=dict)
-    """What was handed over: (author, kind, ref, token, step) -> its facts and seq; see `repeat_of`."""
+    """(author, idempotency key) -> seq and event of its first use"""
+    results: dict[tuple[str, str, str, int, int | None], tuple[dict[str, object], int]] = field(default_factory=dict)
+    """What was reported under tokens: (author, kind, ref, token, step) -> its facts and seq; see `repeat_of`."""
 
     def apply(self, entry: Entry) -> None:
         """Fold one entry; entries come in the order of their seq, each once."""
@@ -72,13 +72,13 @@ class State:
         if event.idem:
             self.idems[entry.author, event.idem] = entry.seq, event
         if event.kind in RESULTS:
-            self.handed[_what_was_handed(entry.author, event)] = event.facts(), entry.seq
+            self.results[_result_key(entry.author, event)] = event.facts(), entry.seq
         self._remember(entry)
         match event:
             case ev.Run():
                 self.run, self.started, self.stopped = event, entry.time, False
-            case ev.Stream(ref=name, of=of, settings=settings):
-                self.streams[name] = Stream(name, of=of, settings=settings, turn_since=entry.time)
+            case ev.Stream(ref=name):
+                self.streams[name] = Stream(name, turn_since=entry.time)
                 self.tasks.update({f"{name}/{role}": Task(f"{name}/{role}", role) for role in ROLES})
             case ev.Task(ref=ref):
                 self.tasks.setdefault(ref, Task(ref))
@@ -102,13 +102,13 @@ class State:
                     stream.turn_since = entry.time
             case ev.Prepared() | ev.Trained() | ev.Verdict() | ev.Score() if stream := self.streams.get(event.stream):
                 self._take_result(stream, event)
-                self._hand_over(stream, entry)
+                self._record(stream, entry)
             case ev.Post(asks=asked, of=answered):
                 self.questions.pop(answered or 0, None)
                 if asked:
                     self.questions[entry.seq] = Question(entry.author, asked, event.ref)
             case _ if stream := self.streams.get(event.stream):
-                self._hand_over(stream, entry)
+                self._record(stream, entry)
             case _:  # amendments, seals and heads are for readers
                 pass
 
@@ -160,7 +160,7 @@ class State:
             if (known := self.opinions.get((scope, entry.author))) and not known.agrees:
                 del self.opinions[scope, entry.author]
             return
-        if scope == "run" and agrees:  # who agrees with everything objects to nothing
+        if scope == "run" and agrees:  # an approval of the whole run takes back all objections of its author
             self.opinions = {key: o for key, o in self.opinions.items() if o.agrees or key[1] != entry.author}
         self.opinions[scope, entry.author] = Opinion(entry.seq, agrees, why, person)
 
@@ -171,7 +171,7 @@ class State:
             task.lease, task.done = None, event
             stream.turn_since = self.time
 
-    def _hand_over(self, stream: Stream, entry: Entry) -> None:
+    def _record(self, stream: Stream, entry: Entry) -> None:
         stream.by[entry.event.kind] = entry.author
         match entry.event:
             case ev.Fail() as event:
@@ -219,7 +219,7 @@ class State:
         return next((role for role in ROLES if self.tasks[f"{stream.name}/{role}"].done is None), None)
 
     def ready(self) -> list[Task]:
-        """Tasks that may be claimed now, streams in the order of the config; agents' own also after the end."""
+        """Tasks that may be claimed now, streams in the order of the config; tasks that agents made also after the end."""
         if self.stopped and not self.end:
             return []
         tasks = []
@@ -245,7 +245,7 @@ class State:
         lease = task.lease if task else None
         if event.idem and (known := self.idems.get((author, event.idem))):
             seq, said = known
-            if not _same_words(said, event):
+            if not _says_the_same(said, event):
                 raise Refusal(f"the key {event.idem} stands for {said.kind} {said.ref} (entry {seq}); take a new one")
             if not isinstance(said, ev.Claim):
                 return seq
@@ -257,10 +257,10 @@ class State:
                 return lease.token
             case ev.Hand(tok=tok, to=to) if lease and (lease.handed_by, lease.was, lease.by) == (author, tok, to):
                 return lease.token
-            case _ if event.kind in RESULTS and (same := self.handed.get(_what_was_handed(author, event))):
+            case _ if event.kind in RESULTS and (same := self.results.get(_result_key(author, event))):
                 return same[1] if same[0] == event.facts() else None
             case ev.Done() if task and task.role and task.done and _adds_nothing(event, task.done):
-                known_result = self.handed.get((author, task.done.kind, event.ref, event.tok, _step_of(task.done)))
+                known_result = self.results.get((author, task.done.kind, event.ref, event.tok, _step_of(task.done)))
                 return known_result[1] if known_result else None
             case _:
                 return None
@@ -278,7 +278,7 @@ class State:
         return [task for task in self.tasks.values() if task.lease]
 
     def approvers(self, stream: str) -> list[str]:
-        """Who agrees that it is promoted: with these weights, an earlier word was about others."""
+        """Who approves its promotion; only approvals newer than the published adapter count, since earlier ones were of other weights."""
         since = found.adapter_seq if (found := self.streams.get(stream)) else 0
         return [
             by
@@ -291,8 +291,8 @@ class State:
         return [(by, o.why) for (scope, by), o in self.opinions.items() if not o.agrees and scope in {stream, "run"}]
 
 
-def _same_words(said: Event, event: Event) -> bool:
-    """Whether it is said again; what the entry has beside that was added by whoever admitted it."""
+def _says_the_same(said: Event, event: Event) -> bool:
+    """Whether the second event repeats the first; what the recorded one has beside that was added when it was admitted."""
     if (said.kind, said.ref, said.body.strip()) != (event.kind, event.ref, event.body.strip()):
         return False
     facts = said.facts()
@@ -307,7 +307,7 @@ def _adds_nothing(done: ev.Done, result: Event) -> bool:
     return not done.body.strip() and done.rc == 0 and all(facts.get(name) == value for name, value in stated.items())
 
 
-def _what_was_handed(author: str, event: Event) -> tuple[str, str, str, int, int | None]:
+def _result_key(author: str, event: Event) -> tuple[str, str, str, int, int | None]:
     return author, event.kind, event.ref, getattr(event, "tok", 0), _step_of(event)
 
 

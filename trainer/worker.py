@@ -55,7 +55,7 @@ class Post:
 
     @property
     def command(self) -> str:
-        """The same in a line for the log; no path in it says where on this machine the run folder lies."""
+        """The command line for the log; its paths are relative to the run folder, so that it names no place of this machine."""
         join = self.join.resolve()
         seen = join.relative_to(self.run_folder) if join.is_relative_to(self.run_folder) else join.name
         return (
@@ -181,7 +181,7 @@ class Worker:
             Exception
         ) as error:  # a task's failure is the stream's, not the worker's: reported whole, and the worker serves on
             traceback.print_exc()
-            return Drop(ref=piece.ref, tok=piece.token, why=_in_words(error), failed=True, body=_tail())
+            return Drop(ref=piece.ref, tok=piece.token, why=_reason(error), failed=True, body=_tail())
         return None
 
     # ---- the listening thread ----
@@ -200,7 +200,7 @@ class Worker:
                 os._exit(3)
 
     def _greet(self) -> None:
-        """Every new coordinator gets a hello, after all reports; what is held is read first, so that its end comes later."""
+        """Every new coordinator gets a hello after all reports; the leases are listed before it is sent, so that their ends come later."""
         if (hub := self._peer.hub) != self._greeted:
             self._greeted = hub
             self._send(self._hello(), True)
@@ -220,7 +220,7 @@ class Worker:
                     self._leave(Quit.read(envelope.body).why or "the coordinator said so")
                 case _:
                     pass  # published entries and figures are for watchers
-        except ValueError as error:  # a coordinator of another version: say so, serve on
+        except ValueError as error:  # a coordinator of another version: note it and go on
             print(f"trainer: cannot read a message of type {envelope.type}: {error}", file=sys.stderr)
 
     def _accept(self, assign: Assign) -> None:
@@ -265,8 +265,8 @@ class Worker:
         return Heartbeat(state=state, holds=holds, memory_bytes=resident.resident_bytes())
 
 
-def _in_words(error: Exception) -> str:
-    """One line for the log; running out of memory is told with what helps."""
+def _reason(error: Exception) -> str:
+    """One line for the log; for lack of memory it names the settings that need less."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return "out of memory; lower micro_batch_size or sequence_len, or set gradient_checkpointing: true"
@@ -278,7 +278,7 @@ def _tail() -> str:
 
 
 def _free() -> None:
-    """Give back what the last task held; only a process that has torch has anything on a GPU."""
+    """Free the memory of the last task; without torch there is none on a GPU."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -289,7 +289,7 @@ def _refuse_missing_gpu(post: Post) -> None:
     torch = sys.modules.get("torch")
     if post.device != "cpu" and torch is not None and not torch.cuda.is_available():
         raise UserError(
-            "--device", f"{post.device} is not to be had: torch {torch.__version__} sees no GPU", "install a CUDA build"
+            "--device", f"{post.device} cannot be used: torch {torch.__version__} sees no GPU", "install a CUDA build"
         )
 
 

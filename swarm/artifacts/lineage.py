@@ -60,12 +60,12 @@ def _told(stream: Stream, event: Event) -> dict[str, Any]:
 
 
 def _parents(stream: Stream) -> dict[str, Any]:
-    """What the weights grew out of beside the base: a stream it was cloned from, and attempts it went on from."""
+    """The attempts that the weights were trained in, by token, and the checkpoint."""
     candidate = stream.candidate
     assert candidate
     made = [*(c for c in stream.checkpoints if c.step <= candidate.step), candidate]
     attempts = {c.tok for c in made} | {token_in(stream.name, c.path) for c in made}
-    return {"stream": stream.of, "tokens": sorted(attempts), "checkpoint": candidate.path}
+    return {"tokens": sorted(attempts), "checkpoint": candidate.path}
 
 
 def _promotion(state: State, name: str) -> dict[str, Any] | None:
@@ -95,7 +95,6 @@ def _row(document: dict[str, Any], measured: dict[str, float | None]) -> dict[st
         "sha256": document["sha256"][:12],
         "base": document["base_model"],
         "data": (document["data_sha256"] or "")[:12],
-        "from": document["parents"]["stream"],
         "attempts": len(document["parents"]["tokens"]),
         "step": (document.get("back") or document.get("trained") or {}).get("step"),
         **measured,

@@ -50,7 +50,7 @@ class Effects:
                 await self.record.say(ev.End(ref="run", rc=rc, body=why))
 
     async def promote_for(self, event: ev.Promote, author: str) -> int:
-        """What somebody asked to promote, if the rules allow it.  Raises Refusal."""
+        """Carry out a promotion that a member asked for.  Raises Refusal if the rules do not allow it."""
         self.record.admit(author, event)
         return await self._promote(event, author)
 
@@ -61,7 +61,7 @@ class Effects:
         tokens = {ref: lease.token for ref in refs if (lease := self.record.state.tasks[ref].lease)}
         assignment = Assign(pieces=[self._piece(ref, token) for ref, token in tokens.items()])
         reached = await self.hub.send(worker, Assign.type, assignment.toon())
-        await self.record.tell(entries)
+        await self.record.publish(entries)
         if not reached:
             self.crew.unreached(worker)
             endings = tuple(schedule.Ending(ref, token) for ref, token in tokens.items())
@@ -96,7 +96,7 @@ class Effects:
         )
 
     def _resumable(self, stream: Stream) -> list[str]:
-        """Whole checkpoints on disk, newest first, but for those of an agent that wrote on when its lease was over."""
+        """Whole checkpoints on disk, newest first, without those that an agent wrote after its lease had ended."""
         found = self.folder.checkpoints(stream.name)
         return [path for path in found if stream.may_go_on_from(token_in(stream.name, path), path)]
 
@@ -104,7 +104,7 @@ class Effects:
         try:
             with publish.adapter(self.folder, self.record.state, name, self.settings.streams[name]) as event:
                 entries = self.record.append([(NAME, event)])
-            await self.record.tell(entries)
+            await self.record.publish(entries)
         except publish.PublishError as error:
             await self._go_back(name, f"publishing the adapter: {error}")
         except OSError as error:
@@ -113,13 +113,13 @@ class Effects:
 
     @staticmethod
     async def _wait_for_space(error: OSError) -> None:
-        """A full disk is no fault of a stream: raises Refusal after a while, and what was decided is decided again."""
+        """A full disk fails no stream: raises Refusal after a while, and the decision is made again."""
         if error.errno in NO_SPACE:
             await asyncio.sleep(FULL_DISK_SECONDS)
             raise NoSpace(f"no space to publish an adapter ({error.strerror})") from error
 
     async def _go_back(self, name: str, why: str) -> None:
-        """To the newest earlier checkpoint whose weights still stand; old ones are removed as training goes on."""
+        """Go back to the newest earlier checkpoint that is still whole on disk; old ones are removed as training goes on."""
         for saved in self.record.state.streams[name].earlier():
             if publish.intact(self.folder, saved.path, saved.sha256) == "ok":
                 facts = {"tok": saved.tok, "step": saved.step, "path": saved.path, "sha256": saved.sha256}
@@ -151,5 +151,5 @@ class Effects:
         except OSError as error:
             await self._wait_for_space(error)
             raise Refusal(f"promotion of {wished.ref}: {error}") from error
-        await self.record.tell(entries)
+        await self.record.publish(entries)
         return entries[-1].seq

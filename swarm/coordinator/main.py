@@ -1,7 +1,7 @@
 """The coordinator: the one process that records what happens, decides what is next and carries it out.
 
-One way through: what reaches it is admitted, appended to the log, folded, acknowledged and published (`reception`,
-`record`); then `schedule.decide` says what follows, and it is done (`deeds`).  It is alive while it holds the log's lock.
+What reaches it is admitted, appended to the log, folded, acknowledged and published (`reception`, `record`); then
+`schedule.decide` says what follows, and `effects` carries it out.  It is alive while it holds the log's lock.
 Run as `python -m swarm.coordinator RUN`, detached.
 """
 
@@ -40,13 +40,13 @@ from swarm.settings import RunSettings
 from swarm.state import Refusal
 
 TICK_SECONDS = 0.25
-"""How often it looks at the clock; everything else wakes it at once."""
+"""How often it acts on the clock alone; messages and exits of workers wake it at once."""
 LEAVING_SECONDS = 20.0
-"""What workers get to go home after the end; nothing is left to be saved then."""
+"""Time that workers get to leave after the end; nothing is left to be saved then."""
 
 
 class Coordinator:
-    """Holds the log's lock, the hub, the metrics and the crew of workers for one run."""
+    """Owns the log's lock, the hub, the metrics and the workers of one run."""
 
     def __init__(self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter) -> None:
         self.folder, self.settings = folder, settings
@@ -56,8 +56,8 @@ class Coordinator:
         self.pulse = Pulse()
         self.crew = Supervisor(layout, folder, self.members, settings, self.pulse)
         self.record = Record(writer, self.hub, settings, self.pulse)
-        self.deeds = Effects(self.record, self.hub, self.crew, folder, settings)
-        self.reception = Reception(self.record, self.hub, self.crew, self.metrics, self.deeds.promote_for)
+        self.effects = Effects(self.record, self.hub, self.crew, folder, settings)
+        self.reception = Reception(self.record, self.hub, self.crew, self.metrics, self.effects.promote_for)
         self._deciding = asyncio.Lock()
         self._over = asyncio.Event()
 
@@ -78,8 +78,8 @@ class Coordinator:
         ticking.cancel()
         beating.cancel()
         for task in done - {over}:
-            task.result()  # a pump ends only by failing: let it be seen
-        await self._see_off()  # agents are answered meanwhile: the log is still in our hands
+            task.result()  # these tasks end only by failing: raise it
+        await self._dismiss_all()  # agents are answered meanwhile: the log's lock is still held
         receiving.cancel()
         return await self._leave()
 
@@ -104,28 +104,28 @@ class Coordinator:
             self.crew.exited.clear()
             await self.record.note_standstill()
             self.crew.watch(self.hub.links(), self.record.state)
-            with contextlib.suppress(NoSpace):  # there is nothing to lose here
-                self.record.append([])  # looks after the log: what a person typed is sealed soon
-                await self._tell_news()
+            with contextlib.suppress(NoSpace):  # the notes are kept until they are recorded
+                self.record.append([])  # lets the writer look at the file: what a person typed is sealed soon
+                await self._record_news()
             await self.hub.publish("workers", self.crew.table(self.record.state))
             await self._step()
 
-    async def _tell_news(self) -> None:
+    async def _record_news(self) -> None:
         while self.crew.news:
             await self.record.say(ev.Post(ref="run", body=self.crew.news[0]))
             self.crew.news.pop(0)
 
     async def _step(self) -> None:
-        """Decide and do until nothing is left to do now; orders are for the workers and change nothing here."""
-        async with self._deciding:  # what one decision has begun is done before the next one looks
+        """Decide and carry out until nothing is left to do now; orders and dismissals change no state."""
+        async with self._deciding:  # the commands of one decision are carried out before the next is made
             await self.record.note_standstill()
             for _ in range(0 if self._over.is_set() else 100):
                 state, now = self.record.state, self.record.clock()
                 commands = schedule.decide(state, self.crew.view(), now, self.settings)
                 try:
                     for command in commands:
-                        await self.deeds.do(command)
-                except Refusal as refusal:  # a report came in between: the next look decides anew
+                        await self.effects.do(command)
+                except Refusal as refusal:  # a report came in between: the next step decides anew
                     talk.info("not done: %s", refusal)
                     return
                 if state.end:
@@ -138,8 +138,8 @@ class Coordinator:
         if not self.record.state.stopped and not self.record.state.end:
             self.record.append([(NAME, ev.Stop(ref="run", why="the coordinator got SIGTERM"))])
 
-    async def _see_off(self) -> None:
-        """Send everybody home; what does not go is ended."""
+    async def _dismiss_all(self) -> None:
+        """Tell all workers to leave; those that do not are ended."""
         for name in self.crew.living():
             await self.hub.send(name, Quit.type, Quit(why="the run is over").toon())
         await self.crew.wait_for_all(grace_seconds=LEAVING_SECONDS)

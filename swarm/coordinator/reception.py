@@ -1,4 +1,4 @@
-"""In: what reaches the coordinator over the bus becomes metrics, entries and answers."""
+"""Turns the messages that reach the coordinator into metrics, entries and answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Promote = Callable[[ev.Promote, str], Awaitable[int]]
 
 
 class Reception:
-    """One per coordinator.  Whatever it has dealt with is durable, and then it is acknowledged."""
+    """One per coordinator.  A message is acknowledged once what came of it is durable."""
 
     def __init__(self, record: Record, hub: Hub, crew: Supervisor, metrics: MetricsFile, promote: Promote) -> None:
         self.record, self.hub, self.crew, self.metrics, self._promote = record, hub, crew, metrics, promote
@@ -46,7 +46,7 @@ class Reception:
         self._refused = {(event.by, event.ref, event.tok) for event in noted}
 
     async def take(self) -> None:
-        """Everything that waits now, as one batch: one commit to the metrics."""
+        """Handle the messages that wait now as one batch, with one commit to the metrics."""
         batch = await self.hub.receive_batch(BATCH)
         await self.record.note_standstill()
         await self._store([envelope for envelope in batch if envelope.type == Metrics.type])
@@ -56,7 +56,7 @@ class Reception:
 
     async def _store(self, envelopes: Sequence[Envelope]) -> None:
         sound = self._stored(envelopes)
-        while sound is None:  # their sources keep what comes meanwhile
+        while sound is None:  # the senders keep their messages meanwhile
             await asyncio.sleep(FULL_DISK_SECONDS)
             sound = self._stored(envelopes)
         for envelope in envelopes:
@@ -92,7 +92,7 @@ class Reception:
         try:
             match envelope.type:
                 case Hello.type:
-                    await self._meet(envelope, Hello.read(envelope.body))
+                    await self._greet(envelope, Hello.read(envelope.body))
                 case Ready.type:
                     self.crew.ready(envelope.source, Ready.read(envelope.body))
                 case Report.type:
@@ -111,8 +111,8 @@ class Reception:
 
     # ---- workers -----------------------------------------------------------------------------------------------------
 
-    async def _meet(self, envelope: Envelope, hello: Hello) -> None:
-        """What a process reported before its hello stands; a lease that it does not list is over."""
+    async def _greet(self, envelope: Envelope, hello: Hello) -> None:
+        """A process's hello comes after all its reports, so that a lease which it does not list is over."""
         source = envelope.source
         if not self.crew.hello(source, hello, self.record.state):
             if self.hub.links()[source].incarnation == envelope.incarnation:  # else its successor brings what it left
@@ -125,11 +125,11 @@ class Reception:
                 await self.record.keep(NAME, over)
 
     async def _report(self, source: str, event: ev.Event) -> None:
-        """What a worker reports is fenced by its token; a stale report is noted once a lease and never applied."""
+        """Record a worker's report if its token is current; a stale one is noted once a lease and never applied."""
         try:
             if event.kind not in MAY_APPEND["worker"]:
                 raise Refusal(f"a worker may not append {event.kind!r}")
-            if self.record.repeat_of(source, event) is None:  # a coordinator before us may have taken it
+            if self.record.repeat_of(source, event) is None:  # else an earlier coordinator has recorded it
                 await self.record.keep(source, event)
         except Refusal as refusal:
             token = event.facts().get("tok")
@@ -149,7 +149,7 @@ class Reception:
             )
             await self.record.keep(NAME, over)
 
-    # ---- whoever asks ------------------------------------------------------------------------------------------------
+    # ---- requests ----------------------------------------------------------------------------------------------------
 
     async def _answer(self, envelope: Envelope, ask: Ask) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The run's record in the coordinator's hands: what is admitted is appended to the log, folded into the state and published."""
+"""The coordinator's side of the log: events that are admitted are appended, folded into the state and published."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NoSpace(Refusal):
 
 
 class Record:
-    """One per coordinator; nothing else of it writes the log or changes the state."""
+    """One per coordinator; no other part of it writes the log or changes the state."""
 
     def __init__(self, writer: LogWriter, hub: Hub, settings: RunSettings, pulse: Pulse | None = None) -> None:
         self.writer, self.hub, self.settings, self.clock = writer, hub, settings, writer.now
@@ -37,11 +37,11 @@ class Record:
     async def add(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
         """Append, fold, publish.  Raises Refusal, and then nothing was written."""
         entries = self.append(items)
-        await self.tell(entries)
+        await self.publish(entries)
         return entries
 
-    async def tell(self, entries: Sequence[Entry]) -> None:
-        """Say to the watchers what was appended."""
+    async def publish(self, entries: Sequence[Entry]) -> None:
+        """Publish entries that were appended."""
         for entry in entries:
             await self.hub.publish("entry", entry.text)
 
@@ -76,7 +76,7 @@ class Record:
         return self.state.repeat_of(author, event, self.clock())
 
     def append(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
-        """Append and fold, without a word to the watchers; entries of ours and of workers get their sentence here."""
+        """Append and fold; nothing is published yet.  Entries of the coordinator and of workers get their sentence here."""
         for author, event in items:
             self.admit(author, event)
         told = [(author, diary.with_sentence(self.state, author, event)) for author, event in items]

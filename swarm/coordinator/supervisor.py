@@ -72,7 +72,7 @@ class Member:
     orders: dict[int, Ordered] = field(default_factory=dict)
     """By the token of the lease."""
     strays: list[Held] = field(default_factory=list)
-    """What its hello listed although the lease is over; its heartbeats say when it has let go."""
+    """Leases that its hello listed and that are over; its heartbeats say when it has ended them."""
     watermark: tuple[tuple[tuple[str, int | None], ...], float] = ((), 0.0)
     """The step of each task that it works on, and when one last moved."""
     heard: bool = True
@@ -89,7 +89,7 @@ class Member:
 
     @property
     def seen_as(self) -> Literal["starting", "importing", "ready", "gone", "parked"]:
-        """What decisions rest on: one that died before its hello will be back with what it had to report."""
+        """The state as decisions see it: a process that died before its hello counts as starting, since the next one sends its reports."""
         if self.state == "gone" and not self.heard:
             return "starting"
         if self.state == "ready" and self.unreached_at:
@@ -107,7 +107,7 @@ class Member:
         return min([*asked, *([] if self.leaving_since is None else [self.leaving_since])], default=None)
 
     def signals(self, awake_since: float) -> Signals:
-        """What tells exit, link and progress apart."""
+        """What `bus.liveness` judges: exit, link and progress."""
         now = time.monotonic()
         steps = any(held.state == "working" and held.step is not None for held in self.holds)
         return Signals(
@@ -132,15 +132,15 @@ class Supervisor:
         self.exited = asyncio.Event()
         """Set the moment a process ends."""
         self.news: list[str] = []
-        """What the log should know of them: whoever writes it takes these."""
+        """Notes for the log; the coordinator takes them from here."""
         self._members = {spec.name: Member(spec) for spec in layout.workers}
         self._is_noted = True
-        """Whether who lives stands on disk."""
+        """Whether the list of living processes on disk is up to date."""
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
     def start_all(self) -> None:
-        """Adopt whoever outlived an earlier coordinator and start everybody else."""
+        """Adopt the workers that outlived an earlier coordinator and start all others."""
         living = local.living(self.folder)
         for name, member in self._members.items():
             if found := living.get(name):
@@ -155,7 +155,7 @@ class Supervisor:
         self._note()
 
     def _note(self) -> None:
-        """Who lives, for the next coordinator; a full disk is tried again at the next look and ends nothing."""
+        """Write the list of living processes for the next coordinator; if the disk is full, again at the next look."""
         self._is_noted = local.write_down([m.child for m in self._members.values() if m.child], self.folder)
 
     def _take(self, member: Member, child: local.Child) -> None:

@@ -1,8 +1,8 @@
 """Which event may be the next entry: the rules that coordinator and command line check under the log's lock; pure.
 
-`permit` asks who may say such a thing at all, `admit` whether it is true now.  A lease is checked by its token wherever
-something hangs on it: what an old holder says is refused.  What may be promoted stands in `promotion.py`, which knows the
-run's settings.
+`permit` checks whether a member's role allows an event of this kind, `admit` whether it fits the state.  Every event that depends on
+a lease carries its fencing token: what a former holder reports is refused.  What may be promoted stands in `promotion.py`, which knows
+the run's settings.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ROLE_OF: dict[str, Role] = {"checkpoint": "train", **{kind: role for role, kind 
 """Only who holds that task may report such a result."""
 
 JUDGES = frozenset({"validate", "evaluate"})
-"""Roles that are for other eyes than those of who trained."""
+"""Roles that an agent may not have for a stream which it trained (separation of duties)."""
 
 LONGEST_LEASE_SECONDS = 7 * 86400.0
 BODY_BYTES = 64 << 10
 FACT_BYTES = 8 << 10
-"""People and models read the log whole: a long text belongs in a file that an entry names."""
+"""Limits of an entry: people and models read the whole log, so a long text belongs in a file that an entry names."""
 
 
 def permit(role: str, event: Event) -> None:
@@ -49,7 +49,7 @@ def permit(role: str, event: Event) -> None:
 
 
 def stamped(role: str, event: Event) -> Event:
-    """The event as it is recorded: an approval says whether a person gave it, and nobody says that of himself."""
+    """The event as it is recorded: whether a person gave an approval follows from the role, not from what the author states."""
     return event.model_copy(update={"person": role == "admin" or None}) if isinstance(event, ev.Approve) else event
 
 
@@ -164,13 +164,13 @@ def _admit_claim(state: State, author: str, event: ev.Claim, now: float) -> None
             f"{event.ref}: its turn has not come; an earlier task of the stream is open, or it is paused or stopped"
         )
     if not event.beats:
-        _admit_eyes(state, task, author)
+        _check_separation_of_duties(state, task, author)
 
 
-def _admit_eyes(state: State, task: Task, name: str) -> None:
-    """Who had a part in a training does not judge what came of it; a worker process recomputes everything."""
+def _check_separation_of_duties(state: State, task: Task, name: str) -> None:
+    """An agent that trained a stream may not judge it; a worker process may, since it measures everything anew."""
     if task.role in JUDGES and state.streams[task.ref.partition("/")[0]].trained_by(name):
-        raise Refusal(f"{task.ref}: {name} trained it; another pair of eyes judges it")
+        raise Refusal(f"{task.ref}: {name} trained it and may not judge it; another agent or a worker does")
 
 
 def _current(state: State, ref: str, token: int) -> Lease:
@@ -212,15 +212,15 @@ def _admit_author(lease: Lease, author: str, ref: str, now: float, *, who: str) 
 
 
 def _admit_hand(state: State, lease: Lease, author: str, event: ev.Hand, now: float) -> None:
-    """A process has no mouth: while no agent answers for its work, whoever knows the token may hand it over."""
+    """A worker cannot send `hand`: until an agent owns its lease, any author who states the current token may transfer it."""
     if event.to == lease.by:
         raise Refusal(f"{event.ref}: {event.to} holds it already; `swarm renew` makes the lease longer")
     if event.to in RESERVED:
         raise Refusal(f"{event.ref}: {event.to} is a part of every run and does no tasks; hand it to an agent")
     if lease.worker is None:
-        _admit_eyes(state, state.tasks[event.ref], event.to)
-    nobody_answers = lease.worker is not None and (lease.by == lease.worker or now >= lease.until)
-    if not nobody_answers:
+        _check_separation_of_duties(state, state.tasks[event.ref], event.to)
+    no_owner = lease.worker is not None and (lease.by == lease.worker or now >= lease.until)
+    if not no_owner:
         _admit_author(lease, author, event.ref, now, who=lease.by)
 
 
@@ -236,7 +236,7 @@ def _admit_done(state: State, event: ev.Done) -> None:
         raise Refusal(f"{event.ref}: no `{RESULT_OF[role]}` was reported under token {event.tok}; that ends it: {fix}")
 
 
-# ---- what is handed over ---------------------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------------------------------
 
 
 def _admit_result(
@@ -313,7 +313,7 @@ def _admit_artifact(state: State, event: ev.Adapter | ev.Back | ev.Promote) -> N
 
 
 def _admit_opinion(state: State, event: ev.Approve | ev.Object) -> None:
-    """An objection may come at any time; an approval is of something that one could look at."""
+    """An objection may come at any time; an approval needs a validated adapter, or an objection of one's own to take back."""
     if isinstance(event, ev.Object) and not event.why.strip():
         raise Refusal("an objection says why; write it behind what it is about")
     if event.stream == "run" or event.of:

@@ -1,4 +1,4 @@
-"""Which streams may be trained together by one process: those that put the same frozen bases into memory; pure."""
+"""Which streams one process may train together: those whose frozen bases are the same in memory; pure."""
 
 from __future__ import annotations
 

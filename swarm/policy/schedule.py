@@ -24,7 +24,7 @@ MAX_ROLLBACKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What the coordinator knows of one worker process now; which leases it holds is the state's to say."""
+    """What the coordinator knows of one worker process now; the leases that it holds are in the state."""
 
     name: str
     roles: tuple[str, ...]
@@ -37,12 +37,12 @@ class Worker:
     slots: int = 1
     """Streams that it trains at once."""
     holds: tuple[Held, ...] = ()
-    """What it last said that it holds."""
+    """The leases that it holds, as its last heartbeat says."""
     strays: tuple[Held, ...] = ()
-    """What it still does though the lease is over."""
+    """Of these, those that are over: it still works on them."""
 
     def says_of(self, task: Task) -> Held | None:
-        """What it last said of the lease that stands; a token of before a hand-over belongs to it."""
+        """What its last heartbeat says of this task's present lease (a token from before a hand-over counts)."""
         lease = task.lease
         if lease is None:
             return None
@@ -100,7 +100,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class GoBack:
-    """What was to be judged will not do: judge the newest earlier checkpoint that still stands, or give up."""
+    """A checkpoint failed validation: go back to the newest earlier one that is whole, or give up."""
 
     stream: str
     why: str
@@ -116,7 +116,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class PromoteWinner:
-    """Make the winner's adapter the run's."""
+    """Promote the winner's adapter: make it the run's."""
 
     choice: Choice
 
@@ -131,7 +131,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Dismiss:
-    """A worker for whose roles no work can come any more may leave and free its memory."""
+    """Let a worker leave and free its memory: no task of its roles can become ready any more."""
 
     worker: str
 
@@ -183,7 +183,7 @@ def _holders(state: State) -> list[str]:
 
 
 def _lost(worker: Worker | None, tasks: Sequence[Task], settings: RunSettings) -> Revoke | None:
-    """The end of all that a worker holds which is gone or silent; only a task that was held alone is to blame."""
+    """The end of all leases of a worker that is gone or silent; only for a task that was held alone it counts as a failure."""
     if worker is None:
         return Revoke(_endings(tasks, None), "the run has no such worker any more", failed=False)
     alone = len(tasks) == 1
@@ -205,7 +205,7 @@ def _endings(tasks: Sequence[Task], worker: Worker | None) -> tuple[Ending, ...]
 
 
 def _late(task: Task, settings: RunSettings, held_seconds: float = 0.0) -> str:
-    """That a validation has no answer in time, counted over all its leases; empty: it still has time."""
+    """The reason if a validation has taken too long, counted over all its leases; empty: it still has time."""
     minutes = settings.validation_minutes
     over = task.role == "validate" and task.seconds + held_seconds >= minutes * 60
     return f"no answer within {minutes:g} minutes" if over else ""
@@ -229,7 +229,7 @@ def _failures(state: State, settings: RunSettings) -> list[Command]:
 
 
 def _unfit(state: State, stream: Stream, settings: RunSettings) -> str:
-    """Why what was trained will not do: a FAIL, or no answer in time, which counts as one."""
+    """Why the candidate fails validation: a FAIL, or a validation that took too long, which counts as one."""
     task = state.tasks[f"{stream.name}/validate"]
     if task.lease is None and stream.verdict and stream.verdict.result == "FAIL":
         return f"FAIL: {stream.verdict.why or 'no reason given'}"
@@ -241,7 +241,7 @@ def _unfit(state: State, stream: Stream, settings: RunSettings) -> str:
 
 
 def _starved(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
-    """Streams whose next role nobody will ever take."""
+    """Streams whose next task nobody can take any more."""
     found: list[Command] = []
     for task in state.ready():
         if task.role and "worker" not in (agents := settings.roles.get(task.role, ["worker"])):
@@ -269,11 +269,11 @@ def _publications(state: State) -> list[Command]:
     ]
 
 
-# ---- what holders are told -------------------------------------------------------------------------------------------
+# ---- orders to workers -----------------------------------------------------------------------------------------------
 
 
 def _orders(state: State, workers: Sequence[Worker]) -> list[Command]:
-    """Repeated until the worker's heartbeat agrees: an order that is lost costs a tick, not a stream."""
+    """Orders are decided anew until the worker's heartbeat confirms them, so that a lost one delays a stream and nothing worse."""
     known = {worker.name: worker for worker in workers}
     found: list[Command] = [
         SendOrder(stray.ref, stray.token, worker.name, "revoke") for worker in workers for stray in worker.strays
@@ -291,7 +291,7 @@ def _orders(state: State, workers: Sequence[Worker]) -> list[Command]:
 
 def _order(lease: Lease, said: Held | None, wish: str) -> What | None:
     if said and said.token < lease.token:
-        return "hand"  # first of all: other orders are for the token that it does not know yet
+        return "hand"  # first: the worker does not know the token yet that other orders carry
     if wish == "stop":
         return "stop"
     paused = said is not None and said.state == "paused"
@@ -331,7 +331,7 @@ def _may_take(worker: Worker, held: Sequence[Task], task: Task, settings: RunSet
 
 
 def _waits_for_agents(state: State, task: Task, now: float, settings: RunSettings) -> bool:
-    """Whether the config keeps the task for agents: where workers may do it too, until the agents' time is over."""
+    """Whether the config reserves the task for agents; where workers may do it too, only until `roles_wait_seconds` are over."""
     doers = settings.roles[task.role] if task.role and task.role in settings.roles else ["worker"]
     if "worker" not in doers:
         return True
@@ -358,13 +358,13 @@ def _ending(state: State, workers: Sequence[Worker], settings: RunSettings) -> l
 
 
 def _works_on(state: State) -> bool:
-    """Whether a stream's task is held; who is asked to stop waits for workers, which save, and not for agents."""
+    """Whether a stream's task is held; a run that is to stop waits for its workers, which save, and not for agents."""
     held = [task.lease for task in state.held() if task.role]
     return any(lease and (lease.worker or not state.stopped) for lease in held)
 
 
 def _promotion(state: State, settings: RunSettings) -> list[Command]:
-    """Nothing while the winner waits for people: `promotion.waiting` says for whom."""
+    """Nothing while the winner waits for approvals: `promotion.waiting` says whose."""
     failed = [s.name for s in state.streams.values() if s.failed]
     rc = 1 if failed else 0
     if state.promoted is None:

@@ -158,9 +158,9 @@ def test_a_coordinator_that_is_frozen_blames_neither_its_workers_nor_agents_and_
     folder = opened(tmp_path, "  a: {lora_r: 2}\n  b: {lora_r: 4}", extra="  max_minutes: 5\n")
     with Client(folder, "ada") as ada:
         ada.append(ev.Task(ref="look"))
-        token = ada.append(ev.Claim(ref="look", ttl=10))
         sp.wait_for(lambda: held(folder) == ["a/train", "b/train"], "two leases", folder=folder)
         pid = sp.coordinator_pid(folder)
+        token = ada.append(ev.Claim(ref="look", ttl=10))
         os.kill(pid, signal.SIGSTOP)
         time.sleep(16)  # more than lease_seconds, and than the ttl
         os.kill(pid, signal.SIGCONT)

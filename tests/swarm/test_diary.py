@@ -116,7 +116,7 @@ def test_no_kind_of_entry_is_without_words_or_a_reason() -> None:
 def _bare(cls: type[ev.Event]) -> ev.Event:
     """An event of the class with what it must have, and nothing else."""
     values = {
-        "ref": "lora-8/train", "name": "demo", "config_sha256": SHA, "streams": 1, "why": "because", "rc": 1, "ttl": 60.0, "tok": 1,
+        "ref": "lora-8/train", "name": "demo", "config_sha256": SHA, "streams": 1, "why": "because", "rc": 1, "seconds": 3.5, "ttl": 60.0, "tok": 1,
         "to": "bob", "by": "bob", "path": "x", "sha256": SHA, "rows": 1, "held_out": 1, "step": 1, "trainable": 1, "result": "FAIL",
         "rows_sha256": SHA, "of": 1, "off": 0, "n": 1, "sha": "00", "chain": "x", "mac": "-",
     }  # fmt: skip

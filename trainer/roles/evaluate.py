@@ -27,7 +27,7 @@ from trainer.whole import write_text
 
 @dataclass(frozen=True)
 class Examination:
-    """What is asked of a model, base or adapter alike."""
+    """The rows and questions that base and adapter are measured on."""
 
     rows: list[Tokens]
     asked: list[Question]
@@ -84,7 +84,7 @@ def _examination(
 
 
 def _write_answers(path: Path, asked: list[Question], of_base: list[str], of_adapter: list[str]) -> None:
-    """For people: what was asked, what was expected, what each of the two said."""
+    """Each question with the expected answer and those of base and adapter, for people to read."""
     lines = [
         json.dumps(
             {"prompt": question.prompt, "expected": question.expected, "base": base, "adapter": adapter},

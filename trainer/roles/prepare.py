@@ -36,7 +36,7 @@ def run(assign: Piece, lease: Lease, place: Place) -> None:
 
 
 def _found(folder: Path) -> dict[str, Any] | None:
-    """What another stream has prepared; a folder that is there but torn makes way."""
+    """What another stream has prepared; a folder that is not whole is removed."""
     if not folder.exists():
         return None
     try:

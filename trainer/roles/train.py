@@ -1,4 +1,4 @@
-"""train: one stream is trained on its prepared rows, from nothing or from the newest whole checkpoint, and ends with a final checkpoint."""
+"""train: one stream is trained on its prepared rows, from the start or from the newest whole checkpoint, and ends with a final checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from swarm.settings import StreamSettings
 
 AVERAGED_SHARE = 20
-"""First and last loss are means over this fraction of the logged rows: one batch's loss is mostly noise."""
+"""First and last loss are means over one in so many of the logged rows, since the loss of a single batch is mostly noise."""
 
 
 def run(assign: Piece, lease: Lease, place: Place) -> None:
@@ -64,7 +64,7 @@ def run(assign: Piece, lease: Lease, place: Place) -> None:
 
 
 def _resumed(course: Course) -> Whole | None:
-    """The newest checkpoint that verifies; what was passed over is said in the log."""
+    """The newest checkpoint that verifies; the log notes those that were passed over."""
     folders = [course.place.run_folder / path for path in course.assign.resume_from]
     found, passed_over = checkpoint.newest_whole(folders)
     if passed_over:
@@ -80,7 +80,7 @@ def _resumed(course: Course) -> Whole | None:
 
 
 def _finished(course: Course, resumed: Whole) -> bool:
-    """True for a checkpoint that ended its training: a worker died between saving and saying so, and nothing is left to do."""
+    """Whether the checkpoint is the end of a training: its worker died after saving it and before reporting it."""
     assign, state = course.assign, json.loads((resumed.folder / "trainer_state.json").read_text(encoding="utf-8"))
     cap = assign.settings.max_minutes
     if resumed.step >= state["max_steps"]:
@@ -149,7 +149,7 @@ def _train(trainer: StreamTrainer, course: Course, resumed: Whole | None) -> Non
 
 
 def _published(course: Course, last: Checkpoint) -> tuple[str, str, str]:
-    """Path and hash of the checkpoint that is handed over, and why: the last, or the one with the lowest held-out loss."""
+    """Path and hash of the checkpoint that is reported, and why: the last, or the one with the lowest held-out loss."""
     best = course.best
     if best is None or course.kept_step in (None, last.step):
         return last.path, last.sha256, course.why

@@ -1,4 +1,6 @@
-"""validate: is this checkpoint what its maker said, what its stream asks for, finite, and better on held-out rows than the bare base?"""
+"""validate: checks that a checkpoint has the hash and figures that were reported, the shape that its stream asks for, finite weights, and
+a lower held-out loss than the bare base.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from trainer.loading import load_base
 from trainer.place import Place
 
 STATED_TOLERANCE = 0.02
-"""Between the held-out loss that a maker states and ours: other batches, and kernels of another device."""
+"""Allowed difference between the reported held-out loss and the measured one: batches and kernels may differ."""
 
 
 @dataclass(frozen=True)

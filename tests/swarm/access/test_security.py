@@ -59,7 +59,7 @@ def test_no_role_on_the_bus_can_bring_settings_and_with_them_code() -> None:
     """A stream's settings name models and may allow their code: they come from the config on disk and from nowhere else."""
     assert StreamSettings.model_fields["trust_remote_code"].default is False
     carry = {kind for kind, event in ev.KINDS.items() if {"settings", "config_sha256"} & event.model_fields.keys()}
-    assert carry == {"run", "stream"}
+    assert carry == {"run"}
     for role, kinds in MAY_APPEND.items():
         assert not carry & kinds, role
     for role, types in SPEAKS.items():

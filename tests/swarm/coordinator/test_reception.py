@@ -9,19 +9,21 @@ from pathlib import Path
 
 from bus.envelope import Envelope
 from bus.hub import Hub
-from bus.keys import Members
+from bus.keys import Join, Members
+from bus.peer import Peer
 from swarm import events as ev
 from swarm.artifacts.metrics import MetricsFile
 from swarm.coordinator.effects import Effects
 from swarm.coordinator.reception import SPEAKS, Reception
 from swarm.coordinator.record import Record
 from swarm.coordinator.supervisor import Supervisor
-from swarm.launch.layout import Layout
+from swarm.launch.layout import Layout, WorkerSpec
 from swarm.log import LogWriter
 from swarm.messages import MetricRow, Metrics
+from swarm.policy.schedule import decide
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
-from tests.swarm.story import Story
+from tests.swarm.story import Story, settings
 
 
 async def test_while_the_disk_is_full_figures_wait_and_none_is_lost_or_half_stored(tmp_path: Path) -> None:
@@ -71,17 +73,38 @@ async def test_a_worker_whose_result_is_refused_has_left_the_task_and_after_a_ha
 
 
 @asynccontextmanager
-async def desk(folder: RunFolder, story: Story) -> AsyncIterator[Reception]:
-    """The reception of a coordinator that goes on with this story and has no workers of its own."""
-    settings = RunSettings(name="demo", streams={})
+async def desk(folder: RunFolder, story: Story, *workers: WorkerSpec) -> AsyncIterator[Reception]:
+    """The reception of a coordinator that goes on with this story and has started no workers."""
+    chosen = RunSettings(name="demo", streams={})
     members = Members.create(folder.keys, f"ipc://{folder.path}/in", f"ipc://{folder.path}/out")
     hub, metrics = Hub(members, allowed=SPEAKS), MetricsFile(folder.metrics)
     await hub.start()
     with LogWriter.open(folder.log) as writer:
         writer.append([(entry.author, entry.event) for entry in story.entries])
-        record = Record(writer, hub, settings)
-        crew = Supervisor(Layout(workers=()), folder, members, settings)
-        deeds = Effects(record, hub, crew, folder, settings)
+        record = Record(writer, hub, chosen)
+        crew = Supervisor(Layout(workers), folder, members, chosen)
+        deeds = Effects(record, hub, crew, folder, chosen)
         yield Reception(record, hub, crew, metrics, deeds.promote_for)
     metrics.close()
     await hub.close()
+
+
+async def test_a_worker_that_could_not_be_reached_gets_nothing_until_it_has_been_heard_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir(mode=0o700)
+    async with desk(folder, Story("wide"), WorkerSpec("prep-1", ("prepare",), "cpu")) as reception:
+        record, hub, crew = reception.record, reception.hub, reception.crew
+        crew._members["prep-1"].state = "ready"  # it died this moment, and nobody has looked yet
+        decided = 0
+        for _ in range(100):
+            commands = decide(record.state, crew.view(), record.clock(), settings("wide"))
+            decided += len(commands)
+            for command in commands:
+                await Effects(record, hub, crew, folder, settings("wide")).do(command)
+        assert [e.event.kind for e in record.writer.log.entries(2)] == ["claim", "expire"] and decided == 1
+        peer = Peer(Join.load(hub.members.invite("prep-1", "worker")), heartbeat_seconds=0.05).start()
+        while crew.view()[0].state != "ready":
+            await asyncio.sleep(0.05)
+            crew.watch(hub.links(), record.state)
+        await asyncio.to_thread(peer.close)
+        assert record.state.tasks["wide/prepare"].failures == []

@@ -97,13 +97,13 @@ def test_a_verdict_is_about_what_was_trained_and_a_score_about_what_was_validate
 def test_who_trained_does_not_judge_by_whatever_way() -> None:
     story = Story("wide")
     story.trained("wide", by="ada")
-    with pytest.raises(Refusal, match="another pair of eyes"):
+    with pytest.raises(Refusal, match="may not judge it"):
         story.claim("wide/validate", "ada")
     tok = story.claim("wide/validate", "bob")
     refused(story, "bob", ev.Hand(ref="wide/validate", tok=tok, to="ada", ttl=60), "ada trained it")
     story.say("bob", ev.Drop(ref="wide/validate", tok=tok))
     story.judged("wide")
-    refused(story, "ada", ev.Claim(ref="wide/evaluate", ttl=60), "another pair of eyes")
+    refused(story, "ada", ev.Claim(ref="wide/evaluate", ttl=60), "may not judge it")
 
 
 def test_who_answered_for_a_workers_training_does_not_judge_it_either(training: tuple[Story, int]) -> None:

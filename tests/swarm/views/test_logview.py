@@ -25,7 +25,6 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
     [
         (e.Run(ref="run", name="demo", config_sha256=SHA, streams=4), "demo begins with 4 streams"),
         (e.Stream(ref="wide"), "joins the run"),
-        (e.Stream(ref="wide", of="narrow", settings='{"lora_r":64}'), 'joins the run, cloned from narrow, {"lora_r":64}'),
         (e.Pause(ref="wide"), ""),
         (e.Resume(ref="wide"), ""),
         (e.Stop(ref="run", why="the user"), "stops: the user"),
@@ -40,6 +39,8 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
         (e.Done(ref="wide/train", tok=17, sha256=SHA, body="trained 120 steps, loss 0.09"), "{sha256 9f3a9f3a} · trained 120 steps, loss 0.09"),
         (e.Done(ref="wide/train", tok=17, rc=3), "exit status 3"),
         (e.Drop(ref="wide/train", tok=17, why="no step for 31 s", failed=True), "[WARN] failed: no step for 31 s"),
+        (e.Extend(ref="run", seconds=20, why="the coordinator stood still"), "[WARN] every lease lasts 20s longer: the coordinator stood still"),
+        (e.Expire(ref="wide/train", tok=17, why="SIGKILL", failed=False, held=3), "the lease ended: SIGKILL; 3 tasks were held together, so each is tried again alone"),
         (e.Expire(ref="wide/train", tok=17, why="process 31 died of signal 9"), "[WARN] the lease ended: process 31 died of signal 9"),
         (e.Refuse(ref="wide/train", tok=17, by="trainer-1", why="the token is stale"), "a report of trainer-1 under token 17 was refused: the token is stale"),
         (
@@ -102,7 +103,6 @@ def test_no_control_character_reaches_the_screen_and_no_line_ends_early(text: st
         e.Post(ref="run", body=text),
         e.Fail(ref="run", why=text),
         e.Task(ref="a/b", title=text),
-        e.Stream(ref="a", settings=text),
     ):
         told = shown(event)
         assert not any(unicodedata.category(c).startswith("C") or c in "\u2028\u2029" for c in told)
