@@ -101,11 +101,14 @@ def check(config: Config, overrides: Overrides = None, *, form: Form = None) -> 
     """Check a config, its files, bases and GPUs; nothing is started."""
     from swarm.cli import screen
     from swarm.planning import starting
+    from swarm.printable import printable
 
-    read = starting.check(config, overrides or [])
+    read, notes = starting.check(config, overrides or [])
     if form is not None:
-        screen.print_data({"run": read.run.dumped(), "origins": read.origins}, form)
+        screen.print_data({"run": read.run.dumped(), "origins": read.origins, "notes": notes}, form)
         return
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
     print(f"{config}: ok, {len(read.run.streams)} streams: {', '.join(read.run.streams)}")
 
 

@@ -288,7 +288,7 @@ def plan_data(made: Plan) -> dict[str, Any]:
         {"worker": w.name, "roles": " ".join(w.roles), "device": w.device, "threads": w.threads}
         for w in made.layout.workers
     ]
-    return {"streams": [asdict(row) for row in made.rows()], "workers": workers}
+    return {"streams": [asdict(row) for row in made.rows()], "workers": workers, "notes": made.notes()}
 
 
 def plan_text(made: Plan) -> str:
@@ -306,6 +306,6 @@ def plan_text(made: Plan) -> str:
     ]  # fmt: skip
     workers = [("worker", "roles", "device", "threads")]
     workers += [(w.name, "+".join(w.roles), w.device, str(w.threads)) for w in made.layout.workers]
-    notes = "\n".join(made.layout.notes)
+    notes = "\n".join(made.notes())
     closing = "nothing was started; `swarm run` does, `swarm plan --explain` says where every setting comes from"
     return f"{columns(rows)}\n\n{columns(workers)}\n\n{notes}\n{closing}"

@@ -24,6 +24,7 @@ from swarm.log import Log, run_is_alive
 from swarm.planning import bases, disk, estimate, gpus, placement, rows
 from swarm.planning.bases import Inspection
 from swarm.planning.estimate import Need
+from swarm.planning.notes import notes
 from swarm.planning.plan import PlanRow, plan_table
 from swarm.policy.admission import admit
 from swarm.rundir import RunFolder
@@ -47,6 +48,10 @@ class Plan:
         """What `swarm plan` shows."""
         return plan_table(self.config, self.bases, self.layout)
 
+    def notes(self) -> list[str]:
+        """What a person should know that is no mistake, one line each."""
+        return [*notes(self.config.run, self.bases), *self.layout.notes]
+
 
 def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Plan:
     """Read, check, estimate and place; starts nothing that lasts and downloads nothing.
@@ -61,11 +66,14 @@ def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Pl
     return made
 
 
-def check(path: Path, overrides: Sequence[str]) -> Config:
-    """What `plan` and `start` would refuse is refused; where nothing could train, what can be told without it."""
+def check(path: Path, overrides: Sequence[str]) -> tuple[Config, list[str]]:
+    """The config with notes on it.  What `plan` and `start` would refuse is refused; where nothing could train, what can be
+    told without it.
+    """
     if bases.missing_packages():
-        return _read(path, overrides)[0]
-    return plan(path, overrides).config
+        return _read(path, overrides)[0], []
+    made = plan(path, overrides)
+    return made.config, notes(made.config.run, made.bases)
 
 
 def _read(path: Path, overrides: Sequence[str] = (), cwd: Path | None = None) -> tuple[Config, dict[str, BaseFacts]]:
