@@ -154,7 +154,9 @@ def _same_folder(parent: Path, pattern: str) -> bool:
 
 def _what_is_there(parent: Path, name: str, asked: str) -> str:
     there = sorted(entry.name for entry in parent.iterdir() if entry.is_file())
-    if close := close_to(name, [entry for entry in there if entry.endswith(DATA_SUFFIXES)], likeness=0.8):
+    files = [entry for entry in there if entry.endswith(DATA_SUFFIXES)]
+    without_ending = next((entry for entry in files if Path(entry).stem == name), None)
+    if close := without_ending or close_to(name, files, likeness=0.8):
         return f"did you mean {close}?"
     counts = Counter(Path(entry).suffix for entry in there if entry.endswith(DATA_SUFFIXES))
     if not counts:

@@ -14,7 +14,7 @@ from trainer.data.tokens import IGNORED, Tokens
 def held_out_loss(model: torch.nn.Module, rows: Sequence[Tokens], check: Callable[[], None]) -> float:
     """Token-weighted mean; may be NaN or infinite, which the caller judges.  `check` is called between batches and may raise."""
     device = next(model.parameters()).device
-    vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]  # every causal model of transformers has it
+    vocabulary = int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]  # every causal model has it
     was_training = model.training
     model.eval()
     total, tokens = 0.0, 0

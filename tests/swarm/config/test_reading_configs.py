@@ -146,6 +146,11 @@ def test_absolute_paths_and_names_of_the_hub_pass(loading, project):
     assert [d.path for d in loading(text).run.streams["one"].datasets] == [f"{project}/data/dev.jsonl", "openai/gsm8k"]
 
 
+def test_a_path_into_a_folder_that_is_here_is_no_name_of_the_hub(loading):
+    with pytest.raises(UserErrors, match=r"no file matches data/train in .*; did you mean train\.jsonl\?"):
+        loading(HEAD.replace("data/train.jsonl", "data/train") + "streams: {one: }\n")
+
+
 def test_brackets_in_real_names_are_no_wildcards(loading, project):
     (project / "data" / "rows[1].jsonl").write_text("{}\n")
     path = (
