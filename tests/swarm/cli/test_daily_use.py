@@ -159,4 +159,4 @@ def test_wrong_words_are_answered_in_the_words_of_this_project(folder: RunFolder
     with pytest.raises(UserError) as said:
         checked(ev.Promote, ref="wide", path="/x", sha256="a" * 64, why="")
     assert str(said.value) == "promote: path: '/x' must be a path inside the run folder; correct it"
-    assert refusal("claim", "Data/check").startswith("claim: ref: 'Data/check' will not do; a name is ")
+    assert refusal("claim", "Data/check").startswith("claim: ref: 'Data/check' is not valid; a name is ")
