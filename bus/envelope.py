@@ -43,8 +43,8 @@ Types of the bus itself, all with seq 0 unless it says otherwise:
     bus-answer   answers the request named in correlation (numbered)
     bus-refused  refuses it; body: "<exit status> <reason>" (numbered)
     bus-denied   body: "<cause> <reason>"; cause is one of
-                 version (the reason names the hub's version), key, malformed, hello (send it again), role (numbered; correlation
-                 names the request, if it was one), rate (the type is over its rate; numbered messages are asked for again later)
+                 version (the reason names the hub's version), key, malformed, hello (send it again), role or size (numbered;
+                 the type is not allowed or the body too long; correlation names the request, if it was one)
     bus-tail     on XPUB, once a second for every topic: no message, but `seq` and `after` that the next message will have
 An unknown version is answered with `bus-denied version` in the hub's own version: an array that starts with its number.
 """

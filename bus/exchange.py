@@ -7,7 +7,18 @@ been revoked.
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from bus.envelope import HUB_NAME, RESERVED, VERSION, Envelope, check_incarnation, pack, read_number, unpack
+from bus.budget import Budget
+from bus.envelope import (
+    HUB_NAME,
+    MAX_MESSAGE_BYTES,
+    RESERVED,
+    VERSION,
+    Envelope,
+    check_incarnation,
+    pack,
+    read_number,
+    unpack,
+)
 from bus.errors import OutboxFull, ProtocolError, UnknownVersion
 from bus.intake import Intake
 from bus.keys import Member, Members
@@ -27,7 +38,7 @@ class Exchange:
     def __init__(
         self, members: Members, allowed: Mapping[str, frozenset[str]], seen: Mapping[tuple[str, str], int], limits: Limits,
         incarnation: str, post: Callable[[bytes, bytes], Posted], deliver: Callable[[Envelope], None],
-        is_full: Callable[[], bool] = lambda: False,
+        is_full: Callable[[str], bool] = lambda member: False,
     ) -> None:  # fmt: skip
         self.incarnation = incarnation
         self.unauthenticated = 0
@@ -201,7 +212,7 @@ class Exchange:
         if envelope.seq:
             if intake is None:
                 return self._deny(state, process.routing_id, "hello", "this lane was not in the hello")
-            if intake.open_count >= self._limits.open_count or self._is_full():
+            if intake.open_count >= self._limits.open_count or self._is_full(state.name):
                 return self._ask_again(process, envelope.incarnation, intake, now_seconds, _CROWDED_WAIT_MS)
             match intake.classify(envelope.seq, envelope.after):
                 case "early":
@@ -212,19 +223,25 @@ class Exchange:
                 case "take":
                     pass
         if not self._may(state.role, envelope.type):
-            return self._refuse_type(state, process, intake, envelope)
+            return self._refuse(state, process, intake, envelope, f"role a {state.role} may not send {envelope.type}")
+        most = self._limits.body_bytes.get((state.role, envelope.type), MAX_MESSAGE_BYTES)
+        if len(envelope.body) > most:
+            reason = f"size {envelope.type}: longer than {most} bytes; put it into a file and name that"
+            return self._refuse(state, process, intake, envelope, reason)
         return self._deliver(envelope)
 
     def _may(self, role: str, type_: str) -> bool:
         types = self._allowed.get(role, frozenset())
         return type_ in types or ALL in types
 
-    def _refuse_type(self, state: MemberState, process: Process, intake: Intake | None, envelope: Envelope) -> None:
+    def _refuse(
+        self, state: MemberState, process: Process, intake: Intake | None, envelope: Envelope, reason: str
+    ) -> None:
+        """Settle a numbered message without delivering it, and answer with the reason."""
         state.refused += 1
         if intake is not None and envelope.seq:
             intake.settle_one(envelope.seq)
             self._acknowledge_later(state, envelope.incarnation)
-        reason = f"role a {state.role} may not send {envelope.type}"
         try:
             process.outgoing.add(Envelope("bus-denied", reason, correlation=envelope.correlation))
         except OutboxFull:
@@ -284,7 +301,8 @@ class Exchange:
         state = self.member_states.get(member.name)
         if state is None:
             state = self.member_states[member.name] = MemberState(member.name, member.role, self._limits, now_seconds)
-        state.role = member.role
+        if state.role != member.role:
+            state.role, state.budget = member.role, Budget(self._limits.rate_of(member.role), now_seconds)
         return state
 
 

@@ -11,7 +11,6 @@ import fcntl
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from bus.authentication import ZAP_ENDPOINT, Authenticator
-from bus.envelope import HUB_NAME, Envelope, check_type, pack
+from bus.envelope import HUB_NAME, MAX_MESSAGE_BYTES, Envelope, check_type, pack
 from bus.errors import BusError
 from bus.exchange import Exchange, Posted
+from bus.inbox import Inbox
 from bus.keys import Members
 from bus.links import Limits, Link
 from bus.sockets import SocketReader, check_bind, publisher, router, user_key
@@ -52,8 +52,7 @@ class Hub:
             members, allowed, seen or {}, self._limits, self.incarnation, self._post, self._deliver, self._is_full
         )  # fmt: skip
         self._authenticator = Authenticator(members, self._is_crowded)
-        self._inbox: deque[Envelope] = deque()
-        self._inbox_bytes = 0
+        self._inbox = Inbox()
         self._arrived = asyncio.Event()
         self._publishing = asyncio.Lock()
         self._published = 0
@@ -99,17 +98,22 @@ class Hub:
 
     async def receive(self) -> Envelope:
         """The next message. Raises BusError once the hub is closed."""
-        while not self._inbox:
+        while not self._inbox.count:
             self._check()
             self._arrived.clear()
             await self._arrived.wait()
-        return self._next()
+        return self._inbox.pop()
 
-    async def receive_batch(self, limit: int) -> list[Envelope]:
-        """Wait for a message, then return up to `limit` messages that have arrived, for one transaction."""
+    async def receive_batch(self, limit: int, limit_bytes: int = MAX_MESSAGE_BYTES) -> list[Envelope]:
+        """Wait for a message, then return messages that have arrived, for one transaction; members are served in turn.
+
+        At most `limit` messages, and none after the bodies have `limit_bytes`.
+        """
         batch = [await self.receive()]
-        while self._inbox and len(batch) < limit:
-            batch.append(self._next())
+        size_bytes = len(batch[0].body)
+        while self._inbox.count and len(batch) < limit and size_bytes < limit_bytes:
+            batch.append(self._inbox.pop())
+            size_bytes += len(batch[-1].body)
         return batch
 
     async def acknowledge(self, envelope: Envelope) -> None:
@@ -208,18 +212,17 @@ class Hub:
             self._acknowledge_soon()
 
     def _deliver(self, envelope: Envelope) -> None:
-        self._inbox.append(envelope)
-        self._inbox_bytes += len(envelope.body)
+        self._inbox.add(envelope)
         self._arrived.set()
 
-    def _is_full(self) -> bool:
-        """Whether the caller is so far behind that peers must keep their messages and send them later."""
-        return len(self._inbox) >= self._limits.inbox_count or self._inbox_bytes >= self._limits.inbox_bytes
-
-    def _next(self) -> Envelope:
-        envelope = self._inbox.popleft()
-        self._inbox_bytes -= len(envelope.body)
-        return envelope
+    def _is_full(self, member: str) -> bool:
+        """Whether the caller is so far behind that this member must keep its messages and send them later."""
+        inbox, limits = self._inbox, self._limits
+        return (
+            inbox.count >= limits.inbox_count
+            or inbox.size_bytes >= limits.inbox_bytes
+            or inbox.size_of(member) >= limits.member_inbox_bytes
+        )
 
     def _post(self, routing_id: bytes, data: bytes) -> Posted:
         if self._router.socket.closed:

@@ -19,6 +19,10 @@ class Limits:
 
     connections: int = 512
     rate: Rate = field(default_factory=Rate)
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    """By role; the members of other roles have `rate`."""
+    body_bytes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """The longest body by role and message type; others may use the whole of a message."""
     open_count: int = 16_384
     """Messages of one lane that the caller has not acknowledged yet."""
     outgoing: LaneLimits = field(default_factory=lambda: LaneLimits(waiting_count=4096, waiting_bytes=8 << 20))
@@ -26,7 +30,12 @@ class Limits:
     inbox_count: int = 100_000
     """Messages that wait for `Hub.receive`. Above this, peers are asked to send again later."""
     inbox_bytes: int = 256 << 20
+    member_inbox_bytes: int = 64 << 20
+    """The same for one member, so that none can fill the inbox."""
     topics: int = 1024
+
+    def rate_of(self, role: str) -> Rate:
+        return self.rates.get(role, self.rate)
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ class MemberState:
         self.name, self.role = name, role
         self.last_heard = now_seconds
         self.refused = 0
-        self.budget = Budget(limits.rate, now_seconds)
+        self.budget = Budget(limits.rate_of(role), now_seconds)
         self.processes: OrderedDict[str, Process] = OrderedDict()
         self.lanes: OrderedDict[str, Intake] = OrderedDict()
         self.sender_of_lane: dict[str, Process] = {}

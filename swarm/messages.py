@@ -29,10 +29,27 @@ class Message(BaseModel):
     def toon(self) -> str:
         return encode(self.model_dump(mode="json", exclude_none=True))
 
+    max_values: ClassVar[int] = 2_000
+    """Fields and items of a document, at all levels; the library makes an error object for each that it does not know."""
+
     @classmethod
     def read(cls, text: str) -> Self:
-        """Raises ToonError or pydantic's ValidationError on a document of another shape."""
-        return cls.model_validate(decode(text))
+        """Raises ToonError, ValueError for too many values, or pydantic's ValidationError on a document of another shape."""
+        value = decode(text)
+        _check_count(value, cls.max_values)
+        return cls.model_validate(value)
+
+
+def _check_count(value: Any, most: int) -> None:
+    """Raises ValueError where the value has more than `most` fields and items."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            most -= len(value)
+            if most < 0:
+                raise ValueError("the message has too many values")
+            waiting.extend(value.values() if isinstance(value, dict) else value)
 
 
 class Held(BaseModel):
@@ -109,6 +126,7 @@ class Assign(Message):
     """Do these tasks beside what is held already; their leases are the worker's from here on."""
 
     type: ClassVar[str] = "assign"
+    max_values: ClassVar[int] = 200_000
     pieces: Annotated[list[Piece], Field(min_length=1)]
 
 

@@ -26,7 +26,7 @@ from swarm.access.members import members_for_hub, user_error, write_connect
 from swarm.artifacts.metrics import MetricsFile
 from swarm.coordinator.effects import Effects
 from swarm.coordinator.pulse import Pulse
-from swarm.coordinator.reception import SPEAKS, Reception
+from swarm.coordinator.reception import LIMITS, SPEAKS, Reception
 from swarm.coordinator.record import NAME, NoSpace, Record, talk
 from swarm.coordinator.supervisor import Supervisor
 from swarm.errors import UserError
@@ -51,7 +51,7 @@ class Coordinator:
     def __init__(self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter) -> None:
         self.folder, self.settings = folder, settings
         self.members = members_for_hub(folder, settings.listen)
-        self.hub = Hub(self.members, allowed=SPEAKS)
+        self.hub = Hub(self.members, allowed=SPEAKS, limits=LIMITS)
         self.metrics = MetricsFile(folder.metrics)
         self.pulse = Pulse()
         self.crew = Supervisor(layout, folder, self.members, settings, self.pulse)

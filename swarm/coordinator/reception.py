@@ -8,11 +8,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 
+from bus.budget import Rate
 from bus.envelope import Envelope
-from bus.hub import Hub, Link
+from bus.hub import Hub, Limits, Link
 from swarm import events as ev
 from swarm.access.members import check_hand
 from swarm.artifacts.metrics import MetricsFile, may_pass
+from swarm.coordinator.grants import Grants
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, Record, talk
 from swarm.coordinator.supervisor import Supervisor
 from swarm.messages import Ask, Hello, Metrics, Quit, Ready, Report
@@ -28,8 +30,31 @@ SPEAKS = {
 }
 """Message types by role on the bus; what an `ask` may append is `admission.MAY_APPEND`'s business."""
 
-BATCH = 256
-"""Messages handled at most with one commit to the metrics."""
+LIMITS = Limits(
+    rates={
+        "worker": Rate(messages_per_second=5_000, bytes_per_second=16 << 20, burst_seconds=4),
+        "admin": Rate(messages_per_second=200, bytes_per_second=2 << 20, burst_seconds=4),
+        "agent": Rate(messages_per_second=100, bytes_per_second=1 << 20, burst_seconds=4),
+        "viewer": Rate(messages_per_second=50, bytes_per_second=64 << 10, burst_seconds=20),
+    },
+    body_bytes={
+        ("worker", "hello"): 64 << 10,
+        ("worker", "ready"): 4 << 10,
+        ("worker", "report"): 256 << 10,
+        ("worker", "bye"): 256,
+        ("admin", "ask"): 256 << 10,
+        ("agent", "ask"): 256 << 10,
+        ("viewer", "ask"): 4 << 10,  # it may append nothing
+    },
+    member_inbox_bytes=16 << 20,
+)
+"""What one member can make the coordinator do. An entry has at most 64 KiB of text, and escapes can make it longer."""
+
+MAX_NOTES = 64
+"""Refused reports that are noted in the log for one worker."""
+
+BATCH, BATCH_BYTES = 128, 256 << 10
+"""Messages handled at most before the next decision, and with one commit to the metrics."""
 
 Promote = Callable[[ev.Promote, str], Awaitable[int]]
 """A promotion that somebody asks for: (event, author) -> seq; raises Refusal."""
@@ -44,15 +69,20 @@ class Reception:
         """The run is over and its workers are leaving."""
         noted = [entry.event for entry in record.writer.log.entries() if isinstance(entry.event, ev.Refuse)]
         self._refused = {(event.by, event.ref, event.tok) for event in noted}
+        self._grants = Grants(record)
 
     async def take(self) -> None:
         """Handle the messages that wait now as one batch, with one commit to the metrics."""
-        batch = await self.hub.receive_batch(BATCH)
+        batch = await self.hub.receive_batch(BATCH, BATCH_BYTES)
         await self.record.note_standstill()
-        await self._store([envelope for envelope in batch if envelope.type == Metrics.type])
+        await self._store([e for e in batch if e.type == Metrics.type and self._grants.covers(e.source, e.body)])
         for envelope in batch:
             if envelope.type != Metrics.type:
                 await self._handle(envelope)
+                await asyncio.sleep(0)  # heartbeats are read between two messages, however many wait
+            elif not self._grants.covers(envelope.source, envelope.body):
+                talk.warning("metrics of %s are not of a lease of its own", envelope.source)
+                await self.hub.acknowledge(envelope)
 
     async def _store(self, envelopes: Sequence[Envelope]) -> None:
         sound = self._stored(envelopes)
@@ -104,7 +134,7 @@ class Reception:
                 case _:
                     talk.warning("%s sent %r, which means nothing here", envelope.source, envelope.type)
         except (ToonError, ValueError) as error:  # pydantic's ValidationError is a ValueError
-            talk.warning("%s of %s is malformed: %s", envelope.type, envelope.source, error)
+            talk.warning("%s of %s is malformed: %s", envelope.type, envelope.source, _first_line(error))
             if envelope.type == Ask.type:
                 await self.hub.refuse(envelope, f"malformed: {_first_line(error)}", status=2)
         await self.hub.acknowledge(envelope)
@@ -133,7 +163,8 @@ class Reception:
                 await self.record.keep(source, event)
         except Refusal as refusal:
             token = event.facts().get("tok")
-            if (source, event.ref, token) not in self._refused:
+            noted = sum(by == source for by, _, _ in self._refused)
+            if (source, event.ref, token) not in self._refused and noted < MAX_NOTES:
                 self._refused.add((source, event.ref, token))
                 note = ev.Refuse(ref=event.ref, tok=token, by=source, why=str(refusal))
                 await self.record.keep(NAME, note)
