@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "bus").glob("*.py"))
 OTHERS = [path for name in ("swarm", "trainer", "toon", "tui") for path in (ROOT / name).rglob("*.py")]
 CODE_FROM_DATA = re.compile(
-    r"\bpickle\b|pyobj|\bdill\b|\bmarshal\b|\bshelve\b|\bjoblib\b|torch\.load|yaml\.(?:unsafe|full)_load|yaml\.load\("
+    r"\bpickle\b|pyobj|\bdill\b|\bmarshal\b|\bshelve\b|\bjoblib\b|torch\.load\((?![^)\n]*weights_only=True)|yaml\.(?:unsafe|full)_load|yaml\.load\("
     r"|weights_only=False|trust_remote_code=True|(?<![.\w])(?:eval|exec)\(|os\.system|shell=True|allow_pickle|numpy\.load|np\.load"
     r"|\btarfile\b|\bzipfile\b|unpack_archive"  # archives of others are never unpacked either
 )
