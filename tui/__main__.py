@@ -51,13 +51,13 @@ def on_a_terminal() -> bool:
 
 
 def watch(run_folder: Path, *, readonly: bool) -> int:
+    from swarm import asciitext
     from swarm.views.watch import Watcher
-    from tui import asciiscreen
     from tui.app import Dashboard
 
     watcher = Watcher.attach(run_folder)
     try:
-        only_ascii = asciiscreen.needed(os.environ.get("TERM", ""), sys.stderr.encoding)
+        only_ascii = asciitext.needed(os.environ)
         app = Dashboard(watcher, readonly=readonly, only_ascii=only_ascii)
         app.run()
         return app.return_code or 0

@@ -179,7 +179,7 @@ class _Reading:
             checked_seq(self.wanted.to, self.log.last_seq)
         if form is None:
             for message in found:
-                print(screen.entry_line(message, self.amended))
+                screen.tell(screen.entry_line(message, self.amended))
         else:
             screen.print_data({"entries": self._data(found, form)}, form)
 
@@ -210,7 +210,7 @@ class _Reading:
 
         for message in found:
             if form is None:
-                print(screen.entry_line(message, self.amended), flush=True)
+                print(screen.for_people(screen.entry_line(message, self.amended)), flush=True)
             else:  # a document for each entry
                 screen.print_data(self._data([message], form)[0], form, following=True)
 

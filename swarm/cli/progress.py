@@ -131,9 +131,9 @@ class Lines:
 
     @staticmethod
     def _print(line: str) -> None:
-        from swarm.printable import printable
+        from swarm.cli.screen import for_people
 
-        print(f"  {printable(line)}", file=sys.stderr, flush=True)
+        print(f"  {for_people(line)}", file=sys.stderr, flush=True)
 
 
 def progress_line(row: StreamRow) -> str:

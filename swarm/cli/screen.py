@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,10 +38,17 @@ def print_data(value: Any, form: bool | None, *, following: bool = False) -> Non
 
 
 def tell(text: str) -> None:
-    """Words for people on stdout: what others wrote in them cannot steer a terminal, now or in a pager."""
+    """Words for people on stdout."""
+    print(for_people(text))
+
+
+def for_people(text: str) -> str:
+    """What others wrote cannot steer a terminal, now or in a pager; ASCII where the locale or the terminal knows no more."""
+    from swarm import asciitext
     from swarm.printable import printable
 
-    print(printable(text))
+    safe = printable(text)
+    return asciitext.plain(safe) if asciitext.needed(os.environ) else safe
 
 
 def as_shown(data: str) -> str:
@@ -86,10 +94,8 @@ def announce(folder: RunFolder, made: Plan) -> None:
     devices = ", ".join(sorted({spec.device for spec in made.layout.workers if "train" in spec.roles}))
     where = f"{surroundings.cores()} cores" if devices == "cpu" else devices
     count = len(made.config.run.streams)
-    print(
-        f"swarm: run {folder.name} · {count} stream{'s' * (count != 1)} on base {bases} · {where} · log {folder.log}",
-        file=sys.stderr,
-    )
+    line = f"swarm: run {folder.name} · {count} stream{'s' * (count != 1)} on base {bases} · {where} · log {folder.log}"
+    print(for_people(line), file=sys.stderr)
 
 
 def has_ended(folder: RunFolder) -> bool:

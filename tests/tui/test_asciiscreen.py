@@ -5,32 +5,34 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
+from swarm import asciitext
 from tests.tui.runs import Played, sketch
 from tests.tui.screen import shown, text
-from tui import asciiscreen
 
 
 @pytest.mark.parametrize("given", ["━━━╸──", "▇▅▃▁", "╭─ loss · log ─╮", "▸●○◆★", "⣿⠁⠀", "漢字", "α16 → 3 − 2…", "é"])
 def test_a_line_keeps_its_width(given: str) -> None:
-    assert asciiscreen.plain(given).isascii()
-    assert cell_len(asciiscreen.plain(given)) == cell_len(given)
+    assert asciitext.plain(given).isascii()
+    assert cell_len(asciitext.plain(given)) == cell_len(given)
 
 
 def test_progress_is_told_apart_without_colours() -> None:
-    assert asciiscreen.plain("━━━╸──") == "====--"
+    assert asciitext.plain("━━━╸──") == "====--"
 
 
 @pytest.mark.parametrize(
-    ("term", "encoding", "needed"),
+    ("environment", "needed"),
     [
-        ("dumb", "utf-8", True),
-        ("linux", "UTF-8", True),
-        ("xterm-256color", "utf-8", False),
-        ("xterm", "ANSI_X3.4-1968", True),
+        ({"TERM": "dumb", "LANG": "de_DE.UTF-8"}, True),
+        ({"TERM": "linux"}, True),
+        ({"TERM": "xterm-256color", "LANG": "en_US.UTF-8"}, False),
+        ({"TERM": "xterm-256color"}, False),
+        ({"TERM": "xterm", "LC_ALL": "C", "LANG": "en_US.UTF-8"}, True),
+        ({"TERM": "xterm", "LC_CTYPE": "C.UTF-8", "LANG": "C"}, False),
     ],
 )
-def test_bare_consoles_are_known(term: str, encoding: str, needed: bool) -> None:
-    assert asciiscreen.needed(term, encoding) is needed
+def test_bare_consoles_and_locales_that_are_not_utf_8_are_known(environment: dict[str, str], needed: bool) -> None:
+    assert asciitext.needed(environment) is needed
 
 
 @pytest.mark.asyncio

@@ -160,3 +160,15 @@ def test_wrong_words_are_answered_in_the_words_of_this_project(folder: RunFolder
         checked(ev.Promote, ref="wide", path="/x", sha256="a" * 64, why="")
     assert str(said.value) == "promote: path: '/x' must be a path inside the run folder; correct it"
     assert refusal("claim", "Data/check").startswith("claim: ref: 'Data/check' is not valid; a name is ")
+
+
+def test_words_for_people_are_ascii_where_the_locale_knows_no_more_and_data_are_whole(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm("post", "wide", "α is the rate · 漢字")
+    monkeypatch.setenv("LC_ALL", "C")
+    for words in (("status",), ("log",), ("runs",), ("replay",), ("inbox",)):
+        assert swarm(*words).stdout.isascii(), words
+    assert "α is the rate · 漢字" in swarm("log", "--json").stdout
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    assert "α is the rate · 漢字" in swarm("log").stdout
