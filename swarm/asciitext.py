@@ -1,4 +1,4 @@
-"""Text for terminals and locales that know ASCII only: every character has one in its place, cell for cell; pure."""
+"""Replaces characters outside ASCII by similar ones of the same width, for terminals and locales that have ASCII only; pure."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The dashboard: shows a run and acts on it through the log; textual lives here only."""
+"""The dashboard: shows a run and acts on it through the log; the only package that imports textual."""

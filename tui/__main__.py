@@ -1,4 +1,4 @@
-"""`python -m tui RUN_FOLDER`: shows a run until the person leaves or the run ends; Textual is loaded only once there is a terminal."""
+"""`python -m tui RUN_FOLDER`: shows a run until the person detaches; Textual is imported only if there is a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIRST_PICTURE_SECONDS = 10.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 left or ended, 2 wrong usage, 130 the run was stopped."""
+    """Exit status: 0 detached or the run ended, 2 wrong usage, 130 the run was stopped."""
     arguments = parser().parse_args(argv)
     if arguments.screenshot is None and not on_a_terminal():
         print(NO_TERMINAL, file=sys.stderr)
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def on_a_terminal() -> bool:
-    """All three: Textual reads from stdin and draws on stderr, and without a terminal sprays codes and exits 0."""
+    """Whether all three streams are terminals: Textual reads stdin and draws on stderr; without a terminal it prints escape codes and exits with 0."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
@@ -78,7 +78,7 @@ def take_picture(run_folder: Path, path: Path) -> int:
 
 
 def first_whole(source: Source) -> Snapshot:
-    """The first snapshot that knows streams and, while the run lives, its workers; a watcher may need a moment for both."""
+    """The first snapshot with streams and, while the run is running, with workers; a watcher may need a moment for both."""
     until = time.monotonic() + FIRST_PICTURE_SECONDS
     while time.monotonic() < until:
         snapshot = source.snapshot()

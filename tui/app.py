@@ -1,6 +1,6 @@
-"""The dashboard: holds one `View`, hands every new one to the panes, and turns keys into acts on the run.
+"""The dashboard: holds one `View`, gives each new one to the panes, and turns keys into events of the run.
 
-It opens no socket and reads no file: the feed does.  What a key may do is decided by the coordinator, which refuses in words.
+It opens no socket and reads no file: the feed does.  Whether an event is allowed is decided by the coordinator, whose refusal is shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from textual.widgets import Input
 
 from swarm.printable import one_line
 from tui import asciiscreen, looks
-from tui.feed import PERIOD_SECONDS, Arrived, Feed, LogRead, Lost, Refused, Said, Source
+from tui.feed import PERIOD_SECONDS, Arrived, Feed, LogRead, Lost, Recorded, Refused, Source
 from tui.panes.curves import Curves
 from tui.panes.detail import Detail
 from tui.panes.header import Banner, Header
@@ -36,13 +36,13 @@ from tui.screens import DetailScreen, KeysScreen, LiveScreen, LogScreen, Note, Q
 from tui.view import HELD, OVER, View
 
 ROOM_FOR_WORKERS = 140
-"""From this width on the workers stand beside the log unasked."""
+"""From this width on the pane of workers is shown by default."""
 DETACHED, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses."""
 AGAIN = frozenset({"failed", "stopped"})
-"""States out of which a stream is let go on with `r`."""
+"""States in which `r` resumes a stream."""
 ACTS = frozenset({"pause", "stop", "note", "retry", "approve", "stop_run"})
-"""Actions that change the run: not offered to those who only look."""
+"""Actions that change the run; they are not offered with --readonly."""
 
 
 class Dashboard(App[None]):
@@ -90,7 +90,7 @@ class Dashboard(App[None]):
         self.is_leaving = False
         self.view = View()
         self.pictures = 0
-        """How often the screen was drawn anew because of the run."""
+        """How many snapshots were drawn."""
         self.register_theme(looks.THEME)
         self.theme = looks.THEME.name
 
@@ -133,10 +133,10 @@ class Dashboard(App[None]):
         self.look(replace(self.view, snapshot=event.snapshot))
 
     def look(self, view: View) -> None:
-        """Draw this view everywhere."""
+        """Draw this view in all panes and open screens."""
         self.view = view
         if not all(pane.is_attached for pane in self.panes):
-            return  # a late picture: the screen is being taken down
+            return  # a late snapshot: the screen is being closed
         with self.batch_update():
             self.show_keys()
             for pane in self.panes:
@@ -146,7 +146,7 @@ class Dashboard(App[None]):
                     screen.show(view)
 
     def show_keys(self) -> None:
-        """The keys that mean something now."""
+        """Show the keys that have an effect now."""
         now = (self.view.row and self.view.row.state, bool(self.view.snapshot.waits))
         if now != self.keys_shown_for:
             self.keys_shown_for = now
@@ -185,7 +185,7 @@ class Dashboard(App[None]):
         self.look(replace(self.view, smoothed=not self.view.smoothed))
 
     def action_workers(self, by_device: bool) -> None:
-        """The same key again hides them; the other key changes their order."""
+        """Show the workers; the same key again hides them, the other key changes their order."""
         same = self.view.by_device == by_device
         self.main.set_class(not (same and self.main.has_class("-workers")), "-workers")
         self.look(replace(self.view, by_device=by_device))
@@ -226,28 +226,28 @@ class Dashboard(App[None]):
             return False
         row = self.view.row
         match action:
-            case "retry":  # only where it means something: the line of keys is short
+            case "retry":  # only where it has an effect: the line of keys is short
                 return not self.readonly and row is not None and row.state in AGAIN
             case "approve":
                 return not self.readonly and bool(self.view.snapshot.waits)
             case "stop_run":
-                return True  # who only looks leaves by it
+                return True  # with --readonly it detaches
             case _:
                 return not (self.readonly and action in ACTS)
 
     def action_retry(self) -> None:
-        """Let a stream that failed or was stopped go on."""
+        """Resume a stream that failed or was stopped."""
         if row := self.view.row:
             self.feed.say("resume", row.name)
 
     def action_approve(self) -> None:
-        """Agree to the promotion that waits; who may not is refused in words."""
+        """Approve the promotion that waits, after a question; the coordinator refuses those who may not."""
         stream = self.view.snapshot.waits.partition(": ")[0]
         text = Text.assemble("Approve the promotion of ", (stream, "bold"), "?")
         self.ask(Question(stream, text, self.view.snapshot.waits.partition(": ")[2]), "approve", stream)
 
     def action_pause(self) -> None:
-        """Pause the selected stream, or let it go on."""
+        """Pause the selected stream, or resume it."""
         row = self.view.row
         if row is None or row.state in OVER:
             self.say_no(f"{row.name} is {row.state}: nothing to pause" if row else "no stream is selected")
@@ -269,7 +269,7 @@ class Dashboard(App[None]):
         self.push_screen(Note(ref), lambda text: self.feed.say("post", ref, body=text) if text else None)
 
     def action_stop_run(self) -> None:
-        """Ctrl-C: asks; a second Ctrl-C is the answer yes; who only looks just leaves."""
+        """Ctrl-C asks whether to stop the run; a second Ctrl-C means yes; with --readonly or after the end it detaches."""
         screen: object = self.screen
         match screen:
             case Question(about="run") as question:
@@ -282,10 +282,10 @@ class Dashboard(App[None]):
                 self.ask(Question("run", text, consequence), "stop", "run")
 
     def ask(self, question: Question, kind: str, ref: str) -> None:
-        """Act if the answer is yes; what it is about was settled when it was asked."""
+        """Append the event if the answer is yes; `ref` is the one selected when the question was asked."""
         self.push_screen(question, lambda yes: self.feed.say(kind, ref) if yes else None)
 
-    def on_said(self, event: Said) -> None:
+    def on_recorded(self, event: Recorded) -> None:
         if (event.kind, event.ref) == ("stop", "run"):
             self.leave(INTERRUPTED)
         self.notify(event.line, markup=False)
@@ -305,7 +305,7 @@ class Dashboard(App[None]):
         self.leave(DETACHED)
 
     def leave(self, status: int) -> None:
-        """Once; whatever was typed ahead meets no screen any more."""
+        """Close the dashboard once; keys typed ahead are ignored from here on."""
         if not self.is_leaving:
             self.is_leaving = True
             self.exit(return_code=status)
@@ -315,7 +315,7 @@ class Dashboard(App[None]):
             await super().on_event(event)
 
     def action_suspend_process(self) -> None:
-        """Ctrl-Z: the whole job stops, `swarm run` too, so that the shell takes the terminal; `fg` brings both back."""
+        """Ctrl-Z suspends the whole process group, `swarm run` too, so that the shell gets the terminal; `fg` resumes both."""
         try:
             with self.suspend():
                 os.killpg(os.getpgrp(), signal.SIGSTOP)
@@ -325,7 +325,7 @@ class Dashboard(App[None]):
     # ---- the palette and the keys
 
     def every_key(self) -> list[tuple[str, str]]:
-        """Each key that can be pressed now, with its meaning."""
+        """Each key that is offered, with its meaning."""
         hidden = ACTS if self.readonly else frozenset()
         return [(name, meaning) for action, name, meaning in MEANINGS if action not in hidden]
 
@@ -351,12 +351,12 @@ class Dashboard(App[None]):
 
 
 MEANINGS = (
-    ("pause", "p", "pause the selected stream, or let it go on"),
+    ("pause", "p", "pause the selected stream, or resume it"),
     ("stop", "x", "stop the selected stream (asks)"),
-    ("retry", "r", "let a stream that failed or was stopped go on"),
+    ("retry", "r", "resume a stream that failed or was stopped"),
     ("approve", "a", "approve the promotion that waits (asks)"),
     ("note", "o", "write a note into the log"),
-    ("mark", "m", "lay the stream's curve over the others, or take it away"),
+    ("mark", "m", "show the stream's curve with the others, or hide it"),
     ("log_axis", "y", "logarithmic axis"),
     ("smooth", "s", "curves smoothed, or as measured"),
     ("filter", "/", "show only streams with these words; escape: all"),
@@ -368,4 +368,4 @@ MEANINGS = (
     ("detach", "q", "leave; the run goes on"),
     ("stop_run", "ctrl+c", "stop the whole run (asks)"),
 )
-"""Action, key, what it does: the screen of keys."""
+"""Action, key and meaning, for the screen of keys."""

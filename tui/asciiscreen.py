@@ -1,6 +1,6 @@
-"""Draws the same screen on a terminal that knows ASCII only: every line that Textual sends passes here, width for width.
+"""A filter over every line that Textual draws, for terminals that have ASCII only.
 
-One filter instead of a second set of glyphs, so that Textual's own parts (scrollbars, palette, notes) degrade too.
+A filter and not a second set of glyphs, so that Textual's own widgets (scrollbars, palette, notifications) are covered too.
 """
 
 from __future__ import annotations

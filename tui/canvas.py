@@ -1,4 +1,4 @@
-"""Draws curves in braille with axes, as lines of rich text: pure, and it knows nothing of streams or Textual."""
+"""Draws curves in braille with axes, as lines of rich text; pure, without streams or Textual."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Which part of the plane is shown, and on how many cells."""
+    """The ranges of x and y that are shown, and the number of cells."""
 
     width: int
     height: int
@@ -86,7 +86,7 @@ class Grid:
 
 
 def plot(series: Sequence[Series], width: int, height: int, *, log: bool = False) -> list[Text]:
-    """The curves with their axes on `height` lines of `width` cells; nothing where there is no room or no point."""
+    """The curves with their axes on `height` lines of `width` cells; an empty list if there is no room or no point."""
     frame = framed(series, width - GUTTER - 1, height - 2, log=log)
     if frame is None:
         return []
@@ -97,7 +97,7 @@ def plot(series: Sequence[Series], width: int, height: int, *, log: bool = False
 
 
 def framed(series: Sequence[Series], width: int, height: int, *, log: bool) -> Frame | None:
-    """The part of the plane that holds every point."""
+    """The ranges that hold every point; None if there is no room or no point."""
     points = [p for one in series for p in (*shown(one.points, log), *shown(one.marks, log))]
     if not points or width < 4 or height < 2:
         return None
@@ -110,7 +110,7 @@ def framed(series: Sequence[Series], width: int, height: int, *, log: bool) -> F
 
 
 def shown(points: Iterable[tuple[float, float]], log: bool) -> Iterator[tuple[float, float]]:
-    """The points that have a place: finite, and positive on a logarithmic axis."""
+    """The points that can be drawn: finite, and positive on a logarithmic axis."""
     return ((x, y) for x, y in points if math.isfinite(y) and (y > 0 or not log))
 
 

@@ -1,7 +1,7 @@
-"""Brings a run's snapshots into the app and takes the person's acts out: the only module here that touches the watcher.
+"""Posts a run's snapshots to the app and carries out the person's actions; the only module here that uses the watcher.
 
-Two threads, so that the screen never waits for the bus: one waits for news and posts the newest picture, at most four
-times a second; the other sends acts and reads the log.  All text is made harmless here, once, before anybody draws it.
+Two threads, so that the screen never waits for the bus: one posts the newest snapshot, at most four times a second; the other
+appends events and reads the log.  All text is made safe here, once, before it is drawn.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from swarm.printable import visible
 from swarm.views.snapshot import Snapshot
 
 PERIOD_SECONDS = 0.25
-"""Shortest time between two pictures: drawing at 4 Hz costs a fifth of a core, at 10 Hz a third."""
+"""Shortest time between two snapshots: drawing at 4 Hz costs a fifth of a core, at 10 Hz a third."""
 IDLE_SECONDS = 1.0
-"""Longest time between two pictures: clocks and leases move on when nothing else does."""
+"""Longest time between two snapshots: clocks and leases change even when nothing else does."""
 
 Data = TypeVar("Data")
 
 
 class Source(Protocol):
-    """What the dashboard asks of a watcher."""
+    """The methods of a watcher that the dashboard uses."""
 
     def snapshot(self) -> Snapshot: ...
     def wait(self, timeout_seconds: float) -> bool: ...
@@ -38,7 +38,7 @@ class Source(Protocol):
 
 @dataclass
 class Arrived(Message):
-    """A newer picture of the run."""
+    """A newer snapshot of the run."""
 
     snapshot: Snapshot
 
@@ -47,8 +47,8 @@ class Arrived(Message):
 
 
 @dataclass
-class Said(Message):
-    """An act was recorded; `line` is its entry."""
+class Recorded(Message):
+    """An event was recorded; `line` is its entry."""
 
     kind: str
     ref: str
@@ -57,7 +57,7 @@ class Said(Message):
 
 @dataclass
 class Refused(Message):
-    """An act was refused, or the log could not be read."""
+    """An event was refused, or the log could not be read."""
 
     what: str
     why: str
@@ -73,13 +73,13 @@ class LogRead(Message):
 
 @dataclass
 class Lost(Message):
-    """No more pictures will come."""
+    """The run cannot be watched any more."""
 
     why: str
 
 
 class Feed:
-    """Carries between one source and one app; `post` must be safe to call from a thread."""
+    """Connects one source with one app; `post` must be safe to call from a thread."""
 
     def __init__(
         self, source: Source, post: Callable[[Message], object], period_seconds: float = PERIOD_SECONDS
@@ -99,9 +99,11 @@ class Feed:
         self._acts.put(lambda: None)
 
     def say(self, kind: str, ref: str, **facts: object) -> None:
-        """Act; the answer comes as `Said` or `Refused`."""
+        """Append an event; the answer comes as `Recorded` or `Refused`."""
         self._acts.put(
-            lambda: self._try(f"{kind} {ref}", lambda: Said(kind, ref, visible(self.source.say(kind, ref, **facts))))
+            lambda: self._try(
+                f"{kind} {ref}", lambda: Recorded(kind, ref, visible(self.source.say(kind, ref, **facts)))
+            )
         )
 
     def read_log(self, stream: str | None = None) -> None:
@@ -115,7 +117,7 @@ class Feed:
             self.post(act())
         except UserError as error:
             self.post(Refused(what, visible(str(error))))
-        except Exception as error:  # a thread's traceback would be lost behind the screen: say it there
+        except Exception as error:  # a thread's traceback would be hidden by the screen, so it is shown there
             self.post(Refused(what, visible(f"{type(error).__name__}: {error}")))
 
     def _act(self) -> None:
@@ -133,7 +135,7 @@ class Feed:
 
 
 def harmless(data: Data) -> Data:
-    """The same data with every text in it made safe to draw."""
+    """The data with every text in it safe to draw."""
     assert is_dataclass(data) and not isinstance(data, type)
     changed = {f.name: new for f in fields(data) if (new := _safe(old := getattr(data, f.name))) is not old}
     return replace(data, **changed) if changed else data

@@ -1,6 +1,6 @@
-"""How the dashboard looks: its theme, the colours of streams and states, and the style sheet; no behaviour.
+"""The theme, the colours of streams and states, and the style sheet of the dashboard; no behaviour.
 
-The style sheet is text here and not a file beside, so that nothing but Python needs packaging.
+The style sheet is a string and not a file, so that only Python files need packaging.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ THEME = Theme(
 )
 
 HUES = ("#5ccfe6", "#ffad66", "#bae67e", "#dfbfff", "#f28779", "#ffd173", "#73aaff", "#95e6cb")
-"""Colours of the streams, in their order; from the ninth on they begin again."""
+"""Colours of the streams in their order; they repeat from the ninth on."""
 
 DIM = "#707a8c"
 FAINT = "#3a4454"
 TROUGH = "#2b3341"
-"""What is left of a progress bar."""
+"""Colour of the part of a progress bar that is left."""
 STRONG = "bold #ffffff"
 GOOD = "#bae67e"
 WARN = "#ffd173"
@@ -64,7 +64,7 @@ STATES = {
     "not started": DIM,
     "no coordinator": BAD,
 }
-"""Of streams, workers and the run."""
+"""Styles of the states of streams, workers and the run."""
 
 KINDS = {
     "claim": "#73d0ff",
@@ -88,11 +88,11 @@ KINDS = {
     "expire": BAD,
     "fail": BAD,
 }
-"""Of entries in the log."""
+"""Styles of the kinds of entries."""
 
 
 SHAPES = "●■▲◆▼○□△"
-"""What stands beside the colours, in the same order: a curve is told from another without seeing colours."""
+"""Marks of the streams in the same order, so that curves can be distinguished without colours."""
 
 
 def shape(place: int) -> str:

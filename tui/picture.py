@@ -1,4 +1,4 @@
-"""Makes a picture of the dashboard without a terminal: Textual's own SVG of one snapshot."""
+"""Draws the dashboard of one snapshot as SVG, without a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = (100, 30)
 
 
 class Still:
-    """A source in which nothing moves."""
+    """A source whose snapshot never changes."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

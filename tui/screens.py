@@ -1,4 +1,4 @@
-"""What opens over the dashboard: a question, a note, the keys, one stream at full size, the whole log; none of them acts."""
+"""The screens over the dashboard: a question, a note, the keys, one stream, the whole log; none of them appends events."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Question(ModalScreen[bool]):
 
 
 class Note(ModalScreen[str]):
-    """A line of text; empty where the person thought better of it."""
+    """A line of text; empty if the person cancelled."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss('')", "back")]
 
@@ -125,7 +125,7 @@ class LogScreen(LiveScreen):
     ]
 
     class Wanted(Message):
-        """The log shall be read (again)."""
+        """A request to read the log (again)."""
 
         def __init__(self, stream: str | None) -> None:
             super().__init__()
@@ -149,7 +149,7 @@ class LogScreen(LiveScreen):
         self.show(self.view)
 
     def show(self, view: View) -> None:
-        """Read the log again when it grew."""
+        """Ask for the log again if it has grown."""
         self.view = view
         if view.snapshot.seq != self.seq:
             self.seq = view.snapshot.seq
@@ -192,7 +192,7 @@ class LogScreen(LiveScreen):
         lines.scroll_to(y=0 if where == "home" else lines.max_scroll_y, animate=False)
 
     def action_back(self) -> None:
-        """First out of the filter, then out of the log."""
+        """Close the filter if it is open, else the log."""
         box = self.query_one(Input)
         if box.has_class("-shown"):
             box.value = ""

@@ -12,7 +12,7 @@ from textual.strip import Strip
 
 
 def segments(text: Text, console: Console) -> Iterable[Segment]:
-    """The text's parts; its own style too, which rich leaves to whoever prints the line."""
+    """The segments of the text, with its own style, which rich does not apply itself."""
     text = text.copy()
     text.end = ""
     text.stylize_before(text.style)

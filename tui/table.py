@@ -1,6 +1,6 @@
-"""A table of fixed columns that redraws only the cells that changed; it knows nothing of streams or workers.
+"""A table of fixed columns that redraws only the cells that changed, for any kind of rows.
 
-Textual's own DataTable redraws itself whole at every changed cell, which is too much at 4 Hz and 64 rows.
+Textual's DataTable redraws itself completely for each changed cell, which costs too much at 4 Hz and 64 rows.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Column:
     name: str
     title: str
     width: int
-    """Cells it cannot do without."""
+    """Smallest width in cells."""
     rank: int = 0
-    """What goes first when there is no room: the highest rank; 0 stays always."""
+    """If there is no room, columns with the highest rank are left out first; 0 is never left out."""
     grow: int = 0
-    """Cells more that it can use."""
+    """Additional cells that it can use."""
     right: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A column at its place on the line."""
+    """A column with its position on the line."""
 
     column: Column
     x: int
@@ -52,7 +52,7 @@ class Placed:
 
 
 def fit(columns: Sequence[Column], width: int) -> list[Placed]:
-    """The columns for which there is room, in their order, the room left over shared out to those that grow."""
+    """The columns that fit, in their order; the room left over is divided among those that grow."""
     kept = list(columns)
     while len(kept) > 1 and _needs(kept, GAP) > width and any(column.rank > 0 for column in kept):
         kept.remove(max(reversed(kept), key=lambda column: column.rank))
@@ -91,7 +91,7 @@ class Table(ScrollView, can_focus=True):
 
     @dataclass
     class Moved(Message):
-        """The cursor stands on another row."""
+        """The cursor moved to another row."""
 
         table: Table
         key: str
@@ -144,7 +144,7 @@ class Table(ScrollView, can_focus=True):
                     self.refresh(Region(at.x, y, at.width, 1))
 
     def widen(self, columns: Sequence[Column]) -> None:
-        """Use other columns (names grew, for instance)."""
+        """Use other columns, for example because names grew."""
         if tuple(columns) != self.columns:
             self.columns = tuple(columns)
             self.place()
@@ -159,10 +159,10 @@ class Table(ScrollView, can_focus=True):
         self.fill()
 
     def fill(self) -> None:
-        """Make the cells again; for tables whose cells depend on the widths."""
+        """Make the cells again, in tables whose cells depend on the widths."""
 
     def width_of(self, name: str) -> int:
-        """Cells of a column; 0 where there was no room for it."""
+        """The width of a column; 0 if it was left out."""
         return next((at.width for at in self.placed if at.column.name == name), 0)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:

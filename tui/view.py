@@ -1,4 +1,4 @@
-"""What the dashboard shows and how: a snapshot, and what the person selected, marked and filtered; pure, never drawn here."""
+"""A snapshot together with what the person selected, marked and filtered; pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from swarm.views.snapshot import STREAM_STATES, Snapshot, StreamRow, WorkerRow
 
 FIRST_MARKS = 6
-"""Streams whose curves are shown before anybody marked one."""
+"""How many streams are marked by default."""
 OVER = frozenset({"done", "promoted", "failed"})
-"""States in which there is nothing to pause or to stop."""
+"""States in which a stream can be neither paused nor stopped."""
 HELD = frozenset({"paused", "stopped"})
-"""States out of which a stream can go on."""
+"""States in which `p` resumes a stream."""
 STATES = frozenset(state.lower() for state in STREAM_STATES)
 EMPTY = Snapshot(run="", folder="")
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One picture to draw."""
+    """Everything that the panes draw."""
 
     snapshot: Snapshot = EMPTY
     selected: str = ""
@@ -31,7 +31,7 @@ class View:
     by_device: bool = False
     """Order of the workers: by device instead of by name."""
     log_y: bool | None = None
-    """Logarithmic axis; None: where the range asks for it."""
+    """Logarithmic axis of losses; None: if their range is wide."""
     smoothed: bool = True
 
     @property
@@ -77,7 +77,7 @@ class View:
 
 
 def matches(row: StreamRow, word: str) -> bool:
-    """Whether a word of the filter is about the row: a state means streams in it, `state:` also the start of one."""
+    """Whether a word of the filter matches the row: the name of a state matches streams in it, `state:` also its beginning."""
     field, colon, rest = word.partition(":")
     match field if colon else "":
         case "state":

@@ -1,6 +1,6 @@
-"""The command `swarm`: reads words, calls the rooms, prints; every import that costs time stands inside a command.
+"""The command `swarm`; imports that cost time are inside the commands.
 
-Data goes to stdout, talk to stderr.  Exit status: 0 done, 1 a stream failed, 2 wrong usage or config, 5 refused, 130 stopped.
+Data goes to stdout, messages to stderr.  Exit status: 0 done, 1 a stream failed, 2 wrong usage or config, 5 refused, 130 stopped.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typer.core import TyperGroup
 from swarm.cli import agents, configs, looking, members, record, running, shipping, talking
 from swarm.surroundings import open_output
 
-MENDED_BY = {
+FIXES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ask its owner, or name a folder of your own"),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a folder belongs there: move it away, or name another"),
     errno.EISDIR: "a file belongs there: move it away, or name another",
 }
-"""What a person can do about the system's refusal, wherever it was met."""
+"""The fix for an error of the operating system, by its number."""
 UsageError = typer.BadParameter.__mro__[1]
-"""What all wrong words on the command line are; typer gives a public name only to some of them."""
+"""The class of all wrong usage (click's UsageError); typer exports only some of its subclasses."""
 
 
-class Words(TyperGroup):
-    """All commands: beside what typer does, a reader who has seen enough is no error, and opposites are."""
+class Commands(TyperGroup):
+    """All commands; a closed pipe is no error, and an option together with its opposite is one."""
 
     def make_context(self, *args: Any, **more: Any) -> Any:
-        with _readers_may_leave():
+        with _closed_pipes_are_no_error():
             return super().make_context(*args, **more)
 
     def invoke(self, ctx: Any) -> Any:
-        with _readers_may_leave():
+        with _closed_pipes_are_no_error():
             return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -47,31 +47,31 @@ class Words(TyperGroup):
 
 
 @contextlib.contextmanager
-def _readers_may_leave() -> Iterator[None]:
-    """Here: typer would end the command with status 1, though what it had to record is recorded."""
+def _closed_pipes_are_no_error() -> Iterator[None]:
+    """A closed pipe ends a command with status 0: typer would give 1, although everything was recorded."""
     try:
         yield
     except BrokenPipeError:
         raise typer.Exit(0) from None
 
 
-def _check_not_both(words: Sequence[str], opposites: Sequence[str], said: list[str]) -> None:
+def _check_not_both(words: Sequence[str], opposites: Sequence[str], given: list[str]) -> None:
     from swarm.errors import UserError
 
-    options = said[: said.index("--")] if "--" in said else said
+    options = given[: given.index("--")] if "--" in given else given
     for word in set(words).intersection(options):
         for opposite in set(opposites).intersection(options):
-            raise UserError(word, f"is the opposite of {opposite}", "say one of them")
+            raise UserError(word, f"is the opposite of {opposite}", "give one of them")
 
 
 app = typer.Typer(
     name="swarm",
-    cls=Words,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: importing rich would cost half of the time that `--help` may take
+    rich_markup_mode=None,  # plain help: importing rich takes half of the time that `--help` may take
     help="Many fine-tunes at once from a terminal: parallel streams, one shared log, one dashboard.",
     epilog="First steps: swarm init; swarm plan; swarm run.  RUN is a run folder or its name; without it the newest in ./runs here or above.",
 )
@@ -105,18 +105,18 @@ shipping.add_to(app)
 
 
 def main() -> None:
-    """Entry point: what a user can mend becomes a line on stderr and exit status 2 (5 when something was refused)."""
+    """Entry point: an error that a user can fix becomes a line on stderr and exit status 2 (5 if the event was refused)."""
     open_output()
     status = 0
     try:
         status = _run()
         if sys.stdout:
-            sys.stdout.flush()  # its failure can be told here, and could not at the interpreter's exit
+            sys.stdout.flush()  # an error can be reported here, but not at the interpreter's exit
     except BrokenPipeError:
         pass
     except Exception as error:
-        status = _told(error)
-    _let_go_of_output()
+        status = _report(error)
+    _discard_output()
     sys.exit(status)
 
 
@@ -131,8 +131,8 @@ def _run() -> Any:
         return 1
 
 
-def _let_go_of_output() -> None:
-    """What is left to write and cannot be written goes nowhere, without a word."""
+def _discard_output() -> None:
+    """Discard output that cannot be written any more."""
     try:
         if sys.stdout:
             sys.stdout.flush()
@@ -140,37 +140,37 @@ def _let_go_of_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _told(error: Exception) -> int:
-    """Tells what a user can mend, and gives the exit status; raises everything else."""
+def _report(error: Exception) -> int:
+    """Print an error that a user can fix and return the exit status; raise every other one."""
     from swarm.errors import UserError, UserErrors
     from swarm.log import LogError
     from swarm.printable import printable
 
     if isinstance(error, OSError):
-        error = _of_the_system(error)
+        error = _system_error(error)
     elif isinstance(error, UsageError):
-        error = _of_the_words(error)
+        error = _usage_error(error)
     if not isinstance(error, UserError | UserErrors | LogError | UsageError):
         raise error
     print(printable(str(error)), file=sys.stderr)
     return getattr(error, "status", 2)
 
 
-def _of_the_system(error: OSError) -> Exception:
+def _system_error(error: OSError) -> Exception:
     from swarm.errors import UserError
     from swarm.log import NO_SPACE
 
     if error.errno in NO_SPACE and error.filename:
-        return UserError(str(error.filename), "no space", "free some and say it again")
+        return UserError(str(error.filename), "no space", "free some and try again")
     if error.errno in NO_SPACE:
-        return UserError("standard output", "no space", "free some; what was to be recorded stands in the log")
-    if error.errno in MENDED_BY and error.filename:
-        return UserError(str(error.filename), str(error.strerror), MENDED_BY[error.errno])
+        return UserError("standard output", "no space", "free some; everything was recorded in the log")
+    if error.errno in FIXES and error.filename:
+        return UserError(str(error.filename), str(error.strerror), FIXES[error.errno])
     return error
 
 
-def _of_the_words(error: Any) -> Exception:
-    """Typer's own error as one line like all others; itself where it is the whole help, for `swarm` alone."""
+def _usage_error(error: Any) -> Exception:
+    """Typer's usage error in this project's form; unchanged for `swarm` without arguments, where it is the whole help."""
     from swarm.errors import UserError
 
     if len(sys.argv) < 2:

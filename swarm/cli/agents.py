@@ -1,6 +1,6 @@
-"""`swarm task, claim, renew, hand, done, drop, promote`: work that agents do, each word an entry of the shared log under a name.
+"""`swarm task, claim, renew, hand, done, drop, promote`: tasks of agents; each command appends an entry under the agent's name.
 
-Scripts, language models and people use the same words; what they say to each other stands in `talking.py`.
+Scripts, language models and people use the same commands; messages between agents are in `talking.py`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def claim(
     with agent_of(run, author) as agent:
         token = agent.take(ref, ttl_seconds=ttl, wait_seconds=wait, idem=idem)
         lease = agent.state.tasks[ref].lease
-    until = time.strftime("%H:%M:%SZ", time.gmtime(lease.until if lease else time.time()))  # None: it is over already
+    until = time.strftime(
+        "%H:%M:%SZ", time.gmtime(lease.until if lease else time.time())
+    )  # None: the lease has ended already
     data = {"ref": ref, "token": token, "by": agent.name, "until": until}
     tell(f"claimed {ref} token={token} until {until}", data, form)
 

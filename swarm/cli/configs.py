@@ -126,11 +126,11 @@ def show(
     """
     import subprocess
 
-    from swarm import config as rooms
+    from swarm import config as configs
     from swarm.errors import UserError
     from swarm.planning import starting
 
-    read = rooms.load(config, overrides or [], cwd=Path.cwd())
+    read = configs.load(config, overrides or [], cwd=Path.cwd())
     starting.require_training_extra()
     name = stream or next(iter(read.run.streams))
     if name not in read.run.streams:

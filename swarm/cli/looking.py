@@ -1,4 +1,4 @@
-"""`swarm status, log, ask, export, prune`: read what a run did, and clear up after it."""
+"""`swarm runs, status, log, ask, export, prune`: read runs, and free the disk space of finished ones."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from swarm.rundir import RunFolder
 
 LOOK_SECONDS = 0.3
-"""How often a follower looks at the log."""
+"""How often `--follow` looks for new entries."""
 NOTE = "note"
-"""What lines show for text that a person typed into the file; as data it is a seal."""
+"""The kind that lines show for text that a person typed into the file; in data it is `seal`."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -94,7 +94,7 @@ def log(
     from swarm import rundir
     from swarm.cli import record
 
-    verify, run = _what_is_meant(words or [], named)
+    verify, run = _verify_and_run(words or [], named)
     chosen = {"--since": since, "--to": to, "--tail": tail, "--stream": stream, "--kind": kind, "--follow": follow, "--as": author}  # fmt: skip
     if verify:
         _check_unused(chosen, "verify", "looks at every entry")
@@ -107,7 +107,7 @@ def log(
         reading.show(tail, form)
 
 
-def _what_is_meant(words: list[str], named: str | None) -> tuple[bool, str | None]:
+def _verify_and_run(words: list[str], named: str | None) -> tuple[bool, str | None]:
     """Whether to verify, and the run."""
     from swarm.errors import UserError
 
@@ -120,14 +120,14 @@ def _what_is_meant(words: list[str], named: str | None) -> tuple[bool, str | Non
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which entries are shown."""
+    """The entries to show."""
 
     since: int
     to: int | None
     ref: str | None
     """A stream, a task or `run`."""
     kind: str | None
-    """As lines show it or as data do."""
+    """As lines name it or as data do."""
 
     def holds(self, entry: Entry) -> bool:
         from swarm.views.logview import name_of
@@ -141,10 +141,10 @@ class _Wanted:
 
 
 class _Reading:
-    """A log as somebody asked for it, and how far it was read."""
+    """Reads the wanted entries of a log, and remembers how far."""
 
     def __init__(self, folder: RunFolder, wanted: _Wanted, author: str | None) -> None:
-        """Raises UserError for a name, kind or stream that there is not."""
+        """Raises UserError for an unknown name, kind or stream."""
         from swarm import rundir
         from swarm.agents.inbox import Reader
         from swarm.log import Log
@@ -159,7 +159,7 @@ class _Reading:
         self.reader = Reader(rundir.checked_name(author)) if author is not None else None
 
     def fresh(self) -> list[Message]:
-        """What is wanted of the entries since the last look."""
+        """The wanted entries among those since the last call."""
         from swarm.agents.inbox import Message
         from swarm.events import Amend, End, Resume
 
@@ -184,7 +184,7 @@ class _Reading:
             screen.print_data({"entries": self._data(found, form)}, form)
 
     def follow(self, tail: int | None, form: bool | None) -> None:
-        """Goes on as entries come, to the last one that is wanted or the end of the run.
+        """Show entries as they come, up to the last one that is wanted or to the end of the run.
 
         Raises UserError when the run is removed.
         """
@@ -211,7 +211,7 @@ class _Reading:
         for message in found:
             if form is None:
                 print(screen.for_people(screen.entry_line(message, self.amended)), flush=True)
-            else:  # a document for each entry
+            else:  # one document per entry
                 screen.print_data(self._data([message], form)[0], form, following=True)
 
     def _data(self, found: list[Message], form: bool) -> list[dict[str, Any]]:
@@ -235,7 +235,7 @@ def _check_kind(kind: str | None) -> None:
 
 
 def _check_unused(options: Mapping[str, Any], by: str, why: str) -> None:
-    """Raises UserError for an option that would do nothing."""
+    """Raises UserError for an option that has no effect here."""
     from swarm.errors import UserError
 
     for option, value in options.items():
@@ -311,7 +311,7 @@ def export(
     *,
     named: NamedRun = None,
     what: Annotated[str, typer.Option("--what", help="metrics, events, bus or session")] = "session",
-    format: Annotated[str | None, typer.Option("--format", help="toon (if not said), json, jsonl, csv or auto: the cheaper of toon and json")] = None,  # noqa: A002  the word users write
+    format: Annotated[str | None, typer.Option("--format", help="toon (the default), json, jsonl, csv or auto: the cheaper of toon and json")] = None,  # noqa: A002  the word users write
     stream: OnlyStream = None,
     since: Annotated[int, typer.Option("--since", metavar="N", min=0, help="steps (metrics) or entries (events) after this one")] = 0,
     points: Annotated[int | None, typer.Option("--points", metavar="N", min=1, help="metrics: only N rows of each stream, evenly, with the last")] = None,
@@ -324,7 +324,7 @@ def export(
     from swarm import rundir
     from swarm.cli import screen
     from swarm.errors import UserError
-    from swarm.views import export as rooms
+    from swarm.views import export as exports
     from swarm.views import tokens as counting
 
     folder = rundir.find(one_run(run, named))
@@ -333,10 +333,10 @@ def export(
     if tokens:
         if format or follow:
             raise UserError("--tokens", "compares all forms of what is there now", "leave out --format and --follow")
-        found = rooms.document(folder, what, stream, since, points=points, columns=names)
+        found = exports.document(folder, what, stream, since, points=points, columns=names)
         screen.print_data({"tokens": counting.costs(found, count)}, form=False)
         return
-    for line in rooms.lines(
+    for line in exports.lines(
         folder, what=what, form=format or "toon", stream=stream, since=since, follow=follow, points=points, columns=names,
         count_tokens=count,
     ):  # fmt: skip

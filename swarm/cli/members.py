@@ -29,7 +29,7 @@ def invite(
 ) -> None:
     """Let somebody take part; prints the path of their key file.
 
-    The file is readable by you only; whoever holds it is NAME.  Once more gives the same file and no second entry.
+    Only you can read the file; whoever has it acts as NAME.  Repeating the command gives the same file and no second entry.
     """
     from swarm.access import members
 
@@ -40,9 +40,9 @@ def invite(
 
 
 def revoke(name: Who, *, author: As = None, run: Run = None, idem: Idem = None, form: Form = None) -> None:
-    """Take that back: NAME's key opens nothing any more, at once.
+    """Revoke an invitation: the key of NAME is refused from now on.
 
-    What it holds runs out; `swarm invite NAME` lets the name in again with another key.
+    Leases that NAME holds run out; `swarm invite NAME` gives the name a new key.
     """
     from swarm.access import members
 

@@ -1,4 +1,4 @@
-"""What commands have in common, said once: arguments and options that several of them take, and how they answer."""
+"""Arguments and options that several commands take, and how commands print their answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Form = Annotated[bool | None, typer.Option("--json/--toon", help="as JSON, as TO
 
 
 def some_run(run: str | None) -> str | None:
-    """RUN itself.  Raises UserError for an empty one: a script's unset variable does not mean the newest run."""
+    """RUN itself.  Raises UserError for an empty one: an unset variable of a script does not mean the newest run."""
     from swarm.errors import UserError
 
     if run == "":
@@ -43,7 +43,10 @@ Plain = Annotated[bool, typer.Option("--plain", help="lines instead of the dashb
 Detach = Annotated[bool, typer.Option("--detach", help="start it and return")]
 
 As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="act under this name")]
-Idem = Annotated[str | None, typer.Option("--idem", metavar="KEY", help="say it once, however often it is sent")]
+Idem = Annotated[
+    str | None,
+    typer.Option("--idem", metavar="KEY", help="idempotency key: the same event sent again is recorded once"),
+]
 Ref = Annotated[str, typer.Argument(help="a task like wide/validate or data/check")]
 About = Annotated[str, typer.Argument(help="run, a stream, a task, or `-` for nothing in particular")]
 Judged = Annotated[
@@ -51,7 +54,7 @@ Judged = Annotated[
 ]
 OfEntry = Annotated[int | None, typer.Option("--of", metavar="SEQ", help="the entry that this is about")]
 AGENT_LEASE_SECONDS = 600.0
-"""Of an agent that states no other: a model that reads and judges takes minutes."""
+"""Default lease of an agent: a model that reads and judges takes minutes."""
 Token = Annotated[int, typer.Option("--token", min=1, help="what `claim` gave")]
 Ttl = Annotated[
     float, typer.Option("--ttl", metavar="SECONDS", help="how long the lease lasts unless renewed: 1 s to 7 days")
@@ -59,7 +62,7 @@ Ttl = Annotated[
 
 
 def one_run(run: str | None, named: str | None) -> str | None:
-    """RUN as an argument or after `--run`.  Raises UserError where both are given and differ."""
+    """The run, given as an argument or as `--run`.  Raises UserError if both are given and differ."""
     from swarm import rundir
     from swarm.errors import UserError
 
@@ -69,9 +72,9 @@ def one_run(run: str | None, named: str | None) -> str | None:
 
 
 def run_or_stream(word: str | None, named: str | None, stream: str | None) -> tuple[RunFolder, str | None]:
-    """The run and the stream that `COMMAND WORD` means: WORD is a run, or a stream of the run that is meant otherwise.
+    """The run and the stream of `COMMAND WORD`: WORD names a run, or else a stream of `named` or of the newest run.
 
-    Raises UserError where it is neither.
+    Raises UserError if it names neither.
     """
     from swarm import rundir
     from swarm.log import Log
@@ -91,12 +94,12 @@ def run_or_stream(word: str | None, named: str | None, stream: str | None) -> tu
 
 
 def form_words(form: bool | None) -> list[str]:
-    """The form as the trainer's own commands take it."""
+    """The option that selects the form in the trainer's commands."""
     return [] if form is None else ["--json" if form else "--toon"]
 
 
 def agent_of(run: str | None, name: str | None) -> Agent:
-    """Whoever the command acts for; without a name the run's owner."""
+    """The agent in whose name the command acts; without a name the run's owner."""
     from swarm.agents.agent import Agent
     from swarm.rundir import user_name
 
@@ -104,7 +107,7 @@ def agent_of(run: str | None, name: str | None) -> Agent:
 
 
 def tell(line: str, data: dict[str, Any], form: bool | None) -> None:
-    """The answer on stdout: the line for people, else the data."""
+    """Print the answer on stdout: the line for people, or the data."""
     from swarm.cli import screen
 
     if form is None:
@@ -114,7 +117,7 @@ def tell(line: str, data: dict[str, Any], form: bool | None) -> None:
 
 
 def say(kind: str, run: str | None, author: str | None, form: bool | None, **fields: Any) -> None:
-    """Append one event and tell its seq."""
+    """Append one event and print its seq."""
     from swarm.access.checked import checked
     from swarm.events import KINDS
 

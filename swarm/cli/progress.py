@@ -1,4 +1,4 @@
-"""Progress as plain lines, for pipes, logs and `--plain`: what changed, never the same line twice."""
+"""Progress as plain lines, for pipes, logs and `--plain`; a line is printed only when something changed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from swarm.views.watch import Watcher
 
 LINE_SECONDS = 5.0
-"""A stream in training gets a line at most this often."""
+"""Shortest time between two lines of a stream in training."""
 OLD_LINES = 12
-"""What stands in the log is shown up to so many entries back."""
+"""On attaching to a run this many of its newest entries are shown."""
 QUIET_KINDS = (" claim ", " done ", " checkpoint ", " head ", " renew ")
-"""Entries that `swarm log` shows and a progress listing does not need."""
+"""Kinds of entries that are left out here; `swarm log` shows them."""
 
 
 class _Interrupted(Exception):
-    """A signal came: SIGINT asks to stop, SIGTERM and SIGHUP end only this process."""
+    """A signal arrived: SIGINT stops the run, SIGTERM and SIGHUP end only this process."""
 
 
 def follow(folder: RunFolder, *, owns: bool, form: bool | None = None, since: int | None = None) -> int:
-    """Print until the run ends; Ctrl-C stops the run if it is ours (a second one leaves), else it only leaves.
+    """Print until the run ends.
 
-    SIGTERM and a hang-up end this process and not the run.  `since`: the first entries to show come after this one; by default
-    the newest that stand there.  Returns the exit status of `swarm run`.
+    Ctrl-C stops the run if this command started it (`owns`; a second Ctrl-C detaches), else it detaches.  SIGTERM and a hang-up
+    detach.  `since`: show entries after this one; by default the newest `OLD_LINES`.  Returns the exit status of `swarm run`.
     """
     from swarm.cli import screen
     from swarm.views.watch import Watcher
@@ -51,7 +51,7 @@ def follow(folder: RunFolder, *, owns: bool, form: bool | None = None, since: in
 
 
 def wait_for_end(folder: RunFolder) -> None:
-    """Until the run has saved and stopped."""
+    """Wait until the run has saved and stopped."""
     from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher:
@@ -61,8 +61,8 @@ def wait_for_end(folder: RunFolder) -> None:
 def _stop(watcher: Watcher, lines: Lines) -> bool:
     from swarm.errors import UserError
 
-    print("swarm: saving and stopping; Ctrl-C again leaves it to itself", file=sys.stderr)
-    with contextlib.suppress(UserError):  # it ended in this very moment
+    print("swarm: saving and stopping; Ctrl-C again detaches", file=sys.stderr)
+    with contextlib.suppress(UserError):  # it ended at this moment
         watcher.say("stop", "run")
     try:
         return _follow(watcher, lines)
@@ -71,7 +71,7 @@ def _stop(watcher: Watcher, lines: Lines) -> bool:
 
 
 def _follow(watcher: Watcher, lines: Lines) -> bool:
-    """True when the run ended; False when its coordinator is gone."""
+    """True if the run ended, False if its coordinator is gone."""
     gone_since: float | None = None
     while True:
         watcher.wait(0.5)

@@ -1,4 +1,4 @@
-"""`swarm digest, replay, lineage` and `swarm log verify`: what the record says, in short, at any moment, and whether it is whole."""
+"""`swarm digest, replay, lineage` and `swarm log verify`: the log in short, at an earlier moment, by adapter, and checked."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def digest(
     ] = None,
     form: Form = None,
 ) -> None:
-    """The run in a few hundred tokens of TOON, for a model in a hurry."""
+    """The state of the run in a few hundred tokens of TOON."""
     from swarm import config
     from swarm.cli import screen
     from swarm.errors import UserError
-    from swarm.views import digest as room
+    from swarm.views import digest as digests
     from swarm.views.streamrows import waits_of
     from toon import encode
     from toon.sizes import compact_json
 
-    if budget < room.LEAST_TOKENS:
-        raise UserError("--budget", f"{budget} tokens are too few", f"take {room.LEAST_TOKENS} or more")
+    if budget < digests.LEAST_TOKENS:
+        raise UserError("--budget", f"{budget} tokens are too few", f"take {digests.LEAST_TOKENS} or more")
     with agent_of(one_run(run, named), author) as agent:
         found = agent.inbox(peek=True).messages if author else ()
-        unread = [room.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found]
+        unread = [digests.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found]
         name, write = agent.folder.name, compact_json if form else encode
         waits = waits_of(agent.state, config.of_run(agent.folder))
-        text = room.digest(agent.state, agent.now(), budget, unread=unread, name=name, waits=waits, write=write)
+        text = digests.digest(agent.state, agent.now(), budget, unread=unread, name=name, waits=waits, write=write)
     screen.tell(text)
 
 
@@ -112,7 +112,7 @@ def _lineages(folder: Any) -> list[dict[str, Any]]:
 
 
 def _settings(folder: Any) -> dict[str, Any]:
-    """Those of the streams that the config names; none where it cannot be read any more, which `_config` tells."""
+    """The settings of the streams in the config; none if it cannot be read, which `_config` reports."""
     from swarm import config
     from swarm.errors import UserErrors
 
@@ -123,14 +123,14 @@ def _settings(folder: Any) -> dict[str, Any]:
 
 
 def _files(folder: Any, published: Any) -> str | None:
-    """Whether they are still those of the entry: ok, changed or missing."""
+    """Whether the published files have the hash of their entry: ok, changed or missing."""
     from swarm.artifacts import publish
 
     return publish.intact(folder, published.path, published.sha256) if published else None
 
 
 def _config(folder: Any, run: Any) -> str:
-    """Whether the settings that are told are those with which the run began: ok, changed or missing."""
+    """Whether the config is the one with which the run began: ok, changed or missing."""
     from swarm.weights import sha256_of
 
     if not folder.config.exists():
@@ -139,11 +139,11 @@ def _config(folder: Any, run: Any) -> str:
 
 
 def _lineage_text(rows: list[dict[str, Any]]) -> str:
-    """One block for each adapter: a table of this many columns would be wider than any screen."""
+    """One block per adapter: a table of so many columns would be too wide."""
     blocks = []
     for row in rows:
-        told = {key: value for key, value in row.items() if value not in (None, "")}
-        blocks.append("\n".join(f"{key:<17}{value}" for key, value in told.items()))
+        shown = {key: value for key, value in row.items() if value not in (None, "")}
+        blocks.append("\n".join(f"{key:<17}{value}" for key, value in shown.items()))
     return "\n\n".join(blocks)
 
 
@@ -171,7 +171,7 @@ def verify_log(run: str | None, form: bool | None) -> int:
 
 
 def _fault_text(fault: Fault) -> str:
-    """Its place, the entry that is concerned, and why; some reasons name the entry themselves, the write-ahead file has no lines."""
+    """Place, entry and reason of a fault; some reasons name the entry themselves, and the write-ahead file has no lines."""
     place = f"{fault.file}:{fault.line}" if fault.line else f"{fault.file}, byte {fault.offset}"
     entry = "" if re.search(r"\bentry (?:\d|before )", fault.why) else f"entry {fault.seq}: "
     return f"{place}: {entry}{fault.why}"

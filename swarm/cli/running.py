@@ -1,4 +1,4 @@
-"""`swarm run, watch, resume, stop, pause`: start a run, look at it, steer it."""
+"""`swarm run, watch, resume, stop, pause`: start runs, attach to them, control them."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def attach(
 
 
 def _dashboard(folder: RunFolder, *, readonly: bool) -> int | None:
-    """The dashboard in a process of its own; None if it cannot be shown."""
+    """Run the dashboard in its own process; None if it cannot be shown."""
     import contextlib
     import importlib.util
     import signal
@@ -192,12 +192,14 @@ def _dashboard(folder: RunFolder, *, readonly: bool) -> int | None:
         return None
     command = module_command("tui", str(folder.path), *(["--readonly"] if readonly else []))
     process = subprocess.Popen(command, env=dict(os.environ))
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # it puts the terminal in order and leaves
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: process.terminate()
+    )  # the dashboard restores the terminal and detaches
     try:
         while True:
             with contextlib.suppress(
                 KeyboardInterrupt
-            ):  # the terminal sends it to both; the dashboard asks what is meant
+            ):  # the terminal sends SIGINT to both; the dashboard asks what to stop
                 return process.wait()
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""How results look on an ordinary screen: columns, the table at a run's end, JSON or TOON instead."""
+"""Prints results: columns, the table at a run's end, or JSON and TOON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def print_detached(folder: RunFolder) -> None:
-    """What somebody should know who leaves a run that goes on."""
+    """Print that the run goes on, and the commands to attach to it and to stop it."""
     name = folder.name
     print(f"swarm: detached; {name} goes on", file=sys.stderr)
     print(f"  swarm watch {name}   shows it again", file=sys.stderr)
@@ -27,7 +27,7 @@ def print_detached(folder: RunFolder) -> None:
 
 
 def print_data(value: Any, form: bool | None, *, following: bool = False) -> None:
-    """Data on stdout, as JSON (True) or TOON; `following`: one of many documents, at once, JSON on a line of its own."""
+    """Print data as JSON (`form` True) or TOON; `following`: one of many documents, flushed, JSON on one line."""
     if form:
         text = json.dumps(value, indent=None if following else 2, ensure_ascii=False)
         print(as_shown(text), flush=following)
@@ -38,12 +38,12 @@ def print_data(value: Any, form: bool | None, *, following: bool = False) -> Non
 
 
 def tell(text: str) -> None:
-    """Words for people on stdout."""
+    """Print text for people on stdout."""
     print(for_people(text))
 
 
 def for_people(text: str) -> str:
-    """What others wrote cannot steer a terminal, now or in a pager; ASCII where the locale or the terminal knows no more."""
+    """The text without characters that control a terminal; in ASCII if the locale or the terminal has no more."""
     from swarm import asciitext
     from swarm.printable import printable
 
@@ -52,7 +52,7 @@ def for_people(text: str) -> str:
 
 
 def as_shown(data: str) -> str:
-    """Data as it is; on a terminal without what would steer it."""
+    """Data unchanged, except on a terminal: there without characters that control it."""
     from swarm.printable import printable
 
     return printable(data) if is_terminal() else data
@@ -63,15 +63,15 @@ def is_terminal() -> bool:
 
 
 def room() -> int | None:
-    """Cells of the terminal's line; None where nobody counts them."""
+    """The width of the terminal in cells; None if stdout is no terminal."""
     return shutil.get_terminal_size().columns if is_terminal() else None
 
 
 def columns(rows: Sequence[Sequence[str]], *, gap: int = 2, width: int | None = None, spare: Sequence[str] = ()) -> str:
-    """Rows of cells, each column as wide as its widest; the last is not padded.
+    """Rows of cells; each column is as wide as its widest cell, the last one is not padded.
 
-    In `width` cells, where it is given: the columns whose heading is in `spare` go in that order until the others fit, then
-    the last one, which holds reasons, is shortened.
+    If `width` is given and too small, columns with a heading in `spare` are left out in that order until the others fit; then
+    the cells of the last column, which holds reasons, are shortened.
     """
     from swarm.views.reasons import short
 
@@ -114,7 +114,7 @@ def print_orphaned(folder: RunFolder) -> int:
 
 
 def print_result(folder: RunFolder, form: bool | None = None) -> int:
-    """The run's outcome; returns its exit status."""
+    """Print the result of the run and return its exit status."""
     from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher:
@@ -132,7 +132,7 @@ VERDICTS = {"": "not judged", "SUCCESS": "passed", "WARNING": "warning", "FAIL":
 
 
 def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
-    """The table at a run's end: a column for every figure by which streams can be compared and that any of them has."""
+    """The table at a run's end, with a column for each figure by which streams are compared and that any stream has."""
     rows = snapshot.streams
     compared = [name for name in figures.with_goal() if any(name in row.figures for row in rows)] or ["eval_loss"]
     headings = (
@@ -147,8 +147,10 @@ def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
     table = [headings, *(_result_row(row, compared) for row in sorted(rows, key=_rank))]
     lines = [columns(table, width=room(), spare=("peak", "trainable", "tok/s", "mean loss"))]
     base = next((row.base for row in rows if row.base), {})
-    told = [f"{figures.of(name).label} {figures.of(name).text(base[name])}" for name in compared if name in base]
-    lines += [f"base: {', '.join(told)}"] if told else []
+    base_figures = [
+        f"{figures.of(name).label} {figures.of(name).text(base[name])}" for name in compared if name in base
+    ]
+    lines += [f"base: {', '.join(base_figures)}"] if base_figures else []
     if snapshot.promoted:
         lines.append(f"winner: {snapshot.promoted}, {snapshot.why}")
         lines.append(f"promoted: {folder.promoted}  (loads with PeftModel.from_pretrained)")
@@ -188,7 +190,7 @@ def _mean_losses(row: StreamRow) -> str:
 
 
 def _against_base(row: StreamRow, name: str) -> str:
-    """A loss with its difference to the bare base's, anything else behind what the base has."""
+    """A loss with its difference to the base model's; any other figure as `base → adapter`."""
     about, value, base = figures.of(name), row.figure(name), row.base.get(name)
     if value is None or base is None:
         return about.text(value)
@@ -253,7 +255,7 @@ def _status_row(row: StreamRow) -> tuple[str, ...]:
 
 
 def entry_line(message: Message, amended: Mapping[int, str]) -> str:
-    """An entry of the log; what is addressed to the reader is marked, and what somebody amended."""
+    """An entry as a line, marked if it is addressed to the reader or was amended."""
     from swarm.views import logview
 
     by = amended.get(message.entry.seq)
@@ -280,7 +282,7 @@ def entry_data(message: Message, amended: Mapping[int, str], *, marked: bool) ->
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same entries with the same columns each and facts as text: TOON writes such rows as one table."""
+    """The entries with equal columns and the facts as text, so that TOON writes them as one table."""
     from swarm.views.export import facts_text
 
     names = dict.fromkeys(name for row in rows for name in row)

@@ -1,6 +1,6 @@
-"""`swarm open, post, amend, object, approve, inbox, review, skill, mcp`: what agents say to each other, and how they learn to.
+"""`swarm open, post, amend, object, approve, inbox, review, skill, mcp`: messages between agents.
 
-A question, an answer, an objection: an entry of the shared log each, under the name given with `--as`.
+Each question, answer, objection and approval is an entry of the shared log under the name given with `--as`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swarm.state import State
 
 IN_VAIN = 6
-"""Exit status where the answer did not come in time."""
+"""Exit status if the answer did not come in time."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,7 +67,7 @@ def post(
     if wait and ask is None:
         raise UserError("--wait", "waits for an answer, and nobody is asked", "add --ask NAME, or leave it out")
     if of is not None and ask is not None:
-        raise UserError("--of", "answers an entry, and --ask puts a question", "say them in two posts")
+        raise UserError("--of", "answers an entry, and --ask puts a question", "use two posts")
     body = sys.stdin.read() if text == "-" else text
     with agent_of(run, author) as agent:
         check_ref(agent.state, ref)
@@ -84,7 +84,7 @@ def post(
 
 
 def check_ref(state: State, ref: str) -> None:
-    """Raises UserError for a ref that names nothing of the run: a note on it would be found by nobody."""
+    """Raises UserError for a ref that names no stream or task of the run: nobody would find a note on it."""
     from difflib import get_close_matches
 
     from swarm.errors import UserError
@@ -182,8 +182,8 @@ def inbox_data(found: Inbox) -> dict[str, Any]:
 
 
 def _row(message: Message) -> dict[str, Any]:
-    said = {"text": message.text, "amended": message.amended or None}
-    return {"ref": message.entry.event.ref, "by": message.entry.author, **said}
+    text = {"text": message.text, "amended": message.amended or None}
+    return {"ref": message.entry.event.ref, "by": message.entry.author, **text}
 
 
 def inbox_text(found: Inbox) -> str:
@@ -235,9 +235,9 @@ def review(
 
 def skill() -> None:
     """A guide for language models; put it into their instructions."""
-    from swarm.agents import skill as rooms
+    from swarm.agents import skill as guide
 
-    print(rooms.TEXT, end="")
+    print(guide.TEXT, end="")
 
 
 def mcp(*, author: As = None, run: Run = None) -> None:

@@ -1,1 +1,1 @@
-"""What people and programs see of a run; nothing here changes it."""
+"""Read-only views of a run for people and programs: snapshots, digest, exports, replay; nothing here changes the run."""

@@ -1,6 +1,6 @@
-"""One stream's figures by step, kept sorted and thin as they arrive, so that a picture costs nothing per step; pure.
+"""One stream's figures by step, kept sorted and thinned as they arrive, so that making a snapshot costs nothing per step; pure.
 
-A step that is trained again replaces what an earlier lease measured from there on.
+After a retry or a rollback, the rows of the new lease replace the rows of earlier leases from its first step on.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from swarm.messages import MetricRow, Metrics
 
 CURVE_POINTS = 400
 PACE_ROWS = 20
-"""Of so many last rows the pace is taken."""
+"""The seconds per step are the mean over this many of the newest rows."""
 
 Point = tuple[int, float]
 
 
 class Curve:
-    """The points of one figure, oldest step first."""
+    """The points of one figure in the order of the steps."""
 
     def __init__(self) -> None:
         self._begin(())
@@ -30,13 +30,13 @@ class Curve:
         self.lowest: float | None = None
         self._kept: list[Point] = []
         self._stride = 1
-        """Every so many points one is kept."""
+        """One point in `_stride` is kept in the thinned curve."""
         self._shown: tuple[Point, ...] | None = None
         for point in points:
             self._append(point)
 
     def add(self, step: int, value: float) -> None:
-        """A point; at a step that is known the newer one counts."""
+        """Add a point; it replaces the point of the same step."""
         if self.points and step <= self.points[-1][0]:
             at = bisect_left(self.points, step, key=lambda point: point[0])
             same = self.points[at][0] == step
@@ -45,7 +45,7 @@ class Curve:
             self._append((step, value))
 
     def cut(self, step: int, until: float) -> None:
-        """Forget the points from `step` on, up to those of `until`."""
+        """Remove the points with step <= their step < until."""
         if self.points and self.points[-1][0] >= step:
             self._begin([point for point in self.points if not step <= point[0] < until])
 
@@ -59,7 +59,7 @@ class Curve:
         self._shown = None
 
     def thin(self) -> tuple[Point, ...]:
-        """At most `CURVE_POINTS` and one of the points, evenly, always with the last; the same tuple until one is added."""
+        """At most `CURVE_POINTS` + 1 points at even distances, the last always among them; the same tuple until a point is added."""
         if self._shown is None:
             last = self.points[-1:]
             self._shown = tuple(self._kept if self._kept[-1:] == last else [*self._kept, *last])
@@ -77,10 +77,10 @@ class Curves:
         """The newest row of the training."""
         self._recent: deque[MetricRow] = deque(maxlen=PACE_ROWS)
         self._first_steps: dict[int, int] = {}
-        """Of each lease that reported, by its token."""
+        """The first step that each lease reported, by fencing token."""
 
     def of(self, name: str) -> Curve:
-        """An empty one where the figure was never measured."""
+        """The curve of a figure; an empty one if it was never measured."""
         return self.figures.get(name) or Curve()
 
     def add(self, table: Metrics) -> None:
@@ -90,7 +90,10 @@ class Curves:
                 self._add(row)
 
     def _is_of_now(self, token: int, step: int) -> bool:
-        """False for what a newer lease has trained again; with its first row a lease takes the place of the older ones."""
+        """False for a row of a step that a newer lease has trained again.
+
+        The first row of a lease removes the rows of older leases from its step on.
+        """
         newer = min((first for other, first in self._first_steps.items() if other > token), default=math.inf)
         if newer <= step:
             return False
@@ -115,7 +118,7 @@ class Curves:
             self._recent.append(row)
 
     def seconds_per_step(self, since: float = 0.0) -> float | None:
-        """The pace of the last steps that were measured after `since`: a pause before it does not count."""
+        """The mean over the newest steps measured after `since`, so that a pause before it does not count; None below two rows."""
         recent = [row for row in self._recent if row.time >= since]
         if len(recent) < 2:
             return None

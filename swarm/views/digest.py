@@ -1,8 +1,8 @@
-"""A run in a few hundred tokens, as TOON: for agents that must know where things stand before they act; pure.
+"""The state of a run in a few hundred tokens of TOON, for agents that need it before they act; pure.
 
-A line per stream, open claims with the time left, what the reader has not seen yet, the last decisions, agents' tasks that
-nobody holds; within the budget whatever the size of the run.  What finds no room is counted under `more`, the least urgent
-first.
+One row per stream, open leases with the time left, unread messages, the last decisions, and agents' tasks that nobody holds.
+The budget of tokens is kept for a run of any size: rows that do not fit are left out, the least urgent first, and counted
+under `more`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from swarm.views.streamrows import state_of
 from toon import encode
 
 LEAST_TOKENS = 40
-"""Below this not even the counts find room."""
+"""The smallest budget: the counts alone take about this much."""
 TEXT_CHARACTERS = 160
 WHY_CHARACTERS = 80
 SHARES = {"streams": 0.6, "claims": 0.75, "unread": 0.9, "decisions": 0.0, "open": 0.0}
-"""A section may fill the digest up to here, so that a hundred streams leave room for what follows; then what is left is for all."""
+"""First each section may fill the digest up to this share of the budget, so that a hundred streams leave room for the sections
+after them; then what is left over is filled in the same order.
+"""
 URGENCY = ("failed", "train", "validate", "evaluate", "prepare", "paused", "wait", "stopped", "promoted", "done")
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Something that others wrote to the reader."""
+    """An entry addressed to the reader that it has not read."""
 
     seq: int
     by: str
@@ -49,7 +51,7 @@ def digest(
     waits: str = "",
     write: Callable[[Any], str] = encode,
 ) -> str:
-    """The digest at log time `now` as `write` writes it, in that form never above `budget_tokens` by `tokens_at_most`.
+    """The digest at log time `now` in the form that `write` gives it, at most `budget_tokens` as `tokens_at_most` counts them.
 
     `name`: the run folder's, for a log in which no run was started.  `waits`: for whom a promotion waits (`waits_of`).
     Raises ValueError for a budget below LEAST_TOKENS.
@@ -75,7 +77,7 @@ def digest(
 
 
 class _Draft:
-    """Rows by section, added while they fit; the text is measured as a whole each time."""
+    """Rows by section, added while they fit; after each row the whole text is measured."""
 
     def __init__(self, head: Mapping[str, Any], budget_tokens: int, write: Callable[[Any], str]) -> None:
         self.head, self.budget, self.write = head, budget_tokens, write
@@ -88,7 +90,7 @@ class _Draft:
             self.head = {"at": self.head["at"]}
         for section, share in SHARES.items():
             self._add(section, whole[section], share)
-        for section in SHARES:  # what one section left over is room for the others, for streams before old decisions
+        for section in SHARES:  # what is left over goes to streams first, to old decisions last
             self._add(section, whole[section][len(self.kept.get(section, [])) :], 1.0)
 
     def _add(self, section: str, rows: Iterable[dict[str, Any]], share: float) -> None:
@@ -102,7 +104,7 @@ class _Draft:
                 return
 
     def explain(self, whys: Mapping[str, str]) -> None:
-        """Reasons come last: they are long, and a state without one is still a state."""
+        """Add the reasons last: they are long, and a state is useful without its reason."""
         for row in self.kept.get("streams", []):
             row["why"] = whys.get(row["stream"])
             if row["why"] and not self.fits():
@@ -127,8 +129,12 @@ def _counted(section: str, count: int) -> str:
 def _head(state: State, rows: Sequence[Mapping[str, Any]], name: str | None) -> dict[str, Any]:
     counts = Counter(str(row["state"]) for row in rows)
     word = "ended" if state.end else "stopped" if state.stopped else "running" if state.run else "not started"
-    told = ", ".join(f"{counts[name]} {name}" for name in URGENCY if counts[name])
-    return {"run": state.run.name if state.run else name, "at": state.seq, "state": f"{word}: {told}" if told else word}
+    counted = ", ".join(f"{counts[name]} {name}" for name in URGENCY if counts[name])
+    return {
+        "run": state.run.name if state.run else name,
+        "at": state.seq,
+        "state": f"{word}: {counted}" if counted else word,
+    }
 
 
 def _urgency(row: Mapping[str, Any]) -> int:
@@ -146,14 +152,14 @@ def _stream_row(state: State, stream: Stream, compared: Sequence[str]) -> dict[s
     trained, saved = stream.trained, stream.checkpoints[-1] if stream.checkpoints else None
     measured = {**(saved.figures if saved else {}), **stream.figures}
     warned = stream.verdict is not None and stream.verdict.result != "SUCCESS"
-    telling = word == "failed" or why.startswith("again") or (word == "done" and warned)
+    has_reason = word == "failed" or why.startswith("again") or (word == "done" and warned)
     return {
         "stream": stream.name,
         "state": word,
         "step": trained.step if trained else saved.step if saved else None,
         "loss": _short(measured.get("loss")),
         **{name: _short(measured.get(name)) for name in compared},
-        "why": one_line(why, WHY_CHARACTERS) if telling else None,
+        "why": one_line(why, WHY_CHARACTERS) if has_reason else None,
     }
 
 
@@ -162,7 +168,7 @@ def _short(value: float | None) -> float | None:
 
 
 def _claim_row(task: Task, now: float) -> dict[str, Any]:
-    """A worker's lease has no time left to tell: its heartbeats keep it."""
+    """`left_s` is None for a worker: its lease is kept by heartbeats and not by a deadline."""
     lease = task.lease
     assert lease
     left = None if lease.worker else max(0, math.floor(lease.until - now))
@@ -180,7 +186,7 @@ def _unread_row(message: Unread) -> dict[str, Any]:
 # ---- the measure -----------------------------------------------------------------------------------------------------
 
 SEAMS = ('"},{"', '":"', '","', '},{"', '":', '"}', ',"', '{"')
-"""What stands between the names and values of compact JSON; each is one token."""
+"""The separators between names and values of compact JSON; each is one token."""
 PIECE = re.compile(
     rf"[A-Za-z]+|[0-9]{{1,3}}|{'|'.join(map(re.escape, SEAMS))}|[ -/:-@\[-`{{-~]+|\n *|[^\x00-\x7f]|[\x00-\x1f]"
 )
@@ -192,14 +198,14 @@ WORDS = frozenset(
         object approve promote stop pause resume end coordinator trainer validator evaluator exit status success warning""",
     )
 )
-"""Words of our own that o200k_base takes as one token each."""
+"""Words of the digest that are one token each in o200k_base."""
 
 
 def tokens_at_most(text: str) -> int:
-    """A bound on the tokens of a digest in o200k_base, without a tokenizer.
+    """An upper bound of a digest's tokens in o200k_base, computed without a tokenizer.
 
-    Three digits are one token, of a word that is not ours two letters are, each mark and each seam is one, and what is
-    not ASCII counts by its bytes.  `tests/benchmarks/bench_digest.py` counts with the real vocabulary: digests took 0.82 of this
+    Counted as one token: three digits, a word of `WORDS`, two letters of any other word, each punctuation mark, each separator of
+    `SEAMS`, and each byte of a character outside ASCII.  `tests/benchmarks/bench_digest.py` counts with the real vocabulary: digests took 0.82 of this
     on average and 0.94 at most (as compact JSON 0.99), also with names and reasons made of random letters.
     """
     return sum(map(_piece_tokens, PIECE.findall(text)))

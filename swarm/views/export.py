@@ -1,9 +1,9 @@
-"""A run's figures and entries as TOON, JSON or CSV text, line by line as they are read; no screen.
+"""Exports of a run's metrics and entries as TOON, JSON or CSV, produced line by line while they are read.
 
     metrics  a row per step        events  a row per entry of the log
     bus      a row per member      session one document that says how the run stands
 
-Tables are written row by row, so that their length costs no memory; `json` is one document, `jsonl` one per row.
+A table is written row by row, so that memory does not grow with its length; `json` is one document, `jsonl` one per row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ POLL_SECONDS = 0.3
 
 Row = dict[str, Any]
 Rows = Callable[[], Iterator[Row]]
-"""The rows so far; each call reads them anew."""
+"""Gives the rows that exist now; each call reads them again."""
 
 
 def lines(
@@ -50,9 +50,9 @@ def lines(
 ) -> Iterator[str]:
     """The lines of the export.  `since`: steps (metrics) or entries (events) after this one.
 
-    `points`: of the metrics only so many rows for each stream and kind, evenly, with the last.  `columns`: only these.
-    `follow` goes on until the run ends.  `auto` is TOON or compact JSON, whichever has fewer tokens by `count_tokens`.
-    Raises UserError for a word that is not known.
+    `points`: at most so many rows of metrics for each stream and kind, at even distances, the last among them.  `columns`: only
+    these columns.  `follow`: go on with new rows until the run ends.  `auto` is TOON or compact JSON, whichever has fewer tokens by `count_tokens`.
+    Raises UserError for an unknown table, form, stream or column.
     """
     if form not in FORMATS:
         raise UserError("--format", f"{form!r} is not known", f"take one of {', '.join(FORMATS)}")
@@ -81,7 +81,7 @@ def document(
     points: int | None = None,
     columns: Sequence[str] = (),
 ) -> Any:
-    """The whole export as one value, for comparing its forms.  Raises UserError for a word that is not known."""
+    """The whole export as one value, to compare the sizes of its forms.  Raises UserError as `lines` does."""
     _check(folder, what, stream)
     if what == "session":
         return _session_value(folder, stream)
@@ -95,9 +95,9 @@ def _check(folder: RunFolder, what: str, stream: str | None) -> None:
 
 
 def check_stream(folder: RunFolder, stream: str | None, *, tasks: bool = False) -> None:
-    """Raises UserError where neither the config nor the log knows the stream (or the first part of a task's name).
+    """Raises UserError for a stream that neither the config nor the log names.
 
-    `tasks`: a task's whole name will do too, and `run`.
+    The first part of an agents' task counts as a stream; with `tasks` the whole ref of a task is accepted too, and `run`.
     """
     if stream is None or stream in (known := set(config.of_run(folder).streams)):
         return
@@ -114,7 +114,7 @@ def check_stream(folder: RunFolder, stream: str | None, *, tasks: bool = False) 
 
 
 def rows_of(folder: RunFolder, what: str, stream: str | None, since: int, *, flat: bool) -> Rows:
-    """Where a table's rows come from; `flat` rows hold no objects."""
+    """The source of a table's rows; with `flat` every cell is a text, a number, a boolean or None."""
     match what:
         case "metrics":
             return lambda: (row for row in metric_rows(folder, stream) if not since or row["step"] > since)
@@ -125,7 +125,7 @@ def rows_of(folder: RunFolder, what: str, stream: str | None, since: int, *, fla
 
 
 def chosen(rows: Rows, what: str, points: int | None, columns: Sequence[str]) -> Rows:
-    """The same rows, thinned and with these columns only.  Raises UserError for a column that there is not."""
+    """The rows thinned to `points` and reduced to `columns`.  Raises UserError for an unknown column."""
     if points is not None and what != "metrics":
         raise UserError("--points", f"thins metrics, not {what}", "leave it out")
     if columns and (first := next(rows(), None)) is not None and (unknown := [c for c in columns if c not in first]):
@@ -135,13 +135,13 @@ def chosen(rows: Rows, what: str, points: int | None, columns: Sequence[str]) ->
 
 
 def thinned(rows: Rows, points: int) -> Iterator[Row]:
-    """Of each stream and kind at most `points` rows, evenly, always with the last; the rows are gone through twice."""
+    """At most `points` rows of each stream and kind at even distances, the last among them; the rows are read twice."""
     counts = Counter((row["stream"], row["kind"]) for row in rows())
     seen: Counter[tuple[str, str]] = Counter()
     for row in rows():
         key = row["stream"], row["kind"]
         seen[key] += 1
-        # of n rows the k-th is kept where a new one of the `points` equal stretches ends
+        # row k of n is kept where k * points / n passes a whole number
         if seen[key] * points // counts[key] > (seen[key] - 1) * points // counts[key]:
             yield row
 
@@ -165,7 +165,7 @@ def event_rows(folder: RunFolder, stream: str | None, since: int, *, flat: bool)
 
 
 def event_row(entry: Entry, *, flat: bool) -> Row:
-    """One entry; `facts` as an object, or in a flat row as `k=v` text, quoted as in the log."""
+    """One entry; `facts` is an object, or with `flat` a text of `k=v` pairs, quoted as in the log."""
     facts = entry.event.facts()
     return {
         "seq": entry.seq,
@@ -184,7 +184,7 @@ def facts_text(facts: Mapping[str, Any]) -> str:
 
 
 def bus_rows(folder: RunFolder) -> list[Row]:
-    """The hub's links.  Raises UserError if no coordinator runs that could tell."""
+    """The links of the hub, one row per member.  Raises UserError if no coordinator runs."""
     from swarm.access.client import Client
 
     if not run_is_alive(folder.log):
@@ -231,7 +231,7 @@ def _table(rows: Rows, form: str, name: str) -> Iterator[str]:
 
 
 def _json(rows: Iterable[Row], name: str) -> Iterator[str]:
-    """One document, a row per line."""
+    """One JSON document with one row per line."""
     yield f'{{"{name}": ['
     before = ""
     for row in rows:
@@ -242,7 +242,7 @@ def _json(rows: Iterable[Row], name: str) -> Iterator[str]:
 
 
 def _toon(rows: Rows, name: str) -> Iterator[str]:
-    """A table that says how many rows follow: they are counted first, and what comes in between is left for the next time."""
+    """A TOON table, whose header holds the number of rows: they are counted first, and rows that come after that are left out."""
     count = sum(1 for _ in rows())
     if count == 0:
         yield f"{name}: []"
@@ -253,7 +253,7 @@ def _toon(rows: Rows, name: str) -> Iterator[str]:
 
 
 def _endless(rows: Iterable[Row], form: str, batch_rows: int = 1) -> Iterator[str]:
-    """Rows as they come, behind the header that the form has."""
+    """The rows as they come, after the header of a form that has one."""
     waiting = iter(rows)
     first = next(waiting, None)
     if first is None:
@@ -292,14 +292,16 @@ def _csv_line(cells: Iterable[Any]) -> str:
 
 
 def _followed(folder: RunFolder, rows: Rows, form: str) -> Iterator[str]:
-    """What stands there, then what comes, until the run has ended."""
+    """The rows that exist, then new ones as they come, until the run has ended."""
     return _endless(_growing(folder, rows), form)
 
 
 def _growing(folder: RunFolder, rows: Rows) -> Iterator[Row]:
     seen: set[Sequence[Any]] = set()
     while True:
-        over = not run_is_alive(folder.log)  # asked first: what it wrote last is read below
+        over = not run_is_alive(
+            folder.log
+        )  # before reading: so the last rows that the coordinator wrote are read below
         for row in rows():
             key = tuple(row.get(name) for name in ("seq", "stream", "token", "step", "kind"))
             if key not in seen:

@@ -1,9 +1,9 @@
-"""An entry of the log as one line for people and models; no character of an author's text reaches a screen as it is.
+"""One entry of the log as one line for people and models; texts of authors are made safe for a terminal.
 
     17 05:12 claim wide/train trainer-2  training begins
 
-What happened is said by `diary.py`.  Authors' texts are folded into the line; what is not printable (terminal escapes, line
-breaks, direction marks) is shown as a blank or a code, so that no entry can draw over another or pass for one.
+`diary.py` says what happened.  A text of several lines is joined into one.  Characters that are not printable (terminal escapes,
+direction marks) are shown as their codes, so that an entry cannot overwrite another line or imitate one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def line(entry: Entry, text_characters: int = TEXT_CHARACTERS) -> str:
 
 
 def name_of(event: e.Event) -> str:
-    """The kind; a typed note is shown as what it is to readers."""
+    """The kind; a seal over text that a person typed is called `note`."""
     match event:
         case e.Seal(why="note"):
             return "note"

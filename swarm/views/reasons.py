@@ -1,25 +1,25 @@
-"""Reasons of failures (`place: what is wrong; the fix`) in little room: what is wrong is what stays; pure."""
+"""Shortens the reason of a failure (`place: what is wrong; the fix`) and keeps what is wrong; pure."""
 
 from __future__ import annotations
 
 import re
 
 FOLDERS = re.compile(r"(?<![\w.~])(?:~|\.{1,2})?/(?:[^\s/:;,'\"]+/)+")
-"""The folders of a path in a text; the file's name stands behind them."""
+"""The folders of a path, without the name of the file."""
 ROLE = re.compile(r"^(?:again: )?(?:prepare|train|validate|evaluate): ")
-"""Whose work it was: the row says so too."""
+"""The role, which the row shows in its own column."""
 
 
 FIX = re.compile(r"; [^;]*$")
-"""What to do about it; the detail pane and the log have it."""
+"""The fix; the detail pane and the log show it."""
 
 
 PLACE = re.compile(r"^[^\s:]+:\d+: ")
-"""The file and line that a person has to open: it stays, and the rest is cut from the right."""
+"""File and line, which a person has to open: such a reason is cut from the right."""
 
 
 def short(text: str, characters: int) -> str:
-    """The reason in at most so many characters: without the role, then the folders, then the fix, then cut."""
+    """The reason in at most so many characters: role, folders and fix are removed in turn, then the text is cut from the left."""
     if len(text) <= characters:
         return text
     for what in (ROLE, FOLDERS, FIX):

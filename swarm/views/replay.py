@@ -1,7 +1,6 @@
-"""A run as it stood when entry N was the last: the same fold and the same table as now; reads files and changes nothing.
+"""The state of a run after entry N, by the same fold and in the same table as now; it reads files and changes nothing.
 
-Figures are those that had been measured by then.  What only lived in memory is not told: workers, heartbeats, speeds of the
-moment.
+Figures are those measured up to then.  Workers and heartbeats were only in memory and are not shown.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ TAIL_LINES = 20
 
 
 def snapshot_at(folder: RunFolder, to: int | None = None) -> Snapshot:
-    """The run after entry `to`; the newest without it.  Raises UserError for an entry that there is not."""
+    """The run after entry `to`, by default after the newest one.  Raises UserError for an entry that does not exist."""
     entries = list(Log(folder.log).entries())
     if not entries:
         raise UserError(folder.name, "nothing was recorded yet", "`swarm log --follow` waits for the first entry")
@@ -35,18 +34,18 @@ def snapshot_at(folder: RunFolder, to: int | None = None) -> Snapshot:
 
 
 def checked_seq(to: int, count: int) -> int:
-    """The seq itself.  Raises UserError if the log has no such entry."""
+    """`to` itself.  Raises UserError if the log has no such entry."""
     if not 1 <= to <= count:
         raise UserError(f"--to {to}", f"the log's newest entry is {count}", "`swarm log` lists them")
     return to
 
 
 def _measured_by(folder: RunFolder, until: float) -> list[Metrics]:
-    """The metrics up to that log time, which is in whole seconds: a figure of the same second counts as measured."""
+    """The metrics up to that log time; log times are whole seconds, so rows of the same second are included."""
     try:
         metrics = MetricsFile(folder.metrics, readonly=True)
     except sqlite3.OperationalError:
-        return []  # none were measured yet
+        return []  # nothing was measured yet
     with contextlib.closing(metrics):
         tables = metrics.tables()
     return [table.model_copy(update={"rows": [row for row in table.rows if row.time < until + 1]}) for table in tables]

@@ -1,4 +1,4 @@
-"""What a run came to, as data: the table at its end, `status` and the session export; no layout."""
+"""The result of a run as data, for the table at its end, `status` and the session export; no layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swarm.views.snapshot import Snapshot, StreamRow, TaskRow, WorkerRow
 
 
 def session(snapshot: Snapshot) -> dict[str, Any]:
-    """One document that says how the run stands: streams as a uniform table, so that TOON is small."""
+    """One document with the state of the run; the streams are a uniform table, which TOON writes with one header."""
     return {
         "run": snapshot.run,
         "state": snapshot.state,
@@ -28,21 +28,21 @@ def session(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def streams(rows: Sequence[StreamRow]) -> list[dict[str, Any]]:
-    """Every row with the figures that any of them has."""
+    """One row per stream; every row has a column for each figure that any stream has."""
     measured = [figures.with_base(row.figures, row.base) for row in rows]
-    names = [name for name in in_order(measured) if name not in UNTOLD]
+    names = [name for name in in_order(measured) if name not in OF_A_STEP]
     return [
         stream(row, {name: _rounded(found.get(name)) for name in names})
         for row, found in zip(rows, measured, strict=True)
     ]
 
 
-UNTOLD = frozenset({"learning_rate", "grad_norm", "epoch", "tokens", "best_loss", "memory_bytes"})
-"""Figures of a step and not of a stream; the metrics have them."""
+OF_A_STEP = frozenset({"learning_rate", "grad_norm", "epoch", "tokens", "best_loss", "memory_bytes"})
+"""Figures of a single step, which are exported with the metrics."""
 
 
 def in_order(measured: Iterable[Mapping[str, float]]) -> list[str]:
-    """The names of figures, those of the table first and in its order, each before its base's."""
+    """The names of the figures: those of `FIGURES` first and in its order, each followed by the base model's."""
     found = dict.fromkeys(name for figures_of_one in measured for name in figures_of_one)
     known = [name for plain in FIGURES for name in (plain, f"{BASE}{plain}") if name in found]
     return [*known, *(name for name in found if name not in known)]

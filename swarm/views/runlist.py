@@ -1,4 +1,4 @@
-"""All runs of a folder, a row each, from their logs; a log that cannot be read is a row that says so."""
+"""The runs of a folder, one row each, read from their logs; a log that cannot be read is shown as damaged."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A run as it is seen: the fold of its entries, its curves and its newest lines, and the one place where a `Snapshot` is made.
+"""The state, curves and newest log lines of one run, and the one place where a `Snapshot` is made from them.
 
-It reads nothing: whoever holds it (`watch`, `replay`) brings entries and metrics.
+It reads no files: `watch` and `replay` hand it entries and metrics.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RunView:
         self.curves: dict[str, Curves] = {}
         self._tail: deque[str] = deque(maxlen=tail_lines)
         self._ran_seconds = 0.0
-        """Up to `_runs_since`."""
+        """Seconds that the run was going before `_runs_since`."""
         self._runs_since: float | None = None
 
     def fold(self, entry: Entry) -> None:
@@ -58,7 +58,7 @@ class RunView:
         self.curves.setdefault(table.stream, Curves()).add(table)
 
     def add_again(self, tables: Iterable[Metrics]) -> None:
-        """All metrics, in place of those so far."""
+        """Replace all metrics."""
         self.curves = {}
         for table in tables:
             self.add(table)
@@ -79,7 +79,7 @@ class RunView:
         bus: BusCounters | None = None,
         log_ok: bool = True,
     ) -> Snapshot:
-        """The run at log time `now`; in `run_state` where its log does not say that it has ended or was never started."""
+        """The run at log time `now`; `run_state` is used unless the log says that the run has ended or was never started."""
         state = self.state
         return Snapshot(
             run=self.folder.name,

@@ -1,6 +1,6 @@
-"""What a person sees of a run at one moment: the one shape that the dashboard, `status` and plain progress lines show.
+"""A run at one moment, as the dashboard, `status` and plain progress lines show it; only data.
 
-Only data; `swarm.watch` makes it from the log, the metrics and the bus.
+`views.runview` makes it from the log, the metrics and the bus.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class StreamRow:
     device: str = ""
     eta_seconds: float | None = None
     worker: str = ""
-    """Who holds the current task."""
+    """The holder of the current task."""
     token: int | None = None
     held_seconds: float | None = None
     """How long the current task has been held."""
@@ -60,7 +60,7 @@ class StreamRow:
 
     @property
     def memory_bytes(self) -> float | None:
-        """The highest it was once it is known, else as it is now."""
+        """Peak memory if it is known, else the present memory."""
         return self.figures.get("peak_bytes", self.figures.get("memory_bytes"))
 
 
@@ -83,8 +83,8 @@ class WorkerRow:
     name: str
     roles: tuple[str, ...]
     state: str
-    """starting, importing, idle, working, paused, stalled, unreachable, leaving, left (it was sent home), gone (it died), parked;
-    orphan: no coordinator leads it"""
+    """starting, importing, idle, working, paused, stalled, unreachable, leaving, left (it was dismissed), gone (it died), parked
+    (it died too often); orphan: it works without a coordinator"""
     task: str = ""
     """The tasks that it holds, with spaces between."""
     device: str = ""
@@ -93,30 +93,30 @@ class WorkerRow:
     silent_seconds: float = 0.0
     why: str = ""
     dropped: int = 0
-    """Telemetry that its outbox had no room for."""
+    """Metrics that were dropped because its outbox was full."""
     gaps: int = 0
-    """Numbers that did not arrive: what was dropped, as the hub counts it."""
+    """Missing message numbers, as the hub counts them."""
     replayed: int = 0
-    """Messages sent again after a break."""
+    """Messages sent again after a reconnect."""
     duplicates: int = 0
-    """Messages that came twice and were taken once."""
+    """Messages that arrived twice and were applied once."""
     reconnects: int = 0
     paused: str = ""
     """Those of its tasks that are paused."""
 
     @property
     def bus(self) -> str:
-        """What its link went through, in words; "" if nothing happened."""
-        told = {
+        """The events on its link in words; empty if there were none."""
+        counted = {
             "dropped": self.dropped, "gaps": self.gaps, "sent again": self.replayed, "came twice": self.duplicates,
             "reconnects": self.reconnects,
         }  # fmt: skip
-        return " · ".join(f"{count} {what}" for what, count in told.items() if count)
+        return " · ".join(f"{count} {what}" for what, count in counted.items() if count)
 
 
 @dataclass(frozen=True, slots=True)
 class BusCounters:
-    """What the bus did, as far as the watcher knows."""
+    """Counters of the bus, as the watcher sees them."""
 
     messages_per_second: float = 0.0
     received: int = 0
@@ -132,22 +132,22 @@ class Snapshot:
     folder: str
     base: str = ""
     state: str = "starting"
-    """not started (a log to plan in), starting, running, ended, no coordinator"""
+    """not started (an open log without a run), starting, running, ended, no coordinator"""
     rc: int | None = None
     seq: int = 0
-    """The last entry folded in."""
+    """The seq of the last entry that was applied."""
     log_ok: bool = True
     devices: str = ""
     elapsed_seconds: float | None = None
-    """How long the run has been going: not counted are the time after its end and the time for which it was stopped."""
+    """Running time: without the time after the end and without the time for which the run was stopped."""
     silent_seconds: float = 0.0
-    """Since the last entry."""
+    """Time since the last entry."""
     now: float = 0.0
     """Log time."""
     streams: tuple[StreamRow, ...] = ()
     workers: tuple[WorkerRow, ...] = ()
     tasks: tuple[TaskRow, ...] = ()
-    """What agents have to do with."""
+    """Tasks that agents added or hold."""
     tail: tuple[str, ...] = field(default=())
     """The newest entries, one line each, oldest first."""
     bus: BusCounters = BusCounters()
@@ -156,4 +156,4 @@ class Snapshot:
     why: str = ""
     """Why the winner won, or why the run ended without one."""
     waits: str = ""
-    """For whom the run waits before it promotes a stream, with the command: `fast: waits for bob: swarm approve fast`."""
+    """Whose approval a promotion waits for, with the command: `fast: waits for bob: swarm approve fast`."""

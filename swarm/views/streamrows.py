@@ -1,4 +1,4 @@
-"""From state, metrics and workers to the rows that people see: pure."""
+"""Makes the rows of streams and tasks that screens show from state, metrics and workers; pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from swarm.views.curves import Curves
 from swarm.views.snapshot import StreamRow, TaskRow, WorkerRow
 
 OF_A_STEP = frozenset({"learning_rate", "grad_norm", "epoch"})
-"""Figures that say nothing any more once the training is over."""
+"""Figures that are shown only while a stream is training."""
 
 
 def stream_rows(
@@ -30,17 +30,17 @@ def stream_rows(
 
 
 def why_of(state: State) -> str:
-    """Why the winner won, or why a run ended without one; authors' words among it, made fit for a screen."""
+    """Why the winner won, or why the run ended without one; safe for a screen, since authors wrote parts of it."""
     return one_line(state.promoted.why if state.promoted else state.end.body if state.end else "")
 
 
 def waits_of(state: State, settings: RunSettings) -> str:
-    """For whom the run waits before it promotes a stream, with the command; made fit for a screen."""
+    """Whose approval a promotion waits for, with the command; safe for a screen."""
     return one_line(waiting(state, settings.promotion))
 
 
 def task_rows(state: State, now: float) -> tuple[TaskRow, ...]:
-    """What agents made or hold; what workers do stands with the streams."""
+    """The tasks that agents added or hold; tasks that workers hold are shown with their streams."""
     rows = []
     for task in state.tasks.values():
         lease = task.lease
@@ -72,7 +72,7 @@ def _row(
     return StreamRow(
         name=stream.name,
         state=name,
-        settings=describe(settings) if settings else "",  # a folder whose config is gone
+        settings=describe(settings) if settings else "",  # empty if the config of the run was removed
         step=last.step if last else (trained.step if trained else 0),
         steps=curves.steps or (settings.max_steps or 0 if settings else 0),
         figures=_at_this_pace(own, name, stream),
@@ -97,7 +97,7 @@ def _row(
 
 
 def _of_curves(curves: Curves, *, is_training: bool) -> dict[str, float]:
-    """Figures as the metrics tell them: the newest of each; those of the last step alone only while there is a next one."""
+    """The newest value of each figure in the metrics; those of `OF_A_STEP` only in training."""
     newest = {
         name: curve.points[-1][1]
         for name, curve in curves.figures.items()
@@ -109,7 +109,7 @@ def _of_curves(curves: Curves, *, is_training: bool) -> dict[str, float]:
 
 
 def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[str, str]:
-    """The word for how a stream stands, and why."""
+    """The state of a stream and the reason for it."""
     role = state.next_role(stream)
     if stream.failed:
         return "failed", stream.failed
@@ -130,14 +130,15 @@ def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[st
 
 
 def _losses(measured: Mapping[str, float]) -> dict[str, float]:
-    """Those of single steps, also once the stream has stated its means: a column holds one thing."""
+    """Losses of single steps, which are shown after training too: `trained` entries state means under the same names."""
     return {name: measured[name] for name in ("loss", "first_loss", "best_loss") if name in measured}
 
 
 def _at_this_pace(own: dict[str, float], state: str, stream: Stream) -> dict[str, float]:
-    """Tokens per second: of the last step in training, 0 where it is stalled, none where it does not train.
+    """The figures with tokens per second as the state has them.
 
-    Once it is trained: those of the whole training, as it stated them.
+    In training those of the last step, 0 for a stalled stream, none for a paused or waiting one; after training the mean that its
+    `trained` entry states.
     """
     if state == "train" or stream.trained or "tokens_per_second" not in own:
         return own
@@ -146,7 +147,7 @@ def _at_this_pace(own: dict[str, float], state: str, stream: Stream) -> dict[str
 
 
 def _eta(curves: Curves, since: float) -> float | None:
-    """From the pace of the last steps since the stream was claimed or let go on."""
+    """Seconds left, from the seconds per step since the stream was claimed or resumed."""
     pace = curves.seconds_per_step(since)
     if pace is None or not curves.steps or curves.last is None:
         return None

@@ -1,4 +1,4 @@
-"""What an export costs a language model: tokens of its forms, counted with a tokenizer or estimated; it reads no run itself."""
+"""Counts or estimates the tokens that each form of an export costs a language model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from swarm.rundir import RunFolder
 
 
 def counter(name: str | None, folder: RunFolder) -> Callable[[str], int] | None:
-    """Counts tokens with the tokenizer that `name` says: a stream of the run, a base model's folder or name, or a tokenizer.json.
+    """A function that counts tokens with the tokenizer of `name`: a stream, a base model (folder or name), or a tokenizer.json.
 
-    None without a name: sizes are estimated.  Raises UserError if there is none of that name.
+    None without a name: sizes are then estimated.  Raises UserError if no tokenizer is found.
     """
     if name is None:
         return None
@@ -26,7 +26,7 @@ def counter(name: str | None, folder: RunFolder) -> Callable[[str], int] | None:
         raise UserError("--tokenizer", "needs the package tokenizers", "pip install 'toonswarm[train]'") from None
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library has no class of its own for it
+    except Exception as error:  # the library raises a plain Exception
         raise UserError("--tokenizer", f"{path} cannot be read ({error})", "name a tokenizer.json") from error
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -43,7 +43,7 @@ def _file(name: str, folder: RunFolder) -> Path:
 
 
 def costs(value: Any, count_tokens: Callable[[str], int] | None) -> list[dict[str, Any]]:
-    """Bytes and tokens of the value's forms, cheapest first, each beside compact JSON."""
+    """Bytes and tokens of each form of the value, cheapest first, with the ratio to compact JSON."""
     from toon import stats
 
     sizes = {size.form: size for size in stats(value, count_tokens=count_tokens, levels=0).sizes}

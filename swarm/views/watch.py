@@ -1,7 +1,7 @@
-"""Follow a run from outside: folds the log, gathers metrics and workers, and gives `Snapshot`s; the way in for all screens.
+"""Follows a run from outside: applies entries and metrics as they come and gives `Snapshot`s; every screen uses it.
 
-The log and the metrics are read from the run folder once; then each published entry and table of metrics is taken in as it
-comes.  After a gap in what is published the files are read again.  Without a coordinator the files alone are enough.
+The log and the metrics are read from the run folder once; then each published entry and table of metrics is applied as it
+arrives.  After a gap the files are read again.  Without a coordinator the files are polled.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ POLL_SECONDS = 0.5
 
 
 class Watcher:
-    """One view of one run; a thread listens, calls are safe from any other."""
+    """Follows one run in a thread of its own; its methods may be called from any thread."""
 
     @classmethod
     def attach(cls, run_folder: Path, *, name: str | None = None) -> Watcher:
@@ -89,7 +89,7 @@ class Watcher:
 
     @property
     def state(self) -> State:
-        """The fold as of now; treat it as read-only."""
+        """The present state; treat it as read-only."""
         with self._lock:
             return self._view.state
 
@@ -102,7 +102,7 @@ class Watcher:
         return self._changed.wait(timeout_seconds)
 
     def complete(self, timeout_seconds: float) -> Snapshot:
-        """A snapshot that also holds the workers, which are published several times a second while a coordinator runs."""
+        """A snapshot that includes the workers: the coordinator publishes them several times a second, so this waits for them."""
         deadline = time.monotonic() + timeout_seconds
         while (found := self.snapshot()).state == "running" and not found.workers and time.monotonic() < deadline:
             self.wait(0.2)
@@ -139,7 +139,7 @@ class Watcher:
         try:
             return connect(self.folder, self.name, subscribe=("entry", "metrics", "workers"))
         except UserError:
-            return None  # the files alone still show the run
+            return None  # without keys the files still show the run
 
     def _listen(self) -> None:
         next_poll = 0.0
@@ -154,7 +154,7 @@ class Watcher:
                 self._poll()
 
     def _poll(self) -> None:
-        """What nobody publishes: what a person typed into the log, the coordinator's death, and everything when there is none."""
+        """Notice what is not published: text typed into the log, the end of the coordinator, and everything while there is none."""
         alive = run_is_alive(self.folder.log)
         before = self._view.state.seq
         self._read_log()
@@ -185,7 +185,7 @@ class Watcher:
             self._take_entry(body)
         with contextlib.suppress(
             ToonError, ValueError
-        ):  # a malformed picture is dropped: the next one comes in a second
+        ):  # a malformed message is dropped: the next one follows within a second
             if topic == "metrics":
                 self._add(Metrics.read(body))
             elif topic == "workers":
@@ -226,7 +226,7 @@ class Watcher:
         try:
             metrics = MetricsFile(self.folder.metrics, readonly=True)
         except sqlite3.OperationalError:
-            return  # not made yet: the first metrics make it
+            return  # it is created with the first metrics
         try:
             tables = metrics.tables()
         except sqlite3.OperationalError:
@@ -242,6 +242,6 @@ def _worker_row(row: dict[str, Any]) -> WorkerRow:
 
 
 def _orphans(folder: RunFolder) -> tuple[WorkerRow, ...]:
-    """Workers that go on without a coordinator."""
+    """Worker processes that go on without a coordinator."""
     why = "no coordinator: `swarm resume` adopts it, `swarm stop` makes it save and leave"
     return tuple(WorkerRow(name, (), "orphan", pid=known.pid, why=why) for name, known in local.living(folder).items())

@@ -11,7 +11,7 @@ from textual.message import Message
 from swarm.errors import UserError
 from swarm.views.snapshot import Snapshot
 from tests.tui.runs import Played, run_at
-from tui.feed import Arrived, Feed, LogRead, Lost, Refused, Said, harmless
+from tui.feed import Arrived, Feed, LogRead, Lost, Recorded, Refused, harmless
 
 
 def played(source: Played, period_seconds: float = 0.01) -> tuple[Feed, queue.Queue[Message]]:
@@ -37,7 +37,7 @@ def test_a_flood_of_pictures_becomes_four_a_second() -> None:
 
 def test_a_newer_picture_replaces_one_that_still_waits() -> None:
     assert Arrived(run_at(1)).can_replace(Arrived(run_at(2)))
-    assert not Arrived(run_at(1)).can_replace(Said("stop", "x", "1 stop x"))
+    assert not Arrived(run_at(1)).can_replace(Recorded("stop", "x", "1 stop x"))
 
 
 def test_an_act_is_answered_with_its_entry_or_with_the_refusal() -> None:
@@ -45,8 +45,8 @@ def test_an_act_is_answered_with_its_entry_or_with_the_refusal() -> None:
     feed, messages = played(source)
     feed.start()
     feed.say("pause", "lora-8")
-    said = next_of(messages, Said)
-    assert isinstance(said, Said) and said.line == "27 pause lora-8"
+    said = next_of(messages, Recorded)
+    assert isinstance(said, Recorded) and said.line == "27 pause lora-8"
     source.refusal = UserError("stop lora-8", "no coordinator runs", "`swarm resume` starts one")
     feed.say("stop", "lora-8")
     refused = next_of(messages, Refused)

@@ -1,1 +1,1 @@
-"""The parts of the screen, one per file: each draws a `View` and decides nothing."""
+"""The panes of the dashboard, one per file; each draws a `View`."""

@@ -1,4 +1,4 @@
-"""The losses of the marked streams over each other; drawn at most once a second, and only while it can be seen."""
+"""The losses of the marked streams in one plot; drawn at most once a second, and only while it is visible."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tui.view import View
 LOSS, HELD_OUT = "loss", "eval_loss"
 PERIOD_SECONDS = 1.0
 SMOOTHING = 0.8
-"""Weight of the past; with fewer than `FEW` points nothing is smoothed."""
+"""Weight of the running mean; curves of fewer than `FEW` points are not smoothed."""
 FEW = 12
 WIDE_RATIO = 50.0
-"""From this ratio of the largest to the smallest value on the axis is logarithmic unless a person chose."""
+"""If the largest value is more than this many times the smallest, the axis is logarithmic by default."""
 
 
 class Curves(Widget):
@@ -46,7 +46,7 @@ class Curves(Widget):
         """Whether the axis that is drawn is logarithmic."""
 
     def show(self, view: View) -> None:
-        """Show the marked streams: new points may wait for a second, what the person chose may not."""
+        """Show the marked streams: new points are drawn once a second, a choice of the person at once."""
         self.show_only(view, view.overlaid)
 
     def show_only(self, view: View, rows: tuple[StreamRow, ...]) -> None:
@@ -57,7 +57,7 @@ class Curves(Widget):
             self.draw()
 
     def chosen(self) -> tuple[object, ...]:
-        """What the person decided about the picture."""
+        """The person's choices that change the plot."""
         return (self.view.log_y, self.view.smoothed, [row.name for row in self.rows])
 
     def points(self) -> list[object]:
@@ -123,7 +123,7 @@ def legend(view: View, rows: tuple[StreamRow, ...], width: int) -> Text:
 
 
 def waiting(width: int, height: int, *, known: bool) -> list[Text]:
-    """In place of a plot; `known`: there are losses, and no room to draw them."""
-    said = Text("no room for curves" if known else "no loss yet", style=f"italic {looks.DIM}")
-    said.align("center", width)
-    return [*[Text()] * (max(0, height - 1) // 2), said]
+    """The text in place of a plot; `known`: there are losses, but no room to draw them."""
+    text = Text("no room for curves" if known else "no loss yet", style=f"italic {looks.DIM}")
+    text.align("center", width)
+    return [*[Text()] * (max(0, height - 1) // 2), text]

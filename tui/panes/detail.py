@@ -1,4 +1,4 @@
-"""Everything the snapshot knows of one stream, as named facts."""
+"""All that the snapshot holds of one stream, as named facts."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Detail(Static):
 
 
 def about(name: str, tail: tuple[str, ...]) -> tuple[str, ...]:
-    """The stream's newest entries, the newest first: where there is little room, that one is seen."""
+    """The stream's newest entries, the newest first, so that it is visible in a small pane."""
     found = [line for line in tail if (entry := ENTRY.match(line)) and entry["ref"].partition("/")[0] == name]
     return tuple(line.replace(f" {name}/", " ", 1) for line in reversed(found[-ENTRIES_SHOWN:]))
 
 
 def grid(row: StreamRow) -> Grid:
-    """The facts under each other."""
+    """The facts, one per line."""
     table = Grid.grid(padding=(0, 2, 0, 0))
     table.add_column(style=looks.DIM, no_wrap=True)
     table.add_column(overflow="fold")
@@ -60,7 +60,7 @@ def grid(row: StreamRow) -> Grid:
 
 
 def facts(row: StreamRow) -> Iterator[tuple[str, Text]]:
-    """What is known, the most urgent first."""
+    """The known facts, the most urgent first."""
     if row.why:
         yield "why", Text(row.why, style=looks.BAD if row.state in ("failed", "STALLED") else looks.WARN)
     if row.settings:
@@ -77,11 +77,11 @@ def facts(row: StreamRow) -> Iterator[tuple[str, Text]]:
         bad = row.verdict.startswith("FAIL")
         yield "verdict", Text(row.verdict, style=looks.GOOD if good else looks.BAD if bad else looks.WARN)
     for name, value in row.figures.items():
-        if name not in TOLD and name not in figures.with_goal():
+        if name not in SHOWN_ABOVE and name not in figures.with_goal():
             yield figures.of(name).label, Text(figures.of(name).text(value))
 
 
-TOLD = frozenset(
+SHOWN_ABOVE = frozenset(
     {"loss", "first_loss", "best_loss", "grad_norm", "tokens_per_second", "memory_bytes", "peak_bytes", "learning_rate"}
 )
 """Figures that stand with others."""
@@ -116,11 +116,11 @@ def speed(row: StreamRow) -> Text:
         (memory, units.size(memory)),
         (row.trainable, f"{units.count(row.trainable)} weights"),
     )
-    return Text(" · ".join(said for value, said in known if value is not None) or units.NONE)
+    return Text(" · ".join(text for value, text in known if value is not None) or units.NONE)
 
 
 def checkpoints(row: StreamRow) -> Text:
-    """The newest ones, and how many before them."""
+    """The newest checkpoints, and the number of earlier ones."""
     newest = " ".join(str(step) for step in row.checkpoints[-CHECKPOINTS_SHOWN:])
     before = len(row.checkpoints) - CHECKPOINTS_SHOWN
     text = Text(newest or "no checkpoint yet", style="" if newest else looks.DIM)

@@ -1,4 +1,4 @@
-"""The top line: which run, how its streams stand, what the bus and the log do; and under it what a person must know now."""
+"""The top line with the run, its streams, bus and log; and the banner under it for what a person must know."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def clock(snapshot: Snapshot) -> Text:
 
 
 def losses(bus: BusCounters) -> Text:
-    """Shown also when there are none: a person looks for the zero."""
+    """Lost messages; shown also if there are none, so that a person can see the zero."""
     parts = [(f"{name} ", value) for name, value in (("gap", bus.gaps), ("drop", bus.dropped))]
     return Text(" ").join(
         Text.assemble((name, looks.DIM), (units.count(value), looks.BAD if value else "")) for name, value in parts
@@ -61,13 +61,13 @@ def losses(bus: BusCounters) -> Text:
 
 
 class Banner(Static):
-    """One or two lines while the run is not simply running."""
+    """One or two lines while the run waits, has ended, or has no coordinator."""
 
     def show(self, view: View) -> None:
-        said = advice(view)
-        self.set_class(said is not None, "-shown")
-        if said is not None:
-            self.update(said)
+        text = advice(view)
+        self.set_class(text is not None, "-shown")
+        if text is not None:
+            self.update(text)
 
 
 def advice(view: View) -> Text | None:

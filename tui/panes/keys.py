@@ -1,4 +1,4 @@
-"""The last line: the keys that act here and now; the least needed give way in a narrow window, and a click is as good as a key."""
+"""The last line: the keys that have an effect now; a click on one presses it.  In a narrow window the least needed are left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RANKS = {
     "note": 8,
     "palette": 9,
 }
-"""What stays longest, by the binding's word; what is not named here goes first."""
+"""Rank by the binding's description; keys without one are left out first."""
 SHOWN_AS = {"slash": "/", "colon": ":", "question_mark": "?", "enter": "↵"}
 
 
@@ -41,7 +41,7 @@ class Keys(Line):
 
 
 def hint(binding: Binding) -> Text:
-    """`p pause`, to be clicked."""
+    """`p pause`, clickable."""
     key = binding.key_display or SHOWN_AS.get(binding.key, binding.key)
     clickable = Style.from_meta({"@click": f"app.simulate_key('{binding.key}')"})
     text = Text.assemble((key, "bold #ffad66"), " ", (binding.description, looks.DIM))

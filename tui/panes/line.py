@@ -1,4 +1,4 @@
-"""A line of parts, of which the least needed give way when there is no room; used at the top and at the foot."""
+"""A line of parts, of which the least needed are left out if there is no room; used for the first and the last line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Part:
 
     text: Text
     rank: int = 0
-    """What goes first when there is no room: the highest rank; 0 stays always."""
+    """If there is no room, parts with the highest rank are left out first; 0 is never left out."""
     right: bool = False
 
 
 def compose(parts: Sequence[Part], width: int, gap: str) -> Text:
-    """The parts that fit: one group at the left edge, one at the right."""
+    """The parts that fit, one group at the left and one at the right."""
     kept = list(parts)
     while len(kept) > 1 and _needs(kept, gap) > width and any(part.rank for part in kept):
         kept.remove(max(reversed(kept), key=lambda part: part.rank))

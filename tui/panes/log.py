@@ -1,4 +1,4 @@
-"""Entries of the shared log, one line each, coloured by their kind; follows the end until somebody scrolls up."""
+"""Entries of the shared log, one line each, coloured by kind; it follows the end until a person scrolls up."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Lines(ScrollView, can_focus=True):
 
 
 def coloured(line: str) -> Text:
-    """An entry with its parts told apart; any other line as it stands."""
+    """An entry with its parts in different styles; any other line unchanged."""
     found = ENTRY.match(line)
     if found is None:
         return Text(line, no_wrap=True)

@@ -1,4 +1,4 @@
-"""The table of streams: one row each, with its progress, its loss and its shape."""
+"""The table of streams: one row each, with progress and figures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tui.table import Column, Table
 from tui.view import View
 
 NAME_CELLS = range(7, 21)
-"""The column of names grows with the names, within this."""
+"""Widths of the column of names."""
 WHY_CELLS = range(9, 25)
-"""The column of reasons grows with them, within this; where something is wrong it stays, and figures give way."""
+"""Widths of the column of reasons; it stays if something is wrong, and other columns are left out."""
 OVER = frozenset({"done", "promoted", "stopped", "failed", "wait"})
 """States in which no step is expected."""
 WRONG = frozenset({"failed", "STALLED"})
@@ -47,7 +47,7 @@ COLUMNS = (
 
 
 ALWAYS = ("best_loss", "learning_rate")
-"""Figures that are shown as they are."""
+"""Figures that always have a column."""
 
 
 class Streams(Table):
@@ -73,7 +73,7 @@ class Streams(Table):
 
 
 class Widths(NamedTuple):
-    """Cells of the columns whose content is drawn to fit."""
+    """Widths of the columns whose content depends on them."""
 
     bar: int
     spark: int
@@ -81,7 +81,7 @@ class Widths(NamedTuple):
 
 
 def columns(view: View) -> tuple[Column, ...]:
-    """The columns, some as wide as what they hold."""
+    """The columns, some of them as wide as their content."""
     names = max((len(row.name) for row in view.snapshot.streams), default=0)
     steps = max((len(str(row.steps)) for row in view.snapshot.streams), default=0)
     whys = max((len(row.why) for row in view.rows), default=0)
@@ -103,12 +103,12 @@ def columns(view: View) -> tuple[Column, ...]:
 
 
 def is_waited_for(row: StreamRow) -> bool:
-    """Somebody must act before it goes on."""
+    """Whether its promotion waits for a person."""
     return row.state == "done" and row.why.startswith("waits for ")
 
 
 def more_columns(view: View) -> tuple[Column, ...]:
-    """One for each figure by which streams are compared beside those that always have one."""
+    """A column for each further figure by which streams are compared."""
     known = {column.name for column in COLUMNS}
     names = [name for name in figures.with_goal() if name not in known]
     there = [name for name in names if any(name in row.figures for row in view.rows)]
@@ -148,13 +148,13 @@ def progress(row: StreamRow, colour: str, width: int) -> Text:
 
 
 def number(value: float | None, pretty: Callable[[float | None], str], style: str = "") -> Text:
-    """A figure; what is unknown steps back, what is not a number stands out."""
+    """A figure; dim if it is unknown, red if it is not finite."""
     odd = value is not None and not math.isfinite(value)
     return Text(pretty(value), style=looks.DIM if value is None else looks.BAD if odd else style)
 
 
 def measured(row: StreamRow, name: str) -> Text:
-    """A figure; beside the bare base's green and ticked where it is better, red and crossed where it is not."""
+    """A figure; green with a tick if it is better than the base model's, else red with a cross."""
     value, about = row.figure(name), figures.of(name)
     style = looks.beside_base(name, value, row.base.get(name))
     text = number(value, about.text, style)
@@ -162,7 +162,7 @@ def measured(row: StreamRow, name: str) -> Text:
 
 
 def reason(row: StreamRow, width: int) -> Text:
-    """Why it stands as it does; of work that shows no steps, how long it has been going."""
+    """The reason of its state; for work without steps how long it has been going."""
     if not row.why and row.state in ("prepare", "validate", "evaluate") and row.held_seconds is not None:
         return Text(f"for {units.duration(row.held_seconds)}", style=looks.DIM)
     style = looks.BAD if row.state in WRONG else looks.WARN if is_waited_for(row) else looks.DIM

@@ -11,7 +11,7 @@ from tui.table import Column, Table
 from tui.view import View
 
 SILENT_SECONDS = 10.0
-"""From here on a worker's silence is shown as a warning."""
+"""From this silence on it is shown as a warning."""
 COLUMNS = (
     Column("name", "worker", 10, grow=8),
     Column("state", "state", 11),
@@ -30,7 +30,7 @@ class Workers(Table):
     """The workers of the run."""
 
     def __init__(self, *, id: str, classes: str = "") -> None:  # noqa: A002 (Textual's name)
-        super().__init__(COLUMNS, with_cursor=False, empty="no worker has said hello yet", id=id, classes=classes)
+        super().__init__(COLUMNS, with_cursor=False, empty="no worker has connected yet", id=id, classes=classes)
 
     def show(self, view: View) -> None:
         rows = view.workers

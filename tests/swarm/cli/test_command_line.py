@@ -56,8 +56,8 @@ def swarm(tmp_path: Path) -> Command:
         ("post", "REF: is missing; `swarm post --help` says what it takes"),
         ("log --json=3", "--json: does not take a value; `swarm log --help`"),
         ("status a b", "swarm status: got unexpected extra argument(s) (b); `swarm status --help`"),
-        ("log --json --toon", "--json: is the opposite of --toon; say one of them"),
-        ("stop --no-wait --wait", "--wait: is the opposite of --no-wait; say one of them"),
+        ("log --json --toon", "--json: is the opposite of --toon; give one of them"),
+        ("stop --no-wait --wait", "--wait: is the opposite of --no-wait; give one of them"),
     ],
 )
 def test_a_wrong_word_is_told_in_one_line_with_what_may_have_been_meant(swarm: Command, words: str, told: str) -> None:
@@ -121,7 +121,7 @@ def test_a_full_disk_under_the_output_is_told(swarm: Command, tmp_path: Path, wo
         done = swarm(*words.split(), out=full)
     assert (done.returncode, done.stderr) == (
         2,
-        "standard output: no space; free some; what was to be recorded stands in the log\n",
+        "standard output: no space; free some; everything was recorded in the log\n",
     )
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(swarm: Command, tmp_path: P
     folder = opened(tmp_path)
     done = swarm(*words.split(), preexec_fn=full)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.endswith(f"/{place}: no space; free some and say it again\n")
+    assert done.stderr.endswith(f"/{place}: no space; free some and try again\n")
     assert not list(tmp_path.rglob(".*"))
     assert [path.name for path in tmp_path.glob("runs/*/keys/*.key")] == ["log.key"]
     assert swarm(*words.split()).returncode == 0
