@@ -42,7 +42,7 @@ def claim(
     idem: Idem = None,
     form: Form = None,
 ) -> None:
-    """Hold a task and print its token; exit status 5 if it is held."""
+    """Claim a task and print its token; 5 if it is held."""
     import time
 
     with agent_of(run, author) as agent:

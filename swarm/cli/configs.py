@@ -34,7 +34,7 @@ def init(
     *,
     base: Annotated[str | None, typer.Option("--base", help="base model: a folder, a hub name or tiny-toon")] = None,
 ) -> None:
-    """Write a config to start from, fitted to the data files here.
+    """Write a config to start from, for the data files here.
 
     Some rows are rendered with it first.  Never over an existing file.
     """
@@ -98,7 +98,7 @@ def _tried(path: Path) -> str:
 
 
 def check(config: Config, overrides: Overrides = None, *, form: Form = None) -> None:
-    """Check a config, its files, bases and GPUs; nothing is started."""
+    """Check a config, its files, bases and GPUs."""
     from swarm.cli import screen
     from swarm.planning import starting
     from swarm.printable import printable
@@ -177,7 +177,7 @@ def plan(
 
 
 def env(*, form: Form = None) -> None:
-    """Versions, devices and memory: what to put into a bug report."""
+    """Print versions, devices and memory, for a bug report."""
     import platform
     from importlib import metadata
 

@@ -87,7 +87,7 @@ def log(
     ] = None,
     form: Form = None,
 ) -> None:
-    """The shared log, one line per entry; `verify` checks every byte.
+    """Show the log, one line per entry; `verify` checks it.
 
     --json and --toon give entries whole: `swarm log --to SEQ --tail 1 --toon`.
     """
@@ -266,7 +266,7 @@ def ask(
     ] = None,
     form: Form = None,
 ) -> None:
-    """Ask base and adapter the same questions and show both answers."""
+    """Put the same questions to base and adapter."""
     import json
     import subprocess
     import tempfile
@@ -320,7 +320,7 @@ def export(
     tokens: Annotated[bool, typer.Option("--tokens", help="say what it costs in tokens instead, beside compact JSON")] = False,
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", metavar="NAME", help="count with this: a stream, a base model, a tokenizer.json; else estimated")] = None,
 ) -> None:  # fmt: skip
-    """Write metrics, entries, the bus or the session, row by row."""
+    """Write metrics, entries, bus or session for programs."""
     from swarm import rundir
     from swarm.cli import screen
     from swarm.errors import UserError

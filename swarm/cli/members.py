@@ -40,7 +40,9 @@ def invite(
 
 
 def revoke(name: Who, *, author: As = None, run: Run = None, idem: Idem = None, form: Form = None) -> None:
-    """Revoke an invitation: the key of NAME is refused from now on.
+    """Revoke an invitation.
+
+    The key of NAME is refused from now on.
 
     Leases that NAME holds run out; `swarm invite NAME` gives the name a new key.
     """

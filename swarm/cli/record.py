@@ -75,7 +75,7 @@ def replay(
 
 
 def lineage(run: RunOrStream = None, *, named: NamedRun = None, form: Form = None) -> None:
-    """Where each adapter comes from, and whether its files still stand.
+    """Where adapters come from, and whether they are whole.
 
     `swarm lineage STREAM` is about that one.  Data, base, attempts, judges, who approved.
     """

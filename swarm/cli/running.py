@@ -98,7 +98,7 @@ def resume(
     idem: Idem = None,
     form: Form = None,
 ) -> None:
-    """Go on with a run or stream that stopped, failed or was cut off.
+    """Go on with a run or stream that stopped or failed.
 
     `swarm resume STREAM` lets one go on, also one that is paused.
 
@@ -125,9 +125,9 @@ def stop(
     idem: Idem = None,
     form: Form = None,
 ) -> None:
-    """Save and stop the run or one stream; `swarm resume` goes on.
+    """Save and stop the run or one stream.
 
-    `swarm stop STREAM` stops that one.
+    `swarm stop STREAM` stops that one; `swarm resume` goes on.
     """
     from swarm.cli import progress
     from swarm.planning import starting

@@ -33,7 +33,10 @@ def merge(
     full: Annotated[bool, typer.Option("--full", help="also load both models and compare logits and loss")] = False,
     form: Form = None,
 ) -> None:  # fmt: skip
-    """Merge adapters into their base, shard by shard, and say how far the stored weights are from base and adapter."""
+    """Merge adapters into their base.
+
+    Shard by shard; it prints how far the stored weights are from base and adapter.
+    """
     words = [
         "--out",
         str(out),

@@ -160,7 +160,7 @@ def inbox(
     run: Run = None,
     form: Form = None,
 ) -> None:
-    """What others said to you since you last looked, and what waits.
+    """Unread messages to you, and what waits for you.
 
     Open questions, tasks that wait for you, and those that you hold.
     """
@@ -234,7 +234,7 @@ def review(
 
 
 def skill() -> None:
-    """A guide for language models; put it into their instructions."""
+    """Print a guide for language models."""
     from swarm.agents import skill as guide
 
     print(guide.TEXT, end="")
