@@ -157,7 +157,7 @@ def test_an_empty_word_is_none_and_does_not_stand_for_the_owner_or_the_newest_ru
     ("words", "told"),
     [
         (("post", "run", "done", "--wait", "3"), "--wait: waits for an answer, and nobody is asked; add --ask NAME"),
-        (("post", "run", "which?", "--ask", "bob", "--of", "1"), "--of: answers an entry, and --ask puts a question; say"),
+        (("post", "run", "which?", "--ask", "bob", "--of", "1"), "--of: answers an entry, and --ask puts a question; use"),
         (("post", "run", "which?", "--ask", "ada"), "ask: ada is you; ask somebody else, or post a note"),
         (("post", "run", "which?", "--ask", ""), "post: asks: '' is not valid; a name is"),
         *(
