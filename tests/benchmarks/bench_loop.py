@@ -77,11 +77,11 @@ def loop_of(model, rows: list[list[Tokens]], size: int, rank: int) -> Loop:
     return loop
 
 
-def plain_step(model, rows: list[Tokens], size: int, rank: int) -> Callable[[], None]:
+def plain_step(model, rows: list[Tokens], size: int, rank: int, seed: int = 0) -> Callable[[], None]:
     """PEFT, padded rows with a mask, logits of every position: what a bare loop and TRL compute."""
     peft = get_peft_model(model, config(rank)).train()
     values = [value for value in peft.parameters() if value.requires_grad]
-    optimizer, batches, step = adamw(values), Batches(rows, micro_batch_size=size), iter(range(10**9))
+    optimizer, batches, step = adamw(values), Batches(rows, micro_batch_size=size, seed=seed), iter(range(10**9))
 
     def run() -> None:
         (part,) = batches.of_step(next(step))
@@ -159,10 +159,13 @@ def rows() -> None:
     for nf4 in (False, True):
         for size in (8, 1):
             loop = loop_of(embedded(nf4), [data] * STREAMS, size, 8)
-            together, bare = medians(loop.tick, plain_step(embedded(nf4), data, size, 8))
+            steps = [
+                plain_step(embedded(nf4), data, size, 8, seed) for seed in range(STREAMS)
+            ]  # each stream's own rows
+            together, bare = medians(loop.tick, lambda steps=steps: [step() for step in steps])
             name = f"tiny-toon, {'NF4' if nf4 else 'fp32'}, {size} rows a stream"
             print(
-                f"  {name:42} {STREAMS * bare / together:5.2f}x   ({together / STREAMS * 1e3:.1f} ms a stream and step)",
+                f"  {name:42} {bare / together:5.2f}x   ({together / STREAMS * 1e3:.1f} ms a stream and step)",
                 flush=True,
             )
 
@@ -208,9 +211,8 @@ def trl_seconds(model, data: list[Tokens], size: int) -> float:
         )  # fmt: skip
         table = Dataset.from_dict({"input_ids": [row.ids for row in data], "labels": [row.labels for row in data]})
         peft = get_peft_model(model, config(8))
-        SFTTrainer(
-            peft, arguments, train_dataset=table, processing_class=AutoTokenizer.from_pretrained(EMBEDDED)
-        ).train()
+        words = AutoTokenizer.from_pretrained(EMBEDDED)
+        SFTTrainer(peft, arguments, train_dataset=table, processing_class=words, callbacks=[Clock()]).train()
     return statistics.median(seconds[2:])
 
 
