@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -280,6 +281,7 @@ class Supervisor:
         member = self._members.get(name)
         if member and member.child:
             member.child.signal_group(signal.SIGKILL)
+            member.unreached_at = math.inf  # until its next process
 
     def should_resend(self, name: str, token: int, what: str) -> bool:
         """True once, then every 2 s as long as no heartbeat confirms the order."""

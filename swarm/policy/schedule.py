@@ -306,7 +306,8 @@ def _order(lease: Lease, said: Held | None, wish: str) -> What | None:
 def _grants(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
     """Each ready task goes to the worker that may do it and holds the least."""
     ready = [task for task in state.ready() if task.role and not _waits_for_agents(state, task, now, settings)]
-    hands = {w.name: state.held_by(w.name) for w in workers if w.state == "ready" and not w.strays}
+    heard = [w for w in workers if w.state == "ready" and not w.strays and w.silent_seconds < settings.lease_seconds]
+    hands = {worker.name: state.held_by(worker.name) for worker in heard}
     given: dict[str, list[str]] = {name: [] for name in hands}
     for task in ready:
         able = [w for w in workers if w.name in hands and _may_take(w, hands[w.name], task, settings)]

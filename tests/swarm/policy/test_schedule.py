@@ -81,6 +81,12 @@ def test_a_silent_worker_loses_its_lease_when_the_lease_time_is_over() -> None:
     ]
 
 
+def test_a_silent_worker_gets_no_task() -> None:
+    story = Story("wide")
+    silent = [worker("prep-1", "prepare", silent_seconds=61.0)]
+    assert decide(story.state, silent, story.now, settings("wide")) == []
+
+
 def test_a_worker_that_has_not_greeted_the_new_coordinator_keeps_its_lease_until_the_lease_time_is_over() -> None:
     story = Story("wide")
     tok = story.claim("wide/prepare", "prep-1")
