@@ -1,7 +1,7 @@
 """What an event says, in plain words: the one place for the log's sentences and for the lines that screens show; pure.
 
-    sentence    [OK] lora-8: held-out 0.0658, base 4.857 {checkpoint-120, sha256 5d098ce7}      the body of a worker's entry
-    shown       [OK] held-out 0.0658, base 4.857 {checkpoint-120, sha256 5d098ce7}              beside the ref, in a line
+    sentence    [OK] lora-8: held-out 0.0658, base 4.857 {checkpoint-120}      the body of a worker's entry
+    shown       [OK] held-out 0.0658, base 4.857 {checkpoint-120}              beside the ref, in a line
 
 The coordinator fills a sentence into its own entries and the workers' (`with_sentence`); what agents and people write stays as
 it is.  [OK], [WARN] and [FAIL] mark what somebody who looks in now and then wants to find, with the evidence in braces.
@@ -86,7 +86,7 @@ def words_of(event: ev.Event) -> Words:
     """The facts in words; figures are those that a reader asks for first."""
     match event:
         case ev.Run():
-            return Words(f"{event.name} begins with {counted(event.streams, 'stream')}", joint=" ")
+            return Words(f"begins with {counted(event.streams, 'stream')}", joint=" ")
         case ev.Stream():
             return Words("joins the run", joint=" ")
         case ev.Fail():
@@ -173,7 +173,7 @@ def _result(event: ev.Event) -> Words:
             return Words(_trained(event), joint=" ")
         case ev.Verdict():
             why = event.result != "SUCCESS" and one_line(event.why)
-            evidence = f"{{{event.path.rpartition('/')[2]}, {hash_of(event.sha256)}}}"
+            evidence = f"{{{event.path.rpartition('/')[2]}}}"
             return Words(joined(" ", joined("; ", measured(event.figures), why), evidence), PINGS[event.result])
         case ev.Score():
             return Words(f"on {counted(event.rows, 'row')}: {measured(event.figures)}", joint=" ")
@@ -215,7 +215,7 @@ def _figure(name: str, own: Mapping[str, float], base: Mapping[str, float]) -> s
     return f"{about.label} {first}{about.text(own[name])}{beside}"
 
 
-UNSAID = frozenset({"first_loss", "seconds", "peak_bytes"})
+UNSAID = frozenset({"first_loss", "seconds", "tokens_per_second", "peak_bytes"})
 """Figures that a sentence says elsewhere, or that only tables need."""
 
 

@@ -1,7 +1,7 @@
 """What can happen in a run: the closed list of event classes; an entry of the log is one of these, signed and numbered.
 
-An event's class name in lower case is the entry's kind.  Every field except `ref` and `body` is a `k=v` of the entry's
-header and may be folded into state; `body` is Markdown for readers and is never folded (design: sentence 4).
+An event's class name in lower case is the entry's kind.  Every field except `ref` and `body` is a `k=v` of the entry
+and may be folded into state; `body` is Markdown for readers and is never folded.
 A new event is one class here and its line in `swarm/state.py`.
 """
 
@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from swarm.figures import MAX_FIGURES, checked_name, number
+from swarm.figures import MAX_FIGURES, checked_name, is_compared, number
 from swarm.printable import without_control
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -77,12 +77,12 @@ class Event(BaseModel):
         return self.ref.partition("/")[0]
 
     def facts(self) -> dict[str, Any]:
-        """The fields that stand in the header, in the order of the class, unset ones left out."""
+        """The fields that stand in the entry, in the order of the class, unset ones left out."""
         return {k: v for k, v in self.model_dump(exclude={"ref", "body"}).items() if v is not None}
 
 
 class Measured(Event):
-    """An event with figures: in the header, and in `facts()`, each stands under its own name.
+    """An event with figures: in the entry, and in `facts()`, each stands under its own name.
 
     So a key that is no field of the class is a figure, and its value a number.
     """
@@ -157,7 +157,7 @@ class End(Event):
 
 
 class Task(Event):
-    """Work that an agent added beside the streams' own tasks."""
+    """A task that an agent added beside the streams' own."""
 
     title: str | None = None
 
@@ -179,9 +179,9 @@ class Renew(Event):
 
 
 class Hand(Event):
-    """The live lease goes to `to`; the new token is this entry's seq.
+    """The lease is transferred to `to`; the new token is this entry's seq.
 
-    A worker process that does the work goes on with it and reports under the new token.
+    A worker process that does the work continues and reports under the new token.
     """
 
     tok: Token
@@ -212,7 +212,7 @@ class Drop(Event):
 
 
 class Expire(Event):
-    """The coordinator ends a lease whose holder died or fell silent."""
+    """The coordinator ends a lease whose holder died or sent no heartbeat in time."""
 
     tok: Token
     why: str
@@ -287,6 +287,13 @@ class Trained(Measured):
     cmd: str | None = None
     """The command that backs this."""
 
+    def as_checkpoint(self) -> Checkpoint:
+        """What it hands over; the checkpoint with which a training ends has no entry of its own."""
+        compared = {name: value for name, value in self.figures.items() if is_compared(name)}
+        return Checkpoint(
+            ref=self.ref, tok=self.tok, step=self.step, path=self.path, sha256=self.sha256, figures=compared
+        )
+
 
 class Verdict(Measured):
     """The validator's answer on a checkpoint, with its own figures; one that is no FAIL states eval_loss and base_eval_loss."""
@@ -301,7 +308,7 @@ class Verdict(Measured):
 
 
 class Back(Event):
-    """What was to be judged will not do: the stream goes back to this earlier checkpoint, which is validated next."""
+    """A rollback: the candidate is rejected, and the stream goes back to this earlier checkpoint, which is validated next."""
 
     tok: Token
     """Of the train lease that made it."""
@@ -345,7 +352,7 @@ class Promote(Event):
     """True: a person promotes it over a WARNING, missing approvals or an objection, and `why` says for what reason."""
 
 
-# ---- talk ------------------------------------------------------------------------------------------------------------
+# ---- notes, questions, opinions ---------------------------------------------------------------------------------------
 
 
 class Post(Event):
@@ -358,7 +365,7 @@ class Post(Event):
 
 
 class Amend(Event):
-    """A correction of entry `of`, or a word for a note that is nobody's; both stand, the text is the body."""
+    """A correction of entry `of`, or an addition to a typed note; both entries remain, the text is the body."""
 
     of: Token
 
@@ -368,17 +375,17 @@ class Approve(Event):
 
     of: Token | None = None
     person: bool | None = None
-    """True: the author came in as the run's owner or an admin; whoever admits the entry sets it."""
+    """True: the author is the run's owner or an admin; set when the entry is admitted."""
 
 
 class Object(Event):
-    """The author objects and says why; a promotion waits."""
+    """The author objects and states why; the promotion waits."""
 
     of: Token | None = None
     why: str
 
 
-# ---- the log's own ---------------------------------------------------------------------------------------------------
+# ---- entries of the log itself ----------------------------------------------------------------------------------------
 
 
 class Seal(Event):
@@ -389,9 +396,9 @@ class Seal(Event):
     sha: str
     why: Literal["torn", "note", "old-copy"]
     file: str | None = None
-    """Where that which stood in the log's place is kept; for a note: where it was written, by who had that file open still."""
+    """Where the file is kept that was in the log's place; for a note: the kept file into which it was written later."""
     upto: int | None = None
-    """For such a note: how many bytes of that file are in the log now."""
+    """For such a note: how many bytes of that file are recorded in the log now."""
 
 
 class Head(Event):

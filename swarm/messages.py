@@ -174,7 +174,7 @@ class Ask(Message):
     """A question or a wish from a person, script or agent; the answer is a TOON document too."""
 
     type: ClassVar[str] = "ask"
-    what: Literal["append", "links"]
+    what: Literal["append", "links", "workers"]
     report: Report | None = None
 
 

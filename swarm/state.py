@@ -182,6 +182,8 @@ class State:
                 stream.checkpoints.append(event)
             case ev.Trained() as event:
                 stream.trained, stream.back, stream.rejected = event, None, []
+                if all(saved.path != event.path for saved in stream.checkpoints):
+                    stream.checkpoints.append(event.as_checkpoint())
             case ev.Verdict() as event:
                 stream.verdict = event
             case ev.Back() as event:

@@ -26,10 +26,8 @@ IDLE_SECONDS = 10.0
 
 
 class Lease:
-    def __init__(self, ref: str, token: int, send: Send, command: str | None = None) -> None:
+    def __init__(self, ref: str, token: int, send: Send) -> None:
         self.ref, self.token = ref, token
-        self.command = command
-        """How the worker was started; the first result of a process states it, and it is None after that."""
         self.stream = ref.partition("/")[0]
         self.step: int | None = None
         self.state: Literal["waiting", "working", "paused", "over"] = "waiting"
@@ -136,10 +134,8 @@ class Lease:
     def report(self, event: Event) -> None:
         """Report a fact under the token that holds now; under a lease that was revoked nothing is reported."""
         if not self.revoked:
-            ours = {"tok": self.token, "cmd": self.command, "worked": round(self.worked_seconds, 1)}
+            ours = {"tok": self.token, "worked": round(self.worked_seconds, 1)}
             fields = {name: value for name, value in ours.items() if name in type(event).model_fields}
-            if "cmd" in fields:
-                self.command = None
             self._send(Report.of(event.model_copy(update=fields)), True)
 
     def figures(self, row: MetricRow, steps: int) -> None:

@@ -267,7 +267,8 @@ class Saves(TrainerCallback):
             sha256=sha256, figures=course.figures_at(state.global_step),
         )  # fmt: skip
         course.lease.flush_metrics()
-        course.lease.report(course.saved)
+        if not control.should_training_stop or course.why == "stop":  # else it is stated with the end of the training
+            course.lease.report(course.saved)
         course.save_seconds += time.monotonic() - began
 
 

@@ -55,7 +55,7 @@ class Post:
 
     @property
     def command(self) -> str:
-        """The command line for the log; its paths are relative to the run folder, so that it names no place of this machine."""
+        """The command line for `workers/NAME.command`; its paths are relative to the run folder, so that it names no place of this machine."""
         join = self.join.resolve()
         seen = join.relative_to(self.run_folder) if join.is_relative_to(self.run_folder) else join.name
         return (
@@ -84,13 +84,14 @@ class Worker:
         """All leases, in the order in which they came; replaced, never changed, so that any thread may read it."""
         self._changing = threading.Lock()
         """Held while `_held` is replaced."""
-        self._command: str | None = post.command
-        """For the first result; the log needs it once."""
         # SimpleQueue: its put is safe inside a signal handler.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         """Something to look at for the thread that works."""
         join = Join.load(post.join)
-        spool = RunFolder(post.run_folder).workers / f"{join.name}.spool"
+        workers = RunFolder(post.run_folder).workers
+        workers.mkdir(exist_ok=True)
+        (workers / f"{join.name}.command").write_text(f"{post.command}\n")
+        spool = workers / f"{join.name}.spool"
         self._peer = Peer(join, spool=spool, heartbeat=lambda: self._now().toon())
         self._greeted = ""
         """The hub that has our hello."""
@@ -142,12 +143,10 @@ class Worker:
         lease = work.lease
         if not lease.begin():
             return  # given back a moment ago
-        lease.command = self._command
         end = self._outcome(work.piece, lease, place)
         lease.flush_metrics()
         if end is not None:
             lease.report(end)
-        self._command = lease.command
         self._let_go(work)
         _free()
 

@@ -95,7 +95,7 @@ class Client:
             return None
         return self._boot_time + seconds_since_boot()
 
-    def ask(self, what: Literal["links"], *, timeout_seconds: float = 5.0) -> Any:
+    def ask(self, what: Literal["links", "workers"], *, timeout_seconds: float = 5.0) -> Any:
         """Ask the running coordinator for what it alone knows.  Raises UserError without an answer."""
         from toon import decode
 

@@ -8,7 +8,7 @@
                 lease.check()                                   # raises LeaseLost when it is gone
             lease.done(body="1,200 rows, none bad")
 
-Nothing is imitated for want of a coordinator: without one the same rules hold under the log's lock.
+Without a coordinator the same rules hold under the log's lock.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from swarm.access.checked import checked, no_entry, waitable
 from swarm.access.client import Client
 from swarm.agents.inbox import Inbox, read_inbox
 from swarm.agents.lease import Lease, LeaseLost
+from swarm.agents.waiting import CONDITIONS, Woken, conditions, wait
 from swarm.errors import Refused, UserError
 from swarm.files import sync_folder
 from swarm.log import Entry, Log
@@ -40,7 +41,7 @@ from swarm.weights import adapter_sha256, sha256_of
 __all__ = ["Agent", "Entry", "Lease", "LeaseLost", "Refused", "UserError", "open_run"]
 
 LOOK_SECONDS = 0.1
-"""How often a waiting agent looks at the log; one stat where nothing has changed."""
+"""How often a waiting agent reads the log; one stat if nothing has changed."""
 
 
 class Agent:
@@ -68,14 +69,14 @@ class Agent:
         self.close()
 
     def close(self) -> None:
-        """Part from the coordinator; leases that are held run out unless somebody settles them."""
+        """Disconnect from the coordinator; leases that are held expire unless they are settled."""
         self._client.close()
 
     @property
     def name(self) -> str:
         return self._client.name
 
-    # ---- saying --------------------------------------------------------------------------------------------------
+    # ---- writing -------------------------------------------------------------------------------------------------
 
     def append(self, event: ev.Event) -> int:
         """The seq of the event once it is durable.
@@ -116,7 +117,7 @@ class Agent:
         return self.append(checked(ev.Approve, ref=ref, of=of, body=text, idem=idem))
 
     def object(self, ref: str, why: str, *, of: int | None = None, idem: str | None = None) -> int:
-        """Object and say why: a promotion waits until the author approves."""
+        """Object and state why: the promotion waits until the author approves."""
         return self.append(checked(ev.Object, ref=ref, why=why, of=of, idem=idem))
 
     def _ref_of(self, seq: int) -> str:
@@ -130,7 +131,7 @@ class Agent:
     def claim(
         self, ref: str, *, ttl_seconds: float = 60.0, wait_seconds: float = 0.0, idem: str | None = None
     ) -> Lease:
-        """Hold a task; one that one holds already (after a hand-over, say) is gone on with.
+        """Hold a task; a task that this agent holds already (for example after a hand-over) is continued.
 
         The lease is renewed in the background.  Waits up to `wait_seconds` for its turn.  Raises Refused with holder and
         reason, UserError if nobody answers.
@@ -154,14 +155,29 @@ class Agent:
             self.find(lambda entry: True, seq, min(left, 1.0))  # something happened, or a lease may have run out
 
     def now(self) -> float:
-        """The log's time, by which leases run: a coordinator's clock is its own, whatever this machine's was set to since."""
+        """The log's time, by which leases run; it is the coordinator's clock, which may differ from this machine's."""
         told = self._client.log_time()
         return self._log.now() if told is None else told
 
     def _left_seconds(self, ref: str, token: int, ttl_seconds: float) -> float:
-        """What is left of a lease for certain: one that was handed over is not as fresh as a claim, a repeated one is old."""
+        """Seconds that certainly remain: a lease that was handed over or claimed again began earlier than now."""
         lease = self.state.tasks[ref].lease
         return min(ttl_seconds, lease.until - self.now()) if lease and lease.token == token else 0.0
+
+    def claimed_seconds(self, ref: str, token: int) -> float | None:
+        """For how long the lease with this token was last claimed, renewed or handed over; None if there is none."""
+        ttl = None
+        for entry in self.tail(token - 1):
+            match entry.event:
+                case ev.Claim(ref=about, ttl=seconds) | ev.Hand(ref=about, ttl=seconds) if (
+                    about == ref and entry.seq == token
+                ):
+                    ttl = seconds
+                case ev.Renew(tok=tok, ref=about, ttl=seconds) if about == ref and tok == token:
+                    ttl = seconds
+                case _:
+                    pass
+        return ttl
 
     def finish(self, ref: str, token: int, body: str = "", **facts: Any) -> int:
         """Say that an agent's task held under `token` is done; `facts` are those of `events.Done`."""
@@ -264,11 +280,25 @@ class Agent:
         return list(metric_rows(self.folder, stream))
 
     def inbox(self, *, since: int | None = None, peek: bool = False) -> Inbox:
-        """What others said to this agent and what waits for it, after the kept cursor or after `since`.
+        """What others wrote to this agent and what waits for it, after the kept cursor or after `since`.
 
         The cursor moves on unless `peek` or `since` is given.
         """
         return read_inbox(self.folder, self.name, self.tail(), self.state, since=since, peek=peek)
+
+    def wait(
+        self, until: str = " | ".join(CONDITIONS), *, timeout_seconds: float = 600.0, since: int | None = None
+    ) -> Woken:
+        """Wait until one of the conditions (`done | failed | ...`) holds, and return why and what changed; see `waiting.wait`.
+
+        Raises UserError for another condition.
+        """
+        return wait(self, conditions(until), timeout_seconds, since=since)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The running coordinator's workers.  Raises UserError if none answers."""
+        rows: list[dict[str, Any]] = self._client.ask("workers")["workers"]
+        return rows
 
     def review(
         self, ref: str, between: Sequence[str], question: str, *,
@@ -281,7 +311,7 @@ class Agent:
 
 
 def _copied(source: Path, folder: Path, token: int) -> Path:
-    """A copy named by its content: what an entry vouches for is never written over, whoever is refused afterwards."""
+    """A copy named by its content, so that a file which an entry refers to is never overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
     staged = folder / f".{secrets.token_hex(8)}.staged"
     try:

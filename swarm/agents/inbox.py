@@ -1,7 +1,7 @@
-"""What others said to an agent, since it last looked: mentions, questions, answers, hand-overs, what became of its own entries.
+"""An agent's inbox: mentions, questions, answers, hand-overs and reactions to its own entries, since it last read it.
 
-The cursor is a seq in `agents/<name>/inbox`, read and moved under an flock on that file, so that two processes under one name
-do not both miss a message.  Finding what is addressed to whom is pure; nothing here writes to the log.
+The cursor is a seq in `agents/<name>/inbox`, read and moved under an flock on that file, so that of two processes under one name
+one gets each message.  Finding what is addressed to whom is pure; nothing here writes to the log.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MENTION = re.compile(r"(?<![a-z0-9._@/-])@([a-z0-9][a-z0-9._-]{0,63})")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An entry and why it stands in the inbox."""
+    """An entry and the reason why it is in the inbox."""
 
     why: str
-    """mention, question, answer, handed, lost, refused; approve, object, amend (of one's own entry); corrected (what was said to one);
+    """mention, question, answer, handed, lost, refused; approve, object, amend (of one's own entry); corrected (an earlier message);
     unanswered (a question, old or new)."""
     entry: Entry
     amendment: Entry | None = None
@@ -40,36 +40,36 @@ class Message:
 
     @property
     def text(self) -> str:
-        """What it says, as a line."""
+        """Its text as a line."""
         event = self.entry.event
         return one_line(event.body) if self.why == "unanswered" else diary.shown(event)  # that it asks is said by then
 
     @property
     def amended(self) -> str:
-        """Its correction, with seq and author: anybody may amend."""
+        """Its correction, with seq and author, since anybody may amend."""
         by = self.amendment
         return f"{by.seq} by {by.author}: {one_line(by.event.body)}" if by else ""
 
     @property
     def as_corrected(self) -> str:
-        """Both in one; the correction stands first, so that no cut leaves only what was wrong."""
+        """Correction and original in one line; the correction comes first, so that a cut never leaves only the wrong text."""
         return f"amended: {self.amended} ← {self.text}" if self.amendment else self.text
 
 
 @dataclass(frozen=True, slots=True)
 class Inbox:
-    """What an agent finds when it looks."""
+    """The contents of an inbox."""
 
     agent: str
     at: int
-    """The seq up to which it has looked; the next `since`."""
+    """The seq up to which it was read; the next `since`."""
     messages: list[Message]
     questions: list[Message]
-    """Open questions to this agent, also those that it has read."""
+    """Open questions to this agent, including those that it has read."""
     waiting: list[tuple[str, float]]
     """Tasks that wait for this agent, and until when (log time)."""
     held: list[tuple[str, int, float]]
-    """Tasks that it holds: ref, token, until when."""
+    """Tasks that it holds: ref, token, end of the lease (log time)."""
     promotion: str = ""
     """The stream whose promotion waits for this agent's approval."""
 
@@ -83,8 +83,8 @@ def read_inbox(
     since: int | None = None,
     peek: bool = False,
 ) -> Inbox:
-    """What is new for `name`; its cursor moves to the newest entry unless `since` or `peek` is given."""
-    from swarm import config  # here: `swarm log --as` needs this room and no config
+    """What is new for `name`; the cursor moves to the newest entry unless `since` or `peek` is given."""
+    from swarm import config  # here: `swarm log --as` imports this module and needs no config
 
     moves = since is None and not peek
     with cursor(folder, name, moves=moves) as place:
@@ -104,9 +104,9 @@ def read_inbox(
 
 
 def messages(entries: Sequence[Entry], name: str, since: int = 0) -> Iterator[Message]:
-    """What is addressed to `name` after `since`, oldest first; what it wrote itself is not.
+    """The entries addressed to `name` after `since`, oldest first, without its own.
 
-    What was corrected is given with its correction; a correction comes by itself where what it corrects came before.
+    A corrected entry comes with its correction; the correction comes separately only if the entry is not among them.
     """
     reader, newest, fresh = Reader(name), amendments(entries), set[int]()
     for entry in entries:
@@ -119,14 +119,14 @@ def messages(entries: Sequence[Entry], name: str, since: int = 0) -> Iterator[Me
 
 
 def questions(entries: Sequence[Entry], state: State, name: str) -> list[Message]:
-    """The open questions to `name`; `state` knows which they are, and their words stand in the entries."""
+    """The open questions to `name`: which they are is in `state`, their text in the entries."""
     newest = amendments(entries)
     open_ = {seq for seq, question in state.questions.items() if question.to == name}
     return [Message("unanswered", entry, newest.get(entry.seq)) for entry in entries if entry.seq in open_]
 
 
 def amendments(entries: Iterable[Entry]) -> dict[int, Entry]:
-    """The newest amendment of every entry that has one; who amends an amendment corrects what that corrects, too."""
+    """The newest amendment of every entry that has one; amending an amendment also amends what that one amends."""
     newest: dict[int, Entry] = {}
     of: dict[int, int] = {}
     for entry in entries:
@@ -145,22 +145,24 @@ def corrected_by(entry: Entry) -> int:
 
 
 class Reader:
-    """Tells why entries concern `name`; it must see all of them, in the order of the log."""
+    """Finds why entries concern `name`; it must be given all of them, in the order of the log."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._authors: dict[int, str] = {}
-        self._told: set[int] = set()
-        """The entries that concern it."""
+        self._concerning: set[int] = set()
+        """The seqs of entries that concern it."""
 
     def why(self, entry: Entry) -> str:
-        """Nothing if the entry does not concern it, or is its own."""
+        """Empty if the entry does not concern it, or is its own."""
         self._authors[entry.seq] = entry.author
         if entry.author == self.name:
             return ""
-        why = addressed(entry, self.name, self._authors) or ("corrected" if corrected_by(entry) in self._told else "")
+        why = addressed(entry, self.name, self._authors) or (
+            "corrected" if corrected_by(entry) in self._concerning else ""
+        )
         if why:
-            self._told.add(entry.seq)
+            self._concerning.add(entry.seq)
         return why
 
 
@@ -185,12 +187,12 @@ def addressed(entry: Entry, name: str, authors: Mapping[int, str]) -> str:
 
 
 def words_of(event: ev.Event) -> str:
-    """All that its author may have written freely: a name counts wherever it stands."""
+    """All free text of the event: a mention counts in each part of it."""
     return "\n".join(filter(None, (event.body, getattr(event, "title", None), getattr(event, "why", None))))
 
 
 def mentioned(text: str) -> set[str]:
-    """The names after an @; a full stop or dash that ends a sentence is no part of a name."""
+    """The names after an @, without a full stop or dash that ends the sentence."""
     found = MENTION.findall(text)
     return {*found, *(name.rstrip("._-") for name in found)}
 
@@ -216,19 +218,19 @@ def promotion_for(state: State, settings: RunSettings, name: str) -> str:
 
 
 class Place:
-    """How far an agent has read."""
+    """The position up to which an agent has read."""
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
 
 
 @contextmanager
-def cursor(folder: RunFolder, name: str, *, moves: bool) -> Iterator[Place]:
-    """The agent's place; if it `moves`, kept for the next reader when the block ends without an exception.
+def cursor(folder: RunFolder, name: str, *, moves: bool, file: str = "inbox") -> Iterator[Place]:
+    """The agent's position in the log, for what `file` names; if `moves`, it is saved when the block ends without an exception.
 
     Raises UserError where it cannot be kept.
     """
-    path = folder.path / "agents" / name / "inbox"
+    path = folder.path / "agents" / name / file
     if not moves:
         yield Place(_seq_in(path.read_bytes() if path.exists() else b"", path))
         return
@@ -242,7 +244,7 @@ def cursor(folder: RunFolder, name: str, *, moves: bool) -> Iterator[Place]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         place = Place(_seq_in(os.pread(descriptor, 32, 0), path))
         yield place
-        # one write of a fixed width: a reader that comes after a crash finds the old number or the new one
+        # one write of a fixed width: after a crash the file holds the old number or the new one
         os.pwrite(descriptor, b"%018d\n" % place.seq, 0)
     finally:
         os.close(descriptor)

@@ -1,6 +1,6 @@
-"""A lease that an agent's code holds: renewed in the background, lost by refusal or silence, settled once.
+"""A lease held by an agent's code: renewed in the background, lost by refusal or timeout, settled once.
 
-Nobody can interrupt the holder's code: it asks `lost` or calls `check()`, and the fence refuses what comes too late.
+Python cannot interrupt the holder's code: it reads `lost` or calls `check()`, and the fencing token refuses late results.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from swarm.access.checked import checked
 from swarm.errors import Refused, UserError
 
 SAFE_SHARE = 2 / 3
-"""Of the time to live: a holder that could not renew for so long stops by itself, before others may take the task."""
+"""Of the time to live: a holder that could not renew for this long stops by itself, before the lease expires for others."""
 
 
 class LeaseLost(Refused):
-    """The lease ran out or went to somebody else; what was done under it must not be published."""
+    """The lease expired or was transferred; results under it must not be published."""
 
 
 class Lease:
@@ -50,13 +50,13 @@ class Lease:
         if self._settled.is_set():
             return
         if self.lost or isinstance(error, LeaseLost):
-            self.let_go()  # first: a renewal would keep the task from everybody else
+            self.let_go()  # first: a renewal would keep the lease alive
             if error is None:
                 self.check()
         elif error is None:
             self.done()
         else:
-            # somebody stopped this program: the task is not to blame; any other exception is its failure
+            # an interrupt does not count against the task; any other exception does
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             self.drop(f"{type(error).__name__}: {error}"[:200], failed=not stopped)
 
@@ -68,7 +68,7 @@ class Lease:
         return bool(self._why_lost)
 
     def check(self) -> None:
-        """Raises LeaseLost if the lease is gone; call it between steps and before anything that others will see."""
+        """Raises LeaseLost if the lease is lost; call it between steps and before publishing anything."""
         if self.lost:
             raise LeaseLost(self.ref, f"the lease (token {self.token}) is lost: {self._why_lost}", "claim it anew")
 
@@ -102,7 +102,7 @@ class Lease:
         return self._settle(checked(ev.Drop, ref=self.ref, tok=self.token, why=why or None, failed=failed, idem=idem))
 
     def hand(self, to: str, *, body: str = "", ttl_seconds: float | None = None, idem: str | None = None) -> int:
-        """Give the live lease to another agent, who goes on with `claim`; returns its token.
+        """Transfer the lease to another agent, who continues with `claim`; returns the new token.
 
         Raises Refused if the token is stale.
         """
@@ -110,7 +110,7 @@ class Lease:
         return self._settle(checked(ev.Hand, ref=self.ref, tok=self.token, to=to, ttl=ttl, body=body, idem=idem))
 
     def let_go(self) -> None:
-        """Stop renewing and say nothing: the lease runs out."""
+        """Stop renewing without an entry: the lease expires."""
         self._settled.set()
 
     def _settle(self, event: ev.Event) -> int:
@@ -120,13 +120,13 @@ class Lease:
 
     def _renew_on(self, first_seconds: float) -> None:
         wait = max(0.0, first_seconds)
-        while not self._settled.wait(wait) and not self._why_lost:  # once its holder was told, it stays lost
+        while not self._settled.wait(wait) and not self._why_lost:  # a lease that was reported lost stays lost
             try:
                 wait = self._renew()
             except Refused as refusal:
                 self._why_lost = refusal.what
                 return
-            except UserError:  # nobody answered: `lost` says so when it lasts too long
+            except UserError:  # no answer: after too long the lease counts as lost
                 wait = self.ttl_seconds / 30
 
     def _renew(self) -> float:

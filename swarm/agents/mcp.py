@@ -1,4 +1,4 @@
-"""The swarm for MCP clients: eight tools over the same `Agent` as scripts use; it decides nothing and keeps nothing.
+"""The swarm for MCP clients: tools over the same `Agent` that scripts use; the server itself decides and stores nothing.
 
 Protocol 2026-07-28 has no sessions: every call carries what it needs (cursor, token, idempotency key), the agent's name is
 the server's.  A refusal is a ToolError, since only its text reaches the model (any other exception arrives without a
@@ -28,8 +28,10 @@ from toon import encode, estimated_tokens
 
 BUDGET_TOKENS = 800
 LINE_CHARACTERS = 400
+LEASE_SECONDS = 600.0
+"""Of a lease for which no other time was given."""
 ROWS = 8
-"""Of what waits for the reader; `swarm inbox` has all."""
+"""At most this many rows of what waits for the reader; `swarm inbox` has all."""
 UNTOLD = frozenset({"stream", "token", "steps", "time", "epoch", "tokens", "memory_bytes"})
 """Columns of the metrics that are the caller's own words, or tell a model little."""
 INSTRUCTIONS = (
@@ -45,14 +47,14 @@ def server(agent: Agent) -> MCPServer[Any]:
     """A server that acts as `agent`; `run(transport="stdio")` serves it."""
     tools = Tools(agent)
     calls = (
-        tools.digest, tools.read_log, tools.metrics, tools.post, tools.claim, tools.settle, tools.judge, tools.steer
+        tools.digest, tools.read_log, tools.wait, tools.metrics, tools.post, tools.claim, tools.settle, tools.judge, tools.steer
     )  # fmt: skip
     made: MCPServer[Any] = MCPServer(
         "toonswarm",
         instructions=INSTRUCTIONS.format(name=agent.name),
         version=metadata.version("toonswarm"),
         tools=[tool_of(call) for call in calls],
-        log_level="WARNING",  # refusals are answers: the client tells them
+        log_level="WARNING",  # refusals are answers: the client shows them
     )
     made.resource("swarm://log", description="The newest entries", mime_type="text/plain")(tools.log_resource)
     made.resource("swarm://digest", description="The state in a few hundred tokens", mime_type="text/toon")(
@@ -65,14 +67,14 @@ def server(agent: Agent) -> MCPServer[Any]:
 
 
 def tool_of(call: Callable[..., str]) -> Tool:
-    """The tool with the smallest schema that says the same: every byte of it is read again with every request."""
-    tool = Tool.from_function(told(call), structured_output=False)
+    """The tool with the smallest equivalent schema: every byte of it is read again with every request."""
+    tool = Tool.from_function(with_reasons(call), structured_output=False)
     tool.parameters = untitled(tool.parameters)
     return tool
 
 
 def untitled(schema: Any) -> Any:
-    """Without the titles that only repeat the names, and without what means: not given."""
+    """The schema without titles that repeat the names, and without defaults that mean: not given."""
     match schema:
         case {"anyOf": [given, {"type": "null"}]}:
             return untitled(given)
@@ -87,8 +89,8 @@ def untitled(schema: Any) -> Any:
             return schema
 
 
-def told(tool: Callable[Words, str]) -> Callable[Words, str]:
-    """The same tool; what a user can mend reaches the model with its reason."""
+def with_reasons(tool: Callable[Words, str]) -> Callable[Words, str]:
+    """The same tool; an error that the model can correct reaches it with its reason."""
 
     @functools.wraps(tool)
     def call(*words: Words.args, **named: Words.kwargs) -> str:
@@ -106,7 +108,7 @@ class Tools:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
 
-    # ---- looking -------------------------------------------------------------------------------------------------
+    # ---- reading -------------------------------------------------------------------------------------------------
 
     def digest(self, since: int = 0, budget: int = BUDGET_TOKENS) -> str:
         """Streams and claims in TOON, and what is addressed to you after entry `since`. budget: tokens."""
@@ -143,6 +145,10 @@ class Tools:
             last = entry.seq
         return "\n".join([*lines, f"next={max(self.agent.state.seq, since)} more=0"])
 
+    def wait(self, until: str = "done | failed | waits | question", timeout: float = 60, since: int = 0) -> str:
+        """Wait for done, failed, stalled, verdict, waits (for an approval) or question; gives cause, next and what changed after `since`."""
+        return self.agent.wait(until, timeout_seconds=min(timeout, 600.0), since=since).text()
+
     def metrics(self, stream: str, last: int = 20) -> str:
         """A stream's newest figures."""
         rows = self.agent.metrics(stream)
@@ -152,11 +158,11 @@ class Tools:
         names = [name for name in newest[0] if any(row[name] is not None for row in newest) and name not in UNTOLD]
         return encode({"metrics": [{name: row[name] for name in names} for row in newest]})
 
-    # ---- doing ---------------------------------------------------------------------------------------------------
+    # ---- acting --------------------------------------------------------------------------------------------------
 
     def post(self, ref: str, text: str, ask: str = "", of: int = 0, idem: str = "") -> str:
         """Write a note. ref: run, a stream, a task or -. @name reaches an inbox; ask: who answers; of: the entry answered."""
-        return self._said(ev.Post, ref, body=text, asks=ask or None, of=of or None, idem=idem or None)
+        return self._append(ev.Post, ref, body=text, asks=ask or None, of=of or None, idem=idem or None)
 
     def claim(self, ref: str, ttl: float = 600, wait: float = 0, idem: str = "") -> str:
         """Hold a task (wide/validate) for ttl seconds; gives its token."""
@@ -172,44 +178,53 @@ class Tools:
         how: Literal["renew", "done", "drop", "hand"],
         text: str = "",
         to: str = "",
-        ttl: float = 600,
+        ttl: float = 0,
         verdict: Literal["", "SUCCESS", "WARNING", "FAIL"] = "",
         figures: dict[str, float] | None = None,
         idem: str = "",
     ) -> str:
         """Renew, finish, drop or hand (to) a lease. text: result or reason; validate: verdict, eval_loss, base_eval_loss."""
         key = idem or None
+        lasts = self.agent.claimed_seconds(ref, token) or LEASE_SECONDS
         match how:
             case "renew":
-                return self._said(ev.Renew, ref, tok=token, ttl=ttl, idem=key)
+                return self._append(ev.Renew, ref, tok=token, ttl=ttl or lasts, idem=key)
             case "drop":
-                return self._said(ev.Drop, ref, tok=token, why=text or None, idem=key)
+                return self._append(ev.Drop, ref, tok=token, why=text or None, idem=key)
             case "hand":
-                return self._said(ev.Hand, ref, tok=token, to=to or None, ttl=ttl, body=text, idem=key)
+                return self._append(
+                    ev.Hand,
+                    ref,
+                    tok=token,
+                    to=to or None,
+                    ttl=ttl or lasts,
+                    body=text,
+                    idem=key,
+                )
             case "done":
                 if verdict:
                     seq = self.agent.judge(ref, token, verdict, why=text, figures=figures or {}, idem=key)
                     return f"{seq} verdict {ref}"
-                return self._said(ev.Done, ref, tok=token, body=text, idem=key)
+                return self._append(ev.Done, ref, tok=token, body=text, idem=key)
 
     def judge(self, ref: str, agree: bool, text: str = "", of: int = 0, idem: str = "") -> str:
         """Approve a stream's promotion (or entry `of`), or object with a reason, which stops it."""
         if agree:
-            return self._said(ev.Approve, ref, body=text, of=of or None, idem=idem or None)
-        return self._said(ev.Object, ref, why=text, of=of or None, idem=idem or None)
+            return self._append(ev.Approve, ref, body=text, of=of or None, idem=idem or None)
+        return self._append(ev.Object, ref, why=text, of=of or None, idem=idem or None)
 
     def steer(self, ref: str, how: Literal["pause", "resume", "stop", "task"], text: str = "", idem: str = "") -> str:
         """Pause, resume or stop a stream (or run), or add a task."""
         key = idem or None
         match how:
             case "task":
-                return self._said(ev.Task, ref, title=text or None, idem=key)
+                return self._append(ev.Task, ref, title=text or None, idem=key)
             case "stop":
-                return self._said(ev.Stop, ref, why=text or None, idem=key)
+                return self._append(ev.Stop, ref, why=text or None, idem=key)
             case "pause" | "resume":
-                return self._said(ev.KINDS[how], ref, body=text, idem=key)
+                return self._append(ev.KINDS[how], ref, body=text, idem=key)
 
-    def _said(self, kind: type[ev.Event], ref: str, **fields: Any) -> str:
+    def _append(self, kind: type[ev.Event], ref: str, **fields: Any) -> str:
         event = checked(kind, ref=ref, **fields)
         return f"{self.agent.append(event)} {event.kind} {ref}"
 

@@ -1,6 +1,6 @@
-"""Rounds of judgement between named agents: who chairs asks, the others approve, object or answer, and the outcome is an entry.
+"""Reviews: one agent asks, named agents approve, object or answer in rounds, and the outcome is an entry.
 
-The chair judges nothing itself; a round ends when everybody has spoken or its time is over.
+The agent that asks gives no opinion itself; a round ends when all have answered or its time is over.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Outcome:
     seq: int = 0
     """The entry that says so."""
     words: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By agent: approve, object, post or silent, and what it said in the last round."""
+    """By agent: approve, object, post or silent, and its text in the last round."""
 
     @property
     def left_open(self) -> list[str]:
-        """What nobody settled, a line each."""
+        """The answers that are no approval, a line each."""
         return [f"{name}: {said or 'no answer'}" for name, (kind, said) in self.words.items() if kind != "approve"]
 
     def text(self) -> str:
@@ -60,8 +60,8 @@ def review(
 ) -> Outcome:  # fmt: skip
     """Ask in rounds until all approve, one objects, or the limit is reached.
 
-    An answer is `approve`, `object` or `post` with `of` the round's entry.  With the same key it goes on where it was cut
-    off.  Raises UserError for names, rounds or seconds that will not do.
+    An answer is `approve`, `object` or `post` with `of` the round's entry.  With the same key an interrupted review is
+    continued.  Raises UserError for names, rounds or seconds that are not valid.
     """
     if not between or not all(map(is_name, between)) or len(set(between)) < len(between):
         raise UserError("--between", f"{','.join(between)!r} are no names of agents", "name them like ada,bob")
@@ -78,7 +78,7 @@ def review(
     for number in range(1, rounds + 1):
         call = _call(ref, between, question, number, rounds, said)
         asked = chair.post(call, ref, idem=idem and f"{idem}:{number}")
-        words = _heard(chair, asked, between, answer_seconds)
+        words = _answers(chair, asked, between, answer_seconds)
         outcome = Outcome(ref, _result(words), number, words=words)
         if outcome.result != "open":
             break
@@ -93,8 +93,8 @@ def _call(ref: str, between: Sequence[str], question: str, number: int, rounds: 
     return f"{names} review of {ref}, round {number} of {rounds}: {question}{before}"
 
 
-def _heard(chair: Chair, asked: int, between: Sequence[str], answer_seconds: float) -> dict[str, tuple[str, str]]:
-    """Everybody's last word on the entry, once all have spoken or the time is over."""
+def _answers(chair: Chair, asked: int, between: Sequence[str], answer_seconds: float) -> dict[str, tuple[str, str]]:
+    """Each agent's last answer to the entry, once all have answered or the time is over."""
     words: dict[str, tuple[str, str]] = dict.fromkeys(between, ("silent", ""))
     deadline, since = time.monotonic() + answer_seconds, asked
     while any(kind == "silent" for kind, _ in words.values()):

@@ -1,6 +1,6 @@
-"""The guide that `swarm skill` prints: how an agent that never saw this program takes part; under 1,500 tokens.
+"""The guide that `swarm skill` prints: how an agent takes part that does not know this program; under 1,500 tokens.
 
-The indented lines are a session that starts in an empty folder; a test runs them as they stand.
+The indented lines are a session that starts in an empty folder; a test runs them as printed.
 """
 
 TEXT = """\
@@ -30,7 +30,7 @@ A task is `STREAM/ROLE` (prepare, train, validate, evaluate: workers take these 
 
 prints `claimed data/check token=3 until 05:16:12Z`. Only one agent holds a task. The token proves it is you: give it with all you
 report. Nobody can interrupt you, so a lease that you do not renew ends at that time, others may take the task, and what you report
-after that is refused. Renew well before (at two thirds at the latest):
+after that is refused. Renew well before (at two thirds at the latest); it prints the new end:
 
     swarm renew data/check --token 3 --ttl 120 --as ada
 
@@ -59,6 +59,13 @@ a FAIL goes without).
 A question stays open until a post with `--of` its seq answers it; `--ask bob --wait 60` waits and prints the answer. An objection
 stops the promotion of that stream (with REF `run`: any) until you approve. Entries are never changed: correct them with `amend`.
 `swarm review REF "question" --between ada,bob` asks in rounds until all approve, one objects, or the limit is reached.
+
+## Run, wait, judge
+
+`swarm run CONFIG --detach` starts a run, prints its name and returns. Do not poll:
+`swarm wait --until 'done | failed | verdict | waits | question' --timeout 3600 --as ada` returns once (exit status 0; 1 the run ended
+otherwise, 6 the time is over) with what changed since you last waited. Where a promotion waits for you, read `swarm status`, then
+`swarm approve STREAM "why"` or `swarm object STREAM "why"`. `SUMMARY.md` in the run folder tells how it ended.
 
 ## Steer
 

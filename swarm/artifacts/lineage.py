@@ -1,7 +1,7 @@
-"""Where an adapter comes from: data, base, settings, parents, judges and who agreed, as one document; pure.
+"""The lineage of an adapter: data, base, settings, parents, validation and approvals, as one document; pure.
 
-It is written beside the weights (`lineage.json`) when they are published and promoted, and told anew from the log by
-`swarm lineage`, which also says whether the files are still those.
+It is written beside the weights (`lineage.json`) when they are published and promoted; `swarm lineage` makes it again from the log
+and also says whether the files are unchanged.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FILE = "lineage.json"
 
 
 def lineage(run: str, state: State, name: str, settings: StreamSettings | None) -> dict[str, Any]:
-    """All that the log tells of the stream's published (or just validated) adapter; settings: None where nobody has them."""
+    """What the log states about the stream's published (or last validated) adapter; settings: None if they are not known."""
     stream = state.streams[name]
     candidate, verdict = stream.candidate, stream.verdict
     assert candidate
     sha256 = stream.adapter.sha256 if stream.adapter else verdict.sha256 if verdict else candidate.sha256
-    heard = _heard(state, name, sha256)
+    opinions = _opinions(state, name, sha256)
     return {
         "run": run,
         "stream": name,
@@ -35,27 +35,27 @@ def lineage(run: str, state: State, name: str, settings: StreamSettings | None) 
         "data_sha256": stream.prepared.sha256 if stream.prepared else None,
         "config_sha256": state.run.config_sha256 if state.run else None,
         "parents": _parents(stream),
-        **{event.kind: _told(stream, event) for event in _handed_over(stream)},
+        **{event.kind: _stated(stream, event) for event in _results(stream)},
         "rejected": list(stream.rejected),
-        "approved": sorted(heard.approved),
-        "objections": [{"by": by, "why": why} for by, why in heard.objections],
+        "approved": sorted(opinions.approved),
+        "objections": [{"by": by, "why": why} for by, why in opinions.objections],
         "promoted": _promotion(state, name),
         "settings": settings.model_dump(mode="json") if settings else None,
     }
 
 
-def _heard(state: State, name: str, sha256: str) -> Promoters:
-    """Whose word was heard when these weights were promoted; where they were not, whose word stands now."""
+def _opinions(state: State, name: str, sha256: str) -> Promoters:
+    """Approvals and objections at the time these weights were promoted; if they were not, the present ones."""
     if state.promoted and state.promoters and (state.promoted.ref, state.promoted.sha256) == (name, sha256):
         return state.promoters
     return Promoters("", state.approvers(name), state.objections(name))
 
 
-def _handed_over(stream: Stream) -> list[Event]:
+def _results(stream: Stream) -> list[Event]:
     return [e for e in (stream.prepared, stream.trained, stream.back, stream.verdict, stream.score) if e]
 
 
-def _told(stream: Stream, event: Event) -> dict[str, Any]:
+def _stated(stream: Stream, event: Event) -> dict[str, Any]:
     return {"by": stream.by.get(event.kind), **event.facts()}
 
 
@@ -69,7 +69,7 @@ def _parents(stream: Stream) -> dict[str, Any]:
 
 
 def _promotion(state: State, name: str) -> dict[str, Any] | None:
-    """Of weights of this stream; their hash is another than the adapter's where a newer one was published since."""
+    """The promotion of weights of this stream; their hash differs from the adapter's if a newer one was published since."""
     promoted = state.promoted
     if promoted is None or promoted.ref != name:
         return None

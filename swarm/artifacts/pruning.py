@@ -1,4 +1,4 @@
-"""Which folders of finished runs may go, and their removal; a running run, adapters and promoted ones are never among them."""
+"""Finds and removes folders of finished runs that are no longer needed; never those of a running run, adapters or promoted ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Candidate:
 
 
 def candidates(runs: Path, *, whole_runs: bool, keep: int) -> list[Candidate]:
-    """Folders that nothing needs any more, oldest run first; the newest `keep` runs are left alone."""
+    """Folders that are no longer needed, oldest run first; the newest `keep` runs are left alone."""
     known = list(all_runs(runs))
     finished = [folder for folder in known[: max(0, len(known) - keep)] if _is_finished(folder)]
     if whole_runs:
@@ -36,7 +36,7 @@ def candidates(runs: Path, *, whole_runs: bool, keep: int) -> list[Candidate]:
 
 
 def _is_finished(folder: RunFolder) -> bool:
-    """Ended by itself: a stopped run (130) may want to go on and keeps its checkpoints."""
+    """True if the run ended by itself; a stopped run (130) may be resumed and keeps its checkpoints."""
     end = fold(Log(folder.log).entries()).end
     return not run_is_alive(folder.log) and end is not None and end.rc != 130
 
@@ -46,7 +46,7 @@ def folder_bytes(path: Path) -> int:
 
 
 def remove(found: Sequence[Candidate]) -> None:
-    """Raises UserError for a folder that is not ours to remove."""
+    """Raises UserError for a folder that cannot be removed."""
     for item in found:
         try:
             shutil.rmtree(item.path)

@@ -1,8 +1,8 @@
-"""Put validated adapters where people find them: checked by token and hash, staged, synced, swapped; decides nothing.
+"""Publishes validated adapters under the paths where people find them: checked by token and hash, staged, synced, exchanged.
 
-Whoever holds the log's lock calls this and appends the event that it gives; where that fails the files are put back: an entry
-says what is so.  Both fences stand here: weights whose train lease is older than that of what is published are refused,
-and so are weights that are not those that were validated.
+The process that holds the log's lock calls this and appends the event that it yields; if that fails, the files are put back, so that
+log and files agree.  Both fences are here: weights of an older train lease than the published ones are refused, and so are weights
+other than those that were validated.  What is published, and when, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from swarm.weights import ADAPTER_FILES, adapter_sha256
 
 
 class PublishError(Exception):
-    """The weights are not what the validator saw, or a newer lease has published."""
+    """The weights are not those that were validated, or weights of a newer lease are published."""
 
 
 @contextmanager
 def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings) -> Iterator[Adapter]:
-    """The validated checkpoint is the stream's adapter while the event is appended, and stays it if that succeeds.
+    """The validated checkpoint becomes the stream's adapter while the event is appended, and remains so if that succeeds.
 
     Raises PublishError, OSError.
     """
@@ -41,14 +41,10 @@ def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings
     if stream.adapter and token < stream.adapter.tok:
         raise PublishError(f"token {token} is older than {stream.adapter.tok}, under which the adapter was published")
     target = folder.stream(name) / "adapter"
-    new = {
-        "token": token,
-        "sha256": sha256,
-        "approved": [],
-        "promoted": None,
-    }  # what was said before was of other weights
-    told = {**lineage(folder.name, state, name, settings), **new}
-    with _placed(_source(folder, stream.verdict.path), target, sha256, told):
+    # approvals and promotions so far were about other weights
+    new = {"token": token, "sha256": sha256, "approved": [], "promoted": None}
+    document = {**lineage(folder.name, state, name, settings), **new}
+    with _placed(_source(folder, stream.verdict.path), target, sha256, document):
         yield Adapter(ref=name, tok=token, path=str(target.relative_to(folder.path)), sha256=sha256)
 
 
@@ -56,7 +52,7 @@ def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings
 def promotion(
     folder: RunFolder, state: State, wished: Promote, settings: StreamSettings, author: str
 ) -> Iterator[Promote]:
-    """The stream's adapter is the run's while the event is appended, and stays it if that succeeds.
+    """The stream's adapter becomes the run's winner while the event is appended, and remains so if that succeeds.
 
     Raises PublishError, OSError.
     """
@@ -64,13 +60,13 @@ def promotion(
     assert published
     facts = {"path": folder.promoted.name, "sha256": published.sha256, "tok": published.tok}
     why = {"by": author, "why": wished.why, "forced": bool(wished.force)}
-    told = {**lineage(folder.name, state, wished.ref, settings), "promoted": why}
-    with _placed(_source(folder, published.path), folder.promoted, published.sha256, told):
+    document = {**lineage(folder.name, state, wished.ref, settings), "promoted": why}
+    with _placed(_source(folder, published.path), folder.promoted, published.sha256, document):
         yield wished.model_copy(update=facts)
 
 
 def intact(folder: RunFolder, path: str, sha256: str) -> str:
-    """Whether an adapter's files are still those: ok, changed or missing."""
+    """The state of an adapter's files: ok, changed or missing."""
     try:
         return "ok" if adapter_sha256(folder.path / path) == sha256 else "changed"
     except OSError:
@@ -85,11 +81,11 @@ def _source(folder: RunFolder, path: str) -> Path:
 
 
 @contextmanager
-def _placed(source: Path, target: Path, sha256: str, told: dict[str, Any]) -> Iterator[None]:
-    """`target` is an adapter folder with the files of `source` and a `lineage.json`; as it was where anything fails."""
-    _fence(target, told)
+def _placed(source: Path, target: Path, sha256: str, document: dict[str, Any]) -> Iterator[None]:
+    """`target` becomes an adapter folder with the files of `source` and a `lineage.json`; if anything fails it is put back."""
+    _fence(target, document)
     staged = target.with_name(f".{target.name}.staged")
-    _stage(source, staged, sha256, told)
+    _stage(source, staged, sha256, document)
     had = target.exists()
     old = _swap(staged, target)
     try:
@@ -103,7 +99,7 @@ def _placed(source: Path, target: Path, sha256: str, told: dict[str, Any]) -> It
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _stage(source: Path, staged: Path, sha256: str, told: dict[str, Any]) -> None:
+def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any]) -> None:
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     for name in ADAPTER_FILES:
@@ -113,25 +109,25 @@ def _stage(source: Path, staged: Path, sha256: str, told: dict[str, Any]) -> Non
     if adapter_sha256(staged) != sha256:
         shutil.rmtree(staged)
         raise PublishError(f"{source.name}: the weights are not those that were validated")
-    (staged / FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    (staged / FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     _sync_files(staged)
 
 
-def _fence(target: Path, told: dict[str, Any]) -> None:
-    """The token stands beside the weights too, so that the resource itself knows whom it has taken from."""
+def _fence(target: Path, document: dict[str, Any]) -> None:
+    """Refuses a token older than the one recorded beside the weights: a fence at the resource itself."""
     try:
         recorded = json.loads((target / FILE).read_text(encoding="utf-8"))
         stream, token = recorded["stream"], int(recorded["token"])
     except (OSError, ValueError, TypeError, LookupError):
-        return  # nothing there yet, or a person's edit: the log's own token was compared before
-    if stream == told["stream"] and token > told["token"]:
-        raise PublishError(f"{target.name} holds weights of token {token}, newer than {told['token']}")
+        return  # nothing there yet, or edited by hand: the log's own token was compared before
+    if stream == document["stream"] and token > document["token"]:
+        raise PublishError(f"{target.name} holds weights of token {token}, newer than {document['token']}")
 
 
 def _swap(new: Path, target: Path) -> Path:
-    """Puts `new` into place and says where the old folder is now; at any moment `target` is one of them, whole."""
+    """Replaces `target` by `new` and returns the path of the old folder; at any moment `target` is one of them, whole."""
     old = new.with_name(f"{new.name}.old")
-    shutil.rmtree(old, ignore_errors=True)  # only this program has made it
+    shutil.rmtree(old, ignore_errors=True)  # this program created it
     if target.exists() and exchange(new, target):
         old = new
     else:

@@ -43,14 +43,10 @@ def claim(
     form: Form = None,
 ) -> None:
     """Claim a task and print its token; 5 if it is held."""
-    import time
-
     with agent_of(run, author) as agent:
         token = agent.take(ref, ttl_seconds=ttl, wait_seconds=wait, idem=idem)
         lease = agent.state.tasks[ref].lease
-    until = time.strftime(
-        "%H:%M:%SZ", time.gmtime(lease.until if lease else time.time())
-    )  # None: the lease has ended already
+    until = _clock(lease.until if lease else None)
     data = {"ref": ref, "token": token, "by": agent.name, "until": until}
     tell(f"claimed {ref} token={token} until {until}", data, form)
 
@@ -65,8 +61,26 @@ def renew(
     idem: Idem = None,
     form: Form = None,
 ) -> None:
-    """Keep a lease for `--ttl` seconds from now."""
-    say("renew", run, author, form, ref=ref, tok=token, ttl=ttl, idem=idem)
+    """Keep a lease for `--ttl` seconds from now.
+
+    It prints until when.
+    """
+    from swarm.access.checked import checked
+    from swarm.events import Renew
+
+    with agent_of(run, author) as agent:
+        seq = agent.append(checked(Renew, ref=ref, tok=token, ttl=ttl, idem=idem))
+        lease = agent.state.tasks[ref].lease
+    until = _clock(lease.until if lease else None)
+    data = {"seq": seq, "kind": "renew", "ref": ref, "by": agent.name, "until": until}
+    tell(f"{seq} renew {ref} until {until}", data, form)
+
+
+def _clock(seconds: float | None) -> str:
+    """UTC; None: it is over already."""
+    import time
+
+    return time.strftime("%H:%M:%SZ", time.gmtime(time.time() if seconds is None else seconds))
 
 
 def hand(
@@ -75,17 +89,21 @@ def hand(
     token: Token,
     to: Annotated[str, typer.Option("--to", metavar="NAME", help="who goes on with it")],
     note: Annotated[str, typer.Option("--note", help="what the next one should know")] = "",
-    ttl: Ttl = AGENT_LEASE_SECONDS,
+    ttl: Annotated[
+        float | None, typer.Option("--ttl", metavar="SECONDS", help="how long it lasts; default: as it was claimed")
+    ] = None,
     author: As = None,
     run: Run = None,
     idem: Idem = None,
     form: Form = None,
 ) -> None:
-    """Give a live lease to somebody else.
+    """Transfer a lease to somebody else.
 
     Their `swarm claim` gives them the new token; yours is stale.
     """
-    say("hand", run, author, form, ref=ref, tok=token, to=to, ttl=ttl, body=note, idem=idem)
+    with agent_of(run, author) as agent:
+        lasts = (agent.claimed_seconds(ref, token) or AGENT_LEASE_SECONDS) if ttl is None else ttl
+    say("hand", run, author, form, ref=ref, tok=token, to=to, ttl=lasts, body=note, idem=idem)
 
 
 def done(

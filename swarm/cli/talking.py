@@ -1,4 +1,4 @@
-"""`swarm open, post, amend, object, approve, inbox, review, skill, mcp`: messages between agents.
+"""`swarm open, post, amend, object, approve, inbox, wait, review, skill, mcp`: messages between agents.
 
 Each question, answer, objection and approval is an entry of the shared log under the name given with `--as`.
 """
@@ -11,7 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.options import About, As, Form, Idem, Judged, OfEntry, Run, Runs, agent_of, say, tell
+from swarm.cli.options import (
+    About,
+    As,
+    Form,
+    Idem,
+    Judged,
+    NamedRun,
+    OfEntry,
+    Run,
+    RunArgument,
+    Runs,
+    agent_of,
+    one_run,
+    say,
+    tell,
+)
 
 if TYPE_CHECKING:
     from swarm.agents.inbox import Inbox, Message
@@ -22,7 +37,7 @@ IN_VAIN = 6
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (open_, post, amend, object_, approve, inbox, review, skill, mcp):
+    for command in (open_, post, amend, object_, approve, inbox, wait, review, skill, mcp):
         app.command(command.__name__.rstrip("_"))(command)
 
 
@@ -148,6 +163,37 @@ def approve(
     It takes your own objection back.
     """
     say("approve", run, author, form, ref=ref, of=of, body=text, idem=idem)
+
+
+def wait(
+    run: RunArgument = None,
+    *,
+    until: Annotated[
+        str, typer.Option("--until", metavar="'A | B'", help="done, failed, stalled, verdict, waits or question")
+    ] = "done | failed | waits | question",
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="exit with 6 after this time")
+    ] = 3600.0,
+    since: Annotated[
+        int | None, typer.Option("--since", metavar="SEQ", min=0, help="what is new after this; the kept cursor stays")
+    ] = None,
+    author: As = None,
+    named: NamedRun = None,
+    form: Form = None,
+) -> None:
+    """Wait until something happens; print what changed.
+
+    That is, since you last waited.
+    Exit status: 0 a condition is met, 1 the run ended otherwise, 6 the time is over.
+    """
+    from swarm.agents.waiting import conditions
+    from swarm.cli import screen
+
+    wanted = conditions(until)
+    with agent_of(one_run(run, named), author) as agent:
+        woken = agent.wait(" | ".join(wanted), timeout_seconds=timeout, since=since)
+    screen.print_data(woken.data(), form or False)
+    raise typer.Exit(woken.status)
 
 
 def inbox(

@@ -38,6 +38,7 @@ from swarm.policy import schedule
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import Refusal
+from swarm.views.summary import FILE, summary
 
 TICK_SECONDS = 0.25
 """How often it acts on the clock alone; messages and exits of workers wake it at once."""
@@ -149,6 +150,9 @@ class Coordinator:
         await self.hub.close()
         self.metrics.close()
         self.folder.connect.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a view for people; the record is complete without it
+            text = summary(list(self.record.writer.log.entries()))
+            (self.folder.path / FILE).write_text(text, encoding="utf-8")
         return self.record.state.end.rc if self.record.state.end else 1
 
 

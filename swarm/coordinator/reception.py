@@ -196,6 +196,8 @@ class Reception:
                 return await self._append_for(envelope.source, envelope.role, ask.report.event())
             case "links":
                 return encode({"links": [_link_row(link) for link in self.hub.links().values()]})
+            case "workers":
+                return self.crew.table(self.record.state)
 
     async def _append_for(self, author: str, role: str, event: ev.Event) -> str:
         permit(role, event)

@@ -8,8 +8,8 @@ The heading is for people, the body for readers, the comment holds every fact th
 white space, `=`, `"`, control characters or nothing in it stands as a JSON string, others bare.
 
 In a file an entry may lean on those before it: a heading without a day has that of the entry before; `k=~17` is the value that
-entry 17 gives to k; a comment that begins with `~17` says what entry 17 says, but for what it states itself (`same.py`).
-`understood` also reads the form of earlier versions (`forms.py`).
+entry 17 gives to k; a comment that begins with `~17` says what entry 17 says, but for what it states itself, and `k=~` that it
+states no k (`same.py`).  `understood` also reads the form of earlier versions (`forms.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from swarm.events import KINDS, Event
 from swarm.log.errors import LogError
 from swarm.log.escaping import escape, unescape
 from swarm.log.forms import COMMENT, DIARY, DIARY_CHAIN, FIRST, VALUE, Form
+from swarm.log.same import UNSET
 
 BARE = re.compile(r'[^\s"=~\x00-\x1f][^\s"=\x00-\x1f]*')
 FACT = re.compile(rf" ([a-z_][a-z0-9_]*)=({VALUE})")
@@ -112,7 +113,7 @@ def understood(data: bytes, form: Form, earlier: Earlier) -> Entry:
     """The entry whose bytes, up to and with its chain value, are `data`.  Raises LogError."""
     header, body, comment = parts_of(data, form)
     seq, chain = int(header["seq"]), data[-form.chain_size :].decode()
-    facts = facts_in(comment, seq, earlier)
+    facts = facts_in(comment, seq, earlier) if form is DIARY else facts_first(comment)
     via = facts.pop("via", None)
     fields = {**facts, "ref": header["ref"].decode(), "body": unescape(body, form).decode("utf-8", "replace")}
     event = event_of(header["kind"].decode(), fields)
@@ -139,6 +140,19 @@ def facts_in(comment: bytes, seq: int, earlier: Earlier) -> dict[str, Any]:
         raise LogError(f"not an entry: {seq}: {comment[:80]!r}: {bad}") from bad
 
 
+def facts_first(header: bytes) -> dict[str, Any]:
+    """The facts of an entry in the first form, which refers to nothing.  Raises LogError."""
+    try:
+        return {key: value_of(value) for key, value in FACT.findall(header.decode())}
+    except ValueError as bad:
+        raise LogError(f"not an entry: {header[:80]!r}: {bad}") from bad
+
+
+def value_of(text: str) -> str:
+    """A value as it stands, without the quotes of a JSON string.  Raises ValueError for one that is none."""
+    return json.loads(text) if text.startswith('"') else text
+
+
 def resolved(text: str, seq: int, earlier: Earlier) -> dict[str, Any]:
     """The facts that a comment states, with those that it takes from entries before `seq`."""
     facts: dict[str, Any] = {}
@@ -148,13 +162,15 @@ def resolved(text: str, seq: int, earlier: Earlier) -> dict[str, Any]:
     left = len(own)
     for key, value in FACT.findall(own):
         left -= len(key) + len(value) + 2
-        if value.startswith("~") and (same := SAME.fullmatch(value)):
+        if value == UNSET:
+            facts.pop(key, None)
+        elif value.startswith("~") and (same := SAME.fullmatch(value)):
             there = earlier_facts(int(same[1]), seq, earlier)
             if key not in there:
                 raise LogError(f"entry {seq}: entry {same[1]} states no {key}")
             facts[key] = there[key]
         else:
-            facts[key] = json.loads(value) if value.startswith('"') else value
+            facts[key] = value_of(value)
     if left:
         raise LogError(f"entry {seq}: its comment holds more than facts: {text[:80]!r}")
     return facts

@@ -1,7 +1,7 @@
 """Facts that stand in the same file already, so that a later entry may refer to them instead of repeating them.
 
 A checkpoint's path and hash are stated once; what follows from it says `path=~26 sha256=~26`.  An entry with (nearly) the facts
-of an earlier one of its kind says `~6` and what differs.  References stay within a file: every file can be read by itself.
+of an earlier one of its kind says `~6` and what differs (`why=~`: it states no why).  References stay within a file: every file can be read by itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ LEAST_TEXT = 16
 """Characters of an entry's facts that are worth one."""
 LEAST_SAVING = 8
 """Characters that a reference to a whole entry must save."""
+
+UNSET = "~"
+"""Stands for a fact of the other entry that this one does not state."""
 
 Whole = tuple[int, Mapping[str, str]]
 
@@ -46,10 +49,10 @@ class Stated:
         whole = text_of(stated)
         if found := self.kinds.get(kind) or (self.known and self.known.kinds.get(kind)):
             base, there = found
-            if there.keys() <= facts.keys():
-                same = f" ~{base}" + text_of({key: stated[key] for key in facts if there.get(key) != facts[key]})
-                if len(same) + LEAST_SAVING <= len(whole):
-                    return same
+            differs = {key: stated[key] for key in facts if there.get(key) != facts[key]}
+            same = f" ~{base}" + text_of(differs | dict.fromkeys(there.keys() - facts.keys(), UNSET))
+            if len(same) + LEAST_SAVING <= len(whole):
+                return same
         self.kinds[kind] = seq, facts
         return whole
 

@@ -74,7 +74,7 @@ def main() -> None:
             tools = Tools(bob)
             texts = {
                 "swarm skill": TEXT,
-                "MCP schema, 8 tools": asyncio.run(schema(bob)),
+                "MCP schema, 9 tools": asyncio.run(schema(bob)),
                 "MCP read_log, the last 8 entries": tools.read_log(since=193),
                 "the whole log as it stands": run.log.read_text(encoding="utf-8"),
                 "MCP digest": tools.digest(since=193),

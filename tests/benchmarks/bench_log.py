@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_log.py            all, about half a minute
     python tests/benchmarks/bench_log.py open       only what is named: append, group, open, view
+    python tests/benchmarks/bench_log.py runs/demo-*/COLLABORATION.md       what a run's log costs to read as a file (wanted <= 3,500)
 
 SQLite stands for "durable": journal_mode=WAL, synchronous=FULL, one insert of the same bytes per commit.  Rounds of both
 alternate, so that a busy disk hits both; the ratio is the median over the rounds.
@@ -182,9 +183,21 @@ def view(folder: Path) -> None:
     print(f"  {with_head - bare} o200k tokens over its text (wanted <= 12)")
 
 
+def tokens_of(file: Path) -> None:
+    """What a language model pays to read a log as it stands."""
+    text = file.read_text(encoding="utf-8")
+    node = "import {encode} from 'gpt-tokenizer/encoding/o200k_base'; import fs from 'fs'; console.log(encode(fs.readFileSync(0, 'utf8')).length)"
+    command = ["node", "--input-type=module", "-e", node]
+    counted = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout.strip()
+    print(f"{file}: {counted} o200k tokens, {len(Log(file).refresh())} entries")
+
+
 PARTS = {"append": append, "group": group, "open": opening, "view": view}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:
+        if part.endswith(".md"):
+            tokens_of(Path(part))
+            continue
         with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
             PARTS[part](Path(folder))

@@ -16,7 +16,7 @@ PLACE = "streams/lora-8/t18/checkpoint-120"
 @pytest.mark.parametrize(
     ("event", "sentence"),
     [
-        (ev.Run(ref="run", name="demo", config_sha256=SHA, streams=4), "the run demo begins with 4 streams"),
+        (ev.Run(ref="run", name="demo", config_sha256=SHA, streams=4), "the run begins with 4 streams"),
         (ev.Stream(ref="lora-8"), "lora-8 joins the run"),
         (ev.Claim(ref="lora-8/train", ttl=60, beats=True), "lora-8: training begins"),
         (
@@ -33,11 +33,11 @@ PLACE = "streams/lora-8/t18/checkpoint-120"
         ),
         (
             ev.Verdict(ref="lora-8/validate", tok=29, result="SUCCESS", path=PLACE, sha256=SHA, figures={"eval_loss": 0.065788, "base_eval_loss": 4.85673}),
-            "[OK] lora-8: held-out 0.066, base 4.857 {checkpoint-120, sha256 5d098ce7}",
+            "[OK] lora-8: held-out 0.066, base 4.857 {checkpoint-120}",
         ),
         (
             ev.Verdict(ref="lora-8/validate", tok=29, result="FAIL", path=PLACE, sha256=SHA, why="weights are not finite"),
-            "[FAIL] lora-8: weights are not finite {checkpoint-120, sha256 5d098ce7}",
+            "[FAIL] lora-8: weights are not finite {checkpoint-120}",
         ),
         (
             ev.Expire(ref="lora-8/train", tok=18, why="process 31 died of signal 9"),

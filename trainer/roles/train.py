@@ -170,7 +170,10 @@ def _report(course: Course) -> None:
     assign, saved = course.assign, course.saved
     assert saved is not None, "a training ends with a checkpoint"
     path, sha256, why = _published(course, saved)
+    if path != saved.path:
+        course.lease.report(saved)
     measured = {
+        **(saved.figures if path == saved.path else {}),
         **_first_and_last_loss(course.rows),
         "seconds": round(course.spent_seconds, 2),
         "tokens_per_second": course.tokens_per_second,

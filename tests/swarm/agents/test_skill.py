@@ -46,7 +46,20 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
         name: {word for parameter in command.params for word in [*parameter.opts, *parameter.secondary_opts]}
         for name, command in commands.items()
     }
-    without_a_run = {"init", "check", "show", "plan", "env", "run", "open", "prune", "skill"}
+    without_a_run = {
+        "init",
+        "check",
+        "show",
+        "plan",
+        "env",
+        "run",
+        "open",
+        "prune",
+        "skill",
+        "merge",
+        "export-adapter",
+        "runs",
+    }
     assert {name for name in taken if "--run" not in taken[name]} == without_a_run
     answers_in_words = {"init", "prune", "skill", "mcp", "watch", "export"}  # the last has --format
     assert {name for name in taken if not {"--json", "--toon"} <= taken[name]} == answers_in_words

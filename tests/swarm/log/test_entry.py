@@ -58,6 +58,7 @@ def test_an_entry_of_an_earlier_version_is_read() -> None:
     text = '## 17 drop wide/train @ada 2026-11-21T05:13:20Z tok=3 why="a b" failed=true via=local len=14\n\\## 5 post\nbye\n<!-- /17 9f3a1c2db7e1c09a -->\n'
     dropped = Drop(ref="wide/train", tok=3, why="a b", failed=True, body="## 5 post\nbye")
     assert read(text) == Entry(17, "ada", 1795238000.0, dropped, "9f3a1c2db7e1c09a", "local")
+    assert read(text.replace('"a b"', "~12")).event == dropped.model_copy(update={"why": "~12"}), "no reference then"
     assert read(text.replace("\\## 5 post", "\\##### 5 p")).event.body.startswith("\\##### 5"), "escaped by its author"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import Checkpoint, Claim, Event, Post, Renew, Trained
+from swarm.events import Checkpoint, Claim, Event, Post, Renew, Trained, Verdict
 from swarm.log import Entry, Log, LogDamaged, LogError, LogWriter, verify
 from swarm.log.draft import Draft
 from swarm.log.forms import HEAD
@@ -48,6 +48,16 @@ def test_the_same_facts_again_are_a_reference_and_what_differs(path: Path, sound
         "ttl=60 beats=true", "~1", f"tok=18 step=120 path={PLACE} sha256={SHA} loss=0.25", "~3 step=180", "~1",
     ]  # fmt: skip
     assert sound(path) == true
+
+
+def test_what_the_other_entry_states_and_this_one_does_not_is_taken_back(path: Path, sound: Sound) -> None:
+    judged = Verdict(ref="a/validate", tok=3, result="FAIL", path=PLACE, sha256=SHA, why="weights are not finite")
+    passed = judged.model_copy(update={"result": "SUCCESS", "why": None, "body": "~ and ~1 are words here"})
+    odd = judged.model_copy(update={"why": "~"})
+    with LogWriter.open(path) as writer:
+        true = writer.append([("v", judged), ("v", passed), ("v", odd)])
+    assert comments(path)[1:] == ["~1 result=SUCCESS why=~", '~1 why="~"']
+    assert sound(path) == true and [entry.event for entry in true] == [judged, passed, odd]
 
 
 def test_a_day_is_stated_when_it_begins(path: Path, sound: Sound) -> None:

@@ -23,7 +23,7 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        (e.Run(ref="run", name="demo", config_sha256=SHA, streams=4), "demo begins with 4 streams"),
+        (e.Run(ref="run", name="demo", config_sha256=SHA, streams=4), "begins with 4 streams"),
         (e.Stream(ref="wide"), "joins the run"),
         (e.Pause(ref="wide"), ""),
         (e.Resume(ref="wide"), ""),
@@ -53,11 +53,11 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
         ),
         (
             e.Trained(ref="a/train", tok=1, step=120, path="x", sha256=SHA, trainable=9, why="max_steps", figures={"first_loss": 2.31, "loss": 0.09, "tokens_per_second": 2811.3}),
-            "trained 120 steps: loss 2.310 -> 0.090, tok/s 2.8k; checkpoint-120 goes to the validator",
+            "trained 120 steps: loss 2.310 -> 0.090; checkpoint-120 goes to the validator",
         ),
         (
             e.Verdict(ref="a/validate", tok=1, result="SUCCESS", path="x", sha256=SHA, figures={"eval_loss": 0.11, "base_eval_loss": 2.04}),
-            "[OK] held-out 0.110, base 2.040 {x, sha256 9f3a9f3a}",
+            "[OK] held-out 0.110, base 2.040 {x}",
         ),
         (
             e.Score(ref="a/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=60, figures={"eval_loss": 0.11, "base_eval_loss": 2.04, "exact_match": 0.91, "base_exact_match": 0.03, "bleu": 31.5}),

@@ -1,0 +1,145 @@
+"""Waiting instead of polling: what ends it, what it tells, and what it costs to read."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+import toon
+from swarm import Agent
+from swarm import events as ev
+from swarm.agents import waiting
+from swarm.agents.waiting import conditions
+from swarm.errors import UserError
+from swarm.log import LogWriter
+from swarm.rundir import RunFolder
+from tests.swarm.story import Story
+
+Say = Callable[[Story], None]
+
+
+def recorded(folder: RunFolder, story: Story, known: int = 0) -> None:
+    """The story's entries after the first `known` go into the log."""
+    with LogWriter.open(folder.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in story.entries[known:]])
+
+
+@pytest.fixture
+def story(folder: RunFolder) -> Story:
+    """A run of two streams, of which `wide` is trained; the log holds one note of `swarm open` before it."""
+    story = Story("wide", "narrow")
+    story.trained("wide")
+    recorded(folder, story)
+    return story
+
+
+def goes_on(folder: RunFolder, story: Story, tell: Say) -> threading.Thread:
+    """What happens while somebody waits."""
+    known = len(story.entries)
+
+    def later() -> None:
+        time.sleep(0.4)
+        recorded(folder, story, known)
+
+    tell(story)
+    thread = threading.Thread(target=later)
+    thread.start()
+    return thread
+
+
+def judges(result: str) -> Say:
+    def tell(story: Story) -> None:
+        tok = story.claim("wide/validate", "val-1")
+        path = story.state.streams["wide"].candidate
+        assert path
+        figures = {} if result == "FAIL" else {"eval_loss": 0.5, "base_eval_loss": 2.0}
+        story.say(
+            "val-1", ev.Verdict(ref="wide/validate", tok=tok, result=result, path=path.path, sha256=path.sha256, figures=figures, why="seen")
+        )  # fmt: skip
+
+    return tell
+
+
+def test_it_returns_when_a_condition_is_met_and_tells_what_changed(folder: RunFolder, story: Story) -> None:
+    with Agent("ada", folder.path) as ada:
+        first = ada.wait("done", timeout_seconds=0)
+        assert (first.cause, first.status) == ("timeout", 6)
+        thread = goes_on(folder, story, judges("SUCCESS"))
+        woken = ada.wait("failed | verdict", timeout_seconds=20)
+        thread.join()
+        assert (woken.cause, woken.status) == ("verdict", 0)
+        assert [row["stream"] for row in woken.changed["streams"]] == ["wide"]
+        assert [line.split()[2:4] for line in woken.changed["entries"]] == [["verdict", "wide/validate"]]
+        assert woken.next == ada.state.seq
+        again = ada.wait("verdict", timeout_seconds=0)
+        assert (again.cause, "entries" in again.changed) == ("timeout", False), "what was told once is not told again"
+        assert ada.wait("verdict", timeout_seconds=0, since=first.next).cause == "verdict", "from a cursor of its own"
+
+
+def test_each_name_has_its_own_cursor(folder: RunFolder, story: Story) -> None:
+    goes_on(folder, story, judges("FAIL")).join()
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+        assert ada.wait("verdict", timeout_seconds=0).cause == "verdict"
+        assert bob.wait("verdict", timeout_seconds=0).cause == "verdict"
+        assert bob.inbox().at == ada.state.seq, "the inbox has another one"
+
+
+def test_a_stream_that_is_given_up_and_a_question_wake_up(folder: RunFolder, story: Story) -> None:
+    with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
+        ada.wait("done", timeout_seconds=0)
+        seq = bob.ask("ada", "shall narrow go on?", "narrow")[0]
+        woken = ada.wait("failed | question", timeout_seconds=5)
+        assert woken.cause == "question" and woken.changed["entries"][0].startswith(f"{seq} ")
+        assert ada.wait("question", timeout_seconds=0).cause == "timeout"
+        story.say("coordinator", ev.Fail(ref="narrow", why="loss is NaN at step 40"))
+        recorded(folder, story, len(story.entries) - 1)
+        woken = ada.wait("failed | question", timeout_seconds=5)
+    assert woken.cause == "failed"
+    assert {
+        "stream": "narrow",
+        "state": "failed",
+        "step": None,
+        "loss": None,
+        "why": "loss is NaN at step 40",
+    } in woken.changed["streams"]
+
+
+@pytest.mark.parametrize(
+    ("rc", "until", "cause", "status"), [(0, "done", "done", 0), (1, "done", "done", 1), (0, "verdict", "ended", 1)]
+)
+def test_the_end_of_the_run_ends_every_wait(
+    folder: RunFolder, story: Story, rc: int, until: str, cause: str, status: int
+) -> None:
+    story.say("coordinator", ev.End(ref="run", rc=rc))
+    recorded(folder, story, len(story.entries) - 1)
+    with Agent("ada", folder.path) as ada:
+        woken = ada.wait(until, timeout_seconds=20)
+    assert (woken.cause, woken.status, woken.changed["run"]) == (cause, status, "ended")
+
+
+def test_a_run_that_has_lost_its_coordinator_stands_still(
+    folder: RunFolder, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "SILENT_SECONDS", 0.3)
+    with Agent("ada", folder.path) as ada:
+        assert ada.wait("stalled", timeout_seconds=20).cause == "stalled"
+
+
+def test_what_it_tells_keeps_its_budget(folder: RunFolder, story: Story) -> None:
+    with Agent("bob", folder.path) as bob:
+        for number in range(60):
+            bob.post(f"@ada note {number}: the loss of wide is falling slowly, narrow is flat since step 400")
+    with Agent("ada", folder.path) as ada:
+        woken = ada.wait("done", timeout_seconds=0)
+    assert toon.estimated_tokens(woken.text()) < 1.2 * waiting.BUDGET_TOKENS
+    assert woken.changed["more"] > 40 and "note 59" in woken.changed["entries"][-1]
+
+
+def test_another_condition_is_refused_with_those_that_there_are() -> None:
+    assert conditions("done|failed, verdict") == ("done", "failed", "verdict")
+    for words in ("finished", "", "done | never"):
+        with pytest.raises(UserError, match=r"is no condition; take some of done \| failed"):
+            conditions(words)
