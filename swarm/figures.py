@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from swarm import units
@@ -103,6 +104,7 @@ def with_base(own: Mapping[str, float], base: Mapping[str, float]) -> dict[str, 
 # ---- what comes from outside -----------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)
 def checked_name(name: str) -> str:
     """The name itself.  Raises ValueError for one that no figure can have."""
     if not NAME.fullmatch(name) or name in RESERVED:
