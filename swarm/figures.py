@@ -114,6 +114,12 @@ def checked_name(name: str) -> str:
     return name
 
 
+def as_name(text: str) -> str:
+    """The name of a figure that a library calls otherwise: `rewards/chosen` is rewards_chosen."""
+    name = re.sub(r"[^a-z0-9_]+", "_", text.lower())[:MAX_NAME]
+    return name if NAME.fullmatch(name) and name not in RESERVED else f"of_{name}"[:MAX_NAME]
+
+
 def number(value: Any) -> float:
     """A figure's value, also from its text; whole numbers stay whole.  Raises ValueError."""
     found = _of_text(value) if type(value) is str else value

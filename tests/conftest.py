@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-LONG = ("tests/runs/test_fault_matrix.py", "tests/runs/test_leases.py", "tests/runs/test_whole_run.py")
+LONG = (
+    "tests/runs/test_fault_matrix.py",
+    "tests/runs/test_leases.py",
+    "tests/runs/test_new_figure.py",
+    "tests/runs/test_older_folders.py",
+    "tests/runs/test_whole_run.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)

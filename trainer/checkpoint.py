@@ -6,9 +6,11 @@ word.  So it saves into a staging folder, and only what verifies is resumed from
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from swarm.errors import UserError
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
 from trainer.whole import Torn, publish, seal, verify
 
-FIGURES = "figures.json"
-"""Our own file: the metric rows up to this step, so that a resumed stream's log has no gap."""
-RESUMABLE = (ADAPTER, ADAPTER_CONFIG, "optimizer.pt", "scheduler.pt", "trainer_state.json", FIGURES)
+RESUMABLE = (ADAPTER, ADAPTER_CONFIG, "optimizer.pt", "scheduler.pt", "trainer_state.json")
+OLDER_FIGURES = "figures.json"
+"""In checkpoints of the version before: tokens so far, and all metric rows up to this step."""
 SPARE_BYTES = 64 << 20
 FIRST_CHECKPOINT_BYTES = 32 << 20
 """Tokenizer, configs and cards beside the tensors, before a first checkpoint has shown its size."""
@@ -38,6 +40,21 @@ class Whole:
     @property
     def spent_seconds(self) -> float:
         return float(self.facts["spent_seconds"])
+
+    @property
+    def tokens(self) -> int:
+        """Seen since training began."""
+        return int((self._older or self.facts)["tokens"])
+
+    @property
+    def older_rows(self) -> list[dict[str, Any]] | None:
+        """None: the stream's own log has them."""
+        return self._older["rows"] if self._older else None
+
+    @cached_property
+    def _older(self) -> dict[str, Any] | None:
+        path = self.folder / OLDER_FIGURES
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def opened(folder: Path) -> Whole:

@@ -5,32 +5,32 @@ Three callbacks of transformers' Trainer, called in the order of `callbacks`; no
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swarm.errors import UserError
 from swarm.events import Checkpoint
+from swarm.figures import as_name
 from swarm.messages import Kind, MetricRow, Piece
 from trainer import checkpoint, resident
-from trainer.checkpoint import FIGURES
 from trainer.engines.trl import NotFinite
 from trainer.lease import Lease
 from trainer.place import Place
+from trainer.trainlog import TrainLog
 
 
 @dataclass
-class Course:
-    """One training as it goes: what the callbacks share and the role reports at the end."""
+class TrainingProgress:
+    """What the callbacks of one training share, and its role reports at the end."""
 
     assign: Piece
     lease: Lease
@@ -39,7 +39,11 @@ class Course:
     before_seconds: float = 0.0
     """Training time of earlier attempts."""
     before_tokens: int = 0
-    rows: list[MetricRow] = field(default_factory=list)
+    log: TrainLog = field(init=False)
+    newest: dict[Kind, MetricRow] = field(default_factory=dict)
+    """The last row of each kind."""
+    best: tuple[int, float] | None = None
+    """Step and held-out loss of the evaluation with the lowest one; the first of equals."""
     why: str = "num_epochs"
     """What ended it."""
     moved: bool = False
@@ -73,28 +77,35 @@ class Course:
 
     @property
     def tokens(self) -> int:
-        return next(
-            (int(row.figures["tokens"]) for row in reversed(self.rows) if "tokens" in row.figures), self.before_tokens
-        )
+        """Seen since training began."""
+        last = self.newest.get("train")
+        return int(last.figures["tokens"]) if last else self.before_tokens
+
+    def begin(self, kept: Sequence[MetricRow]) -> None:
+        """After these rows of earlier attempts."""
+        self.log = TrainLog(self.place.stream_folder(self.assign.stream), kept)
+        for row in kept:
+            self._remember(row)
 
     def add(self, kind: Kind, state: TrainerState, figures: Mapping[str, float | None]) -> None:
         """What was measured at this step: kept for the stream's own log, and sent."""
         known = {name: value for name, value in figures.items() if value is not None}
         row = MetricRow(state.global_step, kind, time.time(), known)
-        self.rows.append(row)
+        self.log.add(row)
+        self._remember(row)
         self.lease.figures(row, state.max_steps)
+
+    def _remember(self, row: MetricRow) -> None:
+        self.newest[row.kind] = row
+        loss = row.figures.get("eval_loss")
+        if loss is not None and (self.best is None or loss < self.best[1]):
+            self.best = row.step, loss
 
     def figures_at(self, step: int) -> dict[str, float]:
         """Training loss as last logged, and what was measured on held-out rows at this very step."""
-        last = next((row.figures for row in reversed(self.rows) if row.kind == "train"), {})
-        judged = next((row.figures for row in reversed(self.rows) if (row.kind, row.step) == ("eval", step)), {})
-        return {**({"loss": last["loss"]} if "loss" in last else {}), **judged}
-
-    @property
-    def best(self) -> tuple[int, float] | None:
-        """Step and held-out loss of the evaluation with the lowest one; the first of equals."""
-        measured = [(row.figures["eval_loss"], row.step) for row in self.rows if "eval_loss" in row.figures]
-        return min(measured)[::-1] if measured else None
+        trained, judged = self.newest.get("train"), self.newest.get("eval")
+        loss = {name: value for name, value in trained.figures.items() if name == "loss"} if trained else {}
+        return {**loss, **(judged.figures if judged and judged.step == step else {})}
 
     @property
     def kept_step(self) -> int | None:
@@ -113,22 +124,30 @@ class Course:
         return resident.peak_bytes_above(self.place.floor_bytes)
 
 
+OURS = frozenset({"epoch", "loss", "learning_rate", "grad_norm", "num_tokens"})
+"""What Trainer logs of every training; whatever a method logs beside it is a figure of its own."""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 class Figures(TrainerCallback):
     """Every logged step becomes a metric row: sent, and kept for the stream's own log."""
 
-    def __init__(self, course: Course) -> None:
-        self.course = course
+    def __init__(self, progress: TrainingProgress) -> None:
+        self.progress = progress
         self._last = (0.0, 0)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.course.began = self.course.lease.began = time.monotonic()
+        self.progress.began = self.progress.lease.began = time.monotonic()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.course.ended = time.monotonic()
+        self.progress.ended = time.monotonic()
 
     def on_log(
         self,
@@ -138,28 +157,34 @@ class Figures(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        state.log_history.clear()  # Trainer would keep every row in every checkpoint
         if not logs or "loss" not in logs:
             return  # the summary at the end
-        course, tokens = self.course, int(logs["num_tokens"])
-        seconds, before = course.loop_seconds, self._last
+        progress, tokens = self.progress, int(logs["num_tokens"])
+        seconds, before = progress.loop_seconds, self._last
         self._last = (seconds, tokens)
         figures = {
+            **{
+                as_name(name): _rounded(value, 6)
+                for name, value in logs.items()
+                if name not in OURS and is_number(value)
+            },
             "epoch": _rounded(state.epoch, 4),
             "loss": _rounded(logs["loss"], 6),
             "learning_rate": _rounded(logs.get("learning_rate"), 12),
             "grad_norm": _rounded(logs.get("grad_norm"), 6),
-            "tokens": course.before_tokens + tokens,
+            "tokens": progress.before_tokens + tokens,
             "tokens_per_second": _rounded((tokens - before[1]) / max(1e-9, seconds - before[0]), 1),
-            "memory_bytes": course.memory_bytes(),
+            "memory_bytes": progress.memory_bytes(),
         }
-        course.add("train", state, figures)
+        progress.add("train", state, figures)
 
 
 class Boundary(TrainerCallback):
     """At each step's end: the house's invariants, held-out loss when it is due, then orders and the time cap."""
 
-    def __init__(self, course: Course, held_out_loss: Callable[[], float]) -> None:
-        self.course = course
+    def __init__(self, progress: TrainingProgress, held_out_loss: Callable[[], float]) -> None:
+        self.progress = progress
         self._held_out_loss = held_out_loss
         self._sums: torch.Tensor | None = None
         self._rate = 0.0
@@ -188,9 +213,9 @@ class Boundary(TrainerCallback):
         self._must_move(state, model)
         self._limits(state, control)
         self._evaluate(state, control)
-        match self.course.lease.boundary(state.global_step):
+        match self.progress.lease.boundary(state.global_step):
             case "stop":
-                self.course.why = "stop"
+                self.progress.why = "stop"
                 control.should_training_stop = control.should_save = True
             case "revoke":
                 control.should_training_stop, control.should_save, control.should_log = True, False, False
@@ -199,40 +224,40 @@ class Boundary(TrainerCallback):
 
     def _must_move(self, state: TrainerState, model: torch.nn.Module) -> None:
         """The first step with a learning rate above zero changes a weight, or nothing will; a warm-up begins at zero."""
-        if self.course.moved or not self._rate:
+        if self.progress.moved or not self._rate:
             return
         if self._sums is not None and torch.equal(_sums(model), self._sums):
             what = f"{self._rate:g} moved no weight at step {state.global_step}"
             raise UserError("learning_rate", what, "raise it, or look at the rows with `swarm show`")
-        self.course.moved, self._sums = True, None
+        self.progress.moved, self._sums = True, None
 
     def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:
         """Every `eval_steps`, and at the end: the best checkpoint is chosen among those that were measured."""
-        every = self.course.assign.settings.eval_steps
+        every = self.progress.assign.settings.eval_steps
         ends = control.should_training_stop or state.global_step >= state.max_steps
         if every is None or (state.global_step % every and not ends):
             return
         began = time.monotonic()
         loss = _rounded(self._held_out_loss(), 6)
-        self.course.eval_seconds += time.monotonic() - began
-        self.course.add("eval", state, {"eval_loss": loss})
-        if self.course.kept_step == state.global_step:
+        self.progress.eval_seconds += time.monotonic() - began
+        self.progress.add("eval", state, {"eval_loss": loss})
+        if self.progress.kept_step == state.global_step:
             control.should_save = True
 
     def _limits(self, state: TrainerState, control: TrainerControl) -> None:
-        settings = self.course.assign.settings
+        settings = self.progress.assign.settings
         if state.global_step >= state.max_steps:
-            self.course.why = "max_steps" if settings.max_steps else "num_epochs"
-        elif settings.max_minutes is not None and self.course.spent_seconds >= settings.max_minutes * 60:
-            self.course.why = "max_minutes"
+            self.progress.why = "max_steps" if settings.max_steps else "num_epochs"
+        elif settings.max_minutes is not None and self.progress.spent_seconds >= settings.max_minutes * 60:
+            self.progress.why = "max_minutes"
             control.should_training_stop = control.should_save = True
 
 
 class Saves(TrainerCallback):
     """A checkpoint that Trainer has staged is completed, published, reported, and the oldest one removed."""
 
-    def __init__(self, course: Course, staging: Path) -> None:
-        self.course, self.staging = course, staging
+    def __init__(self, progress: TrainingProgress, staging: Path) -> None:
+        self.progress, self.staging = progress, staging
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
@@ -243,33 +268,33 @@ class Saves(TrainerCallback):
             return
         if not bool(_sums(model).isfinite().all()):  # a gradient that overflowed shows in the loss one step too late
             raise NotFinite("adapter", state.global_step)
-        checkpoint.refuse_full_disk(self.course.folder_of(self.course.lease.token), self.course.trainable)
+        checkpoint.refuse_full_disk(self.progress.folder_of(self.progress.lease.token), self.progress.trainable)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        began, course = time.monotonic(), self.course
-        if course.lease.revoked:  # it came while Trainer was saving: the folder is another's now
+        began, progress = time.monotonic(), self.progress
+        if progress.lease.revoked:  # it came while Trainer was saving: the folder is another's now
             shutil.rmtree(self.staging)
             return
         staged = self.staging / f"checkpoint-{state.global_step}"
-        token = course.lease.token  # the folder, the manifest and the report bear one and the same
-        place = course.folder_of(token) / staged.name
-        rows = [{"step": row.step, "kind": row.kind, "time": row.time, **row.figures} for row in course.rows]
-        (staged / FIGURES).write_text(json.dumps({"tokens": course.tokens, "rows": rows}), encoding="utf-8")
+        token = progress.lease.token  # the folder, the manifest and the report bear one and the same
+        place = progress.folder_of(token) / staged.name
+        progress.log.write()
         facts = {
             "step": state.global_step,
             "token": token,
-            "spent_seconds": round(course.spent_seconds, 3),
+            "spent_seconds": round(progress.spent_seconds, 3),
+            "tokens": progress.tokens,
         }
         sha256 = checkpoint.keep(staged, place, facts)
-        checkpoint.remove_old(place.parent, course.assign.settings.save_total_limit, course.kept_step)
-        course.saved = Checkpoint(
-            ref=course.assign.ref, tok=course.assign.token, step=state.global_step, path=course.place.relative(place),
-            sha256=sha256, figures=course.figures_at(state.global_step),
+        checkpoint.remove_old(place.parent, progress.assign.settings.save_total_limit, progress.kept_step)
+        progress.saved = Checkpoint(
+            ref=progress.assign.ref, tok=progress.assign.token, step=state.global_step, path=progress.place.relative(place),
+            sha256=sha256, figures=progress.figures_at(state.global_step),
         )  # fmt: skip
-        course.lease.flush_metrics()
-        if not control.should_training_stop or course.why == "stop":  # else it is stated with the end of the training
-            course.lease.report(course.saved)
-        course.save_seconds += time.monotonic() - began
+        progress.lease.flush_metrics()
+        if not control.should_training_stop or progress.why == "stop":  # else it is stated with the end of the training
+            progress.lease.report(progress.saved)
+        progress.save_seconds += time.monotonic() - began
 
 
 def each_in_one_group(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -138,11 +138,13 @@ def verified(folder: Path, sha256: str | None) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> Iterator[Tokens]:
-    """The rows of an Arrow file, a batch in memory at a time."""
+    """The rows of an Arrow file, a batch in memory at a time; those that the version before prepared have no fingerprint."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
         for batch in reader:
             for row in batch.to_pylist():
-                yield Tokens(row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row["fingerprint"])
+                yield Tokens(
+                    row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row.get("fingerprint", b"")
+                )
 
 
 def counts_all(row: Tokens) -> bool:

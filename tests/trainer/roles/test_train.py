@@ -74,6 +74,9 @@ def test_figures_are_sent_kept_and_written(bench: Bench, settings: Make) -> None
         table = list(csv.DictReader(file))
     assert {"step", "kind", "time", "loss", "eval_loss", "grad_norm"} <= table[0].keys() and len(table) == 6
     assert [row["step"] for row in json.loads((folder / "train_log.json").read_text())] == [row.step for row in sent]
+    states = [json.loads(path.read_text()) for path in folder.glob("t*/checkpoint-*/trainer_state.json")]
+    assert [state["log_history"] for state in states] == [[]] * len(states) != [], "no checkpoint holds a copy"
+    assert not list(folder.glob("t*/checkpoint-*/figures.json"))
     times = json.loads((folder / "time_metrics.json").read_text())
     assert times["tokens_per_second"] == trained.figures["tokens_per_second"] > 0
     assert trained.figures["peak_bytes"] > 0
