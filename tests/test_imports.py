@@ -37,7 +37,7 @@ def test_toon_needs_the_standard_library_only() -> None:
         "__main__",
         "sitecustomize",
         "_distutils_hack",
-        "__editable___toonswarm_0_1_0_finder",
+        "__editable___toonswarm_0_2_0_finder",
     }
 
 
