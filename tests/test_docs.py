@@ -30,7 +30,7 @@ def commands(text: str) -> Iterator[str]:
     for block in re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         for line in block.splitlines():
             if re.match(r"(?:swarm|toon) ", line):
-                yield re.split(r"\s{2,}#|\s+[|>]\s", line)[0].strip()
+                yield re.split(r"\s{2,}#|\s+>\s", line)[0].strip()
     yield from (said for said in re.findall(r"`((?:swarm|toon) [^`]+)`", text) if not re.search(r"[|…]", said))
 
 

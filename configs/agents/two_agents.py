@@ -103,7 +103,8 @@ def judge(ada: Agent) -> None:
         better = heldout < base_heldout
         ada.judge(
             "tables/validate", lease.token, "SUCCESS" if better else "WARNING",
-            why=f"{'better' if better else 'no better'} than the bare base", heldout=heldout, base_heldout=base_heldout,
+            why=f"{'better' if better else 'no better'} than the bare base",
+            figures={"eval_loss": heldout, "base_eval_loss": base_heldout},
         )  # fmt: skip
 
 
