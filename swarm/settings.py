@@ -266,7 +266,7 @@ class RunSettings(Settings):
     roles_wait_seconds: Annotated[float, Field(ge=0)] = 600.0
     """How long a task waits for its agents; then a worker takes it where `worker` is listed, else its stream fails."""
     validation_minutes: Annotated[float, Field(gt=0)] = 30.0
-    """A validator that has not answered by then has said FAIL."""
+    """Time limit of a validation; no answer by then counts as FAIL."""
     listen: Listen | None = None
     """`tcp://ADDRESS:PORT`: members on other machines may join there and at PORT + 1, by key; unset: a socket on this machine."""
     runs_dir: str = "runs"

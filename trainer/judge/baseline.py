@@ -1,6 +1,6 @@
 """The bare base's figures on held-out rows: what every adapter is measured against, measured once by a process for all its streams.
 
-They are kept in memory alone: whoever could write them to a file could move the yardstick.
+They are kept in memory alone: whoever could write them to a file could move the baseline.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Figure = TypeVar("Figure", float, list[str])
 _measured: dict[tuple[object, ...], float | list[str]] = {}
 
 
-def yardstick(what: str, assign: Piece, place: Place, measure: Callable[[], Figure]) -> Figure:
+def base_figure(what: str, assign: Piece, place: Place, measure: Callable[[], Figure]) -> Figure:
     """The base's figures called `what`; measured where this process has not measured them on these rows before."""
     key = (what, place.run_folder, assign.prepared, assign.prepared_sha256, *_held(assign.settings, place))
     if key not in _measured:

@@ -51,7 +51,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Course:
+class Trajectory:
     """What a training left: the loss of each step and the adapter's tensors at the end."""
 
     losses: list[float]
@@ -100,7 +100,7 @@ def bound_of(model: PreTrainedModel) -> float:
     return FP64_BOUND if model.dtype is torch.float64 else FP32_BOUND
 
 
-def trained(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: bool = False) -> dict[str, Course]:
+def trained(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: bool = False) -> dict[str, Trajectory]:
     """All of them on one loop.  A stream that fails is an error here."""
     losses: dict[str, list[float]] = {name: [] for name in recipes}
 
@@ -116,10 +116,10 @@ def trained(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: boo
     streams = [recipe.stream(loop, name) for name, recipe in recipes.items()]
     loop.add(*streams)
     loop.run()
-    return {stream.name: Course(losses[stream.name], stream.adapter.state_dict()) for stream in streams}
+    return {stream.name: Trajectory(losses[stream.name], stream.adapter.state_dict()) for stream in streams}
 
 
-def trained_by_peft(model: PreTrainedModel, recipe: Recipe) -> Course:
+def trained_by_peft(model: PreTrainedModel, recipe: Recipe) -> Trajectory:
     """The reference shares the order of rows, the drawn dropout masks and nothing else with the loop."""
     model.eval()  # type: ignore[no-untyped-call]
     torch.manual_seed(recipe.seed)
@@ -141,7 +141,7 @@ def trained_by_peft(model: PreTrainedModel, recipe: Recipe) -> Course:
     named = {
         name.replace(".default", ""): value.detach() for name, value in peft.named_parameters() if value.requires_grad
     }
-    return Course(
+    return Trajectory(
         losses, {name.replace("magnitude_vector.weight", "magnitude_vector"): value for name, value in named.items()}
     )
 
@@ -206,7 +206,7 @@ def _padded(rows: Sequence[Tokenised]) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _compared(stream: str, against: str, mine: Course, other: Course, bound: float) -> Certificate:
+def _compared(stream: str, against: str, mine: Trajectory, other: Trajectory, bound: float) -> Certificate:
     assert mine.tensors.keys() == other.tensors.keys() and len(mine.losses) == len(other.losses)
     losses = zip(mine.losses, other.losses, strict=True)
     differences = {name: _relative(mine.tensors[name], other.tensors[name]) for name in mine.tensors}

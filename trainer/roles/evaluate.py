@@ -16,7 +16,7 @@ from trainer import bases
 from trainer.data.prepared import HELD_OUT, read_rows, verified
 from trainer.data.tokens import Tokens
 from trainer.judge.answers import Question, answers, exact_share, questions
-from trainer.judge.baseline import yardstick
+from trainer.judge.baseline import base_figure
 from trainer.judge.fitness import private_copy
 from trainer.judge.heldout import held_out_loss
 from trainer.lease import Lease
@@ -50,9 +50,9 @@ def run(assign: Piece, lease: Lease, place: Place) -> None:
     base_folder = bases.folder_of(settings.base_model)
     examination = _examination(assign, prepared, manifest, base_folder, lease)
     base = load_base(base_folder, settings, place)
-    base_loss = yardstick("eval_loss", assign, place, lambda: examination.loss_of(base))
+    base_loss = base_figure("eval_loss", assign, place, lambda: examination.loss_of(base))
     what = f"answers {settings.eval_rows} rows of at most {settings.eval_max_new_tokens} tokens"
-    base_answers = yardstick(what, assign, place, lambda: examination.answers_of(base))
+    base_answers = base_figure(what, assign, place, lambda: examination.answers_of(base))
     with private_copy(place.run_folder / assign.checkpoint, assign.sha256) as copy:
         # A PeftModel passes generate() on to its base; its own class is no PreTrainedModel.
         tuned = cast("PreTrainedModel", load_adapter(base, copy))

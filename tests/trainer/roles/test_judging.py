@@ -324,7 +324,7 @@ def test_the_bare_base_is_measured_once_for_all_streams_and_its_figures_lie_nowh
     assert quantised.figures["base_eval_loss"] != first.figures["base_eval_loss"]
 
 
-def test_a_base_that_has_changed_is_measured_anew_and_one_without_a_figure_is_no_yardstick(
+def test_a_base_that_has_changed_is_measured_anew_and_one_without_a_figure_is_no_baseline(
     bench: Bench, settings: Make, base: Path, tmp_path: Path
 ) -> None:
     mine = shutil.copytree(base, tmp_path / "base")
