@@ -48,4 +48,7 @@ def _measured_by(folder: RunFolder, until: float) -> list[Metrics]:
         return []  # nothing was measured yet
     with contextlib.closing(metrics):
         tables = metrics.tables()
-    return [table.model_copy(update={"rows": [row for row in table.rows if row.time < until + 1]}) for table in tables]
+    return [
+        Metrics.of(table.stream, table.token, table.steps, [row for row in table.rows if row.time < until + 1])
+        for table in tables
+    ]

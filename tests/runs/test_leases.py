@@ -181,7 +181,7 @@ def test_a_live_stream_changes_hands_and_its_training_goes_on_until_two_people_a
         assert (held.by, held.worker) == ("ada", lease.worker)
 
     def waits() -> str:
-        return str(json.loads(sp.swarm("status", str(folder.path), "--json", cwd=tmp_path).stdout)["why"] or "")
+        return str(json.loads(sp.swarm("status", str(folder.path), "--json", cwd=tmp_path).stdout)["waits"] or "")
 
     sp.wait_for(lambda: "waits for ada, bob" in waits(), "the gate", folder=folder)
     sp.wait_for(lambda: not sp.living_workers(folder), "the workers' leaving", 60, folder=folder)
