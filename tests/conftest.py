@@ -4,13 +4,7 @@ from typing import Any
 
 import pytest
 
-LONG = (
-    "tests/runs/test_fault_matrix.py",
-    "tests/runs/test_leases.py",
-    "tests/runs/test_new_figure.py",
-    "tests/runs/test_older_folders.py",
-    "tests/runs/test_whole_run.py",
-)
+LONG = "tests/runs/"
 
 
 @pytest.hookimpl(optionalhook=True)
