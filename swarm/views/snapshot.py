@@ -36,7 +36,7 @@ class StreamRow:
     base: Mapping[str, float] = field(default_factory=dict)
     """The bare base's figures, under the same names."""
     mean_losses: tuple[float | None, float | None] = (None, None)
-    """Over the first and the last tenth of the steps, as the stream's `trained` entry states them."""
+    """Over the first and the last twentieth of the logged steps, as the stream's `trained` entry states them."""
     curves: Mapping[str, Points] = field(default_factory=dict)
     """Figures over the steps, thinned to a few hundred points."""
     trainable: int | None = None

@@ -92,7 +92,7 @@ def losses(row: StreamRow) -> Text:
     text = Text.assemble(first, (" → ", looks.DIM), (loss, "bold"))
     text.append("  best ", looks.DIM).append(best)
     if row.mean_losses[1] is not None:
-        text.append("  mean of the last tenth ", looks.DIM).append(units.loss(row.mean_losses[1]))
+        text.append("  mean of the last twentieth ", looks.DIM).append(units.loss(row.mean_losses[1]))
     if (norm := row.figure("grad_norm")) is not None:
         text.append("  grad ", looks.DIM).append(f"{norm:.3g}")
     return text
