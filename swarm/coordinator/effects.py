@@ -12,7 +12,7 @@ from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
 from swarm.coordinator.supervisor import Supervisor
 from swarm.log import NO_SPACE
 from swarm.messages import Assign, Order, Piece, Quit
-from swarm.policy import schedule
+from swarm.policy import commands
 from swarm.policy.admission import token_in
 from swarm.policy.promotion import Choice
 from swarm.rundir import RunFolder
@@ -26,27 +26,27 @@ class Effects:
     def __init__(self, record: Record, hub: Hub, crew: Supervisor, folder: RunFolder, settings: RunSettings) -> None:
         self.record, self.hub, self.crew, self.folder, self.settings = record, hub, crew, folder, settings
 
-    async def do(self, command: schedule.Command) -> None:
+    async def do(self, command: commands.Command) -> None:
         match command:
-            case schedule.Grant(refs, worker):
+            case commands.Grant(refs, worker):
                 await self._grant(refs, worker)
-            case schedule.Revoke():
+            case commands.Revoke():
                 await self._revoke(command)
-            case schedule.SendOrder(ref, token, worker, what):
+            case commands.SendOrder(ref, token, worker, what):
                 if self.crew.should_resend(worker, token, what):
                     await self.hub.send(worker, Order.type, Order(ref=ref, token=token, what=what).toon())
-            case schedule.GoBack(stream, why):
+            case commands.GoBack(stream, why):
                 await self._go_back(stream, why)
-            case schedule.GiveUp(stream, why):
+            case commands.GiveUp(stream, why):
                 await self.record.say(ev.Fail(ref=stream, why=why))
-            case schedule.Publish(stream):
+            case commands.Publish(stream):
                 await self._publish(stream)
-            case schedule.PromoteWinner(choice):
+            case commands.PromoteWinner(choice):
                 await self._promote_winner(choice)
-            case schedule.Dismiss(worker):
+            case commands.Dismiss(worker):
                 if self.crew.dismiss(worker):
                     await self.hub.send(worker, Quit.type, Quit(why="no work is left for your roles").toon())
-            case schedule.Finish(rc, why):
+            case commands.Finish(rc, why):
                 await self.record.say(ev.End(ref="run", rc=rc, body=why))
 
     async def promote_for(self, event: ev.Promote, author: str) -> int:
@@ -64,10 +64,10 @@ class Effects:
         await self.record.publish(entries)
         if not reached:
             self.crew.unreached(worker)
-            endings = tuple(schedule.Ending(ref, token) for ref, token in tokens.items())
-            await self._revoke(schedule.Revoke(endings, "the worker could not be reached", failed=False))
+            endings = tuple(commands.Ending(ref, token) for ref, token in tokens.items())
+            await self._revoke(commands.Revoke(endings, "the worker could not be reached", failed=False))
 
-    async def _revoke(self, command: schedule.Revoke) -> None:
+    async def _revoke(self, command: commands.Revoke) -> None:
         """End all leases of the command with one append."""
         cause = {"why": command.why, "failed": command.failed, "held": command.held if command.held > 1 else None}
         ends = [{"ref": one.ref, "tok": one.token, "worked": one.worked, **cause} for one in command.endings]

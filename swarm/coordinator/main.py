@@ -35,6 +35,7 @@ from swarm.log import LogHeld, LogWriter
 from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.messages import Quit
 from swarm.policy import schedule
+from swarm.policy.commands import Dismiss, SendOrder
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import Refusal
@@ -132,7 +133,7 @@ class Coordinator:
                 if state.end:
                     self.reception.is_closing = True
                     self._over.set()
-                if all(isinstance(command, schedule.SendOrder | schedule.Dismiss) for command in commands):
+                if all(isinstance(command, SendOrder | Dismiss) for command in commands):
                     return
 
     def _stop_by_signal(self) -> None:

@@ -9,7 +9,8 @@ import pytest
 from swarm import config
 from swarm import events as ev
 from swarm.errors import UserErrors
-from swarm.policy.schedule import Dismiss, GiveUp, Grant, decide
+from swarm.policy.commands import Dismiss, GiveUp, Grant
+from swarm.policy.schedule import decide
 from swarm.settings import RunSettings
 from tests.runs import swarm_process as sp
 from tests.swarm.story import SHA, Story, settings, worker

@@ -6,8 +6,9 @@ import pytest
 
 from swarm import events as ev
 from swarm.artifacts.lineage import lineage
+from swarm.policy.commands import Dismiss, PromoteWinner
 from swarm.policy.promotion import admit_promotion, choose, waiting, waits_for
-from swarm.policy.schedule import Dismiss, PromoteWinner, decide
+from swarm.policy.schedule import decide
 from swarm.settings import Promotion
 from swarm.state import Refusal, State
 from swarm.views.streamrows import stream_rows, waits_of

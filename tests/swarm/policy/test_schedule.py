@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from swarm import events as ev
 from swarm.messages import Held
-from swarm.policy.schedule import (
-    MAX_ROLLBACKS,
+from swarm.policy.commands import (
     Dismiss,
     Ending,
     Finish,
@@ -18,8 +17,8 @@ from swarm.policy.schedule import (
     Publish,
     Revoke,
     SendOrder,
-    decide,
 )
+from swarm.policy.schedule import MAX_ROLLBACKS, decide
 from tests.swarm.story import OTHER, SHA, START, Story, settings, worker
 
 CREW = (

@@ -1,0 +1,98 @@
+"""The commands that `decide` returns and the coordinator carries out; values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarm.messages import What
+from swarm.policy.promotion import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Claim these tasks on the worker's behalf, then assign them."""
+
+    refs: tuple[str, ...]
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """One lease that is to end."""
+
+    ref: str
+    token: int
+    worked: float | None = None
+    """Seconds of work on the task, as its worker last said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """End leases, all for one reason: their holder died, fell silent or took too long."""
+
+    endings: tuple[Ending, ...]
+    why: str
+    failed: bool = True
+    """False where the tasks are not to blame."""
+    held: int = 1
+    """How many tasks a worker held that was lost; of several none is blamed, and each is tried again alone."""
+    kill: str = ""
+    """The worker whose process is to be ended too."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendOrder:
+    """Tell the worker to pause, resume or stop a task, to report under the token of a hand-over, or that a lease is over."""
+
+    ref: str
+    token: int
+    worker: str
+    what: What
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Make a validated checkpoint the stream's adapter."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoBack:
+    """A checkpoint failed validation: go back to the newest earlier one that is whole, or give up."""
+
+    stream: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """A stream has failed."""
+
+    stream: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteWinner:
+    """Promote the winner's adapter: make it the run's."""
+
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run is over."""
+
+    rc: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Let a worker leave and free its memory: no task of its roles can become ready any more."""
+
+    worker: str
+
+
+Command = Grant | Revoke | SendOrder | Publish | GoBack | GiveUp | PromoteWinner | Finish | Dismiss
