@@ -8,4 +8,5 @@ batches   which rows a step holds
 stream    one fine-tune: its parts and one optimizer step
 loop      the streams' joint forward and backward passes
 boundary  what is told and asked after each step
+recipe    what a stream is made of, from its settings
 """

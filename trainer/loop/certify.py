@@ -7,11 +7,11 @@ micro-batches and an attention mask.  Compared are the losses of all steps and t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -20,34 +20,14 @@ from transformers.pytorch_utils import Conv1D
 
 from trainer.data.tokens import IGNORED
 from trainer.loop.adapter import PREFIX, number_of
-from trainer.loop.batches import Batches, Tokenised
+from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
 from trainer.loop.layer import draw_mask, mixed
 from trainer.loop.loop import Loop
-from trainer.loop.stream import Schedule, Stepped, Stream
+from trainer.loop.recipe import Recipe
+from trainer.loop.stream import Stepped, Stream
 
 FP64_BOUND, FP32_BOUND, NF4_BOUND = 1e-12, 2e-5, 5e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What a stream is made of, so that it can be made more than once."""
-
-    config: LoraConfig
-    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-    batches: Batches
-    steps: int
-    schedule: Schedule
-    max_grad_norm: float | None = 1.0
-    seed: int = 0
-    recompute: bool = False
-
-    def stream(self, loop: Loop, name: str) -> Stream:
-        adapter = loop.adapter(self.config, self.seed)
-        return Stream(
-            name=name, adapter=adapter, optimizer=self.optimizer(adapter.parameters()), batches=self.batches, steps=self.steps,
-            schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,17 +60,15 @@ class Certificate:
         return max(self.loss, self.worst[1]) <= self.bound
 
 
-def certify(
-    base: Callable[[], PreTrainedModel], recipes: Mapping[str, Recipe], *, exact: bool = False
-) -> list[Certificate]:
-    """`base` gives a fresh one at each call."""
-    together = trained(base(), recipes, exact=exact)
-    bound = bound_of(base())
+def certify(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: bool = False) -> list[Certificate]:
+    """The model is left as it was."""
+    together = trained(model, recipes, exact=exact)
+    bound = bound_of(model)
     made = []
     for name, recipe in recipes.items():
-        alone = trained(base(), {name: recipe}, exact=exact)[name]
+        alone = trained(model, {name: recipe}, exact=exact)[name]
         made += [_compared(name, "alone", together[name], alone, bound)]
-        made += [_compared(name, "peft", together[name], trained_by_peft(base(), recipe), bound)]
+        made += [_compared(name, "peft", together[name], trained_by_peft(model, recipe), bound)]
     return made
 
 
@@ -115,7 +93,10 @@ def trained(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: boo
     loop = Loop(model, Recorded(), exact=exact)
     streams = [recipe.stream(loop, name) for name, recipe in recipes.items()]
     loop.add(*streams)
-    loop.run()
+    try:
+        loop.run()
+    finally:
+        loop.layers.remove()
     return {stream.name: Trajectory(losses[stream.name], stream.adapter.state_dict()) for stream in streams}
 
 
@@ -141,6 +122,7 @@ def trained_by_peft(model: PreTrainedModel, recipe: Recipe) -> Trajectory:
     named = {
         name.replace(".default", ""): value.detach() for name, value in peft.named_parameters() if value.requires_grad
     }
+    peft.unload()  # the base as it was
     return Trajectory(
         losses, {name.replace("magnitude_vector.weight", "magnitude_vector"): value for name, value in named.items()}
     )

@@ -14,7 +14,8 @@ class NamedSchedule:
 
     def __init__(self, name: str, *, steps: int, warmup: float = 0.0, learning_rate: float = 1.0) -> None:
         """`warmup`: a share of the steps below 1, else steps.  `learning_rate` matters to `polynomial` alone, which ends at 1e-7."""
-        warmup_steps = math.ceil(warmup * steps) if warmup < 1 else int(warmup)
+        asked = math.ceil(warmup * steps) if warmup < 1 else int(warmup)
+        warmup_steps = min(asked, max(0, steps - 1))  # it begins at zero: a training of one step has none
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=learning_rate)
         scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps)
         self._factor = scheduler.lr_lambdas[0]

@@ -10,8 +10,8 @@ from peft import LoraConfig
 from tests.trainer.loop import bases
 from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
-from trainer.loop.certify import Recipe
 from trainer.loop.loop import Loop
+from trainer.loop.recipe import Recipe
 from trainer.loop.schedules import NamedSchedule
 from trainer.loop.stream import Stepped, Stream
 

@@ -12,14 +12,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_five_streams_that_differ_in_everything_train_together_as_alone_and_as_with_peft(dtype) -> None:
-    certificates = certify(lambda: bases.decoder(dtype=dtype), FIVE)
+    certificates = certify(bases.decoder(dtype=dtype), FIVE)
     assert len(certificates) == 10
     for certificate in certificates:
         assert certificate.holds, certificate
 
 
 def test_a_base_in_nf4_is_certified_too() -> None:
-    certificates = certify(lambda: bases.quantised(bases.decoder()), FIVE)
+    certificates = certify(bases.quantised(bases.decoder()), FIVE)
     assert {certificate.bound for certificate in certificates} == {NF4_BOUND}
     for certificate in certificates:
         assert certificate.holds, certificate
@@ -37,7 +37,7 @@ def test_a_learning_rate_that_is_a_hundredth_off_breaks_the_certificate() -> Non
 
 
 def test_exact_training_is_bit_equal_to_training_alone() -> None:
-    for certificate in certify(bases.decoder, FIVE, exact=True):
+    for certificate in certify(bases.decoder(), FIVE, exact=True):
         if certificate.against == "alone":
             assert certificate.loss == 0
             assert certificate.worst[1] == 0

@@ -17,10 +17,8 @@ FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "n
 
 @pytest.mark.parametrize(("family", "tied"), [(family, bool(number % 2)) for number, family in enumerate(FAMILIES)])
 def test_streams_on_a_base_of_this_family_are_fused_and_certified(family, tied) -> None:
-    def base():
-        return bases.decoder(family, tie_word_embeddings=tied)
-
-    assert unfusable(base()) is None
+    base = bases.decoder(family, tie_word_embeddings=tied)
+    assert unfusable(base) is None
     recipes = {"rs": recipe(4, steps=2), "dora": recipe(3, steps=3, recompute=True)}
     for certificate in certify(base, recipes):
         assert certificate.holds, certificate

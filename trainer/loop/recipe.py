@@ -1,0 +1,64 @@
+"""What a stream of the loop is made of, so that it can be made more than once; from a stream's settings, as transformers' Trainer reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import torch
+from peft import LoraConfig
+from torch import nn
+
+from swarm import kinds
+from trainer.loop.batches import Batches
+from trainer.loop.schedules import NamedSchedule
+from trainer.loop.stream import Schedule, Stream
+
+if TYPE_CHECKING:
+    from swarm.facts import BaseFacts
+    from swarm.settings import StreamSettings
+    from trainer.loop.loop import Loop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    config: LoraConfig
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    batches: Batches
+    steps: int
+    schedule: Schedule
+    max_grad_norm: float | None = 1.0
+    seed: int = 0
+    recompute: bool = False
+
+    @classmethod
+    def of(cls, settings: StreamSettings, facts: BaseFacts, batches: Batches) -> Self:
+        steps = steps_of(settings, batches)
+        made, arguments = kinds.optimizer(settings.optimizer).made_of(settings)
+        rates: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+        return cls(
+            config=cast("LoraConfig", kinds.adapter(settings.adapter).config(facts, settings)),
+            optimizer=lambda values: made(values, **rates, **arguments),
+            batches=batches,
+            steps=steps,
+            schedule=NamedSchedule(
+                settings.lr_scheduler, steps=steps, warmup=settings.warmup_ratio, learning_rate=settings.learning_rate
+            ),
+            max_grad_norm=settings.max_grad_norm,
+            seed=settings.seed,
+            recompute=settings.gradient_checkpointing,
+        )
+
+    def stream(self, loop: Loop, name: str) -> Stream:
+        adapter = loop.adapter(self.config, self.seed)
+        return Stream(
+            name=name, adapter=adapter, optimizer=self.optimizer(adapter.parameters()), batches=self.batches, steps=self.steps,
+            schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,
+        )  # fmt: skip
+
+
+def steps_of(settings: StreamSettings, batches: Batches) -> int:
+    """Optimizer steps of the whole training."""
+    return settings.max_steps or math.ceil(settings.num_epochs * batches.steps_per_epoch)
