@@ -207,6 +207,8 @@ class Drop(Event):
     why: str | None = None
     failed: bool = False
     """True counts against the task's retries; a stop or a pause does not."""
+    retry: bool | None = None
+    """False: what failed is sure to fail again (a mistake in the config or the data), so that the task is not tried again."""
     worked: float | None = None
     """Seconds that the holder worked on it; unset: as long as it held it."""
 

@@ -45,12 +45,18 @@ class Task:
     """What finished it: a stream's task its result, an agent's own task a `done`."""
     failures: list[str] = field(default_factory=list)
     """Why earlier attempts failed."""
+    hopeless: bool = False
+    """The last failure is sure to come again."""
     attempts: int = 0
     seconds: float = 0.0
     """How long it was worked on under leases that are over: as their ends state it, else how long it was held, and no time where
     the lease ended through no fault of its holder."""
     alone: bool = False
     """Its worker was lost while it held other tasks too: it is given to a worker that holds nothing else."""
+
+    def given_up(self, retries: int) -> bool:
+        """Whether it has failed and is not tried again."""
+        return self.hopeless or len(self.failures) > retries
 
 
 @dataclass(slots=True)

@@ -139,7 +139,7 @@ class State:
         stream.failed = ""
         for role in ROLES:
             task = self.tasks[f"{stream.name}/{role}"]
-            task.alone = False
+            task.alone = task.hopeless = False
             task.failures.clear()
         if stream.verdict and stream.verdict.result == "FAIL":
             stream.back, stream.rejected = None, []
@@ -343,6 +343,7 @@ def _lease(task: Task, entry: Entry, event: Event) -> None:
             task.alone = task.alone or (isinstance(event, ev.Expire) and (event.held or 1) > 1)
             if failed:
                 task.failures.append(why or "failed")
+                task.hopeless = isinstance(event, ev.Drop) and event.retry is False
         case _:
             pass
 

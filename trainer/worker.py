@@ -175,7 +175,7 @@ class Worker:
         except LeaseStopped as stopped:
             return Drop(ref=piece.ref, tok=piece.token, why=str(stopped), failed=False)
         except UserError as error:
-            return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=True)
+            return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=True, retry=False)
         except (
             Exception
         ) as error:  # a task's failure is the stream's, not the worker's: reported whole, and the worker serves on

@@ -144,9 +144,9 @@ def _failures(state: State, settings: RunSettings) -> list[Command]:
             found.append(GoBack(stream.name, why) if back else GiveUp(stream.name, f"validation: {why}"))
             continue
         for role in ROLES:
-            failures = state.tasks[f"{stream.name}/{role}"].failures
-            if len(failures) > settings.retries:
-                found.append(GiveUp(stream.name, f"{role}: {failures[-1]}"))
+            task = state.tasks[f"{stream.name}/{role}"]
+            if task.given_up(settings.retries):
+                found.append(GiveUp(stream.name, f"{role}: {task.failures[-1]}"))
                 break
     return found
 
@@ -158,7 +158,7 @@ def _unfit(state: State, stream: Stream, settings: RunSettings) -> str:
         return f"FAIL: {stream.verdict.why or 'no reason given'}"
     if task.failures and task.lease is None and not task.done and (late := _late(task, settings, LOG_SECOND)):
         return f"FAIL: {late}"
-    if len(task.failures) > settings.retries and stream.trained:
+    if task.given_up(settings.retries) and stream.trained:
         return f"FAIL: no answer: {task.failures[-1]}"
     return ""
 

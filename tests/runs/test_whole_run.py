@@ -199,7 +199,7 @@ def test_stop_without_a_coordinator_makes_its_workers_save_and_leave(tmp_path: P
     assert not {"expire", "refuse"} & {e.event.kind for e in sp.entries(folder)}
 
 
-def test_a_second_failure_fails_only_its_own_stream(tmp_path: Path) -> None:
+def test_a_row_that_is_refused_fails_only_its_own_stream_and_is_not_read_twice(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text(
         '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}\nnot json\n'
     )
@@ -208,7 +208,7 @@ def test_a_second_failure_fails_only_its_own_stream(tmp_path: Path) -> None:
     done = sp.swarm("run", config.name, cwd=tmp_path, check=1)
     state = sp.state(only_run(tmp_path))
     assert "bad.jsonl:2" in state.streams["bad"].failed
-    assert len(state.tasks["bad/prepare"].failures) == 2
+    assert len(state.tasks["bad/prepare"].failures) == 1
     assert state.promoted is not None
     assert state.promoted.ref == "good"
     assert "bad.jsonl:2" in done.stdout

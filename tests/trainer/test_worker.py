@@ -85,7 +85,9 @@ def test_a_failed_task_is_told_in_a_line_and_the_worker_serves_on(
     desk.wait(lambda one: one.type == "ready")
     missing = settings(datasets=[{"path": "/nowhere/rows.jsonl"}])
     desk.assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=missing)
-    assert desk.report("drop", 1).why.startswith("datasets.path: no file matches /nowhere/rows.jsonl")
+    refused = desk.report("drop", 1)
+    assert refused.why.startswith("datasets.path: no file matches /nowhere/rows.jsonl")
+    assert (refused.failed, refused.retry) == (True, False), "the same rows would be refused again"
     desk.assign(ref="one/train", token=2, role="train", stream="one", settings=settings())
     assert desk.report("drop", 2).failed
     desk.assign(ref="one/prepare", token=3, role="prepare", stream="one", settings=settings())

@@ -132,6 +132,20 @@ def test_one_retry_then_only_that_stream_fails() -> None:
     assert decide(story.state, CREW, story.now, settings("wide", "narrow")) == [Grant(("narrow/prepare",), "prep-1")]
 
 
+def test_a_failure_that_is_sure_to_come_again_is_not_tried_again_until_somebody_resumes_the_stream() -> None:
+    story = Story("wide")
+    tok = story.claim("wide/prepare", "prep-1")
+    story.say(
+        "prep-1", ev.Drop(ref="wide/prepare", tok=tok, why="rows.jsonl:7: no JSON; mend it", failed=True, retry=False)
+    )
+    assert decide(story.state, CREW, story.now, settings("wide")) == [
+        GiveUp("wide", "prepare: rows.jsonl:7: no JSON; mend it")
+    ]
+    story.say("coordinator", ev.Fail(ref="wide", why="prepare: rows.jsonl:7: no JSON; mend it"))
+    story.say("ada", ev.Resume(ref="wide"))
+    assert decide(story.state, CREW, story.now, settings("wide")) == [Grant(("wide/prepare",), "prep-1")]
+
+
 def test_a_role_whose_workers_are_parked_fails_its_streams_instead_of_waiting_for_ever() -> None:
     story = Story("wide")
     parked = [worker("prep-1", "prepare", state="parked", why_gone="died 5 times")]
