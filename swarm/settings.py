@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import AfterValidator, Field, SerializeAsAny, StringConstraints, ValidationInfo, model_validator
 
 from swarm import figures, kinds
-from swarm.events import NAME, Name, Role
+from swarm.event import NAME, Name, Role
 from swarm.figures import Goal
 from swarm.keys import OneOf, Positive, Reads, Settings, Share
 

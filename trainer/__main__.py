@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from bus.errors import BusError  # after the environment is set, like everything below
     from swarm.errors import UserError
-    from swarm.events import ROLES, Role
+    from swarm.event import ROLES, Role
     from trainer.worker import Post, Worker
 
     roles = tuple(arguments.roles.split(","))

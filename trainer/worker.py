@@ -26,7 +26,8 @@ from bus.envelope import Envelope
 from bus.keys import Join
 from bus.peer import Peer
 from swarm.errors import UserError
-from swarm.events import Drop, Role
+from swarm.event import Role
+from swarm.events import Drop
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Piece, Quit, Ready
 from swarm.rundir import RunFolder
 from trainer import resident, roles

@@ -11,7 +11,8 @@ import math
 import re
 
 from swarm import events as ev
-from swarm.events import RESERVED, RESULT_OF, RESULTS, ROLES, Event, Role
+from swarm.event import RESERVED, ROLES, Event, Role
+from swarm.events import RESULT_OF, RESULTS
 from swarm.state import Lease, Refusal, State, Stream, Task
 
 COORDINATORS_OWN = frozenset(

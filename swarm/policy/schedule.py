@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from swarm.events import ROLES, Role
+from swarm.event import ROLES, Role
 from swarm.messages import Held, What
 from swarm.policy.batching import batch_key
 from swarm.policy.commands import (

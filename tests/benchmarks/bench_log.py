@@ -22,7 +22,8 @@ from hashlib import blake2b
 from pathlib import Path
 from threading import Thread
 
-from swarm.events import Checkpoint, Claim, Event, Post, Renew
+from swarm.event import Event
+from swarm.events import Checkpoint, Claim, Post, Renew
 from swarm.log import Log, LogWriter
 from swarm.views import logview
 

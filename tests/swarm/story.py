@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from swarm import events as ev
+from swarm.event import Event
 from swarm.policy.admission import admit
+from swarm.policy.repeats import repeat_of
 from swarm.policy.schedule import Worker
 from swarm.settings import Promotion, RunSettings, StreamSettings
 from swarm.state import State, fold
@@ -20,7 +22,7 @@ class Told:
     seq: int
     author: str
     time: float
-    event: ev.Event
+    event: Event
 
 
 class Story:
@@ -44,13 +46,13 @@ class Story:
     def pass_time(self, seconds: float) -> None:
         self.passed_seconds += seconds
 
-    def say(self, author: str, event: ev.Event) -> int:
+    def say(self, author: str, event: Event) -> int:
         admit(self.state, author, event, self.now)
         self.entries.append(Told(len(self.entries) + 1, author, self.now, event))
         return len(self.entries)
 
-    def repeat_of(self, author: str, event: ev.Event) -> int | None:
-        return self.state.repeat_of(author, event, self.now)
+    def repeat_of(self, author: str, event: Event) -> int | None:
+        return repeat_of(self.state, author, event, self.now)
 
     def claim(self, ref: str, by: str, ttl: float = 60.0) -> int:
         """An agent's lease runs by its ttl; a worker's is kept by heartbeats."""

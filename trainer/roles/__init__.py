@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Protocol, cast
 
-from swarm.events import Role
+from swarm.event import Role
 from swarm.messages import Piece
 from trainer.lease import Lease
 from trainer.place import Place

@@ -7,7 +7,8 @@ import unicodedata
 import pytest
 
 from swarm import events as e
-from swarm.events import KINDS, Event
+from swarm.event import Event
+from swarm.events import KINDS
 from swarm.log import Entry
 from swarm.views.logview import line
 
