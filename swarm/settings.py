@@ -131,6 +131,8 @@ class Part(Settings):
     """Compute activations twice instead of keeping them: less memory, more time."""
     bf16: Literal["auto"] | bool = "auto"
     """Compute in bfloat16; auto: on GPUs that have it."""
+    attn_implementation: Literal["auto", "sdpa", "eager"] = "auto"
+    """How attention is computed: sdpa is torch's fused kernels, eager plain matrix products; auto: sdpa wherever the base's family can."""
 
     @classmethod
     def chosen_by(cls, values: Mapping[str, object]) -> type[Self]:

@@ -35,8 +35,16 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
         head=_name_of(model, head),
         tied=head is not None and head.weight is table.weight,
         context_tokens=getattr(text, "max_position_embeddings", None),
+        attention=_attention(model, text),
         quantisation=_quantisation(model.config),
     )
+
+
+def _attention(model: PreTrainedModel, text: Any) -> Literal["sdpa", "eager"] | None:
+    """What transformers takes where nothing is asked for."""
+    if not getattr(text, "num_attention_heads", None):
+        return None
+    return "sdpa" if model._supports_sdpa else "eager"
 
 
 def _quantisation(config: Any) -> str | None:

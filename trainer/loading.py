@@ -42,6 +42,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
             dtype=dtype,
             quantization_config=kind.quantisation_config(dtype),
             device_map={"": place.torch_device},
+            attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
             use_safetensors=True,  # pickled weights can hold code
             trust_remote_code=settings.trust_remote_code,
         )

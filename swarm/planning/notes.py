@@ -10,7 +10,7 @@ from swarm.settings import Part, RunSettings
 
 
 def notes(run: RunSettings, bases: Mapping[str, BaseFacts]) -> list[str]:
-    return [*_experts(bases), *_comparisons(run)]
+    return [*_experts(bases), *_attention(run, bases), *_comparisons(run)]
 
 
 def _experts(bases: Mapping[str, BaseFacts]) -> Iterator[str]:
@@ -18,6 +18,18 @@ def _experts(bases: Mapping[str, BaseFacts]) -> Iterator[str]:
         if base.experts_parameters:
             share = base.experts_parameters / base.parameters
             yield f"{name}: its experts, {share:.0%} of the weights, get no adapter; the layers around them do"
+
+
+def _attention(run: RunSettings, bases: Mapping[str, BaseFacts]) -> Iterator[str]:
+    automatic = {
+        part.base_model
+        for settings in run.streams.values()
+        for part in settings.parts.values()
+        if part.attn_implementation == "auto"
+    }
+    for name, base in bases.items():
+        if name in automatic and base.attention == "eager":
+            yield f"{name}: attention is computed eagerly (attn_implementation: eager): torch's fused kernels lack what its family needs"
 
 
 def _comparisons(run: RunSettings) -> Iterator[str]:

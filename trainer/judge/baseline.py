@@ -34,7 +34,8 @@ def _held(settings: StreamSettings, place: Place) -> tuple[object, ...]:
     folder = bases.folder_of(settings.base_model)
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
     seen = tuple((name, about.st_size, about.st_ctime_ns) for name, about in files)
-    return folder, seen, settings.adapter, settings.trust_remote_code, compute_dtype(settings, place), place.device
+    how = settings.adapter, settings.trust_remote_code, settings.attn_implementation, compute_dtype(settings, place)
+    return folder, seen, *how, place.device
 
 
 def _finite(figure: Figure) -> Figure:
