@@ -33,23 +33,24 @@ def asked(
     Raises UserError for a question that is longer than the rows that were trained on.
     """
     from trainer.data.bad import NotARow
-    from trainer.data.tokens import stop_tokens, tokeniser_of
+    from trainer.data.prompt import Asker, prompt_of_rows, read_prompt
+    from trainer.data.tokens import stop_tokens
     from trainer.judge.answers import generated
     from trainer.loading import load_adapter, load_base, load_tokenizer
 
     folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    stops = stop_tokens(tokenizer, folder)
-    tokeniser = tokeniser_of(settings, tokenizer, stops)
-    separator, most = settings.datasets[0].separator, settings.eval_max_new_tokens
+    prompt = read_prompt(adapter) or prompt_of_rows(settings.datasets, tokenizer, stop_tokens(tokenizer, folder))
+    asker, most = Asker(tokenizer, prompt, settings.sequence_len), settings.eval_max_new_tokens
+    stops = list(prompt.stop_tokens)
     try:
-        prompts = [tokeniser.prompt(question, separator) for question in questions]
+        prompts = [asker.question(question) for question in questions]
     except NotARow as error:
         raise UserError("PROMPT", error.what, error.fix) from error
     model = load_base(folder, settings, place)
 
     def answers(asked_model: PreTrainedModel) -> list[tuple[str, bool]]:
-        found = [generated(asked_model, [prompt], sorted(stops), most)[0] for prompt in prompts]
+        found = [generated(asked_model, [prompt], stops, most)[0] for prompt in prompts]
         return [(str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), len(ids) == most) for ids in found]
 
     of_base = answers(model)

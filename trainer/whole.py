@@ -13,9 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swarm.weights import sha256_of
-
-MANIFEST = "manifest.json"
+from swarm.weights import MANIFEST, sha256_of
 
 
 class Torn(Exception):

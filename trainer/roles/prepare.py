@@ -10,7 +10,7 @@ from typing import Any
 from swarm.events import Prepared
 from swarm.messages import Piece
 from swarm.policy.fitting import refuse_unfit
-from swarm.weights import sha256_of
+from swarm.weights import MANIFEST, sha256_of
 from trainer import bases, whole
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
@@ -29,7 +29,7 @@ def run(assign: Piece, lease: Lease, place: Place) -> None:
     facts, body = _found(folder), ""
     if facts is None:
         facts, body = _made(assign, key, base_folder, folder, lease)
-    sha256 = sha256_of(folder / whole.MANIFEST)
+    sha256 = sha256_of(folder / MANIFEST)
     counts = {name: facts[name] for name in ("rows", "held_out", "bad", "tokens", "supervised", "cut")}
     path = place.relative(folder)
     lease.report(Prepared(ref=assign.ref, tok=assign.token, path=path, sha256=sha256, body=body, **counts))
