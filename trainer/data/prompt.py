@@ -16,13 +16,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from swarm.errors import UserError
+from swarm.files import write_whole
 from swarm.settings import Dataset
 from swarm.weights import PROMPT
 from trainer.data.bad import NotARow
 from trainer.data.messages import Turn
 from trainer.data.rows import Chat, Pair
 from trainer.data.tokens import Tokeniser
-from trainer.whole import write_text
 
 PLACEHOLDER = "x"
 """Stands for the answer while a prompt is rendered: a template shows where an answer begins only where there is one."""
@@ -40,7 +40,7 @@ class Prompt:
     """Ids that end an answer."""
 
     def write(self, folder: Path) -> None:
-        write_text(folder / PROMPT, json.dumps(asdict(self), indent=1) + "\n")
+        write_whole(folder / PROMPT, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def prompt_of_rows(

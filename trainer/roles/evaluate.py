@@ -11,6 +11,7 @@ from typing import Any, cast
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from swarm.events import Score
+from swarm.files import write_whole
 from swarm.messages import Piece
 from trainer import bases
 from trainer.data.prepared import HELD_OUT, read_rows, verified
@@ -22,7 +23,6 @@ from trainer.judge.heldout import held_out_loss
 from trainer.lease import Lease
 from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.place import Place
-from trainer.whole import write_text
 
 
 @dataclass(frozen=True)
@@ -92,4 +92,4 @@ def _write_answers(path: Path, asked: list[Question], of_base: list[str], of_ada
         )
         for question, base, adapter in zip(asked, of_base, of_adapter, strict=True)
     ]
-    write_text(path, "".join(line + "\n" for line in lines))
+    write_whole(path, "".join(line + "\n" for line in lines))

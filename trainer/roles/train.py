@@ -18,6 +18,7 @@ from transformers import set_seed
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.events import Checkpoint, Post, Trained
+from swarm.files import write_whole
 from swarm.messages import MetricRow, Piece
 from swarm.weights import adapter_sha256
 from trainer import bases, checkpoint, resident
@@ -31,7 +32,6 @@ from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapte
 from trainer.place import Place
 from trainer.trainlog import CSV, rows_in, rows_of_older
 from trainer.watching import Boundary, Figures, Saves, TrainingProgress
-from trainer.whole import write_text
 
 if TYPE_CHECKING:
     from swarm.settings import StreamSettings
@@ -210,7 +210,7 @@ def _write_times(progress: TrainingProgress, load_seconds: float) -> None:
         "all_attempts_seconds": progress.spent_seconds,
     }  # fmt: skip
     rounded = {key: round(value, 3) for key, value in times.items()}
-    write_text(
+    write_whole(
         folder / "time_metrics.json",
         json.dumps({**rounded, "tokens_per_second": progress.tokens_per_second}, indent=1) + "\n",
     )
