@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.data.tokens import Tokens
+from trainer.inspection import positions_of
 
 BATCH_ROWS = 16
 MARGIN_TOKENS = 8
@@ -53,11 +54,9 @@ def answers(
     check: Callable[[], None],
 ) -> list[str]:
     """One answer a question, in their order; `check` is called between batches and may raise."""
-    order = sorted(range(len(asked)), key=lambda at: len(asked[at].prompt_ids))
     given: dict[int, str] = {}
-    for start in range(0, len(order), BATCH_ROWS):
+    for batch in _batches(asked, positions_of(model)):
         check()
-        batch = order[start : start + BATCH_ROWS]
         longest = max(asked[at].expected_tokens for at in batch) + MARGIN_TOKENS
         prompts = [asked[at].prompt_ids for at in batch]
         ids = generated(model, prompts, stops, min(max_new_tokens, longest))
@@ -65,19 +64,38 @@ def answers(
     return [given[at] for at in range(len(asked))]
 
 
+def _batches(asked: Sequence[Question], positions: int | None) -> Iterator[list[int]]:
+    """Questions of like length, by their index; no prompt of a batch leaves another's answer too few positions."""
+    batch: list[int] = []
+    for at in sorted(range(len(asked)), key=lambda at: len(asked[at].prompt_ids)):
+        answer = max(asked[other].expected_tokens for other in (*batch, at))
+        full = positions is not None and len(asked[at].prompt_ids) + answer > positions
+        if batch and (full or len(batch) == BATCH_ROWS):
+            yield batch
+            batch = []
+        batch.append(at)
+    if batch:
+        yield batch
+
+
 @torch.no_grad()
 def generated(
     model: PreTrainedModel, prompts: Sequence[list[int]], stops: Sequence[int], max_new_tokens: int
 ) -> list[list[int]]:
-    """Greedy continuations up to the first stop token, padded on the left so that all prompts end together."""
+    """Greedy continuations up to the first stop token, padded on the left so that all prompts end together.
+
+    Prompt and continuation together have no more tokens than the model has positions.
+    """
     length = max(map(len, prompts))
+    if (room := room_for(model, length, max_new_tokens)) <= 0:
+        return [[] for _ in prompts]
     ids = torch.full((len(prompts), length), stops[0])  # (B, T)
     mask = torch.zeros(len(prompts), length, dtype=torch.long)  # (B, T)
     for index, prompt in enumerate(prompts):
         ids[index, length - len(prompt) :] = torch.tensor(prompt)
         mask[index, length - len(prompt) :] = 1
     how = GenerationConfig(  # type: ignore[no-untyped-call]  # its __init__ has no annotations
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=list(stops), pad_token_id=stops[0], use_cache=True
+        do_sample=False, max_new_tokens=room, eos_token_id=list(stops), pad_token_id=stops[0], use_cache=True
     )
     # Every causal model has generate(), from a mixin that its common ancestor lacks.
     generate = cast("Callable[..., torch.Tensor]", model.generate)
@@ -85,6 +103,12 @@ def generated(
         input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=how
     )  # (B, T+N)
     return [_until_stop(row[length:].tolist(), stops) for row in out]
+
+
+def room_for(model: PreTrainedModel, prompt_tokens: int, max_new_tokens: int) -> int:
+    """New tokens that the model has positions for behind a prompt."""
+    positions = positions_of(model)
+    return max_new_tokens if positions is None else min(max_new_tokens, positions - prompt_tokens)
 
 
 def _until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
