@@ -154,8 +154,12 @@ def opening(folder: Path) -> None:
             while opened:
                 opened.pop().close()
     mebibytes = sum(file.stat().st_size for file in files) / 2**20
+    newest = path.read_text(encoding="utf-8").count(" -->\n")
     print(
         f"opening {len(records):,} entries, {mebibytes:.1f} MiB in {len(files)} files (wanted <= 3 x reading and hashing)"
+    )
+    print(
+        f"  {newest:,} of them in the newest file, whose entries are verified one by one; older files have one hash each"
     )
     floor = took["read, one hash over the bytes"]
     for name, values in took.items():
