@@ -29,6 +29,7 @@ from swarm.errors import UserError
 from swarm.event import Role
 from swarm.events import Drop
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Piece, Quit, Ready
+from swarm.redaction import redacted
 from swarm.rundir import RunFolder
 from trainer import resident, roles
 from trainer.errors import LeaseRevoked, LeaseStopped
@@ -180,7 +181,7 @@ class Worker:
         except (
             Exception
         ) as error:  # a task's failure is the stream's, not the worker's: reported whole, and the worker serves on
-            traceback.print_exc()
+            print(redacted(traceback.format_exc()), file=sys.stderr)
             return Drop(ref=piece.ref, tok=piece.token, why=_reason(error), failed=True, body=_tail())
         return None
 
@@ -267,14 +268,14 @@ class Worker:
 
 def _reason(error: Exception) -> str:
     """One line for the log; for lack of memory it names the settings that need less."""
-    text = " ".join(str(error).split())[:300]
+    text = redacted(" ".join(str(error).split()))[:300]
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return "out of memory; lower micro_batch_size or sequence_len, or set gradient_checkpointing: true"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _tail() -> str:
-    return "\n".join(traceback.format_exc().rstrip().splitlines()[-TRACEBACK_LINES:])
+    return "\n".join(redacted(traceback.format_exc()).rstrip().splitlines()[-TRACEBACK_LINES:])
 
 
 def _free() -> None:

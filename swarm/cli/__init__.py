@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from swarm.cli import agents, configs, looking, members, record, running, shipping, talking
+from swarm.redaction import print_uncaught
 from swarm.surroundings import open_output
 
 FIXES = {
@@ -107,6 +108,7 @@ shipping.add_to(app)
 def main() -> None:
     """Entry point: an error that a user can fix becomes a line on stderr and exit status 2 (5 if the event was refused)."""
     open_output()
+    sys.excepthook = print_uncaught
     status = 0
     try:
         status = _run()
