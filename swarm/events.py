@@ -231,6 +231,8 @@ class Score(Measured):
     rows_sha256: Sha256
     """Of the held-out rows: scores are compared only where this is equal."""
     rows: int
+    scores_sha256: Sha256 | None = None
+    """Of `scores.toon` in the stream's folder: the scores row by row, by which streams are compared."""
     cmd: str | None = None
     """The command that backs this."""
 

@@ -30,6 +30,13 @@ def _with_goal(metric: str) -> str:
     return metric
 
 
+def _can_be_measured(metric: str) -> str:
+    if metric not in figures.measurable():
+        raise ValueError("not a figure that the evaluator measures")
+    return metric
+
+
+Metric = Annotated[str, AfterValidator(_can_be_measured), OneOf(figures.measurable)]
 Doer = Annotated[str, StringConstraints(pattern=rf"^(?:worker|agent:{NAME})$"), Reads("worker or agent:NAME")]
 Listen = Annotated[
     str,
@@ -204,6 +211,20 @@ class StreamSettings(Part):
     """Held-out rows that are answered by generation and compared exactly; 0: only the held-out loss."""
     eval_max_new_tokens: Positive = 128
     """An answer is cut after so many."""
+    metrics: list[Metric] = ["exact_match", "ended"]
+    """Figures of adapter and base on held-out rows and answers, beside the held-out loss."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0: each answer takes the likeliest token; above: tokens are drawn, with `eval_seed`."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the tokens that are drawn from, the likeliest that make up this share."""
+    eval_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of the tokens that are drawn; base and adapter draw with the same."""
+    json_schema: str | None = None
+    """A file with the JSON schema that answers are to match (metric `json_schema`)."""
+    banned_strings: list[str] = [
+        "Human:", "Machine:", "<|user|>", "<|system|>", "<|assistant|>", "As an AI language model", "### Instruction:", "### Response:",
+    ]  # fmt: skip
+    """What no answer is to hold (metric `banned`)."""
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -233,7 +254,7 @@ class Promotion(Settings):
     """Which stream wins, and what it must beat."""
 
     metric: Annotated[str, AfterValidator(_with_goal), OneOf(figures.with_goal)] = "eval_loss"
-    """The figure by which streams are compared; eval_loss: held-out loss, exact_match: share of answers that are exactly right."""
+    """The figure by which streams are compared, e.g. eval_loss: held-out loss, exact_match: share of answers that are exactly right."""
     goal: Goal | None = None
     """Unset: the figure's own, min for eval_loss and max for exact_match."""
     must_beat: Literal["base", "nothing"] = "base"

@@ -54,8 +54,7 @@ def asked(
 
     def answers(asked_model: PreTrainedModel) -> list[tuple[str, bool]]:
         found = [generated(asked_model, [prompt], stops, most)[0] for prompt in prompts]
-        words = [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in found]
-        return [(said, len(ids) == room) for said, ids, room in zip(words, found, rooms, strict=True)]
+        return [(str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), not ended) for ids, ended in found]
 
     of_base = answers(model)
     of_adapter = answers(cast("PreTrainedModel", load_adapter(model, adapter)))

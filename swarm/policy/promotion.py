@@ -48,7 +48,7 @@ def choose(state: State, promotion: Promotion) -> Choice:
         if (value := stream.figures.get(promotion.metric)) is not None and math.isfinite(value)
     ]
     if not compared:
-        hint = "; set `eval_rows` above 0" if promotion.metric == "exact_match" else ""
+        hint = "; set `eval_rows` above 0" if figures.of(promotion.metric).of == "answers" else ""
         return Choice(None, f"no stream has the figure {promotion.metric}{hint}")
     compared.sort(key=lambda item: item[1], reverse=goal(promotion) == "max")
     best = compared[0][0]

@@ -14,9 +14,9 @@ from swarm.messages import Piece
 from swarm.policy.rules import worse_than
 from trainer import bases
 from trainer.data.prepared import HELD_OUT, read_rows, verified
-from trainer.judge.baseline import base_figure
+from trainer.judge.baseline import base_losses
 from trainer.judge.fitness import Unfit, private_copy, put_on, refuse_broken
-from trainer.judge.heldout import held_out_loss
+from trainer.judge.heldout import held_out_loss, mean_loss, row_losses
 from trainer.lease import Lease
 from trainer.loading import load_base
 from trainer.place import Place
@@ -74,6 +74,6 @@ def _losses(piece: Piece, copy: Path, lease: Lease, place: Place) -> tuple[float
     facts = verified(prepared, piece.prepared_sha256)
     rows = list(read_rows(prepared / HELD_OUT))
     base = load_base(bases.folder_of(settings.base_model), settings, place)
-    base_loss = base_figure("eval_loss", piece, place, lambda: held_out_loss(base, rows, lease.progress))
+    base_loss = mean_loss(base_losses(piece, place, lambda: row_losses(base, rows, lease.progress)))
     loss = held_out_loss(put_on(base, copy, settings), rows, lease.progress)
     return round(loss, 6), round(base_loss, 6), int(facts.get("overlap", 0))

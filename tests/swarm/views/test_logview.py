@@ -61,8 +61,8 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
             "[OK] held-out 0.110, base 2.040 {x}",
         ),
         (
-            e.Score(ref="a/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=60, figures={"eval_loss": 0.11, "base_eval_loss": 2.04, "exact_match": 0.91, "base_exact_match": 0.03, "bleu": 31.5}),
-            "on 60 rows: held-out 0.110, base 2.040; exact match 91%, base 3%; bleu 31.5",
+            e.Score(ref="a/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=60, figures={"eval_loss": 0.11, "base_eval_loss": 2.04, "exact_match": 0.91, "base_exact_match": 0.03, "meteor": 31.5}),
+            "on 60 rows: held-out 0.110, base 2.040; exact match 91%, base 3%; meteor 31.5",
         ),
         (e.Back(ref="a", tok=1, step=4, path="x", sha256=SHA, why="weights are not finite"), "[WARN] goes back to checkpoint-4: weights are not finite"),
         (e.Adapter(ref="a", tok=1, path="streams/a/adapter", sha256=SHA), "its adapter is published in streams/a/adapter"),
