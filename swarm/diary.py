@@ -111,6 +111,8 @@ def words_of(event: Event) -> Words:
             return _of_the_log(event)
         case ev.Claim() | ev.Renew() | ev.Hand() | ev.Drop() | ev.Expire() | ev.Refuse() | ev.Done():
             return _lease(event)
+        case ev.Compared():
+            return Words(f"its streams are compared by {one_line(event.metric)} at level {event.level:g}")
         case ev.Back() | ev.Adapter() | ev.Promote():
             return _weights(event)
         case _:

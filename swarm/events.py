@@ -258,6 +258,27 @@ class Promote(Event):
     """True: a person promotes it over a WARNING, missing approvals or an objection, and `why` says for what reason."""
 
 
+class Compared(Event):
+    """The arms that may win were compared before the promotion; `ref` is `run`, the intervals are the body."""
+
+    metric: str
+    best: Name
+    """The arm with the best figure: a stream, or what its replicas have in common."""
+    arm: Name
+    """The one that is taken: the best, or the cheapest of those that cannot be told apart from it."""
+    chosen: Name
+    """Its stream."""
+    tied: str | None = None
+    """Arms that cannot be told apart from the best, with commas."""
+    beats_base: bool
+    """Whether the arm that is taken is better than the bare base, and not by chance."""
+    level: float
+    """Of the test, over all comparisons."""
+    scores: Sha256
+    """Names the scores row by row that were compared."""
+    why: str
+
+
 # ---- notes, questions, opinions ---------------------------------------------------------------------------------------
 
 

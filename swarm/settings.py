@@ -191,6 +191,12 @@ class StreamSettings(Part):
     """Wall-clock minutes of training, over all attempts."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the order of rows, the adapter's first values and dropout."""
+    seeds: Positive | None = None
+    """So many replicas, `NAME.s1` and so on, with the seeds from `seed` on; promotion compares their means by their spread."""
+    sweep_lr: list[Annotated[float, Field(gt=0)]] = []
+    """A stream for each of these learning rates, `NAME.lr0.0002` and so on."""
+    replica_of: str | None = None
+    """Whose replica it is; set by `seeds`."""
 
     # cadence
     logging_steps: Positive = 1
@@ -258,11 +264,24 @@ class Promotion(Settings):
     goal: Goal | None = None
     """Unset: the figure's own, min for eval_loss and max for exact_match."""
     must_beat: Literal["base", "nothing"] = "base"
-    """base: only who is better than the bare base by that metric is promoted."""
+    """base: only who is better than the bare base by that metric, and not by chance, is promoted."""
+    test_level: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """How often a difference that is chance may be taken for more, over all comparisons of a promotion together (Holm)."""
+    tie_break: Literal["cheaper", "best"] = "cheaper"
+    """Of streams that cannot be told apart: the one with fewer trainable parameters, then fewer seconds; or the best figure all the same."""
+    seed_spread: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of the metric over seeds, where it is known from elsewhere; `seeds` of a stream measures it."""
     approvals: Annotated[int, Field(ge=0)] = 0
     """`approve` entries wanted before the winner is promoted (of different authors)."""
     approvers: list[Name] = []
     """Whose `approve` entries count; empty: everybody's.  Without `approvals` all of them are wanted."""
+
+    @property
+    def direction(self) -> Goal:
+        """Which end wins.  The config is refused where neither it nor the table of figures says so."""
+        chosen = self.goal or figures.of(self.metric).goal
+        assert chosen, f"promotion by {self.metric}, which has no goal"
+        return chosen
 
 
 class RunSettings(Settings):

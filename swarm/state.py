@@ -56,6 +56,8 @@ class State:
     end: ev.End | None = None
     streams: dict[str, Stream] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    compared: ev.Compared | None = None
+    """The newest comparison; it holds for the scores that it names."""
     promoted: ev.Promote | None = None
     promoters: Promoters | None = None
     opinions: dict[tuple[str, str], Opinion] = field(default_factory=dict)
@@ -91,6 +93,8 @@ class State:
                 self.end = event
             case ev.Extend(seconds=seconds):
                 self._extend(seconds)
+            case ev.Compared():
+                self.compared = event
             case ev.Promote():
                 self.promoted = event
                 self.promoters = Promoters(entry.author, self.approvers(event.ref), self.objections(event.ref))

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from swarm.cli import agents, configs, looking, members, record, running, shipping, talking, using
+from swarm.cli import agents, configs, judging, looking, members, record, running, shipping, talking, using
 from swarm.redaction import print_uncaught
 from swarm.surroundings import open_output
 
@@ -104,6 +104,7 @@ talking.add_to(app)
 members.add_to(app)
 shipping.add_to(app)
 using.add_to(app)
+judging.add_to(app)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarm.config import checks, contradictions, layers, paths
+from swarm.config import checks, contradictions, layers, paths, replicas
 from swarm.config.tree import IN_DEFAULTS, Node, Problems, Spot, joined, only
 from swarm.redaction import holds_token
 from swarm.rundir import RunFolder
@@ -63,6 +63,7 @@ def load(
     problems = Problems()
     root = layers.laid(_read(path, cwd, problems), overrides, cwd, problems)
     _refuse_tokens(root, problems)
+    root = replicas.expanded(root, problems)
     root = paths.absolute(root, problems) if files else root
     run = checks.checked(root, problems)
     if run is not None:

@@ -16,7 +16,7 @@ from swarm.events import RESULT_OF, RESULTS
 from swarm.state import Lease, Refusal, State, Stream, Task
 
 COORDINATORS_OWN = frozenset(
-    {"run", "stream", "fail", "end", "expire", "extend", "refuse", "back", "adapter", "seal", "head"}
+    {"run", "stream", "fail", "end", "expire", "extend", "refuse", "back", "adapter", "compared", "seal", "head"}
 )
 """Kinds that nobody else may append."""
 

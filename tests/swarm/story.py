@@ -69,17 +69,19 @@ class Story:
         self.say(by, ev.Checkpoint(ref=f"{stream}/train", tok=tok, step=step, path=path, sha256=sha256))
         return path
 
-    def trained(self, stream: str, by: str = "trainer-1", earlier: tuple[str, ...] = ()) -> None:
+    def trained(self, stream: str, by: str = "trainer-1", earlier: tuple[str, ...] = (), trainable: int = 100) -> None:
         """Trained to step 9, with earlier checkpoints of these hashes."""
         self.prepared(stream)
         tok = self.claim(f"{stream}/train", by)
         for step, sha256 in enumerate(earlier, start=1):
             self.checkpoint(stream, tok, step, sha256, by)
         path = self.checkpoint(stream, tok, 9, by=by)
-        self.say(by, ev.Trained(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA, trainable=100))
+        self.say(by, ev.Trained(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA, trainable=trainable))
 
-    def validated(self, stream: str, result: str = "SUCCESS", loss: float = 0.5, base: float = 2.0) -> None:
-        self.trained(stream)
+    def validated(
+        self, stream: str, result: str = "SUCCESS", loss: float = 0.5, base: float = 2.0, trainable: int = 100
+    ) -> None:
+        self.trained(stream, trainable=trainable)
         self.judged(stream, result, loss, base)
 
     def judged(self, stream: str, result: str = "SUCCESS", loss: float = 0.5, base: float = 2.0) -> None:
@@ -105,9 +107,11 @@ class Story:
         base: float = 2.0,
         rows: str = SHA,
         result: str = "SUCCESS",
+        trainable: int = 100,
+        scores_sha256: str | None = None,
         **figures: float,
     ) -> None:
-        self.validated(stream, result, loss, base)
+        self.validated(stream, result, loss, base, trainable)
         token = self.state.tasks[f"{stream}/train"].done
         assert token
         self.say("coordinator", ev.Adapter(ref=stream, tok=token.tok, path=f"streams/{stream}/adapter", sha256=SHA))
@@ -118,6 +122,7 @@ class Story:
             sha256=SHA,
             rows_sha256=rows,
             rows=2,
+            scores_sha256=scores_sha256,
             figures={"eval_loss": loss, "base_eval_loss": base, "base_exact_match": 0.0, **figures},
         )
         self.say("evaluator-1", score)

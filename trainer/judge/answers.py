@@ -95,7 +95,7 @@ def answers(
 ) -> list[Answer]:
     """One answer a question, in their order; `check` is called between batches and may raise."""
     given: dict[int, Answer] = {}
-    for batch in _batches(asked, positions_of(model)):
+    for batch in batches_of(asked, positions_of(model)):
         check()
         began = time.perf_counter()
         found = generated(model, [asked[at].prompt_ids for at in batch], stops, max_new_tokens, how)
@@ -104,7 +104,7 @@ def answers(
     return [given[at] for at in range(len(asked))]
 
 
-def _batches(asked: Sequence[Question], positions: int | None) -> Iterator[list[int]]:
+def batches_of(asked: Sequence[Question], positions: int | None) -> Iterator[list[int]]:
     """Questions of like length, by their index; no prompt of a batch leaves another's answer too few positions."""
     batch: list[int] = []
     for at in sorted(range(len(asked)), key=lambda at: len(asked[at].prompt_ids)):
