@@ -51,10 +51,16 @@ class Method(Kind[S]):
         """A trainer that is ready to train one stream, of `trainer.engines.trl.Ingredients`."""
         raise NotImplementedError
 
+    def loss(self, settings: S) -> Any:
+        """The loss of single tokens on the shared engine, a `trainer.loop.head.Loss`; streams that are given one object share its calls."""
+        raise NotImplementedError
+
 
 class AdapterKind(Kind[S]):
     """What is trained beside the frozen weights of a base."""
 
+    engines: ClassVar[frozenset[str]] = frozenset({"trl"})
+    """Training engines that can train it; `shared` takes kinds whose `config` is a LoraConfig."""
     quantisation: ClassVar[str | None] = None
     """How the base is held while it is trained on: None as it is, `nf4` in 4 bits."""
 

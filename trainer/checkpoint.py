@@ -1,14 +1,14 @@
-"""Checkpoints of a training: `checkpoint-<step>` folders with Trainer's and PEFT's own files, whole or not there.
+"""Checkpoints of a training: `checkpoint-<step>` folders with PEFT's files and those of the engine that wrote them, whole or not there.
 
 Trainer saves in place and resumes from whatever lies there: a torn newest folder ends it, a missing optimizer.pt is taken without a
-word.  So it saves into a staging folder, and only what verifies is resumed from.
+word.  So every engine saves into a staging folder, and only what verifies is resumed from.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ from swarm.errors import UserError
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
 from trainer.whole import Torn, publish, seal, verify
 
-RESUMABLE = (ADAPTER, ADAPTER_CONFIG, "optimizer.pt", "scheduler.pt", "trainer_state.json")
+OLDER_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+"""What TRL needs, the one engine of versions whose manifests name none."""
 OLDER_FIGURES = "figures.json"
 """In checkpoints of the version before: tokens so far, and all metric rows up to this step."""
 SPARE_BYTES = 64 << 20
@@ -36,6 +37,18 @@ class Whole:
     @property
     def step(self) -> int:
         return int(self.facts["step"])
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training, as it was planned then."""
+        if "steps" in self.facts:
+            return int(self.facts["steps"])
+        return int(json.loads((self.folder / "trainer_state.json").read_text(encoding="utf-8"))["max_steps"])
+
+    @property
+    def engine(self) -> str:
+        """That wrote it."""
+        return str(self.facts.get("engine", "trl"))
 
     @property
     def spent_seconds(self) -> float:
@@ -60,10 +73,14 @@ class Whole:
 def opened(folder: Path) -> Whole:
     """Raises Torn unless the checkpoint is whole and holds all that training needs to go on."""
     facts = verify(folder)
-    for name in RESUMABLE:
+    _refuse_incomplete(folder, facts.get("resumable", OLDER_FILES))
+    return Whole(folder, facts)
+
+
+def _refuse_incomplete(folder: Path, files: Iterable[str]) -> None:
+    for name in (ADAPTER, ADAPTER_CONFIG, *files):
         if not (folder / name).is_file():
             raise Torn(f"{folder.name} has no {name}, so training could not go on as if it had never stopped")
-    return Whole(folder, facts)
 
 
 def newest_whole(folders: Sequence[Path]) -> tuple[Whole | None, list[str]]:
@@ -77,10 +94,14 @@ def newest_whole(folders: Sequence[Path]) -> tuple[Whole | None, list[str]]:
     return None, passed_over
 
 
-def keep(staged: Path, place: Path, facts: dict[str, Any]) -> str:
-    """Seal what Trainer has saved and put it into place; returns the adapter's sha256."""
+def keep(staged: Path, place: Path, facts: dict[str, Any], files: Sequence[str]) -> str:
+    """Seal what an engine has saved and put it into place; returns the adapter's sha256.
+
+    Raises Torn where one of the `files` that the engine needs to go on from it is not there.
+    """
+    _refuse_incomplete(staged, files)
     sha256 = adapter_sha256(staged)
-    seal(staged, facts)
+    seal(staged, {**facts, "resumable": list(files)})
     publish(staged, place)
     return sha256
 

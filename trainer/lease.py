@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from swarm.event import Event
-from swarm.messages import Held, Message, MetricRow, Metrics, Order, Report
+from swarm.events import Event
+from swarm.messages import Held, Message, MetricRow, Metrics, Order, Report, What
 from trainer.errors import LeaseRevoked, LeaseStopped
 
 Send = Callable[[Message, bool], None]
@@ -36,7 +36,7 @@ class Lease:
         self.paused_seconds = 0.0
         self._paused_at: float | None = None
         self._send = send
-        self._order: Literal["pause", "resume", "stop", "revoke"] = "resume"
+        self._order: What = "resume"
         self.why = ""
         """Why it was stopped."""
         self._changed = threading.Condition()
@@ -62,6 +62,10 @@ class Lease:
             self.state = "over" if waits else self.state
             return waits
 
+    def put_back(self) -> None:
+        """It waits again, for another way to do it."""
+        self.state = "waiting"
+
     def take(self, order: Order) -> None:
         if order.what == "hand":
             self.token = max(self.token, order.token)  # an older order may arrive late
@@ -71,7 +75,7 @@ class Lease:
     def stop(self, why: str) -> None:
         self._set("stop", why)
 
-    def _set(self, what: Literal["pause", "resume", "stop", "revoke"], why: str) -> None:
+    def _set(self, what: What, why: str) -> None:
         with self._changed:
             if self._order == "revoke" or (self._order == "stop" and what != "revoke"):
                 return  # neither is ever taken back
@@ -93,6 +97,11 @@ class Lease:
         return self._order == "pause"
 
     @property
+    def order(self) -> What:
+        """The newest that holds."""
+        return self._order
+
+    @property
     def worked_seconds(self) -> float:
         """Seconds of work on it, pauses left out."""
         if self.began is None:
@@ -112,24 +121,28 @@ class Lease:
         self.step = (self.step or 0) + 1
         self.check()
 
-    def boundary(self, step: int) -> Literal["go", "stop", "revoke"]:
-        """Between two steps: note the watermark, wait while paused, say how to go on."""
-        self.step = step
-        self._wait_while_paused()
-        if self.revoked:
-            return "revoke"
-        return "stop" if self.stopped else "go"
-
-    def _wait_while_paused(self) -> None:
-        if self._order != "pause":
-            return
+    def suspend(self) -> None:
+        """Work on it rests, as it was ordered, until `go_on`."""
         self.flush_metrics()
-        began = self._paused_at = time.monotonic()
-        self.state = "paused"
+        self.state, self._paused_at = "paused", time.monotonic()
+
+    def go_on(self) -> None:
+        assert self._paused_at is not None
+        paused_at, self._paused_at, self.state = self._paused_at, None, "working"
+        self.paused_seconds += time.monotonic() - paused_at
+
+    def boundary(self, step: int) -> What:
+        """Between two steps of a holder that has nothing else to do: note the watermark, wait while paused, say the order."""
+        self.step = step
+        if self._order == "pause":
+            self.suspend()
+            self.wait_while_paused()
+            self.go_on()
+        return self._order
+
+    def wait_while_paused(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._order != "pause")
-        self.state, self._paused_at = "working", None
-        self.paused_seconds += time.monotonic() - began
 
     def report(self, event: Event) -> None:
         """Report a fact under the token that holds now; under a lease that was revoked nothing is reported."""

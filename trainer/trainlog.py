@@ -10,30 +10,31 @@ import csv
 import io
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from swarm.figures import number
-from swarm.files import write_whole
 from swarm.messages import ROW, MetricRow
+from trainer.whole import write_text
 
 CSV, JSON = "train_log.csv", "train_log.json"
 
 
 class TrainLog:
-    """The history of one training in the stream's folder; rows are held until `write`."""
+    """The history of one training in the stream's folder; rows are held until `write`, which another thread than `add` may call."""
 
     def __init__(self, folder: Path, kept: Iterable[MetricRow] = ()) -> None:
         """`kept`: the rows before the step at which the training begins."""
         self.path = folder / CSV
-        self._waiting: list[MetricRow] = []
+        self._waiting: deque[MetricRow] = deque()
         self._begin(kept)
 
     def _begin(self, rows: Iterable[MetricRow]) -> None:
         flat = [_flat(row) for row in rows]
         self._names = dict.fromkeys([*ROW, *(name for row in flat for name in row)])
-        write_whole(self.path, _lines(flat, self._names, header=True))
+        write_text(self.path, _lines(flat, self._names, header=True))
         self._file: TextIO = self.path.open("a", encoding="utf-8", newline="")
 
     def add(self, row: MetricRow) -> None:
@@ -41,22 +42,22 @@ class TrainLog:
 
     def write(self) -> None:
         """What was added since; durable when it returns.  A figure that is new gets its column."""
-        flat = [_flat(row) for row in self._waiting]
+        added = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        flat = [_flat(row) for row in added]
         if any(row.keys() - self._names.keys() for row in flat):
             self.close()
-            self._begin([*rows_in(self.path), *self._waiting])
+            self._begin([*rows_in(self.path), *added])
         else:
             self._file.write(_lines(flat, self._names))
             self._file.flush()
             os.fsync(self._file.fileno())
-        self._waiting.clear()
 
     def finish(self) -> list[MetricRow]:
         """Write what is left, and the same rows as JSON; returns them all."""
         self.write()
         self.close()
         rows = list(rows_in(self.path))
-        write_whole(self.path.with_name(JSON), json.dumps([_flat(row) for row in rows], indent=1) + "\n")
+        write_text(self.path.with_name(JSON), json.dumps([_flat(row) for row in rows], indent=1) + "\n")
         return rows
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """A worker process: says hello, imports what its roles need, then does the tasks that it is given until it is told to leave.
 
-It may hold several leases at once and works through their tasks one after another; its heartbeats keep all of them.  The main thread
-works, a second one listens (assignments, orders, the coordinator's silence), the bus has its own for sockets and heartbeats.  A worker
+It may hold several leases at once; its heartbeats keep all of them.  Trainings that share a base are done together by the shared
+engine, all other tasks one after another.  The main thread works, a second one listens (assignments, orders, the coordinator's silence), the bus has its own for sockets and heartbeats.  A worker
 decides nothing about the run: it does what it is assigned and reports what came of it.  Without a coordinator it goes on with its
 tasks; what it has to report waits in its spool on disk, for the next coordinator or the next process of its name.
 """
@@ -26,16 +26,16 @@ from bus.envelope import Envelope
 from bus.keys import Join
 from bus.peer import Peer
 from swarm.errors import UserError
-from swarm.event import Role
-from swarm.events import Drop
+from swarm.events import Drop, Role
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Piece, Quit, Ready
-from swarm.redaction import redacted
+from swarm.policy.batching import BatchKey, batch_key
 from swarm.rundir import RunFolder
 from trainer import resident, roles
-from trainer.errors import LeaseRevoked, LeaseStopped
+from trainer.errors import Elsewhere, LeaseRevoked, LeaseStopped
 from trainer.lease import Lease
 from trainer.place import Place
 from trainer.quiet import quieten
+from trainer.work import Work
 
 LISTEN_SECONDS = 0.5
 ORPHAN_GRACE_SECONDS = 20.0
@@ -64,14 +64,6 @@ class Post:
             f"python -m trainer --join {shlex.quote(str(seen))} --run . --roles {','.join(self.roles)}"
             f" --device {self.device} --threads {self.threads}"
         )
-
-
-@dataclass(frozen=True)
-class Work:
-    """A task that was assigned and is not finished."""
-
-    piece: Piece
-    lease: Lease
 
 
 class Worker:
@@ -142,15 +134,40 @@ class Worker:
     # ---- one task ----
 
     def _work(self, work: Work, place: Place) -> None:
-        lease = work.lease
-        if not lease.begin():
-            return  # given back a moment ago
-        end = self._outcome(work.piece, lease, place)
-        lease.flush_metrics()
-        if end is not None:
-            lease.report(end)
-        self._let_go(work)
+        if self._is_shared(work):
+            from trainer.roles import train  # heavy, and loaded already
+
+            train.together(_Company(self, batch_key(work.piece.settings)), place)
+        elif work.lease.begin():  # else it was given back a moment ago
+            self.ended(work, self._error_of(work, place))
         _free()
+
+    def _is_shared(self, work: Work) -> bool:
+        piece = work.piece
+        return (
+            piece.role == "train" and "train" in self.post.roles and not work.apart
+            and batch_key(piece.settings).engine == "shared"
+        )  # fmt: skip
+
+    def arrived(self, key: BatchKey) -> list[Work]:
+        """Trainings that may join others of this key, begun."""
+        waiting = [work for work in self._held if self._is_shared(work) and not work.lease.paused]
+        return [work for work in waiting if batch_key(work.piece.settings) == key and work.lease.begin()]
+
+    def wait(self) -> None:
+        self._wake.get()
+
+    def ended(self, work: Work, error: Exception | None) -> None:
+        """The last of it: reports what ended it where the role has not, and lets go."""
+        lease = work.lease
+        lease.flush_metrics()
+        if isinstance(error, Elsewhere):
+            work.set_apart(str(error))
+            lease.put_back()
+            return
+        if error is not None and (drop := _drop_for(work.piece, error)):
+            lease.report(drop)
+        self._let_go(work)
 
     def _let_go(self, work: Work) -> None:
         """It has been reported on for the last time."""
@@ -163,26 +180,23 @@ class Worker:
             work.lease.report(Drop(ref=work.piece.ref, tok=work.piece.token, why=work.lease.why, failed=False))
             self._let_go(work)
 
-    def _outcome(self, piece: Piece, lease: Lease, place: Place) -> Drop | None:
+    def _error_of(self, work: Work, place: Place) -> Exception | None:
         """Run the role; None when it has reported all there is to say."""
+        piece, lease = work.piece, work.lease
         try:
             lease.check()
             if piece.role not in self.post.roles:
                 raise UserError(
                     piece.ref, f"this worker has no role {piece.role}", f"its roles are {', '.join(self.post.roles)}"
                 )
-            roles.load(piece.role).run(piece, lease, place)
-        except LeaseRevoked:
-            return None
-        except LeaseStopped as stopped:
-            return Drop(ref=piece.ref, tok=piece.token, why=str(stopped), failed=False)
-        except UserError as error:
-            return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=True, retry=False)
-        except (
-            Exception
-        ) as error:  # a task's failure is the stream's, not the worker's: reported whole, and the worker serves on
-            print(redacted(traceback.format_exc()), file=sys.stderr)
-            return Drop(ref=piece.ref, tok=piece.token, why=_reason(error), failed=True, body=_tail())
+            if work.apart:
+                from trainer.roles import train  # heavy, and loaded already
+
+                train.apart(work, place)
+            else:
+                roles.load(piece.role).run(piece, lease, place)
+        except Exception as error:  # a task's failure is the stream's, not the worker's: the worker serves on
+            return error
         return None
 
     # ---- the listening thread ----
@@ -266,16 +280,46 @@ class Worker:
         return Heartbeat(state=state, holds=holds, memory_bytes=resident.resident_bytes())
 
 
+class _Company:
+    """The trainings of a worker that share one base."""
+
+    def __init__(self, worker: Worker, key: BatchKey) -> None:
+        self._worker, self._key = worker, key
+
+    def arrived(self) -> list[Work]:
+        return self._worker.arrived(self._key)
+
+    def ended(self, work: Work, error: Exception | None) -> None:
+        self._worker.ended(work, error)
+
+    def wait(self) -> None:
+        self._worker.wait()
+
+
+def _drop_for(piece: Piece, error: Exception) -> Drop | None:
+    """How an error is reported; None for a lease that is another's by now."""
+    match error:
+        case LeaseRevoked():
+            return None
+        case LeaseStopped():
+            return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=False)
+        case UserError():
+            return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=True, retry=False)
+        case _:
+            traceback.print_exception(error)
+            return Drop(ref=piece.ref, tok=piece.token, why=_reason(error), failed=True, body=_tail(error))
+
+
 def _reason(error: Exception) -> str:
     """One line for the log; for lack of memory it names the settings that need less."""
-    text = redacted(" ".join(str(error).split()))[:300]
+    text = " ".join(str(error).split())[:300]
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return "out of memory; lower micro_batch_size or sequence_len, or set gradient_checkpointing: true"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _tail() -> str:
-    return "\n".join(redacted(traceback.format_exc()).rstrip().splitlines()[-TRACEBACK_LINES:])
+def _tail(error: Exception) -> str:
+    return "\n".join("".join(traceback.format_exception(error)).rstrip().splitlines()[-TRACEBACK_LINES:])
 
 
 def _free() -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from swarm import events as ev
 from swarm.access.checked import waitable
 from swarm.errors import UserError
-from swarm.event import Event
 from swarm.rundir import is_name
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def _about(entry: Entry) -> int | None:
             return None
 
 
-def _said(event: Event) -> str:
+def _said(event: ev.Event) -> str:
     return event.why if isinstance(event, ev.Object) else event.body.strip()
 
 

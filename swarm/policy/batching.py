@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from swarm import kinds
 from swarm.settings import Part, StreamSettings
+
+Engine = Literal["shared", "trl"]
 
 
 class BaseKey(NamedTuple):
@@ -16,7 +18,6 @@ class BaseKey(NamedTuple):
     quantisation: str | None
     dtype: str
     """In which it computes: `auto` (bfloat16 where the GPU has it), `bfloat16` or `float32`."""
-    attention: str
 
 
 class BatchKey(NamedTuple):
@@ -24,12 +25,25 @@ class BatchKey(NamedTuple):
 
     bases: tuple[BaseKey, ...]
     """One for each part of the stream."""
-    engines: frozenset[str]
-    """Training engines that can run the stream's method."""
+    engine: Engine
+    exact: bool
 
 
 def batch_key(settings: StreamSettings) -> BatchKey:
-    return BatchKey(tuple(map(_base_key, settings.parts.values())), kinds.method(settings.method).engines)
+    return BatchKey(tuple(map(_base_key, settings.parts.values())), engine_of(settings), settings.exact)
+
+
+def engine_of(settings: StreamSettings) -> Engine:
+    """The engine that is to train a stream, as far as its settings can tell: `shared` may turn out not to work on the base."""
+    if settings.engine != "auto":
+        return settings.engine
+    return "shared" if "shared" in engines_of(settings) else "trl"
+
+
+def engines_of(settings: StreamSettings) -> frozenset[str]:
+    """Those that can run its method with its adapters."""
+    adapters = [kinds.adapter(part.adapter).engines for part in settings.parts.values()]
+    return kinds.method(settings.method).engines.intersection(*adapters)
 
 
 def _base_key(part: Part) -> BaseKey:
@@ -38,5 +52,4 @@ def _base_key(part: Part) -> BaseKey:
         trust_remote_code=part.trust_remote_code,
         quantisation=kinds.adapter(part.adapter).quantisation,
         dtype="auto" if part.bf16 == "auto" else "bfloat16" if part.bf16 else "float32",
-        attention=part.attn_implementation,
     )

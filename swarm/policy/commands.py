@@ -74,15 +74,6 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Compare:
-    """Compare the streams that may win, row by row."""
-
-    streams: tuple[str, ...]
-    key: str
-    """Names their scores."""
-
-
-@dataclass(frozen=True, slots=True)
 class PromoteWinner:
     """Promote the winner's adapter: make it the run's."""
 
@@ -104,4 +95,4 @@ class Dismiss:
     worker: str
 
 
-Command = Grant | Revoke | SendOrder | Publish | GoBack | GiveUp | Compare | PromoteWinner | Finish | Dismiss
+Command = Grant | Revoke | SendOrder | Publish | GoBack | GiveUp | PromoteWinner | Finish | Dismiss

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from swarm.event import ROLES, Role
+from swarm.events import ROLES, Role
 from swarm.messages import Held, What
 from swarm.policy.batching import batch_key
 from swarm.policy.commands import (
     Command,
-    Compare,
     Dismiss,
     Ending,
     Finish,
@@ -26,7 +25,7 @@ from swarm.policy.commands import (
     Revoke,
     SendOrder,
 )
-from swarm.policy.promotion import choose, to_compare, waits_for
+from swarm.policy.promotion import choose, waits_for
 from swarm.settings import RunSettings
 from swarm.state import Lease, State, Stream, Task
 
@@ -252,7 +251,7 @@ def _may_take(worker: Worker, held: Sequence[Task], task: Task, settings: RunSet
     if len(together) > worker.slots or any(one.alone or one.role != "train" for one in together):
         return False
     keys = {batch_key(settings.streams[one.ref.partition("/")[0]]) for one in together}
-    return len(keys) == 1 and "shared" in keys.pop().engines
+    return len(keys) == 1 and keys.pop().engine == "shared"
 
 
 def _waits_for_agents(state: State, task: Task, now: float, settings: RunSettings) -> bool:
@@ -293,9 +292,6 @@ def _promotion(state: State, settings: RunSettings) -> list[Command]:
     failed = [s.name for s in state.streams.values() if s.failed]
     rc = 1 if failed else 0
     if state.promoted is None:
-        streams, key = to_compare(state, settings.promotion)
-        if streams:
-            return [Compare(tuple(stream.name for stream in streams), key)]
         choice = choose(state, settings.promotion)
         if not choice.winner:
             return [Finish(rc, choice.why)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -53,6 +53,7 @@ class Lora(AdapterKind[LoraSettings]):
     name = "lora"
     summary = "low-rank matrices beside the linear layers of a base that stays as it is"
     settings = LoraSettings
+    engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
 
     def label(self, settings: LoraSettings) -> str:
         switches = [name for name, on in (("dora", settings.use_dora), ("rslora", settings.use_rslora)) if on]

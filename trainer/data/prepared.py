@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import pyarrow as pa
 
@@ -138,13 +140,41 @@ def verified(folder: Path, sha256: str | None) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> Iterator[Tokens]:
-    """The rows of an Arrow file, a batch in memory at a time; those that the version before prepared have no fingerprint."""
+    """The rows of an Arrow file, a batch in memory at a time."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
         for batch in reader:
-            for row in batch.to_pylist():
-                yield Tokens(
-                    row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row.get("fingerprint", b"")
-                )
+            yield from map(_tokens, batch.to_pylist())
+
+
+class Rows(Sequence[Tokens]):
+    """The rows of an Arrow file by number; they stay on disk, mapped, until one is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._batches = list(pa.ipc.open_stream(pa.memory_map(str(path))))
+        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, at: int) -> Tokens: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Tokens]: ...
+
+    def __getitem__(self, at: int | slice) -> Tokens | list[Tokens]:
+        if isinstance(at, slice):
+            return [self[one] for one in range(*at.indices(len(self)))]
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        number = bisect_right(self._ends, at)
+        return _tokens(
+            self._batches[number].slice(at - self._ends[number] + self._batches[number].num_rows, 1).to_pylist()[0]
+        )
+
+
+def _tokens(row: dict[str, Any]) -> Tokens:
+    """Rows that the version before prepared have no fingerprint."""
+    return Tokens(row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row.get("fingerprint", b""))
 
 
 def counts_all(row: Tokens) -> bool:

@@ -1,7 +1,8 @@
-"""One stream through TRL's SFTTrainer: settings become its arguments, and a loss that is not finite ends it."""
+"""The engine `trl`: one stream through TRL's SFTTrainer; settings become its arguments, and a loss that is not finite ends it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,67 @@ from accelerate.state import AcceleratorState  # type: ignore[import-untyped]  #
 from datasets import Dataset
 from peft import PeftModel
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from swarm import kinds
+from swarm.errors import UserError
 from swarm.settings import StreamSettings
+from trainer import bases, training
+from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
+from trainer.engines.callbacks import Figures, NotFinite, Saves, Steps
+from trainer.judge.heldout import held_out_loss
+from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
+from trainer.place import Place
+from trainer.progress import TrainingProgress
+
+
+def train(progress: TrainingProgress) -> None:
+    """The whole training, up to its last checkpoint."""
+    began = time.monotonic()
+    training.forget_peak(progress.place)
+    steps, made = _prepared(progress)
+    progress.load_seconds = time.monotonic() - began
+    resumed = progress.resumed
+    progress.lease.check()
+    try:
+        made.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+    except NotFinite as error:
+        progress.lose_step(error.step, made.state.max_steps)
+        raise UserError(progress.assign.stream, str(error), "lower learning_rate") from error
+    training.refuse_unmoved(progress, moved=steps.moved)
+
+
+def _prepared(progress: TrainingProgress) -> tuple[Steps, StreamTrainer]:
+    settings, place = progress.assign.settings, progress.place
+    base_folder = bases.folder_of(settings.base_model)
+    model = _with_adapter(settings, base_folder, place)
+    progress.trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    prepared = place.run_folder / (progress.assign.prepared or "")
+    judged = list(read_rows(prepared / HELD_OUT)) if settings.eval_steps else []
+    steps = Steps(progress, lambda: held_out_loss(model, judged, lambda: None))
+    made: StreamTrainer = kinds.method(settings.method).trainer(
+        Ingredients(
+            settings=settings,
+            model=model,
+            tokenizer=load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code),
+            rows=Dataset.from_file(str(prepared / TRAIN)).select_columns(["input_ids", "labels"]),
+            folder=progress.staging,
+            dtype=compute_dtype(settings, place),
+            on_gpu=place.on_gpu,
+            callbacks=[Figures(progress), steps, Saves(progress, progress.staging)],
+        )
+    )
+    return steps, made
+
+
+def _with_adapter(settings: StreamSettings, base_folder: Path, place: Place) -> PeftModel:
+    base = load_base(base_folder, settings, place)
+    set_seed(settings.seed)  # A's random start is the stream's own
+    model = new_adapter(base, settings)
+    model.peft_config["default"].base_model_name_or_path = bases.name_in_adapters(settings.base_model)
+    return model
 
 
 @dataclass(frozen=True)
@@ -34,14 +90,6 @@ class Ingredients:
     dtype: torch.dtype
     on_gpu: bool
     callbacks: Sequence[TrainerCallback]
-
-
-class NotFinite(Exception):
-    """The loss of a forward pass, or the adapter after a step, was NaN or infinite."""
-
-    def __init__(self, what: str, step: int) -> None:
-        super().__init__(f"{what} was not finite at step {step}")
-        self.step = step
 
 
 class StreamTrainer(SFTTrainer):

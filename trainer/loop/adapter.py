@@ -50,9 +50,10 @@ class Adapter:
             value.data, value.grad = value.data.clone(), None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies: the loop may go on while they are written."""
+        """Copies in main memory: the loop may go on while they are written."""
         return {
-            name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in self.named_parameters()
+            name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, value in self.named_parameters()
         }
 
     @torch.no_grad()

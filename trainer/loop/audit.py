@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.loop.adapter import Layers
 from trainer.loop.head import Head
 from trainer.loop.plan import Pass, Row
-from trainer.loop.stream import Stream
+from trainer.loop.stream import Failed, Stream
 
 ROW_TOKENS = 8
 """Of each stream's row that is looked at: enough for every layer, and nothing for memory."""
@@ -21,6 +21,17 @@ ROW_TOKENS = 8
 def audit(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head) -> list[str]:
     """What is wrong with a stream that has just stepped, each with the tensor's name; empty where it is sound.  `streams` by slot."""
     return [*_of_tensors(stream, layers), *_of_optimizer(stream), *_of_rows(stream, streams, layers, head)]
+
+
+def refuse_rate(stream: Stream) -> None:
+    """Raises Failed where no weight has moved, and where one is infinite."""
+    values = dict(stream.adapter.named_parameters())
+    if not all(bool(value.isfinite().all()) for value in values.values()):
+        raise Failed(f"adapter was not finite at step {stream.step}", "lower learning_rate")
+    if not any(bool(value.any()) for name, value in values.items() if "lora_B" in name):
+        raise Failed(
+            f"no weight moved at step {stream.step}", "raise learning_rate, or look at the rows with `swarm show`"
+        )
 
 
 def _of_tensors(stream: Stream, layers: Layers) -> Iterator[str]:
@@ -52,6 +63,8 @@ def _of_rows(stream: Stream, streams: Sequence[Stream], layers: Layers, head: He
         bare = head.logits(head.hidden(current.ids).flatten(0, 1)[mine])
     with _own_gradients(layers), layers.plan.running(current):
         hidden = head.hidden(current.ids)
+        if not bool(hidden.isfinite().all()):
+            return  # the loss of its next step says so
         with torch.no_grad():
             if torch.equal(bare, head.logits(hidden.flatten(0, 1)[mine])):
                 yield "the adapter does not change the base's logits"

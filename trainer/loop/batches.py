@@ -39,6 +39,11 @@ class Batches:
     def rows_per_step(self) -> int:
         return self.micro_batch_size * self.accumulation
 
+    def epochs_after(self, steps: int) -> float:
+        """Passes over the rows, counted in micro-batches as Trainer does."""
+        whole, at = divmod(steps, self.steps_per_epoch)
+        return whole + at * self.accumulation / -(-len(self.rows) // self.micro_batch_size)
+
     def of_step(self, step: int) -> list[list[Tokenised]]:
         """The micro-batches of a step, counted from 0."""
         epoch, at = divmod(step, self.steps_per_epoch)

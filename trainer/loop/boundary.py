@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainer.loop.stream import Stepped, Stream
+    from trainer.loop.stream import Failed, Stepped, Stream
 
 
 class Boundary:
@@ -17,7 +17,7 @@ class Boundary:
     def ended(self, stream: Stream, why: str) -> None:
         """The stream has stopped and left the loop."""
 
-    def failed(self, stream: Stream, why: str) -> None:
+    def failed(self, stream: Stream, why: Failed) -> None:
         """The stream was evicted: its data failed, its figures were not finite, or memory did not hold it alone."""
 
     def split(self, pass_tokens: int) -> None:

@@ -25,7 +25,7 @@ from trainer.loop.boundary import Boundary
 from trainer.loop.layer import draw_mask, mixed
 from trainer.loop.loop import Loop
 from trainer.loop.recipe import Recipe
-from trainer.loop.stream import Stepped, Stream
+from trainer.loop.stream import Failed, Stepped, Stream
 
 FP64_BOUND, FP32_BOUND, NF4_BOUND = 1e-12, 2e-5, 5e-5
 
@@ -87,7 +87,7 @@ def trained(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: boo
             losses[stream.name].append(step.figures["loss"])
             return None
 
-        def failed(self, stream: Stream, why: str) -> None:
+        def failed(self, stream: Stream, why: Failed) -> None:
             raise AssertionError(f"{stream.name}: {why}")
 
     loop = Loop(model, Recorded(), exact=exact)

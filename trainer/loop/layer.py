@@ -173,12 +173,12 @@ def _move(value: nn.Parameter, stack: Tensor, view: Any) -> None:
 
 def _dropped(x: Tensor, current: Pass, pairs: Sequence[Pair | None], number: int) -> Tensor:
     """Returns x with the dropout of each row's stream; the mask is drawn on the row's own tokens by its own key, whatever it is batched with."""
-    shares = [pair.dropout if (pair := pairs[row.slot]) else 0.0 for row in current.rows]
+    shares = [pair.dropout if row.key is not None and (pair := pairs[row.slot]) else 0.0 for row in current.rows]
     if not any(shares):
         return x
     keep = torch.ones_like(x)  # (R, T, in)
     for mask, row, share in zip(keep, current.rows, shares, strict=True):
-        if share:
+        if share and row.key is not None:
             draw_mask(mask[: len(row.ids)], share, row.key, number)
     return x * keep
 

@@ -16,15 +16,20 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from swarm.policy.fitting import JUDGED_TOKENS
 from trainer.loop.adapter import Adapter, Layers
-from trainer.loop.audit import audit
+from trainer.loop.audit import audit, refuse_rate
+from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
-from trainer.loop.head import Head
-from trainer.loop.plan import PASS_TOKENS, Pass, Plan, Row, arranged
+from trainer.loop.head import NLL, Head
+from trainer.loop.plan import PASS_TOKENS, Pass, Plan, Row, arranged, buckets
 from trainer.loop.stream import Failed, Stepped, Stream
 
 AUDIT_STEPS = (1, 20)
 """Each stream is audited at the first step from these on whose learning rate is above zero."""
+FAULTS = 3
+"""Named of one stream at most: what is wrong with one layer is often wrong with all."""
+LESS = "lower sequence_len, or set gradient_checkpointing: true"
 
 
 class Loop:
@@ -90,6 +95,17 @@ class Loop:
                 return
         self._finish(sums.tolist(), padded)
 
+    def held_out_loss(self, stream: Stream, rows: Sequence[Tokenised]) -> float:
+        """Nats per supervised token over rows that it is not trained on, by its weights as they are, without dropout."""
+        slot = self.streams.index(stream)
+        judged = [Row(slot, row.ids, row.labels) for row in rows]
+        sums = torch.zeros(len(self.streams), dtype=torch.float64, device=self.layers.device)
+        for part in buckets(judged, min(self.pass_tokens, JUDGED_TOKENS)):
+            current = Pass.of(part, self.layers.device)
+            with self.plan.running(current):
+                self.head.evaluate(current, [NLL], sums)
+        return float(sums[slot]) / sum(row.supervised for row in judged)
+
     def _finish(self, nats: list[float], padded: list[int]) -> None:
         """Steps the streams whose accumulation is complete and lets go of those that are done."""
         leaving = {
@@ -111,7 +127,7 @@ class Loop:
             try:
                 rows += stream.next_rows(slot)
             except Failed as error:
-                self._evict(stream, str(error), keeps_place=stream.before is not None)
+                self._evict(stream, error, keeps_place=stream.before is not None)
                 return self._drawn()  # windows that are open stay as they are
         return rows
 
@@ -131,7 +147,9 @@ class Loop:
         """
         if len(rows) == 1:
             stream = self.streams[rows[0].slot]
-            self._evict(stream, f"memory does not hold one row of {len(rows[0].ids)} tokens", keeps_place=False)
+            self._evict(
+                stream, Failed(f"memory does not hold one row of {len(rows[0].ids)} tokens", LESS), keeps_place=False
+            )
         else:
             self.pass_tokens = max(1, len(rows) * max(len(row.ids) for row in rows) // 2)
             self.boundary.split(self.pass_tokens)
@@ -142,17 +160,23 @@ class Loop:
         """Why the stream leaves after its optimizer step, or None."""
         try:
             done = stream.stepped()
+            if stream.failure:
+                return stream.why_done(done)
+            if stream.adapter.is_dora:
+                self.layers.renorm(slot)
+            self._audit(stream, done)
         except Failed as error:
-            self._evict(stream, str(error))
-            return None
-        if stream.failure:
-            return stream.why_done(done)
-        if stream.adapter.is_dora:
-            self.layers.renorm(slot)
-        if self._audit_is_due(stream, done) and (faults := audit(stream, self.streams, self.layers, self.head)):
-            self._evict(stream, "; ".join(faults))
+            self._evict(stream, error)
             return None
         return self.boundary.stepped(stream, done) or stream.why_done(done)
+
+    def _audit(self, stream: Stream, done: Stepped) -> None:
+        """Raises Failed with what is wrong."""
+        if not self._audit_is_due(stream, done):
+            return
+        refuse_rate(stream)
+        if faults := audit(stream, self.streams, self.layers, self.head):
+            raise Failed("; ".join(faults[:FAULTS]), "set engine: trl")
 
     def _audit_is_due(self, stream: Stream, done: Stepped) -> bool:
         due = (
@@ -163,9 +187,9 @@ class Loop:
         stream.audits += due
         return due
 
-    def _evict(self, stream: Stream, why: str, *, keeps_place: bool = True) -> None:
+    def _evict(self, stream: Stream, error: Failed, *, keeps_place: bool = True) -> None:
         """Takes a failed stream's weights out.  In its place it goes on computing the bare base, so that no shape of the others changes."""
-        stream.failure = why
+        stream.failure = str(error)
         if keeps_place:
             self.layers.stack(
                 [self.layers.blank(each.adapter) if each.failure else each.adapter for each in self.streams]
@@ -173,7 +197,7 @@ class Loop:
         else:
             self._regroup(self.running)
         stream.adapter.detach()
-        self.boundary.failed(stream, why)
+        self.boundary.failed(stream, error)
 
     @contextmanager
     def _recomputed(self, on: bool) -> Iterator[None]:

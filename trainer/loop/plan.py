@@ -33,8 +33,8 @@ class Row:
     """As long as `ids`; IGNORED where the loss does not count."""
     weight: float = 1.0
     """Of each supervised token: 1 / supervised tokens of the stream's whole optimizer step; 0 where the row only keeps its place."""
-    key: int = 0
-    """Seeds the row's dropout: drawn from the stream's seed, its step and the row's number in that step, nothing else."""
+    key: int | None = None
+    """Seeds the row's dropout: drawn from the stream's seed, its step and the row's number in that step, nothing else.  None: no dropout."""
 
     @property
     def supervised(self) -> int:

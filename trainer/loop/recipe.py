@@ -13,6 +13,7 @@ from torch import nn
 
 from swarm import kinds
 from trainer.loop.batches import Batches
+from trainer.loop.head import NLL, Loss
 from trainer.loop.schedules import NamedSchedule
 from trainer.loop.stream import Schedule, Stream
 
@@ -32,15 +33,17 @@ class Recipe:
     max_grad_norm: float | None = 1.0
     seed: int = 0
     recompute: bool = False
+    loss: Loss = NLL
 
     @classmethod
     def of(cls, settings: StreamSettings, facts: BaseFacts, batches: Batches) -> Self:
         steps = steps_of(settings, batches)
-        made, arguments = kinds.optimizer(settings.optimizer).made_of(settings)
-        rates: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+        kind, arguments = kinds.optimizer(settings.optimizer).made_of(settings)
+        made: Any = kind  # torch's base class knows no `lr`
+        rate, decay = settings.learning_rate, settings.weight_decay
         return cls(
             config=cast("LoraConfig", kinds.adapter(settings.adapter).config(facts, settings)),
-            optimizer=lambda values: made(values, **rates, **arguments),
+            optimizer=lambda values: made([{"params": values, "weight_decay": decay}], lr=rate, **arguments),
             batches=batches,
             steps=steps,
             schedule=NamedSchedule(
@@ -49,6 +52,7 @@ class Recipe:
             max_grad_norm=settings.max_grad_norm,
             seed=settings.seed,
             recompute=settings.gradient_checkpointing,
+            loss=kinds.method(settings.method).loss(settings),
         )
 
     def stream(self, loop: Loop, name: str) -> Stream:
@@ -56,6 +60,7 @@ class Recipe:
         return Stream(
             name=name, adapter=adapter, optimizer=self.optimizer(adapter.parameters()), batches=self.batches, steps=self.steps,
             schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,
+            loss=self.loss,
         )  # fmt: skip
 
 

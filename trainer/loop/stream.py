@@ -18,9 +18,15 @@ from trainer.loop.head import NLL, Loss
 from trainer.loop.layer import mixed
 from trainer.loop.plan import Row
 
+LOOK = "look at the rows with `swarm show`"
+
 
 class Failed(Exception):
     """One stream cannot go on; the others can."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -124,9 +130,9 @@ class Stream:
         except Exception as error:  # whatever the data set raises is about this stream's rows
             if self.failure and self.before:  # it only keeps its place
                 return Window(self.before.micro_batches, self.before.supervised)
-            raise Failed(f"the rows of step {self.step + 1} cannot be read: {error}") from error
+            raise Failed(f"the rows of step {self.step + 1} cannot be read: {error}", LOOK) from error
         if not supervised:
-            raise Failed(f"the rows of step {self.step + 1} hold no supervised token")
+            raise Failed(f"the rows of step {self.step + 1} hold no supervised token", LOOK)
         return Window(micro_batches, supervised)
 
     def computed(self, nats: float, padded: int) -> bool:
@@ -154,7 +160,7 @@ class Stream:
         norm = self._clipped()
         for what, value in (("loss", loss), ("gradient", norm)):
             if not torch.isfinite(torch.tensor(value)):
-                raise Failed(f"{what} was not finite at step {self.step + 1}")
+                raise Failed(f"{what} was not finite at step {self.step + 1}", "lower learning_rate")
         rate = self._set_learning_rate()
         self.optimizer.step()
         self.zero_gradients()
@@ -162,7 +168,7 @@ class Stream:
         self.tokens += window.tokens
         figures = {
             "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": self.tokens,
-            "epoch": self.step / self.batches.steps_per_epoch, "padded": 1 - window.tokens / window.padded,
+            "epoch": self.batches.epochs_after(self.step), "padded": 1 - window.tokens / window.padded,
         }  # fmt: skip
         done = Stepped(self.step, figures)
         self.factors = [controller(done) for controller in self.controllers]
@@ -219,7 +225,7 @@ class Stream:
 def _copied(value: Any) -> Any:
     match value:
         case Tensor():
-            return value.detach().clone()
+            return value.detach().to("cpu", copy=True)
         case dict():
             return {key: _copied(inner) for key, inner in value.items()}
         case list() | tuple():

@@ -9,6 +9,7 @@ from swarm.kinds import Method
 
 if TYPE_CHECKING:
     from trainer.engines.trl import Ingredients, StreamTrainer
+    from trainer.loop.head import Loss
 
 
 class Sft(Method[NoSettings]):
@@ -21,6 +22,11 @@ class Sft(Method[NoSettings]):
         from trainer.engines import trl
 
         return trl.trainer(ingredients)
+
+    def loss(self, settings: NoSettings) -> Loss:
+        from trainer.loop.head import NLL
+
+        return NLL
 
 
 KINDS = (Sft(),)

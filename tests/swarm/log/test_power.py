@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from swarm import files
-from swarm.event import Event
-from swarm.events import Post
+from swarm.events import Event, Post
 from swarm.log import Entry, LogWriter
 
 Sound = Callable[[Path], list[Entry]]

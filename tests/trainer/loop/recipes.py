@@ -13,7 +13,7 @@ from trainer.loop.boundary import Boundary
 from trainer.loop.loop import Loop
 from trainer.loop.recipe import Recipe
 from trainer.loop.schedules import NamedSchedule
-from trainer.loop.stream import Stepped, Stream
+from trainer.loop.stream import Failed, Stepped, Stream
 
 
 class Lion(torch.optim.Optimizer):
@@ -81,8 +81,8 @@ class Kept(Boundary):
     def ended(self, stream: Stream, why: str) -> None:
         self.ends[stream.name] = why
 
-    def failed(self, stream: Stream, why: str) -> None:
-        self.failures[stream.name] = why
+    def failed(self, stream: Stream, why: Failed) -> None:
+        self.failures[stream.name] = str(why)
 
     def split(self, pass_tokens: int) -> None:
         self.splits.append(pass_tokens)

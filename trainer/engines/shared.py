@@ -1,0 +1,259 @@
+"""The engine `shared`: trainings of one base in one process, by one loop; each joins, pauses and leaves at its own step boundaries.
+
+One thread computes, another one writes checkpoints and reports what has ended, so that no training waits for another one's disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from swarm.errors import UserError
+from swarm.policy.batching import Engine
+from swarm.settings import StreamSettings
+from trainer import bases, training
+from trainer.data.prepared import HELD_OUT, TRAIN, Rows, read_rows
+from trainer.data.tokens import Tokens
+from trainer.errors import Elsewhere
+from trainer.inspection import facts_of_model
+from trainer.loading import load_base
+from trainer.loop import folder
+from trainer.loop.batches import Batches
+from trainer.loop.boundary import Boundary
+from trainer.loop.fusable import unfusable
+from trainer.loop.loop import Loop
+from trainer.loop.recipe import Recipe
+from trainer.loop.stream import Failed, Stepped, Stream
+from trainer.place import Place
+from trainer.progress import Next, Snapshot, TrainingProgress
+from trainer.work import Mates, Work
+
+ENGINE: Engine = "shared"
+FILES = (folder.OPTIMIZER, folder.PARTS)
+"""What the loop needs in a checkpoint beside the adapter to go on."""
+
+
+def train(mates: Mates, place: Place) -> None:
+    """All that arrive, until none is left.  Raises what is no single training's fault while there are several."""
+    Group(mates, place).run()
+
+
+@dataclass(eq=False)
+class Member:
+    """One training of the group."""
+
+    work: Work
+    progress: TrainingProgress
+    stream: Stream
+    held_out: Sequence[Tokens]
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since one was last logged."""
+    saving: Future[None] | None = None
+    error: Exception | None = None
+    """Why it ends, where it fails."""
+    is_paused: bool = False
+
+
+class Group(Boundary):
+    def __init__(self, mates: Mates, place: Place) -> None:
+        self.mates, self.place = mates, place
+        self._loop: Loop | None = None
+        self._members: dict[Stream, Member] = {}
+        """Until all is reported of them."""
+        self._endings: set[Future[None]] = set()
+
+    def run(self) -> None:
+        with ThreadPoolExecutor(1, "saves") as self._writer:
+            try:
+                while (arrived := self.mates.arrived()) or self._members:
+                    for work in arrived:
+                        self._join(work)
+                    self._resume()
+                    self._turn()
+            finally:
+                for member in list(self._members.values()):
+                    member.progress.log.close()
+
+    def _turn(self) -> None:
+        if self._loop and self._loop.running:
+            self._tick(self._loop)
+        elif any(member.is_paused for member in list(self._members.values())):
+            self.mates.wait()
+        else:
+            for ending in wait(self._endings).done:
+                ending.result()
+
+    def _tick(self, loop: Loop) -> None:
+        try:
+            loop.tick()
+        except Exception as error:  # one that has no company is to blame; of several it cannot be told which
+            if len(loop.running) > 1:
+                raise
+            member = self._members[loop.running[0]]
+            loop.remove(member.stream)
+            self._fail(member, error)
+
+    # ---- coming ----
+
+    def _join(self, work: Work) -> None:
+        began = time.monotonic()
+        progress: TrainingProgress | None = None
+        try:
+            progress = training.begin(work.piece, work.lease, self.place)
+            training.refuse_other(progress, ENGINE)
+            member = self._member(work, progress)
+        except Exception as error:  # whatever is wrong with its files, settings or base: the others go on
+            if progress:
+                progress.close()
+            self.mates.ended(work, error)
+            return
+        self._members[member.stream] = member
+        progress.load_seconds = time.monotonic() - began
+        if training.is_finished(progress):
+            self._end(member)
+        else:
+            progress.start()
+            self._ready(work.piece.settings).add(member.stream)
+
+    def _member(self, work: Work, progress: TrainingProgress) -> Member:
+        settings = work.piece.settings
+        loop = self._ready(settings)
+        prepared = self.place.run_folder / (work.piece.prepared or "")
+        batches = Batches(
+            Rows(prepared / TRAIN), micro_batch_size=settings.micro_batch_size,
+            accumulation=settings.gradient_accumulation_steps, seed=settings.seed,
+        )  # fmt: skip
+        stream = Recipe.of(settings, self._facts, batches).stream(loop, work.piece.stream)
+        stream.adapter.config.base_model_name_or_path = bases.name_in_adapters(settings.base_model)
+        progress.trainable = sum(value.numel() for value in stream.adapter.parameters())
+        if progress.resumed:
+            folder.read(stream, progress.resumed.folder)
+        held_out = list(read_rows(prepared / HELD_OUT)) if settings.eval_steps else []
+        return Member(work, progress, stream, held_out)
+
+    def _ready(self, settings: StreamSettings) -> Loop:
+        """The group's loop; the first member brings the base.  Raises UserError or Elsewhere where the loop cannot train on it."""
+        if self._loop is None:
+            training.forget_peak(self.place)
+            model = load_base(bases.folder_of(settings.base_model), settings, self.place)
+            if why := unfusable(model):
+                if settings.engine == "auto":
+                    raise Elsewhere(why)
+                raise UserError("engine", f"shared cannot train on {settings.base_model}: {why}", "write `engine: trl`")
+            self._facts = facts_of_model(model)
+            self._loop = Loop(model, self, exact=settings.exact)
+        return self._loop
+
+    # ---- at the loop's boundaries ----
+
+    def stepped(self, stream: Stream, step: Stepped) -> str | None:
+        member = self._members[stream]
+        try:
+            return self._after(member, step)
+        except Exception as error:  # its own evaluation, figures or disk: the others go on
+            member.error = member.error or error
+            return str(error)
+
+    def _after(self, member: Member, step: Stepped) -> str | None:
+        stream, progress = member.stream, member.progress
+        if member.error:  # a checkpoint could not be written
+            raise member.error
+        progress.lease.step = step.step
+        member.losses.append(step.figures["loss"])
+        due = progress.measured(step.step, stream.steps, lambda: self._held_out_loss(member))
+        due = progress.ordered(due)
+        if due.log:
+            loss = sum(member.losses) / len(member.losses)
+            progress.log_step(step.step, stream.steps, {**step.figures, "loss": loss})
+            member.losses.clear()
+        member.is_paused = not due.ends and progress.lease.paused
+        return self._follow(member, due) or ("paused" if member.is_paused else None)
+
+    def _follow(self, member: Member, due: Next) -> str | None:
+        """Saves where that is due; returns why it ends, if it does."""
+        if due.ends:
+            member.progress.end()
+            training.refuse_unmoved(member.progress, moved=member.stream.audits > 0)
+        if due.save:
+            self._save(member, due)
+        return member.progress.why if due.ends else None
+
+    def _held_out_loss(self, member: Member) -> float:
+        assert self._loop
+        return self._loop.held_out_loss(member.stream, member.held_out)
+
+    def ended(self, stream: Stream, why: str) -> None:
+        member = self._members[stream]
+        if member.is_paused:
+            member.progress.lease.suspend()
+        else:
+            self._end(member)
+
+    def failed(self, stream: Stream, why: Failed) -> None:
+        member = self._members[stream]
+        member.progress.lose_step(stream.step + 1, stream.steps)
+        self._fail(member, UserError(stream.name, str(why), why.fix))
+
+    def _resume(self) -> None:
+        """Those whose pause is over: as if nothing had been, or to their end where they are stopped."""
+        for member in list(self._members.values()):
+            if member.is_paused and not member.work.lease.paused:
+                member.is_paused = False
+                member.work.lease.go_on()
+                self._go_on(member)
+
+    def _go_on(self, member: Member) -> None:
+        try:
+            over = self._follow(member, member.progress.ordered(Next()))
+        except Exception as error:  # its checkpoint: the others go on
+            self._fail(member, error)
+            return
+        if over:
+            self._end(member)
+        else:
+            assert self._loop
+            self._loop.add(member.stream)
+
+    # ---- checkpoints and ends, which are written by the other thread ----
+
+    def _save(self, member: Member, due: Next) -> None:
+        stream = member.stream
+        state = stream.state_dict()
+        if not all(bool(value.isfinite().all()) for value in state["adapter"].values()):
+            raise UserError(stream.name, f"adapter was not finite at step {stream.step}", "lower learning_rate")
+        of = member.progress.snapshot(stream.step, stream.steps, ends=due.ends)
+        if member.saving:
+            member.saving.result()  # of one training no more than two states are in memory
+        member.saving = self._writer.submit(self._write, member, state, of)
+
+    def _write(self, member: Member, state: dict[str, Any], of: Snapshot) -> None:
+        progress = member.progress
+        staged = progress.staging / f"checkpoint-{of.step}"
+        try:
+            progress.refuse_full_disk()
+            staged.mkdir()
+            folder.write_state(state, member.stream, staged)
+            progress.keep(staged, of, ENGINE, FILES)
+        except Exception as error:  # it ends the training at its next boundary
+            member.error = member.error or error
+
+    def _fail(self, member: Member, error: Exception) -> None:
+        member.error = member.error or error
+        self._end(member)
+
+    def _end(self, member: Member) -> None:
+        self._endings.add(self._writer.submit(self._report, member))
+
+    def _report(self, member: Member) -> None:
+        error = member.error
+        try:
+            if error is None:
+                training.finish(member.progress)
+        except Exception as caught:  # a lease that is over, or what cannot be written
+            error = caught
+        member.progress.close()
+        self.mates.ended(member.work, error)
+        del self._members[member.stream]

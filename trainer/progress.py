@@ -1,0 +1,277 @@
+"""One training, whatever engine runs it: its figures, what follows each of its steps, and its checkpoints as they are kept.
+
+An engine makes the steps and asks `measured` and `ordered` after each; it logs where `Next` says so, stages a checkpoint where it
+says so and hands it to `keep`.  Nothing here touches weights.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from swarm.events import Checkpoint
+from swarm.messages import Kind, MetricRow, Piece
+from trainer import checkpoint, resident
+from trainer.checkpoint import Whole
+from trainer.errors import LeaseRevoked
+from trainer.lease import Lease
+from trainer.place import Place
+from trainer.trainlog import TrainLog
+
+
+class Next(NamedTuple):
+    """What follows a step."""
+
+    log: bool = False
+    save: bool = False
+    ends: bool = False
+
+
+class Snapshot(NamedTuple):
+    """What is stated of a checkpoint, as of its step: it may be written while training goes on."""
+
+    step: int
+    steps: int
+    spent_seconds: float
+    tokens: int
+    figures: dict[str, float]
+    kept_step: int | None
+    is_stated: bool
+    """Whether it is reported by itself; the last one is stated with the end of the training."""
+
+
+@dataclass
+class TrainingProgress:
+    """What the engine and the role of one training share; the role reports it at the end."""
+
+    assign: Piece
+    lease: Lease
+    place: Place
+    resumed: Whole | None = None
+    """The checkpoint from which this attempt goes on."""
+    trainable: int = 0
+    before_seconds: float = 0.0
+    """Training time of earlier attempts."""
+    before_tokens: int = 0
+    log: TrainLog = field(init=False)
+    newest: dict[Kind, MetricRow] = field(default_factory=dict)
+    """The last row of each kind."""
+    best: tuple[int, float] | None = None
+    """Step and held-out loss of the evaluation with the lowest one; the first of equals."""
+    why: str = "num_epochs"
+    """What ended it."""
+    saved: Checkpoint | None = None
+    load_seconds: float = 0.0
+    save_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    began: float | None = None
+    ended: float | None = None
+    _logged: tuple[float, int] | None = None
+    """Seconds and tokens at the last logged step."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the stream."""
+        return self.place.stream_folder(self.assign.stream)
+
+    def folder_of(self, token: int) -> Path:
+        """`streams/<name>/t<token>`: checkpoints appear here; after a hand-over in the new token's."""
+        return self.folder / f"t{token}"
+
+    @property
+    def staging(self) -> Path:
+        """Where the engine writes checkpoints before they are whole."""
+        return self.folder_of(self.assign.token) / ".staging"
+
+    def close(self) -> None:
+        """However it ended."""
+        self.log.close()
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    # ---- time and tokens ----
+
+    def start(self) -> None:
+        """The first step of this attempt begins."""
+        self.began = self.lease.began = time.monotonic()
+
+    def end(self) -> None:
+        self.ended = time.monotonic()
+
+    @property
+    def loop_seconds(self) -> float:
+        """Seconds of this attempt's loop, pauses left out."""
+        if self.began is None:
+            return 0.0
+        return (self.ended or time.monotonic()) - self.began - self.lease.paused_seconds
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Over this attempt's loop; None where it had none."""
+        seconds = self.loop_seconds
+        return round((self.tokens - self.before_tokens) / seconds, 1) if seconds else None
+
+    @property
+    def spent_seconds(self) -> float:
+        return self.before_seconds + self.loop_seconds
+
+    @property
+    def tokens(self) -> int:
+        """Seen since training began."""
+        last = self.newest.get("train")
+        return int(last.figures["tokens"]) if last else self.before_tokens
+
+    # ---- figures ----
+
+    def begin(self, kept: Sequence[MetricRow]) -> None:
+        """After these rows of earlier attempts."""
+        self.log = TrainLog(self.folder, kept)
+        for row in kept:
+            self._remember(row)
+
+    def log_step(self, step: int, steps: int, figures: Mapping[str, float | None]) -> None:
+        """A logged step's figures, `tokens` since training began among them."""
+        tokens, seconds = int(figures["tokens"] or 0), self.loop_seconds
+        seconds_before, tokens_before = self._logged or (0.0, self.before_tokens)
+        self._logged = seconds, tokens
+        speed = (tokens - tokens_before) / max(1e-9, seconds - seconds_before)
+        self.add(
+            "train", step, steps,
+            {
+                **{name: rounded(value, DIGITS.get(name, 6)) for name, value in figures.items()},
+                "tokens": tokens, "tokens_per_second": round(speed, 1), "memory_bytes": self.memory_bytes(),
+            },
+        )  # fmt: skip
+
+    def lose_step(self, step: int, steps: int) -> None:
+        """A step whose figures were not finite: a row of what is left."""
+        self.add("train", step, steps, {"memory_bytes": self.memory_bytes()})
+
+    def add(self, kind: Kind, step: int, steps: int, figures: Mapping[str, float | None]) -> None:
+        """What was measured at this step: kept for the stream's own log, and sent."""
+        known = {name: value for name, value in figures.items() if value is not None}
+        row = MetricRow(step, kind, time.time(), known)
+        self.log.add(row)
+        self._remember(row)
+        self.lease.figures(row, steps)
+
+    def _remember(self, row: MetricRow) -> None:
+        self.newest[row.kind] = row
+        loss = row.figures.get("eval_loss")
+        if loss is not None and (self.best is None or loss < self.best[1]):
+            self.best = row.step, loss
+
+    def figures_at(self, step: int) -> dict[str, float]:
+        """Training loss as last logged, and what was measured on held-out rows at this very step."""
+        trained, judged = self.newest.get("train"), self.newest.get("eval")
+        loss = {name: value for name, value in trained.figures.items() if name == "loss"} if trained else {}
+        return {**loss, **(judged.figures if judged and judged.step == step else {})}
+
+    @property
+    def kept_step(self) -> int | None:
+        """The step whose checkpoint is kept for being the best; None where the last one counts."""
+        return self.best[0] if self.best and self.assign.settings.save == "best" else None
+
+    def memory_bytes(self) -> int:
+        """Memory now, above the imports on a CPU."""
+        if self.place.on_gpu:
+            return torch.cuda.memory_allocated()
+        return max(0, resident.resident_bytes() - self.place.floor_bytes)
+
+    def peak_bytes(self) -> int | None:
+        if self.place.on_gpu:
+            return torch.cuda.max_memory_allocated()
+        return resident.peak_bytes_above(self.place.floor_bytes)
+
+    # ---- after each step ----
+
+    def measured(self, step: int, steps: int, held_out_loss: Callable[[], float]) -> Next:
+        """What is due after this step: the limits, held-out loss, figures and checkpoints."""
+        settings = self.assign.settings
+        ends = self._is_over(step, steps)
+        saves = ends or step % settings.save_steps == 0
+        every = settings.eval_steps
+        if every is not None and (ends or step % every == 0):
+            began = time.monotonic()
+            loss = rounded(held_out_loss(), 6)
+            self.eval_seconds += time.monotonic() - began
+            self.add("eval", step, steps, {"eval_loss": loss})
+            saves = saves or self.kept_step == step
+        return Next(step % settings.logging_steps == 0, saves, ends)
+
+    def _is_over(self, step: int, steps: int) -> bool:
+        settings = self.assign.settings
+        if step >= steps:
+            self.why = self.why_all_steps
+        elif settings.max_minutes is not None and self.spent_seconds >= settings.max_minutes * 60:
+            self.why = "max_minutes"
+        else:
+            return False
+        return True
+
+    @property
+    def why_all_steps(self) -> str:
+        return "max_steps" if self.assign.settings.max_steps else "num_epochs"
+
+    def ordered(self, due: Next) -> Next:
+        """The same under the lease's orders: a stop saves and ends, a lease that is over ends without a word."""
+        match self.lease.order:
+            case "stop":
+                self.why = "stop"
+                return due._replace(save=True, ends=True)
+            case "revoke":
+                return Next(ends=True)
+            case _:
+                return due
+
+    # ---- checkpoints ----
+
+    def snapshot(self, step: int, steps: int, *, ends: bool) -> Snapshot:
+        return Snapshot(
+            step=step, steps=steps, spent_seconds=round(self.spent_seconds, 3), tokens=self.tokens, figures=self.figures_at(step),
+            kept_step=self.kept_step, is_stated=not ends or self.why == "stop",
+        )  # fmt: skip
+
+    def refuse_full_disk(self) -> None:
+        checkpoint.refuse_full_disk(self.folder_of(self.lease.token), self.trainable)
+
+    def keep(self, staged: Path, of: Snapshot, engine: str, files: Sequence[str]) -> None:
+        """Complete a checkpoint that the engine has staged, put it into place, report it and remove the oldest.
+
+        `files`: what this engine needs to go on from it.  Raises LeaseRevoked where the folder is another's by now.
+        """
+        began, lease = time.monotonic(), self.lease
+        if lease.revoked:
+            shutil.rmtree(staged)
+            raise LeaseRevoked(lease.ref)
+        token = lease.token  # the folder, the manifest and the report bear one and the same
+        place = self.folder_of(token) / f"checkpoint-{of.step}"
+        self.log.write()
+        facts = {
+            "step": of.step, "steps": of.steps, "token": token, "spent_seconds": of.spent_seconds, "tokens": of.tokens,
+            "engine": engine,
+        }  # fmt: skip
+        sha256 = checkpoint.keep(staged, place, facts, files)
+        checkpoint.remove_old(place.parent, self.assign.settings.save_total_limit, of.kept_step)
+        self.saved = Checkpoint(
+            ref=self.assign.ref, tok=self.assign.token, step=of.step, path=self.place.relative(place), sha256=sha256,
+            figures=of.figures,
+        )  # fmt: skip
+        lease.flush_metrics()
+        if of.is_stated:
+            lease.report(self.saved)
+        self.save_seconds += time.monotonic() - began
+
+
+DIGITS = {"epoch": 4, "learning_rate": 12}
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """Readable in a log; None where it is not finite."""
+    return round(float(value), digits) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,181 @@
+"""Begin and end of a training, the same for every engine: its rows and checkpoints are verified, and what came of it is written and reported."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import torch
+
+from swarm.errors import UserError
+from swarm.events import Checkpoint, Post, Trained
+from swarm.messages import MetricRow, Piece
+from swarm.policy.batching import Engine
+from swarm.weights import adapter_sha256
+from trainer import checkpoint, resident
+from trainer.checkpoint import Whole
+from trainer.data.prepared import verified
+from trainer.errors import Elsewhere, LeaseRevoked
+from trainer.lease import Lease
+from trainer.place import Place
+from trainer.progress import TrainingProgress
+from trainer.trainlog import CSV, rows_in, rows_of_older
+from trainer.whole import write_text
+
+AVERAGED_SHARE = 20
+"""First and last loss are means over one in so many of the logged rows, since the loss of a single batch is mostly noise."""
+
+
+def begin(assign: Piece, lease: Lease, place: Place) -> TrainingProgress:
+    """From the newest checkpoint that verifies, else from the start; the caller closes it.
+
+    Raises UserError where the rows are not those of the log, or another engine wrote the checkpoint.
+    """
+    lease.check()
+    assert assign.prepared is not None, "a train task comes with prepared rows"
+    verified(place.run_folder / assign.prepared, assign.prepared_sha256)
+    progress = TrainingProgress(assign, lease, place)
+    progress.resumed = _resumed(progress)
+    progress.before_seconds = max(assign.spent_seconds, progress.resumed.spent_seconds if progress.resumed else 0.0)
+    progress.before_tokens = progress.resumed.tokens if progress.resumed else 0
+    shutil.rmtree(progress.staging, ignore_errors=True)
+    progress.staging.mkdir(parents=True)
+    progress.begin(_rows_before(progress))
+    return progress
+
+
+def _resumed(progress: TrainingProgress) -> Whole | None:
+    """The newest checkpoint that verifies; the log notes those that were passed over."""
+    folders = [progress.place.run_folder / path for path in progress.assign.resume_from]
+    found, passed_over = checkpoint.newest_whole(folders)
+    if passed_over:
+        goes_on = f"goes on from step {found.step}" if found else "starts again from step 0"
+        body = f"{goes_on}; passed over: " + "; ".join(passed_over)
+        progress.lease.report(Post(ref=progress.assign.ref, body=body))
+    return found
+
+
+def _rows_before(progress: TrainingProgress) -> list[MetricRow]:
+    """The stream's history up to the checkpoint; one of the version before holds it itself."""
+    resumed = progress.resumed
+    if resumed is None:
+        return []
+    kept = resumed.older_rows
+    return list(rows_in(progress.folder / CSV, resumed.step) if kept is None else rows_of_older(kept))
+
+
+def refuse_other(progress: TrainingProgress, engine: Engine) -> None:
+    """A checkpoint goes on under the engine that wrote it.  Raises Elsewhere where that is TRL and the settings allow it, else UserError."""
+    resumed = progress.resumed
+    if resumed is None or resumed.engine == engine:
+        return
+    if resumed.engine == "trl" and progress.assign.settings.engine == "auto":
+        raise Elsewhere(f"{resumed.folder.name} was written by it")
+    what = f"{resumed.folder.name} was written by {resumed.engine}, and {engine} cannot read its optimizer"
+    raise UserError("engine", what, f"write `engine: {resumed.engine}`, or start a new run")
+
+
+def is_finished(progress: TrainingProgress) -> bool:
+    """Whether the checkpoint is the end of a training: its worker died after saving it and before reporting it."""
+    assign, resumed = progress.assign, progress.resumed
+    cap = assign.settings.max_minutes
+    if resumed is None:
+        return False
+    if resumed.step >= resumed.steps:
+        progress.why = progress.why_all_steps
+    elif cap is not None and progress.before_seconds >= cap * 60:
+        progress.why = "max_minutes"
+    else:
+        return False
+    progress.saved = Checkpoint(
+        ref=assign.ref, tok=assign.token, step=resumed.step, path=progress.place.relative(resumed.folder),
+        sha256=adapter_sha256(resumed.folder),
+    )  # fmt: skip
+    return True
+
+
+def forget_peak(place: Place) -> None:
+    """Peak memory counts from here."""
+    if place.on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        resident.forget_peak()
+
+
+def finish(progress: TrainingProgress) -> None:
+    """Write and report what came of it.  Raises LeaseRevoked or LeaseStopped where it was ended from outside."""
+    lease = progress.lease
+    if lease.revoked:
+        raise LeaseRevoked(lease.ref)
+    rows = progress.log.finish()
+    _write_times(progress)
+    if progress.why == "stop":
+        lease.check()  # raises: the checkpoint is reported, the task goes back
+    _report(progress, rows)
+
+
+def refuse_unmoved(progress: TrainingProgress, *, moved: bool) -> None:
+    """Raises UserError where a whole training made no step with a learning rate above zero."""
+    if progress.resumed is None and not moved and progress.why != "stop" and not progress.lease.revoked:
+        raise UserError("learning_rate", "it was zero at every step", "lower warmup_ratio, or raise max_steps")
+
+
+def _published(progress: TrainingProgress, last: Checkpoint) -> tuple[str, str, str]:
+    """Path and hash of the checkpoint that is reported, and why: the last, or the one with the lowest held-out loss."""
+    best = progress.best
+    if best is None or progress.kept_step in (None, last.step):
+        return last.path, last.sha256, progress.why
+    step, loss = best
+    found = checkpoint.of_step(progress.folder, step)
+    lowest = f"step {step} has the lowest held-out loss, {loss:.4g}"
+    if found is None:
+        return (
+            last.path,
+            last.sha256,
+            f"{progress.why}; {lowest}, but its checkpoint is gone: the last one is handed over",
+        )
+    why = f"{progress.why}; {lowest} (the last {progress.figures_at(last.step).get('eval_loss', math.nan):.4g}): it is handed over"
+    return progress.place.relative(found.folder), adapter_sha256(found.folder), why
+
+
+def _report(progress: TrainingProgress, rows: list[MetricRow]) -> None:
+    assign, saved = progress.assign, progress.saved
+    assert saved is not None, "a training ends with a checkpoint"
+    path, sha256, why = _published(progress, saved)
+    if path != saved.path:
+        progress.lease.report(saved)
+    measured = {
+        **(saved.figures if path == saved.path else {}),
+        **_first_and_last_loss(rows),
+        "seconds": round(progress.spent_seconds, 2),
+        "tokens_per_second": progress.tokens_per_second,
+        "peak_bytes": progress.peak_bytes(),
+    }
+    progress.lease.report(
+        Trained(
+            ref=assign.ref, tok=assign.token, step=saved.step, path=path, sha256=sha256, trainable=progress.trainable, why=why,
+            figures={name: value for name, value in measured.items() if value is not None},
+        )
+    )  # fmt: skip
+
+
+def _first_and_last_loss(rows: list[MetricRow]) -> dict[str, float]:
+    losses = [row.figures["loss"] for row in rows if "loss" in row.figures]
+    if not losses:
+        return {}
+    count = max(1, len(losses) // AVERAGED_SHARE)
+    return {"first_loss": round(sum(losses[:count]) / count, 4), "loss": round(sum(losses[-count:]) / count, 4)}
+
+
+def _write_times(progress: TrainingProgress) -> None:
+    times = {
+        "load_seconds": progress.load_seconds, "loop_seconds": progress.loop_seconds, "save_seconds": progress.save_seconds,
+        "eval_seconds": progress.eval_seconds, "paused_seconds": progress.lease.paused_seconds,
+        "all_attempts_seconds": progress.spent_seconds,
+    }  # fmt: skip
+    rounded = {key: round(value, 3) for key, value in times.items()}
+    write_text(
+        progress.folder / "time_metrics.json",
+        json.dumps({**rounded, "tokens_per_second": progress.tokens_per_second}, indent=1) + "\n",
+    )
