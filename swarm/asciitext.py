@@ -1,4 +1,4 @@
-"""Replaces characters outside ASCII by similar ones of the same width, for terminals and locales that have ASCII only; pure."""
+"""Replaces characters outside ASCII by similar ones of the same width, for terminals, locales and encodings that lack them; pure."""
 
 from __future__ import annotations
 

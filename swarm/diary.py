@@ -15,6 +15,7 @@ from typing import Literal
 
 from swarm import events as ev
 from swarm import figures, units
+from swarm.event import Event
 from swarm.printable import TEXT_CHARACTERS, one_line
 from swarm.state import State
 
@@ -39,7 +40,7 @@ class Words:
     """Between the subject and `text` in a sentence."""
 
 
-def sentence(event: ev.Event) -> str:
+def sentence(event: Event) -> str:
     """The whole sentence; empty where the event's facts say nothing beyond its kind."""
     words = words_of(event)
     if not words.text:
@@ -48,7 +49,7 @@ def sentence(event: ev.Event) -> str:
     return joined(" ", words.ping and f"[{words.ping}]", f"{subject}{words.joint}{words.text}")
 
 
-def shown(event: ev.Event, characters: int = TEXT_CHARACTERS) -> str:
+def shown(event: Event, characters: int = TEXT_CHARACTERS) -> str:
     """What a line of a screen says beside the ref: the facts in words, and what the author wrote himself."""
     words, own = words_of(event), event.body
     if (said := sentence(event)) and own.startswith(said):
@@ -56,7 +57,7 @@ def shown(event: ev.Event, characters: int = TEXT_CHARACTERS) -> str:
     return joined(" · ", joined(" ", words.ping and f"[{words.ping}]", words.text), one_line(own, characters))
 
 
-def with_sentence(state: State, author: str, event: ev.Event) -> ev.Event:
+def with_sentence(state: State, author: str, event: Event) -> Event:
     """The event with its sentence as (the first line of) its body, if the coordinator or a worker process is its author."""
     said = sentence(event) if is_automatic(state, author, event) else ""
     if not said:
@@ -64,7 +65,7 @@ def with_sentence(state: State, author: str, event: ev.Event) -> ev.Event:
     return event.model_copy(update={"body": joined("\n", said + _again(state, event), event.body)})
 
 
-def is_automatic(state: State, author: str, event: ev.Event) -> bool:
+def is_automatic(state: State, author: str, event: Event) -> bool:
     """Whether no agent or person wrote it."""
     if author == COORDINATOR or (isinstance(event, ev.Claim) and event.beats):
         return True
@@ -72,7 +73,7 @@ def is_automatic(state: State, author: str, event: ev.Event) -> bool:
     return task is not None and task.lease is not None and task.lease.worker == author
 
 
-def _again(state: State, event: ev.Event) -> str:
+def _again(state: State, event: Event) -> str:
     """For a task that is claimed again: how often it was before."""
     task = state.tasks.get(event.ref)
     return f"; attempt {task.attempts + 1}" if isinstance(event, ev.Claim) and task and task.attempts else ""
@@ -82,7 +83,7 @@ ABOUT_TASKS = ev.Renew | ev.Hand | ev.Drop | ev.Expire | ev.Refuse | ev.Done
 """Their sentences name the task and not only the stream."""
 
 
-def words_of(event: ev.Event) -> Words:
+def words_of(event: Event) -> Words:
     """The facts in words; figures are those that a reader asks for first."""
     match event:
         case ev.Run():
@@ -110,6 +111,8 @@ def words_of(event: ev.Event) -> Words:
             return _of_the_log(event)
         case ev.Claim() | ev.Renew() | ev.Hand() | ev.Drop() | ev.Expire() | ev.Refuse() | ev.Done():
             return _lease(event)
+        case ev.Compared():
+            return Words(f"its streams are compared by {one_line(event.metric)} at level {event.level:g}")
         case ev.Back() | ev.Adapter() | ev.Promote():
             return _weights(event)
         case _:
@@ -159,7 +162,7 @@ def _weights(event: ev.Back | ev.Adapter | ev.Promote) -> Words:
             return Words(f"{said}: {one_line(event.why)} {{{one_line(event.path)}, {hash_of(event.sha256)}}}", "OK")
 
 
-def _result(event: ev.Event) -> Words:
+def _result(event: Event) -> Words:
     """What the roles hand over."""
     match event:
         case ev.Prepared():

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from swarm.redaction import redacted
+
 
 class UserError(Exception):
     """Something that the user wrote or chose is not valid."""
 
     def __init__(self, where: str, what: str, fix: str) -> None:
-        super().__init__(f"{where}: {what}; {fix}")
-        self.where, self.what, self.fix = where, what, fix
+        self.where, self.what, self.fix = redacted(where), redacted(what), redacted(fix)
+        super().__init__(f"{self.where}: {self.what}; {self.fix}")
 
 
 REFUSED = 5

@@ -7,110 +7,12 @@ A new event is one class here and its line in `swarm/state.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import Field
 
-from swarm.figures import MAX_FIGURES, checked_name, is_compared, number
-from swarm.printable import without_control
-
-NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
-"""A stream, worker, agent or run name."""
-RESERVED = frozenset({"coordinator", "hub", "log", "run", "unknown"})
-"""Author names that no member may have: they are the program's own."""
-
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
-Role = Literal["prepare", "train", "validate", "evaluate"]
-ROLES: tuple[Role, ...] = get_args(Role)
-"""A stream's tasks, in the order in which they are done."""
-
-Ref = Annotated[str, StringConstraints(pattern=rf"^(?:-|{NAME}(?:/{NAME})?)$")]
-"""What an entry is about: `run`, a stream, `stream/role`, or `-` for nothing in particular."""
-
-
-def _stays_inside(path: str) -> str:
-    if path.startswith("/") or ".." in path.split("/") or not path or any(ord(c) < 0x20 for c in path):
-        raise ValueError("must be a path inside the run folder")
-    return path
-
-
-RelativePath = Annotated[str, AfterValidator(_stays_inside)]
-"""A path inside the run folder: relative, never climbing out."""
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Token = Annotated[int, Field(ge=1)]
-"""A fencing token: the seq of the claim (or hand) that began the lease."""
-
-
-Figures = Annotated[
-    dict[Annotated[str, AfterValidator(checked_name)], Annotated[float, PlainValidator(number)]],
-    Field(max_length=MAX_FIGURES),
-]
-"""Numbers by the names of `swarm.figures`; one may be NaN or infinite, and who judges by it says what that means."""
-
-
-class Event(BaseModel):
-    """Something that happened, about `ref`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ref: Ref
-    body: Annotated[str, AfterValidator(without_control)] = ""
-    """Without control characters, so that the event is equal to what is read back."""
-    idem: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] | None = None
-    """Idempotency key: the same author's second event with it is the first."""
-
-    @property
-    def kind(self) -> str:
-        return type(self).__name__.lower()
-
-    @property
-    def stream(self) -> str:
-        return self.ref.partition("/")[0]
-
-    def facts(self) -> dict[str, Any]:
-        """The fields that stand in the entry, in the order of the class, unset ones left out."""
-        return {k: v for k, v in self.model_dump(exclude={"ref", "body"}).items() if v is not None}
-
-
-class Measured(Event):
-    """An event with figures: in the entry, and in `facts()`, each stands under its own name.
-
-    So a key that is no field of the class is a figure, and its value a number.
-    """
-
-    figures: Figures = {}
-    """Of the adapter, by the names of `swarm.figures`; the bare base's as `base_<name>`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_figures(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or fields.keys() <= cls.model_fields.keys():
-            return fields
-        known = {key: value for key, value in fields.items() if key in cls.model_fields}
-        flat = {OLDER_NAMES.get(key, key): value for key, value in fields.items() if key not in known}
-        return {**known, "figures": {**known.get("figures", {}), **flat}}
-
-    def facts(self) -> dict[str, Any]:
-        facts = super().facts()
-        named = facts.pop("figures")
-        return {**facts, **named}
-
-
-OLDER_NAMES = {
-    "heldout": "eval_loss", "base_heldout": "base_eval_loss", "exact": "exact_match", "base_exact": "base_exact_match",
-    "loss_first": "first_loss", "loss_last": "loss", "tok_s": "tokens_per_second",
-}  # fmt: skip
-"""Figures as entries named them before they were named in one table."""
-
+from swarm.event import Event, Measured, Name, RelativePath, Role, Sha256, Token
+from swarm.figures import is_compared
 
 # ---- the run and its streams -----------------------------------------------------------------------------------------
 
@@ -329,6 +231,8 @@ class Score(Measured):
     rows_sha256: Sha256
     """Of the held-out rows: scores are compared only where this is equal."""
     rows: int
+    scores_sha256: Sha256 | None = None
+    """Of `scores.toon` in the stream's folder: the scores row by row, by which streams are compared."""
     cmd: str | None = None
     """The command that backs this."""
 
@@ -352,6 +256,27 @@ class Promote(Event):
     """Of the train lease that made it; unset: whichever is published."""
     force: bool | None = None
     """True: a person promotes it over a WARNING, missing approvals or an objection, and `why` says for what reason."""
+
+
+class Compared(Event):
+    """The arms that may win were compared before the promotion; `ref` is `run`, the intervals are the body."""
+
+    metric: str
+    best: Name
+    """The arm with the best figure: a stream, or what its replicas have in common."""
+    arm: Name
+    """The one that is taken: the best, or the cheapest of those that cannot be told apart from it."""
+    chosen: Name
+    """Its stream."""
+    tied: str | None = None
+    """Arms that cannot be told apart from the best, with commas."""
+    beats_base: bool
+    """Whether the arm that is taken is better than the bare base, and not by chance."""
+    level: float
+    """Of the test, over all comparisons."""
+    scores: Sha256
+    """Names the scores row by row that were compared."""
+    why: str
 
 
 # ---- notes, questions, opinions ---------------------------------------------------------------------------------------

@@ -49,6 +49,8 @@ class BaseFacts:
     """The head's matrix is the embedding's."""
     context_tokens: int | None = None
     """Positions that it has; None where nothing bounds them."""
+    attention: Literal["sdpa", "eager"] | None = None
+    """How its family can compute attention: with torch's fused kernels, or eagerly alone; None for a model without attention."""
     quantisation: str | None = None
     """How its stored weights are quantised: `nf4`, `gptq`, ...; None: not at all."""
 

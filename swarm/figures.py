@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -49,6 +49,21 @@ class Figure:
     """Which end is better; for figures by which streams are compared: measured of adapter and bare base on the held-out rows."""
     text: Callable[[float | None], str] = units.number
     """The value as it is printed."""
+    of: Literal["", "rows", "answers"] = ""
+    """What the evaluator measures it on, if the setting `metrics` names it: held-out rows, or generated answers."""
+    compared_as: str = ""
+    """The figure whose values row by row are compared in place of its own: a perplexity is compared as the loss it is made of."""
+    library: str = ""
+    """The module that computes it, if that is none of ours; it comes with the extra `judge`."""
+
+
+def _share(label: str, goal: Goal | None = None) -> Figure:
+    return Figure(label, "share of the answers", goal, units.percent, "answers")
+
+
+def _overlap(label: str, unit: str, library: str) -> Figure:
+    """How much of the expected text an answer holds."""
+    return Figure(label, unit, "max", of="answers", library=library)
 
 
 FIGURES: dict[str, Figure] = {
@@ -56,7 +71,24 @@ FIGURES: dict[str, Figure] = {
     "first_loss": Figure("first loss", "nats per supervised token", text=units.loss),
     "best_loss": Figure("best", "nats per supervised token", text=units.loss),
     "eval_loss": Figure("held-out", "nats per supervised token", "min", units.loss),
-    "exact_match": Figure("exact match", "share of the answers", "max", units.percent),
+    "perplexity": Figure("perplexity", "exp of the loss", "min", units.loss, "rows", "eval_loss"),
+    "exact_match": _share("exact match", "max"),
+    "exact_match_normalised": _share("exact, normalised", "max"),
+    "ended": _share("ended", "max"),
+    "rouge_1": _overlap("ROUGE-1", "F1, 0 to 1", "rouge_score"),
+    "rouge_2": _overlap("ROUGE-2", "F1, 0 to 1", "rouge_score"),
+    "rouge_l": _overlap("ROUGE-L", "F1, 0 to 1", "rouge_score"),
+    "bleu": _overlap("BLEU", "0 to 100, of all answers; row by row of each", "sacrebleu"),
+    "chrf": _overlap("chrF", "0 to 100, of all answers; row by row of each", "sacrebleu"),
+    "json_valid": _share("JSON", "max"),
+    "json_schema": replace(_share("JSON schema", "max"), library="jsonschema"),
+    "toon_valid": _share("TOON", "max"),
+    "headings": _share("headings"),
+    "lists": _share("lists"),
+    "bold": _share("bold"),
+    "words": Figure("words", "words of an answer", of="answers"),
+    "banned": Figure("banned", "banned strings in an answer", "min", of="answers"),
+    "answer_tokens_per_second": Figure("answer tok/s", "tokens generated per second", text=units.count, of="answers"),
     "learning_rate": Figure("lr", text=units.rate),
     "grad_norm": Figure("grad norm"),
     "epoch": Figure("epoch", "passes over the rows"),
@@ -82,6 +114,11 @@ def of(name: str) -> Figure:
 def with_goal() -> tuple[str, ...]:
     """The figures by which streams are compared."""
     return tuple(name for name, figure in FIGURES.items() if figure.goal)
+
+
+def measurable() -> tuple[str, ...]:
+    """What the setting `metrics` may name."""
+    return tuple(name for name, figure in FIGURES.items() if figure.of)
 
 
 def is_compared(name: str) -> bool:

@@ -21,25 +21,33 @@ def write_all(fd: int, data: bytes, offset: int | None = None) -> None:
         offset = None if offset is None else offset + done
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """A file that nobody looks at yet, with this data on the disk; nothing is left behind on an OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o664)
+def replace_file(path: Path, data: bytes, *, mode: int = 0o664, mark: str = "new") -> None:
+    """Write a file in one step: a reader finds either the old content or all of `data`, and so does a restart after a power cut.
+
+    `mark` names the temporary file; where several processes may write the same file, each needs its own.
+    Raises OSError with the file's name, and then no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{mark}")
     try:
-        write_all(fd, data)
-        os.fsync(fd)
-    except OSError:
-        path.unlink()
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # os.write reports no file name
         raise
     finally:
-        os.close(fd)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Whoever opens `path` sees what it was or all of the data, and it lasts."""
-    new = path.with_name(f".{path.name}.new")
-    write_synced(new, data)
-    new.replace(path)
+        with suppress(OSError):
+            temporary.unlink()
     sync_folder(path.parent)
+
+
+def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """`replace_file` for text, also where several processes may write the same file."""
+    replace_file(path, text.encode(), mode=mode, mark=f"{os.getpid()}.staged")
 
 
 def take_place(new: Path, path: Path) -> bool:
@@ -125,28 +133,6 @@ def sync_file(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Write a file so that a reader sees all of it or the old one: staged, synced, renamed.
-
-    Raises OSError with the file's name; nothing is left behind then.
-    """
-    staged = path.with_name(f".{path.name}.{os.getpid()}.staged")
-    try:
-        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # a write knows its descriptor only
-        raise
-    finally:
-        with suppress(OSError):
-            staged.unlink()
-    sync_folder(path.parent)
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, SkipValidation
 
-from swarm.events import KINDS, Event, Figures, Name, RelativePath, Role, Sha256, Token
+from swarm.event import Event, Figures, Name, RelativePath, Role, Sha256, Token
+from swarm.events import KINDS
 from swarm.figures import MAX_FIGURES, MAX_WHOLE, checked_name
 from swarm.settings import StreamSettings
 from toon import decode, decode_tables, encode, encode_columns

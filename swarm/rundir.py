@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import UserError
-from swarm.events import NAME, RESERVED
+from swarm.event import NAME, RESERVED
 from swarm.files import sync_folder, write_whole
 from swarm.surroundings import private_folder
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import AfterValidator, Field, SerializeAsAny, StringConstraints, ValidationInfo, model_validator
 
 from swarm import figures, kinds
-from swarm.events import NAME, Name, Role
+from swarm.event import NAME, Name, Role
 from swarm.figures import Goal
 from swarm.keys import OneOf, Positive, Reads, Settings, Share
 
@@ -30,6 +30,13 @@ def _with_goal(metric: str) -> str:
     return metric
 
 
+def _can_be_measured(metric: str) -> str:
+    if metric not in figures.measurable():
+        raise ValueError("not a figure that the evaluator measures")
+    return metric
+
+
+Metric = Annotated[str, AfterValidator(_can_be_measured), OneOf(figures.measurable)]
 Doer = Annotated[str, StringConstraints(pattern=rf"^(?:worker|agent:{NAME})$"), Reads("worker or agent:NAME")]
 Listen = Annotated[
     str,
@@ -131,6 +138,8 @@ class Part(Settings):
     """Compute activations twice instead of keeping them: less memory, more time."""
     bf16: Literal["auto"] | bool = "auto"
     """Compute in bfloat16; auto: on GPUs that have it."""
+    attn_implementation: Literal["auto", "sdpa", "eager"] = "auto"
+    """How attention is computed: sdpa is torch's fused kernels, eager plain matrix products; auto: sdpa wherever the base's family can."""
 
     @classmethod
     def chosen_by(cls, values: Mapping[str, object]) -> type[Self]:
@@ -186,6 +195,12 @@ class StreamSettings(Part):
     """Wall-clock minutes of training, over all attempts."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the order of rows, the adapter's first values and dropout."""
+    seeds: Positive | None = None
+    """So many replicas, `NAME.s1` and so on, with the seeds from `seed` on; promotion compares their means by their spread."""
+    sweep_lr: list[Annotated[float, Field(gt=0)]] = []
+    """A stream for each of these learning rates, `NAME.lr0.0002` and so on."""
+    replica_of: str | None = None
+    """Whose replica it is; set by `seeds`."""
 
     # cadence
     logging_steps: Positive = 1
@@ -206,6 +221,20 @@ class StreamSettings(Part):
     """Held-out rows that are answered by generation and compared exactly; 0: only the held-out loss."""
     eval_max_new_tokens: Positive = 128
     """An answer is cut after so many."""
+    metrics: list[Metric] = ["exact_match", "ended"]
+    """Figures of adapter and base on held-out rows and answers, beside the held-out loss."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0: each answer takes the likeliest token; above: tokens are drawn, with `eval_seed`."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the tokens that are drawn from, the likeliest that make up this share."""
+    eval_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of the tokens that are drawn; base and adapter draw with the same."""
+    json_schema: str | None = None
+    """A file with the JSON schema that answers are to match (metric `json_schema`)."""
+    banned_strings: list[str] = [
+        "Human:", "Machine:", "<|user|>", "<|system|>", "<|assistant|>", "As an AI language model", "### Instruction:", "### Response:",
+    ]  # fmt: skip
+    """What no answer is to hold (metric `banned`)."""
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -235,15 +264,28 @@ class Promotion(Settings):
     """Which stream wins, and what it must beat."""
 
     metric: Annotated[str, AfterValidator(_with_goal), OneOf(figures.with_goal)] = "eval_loss"
-    """The figure by which streams are compared; eval_loss: held-out loss, exact_match: share of answers that are exactly right."""
+    """The figure by which streams are compared, e.g. eval_loss: held-out loss, exact_match: share of answers that are exactly right."""
     goal: Goal | None = None
     """Unset: the figure's own, min for eval_loss and max for exact_match."""
     must_beat: Literal["base", "nothing"] = "base"
-    """base: only who is better than the bare base by that metric is promoted."""
+    """base: only who is better than the bare base by that metric, and not by chance, is promoted."""
+    test_level: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """How often a difference that is chance may be taken for more, over all comparisons of a promotion together (Holm)."""
+    tie_break: Literal["cheaper", "best"] = "cheaper"
+    """Of streams that cannot be told apart: the one with fewer trainable parameters, then fewer seconds; or the best figure all the same."""
+    seed_spread: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of the metric over seeds, where it is known from elsewhere; `seeds` of a stream measures it."""
     approvals: Annotated[int, Field(ge=0)] = 0
     """`approve` entries wanted before the winner is promoted (of different authors)."""
     approvers: list[Name] = []
     """Whose `approve` entries count; empty: everybody's.  Without `approvals` all of them are wanted."""
+
+    @property
+    def direction(self) -> Goal:
+        """Which end wins.  The config is refused where neither it nor the table of figures says so."""
+        chosen = self.goal or figures.of(self.metric).goal
+        assert chosen, f"promotion by {self.metric}, which has no goal"
+        return chosen
 
 
 class RunSettings(Settings):

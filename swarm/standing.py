@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from swarm import events as ev
-from swarm.events import Role
+from swarm.event import Role
 
 
 @dataclass(slots=True)

@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarm import events as ev
-from swarm.events import RESULT_OF, RESULTS, ROLES, Event, Role
+from swarm.event import ROLES, Event, Role
+from swarm.events import RESULT_OF, RESULTS
 from swarm.standing import Decision, Lease, Opinion, Promoters, Question, Stream, Task
 
 __all__ = [
     "Decision", "Entry", "Lease", "Opinion", "Question", "Refusal", "State", "Stream", "Task", "fold",
 ]  # fmt: skip
 
+ResultKey = tuple[str, str, str, int, int | None]
+"""Author, kind, ref, token and step of a report."""
 DECISIONS = 8
 """How many of the last decisions are kept, for digests."""
 
@@ -53,6 +56,8 @@ class State:
     end: ev.End | None = None
     streams: dict[str, Stream] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    compared: ev.Compared | None = None
+    """The newest comparison; it holds for the scores that it names."""
     promoted: ev.Promote | None = None
     promoters: Promoters | None = None
     opinions: dict[tuple[str, str], Opinion] = field(default_factory=dict)
@@ -62,8 +67,8 @@ class State:
     """Open questions by the seq of their entry."""
     idems: dict[tuple[str, str], tuple[int, Event]] = field(default_factory=dict)
     """(author, idempotency key) -> seq and event of its first use"""
-    results: dict[tuple[str, str, str, int, int | None], tuple[dict[str, object], int]] = field(default_factory=dict)
-    """What was reported under tokens: (author, kind, ref, token, step) -> its facts and seq; see `repeat_of`."""
+    results: dict[ResultKey, tuple[dict[str, object], int]] = field(default_factory=dict)
+    """What was reported under tokens, with its seq: by this a report that is sent again is recognised (`policy.repeats`)."""
 
     def apply(self, entry: Entry) -> None:
         """Fold one entry; entries come in the order of their seq, each once."""
@@ -72,7 +77,7 @@ class State:
         if event.idem:
             self.idems[entry.author, event.idem] = entry.seq, event
         if event.kind in RESULTS:
-            self.results[_result_key(entry.author, event)] = event.facts(), entry.seq
+            self.results[result_key(entry.author, event)] = event.facts(), entry.seq
         self._remember(entry)
         match event:
             case ev.Run():
@@ -88,6 +93,8 @@ class State:
                 self.end = event
             case ev.Extend(seconds=seconds):
                 self._extend(seconds)
+            case ev.Compared():
+                self.compared = event
             case ev.Promote():
                 self.promoted = event
                 self.promoters = Promoters(entry.author, self.approvers(event.ref), self.objections(event.ref))
@@ -237,36 +244,6 @@ class State:
         """Those for which something is still to be done."""
         return [s for s in self.streams.values() if not s.over and self.next_role(s) is not None]
 
-    def repeat_of(self, author: str, event: Event, now: float) -> int | None:
-        """The seq of the entry that this event only repeats: same idempotency key, a claim of what one holds, a hand-over
-        that has happened, a result in the same words (sent again because its acknowledgement was lost).
-
-        Raises Refusal for a key that stood for something else.
-        """
-        task = self.tasks.get(event.ref)
-        lease = task.lease if task else None
-        if event.idem and (known := self.idems.get((author, event.idem))):
-            seq, said = known
-            if not _says_the_same(said, event):
-                raise Refusal(f"the key {event.idem} stands for {said.kind} {said.ref} (entry {seq}); take a new one")
-            if not isinstance(said, ev.Claim):
-                return seq
-            if lease and lease.by == author and lease.first <= seq <= lease.token and not lease.overdue(now):
-                return lease.token
-            raise Refusal(f"{event.ref}: the claim of the key {event.idem} (token {seq}) is over; claim with a new key")
-        match event:
-            case ev.Claim() if lease and lease.by == author and not lease.overdue(now):
-                return lease.token
-            case ev.Hand(tok=tok, to=to) if lease and (lease.handed_by, lease.was, lease.by) == (author, tok, to):
-                return lease.token
-            case _ if event.kind in RESULTS and (same := self.results.get(_result_key(author, event))):
-                return same[1] if same[0] == event.facts() else None
-            case ev.Done() if task and task.role and task.done and _adds_nothing(event, task.done):
-                known_result = self.results.get((author, task.done.kind, event.ref, event.tok, _step_of(task.done)))
-                return known_result[1] if known_result else None
-            case _:
-                return None
-
     def holds(self, worker: str, ref: str, token: int) -> bool:
         """Whether this worker process does the task, under a lease that `token` belongs to."""
         lease = task.lease if (task := self.tasks.get(ref)) else None
@@ -293,28 +270,8 @@ class State:
         return [(by, o.why) for (scope, by), o in self.opinions.items() if not o.agrees and scope in {stream, "run"}]
 
 
-def _says_the_same(said: Event, event: Event) -> bool:
-    """Whether the second event repeats the first; what the recorded one has beside that was added when it was admitted."""
-    if (said.kind, said.ref, said.body.strip()) != (event.kind, event.ref, event.body.strip()):
-        return False
-    facts = said.facts()
-    may_differ = {"ttl", "person", "path", "sha256", *(("why", "tok") if isinstance(said, ev.Promote) else ())}
-    return all(facts.get(key) == value for key, value in event.facts().items() if key not in may_differ)
-
-
-def _adds_nothing(done: ev.Done, result: Event) -> bool:
-    """Whether a `done` after a result of the same token only says again that the task is finished."""
-    facts = result.facts()
-    stated = {name: value for name, value in done.facts().items() if name in {"tok", "path", "sha256", "cmd"}}
-    return not done.body.strip() and done.rc == 0 and all(facts.get(name) == value for name, value in stated.items())
-
-
-def _result_key(author: str, event: Event) -> tuple[str, str, str, int, int | None]:
-    return author, event.kind, event.ref, getattr(event, "tok", 0), _step_of(event)
-
-
-def _step_of(event: Event) -> int | None:
-    return getattr(event, "step", None)
+def result_key(author: str, event: Event) -> ResultKey:
+    return author, event.kind, event.ref, getattr(event, "tok", 0), getattr(event, "step", None)
 
 
 def _lease(task: Task, entry: Entry, event: Event) -> None:

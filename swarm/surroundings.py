@@ -15,16 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from swarm.asciitext import plain
 from swarm.errors import UserError
 
 # ---- output ----------------------------------------------------------------------------------------------------------
 
-SUBSTITUTES = {
-    "→": "->", "←": "<-", "·": "-", "−": "-", "–": "-", "—": "-", "…": "...", "×": "x", "✓": "ok", "✗": "x", "α": "a", "▸": ">",
-    "│": "|", "─": "-", "“": '"', "”": '"', "‘": "'", "’": "'", "\xa0": " ",
-    **dict.fromkeys("▁▂▃▄▅▆▇█░", "#"),
-}  # fmt: skip
-"""For characters that an encoding lacks; any other becomes a question mark."""
 HANDLER = "toonswarm.substitute"
 
 
@@ -42,7 +37,7 @@ def _substituted(error: UnicodeError) -> tuple[str | bytes, int]:
     character = error.object[error.start]
     if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is no text in this locale
         return bytes([ord(character) - 0xDC00]), error.start + 1
-    return SUBSTITUTES.get(character, "?"), error.start + 1
+    return plain(character), error.start + 1
 
 
 def can_draw(*streams: TextIO | None) -> bool:

@@ -12,6 +12,10 @@ ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER)
 """What PEFT needs to load an adapter, by its own names."""
+PROMPT = "prompt.json"
+"""Beside them: the chat template and separator that the training rows were rendered with (trainer/data/prompt.py); not in the hash."""
+MANIFEST = "manifest.json"
+"""Sealed into a folder of prepared rows and into a checkpoint: the hash of every file (trainer/whole.py)."""
 CHUNK_BYTES = 1 << 20
 
 

@@ -21,9 +21,11 @@ def main(argv: list[str] | None = None) -> int:
 
     from bus.errors import BusError  # after the environment is set, like everything below
     from swarm.errors import UserError
-    from swarm.events import ROLES, Role
+    from swarm.event import ROLES, Role
+    from swarm.redaction import print_uncaught
     from trainer.worker import Post, Worker
 
+    sys.excepthook = print_uncaught
     roles = tuple(arguments.roles.split(","))
     if unknown := [role for role in roles if role not in ROLES]:
         print(f"--roles: {unknown[0]!r} is no role; choose from {', '.join(ROLES)}", file=sys.stderr)

@@ -27,37 +27,46 @@ if TYPE_CHECKING:
 
 def asked(
     questions: Sequence[str], adapter: Path, settings: StreamSettings, place: Place
-) -> list[dict[str, str | bool]]:
-    """For each question the answers of `base` and `adapter`, and whether they were cut.
+) -> list[dict[str, str | bool | int]]:
+    """For each question the answers of `base` and `adapter`, whether they were cut, and after how many tokens they would be.
 
-    Raises UserError for a question that is longer than the rows that were trained on.
+    Raises UserError for a question that is longer than the rows that were trained on, or leaves the base no position.
     """
     from trainer.data.bad import NotARow
-    from trainer.data.tokens import stop_tokens, tokeniser_of
-    from trainer.judge.answers import generated
+    from trainer.data.prompt import Asker, prompt_of_rows, read_prompt
+    from trainer.data.tokens import stop_tokens
+    from trainer.judge.answers import generated, room_for
     from trainer.loading import load_adapter, load_base, load_tokenizer
 
     folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    stops = stop_tokens(tokenizer, folder)
-    tokeniser = tokeniser_of(settings, tokenizer, stops)
-    separator, most = settings.datasets[0].separator, settings.eval_max_new_tokens
+    prompt = read_prompt(adapter) or prompt_of_rows(settings.datasets, tokenizer, stop_tokens(tokenizer, folder))
+    asker, most = Asker(tokenizer, prompt, settings.sequence_len), settings.eval_max_new_tokens
+    stops = list(prompt.stop_tokens)
     try:
-        prompts = [tokeniser.prompt(question, separator) for question in questions]
+        prompts = [asker.question(question) for question in questions]
     except NotARow as error:
         raise UserError("PROMPT", error.what, error.fix) from error
     model = load_base(folder, settings, place)
+    rooms = [room_for(model, len(prompt), most) for prompt in prompts]
+    if min(rooms) < 1:
+        raise UserError("PROMPT", "the question takes all positions that the base has", "ask a shorter one")
 
     def answers(asked_model: PreTrainedModel) -> list[tuple[str, bool]]:
-        found = [generated(asked_model, [prompt], sorted(stops), most)[0] for prompt in prompts]
-        return [(str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), len(ids) == most) for ids in found]
+        found = [generated(asked_model, [prompt], stops, most)[0] for prompt in prompts]
+        return [(str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), not ended) for ids, ended in found]
 
     of_base = answers(model)
     of_adapter = answers(cast("PreTrainedModel", load_adapter(model, adapter)))
     return [
-        {"base": base, "adapter": tuned, "base_cut": base_cut, "adapter_cut": tuned_cut}
-        for (base, base_cut), (tuned, tuned_cut) in zip(of_base, of_adapter, strict=True)
+        {"base": base, "adapter": tuned, "base_cut": base_cut, "adapter_cut": tuned_cut, "max_new_tokens": room}
+        for (base, base_cut), (tuned, tuned_cut), room in zip(of_base, of_adapter, rooms, strict=True)
     ]
+
+
+def _cut(room: int, wanted: int) -> str:
+    why = "--max-new-tokens N" if room == wanted else "the base has no more positions"
+    return f" [cut after {room} tokens: {why}]"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,8 +94,8 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if not print_form(answers if len(answers) > 1 else answers[0], arguments.form):
-        cut = f" [cut after {settings.eval_max_new_tokens} tokens: --max-new-tokens N]"
         for answer in answers:
+            cut = _cut(int(answer["max_new_tokens"]), settings.eval_max_new_tokens)
             for who in ("base", "adapter"):
                 print(printable(f"{who + ':':<9}{answer[who]}{cut if answer[f'{who}_cut'] else ''}"))
     return 0

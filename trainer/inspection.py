@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 PLAIN_LINEARS = frozenset({"Linear", "Conv1D", "Linear4bit"})
 """Classes that are known to return one tensor."""
+POSITIONS = ("max_position_embeddings", "max_seq_len", "n_positions")
+"""What families' configs call the bound of a sequence; most have the first name, MPT and DBRX the second."""
 
 
 def facts_of_model(model: PreTrainedModel) -> BaseFacts:
@@ -34,9 +36,23 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
         ),
         head=_name_of(model, head),
         tied=head is not None and head.weight is table.weight,
-        context_tokens=getattr(text, "max_position_embeddings", None),
+        context_tokens=positions_of(model),
+        attention=_attention(model, text),
         quantisation=_quantisation(model.config),
     )
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """Tokens that it can read at once; None where nothing bounds them."""
+    text = model.config.get_text_config()
+    return next((int(bound) for name in POSITIONS if (bound := getattr(text, name, None))), None)
+
+
+def _attention(model: PreTrainedModel, text: Any) -> Literal["sdpa", "eager"] | None:
+    """What transformers takes where nothing is asked for."""
+    if not getattr(text, "num_attention_heads", None):
+        return None
+    return "sdpa" if model._supports_sdpa else "eager"
 
 
 def _quantisation(config: Any) -> str | None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from swarm.events import Event
+from swarm.event import Event
 from swarm.messages import Held, Message, MetricRow, Metrics, Order, Report, What
 from trainer.errors import LeaseRevoked, LeaseStopped
 

@@ -42,6 +42,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
             dtype=dtype,
             quantization_config=kind.quantisation_config(dtype),
             device_map={"": place.torch_device},
+            attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
             use_safetensors=True,  # pickled weights can hold code
             trust_remote_code=settings.trust_remote_code,
         )
@@ -72,7 +73,7 @@ def new_adapter(base: PreTrainedModel, settings: StreamSettings) -> PeftModel:
     return kinds.adapter(settings.adapter).attach(base, facts_of_model(base), settings)
 
 
-def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> PeftModel:
     """The base with a trained adapter on it, for reading only.  Raises UserError where its weights are no safetensors file.
 
     PEFT would take an `adapter_model.bin` instead, which can hold code (CVE-2025-32434).
@@ -83,4 +84,4 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
         )
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(base, str(folder), is_trainable=False).eval()
+    return PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=False).eval()

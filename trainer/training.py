@@ -10,6 +10,7 @@ import torch
 
 from swarm.errors import UserError
 from swarm.events import Checkpoint, Post, Trained
+from swarm.files import write_whole
 from swarm.messages import MetricRow, Piece
 from swarm.policy.batching import Engine
 from swarm.weights import adapter_sha256
@@ -21,7 +22,6 @@ from trainer.lease import Lease
 from trainer.place import Place
 from trainer.progress import TrainingProgress
 from trainer.trainlog import CSV, rows_in, rows_of_older
-from trainer.whole import write_text
 
 AVERAGED_SHARE = 20
 """First and last loss are means over one in so many of the logged rows, since the loss of a single batch is mostly noise."""
@@ -175,7 +175,7 @@ def _write_times(progress: TrainingProgress) -> None:
         "all_attempts_seconds": progress.spent_seconds,
     }  # fmt: skip
     rounded = {key: round(value, 3) for key, value in times.items()}
-    write_text(
+    write_whole(
         progress.folder / "time_metrics.json",
         json.dumps({**rounded, "tokens_per_second": progress.tokens_per_second}, indent=1) + "\n",
     )

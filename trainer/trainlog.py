@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from swarm.figures import number
+from swarm.files import write_whole
 from swarm.messages import ROW, MetricRow
-from trainer.whole import write_text
 
 CSV, JSON = "train_log.csv", "train_log.json"
 
@@ -34,7 +34,7 @@ class TrainLog:
     def _begin(self, rows: Iterable[MetricRow]) -> None:
         flat = [_flat(row) for row in rows]
         self._names = dict.fromkeys([*ROW, *(name for row in flat for name in row)])
-        write_text(self.path, _lines(flat, self._names, header=True))
+        write_whole(self.path, _lines(flat, self._names, header=True))
         self._file: TextIO = self.path.open("a", encoding="utf-8", newline="")
 
     def add(self, row: MetricRow) -> None:
@@ -57,7 +57,7 @@ class TrainLog:
         self.write()
         self.close()
         rows = list(rows_in(self.path))
-        write_text(self.path.with_name(JSON), json.dumps([_flat(row) for row in rows], indent=1) + "\n")
+        write_whole(self.path.with_name(JSON), json.dumps([_flat(row) for row in rows], indent=1) + "\n")
         return rows
 
     def close(self) -> None:

@@ -8,29 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from swarm.weights import sha256_of
-
-MANIFEST = "manifest.json"
+from swarm.files import sync_file, sync_folder, write_whole
+from swarm.weights import MANIFEST, sha256_of
 
 
 class Torn(Exception):
     """A folder is not whole; the text says why."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: staged beside it, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    with staged.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> str:
@@ -38,9 +25,9 @@ def seal(folder: Path, facts: dict[str, Any]) -> str:
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        _sync(path)
-    write_text(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1, sort_keys=True) + "\n")
-    _sync(folder)
+        sync_file(path)
+    write_whole(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1, sort_keys=True) + "\n")
+    sync_folder(folder)
     return sha256_of(folder / MANIFEST)
 
 
@@ -53,7 +40,7 @@ def publish(staged: Path, place: Path) -> None:
         if not (place / MANIFEST).is_file():
             raise
         shutil.rmtree(staged)
-    _sync(place.parent)
+    sync_folder(place.parent)
 
 
 def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
@@ -73,11 +60,3 @@ def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
         if path.stat().st_size != sealed["bytes"] or sha256_of(path) != sealed["sha256"]:
             raise Torn(f"{name} of {folder.name} is not what was sealed")
     return {key: value for key, value in manifest.items() if key != "files"}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

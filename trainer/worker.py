@@ -26,9 +26,11 @@ from bus.envelope import Envelope
 from bus.keys import Join
 from bus.peer import Peer
 from swarm.errors import UserError
-from swarm.events import Drop, Role
+from swarm.event import Role
+from swarm.events import Drop
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Piece, Quit, Ready
 from swarm.policy.batching import BatchKey, batch_key
+from swarm.redaction import redacted
 from swarm.rundir import RunFolder
 from trainer import resident, roles
 from trainer.errors import Elsewhere, LeaseRevoked, LeaseStopped
@@ -306,20 +308,20 @@ def _drop_for(piece: Piece, error: Exception) -> Drop | None:
         case UserError():
             return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=True, retry=False)
         case _:
-            traceback.print_exception(error)
+            print(redacted("".join(traceback.format_exception(error))), file=sys.stderr)
             return Drop(ref=piece.ref, tok=piece.token, why=_reason(error), failed=True, body=_tail(error))
 
 
 def _reason(error: Exception) -> str:
     """One line for the log; for lack of memory it names the settings that need less."""
-    text = " ".join(str(error).split())[:300]
+    text = redacted(" ".join(str(error).split()))[:300]
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
         return "out of memory; lower micro_batch_size or sequence_len, or set gradient_checkpointing: true"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _tail(error: Exception) -> str:
-    return "\n".join("".join(traceback.format_exception(error)).rstrip().splitlines()[-TRACEBACK_LINES:])
+    return "\n".join(redacted("".join(traceback.format_exception(error))).rstrip().splitlines()[-TRACEBACK_LINES:])
 
 
 def _free() -> None:

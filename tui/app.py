@@ -16,7 +16,7 @@ from typing import ClassVar
 from rich.text import Text
 from textual import events, on
 from textual.app import App, ComposeResult, SuspendNotSupported, SystemCommand
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.filter import LineFilter
 from textual.screen import Screen
@@ -24,14 +24,13 @@ from textual.widgets import Input
 
 from swarm.printable import one_line
 from tui import asciiscreen, looks
+from tui.bindings import ACTS, BINDINGS, every_key
 from tui.feed import PERIOD_SECONDS, Arrived, Feed, LogRead, Lost, Recorded, Refused, Source
+from tui.panes import PANES, Area
 from tui.panes.curves import Curves
-from tui.panes.detail import Detail
-from tui.panes.header import Banner, Header
 from tui.panes.keys import Keys
-from tui.panes.log import Lines
+from tui.panes.pane import Pane
 from tui.panes.streams import Streams
-from tui.panes.workers import Workers
 from tui.screens import DetailScreen, KeysScreen, LiveScreen, LogScreen, Note, Question
 from tui.view import HELD, OVER, View
 
@@ -41,8 +40,6 @@ DETACHED, FAILED, INTERRUPTED = 0, 1, 130
 """Exit statuses."""
 AGAIN = frozenset({"failed", "stopped"})
 """States in which `r` resumes a stream."""
-ACTS = frozenset({"pause", "stop", "note", "retry", "approve", "stop_run"})
-"""Actions that change the run; they are not offered with --readonly."""
 
 
 class Dashboard(App[None]):
@@ -53,27 +50,7 @@ class Dashboard(App[None]):
     ENABLE_COMMAND_PALETTE = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (ROOM_FOR_WORKERS, "-wide")]  # noqa: RUF012 (an instance variable in Textual)
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (20, "-short"), (27, "-middling"), (40, "-tall")]  # noqa: RUF012 (an instance variable in Textual)
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "pause", "pause"),
-        Binding("x", "stop", "stop"),
-        Binding("r", "retry", "retry"),
-        Binding("a", "approve", "approve"),
-        Binding("m", "mark", "mark"),
-        Binding("slash", "filter", "filter"),
-        Binding("enter", "detail", "detail"),
-        Binding("l", "log", "log"),
-        Binding("w", "workers(False)", "workers"),
-        Binding("d", "workers(True)", "devices"),
-        Binding("o", "note", "note"),
-        Binding("colon", "command_palette", "palette"),
-        Binding("question_mark", "keys", "keys"),
-        Binding("q", "detach", "detach"),
-        Binding("y", "log_axis", "log axis", show=False),
-        Binding("s", "smooth", "smoothed or as measured", show=False),
-        Binding("escape", "clear_filter", "all streams", show=False),
-        Binding("ctrl+c", "stop_run", "stop the run", show=False, priority=True),
-        Binding("ctrl+z", "suspend_process", "suspend", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*BINDINGS]
 
     def __init__(
         self,
@@ -89,23 +66,27 @@ class Dashboard(App[None]):
         self.only_ascii = only_ascii
         self.is_leaving = False
         self.view = View()
+        self.panes: list[Pane] = []
         self.pictures = 0
         """How many snapshots were drawn."""
         self.register_theme(looks.THEME)
         self.theme = looks.THEME.name
 
     def compose(self) -> ComposeResult:
-        yield Header(id="header")
-        yield Banner(id="banner", markup=False)
-        yield Streams(id="streams")
+        yield from self.panes_of("top")
         yield Input(id="filter", placeholder="words: a name, a worker, a device; state:train, why:memory", compact=True)
         with Horizontal(id="middle"):
-            yield Curves(id="curves", classes="pane")
-            yield Detail(id="detail", classes="pane", markup=False)
+            yield from self.panes_of("middle")
         with Horizontal(id="bottom"):
-            yield Lines(id="log", classes="pane")
-            yield Workers(id="workers", classes="pane")
+            yield from self.panes_of("bottom")
         yield Keys(id="keys")
+
+    def panes_of(self, area: Area) -> list[Pane]:
+        """New panes for one area of the screen."""
+        framed = "" if area == "top" else "pane"
+        made = [pane(id=name, classes=framed) for place, name, pane in PANES if place == area]
+        self.panes += made
+        return made
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         filters = super().get_line_filters()
@@ -113,8 +94,6 @@ class Dashboard(App[None]):
 
     def on_mount(self) -> None:
         self.main = self.screen
-        seek = self.main.query_one
-        self.panes = (seek(Header), seek(Banner), seek(Streams), seek(Curves), seek(Detail), seek(Lines), seek(Workers))
         self.query_one(Streams).focus()
         self.main.set_class(self.size.width >= ROOM_FOR_WORKERS, "-workers")
         self.keys_shown_for: tuple[object, ...] | None = None
@@ -171,7 +150,7 @@ class Dashboard(App[None]):
         self.push_screen(LogScreen(self.view))
 
     def action_keys(self) -> None:
-        self.push_screen(KeysScreen(self.every_key()))
+        self.push_screen(KeysScreen(every_key(readonly=self.readonly)))
 
     def action_mark(self) -> None:
         if row := self.view.row:
@@ -322,12 +301,7 @@ class Dashboard(App[None]):
         except SuspendNotSupported:
             pass
 
-    # ---- the palette and the keys
-
-    def every_key(self) -> list[tuple[str, str]]:
-        """Each key that is offered, with its meaning."""
-        hidden = ACTS if self.readonly else frozenset()
-        return [(name, meaning) for action, name, meaning in MEANINGS if action not in hidden]
+    # ---- the palette
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         row = self.view.row
@@ -348,24 +322,3 @@ class Dashboard(App[None]):
 
     def go(self, name: str) -> None:
         self.look(replace(self.view, selected=name))
-
-
-MEANINGS = (
-    ("pause", "p", "pause the selected stream, or resume it"),
-    ("stop", "x", "stop the selected stream (asks)"),
-    ("retry", "r", "resume a stream that failed or was stopped"),
-    ("approve", "a", "approve the promotion that waits (asks)"),
-    ("note", "o", "write a note into the log"),
-    ("mark", "m", "show the stream's curve with the others, or hide it"),
-    ("log_axis", "y", "logarithmic axis"),
-    ("smooth", "s", "curves smoothed, or as measured"),
-    ("filter", "/", "show only streams with these words; escape: all"),
-    ("detail", "enter", "the selected stream at full size"),
-    ("log", "l", "the whole log (f there: this stream only)"),
-    ("workers", "w  d", "workers by name, by device; again: hide"),
-    ("move", "↑ ↓ j k g G", "select a stream"),
-    ("command_palette", ":", "every command, by name"),
-    ("detach", "q", "leave; the run goes on"),
-    ("stop_run", "ctrl+c", "stop the whole run (asks)"),
-)
-"""Action, key and meaning, for the screen of keys."""

@@ -121,14 +121,11 @@ Screen { background: $background; overflow: hidden; }
 .-tall #bottom { height: 13; }
 .-short #bottom { height: 6; }
 .-tiny #bottom { display: none; }
-.pane { border: round $border; border-title-color: $primary; border-subtitle-color: $text-muted; padding: 0 1; }
+.pane { width: 1fr; height: 1fr; border: round $border; border-title-color: $primary; border-subtitle-color: $text-muted; padding: 0 1; }
 .pane:focus { border: round $primary; }
-#curves { width: 1fr; }
 .-wide #curves { width: 3fr; }
-#detail { width: 1fr; height: 1fr; }
 .-wide #detail { width: 2fr; }
-#log { width: 1fr; }
-#workers { width: 1fr; display: none; }
+#workers { display: none; }
 .-workers #workers { display: block; }
 .-workers.-narrow #log { display: none; }
 Table, Lines { overflow-x: hidden; scrollbar-size: 1 1; scrollbar-color: $border; scrollbar-background: $background; background: $background; }

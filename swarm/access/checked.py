@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from swarm import events as ev
 from swarm.errors import UserError
+from swarm.event import Event
 from swarm.policy.admission import LONGEST_LEASE_SECONDS
 
 SHORTEST_LEASE_SECONDS = 1.0
@@ -30,7 +30,7 @@ def no_entry(seq: int) -> UserError:
     return UserError(f"entry {seq}", "there is no such entry", "see `swarm log`")
 
 
-def checked(kind: type[ev.Event], **fields: Any) -> ev.Event:
+def checked(kind: type[Event], **fields: Any) -> Event:
     """The event with these fields.  Raises UserError that names the first invalid one."""
     if isinstance(of := fields.get("of"), int) and of < 1:
         raise no_entry(of)

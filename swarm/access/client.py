@@ -15,12 +15,14 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from swarm.errors import Refused, UserError
-from swarm.events import Event, Expire, Extend, Hand, Promote
+from swarm.event import Event
+from swarm.events import Expire, Extend, Hand, Promote
 from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
 from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.log.draft import LOG as LOG_AUTHOR
 from swarm.messages import Ask, Report
 from swarm.policy.admission import admit, permit, stamped
+from swarm.policy.repeats import repeat_of
 from swarm.rundir import RunFolder, checked_name, user_name
 from swarm.state import Refusal, State, fold
 
@@ -185,7 +187,7 @@ class Client:
                     for entry in writer.append([(LOG_AUTHOR, settling)], via="local"):
                         state.apply(entry)
                 permit(self._role(), event)
-                if (known := state.repeat_of(self.name, event, writer.now())) is not None:
+                if (known := repeat_of(state, self.name, event, writer.now())) is not None:
                     return known
                 admit(state, self.name, event, writer.now())
                 if isinstance(event, Hand) and (self.folder.keys / "members.json").exists():

@@ -32,6 +32,7 @@ from swarm.agents.inbox import Inbox, read_inbox
 from swarm.agents.lease import Lease, LeaseLost
 from swarm.agents.waiting import CONDITIONS, Woken, conditions, wait
 from swarm.errors import Refused, UserError
+from swarm.event import Event
 from swarm.files import sync_folder
 from swarm.log import Entry, Log
 from swarm.rundir import RunFolder
@@ -78,7 +79,7 @@ class Agent:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def append(self, event: ev.Event) -> int:
+    def append(self, event: Event) -> int:
         """The seq of the event once it is durable.
 
         Raises Refused with the reason, UserError if nobody answers or it names nobody or nothing.

@@ -17,6 +17,7 @@ from pathlib import Path
 from swarm import diary
 from swarm import events as ev
 from swarm.errors import UserError
+from swarm.event import Event
 from swarm.log import Entry
 from swarm.policy.promotion import waiting
 from swarm.printable import one_line
@@ -186,7 +187,7 @@ def addressed(entry: Entry, name: str, authors: Mapping[int, str]) -> str:
             return "mention" if name in mentioned(words_of(event)) else ""
 
 
-def words_of(event: ev.Event) -> str:
+def words_of(event: Event) -> str:
     """All free text of the event: a mention counts in each part of it."""
     return "\n".join(filter(None, (event.body, getattr(event, "title", None), getattr(event, "why", None))))
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 from swarm import events as ev
 from swarm.access.checked import checked
 from swarm.errors import Refused, UserError
+from swarm.event import Event
 
 SAFE_SHARE = 2 / 3
 """Of the time to live: a holder that could not renew for this long stops by itself, before the lease expires for others."""
@@ -27,7 +28,7 @@ class Lease:
     """One task, held.  As a context manager: settled at the end, as done, or as dropped when an exception leaves it."""
 
     def __init__(
-        self, append: Callable[[ev.Event], int], ref: str, token: int, ttl_seconds: float, left_seconds: float
+        self, append: Callable[[Event], int], ref: str, token: int, ttl_seconds: float, left_seconds: float
     ) -> None:
         self.ref, self.token, self.ttl_seconds = ref, token, ttl_seconds
         self._append = append
@@ -83,7 +84,7 @@ class Lease:
             raise UserError(kind, "is no result", f"report one of {', '.join(sorted(ev.RESULTS - {'done', 'drop'}))}")
         return self.append_result(checked(ev.KINDS[kind], ref=self.ref, tok=self.token, **facts))
 
-    def append_result(self, event: ev.Event) -> int:
+    def append_result(self, event: Event) -> int:
         """Append a result; the lease goes on if it is refused, and is over if it finishes the task."""
         with self._renewing:
             seq = self._append(event)
@@ -113,7 +114,7 @@ class Lease:
         """Stop renewing without an entry: the lease expires."""
         self._settled.set()
 
-    def _settle(self, event: ev.Event) -> int:
+    def _settle(self, event: Event) -> int:
         self._settled.set()  # first: a renewal must not follow what ends the lease
         self._thread.join(timeout=15.0)
         return self._append(event)

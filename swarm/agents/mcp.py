@@ -21,6 +21,7 @@ from swarm.access.checked import checked
 from swarm.agents.agent import Agent
 from swarm.agents.inbox import Message
 from swarm.errors import UserError, UserErrors
+from swarm.event import Event
 from swarm.log import LogError
 from swarm.printable import one_line
 from swarm.views import logview
@@ -224,7 +225,7 @@ class Tools:
             case "pause" | "resume":
                 return self._append(ev.KINDS[how], ref, body=text, idem=key)
 
-    def _append(self, kind: type[ev.Event], ref: str, **fields: Any) -> str:
+    def _append(self, kind: type[Event], ref: str, **fields: Any) -> str:
         event = checked(kind, ref=ref, **fields)
         return f"{self.agent.append(event)} {event.kind} {ref}"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from swarm import events as ev
 from swarm.access.checked import waitable
 from swarm.errors import UserError
+from swarm.event import Event
 from swarm.rundir import is_name
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _about(entry: Entry) -> int | None:
             return None
 
 
-def _said(event: ev.Event) -> str:
+def _said(event: Event) -> str:
     return event.why if isinstance(event, ev.Object) else event.body.strip()
 
 

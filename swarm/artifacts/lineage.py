@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from swarm import figures
-from swarm.events import Event
+from swarm.event import Event
 from swarm.policy.admission import token_in
 from swarm.settings import StreamSettings
 from swarm.standing import Promoters

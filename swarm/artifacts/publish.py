@@ -7,6 +7,7 @@ other than those that were validated.  What is published, and when, is decided e
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from swarm.files import exchange, sync_folder
 from swarm.rundir import RunFolder
 from swarm.settings import StreamSettings
 from swarm.state import State
-from swarm.weights import ADAPTER_FILES, adapter_sha256
+from swarm.weights import ADAPTER_FILES, MANIFEST, PROMPT, adapter_sha256
 
 
 class PublishError(Exception):
@@ -44,7 +45,7 @@ def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings
     # approvals and promotions so far were about other weights
     new = {"token": token, "sha256": sha256, "approved": [], "promoted": None}
     document = {**lineage(folder.name, state, name, settings), **new}
-    with _placed(_source(folder, stream.verdict.path), target, sha256, document):
+    with _placed(_source(folder, stream.verdict.path), target, sha256, document, _prompt(folder, state, name)):
         yield Adapter(ref=name, tok=token, path=str(target.relative_to(folder.path)), sha256=sha256)
 
 
@@ -61,7 +62,8 @@ def promotion(
     facts = {"path": folder.promoted.name, "sha256": published.sha256, "tok": published.tok}
     why = {"by": author, "why": wished.why, "forced": bool(wished.force)}
     document = {**lineage(folder.name, state, wished.ref, settings), "promoted": why}
-    with _placed(_source(folder, published.path), folder.promoted, published.sha256, document):
+    prompt = _prompt(folder, state, wished.ref)
+    with _placed(_source(folder, published.path), folder.promoted, published.sha256, document, prompt):
         yield wished.model_copy(update=facts)
 
 
@@ -80,12 +82,28 @@ def _source(folder: RunFolder, path: str) -> Path:
         raise PublishError(str(error)) from error
 
 
+def _prompt(folder: RunFolder, state: State, name: str) -> bytes | None:
+    """`prompt.json` of the stream's prepared rows, as their manifest seals it; None: an older version prepared them."""
+    prepared = state.streams[name].prepared
+    place = _source(folder, prepared.path) if prepared else folder.path
+    if not prepared or not (place / PROMPT).is_file():
+        return None
+    text, manifest = (place / PROMPT).read_bytes(), (place / MANIFEST).read_bytes()
+    try:
+        sealed = json.loads(manifest)["files"][PROMPT]["sha256"]
+    except (ValueError, TypeError, LookupError):
+        sealed = None
+    if hashlib.sha256(manifest).hexdigest() != prepared.sha256 or hashlib.sha256(text).hexdigest() != sealed:
+        raise PublishError(f"{prepared.path}: {PROMPT} is not the one that was prepared")
+    return text
+
+
 @contextmanager
-def _placed(source: Path, target: Path, sha256: str, document: dict[str, Any]) -> Iterator[None]:
-    """`target` becomes an adapter folder with the files of `source` and a `lineage.json`; if anything fails it is put back."""
+def _placed(source: Path, target: Path, sha256: str, document: dict[str, Any], prompt: bytes | None) -> Iterator[None]:
+    """`target` becomes an adapter folder with the files of `source`, `prompt.json` and `lineage.json`; if anything fails it is put back."""
     _fence(target, document)
     staged = target.with_name(f".{target.name}.staged")
-    _stage(source, staged, sha256, document)
+    _stage(source, staged, sha256, document, prompt)
     had = target.exists()
     old = _swap(staged, target)
     try:
@@ -99,7 +117,7 @@ def _placed(source: Path, target: Path, sha256: str, document: dict[str, Any]) -
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any]) -> None:
+def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any], prompt: bytes | None) -> None:
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     for name in ADAPTER_FILES:
@@ -109,6 +127,8 @@ def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any]) ->
     if adapter_sha256(staged) != sha256:
         shutil.rmtree(staged)
         raise PublishError(f"{source.name}: the weights are not those that were validated")
+    if prompt is not None:
+        (staged / PROMPT).write_bytes(prompt)
     (staged / FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     _sync_files(staged)
 

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from swarm.cli import agents, configs, looking, members, record, running, shipping, talking
+from swarm.cli import agents, configs, judging, looking, members, record, running, shipping, talking, using
+from swarm.redaction import print_uncaught
 from swarm.surroundings import open_output
 
 FIXES = {
@@ -102,11 +103,14 @@ agents.add_to(app)
 talking.add_to(app)
 members.add_to(app)
 shipping.add_to(app)
+using.add_to(app)
+judging.add_to(app)
 
 
 def main() -> None:
     """Entry point: an error that a user can fix becomes a line on stderr and exit status 2 (5 if the event was refused)."""
     open_output()
+    sys.excepthook = print_uncaught
     status = 0
     try:
         status = _run()

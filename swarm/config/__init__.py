@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarm.config import checks, contradictions, layers, paths
+from swarm.config import checks, contradictions, layers, paths, replicas
 from swarm.config.tree import IN_DEFAULTS, Node, Problems, Spot, joined, only
+from swarm.redaction import holds_token
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 
@@ -61,6 +62,8 @@ def load(
     """
     problems = Problems()
     root = layers.laid(_read(path, cwd, problems), overrides, cwd, problems)
+    _refuse_tokens(root, problems)
+    root = replicas.expanded(root, problems)
     root = paths.absolute(root, problems) if files else root
     run = checks.checked(root, problems)
     if run is not None:
@@ -80,6 +83,15 @@ def of_run(folder: RunFolder) -> RunSettings:
     if folder.config.exists():
         return load(folder.config, cwd=folder.path, files=False).run
     return RunSettings.model_construct(name=folder.name, streams={})
+
+
+def _refuse_tokens(node: Node, problems: Problems) -> None:
+    """A config is written into every run folder, and is shown to whoever may look at the run."""
+    if isinstance(node.value, str) and holds_token(node.value):
+        fix = "take it out and make it invalid: HF_TOKEN or `hf auth login` hands tokens over"
+        problems.add(node.at, node.path, "holds an access token or a password", fix)
+    for _, below in node.steps():
+        _refuse_tokens(below, problems)
 
 
 def _read(path: Path, cwd: Path, problems: Problems) -> Node:

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from swarm import kinds
 from swarm.config.names import fix_of_key, fix_of_value
 from swarm.config.tree import Node, Problems, Spot, Step, follow, joined
-from swarm.events import ROLES
+from swarm.event import ROLES
 from swarm.keys import OneOf, Reads, Settings
 from swarm.printable import in_message
 from swarm.settings import Part, RunSettings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from swarm import figures
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems
@@ -14,6 +16,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
     for name, settings in run.streams.items():
         stream = root.items["streams"].items[name]
         _check_held_out(stream, settings, run, problems)
+        _check_metrics(stream, settings, run, problems)
         _check_steps(stream, settings, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
@@ -50,9 +53,24 @@ def _check_held_out(stream: Node, settings: StreamSettings, run: RunSettings, pr
             "write e.g. 0.05, or name `test_datasets`",
             problems,
         )
-    if run.promotion.metric == "exact_match" and settings.eval_rows == 0:
-        what = "0 rows are answered, but `promotion.metric` is exact_match"
+
+
+def _check_metrics(stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:
+    wanted = run.promotion.metric
+    of_answers = figures.of(wanted).of == "answers"
+    if of_answers and settings.eval_rows == 0:
+        what = f"0 rows are answered, but `promotion.metric` is {wanted}"
         _add(stream, "eval_rows", what, "write e.g. 64, or `metric: eval_loss`", problems)
+    if figures.of(wanted).of and wanted not in settings.metrics:
+        what = f"{wanted} is not measured, but it is `promotion.metric`"
+        _add(stream, "metrics", what, f"add {wanted}", problems)
+    for metric in settings.metrics:
+        if (library := figures.of(metric).library) and find_spec(library) is None:
+            what = f"{metric} needs the library {library}"
+            fix = "install it with `pip install 'toonswarm[judge]'`, or take it out"
+            _add(stream, "metrics", what, fix, problems)
+    if "json_schema" in settings.metrics and settings.json_schema is None:
+        _add(stream, "metrics", "json_schema has no schema to match", "name a file with `json_schema:`", problems)
 
 
 def _check_steps(stream: Node, settings: StreamSettings, problems: Problems) -> None:

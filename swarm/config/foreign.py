@@ -115,10 +115,10 @@ STREAM = {
     "orpo_alpha rpo_alpha simpo_gamma cpo_alpha rl_beta ref_model ref_model_adapters ref_model_quantization_bit ld_alpha "
     "dpo_label_smoothing compute_accuracy beta",
     "the seed alone makes a training repeatable on one device": "full_determinism deterministic strict",
-    "attention is torch's own scaled dot product, or eager where the model needs it": "attn_implementation flash_attention "
-    "flash_attn sdp_attention xformers_attention eager_attention flex_attention flex_attn_compile_kwargs s2_attention shift_attn "
-    "flash_optimum sage_attention ring_attn_func heads_k_stride sequence_parallel_degree context_parallel_size use_cache "
-    "use_kv_cache",
+    "`attn_implementation`": "flash_attention flash_attn sdp_attention xformers_attention eager_attention flex_attention "
+    "flex_attn_compile_kwargs s2_attention shift_attn flash_optimum sage_attention",
+    "a sequence is read whole on one device": "ring_attn_func heads_k_stride sequence_parallel_degree context_parallel_size",
+    "keys and values are kept while an answer is generated, and not in training": "use_cache use_kv_cache",
     "the libraries' own kernels are used": "use_liger_kernel liger_kernel_config enable_liger_kernel use_unsloth use_kernels "
     "use_v1_kernels lora_mlp_kernel lora_qkv_kernel lora_o_kernel torch_compile torch_compile_backend torch_compile_mode compile "
     "plugins torch_empty_cache_steps gc_steps",
@@ -138,8 +138,11 @@ STREAM = {
     "checkpoints always hold what resuming needs, as safetensors": "save_only_model save_safetensors save_on_each_node",
     # machinery
     "every stream trains in a process on one device": "ddp world_size local_rank accelerator_config parallelism_config "
-    "device device_map max_memory gpu_memory_limit low_cpu_mem_usage no_cuda use_cpu use_mps_device offload_folder "
-    "qlora_sharded_model_loading use_mca split_batches tensor_parallel_size quantization_device_map log_on_each_node",
+    "qlora_sharded_model_loading use_mca split_batches tensor_parallel_size log_on_each_node",
+    "`placement.gpus`": "device no_cuda use_cpu use_mps_device",
+    "a base lies whole on its stream's device, since weights that are moved there for every step make each many times slower; one "
+    "that does not fit is refused beforehand: `adapter: qlora` needs about a quarter": "device_map max_memory gpu_memory_limit "
+    "low_cpu_mem_usage offload_folder offload_state_dict offload_buffers quantization_device_map",
     "the log, metrics.db and the dashboard hold what is measured; `swarm export` writes it": "report_to use_tensorboard "
     "logging_dir project plot_loss profiler_steps skip_memory_metrics debug log_level log_level_replica disable_tqdm verbose "
     "print_param_status metric_logger",
@@ -155,7 +158,8 @@ PATTERNS = (
     (r"(?:use_)?(?:galore|apollo|badam|lomo|adalomo|muon|dion|lisa)", "see `optimizer` for what can be taken"),
     (r"ppo_|grpo_|kto_|pref_|dpo_|reward_model|rl_|simpo_", "see `method` for what can be taken"),
     (r"relora|oft_|module_dropout|freeze_|vera_|loha_", "see `adapter` for what can be taken"),
-    (r"flash_attn|unsloth_|pose_|use_pose|pretrain_multipack|sample_packing|xformers", "the libraries' own kernels are used, a row is a sequence of its own"),
+    (r"flash_attn", "`attn_implementation`"),
+    (r"unsloth_|pose_|use_pose|pretrain_multipack|sample_packing|xformers", "the libraries' own kernels are used, a row is a sequence of its own"),
     (r"image_|video_|audio_", "text alone is trained on: rows with images or sound are refused"),
     (r"export_", "write what was trained with `swarm merge` or `swarm export`"),
     (r"bench_", "judging is on held-out rows alone"),

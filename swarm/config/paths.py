@@ -21,6 +21,8 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """owner/name, as the hub spells it."""
 NAME_AT_MOST = 200
 """Characters; the hub's names have at most 96."""
+FILES = ("json_schema",)
+"""Settings of a stream that name a file."""
 EMBEDDED = "tiny-toon"
 """The base that ships with the product."""
 
@@ -49,8 +51,22 @@ def _stream(stream: Node, problems: Problems) -> Node:
         if datasets and isinstance(datasets.value, list):
             made = [_dataset(dataset, problems) for dataset in datasets.value]
             stream = stream.with_child(key, replace(datasets, value=made))
+    for key in FILES:
+        file = stream.items.get(key)
+        if file and isinstance(file.value, str):
+            stream = stream.with_child(key, _file(file, problems))
     base = stream.items.get("base_model")
     return stream.with_child("base_model", _base(base, problems)) if base and isinstance(base.value, str) else stream
+
+
+def _file(file: Node, problems: Problems) -> Node:
+    """A file that is read as it stands."""
+    folder, text = file.at.folder, str(file.value)
+    path = os.path.normpath(os.path.join(folder, os.path.expanduser(text)))  # noqa: PTH111, PTH118
+    if not os.path.isfile(path):  # noqa: PTH113
+        what, fix = _nothing_found(folder, text, path)
+        problems.add(file.at, file.path, what, fix)
+    return replace(file, value=path)
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ import contextlib
 import sys
 
 from swarm.coordinator.main import main
+from swarm.redaction import print_uncaught
 
 if __name__ == "__main__":
+    sys.excepthook = print_uncaught
     with contextlib.suppress(KeyboardInterrupt):
         sys.exit(main())

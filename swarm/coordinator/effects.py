@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 
 from bus.hub import Hub
 from swarm import events as ev
-from swarm.artifacts import publish
+from swarm.artifacts import publish, scores
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
 from swarm.coordinator.supervisor import Supervisor
 from swarm.log import NO_SPACE
 from swarm.messages import Assign, Order, Piece, Quit
 from swarm.policy import commands
 from swarm.policy.admission import token_in
+from swarm.policy.comparison import RowScores, compared
 from swarm.policy.promotion import Choice
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import Refusal, Stream
+
+COMPARISON_SEED = 0
+"""Of the draws of a comparison: the same scores are always judged the same way."""
 
 
 class Effects:
@@ -41,6 +46,8 @@ class Effects:
                 await self.record.say(ev.Fail(ref=stream, why=why))
             case commands.Publish(stream):
                 await self._publish(stream)
+            case commands.Compare(streams, key):
+                await self._compare(streams, key)
             case commands.PromoteWinner(choice):
                 await self._promote_winner(choice)
             case commands.Dismiss(worker):
@@ -110,6 +117,21 @@ class Effects:
         except OSError as error:
             await self._wait_for_space(error)
             await self.record.say(ev.Fail(ref=name, why=f"publishing the adapter: {error}"))
+
+    async def _compare(self, names: Sequence[str], key: str) -> None:
+        """A stream whose scores cannot be read is given up; the others are compared then."""
+        streams, found = [self.record.state.streams[name] for name in names], dict[str, RowScores]()
+        for stream in streams:
+            assert stream.score and stream.score.scores_sha256
+            try:
+                metric = self.settings.promotion.metric
+                found[stream.name] = scores.of_rows(self.folder, stream.name, stream.score.scores_sha256, metric)
+            except scores.ScoresError as error:
+                await self.record.say(ev.Fail(ref=stream.name, why=f"comparison: {error}"))
+                return
+        # Beside the loop: thousands of draws take a second, and heartbeats go on.
+        draws = random.Random(COMPARISON_SEED)
+        await self.record.say(await asyncio.to_thread(compared, streams, self.settings, found, draws, key))
 
     @staticmethod
     async def _wait_for_space(error: OSError) -> None:

@@ -17,6 +17,7 @@ from swarm.artifacts.metrics import MetricsFile, may_pass
 from swarm.coordinator.grants import Grants
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, Record, talk
 from swarm.coordinator.supervisor import Supervisor
+from swarm.event import Event
 from swarm.messages import Ask, Hello, Metrics, Quit, Ready, Report
 from swarm.policy.admission import MAY_APPEND, permit, stamped
 from swarm.state import Refusal
@@ -154,7 +155,7 @@ class Reception:
                 over = ev.Expire(ref=task.ref, tok=task.lease.token, why="the worker has lost it", failed=False)
                 await self.record.keep(NAME, over)
 
-    async def _report(self, source: str, event: ev.Event) -> None:
+    async def _report(self, source: str, event: Event) -> None:
         """Record a worker's report if its token is current; a stale one is noted once a lease and never applied."""
         try:
             if event.kind not in MAY_APPEND["worker"]:
@@ -199,7 +200,7 @@ class Reception:
             case "workers":
                 return self.crew.table(self.record.state)
 
-    async def _append_for(self, author: str, role: str, event: ev.Event) -> str:
+    async def _append_for(self, author: str, role: str, event: Event) -> str:
         permit(role, event)
         event = stamped(role, event)
         if isinstance(event, ev.Hand):

@@ -10,8 +10,10 @@ from bus.hub import Hub
 from swarm import diary
 from swarm import events as ev
 from swarm.coordinator.pulse import Pulse
+from swarm.event import Event
 from swarm.log import Entry, LogError, LogFull, LogWriter
 from swarm.policy.admission import admit
+from swarm.policy.repeats import repeat_of
 from swarm.policy.rules import admit_by
 from swarm.settings import RunSettings
 from swarm.state import Refusal, fold
@@ -34,7 +36,7 @@ class Record:
         self.pulse = pulse or Pulse()
         self.state = fold(writer.log.entries())
 
-    async def add(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
+    async def add(self, items: Sequence[tuple[str, Event]]) -> list[Entry]:
         """Append, fold, publish.  Raises Refusal, and then nothing was written."""
         entries = self.append(items)
         await self.publish(entries)
@@ -45,11 +47,11 @@ class Record:
         for entry in entries:
             await self.hub.publish("entry", entry.text)
 
-    async def say(self, event: ev.Event) -> Entry:
+    async def say(self, event: Event) -> Entry:
         """One entry of the coordinator's own."""
         return (await self.add([(NAME, event)]))[-1]
 
-    async def keep(self, author: str, event: ev.Event) -> None:
+    async def keep(self, author: str, event: Event) -> None:
         """`add` what must not be lost: on a full disk everything waits here until there is space."""
         while True:
             try:
@@ -65,17 +67,17 @@ class Record:
             why = "the coordinator stood still (frozen, or asleep with the machine)"
             await self.keep(NAME, ev.Extend(ref="run", seconds=round(seconds, 1), why=why))
 
-    def admit(self, author: str, event: ev.Event) -> None:
+    def admit(self, author: str, event: Event) -> None:
         """Raises Refusal unless the event may be the next entry."""
         admit(self.state, author, event, self.clock())
         if author != NAME:
             admit_by(self.settings, self.state, author, event)
 
-    def repeat_of(self, author: str, event: ev.Event) -> int | None:
-        """The seq of the entry that this event only repeats (see `State.repeat_of`).  Raises Refusal."""
-        return self.state.repeat_of(author, event, self.clock())
+    def repeat_of(self, author: str, event: Event) -> int | None:
+        """The seq of the entry that this event only repeats (see `policy.repeats`).  Raises Refusal."""
+        return repeat_of(self.state, author, event, self.clock())
 
-    def append(self, items: Sequence[tuple[str, ev.Event]]) -> list[Entry]:
+    def append(self, items: Sequence[tuple[str, Event]]) -> list[Entry]:
         """Append and fold; nothing is published yet.  Entries of the coordinator and of workers get their sentence here."""
         for author, event in items:
             self.admit(author, event)

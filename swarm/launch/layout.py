@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
-from swarm.events import Role
+from swarm.event import Role
 from swarm.files import read_json, write_whole
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from swarm.events import Event, Head, Seal
+from swarm.event import Event
+from swarm.events import Head, Seal
 from swarm.log.chain import Place, Raw, chained, mac_of, sha_of
 from swarm.log.entry import Entry, day_of, texts_of, time_text, written
 from swarm.log.forms import HEAD

@@ -24,7 +24,8 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from swarm.events import KINDS, Event
+from swarm.event import Event
+from swarm.events import KINDS
 from swarm.log.errors import LogError
 from swarm.log.escaping import escape, unescape
 from swarm.log.forms import COMMENT, DIARY, DIARY_CHAIN, FIRST, VALUE, Form

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from swarm.events import NAME
+from swarm.event import NAME
 
 VALUE = r'(?:"(?:[^"\\\x00-\x1f]|\\.)*"|[^\s"=\x00-\x1f]+)'
 END = b" -->\n"

@@ -18,7 +18,7 @@ from threading import Condition
 from types import TracebackType
 from typing import Self
 
-from swarm.events import Event
+from swarm.event import Event
 from swarm.files import stat_or_none
 from swarm.log.draft import Draft
 from swarm.log.entry import Entry

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from swarm import kinds
 from swarm.facts import BaseFacts
 from swarm.settings import Part, RunSettings
 
+RANK = re.compile(r" r\d+\b")
+"""In the label of an adapter: sizes of one way of training are no different ways."""
+
 
 def notes(run: RunSettings, bases: Mapping[str, BaseFacts]) -> list[str]:
-    return [*_experts(bases), *_comparisons(run)]
+    return [*_experts(bases), *_attention(run, bases), *_comparisons(run), *_learning_rates(run)]
 
 
 def _experts(bases: Mapping[str, BaseFacts]) -> Iterator[str]:
@@ -18,6 +22,18 @@ def _experts(bases: Mapping[str, BaseFacts]) -> Iterator[str]:
         if base.experts_parameters:
             share = base.experts_parameters / base.parameters
             yield f"{name}: its experts, {share:.0%} of the weights, get no adapter; the layers around them do"
+
+
+def _attention(run: RunSettings, bases: Mapping[str, BaseFacts]) -> Iterator[str]:
+    automatic = {
+        part.base_model
+        for settings in run.streams.values()
+        for part in settings.parts.values()
+        if part.attn_implementation == "auto"
+    }
+    for name, base in bases.items():
+        if name in automatic and base.attention == "eager":
+            yield f"{name}: attention is computed eagerly (attn_implementation: eager): torch's fused kernels lack what its family needs"
 
 
 def _comparisons(run: RunSettings) -> Iterator[str]:
@@ -38,3 +54,18 @@ def _judged_by(part: Part) -> tuple[object, ...]:
     rows = part.test_datasets or part.datasets
     share = None if part.test_datasets else part.val_set_size
     return part.base_model, *map(str, rows), share, part.sequence_len, part.train_on_inputs, part.train_on
+
+
+def _learning_rates(run: RunSettings) -> Iterator[str]:
+    """Each way of training has its own best learning rate: a comparison at one rate is one of rates too."""
+    rates: dict[str, set[float]] = {}
+    for settings in run.streams.values():
+        adapter = RANK.sub("", kinds.adapter(settings.adapter).label(settings))
+        way = f"{settings.method} {adapter} {settings.optimizer}"
+        rates.setdefault(way, set()).add(settings.learning_rate)
+    unswept = [way for way, tried in rates.items() if len(tried) == 1]
+    if len(rates) > 1 and unswept:
+        yield (
+            f"warning: different ways of training are compared, each at one learning rate ({', '.join(unswept)}); "
+            "`sweep_lr: [1e-4, 2e-4, 5e-4]` adds a stream for each"
+        )

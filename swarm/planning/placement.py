@@ -12,7 +12,7 @@ from itertools import accumulate, cycle
 
 from swarm import units
 from swarm.errors import UserError, UserErrors
-from swarm.events import Role
+from swarm.event import Role
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.planning.estimate import Need
 from swarm.planning.gpus import Devices, Gpu

@@ -11,11 +11,12 @@ import math
 import re
 
 from swarm import events as ev
-from swarm.events import RESERVED, RESULT_OF, RESULTS, ROLES, Event, Role
+from swarm.event import RESERVED, ROLES, Event, Role
+from swarm.events import RESULT_OF, RESULTS
 from swarm.state import Lease, Refusal, State, Stream, Task
 
 COORDINATORS_OWN = frozenset(
-    {"run", "stream", "fail", "end", "expire", "extend", "refuse", "back", "adapter", "seal", "head"}
+    {"run", "stream", "fail", "end", "expire", "extend", "refuse", "back", "adapter", "compared", "seal", "head"}
 )
 """Kinds that nobody else may append."""
 

@@ -18,6 +18,7 @@ class BaseKey(NamedTuple):
     quantisation: str | None
     dtype: str
     """In which it computes: `auto` (bfloat16 where the GPU has it), `bfloat16` or `float32`."""
+    attention: str
 
 
 class BatchKey(NamedTuple):
@@ -52,4 +53,5 @@ def _base_key(part: Part) -> BaseKey:
         trust_remote_code=part.trust_remote_code,
         quantisation=kinds.adapter(part.adapter).quantisation,
         dtype="auto" if part.bf16 == "auto" else "bfloat16" if part.bf16 else "float32",
+        attention=part.attn_implementation,
     )

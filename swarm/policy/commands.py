@@ -74,6 +74,15 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Compare:
+    """Compare the streams that may win, row by row."""
+
+    streams: tuple[str, ...]
+    key: str
+    """Names their scores."""
+
+
+@dataclass(frozen=True, slots=True)
 class PromoteWinner:
     """Promote the winner's adapter: make it the run's."""
 
@@ -95,4 +104,4 @@ class Dismiss:
     worker: str
 
 
-Command = Grant | Revoke | SendOrder | Publish | GoBack | GiveUp | PromoteWinner | Finish | Dismiss
+Command = Grant | Revoke | SendOrder | Publish | GoBack | GiveUp | Compare | PromoteWinner | Finish | Dismiss

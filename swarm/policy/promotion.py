@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarm import events as ev
 from swarm import figures
-from swarm.figures import Goal
 from swarm.settings import Promotion
 from swarm.state import Refusal, State, Stream
 
@@ -20,20 +21,16 @@ class Choice:
     why: str
 
 
-def goal(promotion: Promotion) -> Goal:
-    """Which end wins.  The config is refused where neither it nor the table of figures says so."""
-    chosen = promotion.goal or figures.of(promotion.metric).goal
-    assert chosen, f"promotion by {promotion.metric}, which has no goal"
-    return chosen
-
-
 def _better(first: float, second: float, promotion: Promotion) -> bool:
-    return first < second if goal(promotion) == "min" else first > second
+    return first < second if promotion.direction == "min" else first > second
 
 
 def choose(state: State, promotion: Promotion) -> Choice:
-    """The best scored stream that beats what it must beat; one with a WARNING only where people have their say."""
-    scored = [(s, s.score) for s in state.streams.values() if s.score and _may_win(state, s, promotion)]
+    """The best scored stream that beats what it must beat; one with a WARNING only where people have their say.
+
+    What was compared row by row is decided by that comparison; scores without rows, of agents say, by their figures alone.
+    """
+    scored = _scored(state, promotion)
     if not scored:
         return Choice(None, "no stream has both a SUCCESS verdict and a score" + _hint(state))
     rows = {score.rows_sha256 for _, score in scored}
@@ -48,13 +45,45 @@ def choose(state: State, promotion: Promotion) -> Choice:
         if (value := stream.figures.get(promotion.metric)) is not None and math.isfinite(value)
     ]
     if not compared:
-        hint = "; set `eval_rows` above 0" if promotion.metric == "exact_match" else ""
+        hint = "; set `eval_rows` above 0" if figures.of(promotion.metric).of == "answers" else ""
         return Choice(None, f"no stream has the figure {promotion.metric}{hint}")
-    compared.sort(key=lambda item: item[1], reverse=goal(promotion) == "max")
+    if (found := state.compared) and found.scores == _key([stream for stream, _ in compared], promotion):
+        return _by_comparison(found, promotion)
+    compared.sort(key=lambda item: item[1], reverse=promotion.direction == "max")
     best = compared[0][0]
     if why := _does_not_beat(best, promotion):
         return Choice(None, f"the best, {best.name}: {why}")
     return Choice(best.name, _sentence(compared, promotion))
+
+
+def _scored(state: State, promotion: Promotion) -> list[tuple[Stream, ev.Score]]:
+    return [(s, s.score) for s in state.streams.values() if s.score and _may_win(state, s, promotion)]
+
+
+def _by_comparison(found: ev.Compared, promotion: Promotion) -> Choice:
+    if promotion.must_beat == "base" and not found.beats_base:
+        return Choice(None, f"{found.arm} is not better than the bare base by more than chance: {found.why}")
+    return Choice(found.chosen, found.why)
+
+
+def to_compare(state: State, promotion: Promotion) -> tuple[list[Stream], str]:
+    """The streams that are to be compared row by row before the promotion, and the name of their scores; none: nothing is to do."""
+    scored = _scored(state, promotion)
+    streams = [s for s, _ in scored if math.isfinite(s.figures.get(promotion.metric, math.nan))]
+    key = _key(streams, promotion)
+    same_rows = len({score.rows_sha256 for _, score in scored}) == 1
+    if not streams or not same_rows or not key or (state.compared and state.compared.scores == key):
+        return [], ""
+    return streams, key
+
+
+def _key(streams: Sequence[Stream], promotion: Promotion) -> str:
+    """Names the scores row by row of these streams; empty where one has none."""
+    scores = [(stream.name, stream.score.scores_sha256) for stream in streams if stream.score]
+    if any(sha256 is None for _, sha256 in scores):
+        return ""
+    named = [promotion.metric, promotion.direction, promotion.tie_break, promotion.test_level, promotion.seed_spread]
+    return hashlib.sha256(repr([named, sorted(scores)]).encode()).hexdigest()
 
 
 def _may_win(state: State, stream: Stream, promotion: Promotion) -> bool:
@@ -149,11 +178,11 @@ def _figure_and_base(stream: Stream, promotion: Promotion) -> tuple[float | None
 
 def _sentence(compared: list[tuple[Stream, float]], promotion: Promotion) -> str:
     (best, value), *others = compared
-    order = "lowest" if goal(promotion) == "min" else "highest"
+    order = "lowest" if promotion.direction == "min" else "highest"
     parts = [f"{order} {promotion.metric} {value:.4g}"]
     if others:
         second, second_value = others[0]
         parts.append(f"next {second.name} {second_value:.4g}")
     if (base := _figure_and_base(best, promotion)[1]) is not None:
         parts.append(f"base {base:.4g}")
-    return ", ".join(parts)
+    return ", ".join(parts) + "; chance was not judged: no scores row by row"

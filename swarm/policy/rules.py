@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from swarm import events as ev
+from swarm.event import Event
 from swarm.policy.promotion import admit_promotion
 from swarm.settings import RunSettings
 from swarm.state import Refusal, State
@@ -13,7 +14,7 @@ ASKED = (ev.Claim, ev.Hand, ev.Verdict, ev.Promote)
 """Events about which the settings have a say: who reads them from a file need not for the others."""
 
 
-def admit_by(settings: RunSettings, state: State, author: str, event: ev.Event) -> None:
+def admit_by(settings: RunSettings, state: State, author: str, event: Event) -> None:
     """Raises Refusal unless the run's settings let `author` say this; `admission.admit` has let it pass."""
     match event:
         case ev.Claim(beats=None):

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from swarm.events import ROLES, Role
+from swarm.event import ROLES, Role
 from swarm.messages import Held, What
 from swarm.policy.batching import batch_key
 from swarm.policy.commands import (
     Command,
+    Compare,
     Dismiss,
     Ending,
     Finish,
@@ -25,7 +26,7 @@ from swarm.policy.commands import (
     Revoke,
     SendOrder,
 )
-from swarm.policy.promotion import choose, waits_for
+from swarm.policy.promotion import choose, to_compare, waits_for
 from swarm.settings import RunSettings
 from swarm.state import Lease, State, Stream, Task
 
@@ -292,6 +293,9 @@ def _promotion(state: State, settings: RunSettings) -> list[Command]:
     failed = [s.name for s in state.streams.values() if s.failed]
     rc = 1 if failed else 0
     if state.promoted is None:
+        streams, key = to_compare(state, settings.promotion)
+        if streams:
+            return [Compare(tuple(stream.name for stream in streams), key)]
         choice = choose(state, settings.promotion)
         if not choice.winner:
             return [Finish(rc, choice.why)]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from swarm import diary
 from swarm import events as e
+from swarm.event import Event
 from swarm.log.entry import Entry
 from swarm.printable import TEXT_CHARACTERS
 
@@ -25,7 +26,7 @@ def line(entry: Entry, text_characters: int = TEXT_CHARACTERS) -> str:
     return f"{entry.seq} {clock} {name_of(event)}{about} {entry.author}  {words}".rstrip()
 
 
-def name_of(event: e.Event) -> str:
+def name_of(event: Event) -> str:
     """The kind; a seal over text that a person typed is called `note`."""
     match event:
         case e.Seal(why="note"):

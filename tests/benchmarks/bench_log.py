@@ -22,7 +22,8 @@ from hashlib import blake2b
 from pathlib import Path
 from threading import Thread
 
-from swarm.events import Checkpoint, Claim, Event, Post, Renew
+from swarm.event import Event
+from swarm.events import Checkpoint, Claim, Post, Renew
 from swarm.log import Log, LogWriter
 from swarm.views import logview
 
@@ -153,8 +154,12 @@ def opening(folder: Path) -> None:
             while opened:
                 opened.pop().close()
     mebibytes = sum(file.stat().st_size for file in files) / 2**20
+    newest = path.read_text(encoding="utf-8").count(" -->\n")
     print(
         f"opening {len(records):,} entries, {mebibytes:.1f} MiB in {len(files)} files (wanted <= 3 x reading and hashing)"
+    )
+    print(
+        f"  {newest:,} of them in the newest file, whose entries are verified one by one; older files have one hash each"
     )
     floor = took["read, one hash over the bytes"]
     for name, values in took.items():

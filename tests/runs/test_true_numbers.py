@@ -13,6 +13,7 @@ from swarm import events as ev
 from swarm.agents.agent import Agent
 from swarm.agents.mcp import Tools
 from swarm.artifacts.metrics import MetricsFile
+from swarm.event import Event
 from swarm.views.snapshot import Snapshot, StreamRow
 from swarm.views.watch import Watcher
 from tests.runs import swarm_process as sp
@@ -28,7 +29,7 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
     yield from sp.end_everything(tmp_path)
 
 
-def time_of(folder: sp.RunFolder, kind: type[ev.Event], nth: int = -1) -> float:
+def time_of(folder: sp.RunFolder, kind: type[Event], nth: int = -1) -> float:
     return [entry.time for entry in sp.entries(folder) if isinstance(entry.event, kind)][nth]
 
 

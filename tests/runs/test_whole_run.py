@@ -46,9 +46,11 @@ def test_one_command_trains_four_kinds_of_streams_judges_them_and_promotes_the_b
     assert state.end is not None
     assert state.end.rc == 0
     assert all(stream.score for stream in state.streams.values())
-    assert state.promoted is not None
-    best = min(state.streams.values(), key=lambda stream: stream.figures.get("eval_loss", 9e9))
-    assert state.promoted.ref == best.name
+    assert state.promoted is not None and state.compared is not None
+    lowest = min(state.streams.values(), key=lambda stream: stream.figures.get("eval_loss", 9e9))
+    tied = (state.compared.tied or "").split(",")
+    best = state.streams[state.promoted.ref]
+    assert state.compared.best == lowest.name and best.name in {lowest.name, *tied}  # the cheapest that chance allows
     assert "promoted:" in done.stdout and best.name in done.stdout and "exact match" in done.stdout
     assert adapter_sha256(folder.promoted) == state.promoted.sha256
     assert json.loads((folder.promoted / "lineage.json").read_text())["stream"] == best.name
@@ -86,7 +88,7 @@ def test_every_hand_over_can_be_followed_in_the_log_from_first_claim_to_promotio
         ("claim", "only/train"), ("trained", "only/train"),  # its last checkpoint is stated with the end
         ("claim", "only/validate"), ("verdict", "only/validate"), ("adapter", "only"),
         ("claim", "only/evaluate"), ("score", "only/evaluate"),
-        ("promote", "only"), ("end", "run"),
+        ("compared", "run"), ("promote", "only"), ("end", "run"),
     ]  # fmt: skip
     assert kinds == expected
 

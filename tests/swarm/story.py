@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from swarm import events as ev
+from swarm.event import Event
 from swarm.policy.admission import admit
+from swarm.policy.repeats import repeat_of
 from swarm.policy.schedule import Worker
 from swarm.settings import Promotion, RunSettings, StreamSettings
 from swarm.state import State, fold
@@ -20,7 +22,7 @@ class Told:
     seq: int
     author: str
     time: float
-    event: ev.Event
+    event: Event
 
 
 class Story:
@@ -44,13 +46,13 @@ class Story:
     def pass_time(self, seconds: float) -> None:
         self.passed_seconds += seconds
 
-    def say(self, author: str, event: ev.Event) -> int:
+    def say(self, author: str, event: Event) -> int:
         admit(self.state, author, event, self.now)
         self.entries.append(Told(len(self.entries) + 1, author, self.now, event))
         return len(self.entries)
 
-    def repeat_of(self, author: str, event: ev.Event) -> int | None:
-        return self.state.repeat_of(author, event, self.now)
+    def repeat_of(self, author: str, event: Event) -> int | None:
+        return repeat_of(self.state, author, event, self.now)
 
     def claim(self, ref: str, by: str, ttl: float = 60.0) -> int:
         """An agent's lease runs by its ttl; a worker's is kept by heartbeats."""
@@ -67,17 +69,19 @@ class Story:
         self.say(by, ev.Checkpoint(ref=f"{stream}/train", tok=tok, step=step, path=path, sha256=sha256))
         return path
 
-    def trained(self, stream: str, by: str = "trainer-1", earlier: tuple[str, ...] = ()) -> None:
+    def trained(self, stream: str, by: str = "trainer-1", earlier: tuple[str, ...] = (), trainable: int = 100) -> None:
         """Trained to step 9, with earlier checkpoints of these hashes."""
         self.prepared(stream)
         tok = self.claim(f"{stream}/train", by)
         for step, sha256 in enumerate(earlier, start=1):
             self.checkpoint(stream, tok, step, sha256, by)
         path = self.checkpoint(stream, tok, 9, by=by)
-        self.say(by, ev.Trained(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA, trainable=100))
+        self.say(by, ev.Trained(ref=f"{stream}/train", tok=tok, step=9, path=path, sha256=SHA, trainable=trainable))
 
-    def validated(self, stream: str, result: str = "SUCCESS", loss: float = 0.5, base: float = 2.0) -> None:
-        self.trained(stream)
+    def validated(
+        self, stream: str, result: str = "SUCCESS", loss: float = 0.5, base: float = 2.0, trainable: int = 100
+    ) -> None:
+        self.trained(stream, trainable=trainable)
         self.judged(stream, result, loss, base)
 
     def judged(self, stream: str, result: str = "SUCCESS", loss: float = 0.5, base: float = 2.0) -> None:
@@ -103,9 +107,11 @@ class Story:
         base: float = 2.0,
         rows: str = SHA,
         result: str = "SUCCESS",
+        trainable: int = 100,
+        scores_sha256: str | None = None,
         **figures: float,
     ) -> None:
-        self.validated(stream, result, loss, base)
+        self.validated(stream, result, loss, base, trainable)
         token = self.state.tasks[f"{stream}/train"].done
         assert token
         self.say("coordinator", ev.Adapter(ref=stream, tok=token.tok, path=f"streams/{stream}/adapter", sha256=SHA))
@@ -116,15 +122,14 @@ class Story:
             sha256=SHA,
             rows_sha256=rows,
             rows=2,
+            scores_sha256=scores_sha256,
             figures={"eval_loss": loss, "base_eval_loss": base, "base_exact_match": 0.0, **figures},
         )
         self.say("evaluator-1", score)
 
 
 def settings(*streams: str, **promotion: object) -> RunSettings:
-    one = StreamSettings.model_validate(
-        {"base_model": "tiny-toon", "datasets": [{"path": "x.jsonl"}], "engine": "shared"}
-    )
+    one = StreamSettings.model_validate({"base_model": "tiny-toon", "datasets": [{"path": "x.jsonl"}]})
     return RunSettings(name="demo", streams=dict.fromkeys(streams, one), promotion=Promotion.model_validate(promotion))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from swarm import diary
 from swarm import events as ev
+from swarm.event import Event
 from swarm.state import State
 from tests.swarm.story import Story
 
@@ -49,7 +50,7 @@ PLACE = "streams/lora-8/t18/checkpoint-120"
         (ev.End(ref="run", rc=130), "[WARN] the run was stopped"),
     ],
 )  # fmt: skip
-def test_a_sentence_says_who_what_and_the_figures_that_matter(event: ev.Event, sentence: str) -> None:
+def test_a_sentence_says_who_what_and_the_figures_that_matter(event: Event, sentence: str) -> None:
     assert diary.sentence(event) == sentence
 
 
@@ -113,7 +114,7 @@ def test_no_kind_of_entry_is_without_words_or_a_reason() -> None:
     assert diary.is_automatic(State(), "coordinator", ev.Pause(ref="lora-8"))
 
 
-def _bare(cls: type[ev.Event]) -> ev.Event:
+def _bare(cls: type[Event]) -> Event:
     """An event of the class with what it must have, and nothing else."""
     values = {
         "ref": "lora-8/train", "name": "demo", "config_sha256": SHA, "streams": 1, "why": "because", "rc": 1, "seconds": 3.5, "ttl": 60.0, "tok": 1,

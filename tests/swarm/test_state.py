@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarm import events as ev
+from swarm.event import ROLES, Role
 from swarm.policy.admission import admit
 from swarm.state import Refusal, fold
 from tests.swarm.story import SHA, Story, Told
@@ -67,8 +68,8 @@ def test_a_handed_lease_has_a_new_token_and_the_old_one_is_stale() -> None:
     story.say("bob", prepared(new))
 
 
-@pytest.mark.parametrize("role", ev.ROLES)
-def test_a_result_finishes_its_task_and_ends_the_lease(role: ev.Role) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_a_result_finishes_its_task_and_ends_the_lease(role: Role) -> None:
     story = Story("wide")
     {"prepare": story.prepared, "train": story.trained, "validate": story.validated}.get(
         role, lambda name: story.scored(name, 0.5)
@@ -96,7 +97,7 @@ def test_a_log_with_a_result_and_then_done_is_folded_like_one_with_the_result_al
     story.scored("wide", 0.5)
     before.entries = [entry for told in story.entries for entry in as_version_0_1_wrote_it(told)]
     now, then = story.state, before.state
-    for role in ev.ROLES:
+    for role in ROLES:
         mine, theirs = now.tasks[f"wide/{role}"], then.tasks[f"wide/{role}"]
         assert (mine.lease, mine.done, mine.failures) == (theirs.lease, theirs.done, theirs.failures)
     assert (now.streams["wide"].score, now.ready()) == (then.streams["wide"].score, then.ready())

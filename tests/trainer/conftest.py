@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from swarm.events import Event
+from swarm.event import Event
 from swarm.messages import Message, MetricRow, Metrics, Piece, Report
 from swarm.settings import StreamSettings
 from tests.trainer import tiny

@@ -196,7 +196,7 @@ def test_what_rows_and_models_say_cannot_steer_a_terminal(
     as_toon = toon.decode(capsys.readouterr().out)
     assert show.main([*given, "--json", "--rows", "1"]) == 0
     assert as_toon == json.loads(capsys.readouterr().out)
-    answers = [{"base": "\x1b]0;x\x07", "adapter": "fine", "base_cut": False, "adapter_cut": True}]
+    answers = [{"base": "\x1b]0;x\x07", "adapter": "fine", "base_cut": False, "adapter_cut": True, "max_new_tokens": 6}]
     monkeypatch.setattr(ask, "asked", lambda *_: answers)
     (tmp_path / "adapter_config.json").write_text("{}")
     asking = ["--run", str(tmp_path), "--adapter", ".", *given, "hi"]
@@ -205,6 +205,9 @@ def test_what_rows_and_models_say_cannot_steer_a_terminal(
     assert capsys.readouterr().out == f"base:    \\x1b]0;x\\x07\nadapter: fine {cut}\n"
     assert ask.main([*asking, "--toon"]) == 0
     assert toon.decode(capsys.readouterr().out) == answers[0]
+    answers[0]["max_new_tokens"] = 4
+    assert ask.main(asking) == 0
+    assert capsys.readouterr().out.endswith("adapter: fine [cut after 4 tokens: the base has no more positions]\n")
 
 
 def test_show_tells_bad_rows_and_unreadable_settings(settings: Make, tmp_path: Path, capsys: Said) -> None:
@@ -236,7 +239,7 @@ def test_ask_gives_both_answers_and_refuses_a_folder_without_an_adapter(
     common = ["--run", str(bench.place.run_folder), "--settings", written(given, tmp_path), "double 4", "--json"]
     assert ask.main(["--adapter", path, *common]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert set(answer) == {"base", "adapter", "base_cut", "adapter_cut"}
+    assert set(answer) == {"base", "adapter", "base_cut", "adapter_cut", "max_new_tokens"}
     assert answer["base_cut"] is True  # an untrained base never ends
     assert ask.main(["--adapter", path, *common[:-2], "long " * 80]) == 2
     assert "PROMPT: the question has about 4" in capsys.readouterr().err

@@ -90,6 +90,14 @@ def test_positions_bound_a_base_that_has_them() -> None:
     assert [facts_of(name).context_tokens for name in ("gpt2", "llama", "mamba")] == [64, 64, None]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_is_computed_as_the_facts_say_and_eagerly_only_where_the_family_needs_it(family: str) -> None:
+    wanted = {"gemma2": "eager", "mpt": "eager", "mamba": None}.get(family, "sdpa")
+    assert facts_of(family).attention == wanted
+    if wanted:
+        assert model_of(family).config.get_text_config()._attn_implementation == wanted
+
+
 # ---- targets ---------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +147,14 @@ def test_what_would_end_a_training_is_said_beforehand(
 ) -> None:
     [(setting, what, _)] = unfit(settings(**changes), facts_of("llama", **of_base))
     assert (setting, what) == told
+
+
+def test_fused_attention_is_refused_where_the_family_lacks_it() -> None:
+    [(setting, what, fix)] = unfit(settings(attn_implementation="sdpa"), facts_of("gemma2"))
+    assert setting == "attn_implementation"
+    assert what == "sdpa, and this base has parts in its attention that torch's fused kernels lack"
+    assert fix == "write `attn_implementation: auto`, which takes eager for it"
+    assert list(unfit(settings(attn_implementation="eager"), facts_of("gemma2"))) == []
 
 
 def test_a_base_in_nf4_is_trained_on_as_it_is() -> None:

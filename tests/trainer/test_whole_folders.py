@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from swarm.errors import UserError
-from swarm.weights import ADAPTER_FILES
+from swarm.weights import ADAPTER_FILES, MANIFEST
 from trainer import checkpoint, whole
 from trainer.checkpoint import OLDER_FILES
 from trainer.whole import Torn
@@ -38,7 +38,7 @@ def test_a_sealed_folder_verifies_and_any_change_is_found(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", [None, "", "[]", "{", '{"files": 3}'])
 def test_a_folder_without_a_readable_manifest_is_torn(tmp_path: Path, text: str | None) -> None:
     if text is not None:
-        (tmp_path / whole.MANIFEST).write_text(text)
+        (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(Torn, match="has no readable manifest"):
         whole.verify(tmp_path)
 

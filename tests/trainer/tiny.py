@@ -52,3 +52,23 @@ def save_base(folder: Path, template: str | None = CHATML) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
+
+
+def save_adapter(base: Path, folder: Path, seed: int = 1, std: float = 0.05, **settings: object) -> Path:
+    """An adapter whose B is not zero."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base),
+        LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings}),
+    )
+    torch.manual_seed(seed)
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=std)
+        if "magnitude" in name:
+            value.data *= 1.1
+    model.save_pretrained(folder)
+    return folder

@@ -13,6 +13,7 @@ from swarm.settings import Dataset, StreamSettings
 from trainer.data.bad import BadRow, reason_of
 from trainer.data.boundary import RowBoundary
 from trainer.data.prepared import BAD_ROWS, HELD_OUT, TRAIN, Key, RowFile, counts_all, read_rows
+from trainer.data.prompt import prompt_of_rows
 from trainer.data.splits import held_out_rows
 from trainer.data.tokens import Tokeniser, Tokens
 
@@ -45,6 +46,7 @@ class Preparation:
             train, held_out = self._split(gathered, key)
         self._refuse_none(train, "datasets")
         self._refuse_none(held_out, "test_datasets")
+        prompt_of_rows(self.settings.datasets, self.tokeniser.tokenizer, self.tokeniser.stops).write(self.folder)
         return {
             "key": key.sha256, "rows": train.rows, "held_out": held_out.rows, "held_out_sha256": held_out.sha256,
             "tokens": train.tokens, "supervised": train.supervised, "cut": train.cut + held_out.cut,

@@ -17,7 +17,7 @@ from swarm.settings import StreamSettings
 from trainer.data.bad import NotARow, NotProven
 from trainer.data.encoding import Encoded, Encoder
 from trainer.data.render import Answer, Rendered, Renderer, TrainOn
-from trainer.data.rows import Chat, Pair, Row
+from trainer.data.rows import Chat, Row
 
 IGNORED = -100
 """torch's cross entropy leaves this label out by default."""
@@ -144,13 +144,13 @@ class Tokeniser:
         cut = max(0, len(ids) - length) + window.missing
         return Tokens(ids[:length], labels[:length], answer_start + put_before, cut)
 
-    def prompt(self, question: str, separator: str = "\n") -> list[int]:
-        """A question as the rows that were trained on ask it, up to where the answer begins."""
-        row = self.tokens(Pair(question, "x", separator))
-        if row.cut:
-            what = f"the question has about {len(row.ids) + row.cut} tokens, and rows end at sequence_len: {self.sequence_len}"
+    def prompt(self, row: Row) -> list[int]:
+        """What stands before the last answer of a row: a question as the rows that were trained on ask it."""
+        tokens = self.tokens(row)
+        if tokens.cut:
+            what = f"the question has about {len(tokens.ids) + tokens.cut} tokens, and at most {self.sequence_len} have room"
             raise NotARow(what, "ask a shorter one")
-        return row.ids[: row.answer_start]
+        return tokens.ids[: tokens.answer_start]
 
     def _window(self, text: Rendered) -> Window:
         """As much of the text as can matter: time and memory go with what is kept, not with the row."""

@@ -67,15 +67,11 @@ class Group(Boundary):
 
     def run(self) -> None:
         with ThreadPoolExecutor(1, "saves") as self._writer:
-            try:
-                while (arrived := self.mates.arrived()) or self._members:
-                    for work in arrived:
-                        self._join(work)
-                    self._resume()
-                    self._turn()
-            finally:
-                for member in list(self._members.values()):
-                    member.progress.log.close()
+            while (arrived := self.mates.arrived()) or self._members:
+                for work in arrived:
+                    self._join(work)
+                self._resume()
+                self._turn()
 
     def _turn(self) -> None:
         if self._loop and self._loop.running:

@@ -1,19 +1,20 @@
-"""Answers by greedy generation, and how many of them are exactly the expected ones."""
+"""Answers by generation, greedy or sampled: what was asked, what came, and whether it stopped by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from swarm.settings import StreamSettings
 from trainer.data.tokens import Tokens
+from trainer.inspection import positions_of
 
 BATCH_ROWS = 16
-MARGIN_TOKENS = 8
-"""An exact answer may be cut into tokens differently from the expected one; beyond this it is not waited for."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,45 @@ class Question:
     prompt: str
     expected: str
     expected_tokens: int
+
+
+class Generated(NamedTuple):
+    """The tokens of an answer, without the one that ended it."""
+
+    ids: list[int]
+    ended: bool
+    """A stop token came; else it was cut at the limit."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    ended: bool
+    tokens: int
+    seconds: float
+    """Of the batch that it was generated in, divided among its answers by their tokens."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    @classmethod
+    def of(cls, settings: StreamSettings) -> Sampling:
+        return cls(settings.temperature, settings.top_p, settings.eval_seed)
+
+    def options(self) -> dict[str, Any]:
+        """For transformers' GenerationConfig."""
+        if not self.temperature:
+            return {"do_sample": False}
+        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+
+
+GREEDY = Sampling()
 
 
 def questions(
@@ -37,7 +77,7 @@ def questions(
         Question(
             prompt_ids=row.ids[: row.answer_start],
             prompt=_words(row.ids[: row.answer_start], tokenizer),
-            expected=_words(_until_stop(row.ids[row.answer_start :], stops), tokenizer),
+            expected=_words(_until_stop(row.ids[row.answer_start :], stops).ids, tokenizer),
             expected_tokens=len(row.ids) - row.answer_start,
         )
         for row in asked[:count]
@@ -51,51 +91,80 @@ def answers(
     stops: Sequence[int],
     max_new_tokens: int,
     check: Callable[[], None],
-) -> list[str]:
+    how: Sampling = GREEDY,
+) -> list[Answer]:
     """One answer a question, in their order; `check` is called between batches and may raise."""
-    order = sorted(range(len(asked)), key=lambda at: len(asked[at].prompt_ids))
-    given: dict[int, str] = {}
-    for start in range(0, len(order), BATCH_ROWS):
+    given: dict[int, Answer] = {}
+    for batch in batches_of(asked, positions_of(model)):
         check()
-        batch = order[start : start + BATCH_ROWS]
-        longest = max(asked[at].expected_tokens for at in batch) + MARGIN_TOKENS
-        prompts = [asked[at].prompt_ids for at in batch]
-        ids = generated(model, prompts, stops, min(max_new_tokens, longest))
-        given |= {at: _words(answer, tokenizer) for at, answer in zip(batch, ids, strict=True)}
+        began = time.perf_counter()
+        found = generated(model, [asked[at].prompt_ids for at in batch], stops, max_new_tokens, how)
+        each = (time.perf_counter() - began) / max(1, sum(len(one.ids) + one.ended for one in found))
+        given |= {at: answer_of(one, tokenizer, each) for at, one in zip(batch, found, strict=True)}
     return [given[at] for at in range(len(asked))]
+
+
+def batches_of(asked: Sequence[Question], positions: int | None) -> Iterator[list[int]]:
+    """Questions of like length, by their index; no prompt of a batch leaves another's answer too few positions."""
+    batch: list[int] = []
+    for at in sorted(range(len(asked)), key=lambda at: len(asked[at].prompt_ids)):
+        answer = max(asked[other].expected_tokens for other in (*batch, at))
+        full = positions is not None and len(asked[at].prompt_ids) + answer > positions
+        if batch and (full or len(batch) == BATCH_ROWS):
+            yield batch
+            batch = []
+        batch.append(at)
+    if batch:
+        yield batch
+
+
+def answer_of(found: Generated, tokenizer: PreTrainedTokenizerBase, seconds_per_token: float) -> Answer:
+    tokens = len(found.ids) + found.ended
+    return Answer(_words(found.ids, tokenizer), found.ended, tokens, tokens * seconds_per_token)
 
 
 @torch.no_grad()
 def generated(
-    model: PreTrainedModel, prompts: Sequence[list[int]], stops: Sequence[int], max_new_tokens: int
-) -> list[list[int]]:
-    """Greedy continuations up to the first stop token, padded on the left so that all prompts end together."""
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    stops: Sequence[int],
+    max_new_tokens: int,
+    how: Sampling = GREEDY,
+) -> list[Generated]:
+    """Continuations up to the first stop token, padded on the left so that all prompts end together.
+
+    Prompt and continuation together have no more tokens than the model has positions.
+    """
     length = max(map(len, prompts))
+    if (room := room_for(model, length, max_new_tokens)) <= 0:
+        return [Generated([], False) for _ in prompts]
     ids = torch.full((len(prompts), length), stops[0])  # (B, T)
     mask = torch.zeros(len(prompts), length, dtype=torch.long)  # (B, T)
     for index, prompt in enumerate(prompts):
         ids[index, length - len(prompt) :] = torch.tensor(prompt)
         mask[index, length - len(prompt) :] = 1
-    how = GenerationConfig(  # type: ignore[no-untyped-call]  # its __init__ has no annotations
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=list(stops), pad_token_id=stops[0], use_cache=True
+    config = GenerationConfig(  # type: ignore[no-untyped-call]  # its __init__ has no annotations
+        max_new_tokens=room, eos_token_id=list(stops), pad_token_id=stops[0], use_cache=True, **how.options()
     )
     # Every causal model has generate(), from a mixin that its common ancestor lacks.
     generate = cast("Callable[..., torch.Tensor]", model.generate)
-    out = generate(
-        input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=how
-    )  # (B, T+N)
+    with torch.random.fork_rng():
+        torch.manual_seed(how.seed)
+        out = generate(
+            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+        )  # (B, T+N)
     return [_until_stop(row[length:].tolist(), stops) for row in out]
 
 
-def _until_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
-    end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
-    return ids[:end]
+def room_for(model: PreTrainedModel, prompt_tokens: int, max_new_tokens: int) -> int:
+    """New tokens that the model has positions for behind a prompt."""
+    positions = positions_of(model)
+    return max_new_tokens if positions is None else min(max_new_tokens, positions - prompt_tokens)
 
 
-def exact_share(given: Sequence[str], asked: Sequence[Question]) -> float | None:
-    """Share of answers that equal the expected ones, leading and trailing blanks aside; None where nothing was asked."""
-    equal = sum(answer == question.expected for answer, question in zip(given, asked, strict=True))
-    return round(equal / len(asked), 4) if asked else None
+def _until_stop(ids: list[int], stops: Sequence[int]) -> Generated:
+    end = next((at for at, token in enumerate(ids) if token in stops), None)
+    return Generated(ids[:end], end is not None)
 
 
 def _words(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,8 +1,9 @@
-"""Held-out loss: mean nats per supervised token over all held-out rows, each token counted once and no padding counted."""
+"""Held-out loss: nats of the supervised tokens of each row, and their mean over all, each token counted once and no padding counted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -11,25 +12,40 @@ from swarm.policy.fitting import JUDGED_LOGITS_BYTES, JUDGED_TOKENS
 from trainer.data.tokens import IGNORED, Tokens
 
 
+class RowLoss(NamedTuple):
+    nats: float
+    """Summed over the supervised tokens; may be NaN or infinite, which the caller judges."""
+    tokens: int
+
+
+def mean_loss(losses: Sequence[RowLoss]) -> float:
+    """Nats per supervised token, of all rows together."""
+    return sum(row.nats for row in losses) / sum(row.tokens for row in losses)
+
+
 def held_out_loss(model: torch.nn.Module, rows: Sequence[Tokens], check: Callable[[], None]) -> float:
-    """Token-weighted mean; may be NaN or infinite, which the caller judges.  `check` is called between batches and may raise."""
+    """Token-weighted mean."""
+    return mean_loss(row_losses(model, rows, check))
+
+
+def row_losses(model: torch.nn.Module, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
+    """One for each row, in their order.  `check` is called between batches and may raise."""
     device = next(model.parameters()).device
     vocabulary = int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]  # every causal model has it
     was_training = model.training
     model.eval()
-    total, tokens = 0.0, 0
+    found: dict[int, RowLoss] = {}
     try:
         for batch in _batches(rows, vocabulary):
             check()
-            nats, counted = _nats(model, batch, device)
-            total, tokens = total + nats, tokens + counted
+            found |= zip(batch, _losses(model, [rows[at] for at in batch], device), strict=True)
     finally:
         model.train(was_training)
-    return total / tokens
+    return [found[at] for at in range(len(rows))]
 
 
 @torch.no_grad()
-def _nats(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device) -> tuple[float, int]:
+def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device) -> list[RowLoss]:
     length = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)  # (B, T)
     labels = torch.full((len(rows), length), IGNORED)  # (B, T)
@@ -41,18 +57,19 @@ def _nats(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device) 
     logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits  # (B, T, V)
     labels = labels[:, 1:].to(device)  # the token at t is predicted from those before it
     counted = labels != IGNORED
-    nats = cross_entropy(logits[:, :-1][counted].float(), labels[counted], reduction="sum")
-    return float(nats), int(counted.sum())
+    nats = torch.zeros(labels.shape, dtype=torch.float64, device=device)  # (B, T-1)
+    nats[counted] = cross_entropy(logits[:, :-1][counted].float(), labels[counted], reduction="none").double()
+    return [RowLoss(*row) for row in zip(nats.sum(1).tolist(), counted.sum(1).tolist(), strict=True)]
 
 
-def _batches(rows: Sequence[Tokens], vocabulary: int) -> Iterator[list[Tokens]]:
-    """Rows of like length together, as many as the token budget holds, at least one."""
+def _batches(rows: Sequence[Tokens], vocabulary: int) -> Iterator[list[int]]:
+    """Indices of rows of like length together, as many as the token budget holds, at least one."""
     budget = max(1, min(JUDGED_TOKENS, JUDGED_LOGITS_BYTES // (4 * vocabulary)))
-    batch: list[Tokens] = []
-    for row in sorted(rows, key=lambda row: len(row.ids)):
-        if batch and len(row.ids) * (len(batch) + 1) > budget:
+    batch: list[int] = []
+    for at in sorted(range(len(rows)), key=lambda at: len(rows[at].ids)):
+        if batch and len(rows[at].ids) * (len(batch) + 1) > budget:
             yield batch
             batch = []
-        batch.append(row)
+        batch.append(at)
     if batch:
         yield batch

@@ -1,4 +1,4 @@
-"""The roles: one module each, whose `run(assign, lease, place)` does one task; this folder is the list of names.
+"""The roles: one module each, whose `run(piece, lease, place)` does one task; this folder is the list of names.
 
 Importing a role imports the heavy libraries it needs; importing this package imports none.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import Protocol, cast
 
-from swarm.events import Role
+from swarm.event import Role
 from swarm.messages import Piece
 from trainer.lease import Lease
 from trainer.place import Place
 
 
 class RoleModule(Protocol):
-    def run(self, assign: Piece, lease: Lease, place: Place) -> None:
+    def run(self, piece: Piece, lease: Lease, place: Place) -> None:
         """Do the task and report what came of it; raises UserError, LeaseStopped or LeaseRevoked."""
 
 

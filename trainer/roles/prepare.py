@@ -10,7 +10,7 @@ from typing import Any
 from swarm.events import Prepared
 from swarm.messages import Piece
 from swarm.policy.fitting import refuse_unfit
-from swarm.weights import sha256_of
+from swarm.weights import MANIFEST, sha256_of
 from trainer import bases, whole
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
@@ -20,19 +20,19 @@ from trainer.loading import load_tokenizer
 from trainer.place import Place
 
 
-def run(assign: Piece, lease: Lease, place: Place) -> None:
-    base_folder = bases.folder_of(assign.settings.base_model)
-    known = bases.facts_of(assign.settings.base_model, trust_remote_code=assign.settings.trust_remote_code)
-    refuse_unfit(assign.settings, known)
-    key = key_of(assign.settings, base_folder)
+def run(piece: Piece, lease: Lease, place: Place) -> None:
+    base_folder = bases.folder_of(piece.settings.base_model)
+    known = bases.facts_of(piece.settings.base_model, trust_remote_code=piece.settings.trust_remote_code)
+    refuse_unfit(piece.settings, known)
+    key = key_of(piece.settings, base_folder)
     folder = place.run_folder / "prepared" / key.folder
     facts, body = _found(folder), ""
     if facts is None:
-        facts, body = _made(assign, key, base_folder, folder, lease)
-    sha256 = sha256_of(folder / whole.MANIFEST)
+        facts, body = _made(piece, key, base_folder, folder, lease)
+    sha256 = sha256_of(folder / MANIFEST)
     counts = {name: facts[name] for name in ("rows", "held_out", "bad", "tokens", "supervised", "cut")}
     path = place.relative(folder)
-    lease.report(Prepared(ref=assign.ref, tok=assign.token, path=path, sha256=sha256, body=body, **counts))
+    lease.report(Prepared(ref=piece.ref, tok=piece.token, path=path, sha256=sha256, body=body, **counts))
 
 
 def _found(folder: Path) -> dict[str, Any] | None:
@@ -46,11 +46,11 @@ def _found(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _made(assign: Piece, key: Key, base_folder: Path, folder: Path, lease: Lease) -> tuple[dict[str, Any], str]:
-    settings = assign.settings
+def _made(piece: Piece, key: Key, base_folder: Path, folder: Path, lease: Lease) -> tuple[dict[str, Any], str]:
+    settings = piece.settings
     tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
     tokeniser = tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, base_folder))
-    staged = folder.with_name(f".{folder.name}.{os.getpid()}-{assign.token}")
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}-{piece.token}")
     staged.mkdir(parents=True)
     try:
         preparation = Preparation(settings, tokeniser, staged, _progress(lease))

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from rich.text import Text
 from textual import events
 from textual.strip import Strip
-from textual.widget import Widget
 
 from swarm import units
 from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.canvas import Series, plot
+from tui.panes.pane import Pane
 from tui.strips import strip
 from tui.view import View
 
@@ -27,7 +27,7 @@ WIDE_RATIO = 50.0
 """If the largest value is more than this many times the smallest, the axis is logarithmic by default."""
 
 
-class Curves(Widget):
+class Curves(Pane):
     """A plot with a legend on its first line."""
 
     ALLOW_SELECT = False

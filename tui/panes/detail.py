@@ -13,13 +13,14 @@ from swarm import figures, units
 from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.panes.log import ENTRY, coloured
+from tui.panes.pane import Pane
 from tui.view import View
 
 CHECKPOINTS_SHOWN = 6
 ENTRIES_SHOWN = 12
 
 
-class Detail(Static):
+class Detail(Static, Pane):
     """The selected stream."""
 
     shown: tuple[StreamRow | None, tuple[str, ...]] | None = None

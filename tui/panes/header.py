@@ -9,10 +9,11 @@ from swarm import units
 from swarm.views.snapshot import BusCounters, Snapshot
 from tui import looks
 from tui.panes.line import Line, Part
+from tui.panes.pane import Pane
 from tui.view import View
 
 
-class Header(Line):
+class Header(Line, Pane):
     """The top line."""
 
     def show(self, view: View) -> None:
@@ -60,7 +61,7 @@ def losses(bus: BusCounters) -> Text:
     )
 
 
-class Banner(Static):
+class Banner(Static, Pane):
     """One or two lines while the run waits, has ended, or has no coordinator."""
 
     def show(self, view: View) -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 from textual.binding import ActiveBinding, Binding
 
 from tui import looks
+from tui.bindings import DISPLAYED
 from tui.panes.line import Line, Part
 
 RANKS = {
@@ -26,7 +27,6 @@ RANKS = {
     "palette": 9,
 }
 """Rank by the binding's description; keys without one are left out first."""
-SHOWN_AS = {"slash": "/", "colon": ":", "question_mark": "?", "enter": "↵"}
 
 
 class Keys(Line):
@@ -42,7 +42,7 @@ class Keys(Line):
 
 def hint(binding: Binding) -> Text:
     """`p pause`, clickable."""
-    key = binding.key_display or SHOWN_AS.get(binding.key, binding.key)
+    key = binding.key_display or DISPLAYED.get(binding.key, binding.key)
     clickable = Style.from_meta({"@click": f"app.simulate_key('{binding.key}')"})
     text = Text.assemble((key, "bold #ffad66"), " ", (binding.description, looks.DIM))
     text.stylize(clickable)

@@ -14,6 +14,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from tui import looks
+from tui.panes.pane import Pane
 from tui.strips import strip
 from tui.view import View
 
@@ -21,7 +22,7 @@ ENTRY = re.compile(r"^(?P<seq>\s*\d+)(?P<at>\s+\S*\d:\d\S*)?(\s+)(?P<kind>[a-z-]
 """seq, time, kind, ref, rest: as `swarm log` prints an entry."""
 
 
-class Lines(ScrollView, can_focus=True):
+class Lines(ScrollView, Pane, can_focus=True):
     """Lines of the log."""
 
     ALLOW_SELECT = False

@@ -13,6 +13,7 @@ from swarm import figures, units
 from swarm.views.reasons import short
 from swarm.views.snapshot import StreamRow
 from tui import looks
+from tui.panes.pane import Pane
 from tui.table import Column, Table
 from tui.view import View
 
@@ -50,7 +51,7 @@ ALWAYS = ("best_loss", "learning_rate")
 """Figures that always have a column."""
 
 
-class Streams(Table):
+class Streams(Table, Pane):
     """The streams of the run."""
 
     def __init__(self, *, id: str, classes: str = "") -> None:  # noqa: A002 (Textual's name)

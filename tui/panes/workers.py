@@ -7,6 +7,7 @@ from rich.text import Text
 from swarm import units
 from swarm.views.snapshot import WorkerRow
 from tui import looks
+from tui.panes.pane import Pane
 from tui.table import Column, Table
 from tui.view import View
 
@@ -26,7 +27,7 @@ COLUMNS = (
 )
 
 
-class Workers(Table):
+class Workers(Table, Pane):
     """The workers of the run."""
 
     def __init__(self, *, id: str, classes: str = "") -> None:  # noqa: A002 (Textual's name)

@@ -19,6 +19,7 @@ from swarm.access.client import connect
 from swarm.agents.agent import Agent
 from swarm.coordinator.reception import SPEAKS
 from swarm.errors import UserError
+from swarm.event import Name
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.messages import Ask, Assign, Report
 from swarm.policy.admission import MAY_APPEND, admit
@@ -109,7 +110,7 @@ def test_an_entry_cannot_name_a_path_outside_the_run_folder(path: str) -> None:
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "A", "", "a" * 65, "a b", "a\n", "ü"])
 def test_a_name_that_could_be_a_path_is_not_a_stream(name: str) -> None:
     with pytest.raises(ValidationError):
-        TypeAdapter(ev.Name).validate_python(name)
+        TypeAdapter(Name).validate_python(name)
     with pytest.raises((ValueError, Refusal)):
         admit(State(), "coordinator", ev.Stream(ref=name), 0.0)
 

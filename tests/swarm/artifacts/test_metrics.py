@@ -19,7 +19,7 @@ from bus.peer import Peer
 from swarm.artifacts.metrics import MetricsFile
 from swarm.coordinator.reception import SPEAKS, Reception
 from swarm.errors import UserError
-from swarm.events import Measured
+from swarm.event import Measured
 from swarm.figures import FIGURES, MAX_FIGURES, MAX_FIGURES_OF_A_RUN, RESERVED
 from swarm.messages import ROW as FIXED
 from swarm.messages import MetricRow, Metrics

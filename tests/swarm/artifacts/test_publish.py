@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -248,3 +249,32 @@ def test_a_stream_that_went_back_says_so_in_its_lineage(bench: Bench) -> None:
     assert len(told["rejected"]) == 1
     [row] = rows([told])
     assert (row["step"], row["token"], row["verdict"]) == (3, tok, "SUCCESS")
+
+
+def prepared_with(bench: Bench, prompt: str, sealed: str) -> State:
+    """The state after rows were prepared with this `prompt.json`, whose manifest seals the text `sealed`."""
+    folder, state = bench.folder.path / "prepared/x", bench.state
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prompt.json").write_text(prompt)
+    files = {"prompt.json": {"sha256": hashlib.sha256(sealed.encode()).hexdigest()}}
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    sha256 = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    stream = state.streams["wide"]
+    assert stream.prepared
+    stream.prepared = stream.prepared.model_copy(update={"sha256": sha256})
+    return state
+
+
+def test_the_way_of_asking_stands_beside_the_adapter_as_it_was_sealed(bench: Bench) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    state = prepared_with(bench, "as sealed", "as sealed")
+    state.streams["wide"].adapter = bench.publish(state)
+    wished = ev.Promote(ref="wide", path="promoted", sha256=SHA, why="best")
+    with publish.promotion(bench.folder, state, wished, SETTINGS, "ada"):
+        pass
+    for place in ("streams/wide/adapter", "promoted"):
+        assert (bench.folder.path / place / "prompt.json").read_text() == "as sealed"
+    with pytest.raises(PublishError, match=r"prompt\.json is not the one that was prepared"):
+        bench.publish(prepared_with(bench, "another", "as sealed"))
+    assert (bench.folder.path / "streams/wide/adapter/prompt.json").read_text() == "as sealed"

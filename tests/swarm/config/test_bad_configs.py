@@ -208,7 +208,7 @@ my.yaml:6: defaults.optimizer: 'adamw' is not one of adafactor, adamw_8bit, adam
 my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial; did you mean `cosine`?
 my.yaml:8: defaults.method: 'dpo' is not one of sft; write `sft`
 my.yaml:9: defaults.on_bad_row: 'ignore' is not one of fail, skip; take one of them
-my.yaml:11: promotion.metric: 'accuracy' is not one of eval_loss, exact_match; take one of them
+my.yaml:11: promotion.metric: 'accuracy' is not one of eval_loss, perplexity, exact_match, exact_match_normalised, ended, rouge_1, rouge_2, rouge_l, bleu, chrf, json_valid, json_schema, toon_valid, banned; take one of them
 my.yaml:11: promotion.must_beat: 'bas' is not one of base, nothing; did you mean `base`?
 7 problems; nothing was started
 """,
@@ -598,7 +598,7 @@ my.yaml:3: defaults.base_model: there is no folder xxxxxxxxxxxxxxxxxxxxxxxxxxxxx
 streams:
   one: {max_steps: 10, eval_steps: 20, logging_steps: 11}
   two: {val_set_size: 0}
-  three: {val_set_size: 1.5, eval_rows: 0}
+  three: {val_set_size: 1.5, eval_rows: 0, metrics: [ended, json_schema]}
   four: {lr_scheduler: constant, warmup_ratio: 0.1}
   five: {test_datasets: [{path: 'data/*.jsonl'}]}
 promotion: {metric: exact_match, goal: min}
@@ -609,10 +609,12 @@ my.yaml:6: streams.one.logging_steps: step 11 never comes: `max_steps` is 10; wr
 my.yaml:7: streams.two.val_set_size: no row is held out, so nothing can be judged; write e.g. 0.05, or name `test_datasets`
 my.yaml:8: streams.three.val_set_size: 1.5 is neither a share below 1 nor a whole number of rows; write e.g. 0.05 or 100
 my.yaml:8: streams.three.eval_rows: 0 rows are answered, but `promotion.metric` is exact_match; write e.g. 64, or `metric: eval_loss`
+my.yaml:8: streams.three.metrics: exact_match is not measured, but it is `promotion.metric`; add exact_match
+my.yaml:8: streams.three.metrics: json_schema has no schema to match; name a file with `json_schema:`
 my.yaml:9: streams.four.warmup_ratio: `lr_scheduler: constant` has no warm-up; write `lr_scheduler: constant_with_warmup`, or `warmup_ratio: 0`
 my.yaml:10: streams.five.test_datasets.0.path: {proj}/data/train.jsonl is trained on too; hold out other rows, or leave `test_datasets` out and set `val_set_size`; or set `allow_overlap: true`
 my.yaml:11: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
-8 problems; nothing was started
+10 problems; nothing was started
 """,
     ),
     Bad(

@@ -149,6 +149,11 @@ def test_every_setting_that_a_meaning_names_is_one() -> None:
         ("roles", Dataset, "roles are read as they are: user, assistant, system, tool, and human and gpt of ShareGPT"),
         ("pad_to_sequence_len", StreamSettings, "a row is a sequence of its own, padded to the longest of its micro-batch"),
         ("quantization_bit", StreamSettings, "here it is `adapter: qlora`"),
+        ("flash_attention", StreamSettings, "here it is `attn_implementation`"),
+        ("device_map", StreamSettings, (
+            "a base lies whole on its stream's device, since weights that are moved there for every step make each many times slower; "
+            "one that does not fit is refused beforehand: `adapter: qlora` needs about a quarter"
+        )),
         ("finetuning_type", StreamSettings, "here it is `adapter: lora`"),
         ("train_on_split", Dataset, "here it is `train_on`, in the stream; a message's own `train` or `weight` is honoured"),
         ("load_best_model_at_end", StreamSettings, "with `eval_steps` the checkpoint with the best held-out figure is kept, judged and published"),

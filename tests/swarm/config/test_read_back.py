@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from swarm import kinds
+from swarm import figures, kinds
 from swarm.config import load
 from swarm.errors import UserErrors
 from swarm.keys import Settings
@@ -25,6 +25,8 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
     """Values that the field's own type takes, unset ones as well."""
     if name in kinds.GROUPS:
         return st.sampled_from(list(kinds.installed(name)))
+    if name == "metrics":
+        return st.lists(st.sampled_from(figures.measurable()), max_size=3, unique=True)
     if name == "lora_target_modules":
         return TEXTS | st.lists(TEXTS, min_size=1, max_size=3)
     if name == "approvers":

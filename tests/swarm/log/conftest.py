@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import Checkpoint, Claim, Drop, Event, Post
+from swarm.event import Event
+from swarm.events import Checkpoint, Claim, Drop, Post
 from swarm.log import Entry, Log, ledger, verify
 
 SHORT_OF_DISK = Path("/dev/shm")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import Event, Post
+from swarm.event import Event
+from swarm.events import Post
 from swarm.log import Entry, Log, LogWriter, ledger, verify
 from tests.swarm.log.conftest import hostile_body, some_event
 

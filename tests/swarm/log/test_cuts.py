@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from swarm.events import Event, Post, Seal
+from swarm.event import Event
+from swarm.events import Post, Seal
 from swarm.log import Entry, Log, LogWriter
 
 Items = list[tuple[str, Event]]

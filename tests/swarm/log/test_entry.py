@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from swarm.events import Checkpoint, Claim, Drop, Event, Post, Stop
+from swarm.event import Event
+from swarm.events import Checkpoint, Claim, Drop, Post, Stop
 from swarm.log import Entry, LogError
 from swarm.log.chain import Place
 from swarm.log.draft import Draft

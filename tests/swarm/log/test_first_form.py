@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import KINDS, Checkpoint, Claim, Event, Post, Seal
+from swarm.event import Event
+from swarm.events import KINDS, Checkpoint, Claim, Post, Seal
 from swarm.log import Entry, Log, LogDamaged, LogWriter, verify
 
 Sound = Callable[[Path], list[Entry]]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import Event, Head, Post
+from swarm.event import Event
+from swarm.events import Head, Post
 from swarm.log import Entry, Log, LogDamaged, LogWriter, verify
 from swarm.log.chain import Place
 from swarm.log.draft import Draft

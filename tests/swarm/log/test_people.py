@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import Event, Post, Seal
+from swarm.event import Event
+from swarm.events import Post, Seal
 from swarm.log import Entry, Log, LogWriter, ledger, verify
 from swarm.log.chain import Place
 from swarm.log.draft import Draft

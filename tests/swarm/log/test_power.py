@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from swarm import files
-from swarm.events import Event, Post
+from swarm.event import Event
+from swarm.events import Post
 from swarm.log import Entry, LogWriter
 
 Sound = Callable[[Path], list[Entry]]

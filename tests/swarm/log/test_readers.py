@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import Event, Post
+from swarm.event import Event
+from swarm.events import Post
 from swarm.log import Entry, Log, LogDamaged, LogWriter, verify
 
 Sound = Callable[[Path], list[Entry]]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.events import Checkpoint, Claim, Event, Post, Renew, Trained, Verdict
+from swarm.event import Event
+from swarm.events import Checkpoint, Claim, Post, Renew, Trained, Verdict
 from swarm.log import Entry, Log, LogDamaged, LogError, LogWriter, verify
 from swarm.log.draft import Draft
 from swarm.log.forms import HEAD

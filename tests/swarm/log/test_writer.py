@@ -16,7 +16,8 @@ from threading import Thread
 
 import pytest
 
-from swarm.events import Event, Head, Post, Renew, Task
+from swarm.event import Event
+from swarm.events import Head, Post, Renew, Task
 from swarm.log import Entry, Log, LogDamaged, LogError, LogFull, LogHeld, LogWriter, run_is_alive, wal
 from swarm.log.forms import HEAD
 from tests.swarm.log.test_crashes import Disk, failing

@@ -23,6 +23,13 @@ def test_experts_that_get_no_adapter_are_told_with_their_share_of_the_weights() 
     assert told == [f"mix: its experts, {share} of the weights, get no adapter; the layers around them do"]
 
 
+def test_attention_that_has_to_be_eager_is_named_where_nobody_chose_it() -> None:
+    base = facts_of("gemma2")
+    [said] = notes(run_of(a={}), {"mix": base})
+    assert said.startswith("mix: attention is computed eagerly (attn_implementation: eager)")
+    assert notes(run_of(a={"attn_implementation": "eager"}), {"mix": base}) == []
+
+
 def test_streams_on_other_rows_or_bases_are_told_apart() -> None:
     plain = replace(facts_of("llama"), experts_parameters=0)
     run = run_of(a={}, b={"lora_r": 4}, c={"test_datasets": [{"path": "h.jsonl"}]}, d={"base_model": "other"})

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from swarm import events as ev
+from swarm.event import NAME, ROLES, Event
 from swarm.log import Log, LogWriter
 from swarm.policy.admission import BODY_BYTES, admit, permit
+from swarm.policy.repeats import repeat_of
 from swarm.state import Refusal, State, fold
 from tests.swarm.story import OTHER, SHA, START, Story, Told
 
 
-def refused(story: Story, author: str, event: ev.Event, words: str) -> None:
+def refused(story: Story, author: str, event: Event, words: str) -> None:
     with pytest.raises(Refusal, match=words):
         story.say(author, event)
 
@@ -213,7 +215,7 @@ def test_retries_are_the_first_entry_and_a_key_stands_for_one_thing() -> None:
     assert story.repeat_of("ada", ev.Claim(ref="wide/prepare", ttl=60)) == tok
     assert story.repeat_of("ada", ev.Claim(ref="wide/prepare", ttl=60, idem="k1")) == tok
     assert story.repeat_of("bob", ev.Claim(ref="wide/prepare", ttl=60, idem="k1")) is None
-    assert story.state.repeat_of("ada", ev.Claim(ref="wide/prepare", ttl=60), story.now + 61) is None, "it is over"
+    assert repeat_of(story.state, "ada", ev.Claim(ref="wide/prepare", ttl=60), story.now + 61) is None, "it is over"
     with pytest.raises(Refusal, match="the key k1 stands for claim wide/prepare"):
         story.repeat_of("ada", ev.Post(ref="-", body="x", idem="k1"))
     hand = ev.Hand(ref="wide/prepare", tok=tok, to="bob", ttl=60)
@@ -235,32 +237,30 @@ def test_a_result_that_comes_again_word_for_word_is_the_entry_that_stands(tmp_pa
     with LogWriter.open(tmp_path / "COLLABORATION.md") as writer:  # as the next coordinator reads it
         writer.append([(entry.author, entry.event) for entry in story.entries])
     state = fold(Log(tmp_path / "COLLABORATION.md").entries())
-    assert state.repeat_of("trainer-1", first, 0.0) == seq
-    assert state.repeat_of("trainer-1", dropped, 0.0) == last
-    assert state.repeat_of("trainer-2", first, 0.0) is None, "another's word"
-    assert state.repeat_of("trainer-1", first.model_copy(update={"sha256": OTHER}), 0.0) is None, "other words"
-    assert state.repeat_of("trainer-1", first.model_copy(update={"step": 6}), 0.0) is None
+    assert repeat_of(state, "trainer-1", first, 0.0) == seq
+    assert repeat_of(state, "trainer-1", dropped, 0.0) == last
+    assert repeat_of(state, "trainer-2", first, 0.0) is None, "another's word"
+    assert repeat_of(state, "trainer-1", first.model_copy(update={"sha256": OTHER}), 0.0) is None, "other words"
+    assert repeat_of(state, "trainer-1", first.model_copy(update={"step": 6}), 0.0) is None
 
 
 # ---- anything at all -------------------------------------------------------------------------------------------------
 
 NAMES = ("wide", "narrow", "coordinator", "ada", "bob", "trainer-1", "validator-1", "run", "review")
 REFS = ("-", "run", "wide", "narrow", "review", "review/x", "gone", "gone/train", *(
-    f"{name}/{role}" for name in ("wide", "narrow") for role in ev.ROLES
+    f"{name}/{role}" for name in ("wide", "narrow") for role in ROLES
 ))  # fmt: skip
 
 
-NEXT: dict[str, list[type[ev.Event]]] = {
+NEXT: dict[str, list[type[Event]]] = {
     "prepare": [ev.Prepared], "train": [ev.Checkpoint, ev.Checkpoint, ev.Trained], "validate": [ev.Verdict], "evaluate": [ev.Score],
 }  # fmt: skip
 
 
-def any_event(rng: random.Random, state: State) -> ev.Event:
+def any_event(rng: random.Random, state: State) -> Event:
     """One of any kind, of fields that often fit what stands."""
     tokens = [task.lease.token for task in state.held() if task.lease] or [1]
-    likely = [
-        task.ref for task in (*state.held(), *state.ready()) if re.fullmatch(rf"{ev.NAME}(/{ev.NAME})?", task.ref)
-    ]
+    likely = [task.ref for task in (*state.held(), *state.ready()) if re.fullmatch(rf"{NAME}(/{NAME})?", task.ref)]
     ref = rng.choice([*REFS, *likely * 4])
     tok = rng.choice([*tokens, *tokens, 1, 10**17])
     lease = state.tasks[ref].lease if ref in state.tasks else None
@@ -282,6 +282,7 @@ def any_event(rng: random.Random, state: State) -> ev.Event:
         "name": "demo", "config_sha256": SHA, "streams": 2, "seconds": 5.0, "failed": rng.random() < 0.5, "by": "ada", "chain": "0" * 16,
         "mac": "-", "off": 1, "n": 1, "sha": "0", "idem": rng.choice([*[None] * 9, "a", "b"]), "force": rng.choice([None, True]),
         "body": "x", "asks": rng.choice([None, "bob"]), "beats": rng.choice([None, True]),
+        "metric": "eval_loss", "best": "wide", "arm": "wide", "chosen": "wide", "beats_base": True, "level": 0.01, "scores": SHA,
         "figures": rng.choice([{"eval_loss": math.nan}, *[{"eval_loss": 0.5, "base_eval_loss": 1.0}] * 3]),
     }  # fmt: skip
     role = state.tasks[ref].role if ref in state.tasks else None
@@ -318,7 +319,7 @@ def kinds_of_a_random_run(rng: random.Random, begun: int) -> set[str]:
         author = (holder.worker or holder.by) if holder and rng.random() < 0.8 else rng.choice(NAMES)
         now = START + seq
         try:
-            if state.repeat_of(author, event, 0.0) is not None:
+            if repeat_of(state, author, event, 0.0) is not None:
                 continue
             admit(state, author, event, now)
         except Refusal:

@@ -248,7 +248,9 @@ def test_the_lowest_held_out_loss_is_promoted_and_the_reason_names_the_next() ->
     [command] = decide(story.state, CREW, story.now, settings("wide", "narrow"))
     assert isinstance(command, PromoteWinner)
     assert command.choice.winner == "narrow"
-    assert command.choice.why == "lowest eval_loss 0.4, next wide 0.5, base 2"
+    assert (
+        command.choice.why == "lowest eval_loss 0.4, next wide 0.5, base 2; chance was not judged: no scores row by row"
+    )
 
 
 def test_a_winner_that_does_not_beat_the_base_is_not_promoted() -> None:

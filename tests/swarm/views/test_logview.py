@@ -7,7 +7,8 @@ import unicodedata
 import pytest
 
 from swarm import events as e
-from swarm.events import KINDS, Event
+from swarm.event import Event
+from swarm.events import KINDS
 from swarm.log import Entry
 from swarm.views.logview import line
 
@@ -60,11 +61,15 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
             "[OK] held-out 0.110, base 2.040 {x}",
         ),
         (
-            e.Score(ref="a/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=60, figures={"eval_loss": 0.11, "base_eval_loss": 2.04, "exact_match": 0.91, "base_exact_match": 0.03, "bleu": 31.5}),
-            "on 60 rows: held-out 0.110, base 2.040; exact match 91%, base 3%; bleu 31.5",
+            e.Score(ref="a/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=60, figures={"eval_loss": 0.11, "base_eval_loss": 2.04, "exact_match": 0.91, "base_exact_match": 0.03, "meteor": 31.5}),
+            "on 60 rows: held-out 0.110, base 2.040; exact match 91%, base 3%; meteor 31.5",
         ),
         (e.Back(ref="a", tok=1, step=4, path="x", sha256=SHA, why="weights are not finite"), "[WARN] goes back to checkpoint-4: weights are not finite"),
         (e.Adapter(ref="a", tok=1, path="streams/a/adapter", sha256=SHA), "its adapter is published in streams/a/adapter"),
+        (
+            e.Compared(ref="run", metric="eval_loss", best="a", arm="a", chosen="a", beats_base=True, level=0.01, scores=SHA, why="lowest", body="- a against b"),
+            "its streams are compared by eval_loss at level 0.01 · - a against b",
+        ),
         (e.Promote(ref="a", path="promoted", sha256=SHA, why="lowest held-out loss"), "[OK] promoted: lowest held-out loss {promoted, sha256 9f3a9f3a}"),
         (e.Post(ref="run", body="look at s3\nplease"), "look at s3 please"),
         (e.Amend(ref="-", of=12, body="it was s4"), "of entry 12 · it was s4"),

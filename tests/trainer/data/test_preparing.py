@@ -10,11 +10,10 @@ import pytest
 
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
-from swarm.weights import sha256_of
+from swarm.weights import MANIFEST, sha256_of
 from tests.trainer.conftest import Bench
 from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
 from trainer.errors import LeaseStopped
-from trainer.whole import MANIFEST
 
 Make = Callable[..., StreamSettings]
 

@@ -49,7 +49,10 @@ def test_a_pair_is_asked_exactly_as_it_was_trained() -> None:
         asked = [{"role": "user", "content": "2+2"}]
         text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) if template else "2+2\n"
         assert row.ids[: row.answer_start] == tokenizer(text)["input_ids"]
-        assert Tokeniser(tokenizer, stop_tokens(tokenizer, None), 512).prompt("2+2") == tokenizer(text)["input_ids"]
+        assert (
+            Tokeniser(tokenizer, stop_tokens(tokenizer, None), 512).prompt(Pair("2+2", "4"))
+            == tokenizer(text)["input_ids"]
+        )
 
 
 def test_text_is_counted_whole_and_ends() -> None:

@@ -34,7 +34,7 @@ def save(family: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("family", "adapter"),
     [
-        ("gemma3 that sees", {}), ("gpt2", {"use_dora": True}), ("gpt2", {"adapter": "qlora"}), ("mixtral", {}),
+        ("gemma3 that sees", {}), ("gemma2", {}), ("gpt2", {"use_dora": True}), ("gpt2", {"adapter": "qlora"}), ("mixtral", {}),
         ("falcon", {}), ("mamba", {}), ("gemma3 that sees", {"adapter": "qlora"}),
     ],
     ids=str,
@@ -49,3 +49,21 @@ def test_a_family_is_trained_and_judged(
     verdict = bench.do("validate", chosen, **given)["verdict"]
     assert verdict.result in {"SUCCESS", "WARNING"}, verdict
     assert bench.do("evaluate", chosen, **given)["score"].rows == 12
+
+
+def test_a_base_computes_its_attention_as_the_settings_say(
+    settings: Callable[..., StreamSettings], tmp_path: Path
+) -> None:
+    import torch
+
+    from trainer.loading import load_base
+    from trainer.place import Place
+
+    ids = torch.tensor([[1, 5, 7, 9]])
+    made = {}
+    for chosen in ("auto", "sdpa", "eager"):
+        made[chosen] = load_base(
+            Path(settings().base_model), settings(attn_implementation=chosen), Place(tmp_path, "cpu")
+        )
+    assert [base.config._attn_implementation for base in made.values()] == ["sdpa", "sdpa", "eager"]
+    torch.testing.assert_close(made["eager"](ids).logits, made["sdpa"](ids).logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -13,13 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from swarm import figures
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
-from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
+from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256, sha256_of
 from tests.trainer.conftest import Bench
+from toon import decode
 from trainer import bases, whole
 from trainer.data.prepared import HELD_OUT, TRAIN, RowFile, read_rows
-from trainer.judge.heldout import held_out_loss
+from trainer.judge.heldout import held_out_loss, row_losses
 from trainer.lease import Lease
 from trainer.loading import load_adapter
 
@@ -273,13 +276,18 @@ def test_scores_agree_with_the_verdict_and_people_can_read_the_answers(
 ) -> None:
     verdict = bench.do("validate", settings(), **given)["verdict"]
     score = bench.do("evaluate", settings(), **given)["score"]
-    assert score.figures == {**verdict.figures, "exact_match": 0.0, "base_exact_match": 0.0}
+    assert {name: score.figures[name] for name in verdict.figures} == verdict.figures
+    assert list(score.figures) == [
+        *("eval_loss", "base_eval_loss"), *("exact_match", "base_exact_match"), *("ended", "base_ended")
+    ]  # fmt: skip
     assert score.rows == 12
     answers = [
-        json.loads(line) for line in (bench.place.stream_folder("one") / "answers.jsonl").read_text().splitlines()
+        json.loads(line) for line in (bench.place.stream_folder("one") / "samples.jsonl").read_text().splitlines()
     ]
     assert len(answers) == 4
-    assert {tuple(answer) for answer in answers} == {("prompt", "expected", "base", "adapter")}
+    assert answers == decode((bench.place.stream_folder("one") / "samples.toon").read_text())
+    scores = {"exact_match", "base_exact_match", "ended", "base_ended"}
+    assert all(answer.keys() == {"prompt", "expected", "base", "adapter"} | scores for answer in answers)
     assert all(int(answer["expected"]) == 2 * int(answer["prompt"].split()[-2]) for answer in answers)
     other = bench.do("evaluate", settings(eval_rows=0), **given)["score"]
     assert other.figures.keys() == {"eval_loss", "base_eval_loss"}
@@ -309,12 +317,12 @@ def test_the_bare_base_is_measured_once_for_all_streams_and_its_figures_lie_nowh
     first = bench.do("validate", settings(), **given)["verdict"]
     measured: list[object] = []
 
-    def counting(model: torch.nn.Module, *rest: object) -> float:
+    def counting(model: torch.nn.Module, *rest: object) -> object:
         measured.append(model)
-        return held_out_loss(model, *rest)
+        return row_losses(model, *rest)
 
-    monkeypatch.setattr("trainer.roles.validate.held_out_loss", counting)
-    monkeypatch.setattr("trainer.roles.evaluate.held_out_loss", counting)
+    for place in ("roles.validate", "judge.examination", "judge.heldout"):
+        monkeypatch.setattr(f"trainer.{place}.row_losses", counting)
     second = bench.do("validate", settings(learning_rate=1e-3), **given)["verdict"]  # another stream of the same shape
     score = bench.do("evaluate", settings(learning_rate=1e-3), **given)["score"]
     assert len({event.figures["base_eval_loss"] for event in (first, second, score)}) == 1
@@ -356,3 +364,31 @@ def test_held_out_loss_is_the_mean_over_tokens_whatever_the_batches(
     assert held_out_loss(model, rows, lambda: None) == pytest.approx(nats / tokens, abs=1e-5)
     monkeypatch.setattr("trainer.judge.heldout.JUDGED_TOKENS", 1)
     assert held_out_loss(model, rows, lambda: None) == pytest.approx(nats / tokens, abs=1e-5)
+
+
+def test_drawn_answers_are_the_same_for_the_same_seed_and_others_for_another(
+    bench: Bench, settings: Make, given: dict[str, object]
+) -> None:
+    def answers(**how: object) -> list[str]:
+        bench.do("evaluate", settings(**how), **given)
+        lines = (bench.place.stream_folder("one") / "samples.jsonl").read_text().splitlines()
+        return [json.loads(line)["adapter"] for line in lines]
+
+    drawn = {"temperature": 1.5, "eval_seed": 1}
+    assert answers(**drawn) == answers(**drawn) != answers(**{**drawn, "eval_seed": 2})
+    assert answers(temperature=1.5, top_p=1e-6) == answers()  # of one token there is nothing to draw
+
+
+def test_every_metric_that_is_named_is_measured_of_adapter_and_base(
+    bench: Bench, settings: Make, given: dict[str, object]
+) -> None:
+    wanted = [name for name in figures.measurable() if name != "json_schema"]
+    score = bench.do("evaluate", settings(metrics=wanted), **given)["score"]
+    assert set(score.figures) == {f"{b}{name}" for name in ("eval_loss", *wanted) for b in ("", "base_")}
+    assert score.figures["perplexity"] == pytest.approx(math.exp(score.figures["eval_loss"]), rel=1e-4)
+    scores = decode((bench.place.stream_folder("one") / "scores.toon").read_text())
+    nats = [(row["adapter"] * row["weight"], row["weight"]) for row in scores["eval_loss"]]
+    assert sum(n for n, _ in nats) / sum(w for _, w in nats) == pytest.approx(score.figures["eval_loss"], abs=1e-5)
+    mean = sum(row["base"] for row in scores["rouge_l"]) / 4
+    assert mean == pytest.approx(score.figures["base_rouge_l"], abs=1e-5)
+    assert score.scores_sha256 == sha256_of(bench.place.stream_folder("one") / "scores.toon")

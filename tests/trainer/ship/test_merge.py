@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from swarm.errors import UserError
+from tests.trainer.tiny import save_adapter as adapter
 from tests.trainer.tiny import tokenizer
 from trainer.ship import merge as merging
 from trainer.ship.merge import main, merge, recipe_of
@@ -38,22 +39,6 @@ def gpt2(folder: Path) -> Path:
     config = GPT2Config(vocab_size=len(WORDS), n_embd=32, n_layer=2, n_head=2, n_positions=64)
     GPT2LMHeadModel(config).save_pretrained(folder)
     WORDS.save_pretrained(folder)
-    return folder
-
-
-def adapter(base: Path, folder: Path, seed: int = 1, **settings: object) -> Path:
-    """An adapter whose B is not zero."""
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base),
-        LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings}),
-    )
-    torch.manual_seed(seed)
-    for name, value in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(value, std=0.05)
-        if "magnitude" in name:
-            value.data *= 1.1
-    model.save_pretrained(folder)
     return folder
 
 

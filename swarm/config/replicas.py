@@ -1,0 +1,58 @@
+"""`seeds` and `sweep_lr`: one stream of a config becomes several that differ in their seed or their learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from swarm.config.tree import Node, Problems
+
+
+def expanded(root: Node, problems: Problems) -> Node:
+    """The tree with these streams in place of the one that asks for them; values of other kinds are left for the checks."""
+    streams = root.items.get("streams")
+    if streams is None or not streams.items:
+        return root
+    made: dict[str, Node] = {}
+    for name, stream in streams.items.items():
+        for swept, one in _swept(name, stream):
+            for replica, node in _seeded(swept, one):
+                _add(made, replica, node, problems)
+    return root.with_child("streams", replace(streams, value=made))
+
+
+def _add(made: dict[str, Node], name: str, stream: Node, problems: Problems) -> None:
+    if name in made:
+        problems.add(
+            stream.key_at or stream.at, stream.path, f"there are two streams {name}", "name one of them otherwise"
+        )
+    made[name] = stream
+
+
+def _swept(name: str, stream: Node) -> Iterator[tuple[str, Node]]:
+    rates = stream.items.get("sweep_lr")
+    values = rates.value if rates and isinstance(rates.value, list) else []
+    if not values or not all(_is_number(rate.value) and float(rate.value) > 0 for rate in values):  # type: ignore[arg-type]
+        yield name, stream
+        return
+    for rate in values:
+        yield f"{name}.lr{rate.value:g}", _with(stream, "sweep_lr", learning_rate=rate)
+
+
+def _seeded(name: str, stream: Node) -> Iterator[tuple[str, Node]]:
+    count, first = stream.items.get("seeds"), stream.items.get("seed")
+    start = first.value if first else 0
+    if count is None or type(count.value) is not int or type(start) is not int or count.value < 2:
+        yield name, stream
+        return
+    for number in range(count.value):
+        seed, whose = replace(count, value=start + number), replace(count, value=name)
+        yield f"{name}.s{number + 1}", _with(stream, "seeds", seed=seed, replica_of=whose)
+
+
+def _with(stream: Node, without: str, **values: Node) -> Node:
+    return replace(stream, value={**{key: node for key, node in stream.items.items() if key != without}, **values})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,190 @@
+"""The comparison of a run's arms before its promotion: who is best, what cannot be told apart from it, and what is taken then; pure.
+
+An arm is a stream, or its replicas over seeds together.  The bare base is always an arm: it is the cheapest, so what cannot be told
+apart from it is not promoted where the base must be beaten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from swarm import events as ev
+from swarm import units
+from swarm.figures import BASE
+from swarm.policy import chance
+from swarm.policy.chance import Difference, Draws, Spread
+from swarm.settings import Promotion, RunSettings
+from swarm.standing import Stream
+
+TIE = "a tie"
+"""The reason of a promotion begins with it where nothing was better than chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """One figure of one stream, row by row."""
+
+    adapter: Sequence[float]
+    base: Sequence[float]
+    weight: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    name: str
+    streams: Sequence[Stream]
+    value: float
+    """Mean of the figure over its seeds."""
+
+    @property
+    def cost(self) -> tuple[int, float]:
+        """Trainable parameters, then seconds of training."""
+        trained = [stream.trained for stream in self.streams if stream.trained]
+        return max(one.trainable for one in trained), fmean(one.figures.get("seconds", math.inf) for one in trained)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that one promotion compares."""
+
+    settings: RunSettings
+    arms: Sequence[Arm]
+    """The best first."""
+    scores: Mapping[str, RowScores]
+    """By stream."""
+    spread: Spread | None
+    random: Draws
+
+    @property
+    def promotion(self) -> Promotion:
+        return self.settings.promotion
+
+    def against(self, arm: Arm, other: Arm | None) -> Difference:
+        """By how much an arm is better than another one, or than the bare base."""
+        sign = -1.0 if self.promotion.direction == "min" else 1.0
+        own = self._means(arm)
+        theirs = self._means(other) if other else self.scores[arm.streams[0].name].base
+        weights = self.scores[arm.streams[0].name].weight
+        rows = [(sign * (a - b), weight) for a, b, weight in zip(own, theirs, weights, strict=True)]
+        seeds = len(arm.streams), len(other.streams) if other else 0
+        return chance.difference(rows, self.promotion.test_level, self.random, seeds, self.spread)
+
+    def _means(self, arm: Arm) -> list[float]:
+        columns = [self.scores[stream.name].adapter for stream in arm.streams]
+        return [fmean(row) for row in zip(*columns, strict=True)]
+
+
+def arms_of(streams: Sequence[Stream], settings: RunSettings) -> list[Arm]:
+    """Streams that have the figure, replicas together, the best first."""
+    promotion, grouped = settings.promotion, dict[str, list[Stream]]()
+    for stream in streams:
+        if math.isfinite(stream.figures.get(promotion.metric, math.nan)):
+            grouped.setdefault(settings.streams[stream.name].replica_of or stream.name, []).append(stream)
+    made = [
+        Arm(name, members, fmean(stream.figures[promotion.metric] for stream in members))
+        for name, members in grouped.items()
+    ]
+    return sorted(made, key=lambda arm: arm.value, reverse=promotion.direction == "max")
+
+
+def compared(
+    streams: Sequence[Stream], settings: RunSettings, scores: Mapping[str, RowScores], random: Draws, key: str
+) -> ev.Compared:
+    """Of streams that may win and were scored on the same rows; `key` names these scores."""
+    arms = arms_of(streams, settings)
+    given = settings.promotion.seed_spread
+    values = [[stream.figures[settings.promotion.metric] for stream in arm.streams] for arm in arms]
+    spread = chance.spread_of(values) or (Spread(given, None) if given is not None else None)
+    return _outcome(Comparison(settings, arms, scores, spread, random), key)
+
+
+def _outcome(comparison: Comparison, key: str) -> ev.Compared:
+    best, *others = comparison.arms
+    level = comparison.promotion.test_level
+    differences = [comparison.against(best, other) for other in others]
+    apart = chance.told_apart([one.p for one in differences], level)
+    tied = [other for other, is_apart in zip(others, apart, strict=True) if not is_apart]
+    chosen = _broken(best, tied, comparison.promotion)
+    of_base = comparison.against(chosen, None)
+    beats = of_base.value > 0 and of_base.p <= level
+    lines = [
+        *(_line(best, other.name, one, level) for other, one in zip(others, differences, strict=True)),
+        _line(chosen, "the bare base", of_base, level),
+        _about_seeds(comparison, len(others)),
+    ]
+    return ev.Compared(
+        ref="run", metric=comparison.promotion.metric, best=best.name, arm=chosen.name,
+        chosen=_best_seed(chosen, comparison).name, tied=",".join(other.name for other in tied) or None,
+        beats_base=beats, level=level, scores=key, why=_why(comparison, chosen, tied, differences, apart),
+        body="\n".join(f"- {line}" for line in lines if line),
+    )  # fmt: skip
+
+
+def _broken(best: Arm, tied: Sequence[Arm], promotion: Promotion) -> Arm:
+    if promotion.tie_break == "best":
+        return best
+    return min((best, *tied), key=lambda arm: arm.cost)
+
+
+def _best_seed(arm: Arm, comparison: Comparison) -> Stream:
+    metric, goal = comparison.promotion.metric, comparison.promotion.direction
+    return (min if goal == "min" else max)(arm.streams, key=lambda stream: stream.figures[metric])
+
+
+# ---- in words --------------------------------------------------------------------------------------------------------
+
+
+def _why(
+    comparison: Comparison, chosen: Arm, tied: Sequence[Arm], differences: Sequence[Difference], apart: Sequence[bool]
+) -> str:
+    best, *others = comparison.arms
+    metric, order = comparison.promotion.metric, "lowest" if comparison.promotion.direction == "min" else "highest"
+    base = best.streams[0].figures.get(BASE + metric)
+    of_base = "" if base is None else f"base {base:.4g}"
+    if not tied:
+        parts = [f"{order} {metric} {best.value:.4g}"]
+        if others:
+            parts.append(
+                f"next {others[0].name} {others[0].value:.4g}, {_interval(differences[0], comparison.promotion.test_level)}"
+            )
+        return "; ".join(filter(None, [*parts, of_base, _seeds_in_short(comparison)]))
+    names = ", ".join(f"{arm.name} {arm.value:.4g}" for arm in (best, *tied))
+    closest = next(one for one, is_apart in zip(differences, apart, strict=True) if not is_apart)
+    how = "best" if comparison.promotion.tie_break == "best" else f"cheapest ({units.count(chosen.cost[0])} parameters)"
+    parts = [
+        f"{TIE} by {metric}: {names} cannot be told apart ({_interval(closest, comparison.promotion.test_level)})",
+        f"{chosen.name} is the {how}",
+        of_base,
+        _seeds_in_short(comparison),
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _interval(one: Difference, level: float) -> str:
+    return f"difference {one.value:.3g}, {100 * (1 - level):g}% interval {one.low:.3g} to {one.high:.3g}"
+
+
+def _line(arm: Arm, other: str, one: Difference, level: float) -> str:
+    return (
+        f"{arm.name} against {other}: {_interval(one, level)}, p {one.p:.2g}, detectable from {one.detectable:.3g} on"
+    )
+
+
+def _seeds_in_short(comparison: Comparison) -> str:
+    return "" if comparison.spread else "the spread over seeds is not known"
+
+
+def _about_seeds(comparison: Comparison, others: int) -> str:
+    match comparison.spread:
+        case None:
+            return (
+                "one seed per arm: the spread over seeds is not known (`seeds: 3` measures it, `seed_spread` states it)"
+            )
+        case Spread(value, None):
+            factor = chance.multiple(comparison.promotion.test_level, others)
+            return f"given spread over seeds {value:.3g}: a difference below {factor:.2g} times it counts as chance"
+        case Spread(value, freedom):
+            return f"spread over seeds {value:.3g}, measured with {freedom} degrees of freedom"

@@ -1,0 +1,81 @@
+"""What chance would do: quantiles against tables, the bootstrap against what is known of means, Holm by hand."""
+
+from __future__ import annotations
+
+import random
+from statistics import fmean, stdev
+
+import pytest
+
+from swarm.policy import chance
+from swarm.policy.chance import Spread, difference, spread_of, told_apart
+
+LEVEL = 0.01
+
+
+def rows(gaps: list[float]) -> list[tuple[float, float]]:
+    return [(gap, 1.0) for gap in gaps]
+
+
+def draws() -> random.Random:
+    return random.Random(0)
+
+
+def test_quantiles_of_students_t_are_those_of_the_tables() -> None:
+    table = [(0.975, 1, 12.706), (0.975, 2, 4.303), (0.995, 4, 4.604), (0.995, 8, 3.355), (0.99, 30, 2.457)]
+    for share, freedom, value in table:
+        assert chance._quantile(share, freedom) == pytest.approx(value, abs=5e-4)
+
+
+def test_the_interval_of_many_rows_is_that_of_their_mean() -> None:
+    generator = random.Random(1)
+    gaps = [generator.gauss(0.3, 1.0) for _ in range(400)]
+    found = difference(rows(gaps), 0.05, draws())
+    error = stdev(gaps) / 20
+    assert found.value == pytest.approx(fmean(gaps))
+    assert (found.low, found.high) == pytest.approx((found.value - 1.96 * error, found.value + 1.96 * error), rel=0.05)
+    assert found.p < 0.001
+    assert found.detectable == pytest.approx((1.96 + 0.84) * error, rel=0.05)
+
+
+def test_rows_count_by_their_weight_and_many_of_them_are_drawn_in_blocks() -> None:
+    heavy = difference([(1.0, 9.0), (-1.0, 1.0)] * 10, LEVEL, draws())
+    assert heavy.value == pytest.approx(0.8)
+    generator = random.Random(2)
+    gaps = rows([generator.gauss(0, 1) for _ in range(5000)])
+    whole, blocks = fmean(gap for gap, _ in gaps), difference(gaps, LEVEL, draws())
+    assert blocks.value == pytest.approx(whole)
+    assert blocks.high - blocks.low == pytest.approx(2 * 2.576 / 5000**0.5, rel=0.1)
+
+
+def test_the_same_scores_are_always_judged_the_same_way() -> None:
+    gaps = rows([0.1, -0.2, 0.3, 0.4, -0.1, 0.2, 0.6, 0.1])
+    assert difference(gaps, LEVEL, draws()) == difference(gaps, LEVEL, draws())
+
+
+def test_a_few_rows_tell_no_more_than_their_signs() -> None:
+    assert difference(rows([1.0] * 4), LEVEL, draws()).p == 0.125
+    assert difference(rows([1.0] * 20), LEVEL, draws()).p < LEVEL
+
+
+def test_what_all_rows_show_may_still_be_the_spread_over_seeds() -> None:
+    """A difference of 0.1 on every row: with seeds that differ by 0.1 it is chance, with seeds that differ by 0.01 it is none."""
+    gaps = rows([0.1] * 100)
+    assert difference(gaps, LEVEL, draws()).p < LEVEL
+    assert difference(gaps, LEVEL, draws(), (3, 3), Spread(0.1, 4)).p > 0.1
+    assert difference(gaps, LEVEL, draws(), (3, 3), Spread(0.01, 4)).p < LEVEL
+    given = Spread(0.04, None)
+    below = chance.multiple(LEVEL, 1) * given.value > 0.1
+    assert below == (difference(gaps, LEVEL, draws(), (1, 1), given).p > LEVEL)
+
+
+def test_the_spread_is_pooled_over_the_arms_that_have_several_seeds() -> None:
+    assert spread_of([[1.0], [2.0]]) is None
+    found = spread_of([[1.0, 3.0], [10.0, 12.0], [5.0]])
+    assert found == Spread(pytest.approx(2.0**0.5), 2)
+
+
+def test_holm_stops_at_the_first_that_may_be_chance() -> None:
+    assert told_apart([0.001, 0.2, 0.004], 0.01) == [True, False, True]
+    assert told_apart([0.004, 0.004, 0.004], 0.01) == [False, False, False]
+    assert told_apart([], 0.01) == []

@@ -1,0 +1,49 @@
+"""A pane is a file and an entry in the list: nothing else of the dashboard names it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tests.tui.runs import Played, run_at, sketch
+from tests.tui.screen import shown, text, until
+from tui import app as dashboard
+from tui import panes
+from tui.panes.curves import Curves
+
+TOTALS = """
+from textual.widgets import Static
+
+from tui.panes.pane import Pane
+
+
+class Totals(Static, Pane):
+    def show(self, view):
+        self.border_title = "totals"
+        self.update(f"{sum(row.step for row in view.snapshot.streams)} steps in all")
+"""
+
+
+@pytest.mark.asyncio
+async def test_a_new_pane_is_one_file_and_one_entry_in_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "totals.py").write_text(TOTALS)
+    monkeypatch.setattr(panes, "__path__", [*panes.__path__, str(tmp_path)])
+    totals = importlib.import_module("tui.panes.totals").Totals
+    monkeypatch.setattr(dashboard, "PANES", (*dashboard.PANES, ("bottom", "totals", totals)))
+    source = Played(run_at(72, n=1))
+    async with shown(source, (180, 50)) as (app, pilot):
+        assert "─ totals ─" in text(app) and "72 steps in all" in text(app)
+        source.become(run_at(90, n=1))
+        await until(pilot, lambda: "90 steps in all" in text(app))
+
+
+@pytest.mark.asyncio
+async def test_a_pane_that_is_taken_off_the_list_leaves_its_room_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = tuple(entry for entry in dashboard.PANES if entry[1] != "detail")
+    monkeypatch.setattr(dashboard, "PANES", rest)
+    async with shown(Played(sketch())) as (app, _):
+        assert app.query_one(Curves).outer_size.width == app.size.width

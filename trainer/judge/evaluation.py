@@ -1,0 +1,292 @@
+"""python -m trainer.judge.evaluation --data FILE --metrics a,b [...] ADAPTER... [--json | --toon]
+
+Adapters of one base and the bare base on the same rows, outside any run: figures, differences to the base with what chance would do,
+and every answer in a file of samples.  The base is loaded once and freshly; where the shared layers have all the adapters, everybody
+answers a question in one batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from swarm import figures
+from swarm.errors import UserError
+from swarm.files import write_whole
+from swarm.policy import chance
+from swarm.printable import printable
+from swarm.settings import StreamSettings
+from swarm.surroundings import open_output
+from toon import encode
+from trainer import bases
+from trainer.place import Place
+from trainer.quiet import quieten
+from trainer.show import add_forms, print_form
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from trainer.judge.examination import Examination, Graded, Result
+
+LEVEL = 0.01
+"""Of the intervals of differences to the base."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What base and adapters came to; `names` begins with the base."""
+
+    names: list[str]
+    graded: list[Graded]
+    results: list[Result]
+    examination: Examination
+
+
+def evaluated(adapters: Sequence[Path], settings: StreamSettings, place: Place) -> Evaluated:
+    """Raises UserError for rows that cannot be read and adapters that cannot be loaded."""
+    from trainer.judge.together import Together
+    from trainer.loading import load_base
+
+    examination = examination_of(settings)
+    model = load_base(bases.folder_of(settings.base_model), settings, place)
+    try:
+        together = Together(model, adapters)
+    except UserError as why:
+        print(f"one after another: {why.where}: {why.what}", file=sys.stderr)
+        results = _one_by_one(examination, model, adapters, settings, place)
+    else:
+        results = _at_once(examination, together)
+    names = ["base", *_names(adapters)]
+    return Evaluated(names, [examination.graded(result) for result in results], results, examination)
+
+
+def _at_once(examination: Examination, together: Any) -> list[Result]:
+    from trainer.judge.answers import Sampling
+    from trainer.judge.examination import Result
+
+    settings, check = examination.settings, examination.check
+    answers = together.answers(
+        examination.asked,
+        examination.tokenizer,
+        examination.stops,
+        settings.eval_max_new_tokens,
+        check,
+        Sampling.of(settings),
+    )
+    losses = [together.losses(slot, examination.rows, check) for slot in (0, *together.slots)]
+    return [Result(*both) for both in zip(losses, answers, strict=True)]
+
+
+def _one_by_one(
+    examination: Examination, model: PreTrainedModel, adapters: Sequence[Path], settings: StreamSettings, place: Place
+) -> list[Result]:
+    from trainer.judge.examination import Result
+    from trainer.loading import load_adapter, load_base
+
+    found = [Result(examination.losses_of(model), examination.answers_of(model))]
+    for folder in adapters:
+        base = load_base(bases.folder_of(settings.base_model), settings, place)
+        tuned = cast("PreTrainedModel", load_adapter(base, folder))
+        found.append(Result(examination.losses_of(tuned), examination.answers_of(tuned)))
+    return found
+
+
+def examination_of(settings: StreamSettings) -> Examination:
+    """On the rows of `test_datasets`, read here and now."""
+    from trainer.data.bad import BadRow
+    from trainer.data.boundary import RowBoundary
+    from trainer.data.prepared import counts_all
+    from trainer.data.tokens import stop_tokens, tokeniser_of
+    from trainer.judge.answers import questions
+    from trainer.judge.examination import Examination
+    from trainer.loading import load_tokenizer
+
+    folder = bases.folder_of(settings.base_model)
+    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    stops = stop_tokens(tokenizer, folder)
+    rows = []
+    for item in RowBoundary(tokeniser_of(settings, tokenizer, stops)).rows(settings.test_datasets):
+        if isinstance(item, BadRow):
+            raise UserError(item.where, item.what, item.fix)
+        rows += [item.row] if counts_all(item.row) else []
+    if not rows:
+        raise UserError("--data", "no row is left to use", "check the columns with --type, or raise --sequence-len")
+    asked = questions(rows, tokenizer, sorted(stops), settings.eval_rows)
+    return Examination(rows, asked, sorted(stops), settings, tokenizer, lambda: None)
+
+
+def _names(adapters: Sequence[Path]) -> list[str]:
+    """Of their folders: the parts of the paths that tell them apart."""
+    parts = [folder.resolve().parts for folder in adapters]
+    if len(parts) == 1:
+        return [parts[0][-1]]
+    same = len(list(takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))))
+    behind = list(takewhile(lambda level: len(set(level)) == 1, zip(*(reversed(one) for one in parts), strict=False)))
+    return ["/".join(one[same : len(one) - len(behind)]) or "/".join(one[same:]) for one in parts]
+
+
+# ---- what is printed -------------------------------------------------------------------------------------------------
+
+
+def document(found: Evaluated) -> dict[str, Any]:
+    """Figures as a table with a row for each of them, and the differences to the base."""
+    measured = [
+        {"adapter": name, **{figure: round(value, 6) for figure, value in graded.figures.items()}}
+        for name, graded in zip(found.names, found.graded, strict=True)
+    ]
+    base, names = found.graded[0], found.names[1:]
+    against = [
+        row for name, graded in zip(names, found.graded[1:], strict=True) for row in _against_base(name, graded, base)
+    ]
+    return {
+        "rows": len(found.examination.rows),
+        "asked": len(found.examination.asked),
+        "figures": measured,
+        "against_base": against,
+    }
+
+
+def _against_base(name: str, own: Graded, base: Graded) -> list[dict[str, Any]]:
+    """For each figure that has a better end: positive where the adapter is better."""
+    columns = {
+        "eval_loss": ([row.nats / row.tokens for row in own.losses], [row.nats / row.tokens for row in base.losses])
+    }
+    columns |= {figure: (values, base.scores[figure]) for figure, values in own.scores.items()}
+    weights = {"eval_loss": [row.tokens for row in own.losses]}
+    rows = []
+    for figure, (mine, theirs) in columns.items():
+        if (goal := figures.of(figure).goal) and mine:
+            sign = -1.0 if goal == "min" else 1.0
+            gaps = zip(mine, theirs, weights.get(figure) or [1] * len(mine), strict=True)
+            one = chance.difference([(sign * (a - b), w) for a, b, w in gaps], LEVEL, random.Random(0))
+            numbers = {
+                "difference": one.value,
+                "low": one.low,
+                "high": one.high,
+                "p": one.p,
+                "detectable": one.detectable,
+            }
+            rows.append({"adapter": name, "figure": figure, **{key: round(value, 6) for key, value in numbers.items()}})
+    return rows
+
+
+def samples(found: Evaluated) -> list[dict[str, Any]]:
+    """One for each question: prompt, expected answer, those of base and adapters, and the scores of each."""
+    rows = []
+    for at, question in enumerate(found.examination.asked):
+        row: dict[str, Any] = {"prompt": question.prompt, "expected": question.expected}
+        for name, result, graded in zip(found.names, found.results, found.graded, strict=True):
+            row[name] = result.answers[at].text
+            row |= {f"{name} {figure}": round(values[at], 6) for figure, values in graded.scores.items()}
+        rows.append(row)
+    return rows
+
+
+def _write_samples(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    from trainer.judge.examination import jsonl
+
+    write_whole(path, encode(list(rows)) + "\n" if path.suffix == ".toon" else jsonl(rows))
+
+
+def _table(shown: dict[str, Any]) -> str:
+    names = list(shown["figures"][0])
+    head = ["", *(figures.of(name).label for name in names[1:])]
+    lines = [
+        [row["adapter"], *(figures.of(name).text(row.get(name)) for name in names[1:])] for row in shown["figures"]
+    ]
+    widths = [max(len(line[at]) for line in [head, *lines]) for at in range(len(head))]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [head, *lines]
+    ]
+    for row in shown["against_base"]:
+        verdict = "" if row["p"] <= LEVEL else "; may be chance"
+        table.append(
+            f"{row['adapter']} against base, {figures.of(row['figure']).label}: better by {row['difference']:.4g} "
+            f"({1 - LEVEL:.0%} interval {row['low']:.3g} to {row['high']:.3g}{verdict})"
+        )
+    return "\n".join(table)
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def settings_from(arguments: argparse.Namespace) -> StreamSettings:
+    """Raises UserError for metrics that there are not, and adapters of different bases."""
+    data = {"path": str(arguments.data.resolve()), "type": arguments.type}
+    metrics = [name for name in arguments.metrics.split(",") if name]
+    if unknown := [name for name in metrics if name not in (*figures.measurable(), "eval_loss")]:
+        raise UserError(
+            "--metrics", f"{unknown[0]!r} is no metric", f"take some of eval_loss, {', '.join(figures.measurable())}"
+        )
+    return StreamSettings.model_validate(
+        {
+            "base_model": arguments.base or _base_of(arguments.adapters), "datasets": [data], "test_datasets": [data],
+            "metrics": [name for name in metrics if name != "eval_loss"], "eval_rows": arguments.rows,
+            "eval_max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature, "top_p": arguments.top_p,
+            "eval_seed": arguments.seed, "sequence_len": arguments.sequence_len, "json_schema": arguments.schema,
+        }
+    )  # fmt: skip
+
+
+def _base_of(adapters: Sequence[Path]) -> str:
+    named: dict[str, Path] = {}
+    for folder in adapters:
+        path = folder / "adapter_config.json"
+        try:
+            named.setdefault(str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]), folder)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(str(folder), "holds no adapter", "name a folder with adapter_config.json") from error
+    if len(named) > 1:
+        raise UserError(
+            "ADAPTER", f"they are of different bases ({', '.join(named)})", "evaluate those of one base, or give --base"
+        )
+    return next(iter(named))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.judge.evaluation", description="Adapters and base on the same rows."
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--type", default="chatml")
+    parser.add_argument("--metrics", default="exact_match,ended")
+    parser.add_argument("--base")
+    parser.add_argument("--rows", type=int, default=64, help="rows that are answered; all give their loss")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--sequence-len", type=int, default=512)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--schema")
+    parser.add_argument("--samples", type=Path, help="write every answer there: .jsonl or .toon")
+    parser.add_argument("--device", default="cpu")
+    add_forms(parser)
+    parser.add_argument("adapters", metavar="ADAPTER", nargs="+", type=Path)
+    arguments = parser.parse_args(argv)
+    open_output()
+    quieten()
+    try:
+        if not arguments.data.is_file():
+            raise UserError("--data", f"there is no file {arguments.data}", "name a file with rows")
+        found = evaluated(arguments.adapters, settings_from(arguments), Place(Path.cwd(), arguments.device))
+        if arguments.samples:
+            _write_samples(arguments.samples, samples(found))
+    except UserError as error:
+        print(printable(str(error)), file=sys.stderr)
+        return 2
+    shown = document(found)
+    if not print_form(shown, arguments.form):
+        print(printable(_table(shown)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

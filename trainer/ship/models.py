@@ -1,0 +1,158 @@
+"""One base in memory with adapters on it, each asked as it was trained; one answer is made at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from peft.helpers import DoraCaching
+from peft.tuners.lora.dora import DoraLinearLayer
+
+from swarm.errors import UserError
+from swarm.settings import StreamSettings
+from trainer import bases
+from trainer.data.prompt import Asker, prompt_of_base, read_prompt
+from trainer.data.tokens import stop_tokens
+from trainer.loading import load_adapter, load_base, load_tokenizer
+from trainer.place import Place
+from trainer.ship.answering import Answer, OnText, Sampling, answer
+from trainer.ship.sources import QUANTISED, Source, Sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+UNBOUNDED_TOKENS = 1 << 15
+"""Longest prompt and answer on a base whose positions nothing bounds."""
+
+
+class Models:
+    """The bare base and its adapters by name."""
+
+    def __init__(self, sources: Sources, place: Place, *, trust_remote_code: bool = False) -> None:
+        """Raises UserError."""
+        self.sources, self.names = sources, sources.names
+        folder = bases.folder_of(sources.base)
+        facts = bases.facts_of(sources.base, trust_remote_code=trust_remote_code)
+        self.context_tokens = facts.context_tokens or UNBOUNDED_TOKENS
+        self.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        stops = stop_tokens(self.tokenizer, folder)
+        if not stops:
+            raise UserError(sources.base, "its tokenizer has no end token", "name an eos_token in its tokenizer")
+        self._stops = stops
+        settings = StreamSettings.model_validate({
+            "base_model": sources.base, "datasets": [{"path": "-"}], "trust_remote_code": trust_remote_code,
+            "adapter": QUANTISED if sources.quantised else "lora",
+        })  # fmt: skip
+        self._model: PreTrainedModel | PeftModel = load_base(folder, settings, place)  # in evaluation mode
+        self._askers = {
+            self.names[0]: Asker(self.tokenizer, prompt_of_base(self.tokenizer, stops), self.context_tokens)
+        }
+        self._peft_names: dict[str, str] = {}
+        self._spoke = self.names[0]
+        for number, source in enumerate(sources.adapters):
+            self._add(source, f"a{number}")
+
+    def _add(self, source: Source, peft_name: str) -> None:
+        """PEFT's names of adapters become module names, which hold no dots; so ours are kept apart."""
+        try:
+            if self._peft_names:
+                more = cast("PeftModel", self._model)
+                more.load_adapter(str(source.folder), adapter_name=peft_name, is_trainable=False)
+            else:
+                first = cast("PreTrainedModel", self._model)
+                self._model = load_adapter(first, source.folder, peft_name)
+        except (RuntimeError, ValueError, KeyError) as error:
+            what = f"does not fit the base {self.sources.base} ({' '.join(str(error).split())[:200]})"
+            raise UserError(str(source.folder), what, "name the base that it was trained on with --base") from error
+        self._peft_names[source.name] = peft_name
+        self._askers[source.name] = self._asker(source.folder)
+
+    def _asker(self, adapter: Path | None) -> Asker:
+        kept = read_prompt(adapter) if adapter else None
+        return Asker(self.tokenizer, kept or prompt_of_base(self.tokenizer, self._stops), self.context_tokens)
+
+    def warm_up(self) -> None:
+        """Each model makes one token, so that the first answer's time is not that of a first call."""
+        for name in self.names:
+            self.answer(name, [self._askers[name].prompt.stop_tokens[0]], Sampling(1))
+
+    def asker(self, name: str) -> Asker:
+        return self._askers[name]
+
+    def room(self, prompt: Sequence[int]) -> int:
+        """Tokens that an answer to this prompt may have."""
+        return self.context_tokens - len(prompt)
+
+    def answer(
+        self, name: str, prompt: Sequence[int], sampling: Sampling,
+        on_text: OnText = lambda _: None, left: Callable[[], bool] = lambda: False,
+    ) -> Answer:  # fmt: skip
+        """Prompt and answer stay within the base's positions."""
+        most = min(sampling.max_new_tokens, self.room(prompt))
+        assert most > 0, "an asker makes no prompt without room for an answer"
+        sampling = Sampling(most, sampling.temperature, sampling.top_p, sampling.seed, sampling.stop)
+        with self._speaking(name) as model:
+            stops = self._askers[name].prompt.stop_tokens
+            return answer(model, self.tokenizer, prompt, stops, sampling, on_text, left)
+
+    @contextmanager
+    def _speaking(self, name: str) -> Iterator[PreTrainedModel]:
+        """The model with this adapter, or bare; a PeftModel passes generate() on to its base."""
+        bare: AbstractContextManager[Any] = nullcontext()
+        if name in self._peft_names:
+            cast("PeftModel", self._model).set_adapter(self._peft_names[name], inference_mode=True)
+        elif self._peft_names:
+            bare = cast("PeftModel", self._model).disable_adapter()
+        if name != self._spoke:
+            _forget_norms(self._model)
+            self._spoke = name
+        with bare, DoraCaching(enabled=not self.sources.quantised):
+            yield cast("PreTrainedModel", self._model)
+
+
+def _forget_norms(model: torch.nn.Module) -> None:
+    """PEFT computes a DoRA layer's norms at every token unless it may keep them with B A, which takes as much memory as the layer:
+    it may for one adapter at a time, and not where the base was quantised to save memory.
+    """
+    for module in model.modules():
+        if isinstance(module, DoraLinearLayer):
+            module._cache_clear()  # PEFT itself clears it only where training begins
+
+
+def place_of(device: str | None) -> Place:
+    """Where models are held: the named device, or a GPU where there is one."""
+    if device not in {None, "cpu"} and not torch.cuda.is_available():
+        raise UserError("--device", f"{device} is not there", "take cpu, or a GPU that `swarm env` lists")
+    return Place(Path(), device or ("gpu0" if torch.cuda.is_available() else "cpu"))
+
+
+def prompts_in(path: Path) -> list[str]:
+    """A file of prompts: lines of text, or JSON lines with `prompt`, or with `messages` of which the user's last is taken."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(str(path), f"cannot be read ({error})", "name a file of text or JSON lines") from error
+    if path.suffix in {".jsonl", ".ndjson"}:
+        lines = [_prompt_in(f"{path}:{number}", line) for number, line in enumerate(lines, start=1)]
+    if not lines:
+        raise UserError(str(path), "holds no prompt", "write one on each line")
+    return lines
+
+
+def _prompt_in(where: str, line: str) -> str:
+    try:
+        row: Any = json.loads(line)
+        turns = [turn for turn in row.get("messages", []) if turn["role"] == "user"]
+        prompt = row.get("prompt") or (turns[-1]["content"] if turns else None)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(where, "is no row with a prompt", 'write {"prompt": "..."}') from error
+    if not isinstance(prompt, str):
+        raise UserError(where, "has no prompt", 'write {"prompt": "..."}, or messages with one of the user')
+    return prompt

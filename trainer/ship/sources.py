@@ -1,0 +1,168 @@
+"""The models that a command names: adapters in folders, and the one base that they share; nothing is loaded here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from swarm.errors import UserError
+from swarm.weights import ADAPTER, ADAPTER_CONFIG
+from trainer import bases
+
+LINEAGE = "lineage.json"
+"""Beside an adapter that a run has published: stream, base and settings (swarm/artifacts/lineage.py)."""
+QUANTISED = "qlora"
+"""The adapter kind whose base is held in NF4."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An adapter that was named."""
+
+    name: str
+    """What users call it: its stream, or its folder's name."""
+    folder: Path
+    base: str
+    run: str = ""
+    kind: str | None = None
+    """The adapter kind that it was trained as; None for adapters of other programs."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    base: str
+    base_name: str
+    adapters: tuple[Source, ...]
+    quantised: bool
+    """The base is loaded in NF4."""
+
+    @property
+    def names(self) -> list[str]:
+        """The bare base first."""
+        return [self.base_name, *(source.name for source in self.adapters)]
+
+
+def sources_of(words: Sequence[str], base: str | None = None, *, quantised: bool | None = None) -> Sources:
+    """`words`: [NAME=]FOLDER of an adapter, and at most one base.  Raises UserError."""
+    found = [(word, _source(word)) for word in words]
+    named = [word for word, source in found if source is None]
+    if len(named) + (base is not None) > 1:
+        what = f"{named[-1]} is no adapter, and the base is {base or named[0]}"
+        raise UserError(named[-1], what, "name folders with adapter_config.json and one base")
+    adapters = _distinct([source for _, source in found if source])
+    chosen = next(iter(named), base) or _common_base(adapters)
+    bases.folder_of(chosen)  # refuses what is not there, before anything is imported or loaded
+    kinds = {source.kind for source in adapters}
+    in_nf4 = kinds == {QUANTISED} if quantised is None else quantised
+    sources = Sources(chosen, Path(chosen).name, tuple(adapters), in_nf4)
+    _refuse_equal_names(sources)
+    _note_other_precision(sources)
+    return sources
+
+
+def _source(word: str) -> Source | None:
+    """None for what is no adapter's folder."""
+    name, path = ("", word) if Path(word).exists() or "=" not in word else word.split("=", 1)
+    folder = Path(path).expanduser()
+    if not (folder / ADAPTER_CONFIG).is_file():
+        if name:
+            raise UserError(word, f"{path} holds no {ADAPTER_CONFIG}", "write NAME=FOLDER with an adapter's folder")
+        return None
+    if not (folder / ADAPTER).is_file():
+        raise UserError(word, f"has no {ADAPTER}", "name the folder of an adapter; .bin and .pt files are not read")
+    config, lineage = _json(folder / ADAPTER_CONFIG), read_lineage(folder)
+    base = next(filter(_is_here, _bases_named(config, lineage)), "")
+    settings = lineage.get("settings") or {}
+    return Source(
+        name or str(lineage.get("stream") or folder.resolve().name), folder, base,
+        run=str(lineage.get("run") or ""), kind=settings.get("adapter"),
+    )  # fmt: skip
+
+
+def _bases_named(config: dict[str, Any], lineage: dict[str, Any]) -> list[str]:
+    """An adapter that was moved names its base's folder of then in its config; the lineage has the user's own word for it."""
+    return [str(name) for name in (lineage.get("base_model"), config.get("base_model_name_or_path")) if name]
+
+
+def _is_here(base: str) -> bool:
+    try:
+        bases.folder_of(base)
+    except UserError:
+        return False
+    return True
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        read: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(str(path), "cannot be read", "put it back as it was") from error
+    if not isinstance(read, dict):
+        raise UserError(str(path), "holds no object", "put it back as it was")
+    return read
+
+
+def read_lineage(folder: Path) -> dict[str, Any]:
+    """What a run says of an adapter; empty for adapters of other programs.  Raises UserError."""
+    return _json(folder / LINEAGE) if (folder / LINEAGE).is_file() else {}
+
+
+def _distinct(adapters: list[Source]) -> list[Source]:
+    """Streams of several runs may have one name: then the run's name stands before it."""
+    times = Counter(source.name for source in adapters)
+    return [
+        replace(source, name=f"{source.run}/{source.name}") if times[source.name] > 1 and source.run else source
+        for source in adapters
+    ]
+
+
+def _refuse_equal_names(sources: Sources) -> None:
+    twice = [name for name, times in Counter(sources.names).items() if times > 1]
+    if twice:
+        raise UserError(twice[0], "names two models", "give one another name: NAME=FOLDER")
+
+
+def _common_base(adapters: Sequence[Source]) -> str:
+    if not adapters:
+        raise UserError("ADAPTER", "no model is named", f"name an adapter's folder, or a base such as {bases.EMBEDDED}")
+    missing = next((source for source in adapters if not source.base), None)
+    if missing:
+        what = f"the base of {missing.folder} is not on this machine"
+        raise UserError("--base", what, "name it with --base; `python -m trainer.bases --fetch NAME` downloads one")
+    folders = {str(bases.folder_of(source.base)) for source in adapters}
+    if len(folders) > 1:
+        told = ", ".join(f"{source.name} on {source.base}" for source in adapters)
+        raise UserError("--base", f"the adapters have different bases ({told})", "ask them apart, or give --base")
+    return adapters[0].base
+
+
+def _note_other_precision(sources: Sources) -> None:
+    """One base has one precision: who was trained on another answers a little differently, and is named."""
+    others = [s.name for s in sources.adapters if s.kind and (s.kind == QUANTISED) != sources.quantised]
+    if others:
+        here, there = ("NF4", "full precision") if sources.quantised else ("full precision", "NF4")
+        print(f"{', '.join(others)}: trained on the base in {there}; here it is in {here}", file=sys.stderr)
+
+
+# ---- on the command line ---------------------------------------------------------------------------------------------
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="[NAME=]FOLDER of an adapter; at most one base")
+    parser.add_argument("--base", help="the base; default: the one that the adapters name")
+    parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
+    parser.add_argument("--4bit", dest="quantised", action=argparse.BooleanOptionalAction, help="the base in NF4")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that the base brings")
+
+
+def set_device(device: str | None) -> None:
+    """Before torch is imported: the process sees the one GPU that the user named."""
+    if device and device.startswith("gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("gpu")
