@@ -22,6 +22,8 @@ Goal = Literal["min", "max"]
 
 BASE = "base_"
 """Begins the name of a figure of the bare base, measured as the adapter's of that name."""
+TIE = "a tie"
+"""The reason of a promotion begins with it where nothing was better than chance."""
 MAX_NAME = 40
 MAX_FIGURES = 64
 """In one message or event."""
@@ -49,8 +51,9 @@ class Figure:
     """Which end is better; for figures by which streams are compared: measured of adapter and bare base on the held-out rows."""
     text: Callable[[float | None], str] = units.number
     """The value as it is printed."""
-    of: Literal["", "rows", "answers"] = ""
-    """What the evaluator measures it on, if the setting `metrics` names it: held-out rows, or generated answers."""
+    of: Literal["", "rows", "answers", "retention"] = ""
+    """What the evaluator measures it on, if the setting `metrics` names it: held-out rows, generated answers, or what the base
+    could do before."""
     compared_as: str = ""
     """The figure whose values row by row are compared in place of its own: a perplexity is compared as the loss it is made of."""
     library: str = ""
@@ -89,6 +92,11 @@ FIGURES: dict[str, Figure] = {
     "words": Figure("words", "words of an answer", of="answers"),
     "banned": Figure("banned", "banned strings in an answer", "min", of="answers"),
     "answer_tokens_per_second": Figure("answer tok/s", "tokens generated per second", text=units.count, of="answers"),
+    "retention_loss": Figure("unrelated text", "nats per token", text=units.loss, of="retention"),
+    "kl_to_base": Figure("KL to base", "nats per token of held-out prompts", of="retention"),
+    "skills": Figure("base skills", "share of a short list", text=units.percent, of="retention"),
+    "skills_lost": Figure("lost", "skills of the list", of="retention"),
+    "skills_gained": Figure("gained", "skills of the list", of="retention"),
     "learning_rate": Figure("lr", text=units.rate),
     "grad_norm": Figure("grad norm"),
     "epoch": Figure("epoch", "passes over the rows"),

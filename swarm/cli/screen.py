@@ -151,8 +151,10 @@ def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
         f"{figures.of(name).label} {figures.of(name).text(base[name])}" for name in compared if name in base
     ]
     lines += [f"base: {', '.join(base_figures)}"] if base_figures else []
+    lines += [line for row in sorted(rows, key=_rank) if (line := _retained(row))]
     if snapshot.promoted:
-        lines.append(f"winner: {snapshot.promoted}, {snapshot.why}")
+        word = "taken" if snapshot.why.startswith(figures.TIE) else "winner"
+        lines.append(f"{word}: {snapshot.promoted}, {snapshot.why}")
         lines.append(f"promoted: {folder.promoted}  (loads with PeftModel.from_pretrained)")
         lines.append(
             "next: swarm ask 'your question' · swarm log · swarm export --format toon · README 'Use your own model and data'"
@@ -162,6 +164,15 @@ def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
     else:
         lines.append(f"nothing was promoted: {snapshot.why or 'see `swarm log`'}")
     return "\n".join(lines)
+
+
+def _retained(row: StreamRow) -> str:
+    """What a stream kept of what its base could do, gain and loss on one line; empty where it was not measured."""
+    from swarm.diary import measured
+
+    kept = {name: value for name, value in row.figures.items() if figures.of(name).of == "retention"}
+    base = {name: value for name, value in row.base.items() if figures.of(name).of == "retention"}
+    return f"kept by {row.name}: {measured(figures.with_base(kept, base))}" if kept else ""
 
 
 def _rank(row: StreamRow) -> tuple[bool, bool, float]:

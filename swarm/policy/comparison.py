@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from swarm import events as ev
-from swarm import units
+from swarm import figures, units
 from swarm.figures import BASE
 from swarm.policy import chance
 from swarm.policy.chance import Difference, Draws, Spread
 from swarm.settings import Promotion, RunSettings
 from swarm.standing import Stream
-
-TIE = "a tie"
-"""The reason of a promotion begins with it where nothing was better than chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +152,7 @@ def _why(
     closest = next(one for one, is_apart in zip(differences, apart, strict=True) if not is_apart)
     how = "best" if comparison.promotion.tie_break == "best" else f"cheapest ({units.count(chosen.cost[0])} parameters)"
     parts = [
-        f"{TIE} by {metric}: {names} cannot be told apart ({_interval(closest, comparison.promotion.test_level)})",
+        f"{figures.TIE} by {metric}: {names} cannot be told apart ({_interval(closest, comparison.promotion.test_level)})",
         f"{chosen.name} is the {how}",
         of_base,
         _seeds_in_short(comparison),

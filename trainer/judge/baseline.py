@@ -15,6 +15,7 @@ from swarm.settings import StreamSettings
 from trainer import bases
 from trainer.judge.answers import Answer
 from trainer.judge.heldout import RowLoss, mean_loss
+from trainer.judge.retention import Kept
 from trainer.loading import compute_dtype
 from trainer.place import Place
 
@@ -39,6 +40,11 @@ def base_losses(piece: Piece, place: Place, measure: Callable[[], list[RowLoss]]
 def base_answers(about: str, piece: Piece, place: Place, measure: Callable[[], list[Answer]]) -> list[Answer]:
     """Its answers to the questions; `about` says how they are asked."""
     return _once(about, piece, place, measure)
+
+
+def base_kept(piece: Piece, place: Place, measure: Callable[[], Kept]) -> Kept:
+    """Its losses on unrelated text, and the skills that it has."""
+    return _once("retention", piece, place, measure)
 
 
 def _once(what: str, piece: Piece, place: Place, measure: Callable[[], Measured]) -> Measured:

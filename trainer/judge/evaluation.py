@@ -222,10 +222,9 @@ def settings_from(arguments: argparse.Namespace) -> StreamSettings:
     """Raises UserError for metrics that there are not, and adapters of different bases."""
     data = {"path": str(arguments.data.resolve()), "type": arguments.type}
     metrics = [name for name in arguments.metrics.split(",") if name]
-    if unknown := [name for name in metrics if name not in (*figures.measurable(), "eval_loss")]:
-        raise UserError(
-            "--metrics", f"{unknown[0]!r} is no metric", f"take some of eval_loss, {', '.join(figures.measurable())}"
-        )
+    known = ["eval_loss", *(name for name in figures.measurable() if figures.of(name).of != "retention")]
+    if unknown := [name for name in metrics if name not in known]:
+        raise UserError("--metrics", f"{unknown[0]!r} is no metric here", f"take some of {', '.join(known)}")
     return StreamSettings.model_validate(
         {
             "base_model": arguments.base or _base_of(arguments.adapters), "datasets": [data], "test_datasets": [data],

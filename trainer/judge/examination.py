@@ -21,6 +21,7 @@ from trainer.data.tokens import Tokens
 from trainer.judge import scorers
 from trainer.judge.answers import Answer, Question, Sampling, answers, questions
 from trainer.judge.heldout import RowLoss, mean_loss, row_losses
+from trainer.judge.retention import Retention
 from trainer.judge.scorers import Given
 from trainer.loading import load_tokenizer
 
@@ -92,6 +93,12 @@ class Examination:
         if "perplexity" in metrics:
             measured["perplexity"] = perplexity(loss)
         return Graded(measured, scores, result.losses)
+
+    def retention(self) -> Retention | None:
+        """What the base could do before; None where no metric asks."""
+        if not any(figures.of(name).of == "retention" for name in self.settings.metrics):
+            return None
+        return Retention.of(self.settings, self.tokenizer, self.stops, self.check)
 
     def given(self, found: Sequence[Answer]) -> list[Given]:
         return [

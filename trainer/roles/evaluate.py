@@ -13,7 +13,7 @@ from swarm.messages import Piece
 from swarm.weights import sha256_of
 from trainer import bases
 from trainer.data.prepared import verified
-from trainer.judge.baseline import base_answers, base_losses
+from trainer.judge.baseline import base_answers, base_kept, base_losses
 from trainer.judge.examination import Examination, Graded, Result, samples, scores_document, write_samples
 from trainer.judge.fitness import private_copy
 from trainer.lease import Lease
@@ -26,7 +26,7 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
     prepared, base_folder = place.run_folder / piece.prepared, bases.folder_of(piece.settings.base_model)
     manifest = verified(prepared, piece.prepared_sha256)
     examination = Examination.of(prepared, manifest["stop_tokens"], base_folder, piece.settings, lease.progress)
-    base, tuned = _measured(examination, piece, place)
+    base, tuned, kept = _measured(examination, piece, place)
     of_base, of_tuned = examination.graded(base), examination.graded(tuned)
     scores = place.stream_folder(piece.stream) / "scores.toon"
     write_samples(scores.parent, samples(examination.asked, base, tuned, of_base, of_tuned))
@@ -35,23 +35,29 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
         Score(
             ref=piece.ref, tok=piece.token, sha256=piece.sha256, rows=len(examination.rows),
             rows_sha256=examination.rows_sha256(manifest["held_out_sha256"]), scores_sha256=sha256_of(scores),
-            figures=_figures(of_base, of_tuned),
+            figures={**_figures(of_base, of_tuned), **kept},
         )
     )  # fmt: skip
 
 
-def _measured(examination: Examination, piece: Piece, place: Place) -> tuple[Result, Result]:
-    """Of the freshly loaded base, then of the same with the adapter on it."""
+def _measured(examination: Examination, piece: Piece, place: Place) -> tuple[Result, Result, dict[str, float]]:
+    """Of the freshly loaded base, then of the same with the adapter on it; third: what it has retained, where that is asked."""
     assert piece.checkpoint is not None and piece.sha256 is not None
     model = load_base(bases.folder_of(piece.settings.base_model), piece.settings, place)
     base = Result(
         base_losses(piece, place, lambda: examination.losses_of(model)),
         base_answers(examination.about, piece, place, lambda: examination.answers_of(model)),
     )
+    retention = examination.retention()
+    kept = base_kept(piece, place, lambda: retention.kept_by(model)) if retention else None
     with private_copy(place.run_folder / piece.checkpoint, piece.sha256) as copy:
         # A PeftModel passes generate() on to its base; its own class is no PreTrainedModel.
         tuned = cast("PreTrainedModel", load_adapter(model, copy))
-    return base, Result(examination.losses_of(tuned), examination.answers_of(tuned))
+    result = Result(examination.losses_of(tuned), examination.answers_of(tuned))
+    if retention is None or kept is None:
+        return base, result, {}
+    found, metrics = retention.figures(tuned, kept, examination.asked), piece.settings.metrics
+    return base, result, {name: value for name, value in found.items() if name.removeprefix(figures.BASE) in metrics}
 
 
 def _figures(of_base: Graded, of_tuned: Graded) -> dict[str, float]:

@@ -382,7 +382,7 @@ def test_drawn_answers_are_the_same_for_the_same_seed_and_others_for_another(
 def test_every_metric_that_is_named_is_measured_of_adapter_and_base(
     bench: Bench, settings: Make, given: dict[str, object]
 ) -> None:
-    wanted = [name for name in figures.measurable() if name != "json_schema"]
+    wanted = [name for name in figures.measurable() if name != "json_schema" and figures.of(name).of != "retention"]
     score = bench.do("evaluate", settings(metrics=wanted), **given)["score"]
     assert set(score.figures) == {f"{b}{name}" for name in ("eval_loss", *wanted) for b in ("", "base_")}
     assert score.figures["perplexity"] == pytest.approx(math.exp(score.figures["eval_loss"]), rel=1e-4)
@@ -392,3 +392,22 @@ def test_every_metric_that_is_named_is_measured_of_adapter_and_base(
     mean = sum(row["base"] for row in scores["rouge_l"]) / 4
     assert mean == pytest.approx(score.figures["base_rouge_l"], abs=1e-5)
     assert score.scores_sha256 == sha256_of(bench.place.stream_folder("one") / "scores.toon")
+
+
+RETENTION = ["retention_loss", "kl_to_base", "skills", "skills_lost", "skills_gained"]
+
+
+def test_an_adapter_that_changes_nothing_has_kept_everything_and_a_trained_one_has_drifted(
+    bench: Bench, settings: Make, given: dict[str, object]
+) -> None:
+    tensors = load_file(folder_of(bench, given) / ADAPTER)
+    nothing = save({name: torch.zeros_like(value) if ".lora_B." in name else value for name, value in tensors.items()})
+    kept = bench.do("evaluate", settings(metrics=RETENTION), **handed_in(bench, given, nothing, None))["score"].figures
+    assert kept["retention_loss"] == pytest.approx(kept["base_retention_loss"], abs=1e-5)
+    assert (kept["kl_to_base"], kept["skills_lost"], kept["skills_gained"]) == (0, 0, 0)
+    drifted = bench.do("evaluate", settings(metrics=RETENTION), **given)["score"].figures
+    assert drifted["kl_to_base"] > 0.01
+    assert drifted["retention_loss"] != pytest.approx(drifted["base_retention_loss"], abs=1e-3)
+    assert drifted["skills"] == pytest.approx(
+        drifted["base_skills"] + (drifted["skills_gained"] - drifted["skills_lost"]) / 16, abs=1e-3
+    )

@@ -1,0 +1,81 @@
+"""Answers of a base and N adapters in one batch: CPU time of 8 adapters over that of one (one thread, embedded base, demo questions).
+
+python tests/benchmarks/bench_eval.py [ROUNDS]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from swarm.settings import StreamSettings
+from trainer import bases
+from trainer.judge.answers import GREEDY
+from trainer.judge.evaluation import examination_of
+from trainer.judge.together import Together
+from trainer.quiet import quieten
+
+ROWS, TOKENS = 32, 64
+NEVER = [0]
+"""The padding token ends answers, which is to say nothing does: all are of `TOKENS` tokens."""
+
+
+def base():
+    return AutoModelForCausalLM.from_pretrained(bases.folder_of("tiny-toon"), dtype=torch.float32).eval()
+
+
+def saved(folder: Path, number: int) -> Path:
+    """An adapter with random values, so that no two answer alike."""
+    torch.manual_seed(number)
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=8, lora_alpha=16, init_lora_weights=True)
+    model = get_peft_model(base(), config)
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.02)
+    model.save_pretrained(folder / str(number))
+    return folder / str(number)
+
+
+def main() -> None:
+    quieten()
+    torch.set_num_threads(1)
+    data = [{"path": "configs/data/demo/eval.jsonl"}]
+    settings = StreamSettings.model_validate(
+        {
+            "base_model": "tiny-toon",
+            "datasets": data,
+            "test_datasets": data,
+            "eval_rows": ROWS,
+            "eval_max_new_tokens": TOKENS,
+        }
+    )
+    exam = examination_of(settings)
+    with tempfile.TemporaryDirectory() as place:
+        folders = [saved(Path(place), number) for number in range(8)]
+        ratios = []
+        for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
+            seconds = {}
+            for count in (1, 8):
+                together = Together(base(), folders[:count])
+                began = time.process_time()
+                together.answers(exam.asked, exam.tokenizer, NEVER, TOKENS, exam.check, GREEDY)
+                seconds[count] = time.process_time() - began
+            ratios.append(seconds[8] / seconds[1])
+            print(
+                f"1 adapter and base {seconds[1]:.2f} s, 8 adapters and base {seconds[8]:.2f} s: {ratios[-1]:.2f} x",
+                flush=True,
+            )
+    print(f"median {statistics.median(ratios):.2f} x (aim: 2)")
+
+
+if __name__ == "__main__":
+    main()

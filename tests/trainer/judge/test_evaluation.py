@@ -1,0 +1,130 @@
+"""Evaluation outside a run: everybody answers in one batch what each answers alone, figures and samples agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swarm.errors import UserError
+from swarm.settings import StreamSettings
+from tests.trainer.conftest import Bench
+from toon import decode
+from trainer import bases
+from trainer.judge import evaluation
+from trainer.judge.together import Together
+from trainer.loading import load_base
+from trainer.place import Place
+
+Make = Callable[..., StreamSettings]
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+
+
+@pytest.fixture
+def adapters(bench: Bench, settings: Make, tmp_path: Path) -> list[Path]:
+    """LoRA, DoRA and rsLoRA of other ranks, trained for a few steps."""
+    found = []
+    for name, changes in {
+        "lora": {},
+        "dora": {"use_dora": True, "lora_r": 4},
+        "rs": {"use_rslora": True, "lora_r": 2},
+    }.items():
+        trained = bench.trained(settings(learning_rate=5e-2, **changes))["trained"]
+        folder = tmp_path / "kept" / name / "adapter"
+        shutil.copytree(bench.place.run_folder / trained.path, folder)
+        found.append(folder)
+    return found
+
+
+def options(rows_file: Path, adapters: list[Path], *more: str) -> list[str]:
+    words = ["--data", str(rows_file), "--type", "prompt_completion", "--rows", "20", "--max-new-tokens", "8"]
+    return [*words, *more, *map(str, adapters)]
+
+
+def evaluated(rows_file: Path, adapters: list[Path], settings: StreamSettings) -> evaluation.Evaluated:
+    data = [{"path": str(rows_file), "type": "prompt_completion"}]
+    chosen = StreamSettings.model_validate({**settings.model_dump(), "test_datasets": data, "eval_rows": 20})
+    return evaluation.evaluated(adapters, chosen, Place(Path.cwd(), "cpu"))
+
+
+def test_everybody_in_one_batch_answers_as_each_does_alone(
+    adapters: list[Path], rows_file: Path, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(eval_max_new_tokens=8)
+    at_once = evaluated(rows_file, adapters, chosen)
+
+    def refused(*_: object) -> None:
+        raise UserError("bias", "the shared engine has no adapter of this kind", "set engine: trl")
+
+    monkeypatch.setattr("trainer.judge.together.Together.__init__", refused)
+    alone = evaluated(rows_file, adapters, chosen)
+    assert at_once.names == alone.names == ["base", "lora", "dora", "rs"]
+    for one, other in zip(at_once.results, alone.results, strict=True):
+        assert [answer.text for answer in one.answers] == [answer.text for answer in other.answers]
+        assert [row.nats for row in one.losses] == pytest.approx([row.nats for row in other.losses], rel=1e-4)
+    assert len({tuple(answer.text for answer in result.answers) for result in at_once.results}) == 4
+
+
+def test_the_base_is_as_it_was_when_the_adapters_are_gone(adapters: list[Path], settings: Make) -> None:
+    chosen = settings()
+    model = load_base(bases.folder_of(chosen.base_model), chosen, Place(Path.cwd(), "cpu"))
+    before = [name for name, _ in model.named_modules()]
+    Together(model, adapters).close()
+    assert [name for name, _ in model.named_modules()] == before
+
+
+def test_figures_differences_and_samples_come_as_a_table_as_json_and_as_toon(
+    adapters: list[Path], rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = tmp_path / "samples.jsonl"
+    words = options(rows_file, adapters, "--metrics", "exact_match,words", "--samples", str(samples))
+    assert evaluation.main(["--json", *words]) == 0
+    as_json = json.loads(capsys.readouterr().out)
+    assert [row["adapter"] for row in as_json["figures"]] == ["base", "lora", "dora", "rs"]
+    assert (as_json["rows"], as_json["asked"]) == (60, 20)
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert len(rows) == 20
+    mean = sum(row["rs words"] for row in rows) / 20
+    assert as_json["figures"][3]["words"] == pytest.approx(mean, abs=1e-5)
+    [against] = [row for row in as_json["against_base"] if (row["adapter"], row["figure"]) == ("lora", "eval_loss")]
+    losses = {row["adapter"]: row["eval_loss"] for row in as_json["figures"]}
+    assert against["difference"] == pytest.approx(losses["base"] - losses["lora"], abs=1e-4)
+    assert against["low"] <= against["difference"] <= against["high"]
+    evaluation.main(["--toon", *words])
+    assert decode(capsys.readouterr().out)["figures"][3]["adapter"] == "rs"
+    evaluation.main(words)
+    assert "lora against base, held-out: better by" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["--metrics", "meteor"],
+            "--metrics: 'meteor' is no metric here; take some of eval_loss, perplexity, exact_match",
+        ),
+        (["--metrics", "json_schema"], "json_schema: is not set, but `metrics` names json_schema"),
+        (["--data", "nowhere.jsonl"], "--data: there is no file nowhere.jsonl"),
+        (["--type", "chatml"], "no column 'messages'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(
+    adapters: list[Path], rows_file: Path, capsys: pytest.CaptureFixture[str], words: list[str], problem: str
+) -> None:
+    assert evaluation.main([*options(rows_file, []), *words, *map(str, adapters)]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert problem in lines[-1]
+
+
+def test_a_folder_without_an_adapter_and_two_bases_are_refused(
+    adapters: list[Path], rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluation.main(options(rows_file, [tmp_path])) == 2
+    assert "holds no adapter" in capsys.readouterr().err
+    config = json.loads((adapters[1] / "adapter_config.json").read_text())
+    (adapters[1] / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "another/base"}))
+    assert evaluation.main(options(rows_file, adapters)) == 2
+    assert "they are of different bases" in capsys.readouterr().err
