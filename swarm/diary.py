@@ -25,6 +25,7 @@ BEGINNINGS = {
     "train": "training begins",
     "validate": "validation begins",
     "evaluate": "evaluation begins",
+    "sealed": "the examination on sealed rows begins",
 }
 """What it means that a worker got the task of a role."""
 PINGS: dict[str, Literal["OK", "WARN", "FAIL"]] = {"SUCCESS": "OK", "WARNING": "WARN", "FAIL": "FAIL"}
@@ -111,6 +112,8 @@ def words_of(event: Event) -> Words:
             return _of_the_log(event)
         case ev.Claim() | ev.Renew() | ev.Hand() | ev.Drop() | ev.Expire() | ev.Refuse() | ev.Done():
             return _lease(event)
+        case ev.Look():
+            return Words(f"its weights are examined on the sealed rows: look {event.number} of this run at them")
         case ev.Compared():
             return Words(f"its streams are compared by {one_line(event.metric)} at level {event.level:g}")
         case ev.Back() | ev.Adapter() | ev.Promote():
@@ -178,6 +181,11 @@ def _result(event: Event) -> Words:
             why = event.result != "SUCCESS" and one_line(event.why)
             evidence = f"{{{event.path.rpartition('/')[2]}}}"
             return Words(joined(" ", joined("; ", measured(event.figures), why), evidence), PINGS[event.result])
+        case ev.Sealed():
+            counts = joined(", ", counted(event.rows, "sealed row"), f"{event.overlap} of them trained on")
+            return Words(
+                joined("; ", f"on {counts}: {measured(event.figures)}", one_line(event.why)), PINGS[event.result]
+            )
         case ev.Score():
             return Words(f"on {counted(event.rows, 'row')}: {measured(event.figures)}", joint=" ")
         case _:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,9 +23,11 @@ RESERVED = frozenset({"coordinator", "hub", "log", "run", "unknown"})
 """Author names that no member may have: they are the program's own."""
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
-Role = Literal["prepare", "train", "validate", "evaluate"]
-ROLES: tuple[Role, ...] = get_args(Role)
-"""A stream's tasks, in the order in which they are done."""
+Role = Literal["prepare", "train", "validate", "evaluate", "sealed"]
+ROLES: tuple[Role, ...] = ("prepare", "train", "validate", "evaluate")
+"""A stream's tasks, in the order in which they are done.  `sealed` is none of them: only who is to be promoted is examined."""
+DONE_BY: dict[Role, Role] = {"sealed": "validate"}
+"""The workers of which role do a task, where they have another name."""
 
 Ref = Annotated[str, StringConstraints(pattern=rf"^(?:-|{NAME}(?:/{NAME})?)$")]
 """What an entry is about: `run`, a stream, `stream/role`, or `-` for nothing in particular."""

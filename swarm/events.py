@@ -23,6 +23,8 @@ class Run(Event):
     name: Name
     config_sha256: Sha256
     streams: int
+    sealed: bool | None = None
+    """True: who is to be promoted is examined on sealed rows first, so validators are needed up to the end."""
 
 
 class Stream(Event):
@@ -258,6 +260,28 @@ class Promote(Event):
     """True: a person promotes it over a WARNING, missing approvals or an objection, and `why` says for what reason."""
 
 
+class Look(Event):
+    """The sealed rows are looked at, for the weights that are to be promoted; the stream's task `sealed` follows from it."""
+
+    sha256: Sha256
+    """Of the adapter."""
+    number: int
+    """How often they were looked at in this run, this time counted: each look tells the choosers a little."""
+
+
+class Sealed(Measured):
+    """What came of a look, in sums alone: no row and no score of a row leaves the validator."""
+
+    tok: Token
+    sha256: Sha256
+    """Of the adapter."""
+    result: Literal["SUCCESS", "FAIL"]
+    rows: int
+    overlap: int
+    """Training rows that equal sealed ones."""
+    why: str
+
+
 class Compared(Event):
     """The arms that may win were compared before the promotion; `ref` is `run`, the intervals are the body."""
 
@@ -341,7 +365,13 @@ KINDS: dict[str, type[Event]] = {
 }
 """Every kind of entry."""
 
-RESULT_OF: dict[Role, str] = {"prepare": "prepared", "train": "trained", "validate": "verdict", "evaluate": "score"}
+RESULT_OF: dict[Role, str] = {
+    "prepare": "prepared",
+    "train": "trained",
+    "validate": "verdict",
+    "evaluate": "score",
+    "sealed": "sealed",
+}
 """The result that finishes a role's task and ends its lease."""
 SETTLING = frozenset({"done", "drop", *RESULT_OF.values()})
 """Kinds by which a holder ends its lease."""

@@ -74,6 +74,7 @@ FIGURES: dict[str, Figure] = {
     "first_loss": Figure("first loss", "nats per supervised token", text=units.loss),
     "best_loss": Figure("best", "nats per supervised token", text=units.loss),
     "eval_loss": Figure("held-out", "nats per supervised token", "min", units.loss),
+    "sealed_loss": Figure("sealed", "nats per supervised token", text=units.loss),
     "perplexity": Figure("perplexity", "exp of the loss", "min", units.loss, "rows", "eval_loss"),
     "exact_match": _share("exact match", "max"),
     "exact_match_normalised": _share("exact, normalised", "max"),

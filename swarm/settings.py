@@ -104,6 +104,8 @@ class Part(Settings):
     """Rows to train on: those of all of them."""
     test_datasets: list[Dataset] = []
     """Held-out rows; without them `val_set_size` rows are taken from `datasets`."""
+    sealed_datasets: list[Dataset] = []
+    """Rows that the validator alone reads, once, for the stream that is to be promoted: it must beat the base on them by more than chance."""
     val_set_size: Annotated[float, Field(ge=0)] = 0.05
     """Held-out rows: a share below 1, a number of rows from 1 on."""
     sequence_len: Annotated[int, Field(ge=8)] = 512

@@ -41,7 +41,7 @@ class Task:
     ref: str
     role: Role | None = None
     lease: Lease | None = None
-    done: ev.Done | ev.Prepared | ev.Trained | ev.Verdict | ev.Score | None = None
+    done: ev.Done | ev.Prepared | ev.Trained | ev.Verdict | ev.Score | ev.Sealed | None = None
     """What finished it: a stream's task its result, an agent's own task a `done`."""
     failures: list[str] = field(default_factory=list)
     """Why earlier attempts failed."""
@@ -79,6 +79,8 @@ class Stream:
     """Paths of checkpoints that failed validation."""
     verdict: ev.Verdict | None = None
     score: ev.Score | None = None
+    sealed: ev.Sealed | None = None
+    """What came of the newest look at the sealed rows."""
     adapter: ev.Adapter | None = None
     adapter_seq: int = 0
     """The entry that published it; earlier approvals were of other weights."""
@@ -113,8 +115,14 @@ class Stream:
     @property
     def figures(self) -> dict[str, float]:
         """What was measured of it, the bare base's as `base_<name>`; what a judge states comes before what the trainer stated."""
-        found = (self.trained, self.verdict, self.score)
+        found = (self.trained, self.verdict, self.score, self.examined)
         return {name: value for event in found if event for name, value in event.figures.items()}
+
+    @property
+    def examined(self) -> ev.Sealed | None:
+        """What came of the look at the sealed rows, if it was at the weights that are published now."""
+        same = self.sealed and self.adapter and self.sealed.sha256 == self.adapter.sha256
+        return self.sealed if same else None
 
     def figures_of(self, path: str) -> dict[str, float]:
         """What its maker stated for a checkpoint."""

@@ -56,6 +56,8 @@ class State:
     end: ev.End | None = None
     streams: dict[str, Stream] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    looks: int = 0
+    """How often the sealed rows were looked at."""
     compared: ev.Compared | None = None
     """The newest comparison; it holds for the scores that it names."""
     promoted: ev.Promote | None = None
@@ -93,6 +95,9 @@ class State:
                 self.end = event
             case ev.Extend(seconds=seconds):
                 self._extend(seconds)
+            case ev.Look(ref=name, number=number):
+                self.looks = number
+                self.tasks[f"{name}/sealed"] = Task(f"{name}/sealed", "sealed")
             case ev.Compared():
                 self.compared = event
             case ev.Promote():
@@ -107,7 +112,9 @@ class State:
                         self.streams[event.stream].train_leases.append(task.lease)
                 if isinstance(event, ev.Done) and (stream := self.streams.get(event.stream)):
                     stream.turn_since = entry.time
-            case ev.Prepared() | ev.Trained() | ev.Verdict() | ev.Score() if stream := self.streams.get(event.stream):
+            case ev.Prepared() | ev.Trained() | ev.Verdict() | ev.Score() | ev.Sealed() if stream := self.streams.get(
+                event.stream
+            ):
                 self._take_result(stream, event)
                 self._record(stream, entry)
             case ev.Post(asks=asked, of=answered):
@@ -171,7 +178,7 @@ class State:
             self.opinions = {key: o for key, o in self.opinions.items() if o.agrees or key[1] != entry.author}
         self.opinions[scope, entry.author] = Opinion(entry.seq, agrees, why, person)
 
-    def _take_result(self, stream: Stream, event: ev.Prepared | ev.Trained | ev.Verdict | ev.Score) -> None:
+    def _take_result(self, stream: Stream, event: ev.Prepared | ev.Trained | ev.Verdict | ev.Score | ev.Sealed) -> None:
         """A result finishes its task and ends the lease."""
         task = self.tasks.get(event.ref)
         if task and task.role and RESULT_OF[task.role] == event.kind:
@@ -200,6 +207,8 @@ class State:
                 self._judge_again(stream)
             case ev.Score() as event:
                 stream.score = event
+            case ev.Sealed() as event:
+                stream.sealed = event
             case ev.Adapter() as event:
                 stream.adapter, stream.adapter_seq = event, entry.seq
             case _:
@@ -238,6 +247,9 @@ class State:
                 task = self.tasks[f"{stream.name}/{role}"]
                 if task.lease is None:
                     tasks.append(task)
+            looked = self.tasks.get(f"{stream.name}/sealed")
+            if looked and not looked.done and looked.lease is None and not stream.failed:
+                tasks.append(looked)
         return tasks + [t for t in self.tasks.values() if t.role is None and not t.done and not t.lease]
 
     def open_streams(self) -> list[Stream]:

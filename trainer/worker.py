@@ -26,7 +26,7 @@ from bus.envelope import Envelope
 from bus.keys import Join
 from bus.peer import Peer
 from swarm.errors import UserError
-from swarm.event import Role
+from swarm.event import DONE_BY, Role
 from swarm.events import Drop
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Piece, Quit, Ready
 from swarm.policy.batching import BatchKey, batch_key
@@ -187,7 +187,7 @@ class Worker:
         piece, lease = work.piece, work.lease
         try:
             lease.check()
-            if piece.role not in self.post.roles:
+            if DONE_BY.get(piece.role, piece.role) not in self.post.roles:
                 raise UserError(
                     piece.ref, f"this worker has no role {piece.role}", f"its roles are {', '.join(self.post.roles)}"
                 )

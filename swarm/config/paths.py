@@ -51,6 +51,10 @@ def _stream(stream: Node, problems: Problems) -> Node:
         if datasets and isinstance(datasets.value, list):
             made = [_dataset(dataset, problems) for dataset in datasets.value]
             stream = stream.with_child(key, replace(datasets, value=made))
+    sealed = stream.items.get("sealed_datasets")
+    if sealed and isinstance(sealed.value, list):
+        made = [_dataset(dataset, problems, is_read=False) for dataset in sealed.value]
+        stream = stream.with_child("sealed_datasets", replace(sealed, value=made))
     for key in FILES:
         file = stream.items.get(key)
         if file and isinstance(file.value, str):
@@ -72,14 +76,16 @@ def _file(file: Node, problems: Problems) -> Node:
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 
-def _dataset(dataset: Node, problems: Problems) -> Node:
+def _dataset(dataset: Node, problems: Problems, *, is_read: bool = True) -> Node:
+    """Sealed rows are not read: their file must be there, and what is in it is the validator's business."""
     path = dataset.items.get("path")
     if path is None or not isinstance(path.value, str):
         return dataset
     pattern = _absolute_pattern(path.at.folder, path.value)
     if files := files_of(pattern):
         _check_endings(files, path, problems)
-        _check_rows(files, path, problems)
+        if is_read:
+            _check_rows(files, path, problems)
         return dataset.with_child("path", replace(path, value=pattern))
     if _is_hub_dataset(path.value) and not _begins_with_a_folder(path.at.folder, path.value):
         return dataset

@@ -48,6 +48,11 @@ class Effects:
                 await self._publish(stream)
             case commands.Compare(streams, key):
                 await self._compare(streams, key)
+            case commands.LookAtSealed(stream):
+                weights = self.record.state.streams[stream].adapter
+                assert weights
+                look = ev.Look(ref=stream, sha256=weights.sha256, number=self.record.state.looks + 1)
+                await self.record.say(look)
             case commands.PromoteWinner(choice):
                 await self._promote_winner(choice)
             case commands.Dismiss(worker):
@@ -86,7 +91,7 @@ class Effects:
         task = self.record.state.tasks[ref]
         stream = self.record.state.streams[ref.partition("/")[0]]
         assert task.role
-        judged = stream.candidate if task.role in {"validate", "evaluate"} else None
+        judged = stream.candidate if task.role in {"validate", "evaluate", "sealed"} else None
         return Piece(
             ref=ref,
             token=token,

@@ -89,7 +89,8 @@ class Coordinator:
         """The first entries of a run; one that is picked up again has them, and its leases stand until their holders are heard."""
         if self.record.state.run is None:
             digest, streams = weights.sha256_of(self.folder.config), self.settings.streams
-            first = ev.Run(ref="run", name=self.folder.name, config_sha256=digest, streams=len(streams))
+            sealed = any(one.sealed_datasets for one in streams.values()) or None
+            first = ev.Run(ref="run", name=self.folder.name, config_sha256=digest, streams=len(streams), sealed=sealed)
             self.record.append([(NAME, first), *((NAME, ev.Stream(ref=name)) for name in streams)])
         if seconds := set_forward_seconds(self.folder.log, self.record.clock()):
             self.record.append([(NAME, clock_was_set(seconds))])

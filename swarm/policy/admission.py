@@ -11,12 +11,26 @@ import math
 import re
 
 from swarm import events as ev
-from swarm.event import RESERVED, ROLES, Event, Role
+from swarm.event import RESERVED, Event, Role
 from swarm.events import RESULT_OF, RESULTS
 from swarm.state import Lease, Refusal, State, Stream, Task
 
 COORDINATORS_OWN = frozenset(
-    {"run", "stream", "fail", "end", "expire", "extend", "refuse", "back", "adapter", "compared", "seal", "head"}
+    {
+        "run",
+        "stream",
+        "fail",
+        "end",
+        "expire",
+        "extend",
+        "refuse",
+        "back",
+        "adapter",
+        "compared",
+        "look",
+        "seal",
+        "head",
+    }
 )
 """Kinds that nobody else may append."""
 
@@ -31,7 +45,7 @@ MAY_APPEND: dict[str, frozenset[str]] = {
 ROLE_OF: dict[str, Role] = {"checkpoint": "train", **{kind: role for role, kind in RESULT_OF.items()}}
 """Only who holds that task may report such a result."""
 
-JUDGES = frozenset({"validate", "evaluate"})
+JUDGES = frozenset({"validate", "evaluate", "sealed"})
 """Roles that an agent may not have for a stream which it trained (separation of duties)."""
 
 LONGEST_LEASE_SECONDS = 7 * 86400.0
@@ -71,7 +85,7 @@ def admit(state: State, author: str, event: Event, now: float) -> None:
             _admit_claim(state, author, event, now)
         case ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
             _admit_lease(state, author, event, now)
-        case ev.Prepared() | ev.Checkpoint() | ev.Trained() | ev.Verdict() | ev.Score():
+        case ev.Prepared() | ev.Checkpoint() | ev.Trained() | ev.Verdict() | ev.Score() | ev.Sealed():
             _admit_result(state, author, event, now)
         case ev.Adapter() | ev.Back() | ev.Promote():
             _admit_artifact(state, event)
@@ -120,8 +134,8 @@ def _admit_task(state: State, event: ev.Task) -> None:
         raise Refusal(f"{ref}: is no name for a task; take one like `review` or `STREAM/review`")
     if ref in state.tasks:
         raise Refusal(f"{ref}: there is a task of that name; take another name")
-    if ref.partition("/")[2] in ROLES:
-        raise Refusal(f"{ref}: streams bring their own {', '.join(ROLES)}; take another name")
+    if ref.partition("/")[2] in RESULT_OF:
+        raise Refusal(f"{ref}: streams bring their own {', '.join(RESULT_OF)}; take another name")
 
 
 def _admit_steering(state: State, event: ev.Pause | ev.Resume | ev.Stop | ev.Fail) -> None:
@@ -164,6 +178,8 @@ def _admit_claim(state: State, author: str, event: ev.Claim, now: float) -> None
         raise Refusal(
             f"{event.ref}: its turn has not come; an earlier task of the stream is open, or it is paused or stopped"
         )
+    if task.role == "sealed" and not event.beats:
+        raise Refusal(f"{event.ref}: the sealed rows are for the run's own validator; agents see what came of it")
     if not event.beats:
         _check_separation_of_duties(state, task, author)
 
@@ -214,6 +230,8 @@ def _admit_author(lease: Lease, author: str, ref: str, now: float, *, who: str) 
 
 def _admit_hand(state: State, lease: Lease, author: str, event: ev.Hand, now: float) -> None:
     """A worker cannot send `hand`: until an agent owns its lease, any author who states the current token may transfer it."""
+    if state.tasks[event.ref].role == "sealed":
+        raise Refusal(f"{event.ref}: the sealed rows are for the run's own validator; it is handed to nobody")
     if event.to == lease.by:
         raise Refusal(f"{event.ref}: {event.to} holds it already; `swarm renew` makes the lease longer")
     if event.to in RESERVED:
@@ -240,9 +258,10 @@ def _admit_done(state: State, event: ev.Done) -> None:
 # ---- results ---------------------------------------------------------------------------------------------------------
 
 
-def _admit_result(
-    state: State, author: str, event: ev.Prepared | ev.Checkpoint | ev.Trained | ev.Verdict | ev.Score, now: float
-) -> None:
+Result = ev.Prepared | ev.Checkpoint | ev.Trained | ev.Verdict | ev.Score | ev.Sealed
+
+
+def _admit_result(state: State, author: str, event: Result, now: float) -> None:
     lease = _current(state, event.ref, event.tok)
     _admit_author(lease, author, event.ref, now, who=lease.worker or lease.by)
     role = state.tasks[event.ref].role
@@ -257,7 +276,9 @@ def _admit_result(
             _admit_verdict(stream, event)
         case ev.Score():
             _admit_score(stream, event)
-        case ev.Prepared():
+        case ev.Sealed() if stream.adapter is None or event.sha256 != stream.adapter.sha256:
+            raise Refusal(f"{event.ref}: other weights were examined than those that are published")
+        case ev.Prepared() | ev.Sealed():
             pass  # rows may stand anywhere in the run
 
 

@@ -83,6 +83,13 @@ class Compare:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtSealed:
+    """Have the validator examine the published weights of a stream on the sealed rows."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
 class PromoteWinner:
     """Promote the winner's adapter: make it the run's."""
 
@@ -104,4 +111,6 @@ class Dismiss:
     worker: str
 
 
-Command = Grant | Revoke | SendOrder | Publish | GoBack | GiveUp | Compare | PromoteWinner | Finish | Dismiss
+Command = (
+    Grant | Revoke | SendOrder | Publish | GoBack | GiveUp | Compare | LookAtSealed | PromoteWinner | Finish | Dismiss
+)

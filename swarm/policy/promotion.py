@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from swarm import events as ev
 from swarm import figures
-from swarm.settings import Promotion
+from swarm.settings import Promotion, RunSettings
 from swarm.state import Refusal, State, Stream
 
 
@@ -108,6 +108,19 @@ def _a_person_approved(state: State, stream: Stream) -> bool:
         opinion.agrees and opinion.person and scope == stream.name and opinion.seq > stream.adapter_seq
         for (scope, _), opinion in state.opinions.items()
     )
+
+
+# ---- sealed rows -----------------------------------------------------------------------------------------------------
+
+
+def unexamined(settings: RunSettings, state: State, name: str) -> str:
+    """Why the sealed rows do not let these weights be promoted; empty: they do, or there are none."""
+    if not settings.streams[name].sealed_datasets:
+        return ""
+    found = state.streams[name].examined
+    if found is None:
+        return "its weights were not examined on the sealed rows"
+    return "" if found.result == "SUCCESS" else f"it failed on the sealed rows: {found.why}"
 
 
 # ---- the gate --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from swarm import events as ev
 from swarm.event import Event
-from swarm.policy.promotion import admit_promotion
+from swarm.policy.promotion import admit_promotion, unexamined
 from swarm.settings import RunSettings
 from swarm.state import Refusal, State
 
@@ -23,6 +23,8 @@ def admit_by(settings: RunSettings, state: State, author: str, event: Event) -> 
             _admit_doer(settings, state, event.ref, to)
         case ev.Verdict(result="SUCCESS") if why := above_limit(settings, event):
             raise Refusal(f"{event.ref}: {why}; that is a WARNING")
+        case ev.Promote(force=None | False) if why := unexamined(settings, state, event.ref):
+            raise Refusal(f"{event.ref}: {why}; or `swarm promote {event.ref} --force` with a reason")
         case ev.Promote():
             admit_promotion(state, settings.promotion, event)
         case _:

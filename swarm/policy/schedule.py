@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from swarm.event import ROLES, Role
+from swarm.event import DONE_BY, ROLES, Role
 from swarm.messages import Held, What
 from swarm.policy.batching import batch_key
 from swarm.policy.commands import (
@@ -21,12 +21,13 @@ from swarm.policy.commands import (
     GiveUp,
     GoBack,
     Grant,
+    LookAtSealed,
     PromoteWinner,
     Publish,
     Revoke,
     SendOrder,
 )
-from swarm.policy.promotion import choose, to_compare, waits_for
+from swarm.policy.promotion import choose, to_compare, unexamined, waits_for
 from swarm.settings import RunSettings
 from swarm.state import Lease, State, Stream, Task
 
@@ -131,7 +132,7 @@ def _endings(tasks: Sequence[Task], worker: Worker | None) -> tuple[Ending, ...]
 def _late(task: Task, settings: RunSettings, held_seconds: float = 0.0) -> str:
     """The reason if a validation has taken too long, counted over all its leases; empty: it still has time."""
     minutes = settings.validation_minutes
-    over = task.role == "validate" and task.seconds + held_seconds >= minutes * 60
+    over = task.role in {"validate", "sealed"} and task.seconds + held_seconds >= minutes * 60
     return f"no answer within {minutes:g} minutes" if over else ""
 
 
@@ -140,6 +141,10 @@ def _failures(state: State, settings: RunSettings) -> list[Command]:
     for stream in state.streams.values():
         if stream.failed:
             continue
+        sealed = state.tasks.get(f"{stream.name}/sealed")
+        if sealed and not sealed.done and len(sealed.failures) > settings.retries:
+            why = f"the sealed rows cannot be judged: {sealed.failures[-1]}"
+            return [Finish(1, f"{stream.name} is not promoted: {why}")]
         if why := _unfit(state, stream, settings):
             back = len(stream.rejected) < MAX_ROLLBACKS and stream.earlier()
             found.append(GoBack(stream.name, why) if back else GiveUp(stream.name, f"validation: {why}"))
@@ -268,7 +273,11 @@ def _agents_are_late(state: State, task: Task, now: float, settings: RunSettings
 
 
 def _fits(worker: Worker, task: Task) -> bool:
-    return task.role in worker.roles and (worker.streams is None or task.ref.partition("/")[0] in worker.streams)
+    return (
+        task.role is not None
+        and DONE_BY.get(task.role, task.role) in worker.roles
+        and (worker.streams is None or task.ref.partition("/")[0] in worker.streams)
+    )
 
 
 # ---- the end ---------------------------------------------------------------------------------------------------------
@@ -299,8 +308,20 @@ def _promotion(state: State, settings: RunSettings) -> list[Command]:
         choice = choose(state, settings.promotion)
         if not choice.winner:
             return [Finish(rc, choice.why)]
-        return [] if waits_for(state, settings.promotion, choice.winner) else [PromoteWinner(choice)]
+        if waits_for(state, settings.promotion, choice.winner):
+            return []
+        if why := unexamined(settings, state, choice.winner):
+            return _examination(state, choice.winner, why, rc)
+        return [PromoteWinner(choice)]
     return [Finish(rc, f"failed: {', '.join(failed)}" if failed else "")]
+
+
+def _examination(state: State, name: str, why: str, rc: int) -> list[Command]:
+    """What comes before the promotion of a stream that is to be examined on sealed rows; nothing while it is."""
+    task = state.tasks.get(f"{name}/sealed")
+    if state.streams[name].examined:
+        return [Finish(rc or 1, f"{name} is not promoted: {why}")]
+    return [LookAtSealed(name)] if task is None or task.done else []  # never looked at, or at other weights
 
 
 def _dismissals(state: State, workers: Sequence[Worker]) -> list[Command]:
@@ -312,4 +333,6 @@ def _dismissals(state: State, workers: Sequence[Worker]) -> list[Command]:
 def roles_needed(state: State) -> frozenset[Role]:
     """Roles for which work may still come: those whose tasks some open stream has not finished."""
     streams = [] if state.stopped else state.open_streams()
-    return frozenset(role for stream in streams for role in ROLES if state.tasks[f"{stream.name}/{role}"].done is None)
+    needed = {role for stream in streams for role in ROLES if state.tasks[f"{stream.name}/{role}"].done is None}
+    sealed = state.run and state.run.sealed and not state.promoted and not state.stopped
+    return frozenset(needed | ({DONE_BY["sealed"]} if sealed else set()))

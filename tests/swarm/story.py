@@ -28,10 +28,10 @@ class Told:
 class Story:
     """Appends admitted events one second apart."""
 
-    def __init__(self, *streams: str) -> None:
+    def __init__(self, *streams: str, sealed: bool | None = None) -> None:
         self.entries: list[Told] = []
         self.passed_seconds = 0.0
-        self.say("coordinator", ev.Run(ref="run", name="demo", config_sha256=SHA, streams=len(streams)))
+        self.say("coordinator", ev.Run(ref="run", name="demo", config_sha256=SHA, streams=len(streams), sealed=sealed))
         for name in streams:
             self.say("coordinator", ev.Stream(ref=name))
 

@@ -66,6 +66,11 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
         ),
         (e.Back(ref="a", tok=1, step=4, path="x", sha256=SHA, why="weights are not finite"), "[WARN] goes back to checkpoint-4: weights are not finite"),
         (e.Adapter(ref="a", tok=1, path="streams/a/adapter", sha256=SHA), "its adapter is published in streams/a/adapter"),
+        (e.Look(ref="a", sha256=SHA, number=1), "its weights are examined on the sealed rows: look 1 of this run at them"),
+        (
+            e.Sealed(ref="a/sealed", tok=1, sha256=SHA, result="FAIL", rows=30, overlap=0, why="no gain", figures={"sealed_loss": 0.5, "base_sealed_loss": 0.5}),
+            "[FAIL] on 30 sealed rows, 0 of them trained on: sealed 0.500, base 0.500; no gain",
+        ),
         (
             e.Compared(ref="run", metric="eval_loss", best="a", arm="a", chosen="a", beats_base=True, level=0.01, scores=SHA, why="lowest", body="- a against b"),
             "its streams are compared by eval_loss at level 0.01 · - a against b",

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
+from swarm.weights import ADAPTER
 from tests.trainer.conftest import Bench
 from toon import decode
 from trainer import bases
@@ -25,16 +28,20 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 
 @pytest.fixture
 def adapters(bench: Bench, settings: Make, tmp_path: Path) -> list[Path]:
-    """LoRA, DoRA and rsLoRA of other ranks, trained for a few steps."""
+    """LoRA, DoRA and rsLoRA of other ranks, with weights that make each answer otherwise."""
     found = []
+    torch.manual_seed(1)
     for name, changes in {
         "lora": {},
         "dora": {"use_dora": True, "lora_r": 4},
         "rs": {"use_rslora": True, "lora_r": 2},
     }.items():
-        trained = bench.trained(settings(learning_rate=5e-2, **changes))["trained"]
+        trained = bench.trained(settings(max_steps=2, **changes))["trained"]
         folder = tmp_path / "kept" / name / "adapter"
         shutil.copytree(bench.place.run_folder / trained.path, folder)
+        tensors = load_file(folder / ADAPTER)
+        drawn = {key: torch.randn_like(value) * 0.3 if ".lora_B." in key else value for key, value in tensors.items()}
+        save_file(drawn, folder / ADAPTER)
         found.append(folder)
     return found
 
