@@ -178,6 +178,23 @@ def _with_settings_of_kinds(plain: type[Part], owned: tuple[type[Settings], ...]
     return cast("type[Part]", type(plain.__name__, (*own, plain), members))
 
 
+class Judge(Settings):
+    """A model behind an endpoint that says which of two answers is better."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+"), Reads("http(s)://HOST[:PORT]/v1")]
+    """Of any server with OpenAI's chat completions: what stands before `/chat/completions`."""
+    model: str
+    """Its name there."""
+    rubric: str | None = None
+    """A file with what makes an answer better; unset: how well it fits the expected one."""
+    key_variable: str | None = None
+    """The environment variable that holds the key, where the server wants one."""
+    rows_per_request: Positive = 8
+    """Pairs of answers in one request."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """For one answer of the server."""
+
+
 class StreamSettings(Part):
     """One fine-tune.  `defaults` in a config are copied into every stream; a stream's own keys win."""
 
@@ -233,10 +250,17 @@ class StreamSettings(Part):
     """Of the tokens that are drawn; base and adapter draw with the same."""
     json_schema: str | None = None
     """A file with the JSON schema that answers are to match (metric `json_schema`)."""
+    judge: Judge | None = None
+    """A model that compares the answers of adapter and base: the settings below."""
     banned_strings: list[str] = [
         "Human:", "Machine:", "<|user|>", "<|system|>", "<|assistant|>", "As an AI language model", "### Instruction:", "### Response:",
     ]  # fmt: skip
     """What no answer is to hold (metric `banned`)."""
+
+    @property
+    def chooses_steps(self) -> bool:
+        """Whether its checkpoint is chosen by held-out loss."""
+        return self.eval_steps is not None and self.save == "best"
 
     @property
     def parts(self) -> dict[str, Part]:

@@ -13,7 +13,7 @@ from swarm import kinds
 from swarm.config.checks import expected
 from swarm.config.names import GROUPS
 from swarm.keys import Settings
-from swarm.settings import Dataset, Placement, Promotion, RunSettings, StreamSettings
+from swarm.settings import Dataset, Judge, Placement, Promotion, RunSettings, StreamSettings
 
 HEAD = """\
 # Settings
@@ -26,6 +26,7 @@ TITLES: dict[type[Settings], str] = {
     RunSettings: "Of the run",
     StreamSettings: "Of a stream",
     Dataset: "Of a dataset",
+    Judge: "Of a judge",
     Placement: "Of the placement",
     Promotion: "Of the promotion",
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from swarm import kinds
 from swarm.config.foreign import meaning_of
 from swarm.keys import Settings
-from swarm.settings import Dataset, Placement, Promotion, RunSettings, StreamSettings
+from swarm.settings import Dataset, Judge, Placement, Promotion, RunSettings, StreamSettings
 
 LISTED_IN = "docs/settings.md"
 """Written by `swarm.config.listed`."""
@@ -33,6 +33,7 @@ GROUPS: dict[type[Settings], str] = {
     RunSettings: "at the top of the file, beside `streams:`",
     StreamSettings: "below `defaults:` or a stream",
     Dataset: "in an entry of `datasets:`",
+    Judge: "below `judge:` of a stream",
     Placement: "below `placement:`",
     Promotion: "below `promotion:`",
 }

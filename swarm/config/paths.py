@@ -55,6 +55,9 @@ def _stream(stream: Node, problems: Problems) -> Node:
     if sealed and isinstance(sealed.value, list):
         made = [_dataset(dataset, problems, is_read=False) for dataset in sealed.value]
         stream = stream.with_child("sealed_datasets", replace(sealed, value=made))
+    judge = stream.items.get("judge")
+    if judge and (rubric := judge.items.get("rubric")) and isinstance(rubric.value, str):
+        stream = stream.with_child("judge", judge.with_child("rubric", _file(rubric, problems)))
     for key in FILES:
         file = stream.items.get(key)
         if file and isinstance(file.value, str):

@@ -147,7 +147,7 @@ def _why(
             parts.append(
                 f"next {others[0].name} {others[0].value:.4g}, {_interval(differences[0], comparison.promotion.test_level)}"
             )
-        return "; ".join(filter(None, [*parts, of_base, _seeds_in_short(comparison)]))
+        return "; ".join(filter(None, [*parts, of_base, *_cautions(comparison)]))
     names = ", ".join(f"{arm.name} {arm.value:.4g}" for arm in (best, *tied))
     closest = next(one for one, is_apart in zip(differences, apart, strict=True) if not is_apart)
     how = "best" if comparison.promotion.tie_break == "best" else f"cheapest ({units.count(chosen.cost[0])} parameters)"
@@ -155,7 +155,7 @@ def _why(
         f"{figures.TIE} by {metric}: {names} cannot be told apart ({_interval(closest, comparison.promotion.test_level)})",
         f"{chosen.name} is the {how}",
         of_base,
-        _seeds_in_short(comparison),
+        *_cautions(comparison),
     ]
     return "; ".join(filter(None, parts))
 
@@ -170,8 +170,14 @@ def _line(arm: Arm, other: str, one: Difference, level: float) -> str:
     )
 
 
-def _seeds_in_short(comparison: Comparison) -> str:
-    return "" if comparison.spread else "the spread over seeds is not known"
+def _cautions(comparison: Comparison) -> list[str]:
+    """What the figures cannot tell."""
+    settings = [comparison.settings.streams[stream.name] for arm in comparison.arms for stream in arm.streams]
+    same_rows = any(one.chooses_steps and not one.sealed_datasets for one in settings)
+    return [
+        *([] if comparison.spread else ["the spread over seeds is not known"]),
+        *(["steps were chosen and streams judged on the same rows"] if same_rows else []),
+    ]
 
 
 def _about_seeds(comparison: Comparison, others: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from transformers import PreTrainedModel
 
@@ -16,6 +16,7 @@ from trainer.data.prepared import verified
 from trainer.judge.baseline import base_answers, base_kept, base_losses
 from trainer.judge.examination import Examination, Graded, Result, samples, scores_document, write_samples
 from trainer.judge.fitness import private_copy
+from trainer.judge.model_judge import Case, judged
 from trainer.lease import Lease
 from trainer.loading import load_adapter, load_base
 from trainer.place import Place
@@ -29,7 +30,9 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
     base, tuned, kept = _measured(examination, piece, place)
     of_base, of_tuned = examination.graded(base), examination.graded(tuned)
     scores = place.stream_folder(piece.stream) / "scores.toon"
-    write_samples(scores.parent, samples(examination.asked, base, tuned, of_base, of_tuned))
+    rows = samples(examination.asked, base, tuned, of_base, of_tuned)
+    kept |= _of_a_model(examination, rows)
+    write_samples(scores.parent, rows)
     write_whole(scores, scores_document(of_base, of_tuned))
     lease.report(
         Score(
@@ -58,6 +61,19 @@ def _measured(examination: Examination, piece: Piece, place: Place) -> tuple[Res
         return base, result, {}
     found, metrics = retention.figures(tuned, kept, examination.asked), piece.settings.metrics
     return base, result, {name: value for name, value in found.items() if name.removeprefix(figures.BASE) in metrics}
+
+
+def _of_a_model(examination: Examination, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """What a model says of the samples, where the settings name one; each sample gets its judgement."""
+    judge = examination.settings.judge
+    if judge is None or not rows:
+        return {}
+    cases = [Case(row["prompt"], row["expected"], row["base"], row["adapter"]) for row in rows]
+    found = judged(judge, cases, examination.check)
+    for row, score in zip(rows, found.scores, strict=True):
+        row["judge"] = "FAIL" if score is None else score
+    exact = [(case.adapter == case.expected, case.base == case.expected) for case in cases]
+    return found.figures(exact, lambda text: len(examination.tokenizer(text)["input_ids"]))
 
 
 def _figures(of_base: Graded, of_tuned: Graded) -> dict[str, float]:

@@ -11,7 +11,7 @@ from swarm.policy.commands import Compare, Finish, PromoteWinner
 from swarm.policy.comparison import RowScores, compared
 from swarm.policy.promotion import choose, to_compare
 from swarm.policy.schedule import decide
-from swarm.settings import RunSettings
+from swarm.settings import Dataset, RunSettings
 from swarm.state import State
 from tests.swarm.story import SHA, Story, settings
 
@@ -98,6 +98,21 @@ def test_a_difference_below_the_stated_multiple_of_a_given_spread_counts_as_chan
     found = compare(story.state, settings("wide", "narrow", seed_spread=0.03), noise=0.01)
     assert found.tied == "narrow"
     assert "given spread over seeds 0.03: a difference below 3.6 times it counts as chance" in found.body
+
+
+def test_steps_that_were_chosen_on_the_rows_that_judge_are_named() -> None:
+    story, plain = story_of({"wide": 0.40}), settings("wide")
+    words = "steps were chosen and streams judged on the same rows"
+    assert words not in compare(story.state, plain).why
+
+    def with_changes(**changes: object) -> RunSettings:
+        one = plain.streams["wide"].model_copy(update=changes)
+        return plain.model_copy(update={"streams": {"wide": one}})
+
+    assert compare(story.state, with_changes(eval_steps=2)).why.endswith(words)
+    assert words not in compare(story.state, with_changes(eval_steps=2, save="last")).why
+    sealed = [Dataset(path="sealed.jsonl")]
+    assert words not in compare(story.state, with_changes(eval_steps=2, sealed_datasets=sealed)).why
 
 
 def test_new_scores_are_compared_anew_and_scores_without_rows_are_not() -> None:
