@@ -104,6 +104,8 @@ class Part(Settings):
     """Rows to train on: those of all of them."""
     test_datasets: list[Dataset] = []
     """Held-out rows; without them `val_set_size` rows are taken from `datasets`."""
+    val_datasets: list[Dataset] = []
+    """Rows on which `eval_steps` chooses the step, so that the held-out ones judge alone; unset: the held-out ones do both."""
     sealed_datasets: list[Dataset] = []
     """Rows that the validator alone reads, once, for the stream that is to be promoted: it must beat the base on them by more than chance."""
     val_set_size: Annotated[float, Field(ge=0)] = 0.05

@@ -112,18 +112,16 @@ def _check_leaks(stream: Node, settings: StreamSettings, problems: Problems) -> 
     if settings.allow_overlap:
         return
     trained = {file for dataset in settings.datasets for file in _sources(dataset)}
-    for number, dataset in enumerate(settings.test_datasets):
-        if both := sorted(trained.intersection(_sources(dataset))):
-            entries = stream.items["test_datasets"].value
-            assert isinstance(entries, list)
-            what = f"{both[0]} is trained on too"
-            _add(
-                entries[number],
-                "path",
-                what,
-                "hold out other rows, or leave `test_datasets` out and set `val_set_size`; or set `allow_overlap: true`",
-                problems,
-            )
+    for key in ("test_datasets", "val_datasets"):
+        for number, dataset in enumerate(getattr(settings, key)):
+            if both := sorted(trained.intersection(_sources(dataset))):
+                entries = stream.items[key].value
+                assert isinstance(entries, list)
+                fix = "hold out other rows, or leave `test_datasets` out and set `val_set_size`; or set `allow_overlap: true`"
+                _add(entries[number], "path", f"{both[0]} is trained on too", fix, problems)
+    if settings.val_datasets and not settings.chooses_steps:
+        what = "no step is chosen by it"
+        _add(stream, "val_datasets", what, "set `eval_steps` with `save: best`, or leave it out", problems)
 
 
 def _sources(dataset: Dataset) -> list[str]:

@@ -39,7 +39,7 @@ STREAM = {
     "`datasets: [{path: ..., type: text, text: COLUMN}]`": "dataset_text_field text_column",
     "`split`, in an entry of `datasets:`": "dataset_train_split train_on_split dataset_config",
     "`limit`, in an entry of `datasets:`": "max_samples max_train_samples",
-    "`test_datasets`": "dataset_val eval_dataset eval_datasets val_datasets validation_file dataset_test_split",
+    "`test_datasets`": "dataset_val eval_dataset eval_datasets validation_file dataset_test_split",
     "`val_set_size`": "eval_split val_split val_size test_size",
     "`sequence_len`": "max_length max_seq_length max_seq_len sequence_length seq_len cutoff_len model_max_length max_prompt_len "
     "max_prompt_length max_completion_length",

@@ -46,7 +46,7 @@ def files_of(pattern: str) -> list[Path]:
 
 
 def _stream(stream: Node, problems: Problems) -> Node:
-    for key in ("datasets", "test_datasets"):
+    for key in ("datasets", "test_datasets", "val_datasets"):
         datasets = stream.items.get(key)
         if datasets and isinstance(datasets.value, list):
             made = [_dataset(dataset, problems) for dataset in datasets.value]

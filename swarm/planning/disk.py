@@ -49,8 +49,8 @@ def prepared_bytes(run: RunSettings) -> int:
             part.sequence_len,
             part.train_on_inputs,
             part.val_set_size,
-            *map(str, [*part.datasets, "|", *part.test_datasets]),
-        ): [*part.datasets, *part.test_datasets]
+            *map(str, [*part.datasets, "|", *part.test_datasets, *part.val_datasets]),
+        ): [*part.datasets, *part.test_datasets, *part.val_datasets]
         for settings in run.streams.values()
         for part in settings.parts.values()
     }

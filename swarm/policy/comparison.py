@@ -173,7 +173,7 @@ def _line(arm: Arm, other: str, one: Difference, level: float) -> str:
 def _cautions(comparison: Comparison) -> list[str]:
     """What the figures cannot tell."""
     settings = [comparison.settings.streams[stream.name] for arm in comparison.arms for stream in arm.streams]
-    same_rows = any(one.chooses_steps and not one.sealed_datasets for one in settings)
+    same_rows = any(one.chooses_steps and not (one.val_datasets or one.sealed_datasets) for one in settings)
     return [
         *([] if comparison.spread else ["the spread over seeds is not known"]),
         *(["steps were chosen and streams judged on the same rows"] if same_rows else []),

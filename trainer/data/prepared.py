@@ -27,6 +27,8 @@ from trainer.whole import Torn, verify
 FORMAT = 2
 """Raised when the same settings would give other rows."""
 TRAIN, HELD_OUT, BAD_ROWS = "train.arrow", "held_out.arrow", "bad_rows.jsonl"
+VALIDATION = "validation.arrow"
+"""Rows on which steps are chosen, where there are any beside the held-out ones."""
 BATCH_ROWS = 512
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -71,6 +73,8 @@ def key_of(settings: StreamSettings, base_folder: Path) -> Key:
         "train_on_inputs": settings.train_on_inputs, "train_on": settings.train_on, "on_bad_row": settings.on_bad_row,
         "allow_overlap": settings.allow_overlap,
     }  # fmt: skip
+    if settings.val_datasets:
+        whole["val_datasets"] = [_source(dataset) for dataset in settings.val_datasets]
     return Key(_sha256({"datasets": data}), _sha256(whole))
 
 
@@ -175,6 +179,12 @@ class Rows(Sequence[Tokens]):
 def _tokens(row: dict[str, Any]) -> Tokens:
     """Rows that the version before prepared have no fingerprint."""
     return Tokens(row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row.get("fingerprint", b""))
+
+
+def rows_to_choose_by(folder: Path) -> list[Tokens]:
+    """The rows on which steps are chosen: those of `val_datasets`, else the held-out ones."""
+    path = folder / VALIDATION
+    return list(read_rows(path if path.is_file() else folder / HELD_OUT))
 
 
 def counts_all(row: Tokens) -> bool:

@@ -12,7 +12,7 @@ from swarm.policy.holding_out import held_out_count
 from swarm.settings import Dataset, StreamSettings
 from trainer.data.bad import BadRow, reason_of
 from trainer.data.boundary import RowBoundary
-from trainer.data.prepared import BAD_ROWS, HELD_OUT, TRAIN, Key, RowFile, counts_all, read_rows
+from trainer.data.prepared import BAD_ROWS, HELD_OUT, TRAIN, VALIDATION, Key, RowFile, counts_all, read_rows
 from trainer.data.prompt import prompt_of_rows
 from trainer.data.splits import held_out_rows
 from trainer.data.tokens import Tokeniser, Tokens
@@ -44,6 +44,9 @@ class Preparation:
             gathered = self._gather(self.settings.datasets, GATHERED)
             self._refuse_bad()
             train, held_out = self._split(gathered, key)
+        if self.settings.val_datasets:
+            self._refuse_none(self._gather(self.settings.val_datasets, VALIDATION), "val_datasets")
+            self._refuse_bad()
         self._refuse_none(train, "datasets")
         self._refuse_none(held_out, "test_datasets")
         prompt_of_rows(self.settings.datasets, self.tokeniser.tokenizer, self.tokeniser.stops).write(self.folder)

@@ -15,7 +15,7 @@ from swarm.errors import UserError
 from swarm.policy.batching import Engine
 from swarm.settings import StreamSettings
 from trainer import bases, training
-from trainer.data.prepared import HELD_OUT, TRAIN, Rows, read_rows
+from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
 from trainer.errors import Elsewhere
 from trainer.inspection import facts_of_model
@@ -127,7 +127,7 @@ class Group(Boundary):
         progress.trainable = sum(value.numel() for value in stream.adapter.parameters())
         if progress.resumed:
             folder.read(stream, progress.resumed.folder)
-        held_out = list(read_rows(prepared / HELD_OUT)) if settings.eval_steps else []
+        held_out = rows_to_choose_by(prepared) if settings.eval_steps else []
         return Member(work, progress, stream, held_out)
 
     def _ready(self, settings: StreamSettings) -> Loop:

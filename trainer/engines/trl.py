@@ -21,7 +21,7 @@ from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from trainer import bases, training
-from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
+from trainer.data.prepared import TRAIN, rows_to_choose_by
 from trainer.engines.callbacks import Figures, NotFinite, Saves, Steps
 from trainer.judge.heldout import held_out_loss
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
@@ -51,7 +51,7 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, StreamTrainer]:
     model = _with_adapter(settings, base_folder, place)
     progress.trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     prepared = place.run_folder / (progress.assign.prepared or "")
-    judged = list(read_rows(prepared / HELD_OUT)) if settings.eval_steps else []
+    judged = rows_to_choose_by(prepared) if settings.eval_steps else []
     steps = Steps(progress, lambda: held_out_loss(model, judged, lambda: None))
     made: StreamTrainer = kinds.method(settings.method).trainer(
         Ingredients(

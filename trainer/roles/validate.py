@@ -13,7 +13,7 @@ from swarm.events import Verdict
 from swarm.messages import Piece
 from swarm.policy.rules import worse_than
 from trainer import bases
-from trainer.data.prepared import HELD_OUT, read_rows, verified
+from trainer.data.prepared import HELD_OUT, read_rows, rows_to_choose_by, verified
 from trainer.judge.baseline import base_losses
 from trainer.judge.fitness import Unfit, private_copy, put_on, refuse_broken
 from trainer.judge.heldout import held_out_loss, mean_loss, row_losses
@@ -49,14 +49,14 @@ def _judged(piece: Piece, sha256: str, lease: Lease, place: Place) -> Judged:
     try:
         with private_copy(place.run_folder / (piece.checkpoint or ""), sha256) as copy:
             refuse_broken(copy)
-            loss, base_loss, overlap = _losses(piece, copy, lease, place)
+            loss, base_loss, overlap, chosen_by = _losses(piece, copy, lease, place)
     except Unfit as error:
         return Judged("FAIL", error.what, error.found or sha256)
     if not math.isfinite(loss):
         return Judged("FAIL", "held-out loss is not finite", sha256, {"base_eval_loss": base_loss})
     figures, stated = {"eval_loss": loss, "base_eval_loss": base_loss}, piece.figures.get("eval_loss")
-    if stated is not None and abs(loss - stated) > STATED_TOLERANCE * max(1.0, abs(loss)):
-        return Judged("WARNING", f"held-out loss {loss:.4g}, but its maker stated {stated:.4g}", sha256, figures)
+    if stated is not None and abs(chosen_by - stated) > STATED_TOLERANCE * max(1.0, abs(chosen_by)):
+        return Judged("WARNING", f"held-out loss {chosen_by:.4g}, but its maker stated {stated:.4g}", sha256, figures)
     if why := worse_than(loss, base_loss, piece.settings.max_heldout_ratio):
         return Judged("WARNING", why, sha256, figures)
     if overlap:
@@ -65,15 +65,17 @@ def _judged(piece: Piece, sha256: str, lease: Lease, place: Place) -> Judged:
     return Judged("SUCCESS", None, sha256, figures)
 
 
-def _losses(piece: Piece, copy: Path, lease: Lease, place: Place) -> tuple[float, float, int]:
+def _losses(piece: Piece, copy: Path, lease: Lease, place: Place) -> tuple[float, float, int, float]:
     """Held-out loss of the adapter and of the bare base, which is loaded anew and measured before the adapter is put on.
 
-    Third: training rows that equal held-out rows.
+    Third: training rows that equal held-out rows.  Fourth: the adapter's loss on the rows by which its step was chosen.
     """
     settings, prepared = piece.settings, place.run_folder / (piece.prepared or "")
     facts = verified(prepared, piece.prepared_sha256)
     rows = list(read_rows(prepared / HELD_OUT))
     base = load_base(bases.folder_of(settings.base_model), settings, place)
     base_loss = mean_loss(base_losses(piece, place, lambda: row_losses(base, rows, lease.progress)))
-    loss = held_out_loss(put_on(base, copy, settings), rows, lease.progress)
-    return round(loss, 6), round(base_loss, 6), int(facts.get("overlap", 0))
+    tuned = put_on(base, copy, settings)
+    loss = held_out_loss(tuned, rows, lease.progress)
+    chosen_by = held_out_loss(tuned, rows_to_choose_by(prepared), lease.progress) if settings.val_datasets else loss
+    return round(loss, 6), round(base_loss, 6), int(facts.get("overlap", 0)), chosen_by

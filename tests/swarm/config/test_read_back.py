@@ -17,7 +17,20 @@ from swarm.errors import UserErrors
 from swarm.keys import Settings
 from swarm.settings import Dataset, Placement, Promotion, RunSettings, StreamSettings
 
-GIVEN_HERE = {"base_model", "datasets", "test_datasets", "name", "streams", "placement", "promotion", "listen", "roles"}
+GIVEN_HERE = {
+    "base_model",
+    "datasets",
+    "test_datasets",
+    "val_datasets",
+    "sealed_datasets",
+    "judge",
+    "name",
+    "streams",
+    "placement",
+    "promotion",
+    "listen",
+    "roles",
+}
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 
 

@@ -113,6 +113,7 @@ def test_steps_that_were_chosen_on_the_rows_that_judge_are_named() -> None:
     assert words not in compare(story.state, with_changes(eval_steps=2, save="last")).why
     sealed = [Dataset(path="sealed.jsonl")]
     assert words not in compare(story.state, with_changes(eval_steps=2, sealed_datasets=sealed)).why
+    assert words not in compare(story.state, with_changes(eval_steps=2, val_datasets=sealed)).why
 
 
 def test_new_scores_are_compared_anew_and_scores_without_rows_are_not() -> None:

@@ -21,7 +21,7 @@ from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256, sha256_of
 from tests.trainer.conftest import Bench
 from toon import decode
 from trainer import bases, whole
-from trainer.data.prepared import HELD_OUT, TRAIN, RowFile, read_rows
+from trainer.data.prepared import HELD_OUT, TRAIN, VALIDATION, RowFile, read_rows
 from trainer.judge.heldout import held_out_loss, row_losses
 from trainer.lease import Lease
 from trainer.loading import load_adapter
@@ -411,3 +411,28 @@ def test_an_adapter_that_changes_nothing_has_kept_everything_and_a_trained_one_h
     assert drifted["skills"] == pytest.approx(
         drifted["base_skills"] + (drifted["skills_gained"] - drifted["skills_lost"]) / 16, abs=1e-3
     )
+
+
+def test_steps_are_chosen_on_rows_of_their_own_and_judged_on_others(
+    bench: Bench, settings: Make, tmp_path: Path
+) -> None:
+    files = {}
+    for name, numbers in {"train": range(40), "val": range(50, 56), "test": range(60, 70)}.items():
+        files[name] = tmp_path / f"{name}.jsonl"
+        rows = [{"prompt": f"double {n}", "completion": str(2 * n)} for n in numbers]
+        files[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {name: [{"path": str(path), "type": "prompt_completion"}] for name, path in files.items()}
+    chosen = settings(datasets=data["train"], test_datasets=data["test"], val_datasets=data["val"], eval_steps=2)
+    prepared = bench.do("prepare", chosen)["prepared"]
+    assert (prepared.rows, prepared.held_out) == (40, 10)
+    folder = bench.place.run_folder / prepared.path
+    assert len(list(read_rows(folder / VALIDATION))) == 6
+    trained = bench.do("train", chosen, prepared=prepared.path)["trained"]
+    stated = bench.metric_rows()[-1].figures | {
+        name: value for row in bench.metric_rows() for name, value in row.figures.items() if name == "eval_loss"
+    }
+    given = {"prepared": prepared.path, "checkpoint": trained.path, "sha256": trained.sha256}
+    honest = bench.do("validate", chosen, **given, figures={"eval_loss": stated["eval_loss"]})["verdict"]
+    assert honest.result == "SUCCESS"  # what its maker stated is of the validation rows, and is compared with those
+    assert honest.figures["eval_loss"] != pytest.approx(stated["eval_loss"], abs=1e-4)
+    assert bench.do("evaluate", chosen, **given)["score"].rows == 10
