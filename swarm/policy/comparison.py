@@ -161,13 +161,14 @@ def _why(
 
 
 def _interval(one: Difference, level: float) -> str:
-    return f"difference {one.value:.3g}, {100 * (1 - level):g}% interval {one.low:.3g} to {one.high:.3g}"
+    return (
+        f"difference {one.value:.3g}, {100 * (1 - level):g}% interval {one.low:.3g} to {one.high:.3g}, "
+        f"detectable from {one.detectable:.2g} on"
+    )
 
 
 def _line(arm: Arm, other: str, one: Difference, level: float) -> str:
-    return (
-        f"{arm.name} against {other}: {_interval(one, level)}, p {one.p:.2g}, detectable from {one.detectable:.3g} on"
-    )
+    return f"{arm.name} against {other}: {_interval(one, level)}, p {one.p:.2g}"
 
 
 def _cautions(comparison: Comparison) -> list[str]:

@@ -320,7 +320,7 @@ def _examination(state: State, name: str, why: str, rc: int) -> list[Command]:
     """What comes before the promotion of a stream that is to be examined on sealed rows; nothing while it is."""
     task = state.tasks.get(f"{name}/sealed")
     if state.streams[name].examined:
-        return [Finish(rc or 1, f"{name} is not promoted: {why}")]
+        return [Finish(rc, f"{name} is not promoted: {why}")]
     return [LookAtSealed(name)] if task is None or task.done else []  # never looked at, or at other weights
 
 

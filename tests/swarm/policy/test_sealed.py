@@ -58,7 +58,7 @@ def test_what_fails_on_the_sealed_rows_is_not_promoted_and_nothing_else_is_looke
     examined(scored, "FAIL", "not better than the base by more than chance")
     [command] = decide(scored.state, CREW, scored.now, sealed_settings())
     assert command == Finish(
-        1, "wide is not promoted: it failed on the sealed rows: not better than the base by more than chance"
+        0, "wide is not promoted: it failed on the sealed rows: not better than the base by more than chance"
     )
     promote = ev.Promote(ref="wide", path="streams/wide/adapter", sha256=SHA, why="I like it")
     with pytest.raises(Refusal, match="it failed on the sealed rows"):
