@@ -95,7 +95,8 @@ def announce(folder: RunFolder, made: Plan) -> None:
     where = f"{surroundings.cores()} cores" if devices == "cpu" else devices
     count = len(made.config.run.streams)
     line = f"swarm: run {folder.name} · {count} stream{'s' * (count != 1)} on base {bases} · {where} · log {folder.log}"
-    print(for_people(line), file=sys.stderr)
+    for text in (line, *(note for note in made.notes() if note.startswith("warning"))):
+        print(for_people(text), file=sys.stderr)
 
 
 def has_ended(folder: RunFolder) -> bool:

@@ -15,6 +15,8 @@ from typing import Protocol
 DRAWS = 10_000
 MOST_BLOCKS = 1_000
 """More rows are drawn in so many blocks of rows, so that a comparison takes seconds."""
+FEW_ROWS = 30
+"""The bootstrap of fewer rows finds too much."""
 POWER = 0.8
 """The smallest detectable effect is found so often."""
 
@@ -65,20 +67,30 @@ def difference(
     drawn = sorted(_mean(random.choices(blocks, k=len(blocks))) for _ in range(DRAWS))
     of_rows = stdev(drawn)
     if spread is None:
-        return _by_rows(value, drawn, of_rows, level, len(rows))
+        return _by_rows(value, drawn, of_rows, level, [gap for gap, _ in rows])
     error = math.hypot(of_rows, spread.value * math.sqrt(sum(1 / count for count in seeds if count)))
     critical, p = _quantile(1 - level / 2, spread.freedom), _two_sided(value, error, spread.freedom)
     reach = critical * error
     return Difference(value, value - reach, value + reach, p, (critical + NormalDist().inv_cdf(POWER)) * error)
 
 
-def _by_rows(value: float, drawn: Sequence[float], error: float, level: float, rows: int) -> Difference:
-    """From the bootstrap alone; so few rows cannot tell more than a sign test of them (2 of 2**rows outcomes)."""
+def _by_rows(value: float, drawn: Sequence[float], error: float, level: float, gaps: Sequence[float]) -> Difference:
+    """From the bootstrap alone, and of few rows no more than another test of them tells."""
     low, high = (drawn[min(DRAWS - 1, int(share * DRAWS))] for share in (level / 2, 1 - level / 2))
     beyond = min(sum(one <= 0 for one in drawn), sum(one >= 0 for one in drawn))
-    p = min(1.0, max(2 * (beyond + 1) / (DRAWS + 1), 2.0 ** (1 - rows)))
+    p = min(1.0, max(2 * (beyond + 1) / (DRAWS + 1), _of_few(value, error, gaps)))
     reach = _quantile(1 - level / 2, None) + NormalDist().inv_cdf(POWER)
     return Difference(value, low, high, p, reach * error)
+
+
+def _of_few(value: float, error: float, gaps: Sequence[float]) -> float:
+    """The least p that few rows may have: Student's t where all differ, a sign test (2 of 2**rows outcomes) where scores are alike."""
+    count = len(gaps)
+    if count >= FEW_ROWS:
+        return 0.0
+    if count < 2 or len(set(gaps)) < count:
+        return 2.0 ** (1 - count)
+    return _two_sided(value, error * math.sqrt(count / (count - 1)), count - 1)
 
 
 def _blocks(rows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

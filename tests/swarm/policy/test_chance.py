@@ -53,8 +53,15 @@ def test_the_same_scores_are_always_judged_the_same_way() -> None:
     assert difference(gaps, LEVEL, draws()) == difference(gaps, LEVEL, draws())
 
 
-def test_a_few_rows_tell_no_more_than_their_signs() -> None:
+def test_a_few_rows_tell_no_more_than_their_signs_or_students_t() -> None:
+    assert difference(rows([1.0]), LEVEL, draws()).p == 1
     assert difference(rows([1.0] * 4), LEVEL, draws()).p == 0.125
+    gaps = [6.5, 6.9, 7.0, 6.7]
+    t = fmean(gaps) / (stdev(gaps) / 2)
+    assert difference(rows(gaps), LEVEL, draws()).p == pytest.approx(
+        max(2 / 10_001, 2 * (1 - chance._cumulative(t, 3))), rel=0.2
+    )
+    assert difference(rows([0.1, 0.3, 0.05, 0.2]), LEVEL, draws()).p > LEVEL
     assert difference(rows([1.0] * 20), LEVEL, draws()).p < LEVEL
 
 
