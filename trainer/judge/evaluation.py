@@ -33,6 +33,7 @@ from trainer.show import add_forms, print_form
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from trainer.data.prompt import Prompt
     from trainer.judge.examination import Examination, Graded, Result
 
 LEVEL = 0.01
@@ -54,7 +55,7 @@ def evaluated(adapters: Sequence[Path], settings: StreamSettings, place: Place) 
     from trainer.judge.together import Together
     from trainer.loading import load_base
 
-    examination = examination_of(settings)
+    examination = examination_of(settings, adapters)
     model = load_base(bases.folder_of(settings.base_model), settings, place)
     try:
         together = Together(model, adapters)
@@ -98,8 +99,8 @@ def _one_by_one(
     return found
 
 
-def examination_of(settings: StreamSettings) -> Examination:
-    """On the rows of `test_datasets`, read here and now."""
+def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> Examination:
+    """On the rows of `test_datasets`, read here and now, and rendered as the adapters' rows were in training."""
     from trainer.data.bad import BadRow
     from trainer.data.boundary import RowBoundary
     from trainer.data.prepared import counts_all
@@ -111,8 +112,15 @@ def examination_of(settings: StreamSettings) -> Examination:
     folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     stops = stop_tokens(tokenizer, folder)
+    if prompt := _prompt_of(adapters):
+        tokenizer.chat_template, stops = prompt.chat_template, frozenset(prompt.stop_tokens)
+    datasets = (
+        [one.model_copy(update={"separator": prompt.separator}) for one in settings.test_datasets]
+        if prompt and prompt.separator
+        else settings.test_datasets
+    )
     rows = []
-    for item in RowBoundary(tokeniser_of(settings, tokenizer, stops)).rows(settings.test_datasets):
+    for item in RowBoundary(tokeniser_of(settings, tokenizer, stops)).rows(datasets):
         if isinstance(item, BadRow):
             raise UserError(item.where, item.what, item.fix)
         rows += [item.row] if counts_all(item.row) else []
@@ -120,6 +128,17 @@ def examination_of(settings: StreamSettings) -> Examination:
         raise UserError("--data", "no row is left to use", "check the columns with --type, or raise --sequence-len")
     asked = questions(rows, tokenizer, sorted(stops), settings.eval_rows)
     return Examination(rows, asked, sorted(stops), settings, tokenizer, lambda: None)
+
+
+def _prompt_of(adapters: Sequence[Path]) -> Prompt | None:
+    """How their rows were rendered; None where nothing beside them says so.  Raises UserError where they differ."""
+    from trainer.data.prompt import read_prompt
+
+    found = {folder: read_prompt(folder) for folder in adapters}
+    if len({repr(prompt) for prompt in found.values()}) > 1:
+        what = f"{adapters[0]} and others were trained with different chat templates"
+        raise UserError("ADAPTER", what, "evaluate those of one template together")
+    return next(iter(found.values()), None)
 
 
 def _names(adapters: Sequence[Path]) -> list[str]:

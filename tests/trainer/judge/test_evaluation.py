@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER
+from tests.trainer import tiny
 from tests.trainer.conftest import Bench
 from toon import decode
 from trainer import bases
+from trainer.data.prompt import Prompt
 from trainer.judge import evaluation
 from trainer.judge.together import Together
 from trainer.loading import load_base
@@ -135,3 +137,17 @@ def test_a_folder_without_an_adapter_and_two_bases_are_refused(
     (adapters[1] / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "another/base"}))
     assert evaluation.main(options(rows_file, adapters)) == 2
     assert "they are of different bases" in capsys.readouterr().err
+
+
+def test_rows_are_rendered_as_they_were_in_training(
+    adapters: list[Path], rows_file: Path, settings: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = tiny.CHATML.replace("<|im_start|>' + m['role']", "<|im_start|>the ' + m['role']")
+    stops = (tiny.tokenizer().eos_token_id,)
+    for folder in adapters:
+        Prompt(template, "\n", stops).write(folder)
+    found = evaluated(rows_file, adapters, settings(eval_max_new_tokens=2))
+    assert found.examination.asked[0].prompt.startswith("the user")
+    Prompt(tiny.CHATML, "\n", stops).write(adapters[0])
+    assert evaluation.main(options(rows_file, adapters)) == 2
+    assert "were trained with different chat templates" in capsys.readouterr().err
