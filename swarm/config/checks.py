@@ -71,7 +71,7 @@ def _known_below(node: Node, field: FieldInfo, problems: Problems) -> Node:
     if inner is None:
         return node
     match node.value:  # a group, a list of groups, or groups by name
-        case dict() if isinstance(field.annotation, type):
+        case dict() if isinstance(field.annotation, type) or get_origin(field.annotation) in {Union, types.UnionType}:
             return _known(node, inner, problems)
         case list():
             return replace(node, value=[_known(item, inner, problems) for item in node.value])

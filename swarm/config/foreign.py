@@ -228,7 +228,7 @@ ELSEWHERE: dict[type[Settings], dict[str, str]] = {
 
 def meaning_of(key: str, group: type[Settings]) -> str | None:
     """A setting in backticks, or a sentence; None for a key that no tool is known to have."""
-    if known := ELSEWHERE[group].get(key):
+    if known := ELSEWHERE.get(group, {}).get(key):
         return known
     if group is StreamSettings:
         return next((words for pattern, words in PATTERNS if re.match(pattern, key)), None)

@@ -214,6 +214,23 @@ my.yaml:11: promotion.must_beat: 'bas' is not one of base, nothing; did you mean
 """,
     ),
     Bad(
+        "a judge that is no judge",
+        DEFAULTS
+        + """\
+  judge: {endpoint: "localhost:8000", modell: x}
+streams: {one: {seeds: 0, sweep_lr: [1e-3, -1], sealed_datasets: [{path: nowhere.jsonl}], val_datasets: [{path: data/dev.jsonl}]}}
+""",
+        """
+my.yaml:5: defaults.judge.modell: unknown setting; did you mean `model`?
+my.yaml:5: defaults.judge.endpoint: expected http(s)://HOST[:PORT]/v1, got 'localhost:8000'; correct it
+my.yaml:5: defaults.judge.model: is missing; write it
+my.yaml:6: streams.one.sealed_datasets.0.path: no file matches nowhere.jsonl in {proj}; the folder holds no data files
+my.yaml:6: streams.one.seeds: expected a whole number of at least 1, got 0; correct it, or leave it out
+my.yaml:6: streams.one.sweep_lr.1: expected a number above 0, got -1; the default is []
+6 problems; nothing was started
+""",
+    ),
+    Bad(
         "words where groups belong",
         DEFAULTS
         + """\
