@@ -108,8 +108,8 @@ def _outcome(comparison: Comparison, key: str) -> ev.Compared:
     of_base = comparison.against(chosen, None)
     beats = of_base.value > 0 and of_base.p <= level
     lines = [
-        *(_line(best, other.name, one, level) for other, one in zip(others, differences, strict=True)),
-        _line(chosen, "the bare base", of_base, level),
+        *(_line(best, other.name, one, comparison.promotion) for other, one in zip(others, differences, strict=True)),
+        _line(chosen, "the bare base", of_base, comparison.promotion),
         _about_seeds(comparison, len(others)),
     ]
     return ev.Compared(
@@ -145,14 +145,14 @@ def _why(
         parts = [f"{order} {metric} {best.value:.4g}"]
         if others:
             parts.append(
-                f"next {others[0].name} {others[0].value:.4g}, {_interval(differences[0], comparison.promotion.test_level)}"
+                f"next {others[0].name} {others[0].value:.4g}, {_interval(differences[0], comparison.promotion)}"
             )
         return "; ".join(filter(None, [*parts, of_base, *_cautions(comparison)]))
     names = ", ".join(f"{arm.name} {arm.value:.4g}" for arm in (best, *tied))
     closest = next(one for one, is_apart in zip(differences, apart, strict=True) if not is_apart)
     how = "best" if comparison.promotion.tie_break == "best" else f"cheapest ({units.count(chosen.cost[0])} parameters)"
     parts = [
-        f"{figures.TIE} by {metric}: {names} cannot be told apart ({_interval(closest, comparison.promotion.test_level)})",
+        f"{figures.TIE} by {metric}: {names} cannot be told apart ({_interval(closest, comparison.promotion)})",
         f"{chosen.name} is the {how}",
         of_base,
         *_cautions(comparison),
@@ -160,15 +160,18 @@ def _why(
     return "; ".join(filter(None, parts))
 
 
-def _interval(one: Difference, level: float) -> str:
+def _interval(one: Difference, promotion: Promotion) -> str:
+    """A perplexity is compared as the loss that it is made of, which is said."""
+    compared_as = figures.of(promotion.metric).compared_as
+    of = f" of {compared_as}" if compared_as else ""
     return (
-        f"difference {one.value:.3g}, {100 * (1 - level):g}% interval {one.low:.3g} to {one.high:.3g}, "
+        f"difference{of} {one.value:.3g}, {100 * (1 - promotion.test_level):g}% interval {one.low:.3g} to {one.high:.3g}, "
         f"detectable from {one.detectable:.2g} on"
     )
 
 
-def _line(arm: Arm, other: str, one: Difference, level: float) -> str:
-    return f"{arm.name} against {other}: {_interval(one, level)}, p {one.p:.2g}"
+def _line(arm: Arm, other: str, one: Difference, promotion: Promotion) -> str:
+    return f"{arm.name} against {other}: {_interval(one, promotion)}, p {one.p:.2g}"
 
 
 def _cautions(comparison: Comparison) -> list[str]:
