@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
+from math import isfinite
+
 from swarm import figures
 from swarm.policy.comparison import RowScores
 from swarm.rundir import RunFolder
@@ -14,15 +18,35 @@ FILE = "scores.toon"
 class ScoresError(Exception):
     """The scores cannot be used; the text says why."""
 
+    def __init__(self, why: str, stream: str = "") -> None:
+        super().__init__(why)
+        self.stream = stream
+
 
 def of_rows(folder: RunFolder, stream: str, sha256: str, metric: str) -> RowScores:
     """Raises ScoresError where the file is not the one that was reported, or lacks the figure."""
     path, name = folder.stream(stream) / FILE, figures.of(metric).compared_as or metric
     try:
         if sha256_of(path) != sha256:
-            raise ScoresError(f"{FILE} is not what the evaluator reported; `swarm resume` evaluates it again")
+            raise ScoresError(f"{FILE} is not what the evaluator reported; put it back as it was, then `swarm resume`")
         rows = decode(path.read_text(encoding="utf-8"))[name]
         columns = {key: [float(row[key]) for row in rows] for key in ("adapter", "base", "weight")}
     except (OSError, ToonError, KeyError, TypeError, ValueError) as error:
         raise ScoresError(f"{FILE} cannot be read ({type(error).__name__}: {error})") from error
+    if not columns["weight"] or min(columns["weight"]) <= 0 or not all(map(isfinite, chain(*columns.values()))):
+        raise ScoresError(f"{FILE} has no finite {name} for each row")
     return RowScores(**columns)
+
+
+def of_streams(folder: RunFolder, reported: Mapping[str, str], metric: str) -> dict[str, RowScores]:
+    """By stream, of the hashes by stream.  Raises ScoresError, with the stream that is to blame."""
+    found: dict[str, RowScores] = {}
+    for stream, sha256 in reported.items():
+        try:
+            found[stream] = of_rows(folder, stream, sha256, metric)
+        except ScoresError as error:
+            error.stream = stream
+            raise
+        if len(found[stream].weight) != len(next(iter(found.values())).weight):
+            raise ScoresError(f"{FILE} has other rows than that of {next(iter(found))}", stream)
+    return found

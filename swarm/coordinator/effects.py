@@ -15,7 +15,7 @@ from swarm.log import NO_SPACE
 from swarm.messages import Assign, Order, Piece, Quit
 from swarm.policy import commands
 from swarm.policy.admission import token_in
-from swarm.policy.comparison import RowScores, compared
+from swarm.policy.comparison import compared
 from swarm.policy.promotion import Choice
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
@@ -125,15 +125,13 @@ class Effects:
 
     async def _compare(self, names: Sequence[str], key: str) -> None:
         """A stream whose scores cannot be read is given up; the others are compared then."""
-        streams, found = [self.record.state.streams[name] for name in names], dict[str, RowScores]()
-        for stream in streams:
-            assert stream.score and stream.score.scores_sha256
-            try:
-                metric = self.settings.promotion.metric
-                found[stream.name] = scores.of_rows(self.folder, stream.name, stream.score.scores_sha256, metric)
-            except scores.ScoresError as error:
-                await self.record.say(ev.Fail(ref=stream.name, why=f"comparison: {error}"))
-                return
+        streams = [self.record.state.streams[name] for name in names]
+        reported = {one.name: one.score.scores_sha256 for one in streams if one.score and one.score.scores_sha256}
+        try:
+            found = scores.of_streams(self.folder, reported, self.settings.promotion.metric)
+        except scores.ScoresError as error:
+            await self.record.say(ev.Fail(ref=error.stream, why=f"comparison: {error}"))
+            return
         # Beside the loop: thousands of draws take a second, and heartbeats go on.
         draws = random.Random(COMPARISON_SEED)
         await self.record.say(await asyncio.to_thread(compared, streams, self.settings, found, draws, key))
