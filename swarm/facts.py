@@ -20,7 +20,9 @@ class Module:
     quantised: bool = True
     """bitsandbytes replaces it by a 4-bit layer where the base is loaded in NF4."""
     adaptable: bool = True
-    """PEFT can wrap it: it returns one tensor."""
+    """PEFT can wrap it: it returns one tensor, and its name stands for nothing else."""
+    called: bool = True
+    """False: its family multiplies with the matrix itself, so that neither an adapter nor 4 bits can stand in for it."""
 
     @property
     def elements(self) -> int:

@@ -37,7 +37,99 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mpt": ("MptConfig", {"vocab_size": 128, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, **TOKENS}),
     "mamba": ("MambaConfig", {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, **TOKENS}),
     "mixtral": ("MixtralConfig", {**SIZES, "num_local_experts": 4}),
-    "qwen3, a mixture": ("Qwen3MoeConfig", {**SIZES, "num_experts": 4, "moe_intermediate_size": 16, "head_dim": 16}),
+    "qwen3, a mixture": (
+        "Qwen3MoeConfig",
+        {**SIZES, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 16},
+    ),
+    "qwen2, a mixture": (
+        "Qwen2MoeConfig",
+        {
+            **SIZES,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+    ),
+    "deepseek-v3": (
+        "DeepseekV3Config",
+        {
+            **SIZES,
+            "num_key_value_heads": 4,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "moe_intermediate_size": 16,
+            "n_shared_experts": 1,
+            "kv_lora_rank": 8,
+            "q_lora_rank": 8,
+            "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 8,
+            "first_k_dense_replace": 1,
+        },
+    ),
+    "gpt-oss": (
+        "GptOssConfig",
+        {
+            **SIZES,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "head_dim": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
+    "gemma": ("GemmaConfig", {**SIZES, "head_dim": 16}),
+    "stablelm": ("StableLmConfig", SIZES),
+    "olmo2": ("Olmo2Config", SIZES),
+    "granite": ("GraniteConfig", SIZES),
+    "starcoder2": ("Starcoder2Config", SIZES),
+    "phi": ("PhiConfig", PARALLEL),
+    "bloom": ("BloomConfig", {"vocab_size": 128, "hidden_size": 32, "n_layer": 2, "n_head": 4, **TOKENS}),
+    "opt": (
+        "OPTConfig",
+        {
+            "vocab_size": 128,
+            "hidden_size": 32,
+            "ffn_dim": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 64,
+            "word_embed_proj_dim": 16,
+            **TOKENS,
+        },
+    ),
+    "llava": (
+        "LlavaConfig",
+        {
+            "text_config": {**SIZES, "model_type": "llama"},
+            "vision_config": {**SEEING, "model_type": "clip_vision_model"},
+        },
+    ),
+    "mistral3": (
+        "Mistral3Config",
+        {
+            "text_config": {**SIZES, "model_type": "mistral"},
+            "vision_config": {**SEEING, "model_type": "pixtral", "head_dim": 16},
+        },
+    ),
+    "qwen2.5 that sees": (
+        "Qwen2_5_VLConfig",
+        {
+            "text_config": {
+                **SIZES,
+                "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+            },
+            "vision_config": {
+                "depth": 1,
+                "hidden_size": 32,
+                "num_heads": 2,
+                "out_hidden_size": 32,
+                "intermediate_size": 64,
+            },
+        },
+    ),
 }
 
 
@@ -51,19 +143,22 @@ def config_of(family: str, **changes: Any) -> Any:
 def model_of(family: str, **changes: Any) -> Any:
     """A random model with real weights."""
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from trainer.loading import auto_class
 
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config_of(family, **changes))
+    config = config_of(family, **changes)
+    return auto_class(config).from_config(config)
 
 
 def facts_of(family: str, **changes: Any) -> BaseFacts:
     """From the meta device, as for a real base."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     from trainer.inspection import facts_of_model
+    from trainer.loading import auto_class
 
+    config = config_of(family, **changes)
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return facts_of_model(AutoModelForCausalLM.from_config(config_of(family, **changes)))
+        return facts_of_model(auto_class(config).from_config(config))

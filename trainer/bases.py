@@ -40,7 +40,7 @@ CODE = "*.py"
 HEADER_BYTES_AT_MOST = 100_000_000
 """The safetensors format's own limit (its README, "Format")."""
 DISK_SPARE_BYTES = 1 << 30
-FORMAT = 2
+FORMAT = 4
 """Of the facts in the cache; raised when the same files would give others."""
 DECIDING = ("torch", "transformers", "peft", "bitsandbytes")
 """Packages whose versions decide what a base's facts are."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 PLAIN_LINEARS = frozenset({"Linear", "Conv1D", "Linear4bit"})
 """Classes that are known to return one tensor."""
+USED_RAW = dict.fromkeys(("mamba", "falcon_mamba", "jamba"), ("dt_proj",))
+"""Layers whose matrix the family's own forward pass takes (`self.dt_proj.weight @ ...` in transformers 5.23): they are never called."""
 POSITIONS = ("max_position_embeddings", "max_seq_len", "n_positions")
 """What families' configs call the bound of a sequence; most have the first name, MPT and DBRX the second."""
 
@@ -45,7 +47,7 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
 def positions_of(model: PreTrainedModel) -> int | None:
     """Tokens that it can read at once; None where nothing bounds them."""
     text = model.config.get_text_config()
-    return next((int(bound) for name in POSITIONS if (bound := getattr(text, name, None))), None)
+    return next((int(bound) for name in POSITIONS if (bound := getattr(text, name, None) or 0) > 0), None)
 
 
 def _attention(model: PreTrainedModel, text: Any) -> Literal["sdpa", "eager"] | None:
@@ -79,8 +81,9 @@ def _modules(model: PreTrainedModel) -> Iterator[Module]:
         if isinstance(module, torch.nn.Embedding):
             yield Module(name, "embedding", module.num_embeddings, module.embedding_dim, quantised=False)
         elif shape := _linear_shape(module):
-            quantised, adaptable = _is_replaced(name, module, kept), _can_be_wrapped(model, name, module, shape[1])
-            yield Module(name, *shape, quantised=quantised, adaptable=adaptable)
+            called = name.rpartition(".")[2] not in USED_RAW.get(model.config.get_text_config().model_type, ())
+            adaptable = called and _can_be_wrapped(model, name, module, shape[1])
+            yield Module(name, *shape, quantised=_is_replaced(name, module, kept), adaptable=adaptable, called=called)
 
 
 def _linear_shape(module: torch.nn.Module) -> tuple[Literal["linear", "conv1d"], int, int] | None:
@@ -110,12 +113,20 @@ def _is_replaced(name: str, module: torch.nn.Module, kept: list[str]) -> bool:
 
 
 def _can_be_wrapped(model: PreTrainedModel, name: str, module: torch.nn.Module, inputs: int) -> bool:
-    """PEFT adds to what a layer returns: a router of experts may return several things, some kernels of Mamba go around it."""
+    """PEFT adds to what a layer returns: a router of experts may return several things, some kernels of Mamba go around it.
+
+    In some mixtures PEFT takes the names of other layers for those of experts, as older versions of transformers had them.
+    """
     import torch
     from peft import LoraConfig
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
+    as_named = LoraConfig(target_modules=[name])
     try:
+        convert_peft_config_for_transformers(as_named, model, None)
+        if name not in (as_named.target_modules or ()):
+            return False
         _check_lora_target_modules_mamba(LoraConfig(), model, name.rpartition(".")[2])
         if type(module).__name__ in PLAIN_LINEARS:
             return True

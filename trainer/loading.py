@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from swarm import kinds
 from swarm.errors import UserError
@@ -31,13 +31,14 @@ def load_tokenizer(base_folder: Path, *, trust_remote_code: bool = False) -> Pre
 
 def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreTrainedModel:
     """The frozen base as the stream's adapter expects it: whole, or in NF4 for `qlora`."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's output is a file
     dtype, kind = compute_dtype(settings, place), kinds.adapter(settings.adapter)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(str(base_folder), trust_remote_code=settings.trust_remote_code)
+        model = auto_class(config).from_pretrained(
             str(base_folder),
             dtype=dtype,
             quantization_config=kind.quantisation_config(dtype),
@@ -53,6 +54,18 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
         ) from error
     kind.after_loading(model, on_gpu=place.on_gpu)
     return cast("PreTrainedModel", model)
+
+
+def auto_class(config: Any) -> Any:
+    """The class of transformers that makes a base: a causal language model, or one that sees too and is given text alone."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:

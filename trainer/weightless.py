@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, __version__
+from transformers import AutoConfig, PreTrainedModel, __version__
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
 from trainer.data.tokens import Tokeniser, stop_tokens
 from trainer.inspection import facts_of_model
-from trainer.loading import load_tokenizer
+from trainer.loading import auto_class, load_tokenizer
+
+BOTH_WAYS = ("xlnet", "xlm", "flaubert")
+"""Families whose language models see the words behind a place too, and have no setting that says so."""
 
 
 def facts_of_folder(folder: Path, *, trust_remote_code: bool = False) -> BaseFacts:
@@ -32,8 +36,11 @@ def _without_weights(folder: Path, *, trust_remote_code: bool) -> PreTrainedMode
     """Raises UserError."""
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        _refuse_encoders(folder, config)
         with torch.device("meta"):
-            model = cast("Any", AutoModelForCausalLM).from_config(config, trust_remote_code=trust_remote_code)
+            model = auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
+    except UserError:
+        raise
     except Exception as error:  # whatever a config's values make of a model's code
         said = " ".join(str(error).split())
         if "trust_remote_code" in said and not trust_remote_code:
@@ -42,3 +49,15 @@ def _without_weights(folder: Path, *, trust_remote_code: bool) -> PreTrainedMode
         what = f"transformers {__version__} makes no causal language model of {folder} ({type(error).__name__}: {said[:200]})"
         raise UserError("base_model", what, "take another base, or update transformers") from error
     return cast("PreTrainedModel", model)
+
+
+def _refuse_encoders(folder: Path, config: Any) -> None:
+    """Of these a model is made too, which would be trained to say what it sees.  Raises UserError."""
+    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if config.is_encoder_decoder:
+        what = f"{folder} is an encoder with a decoder ({config.model_type}), and rows are one sequence here"
+    elif masked or config.model_type in BOTH_WAYS:
+        what = f"{folder} reads in both directions ({config.model_type}), and a row is learned from left to right"
+    else:
+        return
+    raise UserError("base_model", what, "take a causal language model (decoder only)")

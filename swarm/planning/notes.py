@@ -14,7 +14,7 @@ RANK = re.compile(r" r\d+\b")
 
 
 def notes(run: RunSettings, bases: Mapping[str, BaseFacts]) -> list[str]:
-    return [*_experts(bases), *_attention(run, bases), *_comparisons(run), *_learning_rates(run)]
+    return [*_experts(bases), *_left_out(bases), *_attention(run, bases), *_comparisons(run), *_learning_rates(run)]
 
 
 def _experts(bases: Mapping[str, BaseFacts]) -> Iterator[str]:
@@ -22,6 +22,14 @@ def _experts(bases: Mapping[str, BaseFacts]) -> Iterator[str]:
         if base.experts_parameters:
             share = base.experts_parameters / base.parameters
             yield f"{name}: its experts, {share:.0%} of the weights, get no adapter; the layers around them do"
+
+
+def _left_out(bases: Mapping[str, BaseFacts]) -> Iterator[str]:
+    for name, base in bases.items():
+        odd = [module.name for module in base.modules if not module.adaptable]
+        if odd:
+            kinds_of_them = ", ".join(dict.fromkeys(one.rpartition(".")[2] for one in odd))
+            yield f"{name}: {len(odd)} of its layers ({kinds_of_them}) cannot be wrapped by PEFT and get no adapter"
 
 
 def _attention(run: RunSettings, bases: Mapping[str, BaseFacts]) -> Iterator[str]:

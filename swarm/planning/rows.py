@@ -1,21 +1,33 @@
-"""Rows that a part's data files hold, counted without reading them: lines of .jsonl files."""
+"""Rows that a part's data files hold: lines of .jsonl files are counted here, other formats by a process of the trainer's reader."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems, follow
 from swarm.errors import UserError
 from swarm.policy.holding_out import held_out_count
-from swarm.settings import Dataset, Part, RunSettings
+from swarm.settings import DATA_SUFFIXES, Dataset, Part, RunSettings
+from swarm.spawning import module_command
 
 BLANK = b" \t\r\n\xef\xbb\xbf"
 """A line of these alone is no row; the last three are UTF-8's mark at the beginning of a file."""
+LINES = (".jsonl", ".ndjson")
+
+Answer = int | tuple[str, str] | None
+"""Rows of a file; what is wrong with it and the fix; or None: nobody here can tell."""
 
 
 def trained_on(part: Part) -> int | None:
-    """Rows to train on; None where there are none (`config.paths` says so), or another format would have to be read."""
+    """Rows to train on; None where there are none (`config.paths` says so), or where they cannot be counted (a dataset of the hub).
+
+    Raises UserError where `val_set_size` leaves none.
+    """
     every = _counted(part)
     if every is None or part.test_datasets:
         return every
@@ -23,10 +35,11 @@ def trained_on(part: Part) -> int | None:
 
 
 def look(root: Node, run: RunSettings, problems: Problems) -> None:
-    """Adds what preparing would refuse for the number of rows alone."""
+    """Adds what preparing would refuse: files that cannot be read as their format, and a held-out share that leaves no rows."""
     for name, settings in run.streams.items():
         for key, part in settings.parts.items():
             group, _ = follow(root.items["streams"].items[name], settings.part_steps(key))
+            _look_at_files(group, part, problems)
             try:
                 trained_on(part)
             except UserError as error:
@@ -35,19 +48,65 @@ def look(root: Node, run: RunSettings, problems: Problems) -> None:
                     problems.add(at, path, error.what, error.fix)
 
 
+def _look_at_files(group: Node, part: Part, problems: Problems) -> None:
+    for key in ("datasets", "test_datasets"):
+        for number, dataset in enumerate(getattr(part, key)):
+            node, _ = follow(group, [key, number])
+            at, path = node.setting("path")
+            for file, (what, fix) in _unreadable(files_of(dataset.path)):
+                if not problems.told(at, path):
+                    problems.add(at, path, f"{file}: {what}", fix)
+
+
+def _unreadable(files: Sequence[Path]) -> Iterator[tuple[Path, tuple[str, str]]]:
+    for file, answer in zip(files, _rows_in(files), strict=True):
+        if isinstance(answer, tuple):
+            yield file, answer
+
+
 def _counted(part: Part) -> int | None:
     counts = [_rows_of(dataset) for dataset in part.datasets]
     return None if None in counts else sum(count for count in counts if count is not None) or None
 
 
 def _rows_of(dataset: Dataset) -> int | None:
-    files = files_of(dataset.path)
-    if not files or any(file.suffix != ".jsonl" for file in files):
+    counts = _rows_in(files_of(dataset.path))
+    if not counts or any(not isinstance(count, int) for count in counts):
         return None
-    count = sum(_lines(file) for file in files)
+    count = sum(count for count in counts if isinstance(count, int))
     return count if dataset.limit is None else min(count, dataset.limit)
 
 
-def _lines(file: Path) -> int:
-    with file.open("rb") as opened:
-        return sum(1 for line in opened if line.strip(BLANK))
+def _rows_in(files: Sequence[Path]) -> tuple[Answer, ...]:
+    """One process tells of all that have to be read; nothing is read twice while it does not change."""
+    seen = [(file, file.stat()) for file in files]
+    return _told(tuple((file, about.st_size, about.st_mtime_ns) for file, about in seen))
+
+
+@cache
+def _told(seen: tuple[tuple[Path, int, int], ...]) -> tuple[Answer, ...]:
+    read = _read([file for file, size, _ in seen if file.suffix not in LINES and file.suffix in DATA_SUFFIXES and size])
+    return tuple(_lines(file) if file.suffix in LINES else read.get(str(file)) for file, _, _ in seen)
+
+
+def _lines(file: Path) -> int | None:
+    try:
+        with file.open("rb") as opened:
+            return sum(1 for line in opened if line.strip(BLANK))
+    except OSError:  # told where its rows are read
+        return None
+
+
+def _read(files: Sequence[Path]) -> dict[str, Answer]:
+    if not files:
+        return {}
+    command = module_command("trainer.data.counting", *map(str, files))
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    try:
+        answers = json.loads(done.stdout)
+    except ValueError:  # without what training needs: preparing will say it
+        return {}
+    return {
+        name: answer if isinstance(answer, int) else (answer["problem"], answer["fix"])
+        for name, answer in answers.items()
+    }

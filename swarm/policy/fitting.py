@@ -26,6 +26,11 @@ def unfit(part: Part, base: BaseFacts) -> Iterator[Unfit]:
     elif kind.quantisation is not None and not any(module.quantised for module in base.modules):
         what = f"{part.adapter} would hold nothing of this base in 4 bits: it has no plain linear layer"
         yield "adapter", what, "write `adapter: lora`"
+    elif kind.quantisation is not None and (
+        raw := next((m for m in base.modules if m.quantised and not m.called), None)
+    ):
+        what = f"{part.adapter} would hold {raw.name} in 4 bits, and this family multiplies with that matrix itself"
+        yield "adapter", what, "write `adapter: lora`"
     if part.attn_implementation == "sdpa" and base.attention == "eager":
         what = "sdpa, and this base has parts in its attention that torch's fused kernels lack"
         yield "attn_implementation", what, "write `attn_implementation: auto`, which takes eager for it"

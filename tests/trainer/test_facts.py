@@ -12,7 +12,7 @@ from swarm import kinds
 from swarm.errors import UserError
 from swarm.policy.fitting import unfit
 from swarm.settings import StreamSettings
-from tests.families import FAMILIES, facts_of, model_of
+from tests.families import FAMILIES, config_of, facts_of, model_of
 from trainer.inspection import facts_of_model
 
 pytestmark = [
@@ -58,15 +58,17 @@ def test_what_is_held_in_4_bits_is_what_transformers_quantises(
 ) -> None:
     import torch
     from bitsandbytes.nn.modules import Linear4bit
-    from transformers import AutoModelForCausalLM
+
+    from trainer.loading import auto_class
 
     base, kind, chosen = facts_of(family), kinds.adapter("qlora"), settings(adapter="qlora", **changes)
     stated = {module.name for module in base.modules if module.quantised}
     if complaints := list(unfit(chosen, base)):
-        assert not stated and "would hold nothing of this base in 4 bits" in complaints[0][1]
+        nothing = not stated and "would hold nothing of this base in 4 bits" in complaints[0][1]
+        assert nothing or (family == "mamba" and "multiplies with that matrix itself" in complaints[0][1])
         return
     model_of(family).save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(
+    model = auto_class(config_of(family)).from_pretrained(
         str(tmp_path), quantization_config=kind.quantisation_config(torch.float32), dtype=torch.float32
     )
     text = {module.name for module in base.modules}
@@ -87,12 +89,19 @@ def test_a_model_that_sees_too_is_adapted_where_text_reaches_it() -> None:
 
 
 def test_positions_bound_a_base_that_has_them() -> None:
-    assert [facts_of(name).context_tokens for name in ("gpt2", "llama", "mamba")] == [64, 64, None]
+    assert [facts_of(name).context_tokens for name in ("gpt2", "llama", "mpt", "mamba", "bloom")] == [
+        64,
+        64,
+        64,
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attention_is_computed_as_the_facts_say_and_eagerly_only_where_the_family_needs_it(family: str) -> None:
-    wanted = {"gemma2": "eager", "mpt": "eager", "mamba": None}.get(family, "sdpa")
+    eager = ("gemma2", "mpt", "bloom", "gpt-oss")
+    wanted = None if family == "mamba" else "eager" if family in eager else "sdpa"
     assert facts_of(family).attention == wanted
     if wanted:
         assert model_of(family).config.get_text_config()._attn_implementation == wanted
@@ -160,3 +169,63 @@ def test_fused_attention_is_refused_where_the_family_lacks_it() -> None:
 def test_a_base_in_nf4_is_trained_on_as_it_is() -> None:
     stored = {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
     assert list(unfit(settings(adapter="qlora"), facts_of("llama", **stored))) == []
+
+
+# ---- what is no causal language model --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "wanted"),
+    [
+        ("BertConfig", {}, "reads in both directions (bert), and a row is learned from left to right"),
+        ("RobertaConfig", {}, "reads in both directions (roberta), and a row is learned from left to right"),
+        ("XLNetConfig", {"d_model": 32, "n_head": 4, "d_inner": 64, "n_layer": 1}, "reads in both directions (xlnet)"),
+        ("T5Config", {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1}, "is an encoder with a decoder (t5), and rows are one sequence here"),
+        ("BartConfig", {"d_model": 32}, "is an encoder with a decoder (bart)"),
+        ("ViTConfig", {}, "makes no causal language model"),
+    ],
+)  # fmt: skip
+def test_a_base_that_does_not_predict_the_next_token_is_refused_with_the_true_reason(
+    tmp_path: Path, config: str, values: dict[str, Any], wanted: str
+) -> None:
+    import transformers
+
+    from tests.trainer import tiny
+    from trainer.weightless import facts_of_folder
+
+    getattr(transformers, config)(**values).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UserError) as caught:
+        facts_of_folder(tmp_path)
+    assert wanted in caught.value.what
+
+
+def test_an_encoder_that_was_made_a_decoder_is_a_causal_language_model(tmp_path: Path) -> None:
+    import transformers
+
+    from tests.trainer import tiny
+    from trainer.weightless import facts_of_folder
+
+    small = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 64}
+    transformers.BertConfig(is_decoder=True, vocab_size=300, **small).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    assert facts_of_folder(tmp_path).layers == 1
+
+
+def test_a_matrix_that_its_family_multiplies_with_itself_gets_no_adapter_and_no_four_bits() -> None:
+    base = facts_of("mamba")
+    assert {module.name.rpartition(".")[2] for module in base.linears} == {"in_proj", "x_proj"}
+    [(setting, what, fix)] = unfit(settings(adapter="qlora"), base)
+    assert (setting, fix) == ("adapter", "write `adapter: lora`")
+    assert (
+        what
+        == "qlora would hold backbone.layers.0.mixer.dt_proj in 4 bits, and this family multiplies with that matrix itself"
+    )
+    assert list(unfit(settings(), base)) == []
+
+
+def test_layers_whose_names_stand_for_experts_in_peft_get_no_adapter() -> None:
+    base = facts_of("deepseek-v3")
+    names = {module.name.rpartition(".")[2] for module in base.linears}
+    assert names == {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}
+    assert "gate_proj" in {module.name.rpartition(".")[2] for module in base.modules if not module.adaptable}

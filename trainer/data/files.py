@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -28,6 +29,8 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 BATCH_ROWS = 64
 """Rows that are taken from a Parquet or Arrow file at a time: one may have megabytes."""
 CSV_FIELD_CHARACTERS = 1 << 27  # long texts are data here, not an attack; the default is 128 KiB
+WHOLE_BYTES = 1 << 27
+"""A document that has to be read whole takes some ten times its size in memory; a larger one is refused."""
 SAVE_AS_UTF8 = "save the file as UTF-8"
 
 
@@ -113,6 +116,9 @@ def opened(path: Path, newline: str = "\n") -> IO[str]:
 
 
 def _whole_text(path: Path) -> str:
+    if (size := path.stat().st_size) > WHOLE_BYTES:
+        what = f"has {size >> 20} MiB, and a {path.suffix} file is read whole: at most {WHOLE_BYTES >> 20} MiB"
+        raise UserError(str(path), what, "write one JSON object per line into a .jsonl file, which is read row by row")
     with opened(path) as file:
         return file.read()
 
@@ -237,21 +243,28 @@ def _refuse_twice(path: Path, columns: list[str]) -> None:
 
 
 def _columns(path: Path) -> Iterator[RawRow | BadRow]:
-    import pyarrow as pa
-
     number = 0
-    try:
-        for batch in _batches(path):
+    with reading_columns(path):
+        for batch in batches(path):
             _refuse_twice(path, batch.schema.names)
             for at in range(batch.num_rows):
                 number += 1
                 yield _column_row(f"{path}: row {number}", batch.slice(at, 1))
+
+
+@contextmanager
+def reading_columns(path: Path) -> Iterator[None]:
+    """Raises UserError for a file that is not what its ending says."""
+    import pyarrow as pa
+
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         what = f"not a {path.suffix[1:].capitalize()} file that can be read ({reason_of(error)})"
         raise UserError(str(path), what, "write it again") from error
 
 
-def _batches(path: Path) -> Iterator[Any]:
+def batches(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -175,3 +175,70 @@ def test_the_trainer_is_asked_once_about_all_bases(there: Path, monkeypatch: pyt
     assert [[word for word in words if word.startswith("--check")] for words in asked] == [
         ["--check=nosuch/thing", "--check=other/none", "--check=tiny-toon"]
     ]
+
+
+ROWS = [{"prompt": f"say {n}", "completion": f"{n}\nand a line"} for n in range(20)]
+
+
+def write_rows(path: Path) -> None:
+    """Twenty rows in the format that the file's ending names."""
+    import csv
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    import toon
+
+    match path.suffix:
+        case ".jsonl" | ".ndjson":
+            path.write_text("\n".join(map(json.dumps, ROWS)))
+        case ".json":
+            path.write_text(json.dumps(ROWS))
+        case ".csv":
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, ["prompt", "completion"])
+                writer.writeheader()
+                writer.writerows(ROWS)
+        case ".toon":
+            path.write_text(toon.encode({"rows": ROWS}))
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist(ROWS), path)
+        case ".arrow":
+            table = pa.Table.from_pylist(ROWS)
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.csv", "a.parquet", "a.arrow", "a.toon"])
+def test_more_held_out_rows_than_there_are_is_told_by_check_for_every_format(there: Path, name: str) -> None:
+    write_rows(there / name)
+    (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", ""))
+    kind = "datasets.0.type=prompt_completion"
+    words = ["check", "my.yaml", "base_model=tiny-toon", "placement.gpus=all", f"datasets.0.path={name}", kind]
+    fine = CliRunner().invoke(app, [*words, "val_set_size=19"])
+    assert (fine.exit_code, fine.exception) == (0, None)
+    refused = CliRunner().invoke(app, [*words, "val_set_size=100"]).exception
+    assert isinstance(refused, UserErrors)
+    assert str(refused).splitlines()[0] == (
+        "command line: val_set_size: holds out 100 of 20 rows: none are left to train on; lower it, add rows, or name test_datasets"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("a.json", b"[{", "not JSON ("), ("a.json", b"7", "holds no list of rows"), ("a.toon", b"rows[2]{a}:\n  1\n", "not TOON ("),
+        ("a.csv", b"a,a\n1,2\n", "2 columns are named 'a'"), ("a.parquet", b"PAR1", "not a Parquet file that can be read ("),
+        ("a.arrow", b"x" * 20, "not a Arrow file that can be read ("),
+    ],
+)  # fmt: skip
+def test_a_data_file_that_is_not_what_its_ending_says_is_told_by_check(
+    there: Path, name: str, data: bytes, what: str
+) -> None:
+    (there / name).write_bytes(data)
+    (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", ""))
+    words = ["check", "my.yaml", "base_model=tiny-toon", "placement.gpus=all", f"datasets.0.path={name}"]
+    refused = CliRunner().invoke(app, words).exception
+    assert isinstance(refused, UserErrors)
+    [problem, _] = str(refused).splitlines()
+    assert problem.startswith(f"command line: datasets.0.path: {there / name}: {what}")

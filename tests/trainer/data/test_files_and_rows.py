@@ -127,3 +127,13 @@ def test_what_is_wrong_with_a_row_is_said_in_a_line(
     with pytest.raises(NotARow) as caught:
         meaning(values, **options)
     assert words in f"{caught.value.what}; {caught.value.fix}"
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.toon"])
+def test_a_document_that_is_read_whole_has_a_stated_bound(tmp_path: Path, name: str) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate((128 << 20) + 1)
+    with pytest.raises(
+        UserError, match=r"has 128 MiB, and a \.\w+ file is read whole: at most 128 MiB; write one JSON object per line"
+    ):
+        rows_in(tmp_path / name)

@@ -34,7 +34,7 @@ def save(family: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("family", "adapter"),
     [
-        ("gemma3 that sees", {}), ("gemma2", {}), ("gpt2", {"use_dora": True}), ("gpt2", {"adapter": "qlora"}), ("mixtral", {}),
+        ("gemma3 that sees", {}), ("qwen2.5 that sees", {}), ("gemma2", {}), ("gpt2", {"use_dora": True}), ("gpt2", {"adapter": "qlora"}), ("mixtral", {}),
         ("falcon", {}), ("mamba", {}), ("gemma3 that sees", {"adapter": "qlora"}),
     ],
     ids=str,
