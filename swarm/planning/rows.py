@@ -49,7 +49,7 @@ def look(root: Node, run: RunSettings, problems: Problems) -> None:
 
 
 def _look_at_files(group: Node, part: Part, problems: Problems) -> None:
-    for key in ("datasets", "test_datasets"):
+    for key in ("datasets", "test_datasets", "val_datasets"):
         for number, dataset in enumerate(getattr(part, key)):
             node, _ = follow(group, [key, number])
             at, path = node.setting("path")

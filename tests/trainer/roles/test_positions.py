@@ -25,7 +25,8 @@ def test_an_answer_ends_with_the_last_position_of_a_base_that_fails_behind_it(fa
     with pytest.raises((IndexError, RuntimeError)):
         model(input_ids=torch.ones(1, 65, dtype=torch.long))
     [answer] = generated(model, [[5] * prompt_tokens], [NEVER], max_new_tokens=200)
-    assert len(answer) == 64 - prompt_tokens
+    assert len(answer.ids) == 64 - prompt_tokens
+    assert not answer.ended
 
 
 def test_a_long_question_takes_no_position_from_the_answer_of_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
