@@ -202,7 +202,7 @@ class StreamSettings(Part):
 
     method: KindName = "sft"
     """How it is tuned."""
-    engine: Literal["auto", "shared", "trl"] = "trl"
+    engine: Literal["auto", "shared", "trl"] = "auto"
     """What trains it: shared (streams of one base in one process, in one forward pass), trl (TRL's trainer, one at a time), auto: shared where it can."""
     exact: bool = False
     """On the shared engine: a forward pass for each stream, so that its results are bit for bit the same whoever trains beside it."""
@@ -285,7 +285,7 @@ class Placement(Settings):
     streams_per_gpu: Literal["auto"] | Positive = "auto"
     """auto: as many as a memory estimate says will fit; the rest waits."""
     cpu_streams: Literal["auto"] | Positive = "auto"
-    """Streams that train at once on a CPU; the cores are divided among them."""
+    """Streams that train at once on a CPU; the cores are divided among their processes."""
 
 
 class Promotion(Settings):

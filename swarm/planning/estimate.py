@@ -44,9 +44,19 @@ class Need:
     """What validator or evaluator need for the same stream, base included."""
 
     @property
+    def shared(self) -> int:
+        """What streams of one process that train on one base need once."""
+        return self.weights + self.overhead
+
+    @property
+    def own(self) -> int:
+        """What each of them needs beside it."""
+        return self.adapter + self.gradients + self.moments + self.activations
+
+    @property
     def total(self) -> int:
-        """Of training."""
-        return self.weights + self.adapter + self.gradients + self.moments + self.activations + self.overhead
+        """Of training alone."""
+        return self.shared + self.own
 
 
 def of_stream(bases: Mapping[str, BaseFacts], settings: StreamSettings, *, on_gpu: bool = True) -> Need:

@@ -1,21 +1,24 @@
 """Which worker processes a run starts, with which roles, on which device: decided from estimates, before anything runs.
 
-GPUs hold as many trainers as their free memory allows, the rest of the streams waits; on a CPU the cores are divided.
+Streams of one base that the shared engine trains are packed into one process: one for each GPU, or for each such group on a CPU, where
+the cores are divided.  Any other stream has a trainer to itself.  What memory does not hold waits.
 Nothing is measured or started here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, cycle
+from itertools import accumulate, chain, cycle
 
 from swarm import units
 from swarm.errors import UserError, UserErrors
 from swarm.event import Role
 from swarm.launch.layout import Layout, WorkerSpec
+from swarm.planning import packing
 from swarm.planning.estimate import Need
 from swarm.planning.gpus import Devices, Gpu
+from swarm.planning.packing import Groups, alone
 from swarm.settings import Placement
 
 PROCESS_BYTES = 700_000_000
@@ -32,11 +35,11 @@ GPU_THREADS_AT_MOST = 4
 """Beside a GPU a worker's threads only feed it."""
 
 
-def place(needs: Mapping[str, Need], devices: Devices, placement: Placement) -> Layout:
+def place(needs: Mapping[str, Need], devices: Devices, placement: Placement, groups: Groups = ()) -> Layout:
     """Raises UserErrors naming every stream that fits nowhere."""
     if devices.gpus:
-        return _on_gpus(needs, devices, placement)
-    return _on_cpu(needs, devices, placement)
+        return _on_gpus(needs, groups, devices, placement)
+    return _on_cpu(needs, groups, devices, placement)
 
 
 # ---- light roles -----------------------------------------------------------------------------------------------------
@@ -65,20 +68,44 @@ def _light(judges: int, device: str, threads: int, gpu_index: int | None = None)
 # ---- CPU -------------------------------------------------------------------------------------------------------------
 
 
-def _on_cpu(needs: Mapping[str, Need], devices: Devices, placement: Placement) -> Layout:
+def _on_cpu(needs: Mapping[str, Need], groups: Groups, devices: Devices, placement: Placement) -> Layout:
     judges = 2 if _roomy(devices) else 1
     room = _cpu_room(needs, devices, judges)
     if room is not None:
         _refuse(needs, "this machine", room - PROCESS_BYTES, devices.free_memory_bytes)
-    if placement.cpu_streams == "auto":
-        trainers = _fitting(
-            needs.values(), room, PROCESS_BYTES, at_most=min(len(needs), max(devices.cores, LEAST_CPU_STREAMS))
+    asked = None if placement.cpu_streams == "auto" else placement.cpu_streams
+    dealt = _dealt(groups, alone(groups, [*needs]), _trainers_on_cpu(needs, groups, devices, room, asked))
+    parts = [packing.units(needs, groups, names) for names in dealt]
+    slots = packing.slots_in(parts, None if asked else room, PROCESS_BYTES, at_most=asked or len(needs))
+    threads = max(1, devices.cores // len(dealt))
+    workers = [
+        WorkerSpec(
+            f"trainer-{number}", ("train",), "cpu", threads, streams=None if len(names) == len(needs) else names, slots=count
         )
-    else:
-        trainers = min(len(needs), placement.cpu_streams)
-    threads = max(1, devices.cores // trainers)
-    workers = [WorkerSpec(f"trainer-{number}", ("train",), "cpu", threads) for number in range(1, trainers + 1)]
-    return Layout((*_light(judges, "cpu", threads), *workers), (_note_of_cpu(trainers, len(needs), devices, threads),))
+        for number, (names, count) in enumerate(zip(dealt, slots, strict=True), start=1)
+    ]  # fmt: skip
+    return Layout((*_light(judges, "cpu", threads), *workers), (_note_of_cpu(workers, len(needs), devices, threads),))
+
+
+def _trainers_on_cpu(
+    needs: Mapping[str, Need], groups: Groups, devices: Devices, room: int | None, asked: int | None
+) -> int:
+    """Processes at once: one for each group, and for each stream that is trained by itself."""
+    each = packing.units(needs, groups, [*needs])
+    if asked:
+        return min(len(each), asked)
+    largest = sorted((packing.bytes_of(unit, 1) + PROCESS_BYTES for unit in each), reverse=True)
+    return max(1, _counted(largest[: max(devices.cores, LEAST_CPU_STREAMS)], room))
+
+
+def _dealt(groups: Groups, single: Sequence[str], trainers: int) -> list[tuple[str, ...]]:
+    """The streams of each trainer: groups take turns where there are fewer trainers, other streams take whichever of theirs is free."""
+    for_groups = min(len(groups), trainers - bool(single and trainers > 1))
+    dealt = [tuple(chain.from_iterable(groups[at::for_groups])) for at in range(for_groups)]
+    for_single = min(len(single), trainers - for_groups)
+    if single and not for_single:
+        return [(*dealt[0], *single), *dealt[1:]]
+    return [*dealt, *[tuple(single)] * for_single]
 
 
 def _cpu_room(needs: Mapping[str, Need], devices: Devices, judges: int) -> int | None:
@@ -89,10 +116,13 @@ def _cpu_room(needs: Mapping[str, Need], devices: Devices, judges: int) -> int |
     return devices.free_memory_bytes - light
 
 
-def _note_of_cpu(trainers: int, streams: int, devices: Devices, threads: int) -> str:
+def _note_of_cpu(workers: Sequence[WorkerSpec], streams: int, devices: Devices, threads: int) -> str:
+    trainers = sum(worker.slots for worker in workers)
+    processes = "one process" if len(workers) == 1 else f"{len(workers)} processes"
+    inside = f" in {processes}" if trainers > len(workers) else ""
     free = "" if devices.free_memory_bytes is None else f", {units.size(devices.free_memory_bytes)} free"
     waiting = f", {streams - trainers} waiting" if streams > trainers else ""
-    return f"cpu: {trainers} at once{waiting}, {threads} of {devices.cores} cores each{free}"
+    return f"cpu: {trainers} at once{inside}{waiting}, {threads} of {devices.cores} cores each{free}"
 
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------
@@ -115,29 +145,30 @@ class _Room:
 
 @dataclass(frozen=True, slots=True)
 class _Slots:
-    """Trainers on one GPU."""
+    """What is trained on one GPU."""
 
     room: _Room
     count: int
+    """Streams at once."""
     streams: tuple[str, ...]
 
 
-def _on_gpus(needs: Mapping[str, Need], devices: Devices, placement: Placement) -> Layout:
+def _on_gpus(needs: Mapping[str, Need], groups: Groups, devices: Devices, placement: Placement) -> Layout:
     rooms = [_Room(gpu, None if gpu.free_bytes is None else int(gpu.free_bytes * USABLE_SHARE)) for gpu in devices.gpus]
     rooms.sort(key=lambda room: (-(room.bytes or 0), room.gpu.index))  # the widest first: what fits anywhere fits there
     _refuse_what_no_gpu_holds(needs, rooms)
-    judges, slots = _judged(needs, rooms, placement, roomy=_roomy(devices))
-    trainers = sum(slot.count for slot in slots)
+    judges, slots = _judged(needs, groups, rooms, placement, roomy=_roomy(devices))
+    trainers = len(slots) if groups else _count(slots)
     threads = max(1, min(GPU_THREADS_AT_MOST, devices.cores // (trainers + judges)))
     light = _light(judges, _name(rooms[0].gpu), threads, rooms[0].gpu.index)
     return Layout(
-        (*light, *_trainers(slots, len(needs), threads, judging=judges == 0)),
-        tuple(_note_of(slot, needs) for slot in slots),
+        (*light, *_trainers(slots, len(needs), threads, judging=judges == 0, together=bool(groups))),
+        tuple(_note_of(slot, needs, groups) for slot in slots),
     )
 
 
 def _judged(
-    needs: Mapping[str, Need], rooms: list[_Room], placement: Placement, *, roomy: bool
+    needs: Mapping[str, Need], groups: Groups, rooms: list[_Room], placement: Placement, *, roomy: bool
 ) -> tuple[int, list[_Slots]]:
     """Judges of their own on the widest GPU, unless that costs a trainer its place: then the trainers judge."""
     widest, *others = rooms
@@ -145,22 +176,24 @@ def _judged(
     both = {
         name: replace(need, overhead=need.overhead + max(0, need.judging - need.total)) for name, need in needs.items()
     }
-    alone = _shared_out(both, rooms, placement)
+    by_trainers = _shared_out(both, groups, rooms, placement)
     for judges in (2, 1) if roomy else (1,):
-        slots = _shared_out(needs, [widest.less(each * judges), *others], placement)
-        if {name for slot in slots for name in slot.streams} == set(needs) and _count(slots) >= _count(alone):
+        slots = _shared_out(needs, groups, [widest.less(each * judges), *others], placement)
+        if {name for slot in slots for name in slot.streams} == set(needs) and _count(slots) >= _count(by_trainers):
             return judges, slots
-    return 0, alone
+    return 0, by_trainers
 
 
 def _count(slots: Sequence[_Slots]) -> int:
     return sum(slot.count for slot in slots)
 
 
-def _shared_out(needs: Mapping[str, Need], rooms: Sequence[_Room], placement: Placement) -> list[_Slots]:
-    """Trainers dealt to the GPUs one by one, until every stream has one or every GPU is full."""
+def _shared_out(
+    needs: Mapping[str, Need], groups: Groups, rooms: Sequence[_Room], placement: Placement
+) -> list[_Slots]:
+    """Places dealt to the GPUs one by one, until every stream has one or every GPU is full."""
     fitting = [tuple(name for name, need in needs.items() if room.holds(need.total)) for room in rooms]
-    most = [_most(needs, room, streams, placement) for room, streams in zip(rooms, fitting, strict=True)]
+    most = [_most(needs, groups, room, streams, placement) for room, streams in zip(rooms, fitting, strict=True)]
     counts = [0] * len(rooms)
     for at in cycle(range(len(rooms))):
         if counts == most or sum(counts) >= len(needs):
@@ -169,22 +202,28 @@ def _shared_out(needs: Mapping[str, Need], rooms: Sequence[_Room], placement: Pl
     return [_Slots(room, count, streams) for room, count, streams in zip(rooms, counts, fitting, strict=True) if count]
 
 
-def _most(needs: Mapping[str, Need], room: _Room, streams: Sequence[str], placement: Placement) -> int:
-    """How many trainers one GPU takes whichever of its streams they hold."""
+def _most(needs: Mapping[str, Need], groups: Groups, room: _Room, streams: Sequence[str], placement: Placement) -> int:
+    """How many streams one GPU takes at once, whichever of its own they are."""
     if placement.streams_per_gpu != "auto":
         return min(placement.streams_per_gpu, len(streams))
     if room.bytes is None:
         return min(1, len(streams))
-    return _fitting([needs[name] for name in streams], room.bytes, CONTEXT_BYTES, at_most=len(streams))
+    if groups and streams:
+        part = packing.units(needs, groups, streams)
+        return packing.slots_in([part], room.bytes, CONTEXT_BYTES, at_most=len(streams))[0]
+    return _counted(sorted((needs[name].total + CONTEXT_BYTES for name in streams), reverse=True), room.bytes)
 
 
-def _trainers(slots: Sequence[_Slots], streams: int, threads: int, *, judging: bool) -> list[WorkerSpec]:
+def _trainers(
+    slots: Sequence[_Slots], streams: int, threads: int, *, judging: bool, together: bool
+) -> list[WorkerSpec]:
+    """`together`: one process for each GPU, else one for each stream."""
     roles: tuple[Role, ...] = ("train", "validate", "evaluate") if judging else ("train",)
-    places = [slot for slot in slots for _ in range(slot.count)]
+    places = [slot for slot in slots for _ in range(1 if together else slot.count)]
     return [
         WorkerSpec(
             f"trainer-{number}", roles, _name(slot.room.gpu), threads, slot.room.gpu.index,
-            None if len(slot.streams) == streams else slot.streams,
+            None if len(slot.streams) == streams else slot.streams, slot.count if together else 1,
         )
         for number, slot in enumerate(places, start=1)
     ]  # fmt: skip
@@ -194,22 +233,26 @@ def _name(gpu: Gpu) -> str:
     return f"gpu{gpu.index}"
 
 
-def _note_of(slot: _Slots, needs: Mapping[str, Need]) -> str:
-    largest = sorted((needs[name].total + CONTEXT_BYTES for name in slot.streams), reverse=True)[: slot.count]
+def _note_of(slot: _Slots, needs: Mapping[str, Need], groups: Groups) -> str:
+    if groups:
+        most = CONTEXT_BYTES + max(
+            packing.bytes_of(unit, slot.count) for unit in packing.units(needs, groups, slot.streams)
+        )
+    else:
+        most = sum(sorted((needs[name].total + CONTEXT_BYTES for name in slot.streams), reverse=True)[: slot.count])
     waiting = len(slot.streams) - slot.count
     free = (
         "free memory unknown" if slot.room.gpu.free_bytes is None else f"of {units.size(slot.room.gpu.free_bytes)} free"
     )
     shared = f" ({len(slot.streams)} streams take turns)" if waiting > 0 else ""
-    return f"{_name(slot.room.gpu)}: {slot.count} at once{shared}, at most {units.size(sum(largest))} {free}"
+    return f"{_name(slot.room.gpu)}: {slot.count} at once{shared}, at most {units.size(most)} {free}"
 
 
 # ---- what fits -------------------------------------------------------------------------------------------------------
 
 
-def _fitting(needs: Iterable[Need], room: int | None, each_bytes: int, *, at_most: int) -> int:
-    """How many fit at once, whichever they are: the largest are counted first."""
-    largest = sorted((need.total + each_bytes for need in needs), reverse=True)[:at_most]
+def _counted(largest: Sequence[int], room: int | None) -> int:
+    """How many fit at once, whichever they are: the largest come first."""
     return len(largest) if room is None else sum(taken <= room for taken in accumulate(largest))
 
 

@@ -27,6 +27,7 @@ from swarm.planning.estimate import Need
 from swarm.planning.notes import notes
 from swarm.planning.plan import PlanRow, plan_table
 from swarm.policy.admission import admit
+from swarm.policy.batching import groups
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.spawning import module_command
@@ -90,7 +91,7 @@ def _read(path: Path, overrides: Sequence[str] = (), cwd: Path | None = None) ->
 def _placed(read: Config, facts: dict[str, BaseFacts]) -> Plan:
     found = gpus.devices(read.run.placement)
     needs = {name: estimate.of_stream(facts, s, on_gpu=bool(found.gpus)) for name, s in read.run.streams.items()}
-    return Plan(read, facts, needs, placement.place(needs, found, read.run.placement))
+    return Plan(read, facts, needs, placement.place(needs, found, read.run.placement, groups(read.run.streams)))
 
 
 def require_training_extra() -> None:

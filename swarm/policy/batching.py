@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from swarm import kinds
@@ -32,6 +33,15 @@ class BatchKey(NamedTuple):
 
 def batch_key(settings: StreamSettings) -> BatchKey:
     return BatchKey(tuple(map(_base_key, settings.parts.values())), engine_of(settings), settings.exact)
+
+
+def groups(streams: Mapping[str, StreamSettings]) -> list[tuple[str, ...]]:
+    """The names of those that the shared engine may train together, by their key; one may be without company."""
+    found: dict[BatchKey, list[str]] = {}
+    for name, settings in streams.items():
+        if (key := batch_key(settings)).engine == "shared":
+            found.setdefault(key, []).append(name)
+    return [tuple(names) for names in found.values()]
 
 
 def engine_of(settings: StreamSettings) -> Engine:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from swarm.errors import UserError, UserErrors
@@ -79,6 +81,52 @@ def test_streams_that_no_memory_holds_are_all_named_with_a_fix():
         "streams.fat: needs 9.0 GB, this machine has room for 4.7 GB (8.5 GB free); lower `lora_r`, or take `optimizer: adamw_8bit`",
         "3 problems; nothing was started",
     ]  # fmt: skip
+
+
+def sharing(own_gb: float, shared_gb: float = 1.0) -> Need:
+    """A stream that trains beside others on one base."""
+    return replace(need(shared_gb), activations=int(own_gb * GB))
+
+
+def lanes(layout: Layout) -> list[str]:
+    return [f"{w.device} x{w.threads} {w.slots} of {' '.join(w.streams or ['all'])}" for w in layout.trainers()]
+
+
+def test_a_group_is_one_process_with_all_cores_and_as_many_places_as_memory_holds():
+    needs = {f"s{number}": sharing(1.0) for number in range(8)}
+    groups = [tuple(needs)]
+    assert lanes(place(needs, cpu(4, 24), Placement(), groups)) == ["cpu x4 8 of all"]
+    tight = place(
+        needs, cpu(4, 7.6), Placement(), groups
+    )  # 0.7 each for a clerk and the trainer, 0.5 to judge, 1 for the base
+    assert lanes(tight) == ["cpu x4 4 of all"]
+    assert tight.notes == ("cpu: 4 at once in one process, 4 waiting, 4 of 4 cores each, 7.6 GB free",)
+    assert lanes(place(needs, cpu(4, 7.6), Placement(cpu_streams=2), groups)) == ["cpu x4 2 of all"]
+
+
+def test_the_largest_streams_of_a_group_decide_how_many_it_takes():
+    needs = {"a": sharing(3.0), "b": sharing(0.2), "c": sharing(0.2)}
+    assert lanes(place(needs, cpu(4, 7.0), Placement(), [("a", "b", "c")])) == ["cpu x4 3 of all"]
+    assert lanes(place(needs, cpu(4, 6.2), Placement(), [("a", "b", "c")])) == ["cpu x4 2 of all"]
+
+
+def test_each_group_has_a_process_of_its_own_and_other_streams_have_theirs():
+    needs = {name: sharing(0.1) for name in "abcde"}
+    groups = [("a", "c"), ("b",)]
+    assert lanes(place(needs, cpu(4, 64), Placement(), groups)) == [
+        "cpu x1 2 of a c", "cpu x1 1 of b", "cpu x1 1 of d e", "cpu x1 1 of d e",
+    ]  # fmt: skip
+    assert lanes(place(needs, cpu(2, 64), Placement(cpu_streams=2), groups)) == ["cpu x1 1 of a c b", "cpu x1 1 of d e"]
+    assert lanes(place(needs, cpu(2, 64), Placement(cpu_streams=1), groups)) == ["cpu x2 1 of all"]
+
+
+def test_each_gpu_has_one_process_for_the_streams_that_fit_it():
+    needs = {f"s{number}": sharing(2.0, shared_gb=16) for number in range(8)}
+    layout = place(needs, gpus(80, 80), Placement(), [tuple(needs)])
+    assert lanes(layout) == ["gpu0 x4 4 of all", "gpu1 x4 4 of all"]
+    assert layout.notes[0] == "gpu0: 4 at once (8 streams take turns), at most 24.6 GB of 80.0 GB free"
+    assert lanes(place(needs, gpus(24), Placement(), [tuple(needs)])) == ["gpu0 x4 2 of all"]
+    assert lanes(place(needs, gpus(80), Placement(streams_per_gpu=3), [tuple(needs)])) == ["gpu0 x4 3 of all"]
 
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,48 @@
+"""How many streams one process holds at once: those of a group share their base, any other stream is a group of its own; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from swarm.planning.estimate import Need
+
+Groups = Sequence[Sequence[str]]
+"""Names of streams that may be trained together."""
+
+
+def units(needs: Mapping[str, Need], groups: Groups, names: Sequence[str]) -> list[list[Need]]:
+    """The needs of these streams by group; one that is in no group is trained by itself."""
+    grouped = [[needs[name] for name in group if name in names] for group in groups]
+    return [*filter(None, grouped), *([needs[name]] for name in alone(groups, names))]
+
+
+def alone(groups: Groups, names: Sequence[str]) -> list[str]:
+    together = {name for group in groups for name in group}
+    return [name for name in names if name not in together]
+
+
+def bytes_of(unit: Sequence[Need], slots: int) -> int:
+    """What so many streams of a group need at most, whichever they are."""
+    return max(need.shared for need in unit) + sum(sorted((need.own for need in unit), reverse=True)[:slots])
+
+
+def slots_in(
+    parts: Sequence[Sequence[Sequence[Need]]], room: int | None, each_bytes: int, *, at_most: int
+) -> list[int]:
+    """Streams at once for each of several processes that share a room; each holds streams of one of its groups at a time."""
+    slots = [1] * len(parts)
+    growing = True
+    while growing:
+        growing = False
+        for at, groups in enumerate(parts):
+            more = [count + (number == at) for number, count in enumerate(slots)]
+            is_wanted = slots[at] < max(map(len, groups)) and sum(more) <= at_most
+            if is_wanted and (room is None or _bytes(parts, more, each_bytes) <= room):
+                slots, growing = more, True
+    return slots
+
+
+def _bytes(parts: Sequence[Sequence[Sequence[Need]]], slots: Sequence[int], each_bytes: int) -> int:
+    return sum(
+        each_bytes + max(bytes_of(group, count) for group in groups) for groups, count in zip(parts, slots, strict=True)
+    )
