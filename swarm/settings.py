@@ -203,7 +203,7 @@ class StreamSettings(Part):
     method: KindName = "sft"
     """How it is tuned."""
     engine: Literal["auto", "shared", "trl"] = "auto"
-    """What trains it: shared (streams of one base in one process, in one forward pass), trl (TRL's trainer, one at a time), auto: shared where it can."""
+    """What trains it: shared (streams of one base in one process), trl (TRL's trainer, a process each), auto: shared where it can."""
     exact: bool = False
     """On the shared engine: a forward pass for each stream, so that its results are bit for bit the same whoever trains beside it."""
     gradient_accumulation_steps: Positive = 1

@@ -305,7 +305,7 @@ def plan_data(made: Plan) -> dict[str, Any]:
     from dataclasses import asdict
 
     workers = [
-        {"worker": w.name, "roles": " ".join(w.roles), "device": w.device, "threads": w.threads}
+        {"worker": w.name, "roles": " ".join(w.roles), "device": w.device, "threads": w.threads, "slots": w.slots}
         for w in made.layout.workers
     ]
     return {"streams": [asdict(row) for row in made.rows()], "workers": workers, "notes": made.notes()}
@@ -314,18 +314,30 @@ def plan_data(made: Plan) -> dict[str, Any]:
 def plan_text(made: Plan) -> str:
     """`swarm plan` for people."""
     rows = [
-        ("stream", "adapter", "trainable", "weights", "+grad+moments", "activations", "sum", "device", "rows", "steps")
+        (
+            "stream",
+            "adapter",
+            "trainable",
+            "weights",
+            "+grad+moments",
+            "activations",
+            "sum",
+            "engine",
+            "device",
+            "rows",
+            "steps",
+        ),
     ]
     rows += [
         (
             row.stream, row.adapter, units.count(row.trainable), units.size(row.weights_bytes),
             units.size(row.adapter_gradients_moments_bytes), units.size(row.activations_bytes), units.size(row.total_bytes),
-            row.device, str(row.rows or "?"), str(row.steps or "?"),
+            row.engine, row.device, str(row.rows or "?"), str(row.steps or "?"),
         )
         for row in made.rows()
     ]  # fmt: skip
-    workers = [("worker", "roles", "device", "threads")]
-    workers += [(w.name, "+".join(w.roles), w.device, str(w.threads)) for w in made.layout.workers]
+    workers = [("worker", "roles", "device", "threads", "at once")]
+    workers += [(w.name, "+".join(w.roles), w.device, str(w.threads), str(w.slots)) for w in made.layout.workers]
     notes = "\n".join(made.notes())
     closing = "nothing was started; `swarm run` does, `swarm plan --explain` says where every setting comes from"
     return f"{columns(rows)}\n\n{columns(workers)}\n\n{notes}\n{closing}"

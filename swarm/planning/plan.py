@@ -11,6 +11,7 @@ from swarm.config import Config
 from swarm.facts import BaseFacts
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.planning import estimate, rows
+from swarm.policy.batching import groups
 from swarm.settings import StreamSettings
 
 
@@ -27,6 +28,10 @@ class PlanRow:
     adapter_gradients_moments_bytes: int
     activations_bytes: int
     total_bytes: int
+    engine: str
+    """What trains it: `trl`, or `shared` with the number of the group of streams that may be trained together: `shared 1`."""
+    shared_bytes: int
+    """Of the sum, what all streams of its group need once."""
     device: str
     """Where it may run; empty without a layout."""
     rows: int | None
@@ -37,10 +42,17 @@ class PlanRow:
 
 def plan_table(config: Config, bases: Mapping[str, BaseFacts], layout: Layout | None = None) -> list[PlanRow]:
     """One row per stream, in the config's order; `bases` by `base_model`."""
-    return [_row(name, settings, bases, layout) for name, settings in config.run.streams.items()]
+    engines = {
+        name: f"shared {number}" for number, group in enumerate(groups(config.run.streams), start=1) for name in group
+    }
+    return [
+        _row(name, settings, bases, layout, engines.get(name, "trl")) for name, settings in config.run.streams.items()
+    ]
 
 
-def _row(name: str, settings: StreamSettings, bases: Mapping[str, BaseFacts], layout: Layout | None) -> PlanRow:
+def _row(
+    name: str, settings: StreamSettings, bases: Mapping[str, BaseFacts], layout: Layout | None, engine: str
+) -> PlanRow:
     trainers = [w for w in layout.trainers() if w.streams is None or name in w.streams] if layout else []
     need = estimate.of_stream(
         bases, settings, on_gpu=not trainers or any(worker.gpu_index is not None for worker in trainers)
@@ -54,6 +66,8 @@ def _row(name: str, settings: StreamSettings, bases: Mapping[str, BaseFacts], la
         adapter_gradients_moments_bytes=need.adapter + need.gradients + need.moments,
         activations_bytes=need.activations,
         total_bytes=need.total,
+        engine=engine,
+        shared_bytes=need.shared,
         device=_devices(trainers),
         rows=counted,
         steps=steps_of(settings, counted),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarm import config, rundir
+from swarm import config, rundir, units
 from swarm import events as ev
 from swarm.access.checked import checked
 from swarm.access.client import Client
@@ -21,7 +21,7 @@ from swarm.files import write_whole
 from swarm.launch import local
 from swarm.launch.layout import Layout
 from swarm.log import Log, run_is_alive
-from swarm.planning import bases, disk, estimate, gpus, placement, rows
+from swarm.planning import bases, disk, estimate, gpus, packing, placement, rows
 from swarm.planning.bases import Inspection
 from swarm.planning.estimate import Need
 from swarm.planning.notes import notes
@@ -51,7 +51,7 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What a person should know that is no mistake, one line each."""
-        return [*notes(self.config.run, self.bases), *self.layout.notes]
+        return [*notes(self.config.run, self.bases), *self.layout.notes, *_memory_of_groups(self)]
 
 
 def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Plan:
@@ -92,6 +92,17 @@ def _placed(read: Config, facts: dict[str, BaseFacts]) -> Plan:
     found = gpus.devices(read.run.placement)
     needs = {name: estimate.of_stream(facts, s, on_gpu=bool(found.gpus)) for name, s in read.run.streams.items()}
     return Plan(read, facts, needs, placement.place(needs, found, read.run.placement, groups(read.run.streams)))
+
+
+def _memory_of_groups(made: Plan) -> Iterator[str]:
+    for number, names in enumerate(groups(made.config.run.streams), start=1):
+        needs = [made.needs[name] for name in names]
+        if len(needs) > 1:
+            once, all_bytes = max(need.shared for need in needs), packing.bytes_of(needs, len(needs))
+            yield (
+                f"shared {number}: {units.size(once)} once + {units.size(all_bytes - once)} for {len(names)} streams"
+                f" = {units.size(all_bytes)} where all are trained at once"
+            )
 
 
 def require_training_extra() -> None:

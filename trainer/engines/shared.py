@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from swarm.errors import UserError
+from swarm.events import Post
 from swarm.policy.batching import Engine
 from swarm.settings import StreamSettings
 from trainer import bases, training
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
+from trainer.engines.arrangement import Arrangement
 from trainer.errors import Elsewhere
 from trainer.inspection import facts_of_model
 from trainer.loading import load_base
@@ -67,11 +69,15 @@ class Group(Boundary):
 
     def run(self) -> None:
         with ThreadPoolExecutor(1, "saves") as self._writer:
-            while (arrived := self.mates.arrived()) or self._members:
-                for work in arrived:
-                    self._join(work)
-                self._resume()
-                self._turn()
+            try:
+                while (arrived := self.mates.arrived()) or self._members:
+                    for work in arrived:
+                        self._join(work)
+                    self._resume()
+                    self._turn()
+            finally:
+                for member in list(self._members.values()):
+                    member.progress.log.close()
 
     def _turn(self) -> None:
         if self._loop and self._loop.running:
@@ -84,13 +90,24 @@ class Group(Boundary):
 
     def _tick(self, loop: Loop) -> None:
         try:
-            loop.tick()
+            if decided := self._arrangement.tick():
+                self._note(decided)
         except Exception as error:  # one that has no company is to blame; of several it cannot be told which
             if len(loop.running) > 1:
                 raise
             member = self._members[loop.running[0]]
             loop.remove(member.stream)
             self._fail(member, error)
+
+    def _note(self, text: str) -> None:
+        """Of the group, under the lease of its first member."""
+        for member in list(self._members.values())[:1]:
+            member.work.lease.report(Post(ref=member.work.piece.ref, body=text))
+
+    def split(self, pass_tokens: int) -> None:
+        self._note(
+            f"memory did not hold a forward pass of all rows: passes hold {pass_tokens} tokens at most from here"
+        )
 
     # ---- coming ----
 
@@ -141,6 +158,7 @@ class Group(Boundary):
                 raise UserError("engine", f"shared cannot train on {settings.base_model}: {why}", "write `engine: trl`")
             self._facts = facts_of_model(model)
             self._loop = Loop(model, self, exact=settings.exact)
+            self._arrangement = Arrangement(self._loop, is_open=not settings.exact)
         return self._loop
 
     # ---- at the loop's boundaries ----

@@ -80,8 +80,8 @@ class Loop:
         while self.running:
             self.tick()
 
-    def tick(self) -> None:
-        """One micro-batch of every stream."""
+    def tick(self) -> int:
+        """One micro-batch of every stream; returns its tokens, pads left out: none where memory did not hold them."""
         rows = self._drawn()
         sums = torch.zeros(len(self.streams), dtype=torch.float64, device=self.layers.device)
         padded = [0] * len(self.streams)
@@ -92,8 +92,9 @@ class Loop:
                 if not _is_out_of_memory(error):
                     raise
                 self._split(part)
-                return
+                return 0
         self._finish(sums.tolist(), padded)
+        return sum(len(row.ids) for row in rows)
 
     def held_out_loss(self, stream: Stream, rows: Sequence[Tokenised]) -> float:
         """Nats per supervised token over rows that it is not trained on, by its weights as they are, without dropout."""
