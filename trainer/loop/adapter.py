@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from peft import LoraConfig
-from peft.tuners.tuners_utils import check_target_module_exists
+from peft.tuners.tuners_utils import _find_minimal_target_modules, check_target_module_exists
+from peft.utils.constants import MIN_TARGET_MODULES_FOR_OPTIMIZATION
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -78,6 +79,8 @@ class Layers:
         self.plan = plan
         self.dtype = torch.float64 if model.dtype is torch.float64 else torch.float32
         self.device = model.device
+        self.names = [name for name, _ in model.named_modules()]
+        """Of all modules of the bare base."""
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self.linear = {
             name: module
@@ -93,11 +96,22 @@ class Layers:
         names = self.targets(config)
         config = copy.deepcopy(config)
         config.fan_in_fan_out = any(isinstance(self.linear[name], Conv1D) for name in names)
-        if config.target_modules == "all-linear":
-            config.target_modules = sorted({name.rpartition(".")[2] for name in names})
+        config.target_modules = self._as_peft_writes(config, names)  # type: ignore[assignment]  # PEFT makes it a set too
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return Adapter(config, {name: self._pair(name, config) for name in names})
+
+    def _as_peft_writes(self, config: LoraConfig, names: Sequence[str]) -> str | set[str]:
+        """A pattern stays; a long list of names becomes the shortest list of their ends that names no other module."""
+        wanted = config.target_modules
+        if isinstance(wanted, str) and wanted != "all-linear":
+            return wanted
+        named = list(names) if isinstance(wanted, str) else list(wanted or ())
+        ends = tuple(f".{name}" for name in named)
+        others = [name for name in self.names if name not in named and not name.endswith(ends)]
+        if len(named) < MIN_TARGET_MODULES_FOR_OPTIMIZATION:
+            return set(named)
+        return min(set(named), _find_minimal_target_modules(named, others), key=len)
 
     def targets(self, config: LoraConfig) -> list[str]:
         if config.target_modules == "all-linear":

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from swarm.errors import UserError
 from tests.trainer.loop import bases
 from tests.trainer.loop.recipes import FIVE, loop_of, same
 from trainer.loop import folder
-from trainer.loop.plan import Pass, Row
+from trainer.loop.adapter import Layers
+from trainer.loop.plan import Pass, Plan, Row
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 FUSED = replace(FIVE["rs"], optimizer=lambda values: torch.optim.AdamW(values, lr=1e-3, fused=True))
@@ -79,3 +80,15 @@ def test_an_adapter_of_other_settings_is_refused_by_name(tmp_path) -> None:
     folder.write(streams["dora"], tmp_path)
     with pytest.raises(UserError, match="lora_magnitude_vector is on one side only"):
         folder.read(streams["small"], tmp_path)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"], "every", r".*\.q_proj"], ids=str)
+def test_its_config_names_the_layers_as_peft_does(targets) -> None:
+    base = bases.decoder(num_hidden_layers=3)  # 21 linear layers: PEFT shortens lists of 20 and more
+    if targets == "every":
+        targets = [
+            name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"
+        ]
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=targets)
+    mine = Layers(base, Plan()).adapter(config, 0).config.target_modules
+    assert mine == get_peft_model(base, config).peft_config["default"].target_modules
