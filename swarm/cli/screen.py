@@ -230,7 +230,7 @@ def status_text(snapshot: Snapshot) -> str:
                 w.state,
                 w.task or "-",
                 w.device,
-                units.size(w.memory_bytes),
+                _memory(w.memory_bytes, w.predicted_bytes),
                 str(w.pid or "-"),
                 w.bus or "ok",
                 w.why,
@@ -299,6 +299,11 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     names = dict.fromkeys(name for row in rows for name in row)
     return [{name: row.get(name) for name in names} | {"facts": facts_text(row["facts"])} for row in rows]
+
+
+def _memory(now: int | None, predicted: int | None) -> str:
+    """Measured, beside what was predicted at most."""
+    return units.size(now) if predicted is None else f"{units.size(now)} of {units.size(predicted)}"
 
 
 def plan_data(made: Plan) -> dict[str, Any]:

@@ -264,6 +264,7 @@ class Supervisor:
             device=member.spec.device,
             pid=member.child.pid if member.child else 0,
             memory_bytes=member.beat.memory_bytes if member.beat and member.child else None,
+            predicted_bytes=member.spec.predicted_bytes,
             silent_seconds=round(silent, 1),
             why=why,
             dropped=link.dropped if link else 0,

@@ -27,6 +27,8 @@ class WorkerSpec:
     """The streams that fit its device; None: all."""
     slots: int = 1
     """Streams that it trains at once."""
+    predicted_bytes: int | None = None
+    """Memory on the host that it will need at most; None where its streams are on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,10 @@ def _on_cpu(needs: Mapping[str, Need], groups: Groups, devices: Devices, placeme
     threads = max(1, devices.cores // len(dealt))
     workers = [
         WorkerSpec(
-            f"trainer-{number}", ("train",), "cpu", threads, streams=None if len(names) == len(needs) else names, slots=count
+            f"trainer-{number}", ("train",), "cpu", threads, streams=None if len(names) == len(needs) else names, slots=count,
+            predicted_bytes=PROCESS_BYTES + max(packing.bytes_of(unit, count) for unit in part),
         )
-        for number, (names, count) in enumerate(zip(dealt, slots, strict=True), start=1)
+        for number, (names, part, count) in enumerate(zip(dealt, parts, slots, strict=True), start=1)
     ]  # fmt: skip
     return Layout((*_light(judges, "cpu", threads), *workers), (_note_of_cpu(workers, len(needs), devices, threads),))
 

@@ -75,6 +75,7 @@ def worker_of(row: WorkerRow) -> dict[str, Any]:
         "device": row.device,
         "pid": row.pid,
         "memory_bytes": row.memory_bytes,
+        "predicted_bytes": row.predicted_bytes,
         "dropped": row.dropped,
         "gaps": row.gaps,
         "replayed": row.replayed,

@@ -90,6 +90,8 @@ class WorkerRow:
     device: str = ""
     pid: int = 0
     memory_bytes: int | None = None
+    predicted_bytes: int | None = None
+    """Of memory, at most, by the estimate that placed its streams."""
     silent_seconds: float = 0.0
     why: str = ""
     dropped: int = 0
