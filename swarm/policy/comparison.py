@@ -102,11 +102,13 @@ def _outcome(comparison: Comparison, key: str) -> ev.Compared:
     best, *others = comparison.arms
     level = comparison.promotion.test_level
     differences = [comparison.against(best, other) for other in others]
-    apart = chance.told_apart([one.p for one in differences], level)
+    of_base = comparison.against(best, None)
+    *apart, beats = _told_apart(differences, of_base, level)
     tied = [other for other, is_apart in zip(others, apart, strict=True) if not is_apart]
     chosen = _broken(best, tied, comparison.promotion)
-    of_base = comparison.against(chosen, None)
-    beats = of_base.value > 0 and of_base.p <= level
+    if chosen is not best:
+        of_base = comparison.against(chosen, None)
+        beats = _told_apart(differences, of_base, level)[-1]
     lines = [
         *(_line(best, other.name, one, comparison.promotion) for other, one in zip(others, differences, strict=True)),
         _line(chosen, "the bare base", of_base, comparison.promotion),
@@ -115,9 +117,14 @@ def _outcome(comparison: Comparison, key: str) -> ev.Compared:
     return ev.Compared(
         ref="run", metric=comparison.promotion.metric, best=best.name, arm=chosen.name,
         chosen=_best_seed(chosen, comparison).name, tied=",".join(other.name for other in tied) or None,
-        beats_base=beats, level=level, scores=key, why=_why(comparison, chosen, tied, differences, apart),
+        beats_base=beats and of_base.value > 0, level=level, scores=key, why=_why(comparison, chosen, tied, differences, apart),
         body="\n".join(f"- {line}" for line in lines if line),
     )  # fmt: skip
+
+
+def _told_apart(differences: Sequence[Difference], of_base: Difference, level: float) -> list[bool]:
+    """The base is one of the arms: all comparisons of a promotion share its level."""
+    return chance.told_apart([*(one.p for one in differences), of_base.p], level)
 
 
 def _broken(best: Arm, tied: Sequence[Arm], promotion: Promotion) -> Arm:
