@@ -25,6 +25,7 @@ from bus.exchange import Exchange, Posted
 from bus.inbox import Inbox
 from bus.keys import Members
 from bus.links import Limits, Link
+from bus.private import open_private
 from bus.sockets import SocketReader, check_bind, publisher, router, user_key
 
 _ACK_SECONDS = 0.003
@@ -326,7 +327,10 @@ async def _bind_again(socket: zmq.Socket[Any], endpoint: str) -> None:
 
 def _take_lock(path: Path) -> int:
     """Take the lock of the members' folder: a second bind on an ipc path would take it over without an error."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = open_private(path)
+    except OSError as error:
+        raise BusError(f"{path}: {error.strerror}; a plain file belongs there: move it away") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -19,7 +19,7 @@ import zmq
 
 from bus.envelope import HUB_NAME
 from bus.errors import BusError
-from bus.private import check_folder, read_private, write_private
+from bus.private import check_folder, open_private, read_private, write_private
 
 IPC_PATH_BYTES = 107
 """sizeof(sockaddr_un.sun_path) - 1 on Linux, unix(7); libzmq fails with ENAMETOOLONG beyond it."""
@@ -289,7 +289,10 @@ def is_loopback(endpoint: str) -> bool:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Only one process changes the list at a time (flock(2); the kernel releases it when the process ends)."""
-    descriptor = os.open(folder / "members.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = open_private(folder / "members.lock")
+    except OSError as error:
+        raise BusError(f"{folder}/members.lock: {error.strerror}; a plain file belongs there: move it away") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -45,6 +46,16 @@ def read_private(path: Path) -> dict[str, object]:
     if len(data) > _MAX_FILE_BYTES or not isinstance(values, dict):
         raise BusError(f"{path}: not a JSON object of at most {_MAX_FILE_BYTES} bytes")
     return values
+
+
+def open_private(path: Path) -> int:
+    """A descriptor for reading and writing of a plain file, made with mode 0600 if necessary.  Raises OSError, without waiting for anybody."""
+    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return descriptor
 
 
 def write_private(path: Path, values: dict[str, object]) -> None:

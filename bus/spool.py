@@ -15,8 +15,11 @@ from pathlib import Path
 
 from bus.envelope import MAX_MESSAGE_BYTES, Envelope, pack, unpack
 from bus.errors import BusError, ProtocolError
+from bus.private import open_private
 
 _HEAD = struct.Struct(">II")
+_MAX_BYTES = 512 << 20
+"""More than an outbox holds."""
 _SLACK_BYTES = 4 << 20
 """A file smaller than this is not worth rewriting."""
 
@@ -39,7 +42,9 @@ class Spool:
     def load(self) -> tuple[dict[str, int], list[bytes]]:
         """The acknowledged number of each lane, and the unacknowledged messages, oldest first. Cuts off an incomplete record."""
         with open(self._descriptor, "rb", closefd=False) as file:
-            data = file.read()
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise BusError(f"{self.path}: more than {_MAX_BYTES >> 20} MiB, so no spool; move it away")
         records, self._size_bytes = _records(data)
         self._truncate(self._size_bytes)
         for record in records:
@@ -149,7 +154,7 @@ def _records(data: bytes) -> tuple[list[Envelope], int]:
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(path)
     except OSError as error:
         raise BusError(f"{path}: {error.strerror}; the spool needs a plain file there") from error
     try:

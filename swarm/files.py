@@ -1,4 +1,7 @@
-"""The few ways in which files are written whole or not at all, and read where somebody else may be writing."""
+"""The few ways in which files of a run are written whole or not at all, and read where somebody else may be writing.
+
+All are opened through `plainfiles`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from swarm import plainfiles
 from swarm.errors import UserError
 
 
@@ -29,19 +33,19 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o664, mark: str = "new
     """
     temporary = path.with_name(f".{path.name}.{mark}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        descriptor = plainfiles.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        temporary.replace(path)
+        plainfiles.rename(temporary, path)
     except OSError as error:
         error.filename = str(path)  # os.write reports no file name
         raise
     finally:
         with suppress(OSError):
-            temporary.unlink()
+            plainfiles.remove_file(temporary)
     sync_folder(path.parent)
 
 
@@ -59,17 +63,18 @@ def take_place(new: Path, path: Path) -> bool:
         try:
             if not exchange(new, path):
                 aside = new.with_name(f".{new.name}.aside")
-                aside.unlink(missing_ok=True)
-                os.link(path, aside)
-                new.replace(path)
-                aside.replace(new)
+                with suppress(FileNotFoundError):
+                    plainfiles.remove_file(aside)
+                plainfiles.link(path, aside)
+                plainfiles.rename(new, path)
+                plainfiles.rename(aside, new)
             return True
         except FileNotFoundError:
             try:
-                os.link(new, path)  # never over a file that somebody has just saved
+                plainfiles.link(new, path)  # never over a file that somebody has just saved
             except FileExistsError:
                 continue
-            new.unlink()
+            plainfiles.remove_file(new)
             return False
 
 
@@ -78,34 +83,36 @@ def exchange(one: Path, other: Path) -> bool:
 
     Raises FileNotFoundError where one of them is missing.
     """
-    here, swap = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux' renameat2(2)
+    swap = 2  # RENAME_EXCHANGE of Linux' renameat2(2)
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:
         return False
-    if rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
-        return True
+    with plainfiles.folder(one.parent, writes=True) as here, plainfiles.folder(other.parent, writes=True) as there:
+        if rename(here, os.fsencode(one.name), there, os.fsencode(other.name), swap) == 0:
+            return True
     if ctypes.get_errno() == errno.ENOENT:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(other))
     return False
 
 
 def stat_or_none(path: Path) -> os.stat_result | None:
+    """Of what bears this name, not of what a symbolic link names."""
     try:
-        return path.stat()
+        return path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def size_or_none(path: Path) -> int | None:
-    """The file's size in bytes, asked of an open descriptor.
+def size_or_none(path: Path, parent: int) -> int | None:
+    """The file's size in bytes, asked of an open descriptor; `parent` is that of its folder.
 
     A stat would also ask for its time stamps, and on Linux >= 6.13 (multigrain timestamps, `fill_mg_cmtime`) the write
     after that has to give the inode a finer one and put it into the journal at once: a third of a durable append.
     """
     try:
-        fd = os.open(path, os.O_RDONLY)
-    except (FileNotFoundError, NotADirectoryError):
+        fd = plainfiles.open_in(parent, path, os.O_RDONLY)
+    except FileNotFoundError:
         return None
     try:
         return os.lseek(fd, 0, os.SEEK_END)
@@ -113,33 +120,38 @@ def size_or_none(path: Path) -> int | None:
         os.close(fd)
 
 
-def read_or_nothing(path: Path, size: int = -1) -> bytes:
-    """Its first bytes, or all; nothing also for a moment in which an editor has moved it away to save it anew."""
+def read_or_nothing(path: Path, size: int | None = None) -> bytes:
+    """A file of the log, or its first bytes; nothing also for a moment in which an editor has moved it away to save it anew."""
     try:
-        with path.open("rb") as file:
-            return file.read(size)
+        return plainfiles.read_file(path, plainfiles.LOG_BYTES, size)
     except (FileNotFoundError, NotADirectoryError):
         return b""
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names in it last."""
-    sync_file(folder)
+    with plainfiles.folder(folder) as here:
+        _sync(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here))
 
 
 def sync_file(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
+    _sync(plainfiles.open_file(path))
+
+
+def _sync(descriptor: int) -> None:
     try:
-        os.fsync(fd)
+        os.fsync(descriptor)
     finally:
-        os.close(fd)
+        os.close(descriptor)
 
 
 def read_json(path: Path) -> dict[str, object]:
     """Raises UserError on a file that is missing or no JSON object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(plainfiles.read_text(path))
+    except plainfiles.NotPlain:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(str(path), f"cannot be read ({error})", "the run folder is not whole") from error
     if not isinstance(value, dict):
         raise UserError(str(path), "is no JSON object", "the run folder is not whole")

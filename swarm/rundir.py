@@ -17,8 +17,10 @@ from pathlib import Path
 from swarm.errors import UserError
 from swarm.event import NAME, RESERVED
 from swarm.files import sync_folder, write_whole
+from swarm.plainfiles import make_folder, read_text
 from swarm.surroundings import private_folder
 
+CHECKPOINT = re.compile(r"t[0-9]{1,18}/checkpoint-[0-9]{1,18}")
 NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """Errors of the system for files that belong to another user."""
 
@@ -28,6 +30,9 @@ class LogFiles:
     """The paths of a log: its newest file `path`, and the folder beside it with the other files."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", resolved(self.path.parent) / self.path.name)
 
     @property
     def folder(self) -> Path:
@@ -66,6 +71,9 @@ class RunFolder:
     """A run's folder; every path in the log is relative to it."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", resolved(self.path))
 
     @property
     def name(self) -> str:
@@ -118,9 +126,9 @@ class RunFolder:
         path = self.log_key
         try:
             if make and not path.exists() and self.path.stat().st_uid == os.geteuid():
-                path.parent.mkdir(mode=0o700, exist_ok=True)
+                make_folder(path.parent, mode=0o700)
                 write_whole(path, secrets.token_hex(32), mode=0o600)
-            return bytes.fromhex(path.read_text(encoding="utf-8"))
+            return bytes.fromhex(read_text(path))
         except OSError as error:
             if error.errno not in {errno.ENOENT, *NOT_OURS}:
                 raise
@@ -151,7 +159,8 @@ class RunFolder:
 
         Read from the disk and not from the log: a worker that outlived its coordinator saved checkpoints it could not report.
         """
-        found = [path.parent for path in self.stream(stream).glob("t*/checkpoint-*/manifest.json")]
+        there = [path.parent for path in self.stream(stream).glob("t*/checkpoint-*/manifest.json")]
+        found = [path for path in there if CHECKPOINT.fullmatch(f"{path.parent.name}/{path.name}")]
         found.sort(key=lambda path: (int(path.name.partition("-")[2]), int(path.parent.name[1:])), reverse=True)
         return [str(path.relative_to(self.path)) for path in found]
 
@@ -169,6 +178,11 @@ class RunFolder:
         """The private folder for this run's sockets, made if necessary (an ipc path holds 107 bytes)."""
         # not tempfile.gettempdir(): that tries to write a file, and a full disk has no room for one
         return private_folder(hashlib.blake2b(str(self.path.resolve()).encode(), digest_size=6).hexdigest())
+
+
+def resolved(path: Path) -> Path:
+    """Without symbolic links (`Path.resolve` raises on a loop of them): one that is met below it later was put there by somebody."""
+    return Path(os.path.realpath(path))
 
 
 def create(runs: Path, name: str) -> RunFolder:

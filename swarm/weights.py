@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import BinaryIO
+
+from swarm import plainfiles
 
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -21,17 +24,33 @@ CHUNK_BYTES = 1 << 20
 
 def sha256_of(path: Path) -> str:
     """Of a file's bytes.  Raises OSError."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
+        return _digest(file)
+
+
+def sha256_in_run(path: Path) -> str:
+    """The same for a file of a run folder (see `plainfiles`)."""
+    with open(path, "rb", opener=plainfiles.opener) as file:
+        return _digest(file)
+
+
+def check_adapter(folder: Path) -> None:
+    """For what only another library opens.  Raises OSError unless both are files of a run (see `plainfiles`), and the config is small."""
+    plainfiles.read_file(folder / ADAPTER_CONFIG)
+    plainfiles.check_file(folder / ADAPTER)
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK_BYTES):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
 def adapter_sha256(folder: Path) -> str:
-    """Of both files; a shell gives it too: `sha256sum adapter_config.json adapter_model.safetensors | sha256sum`.
+    """Of both files of an adapter in a run folder; a shell gives it too: `sha256sum adapter_config.json adapter_model.safetensors | sha256sum`.
 
     Raises OSError.
     """
-    lines = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in ADAPTER_FILES)
+    lines = "".join(f"{sha256_in_run(folder / name)}  {name}\n" for name in ADAPTER_FILES)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -156,7 +156,7 @@ def _keep(key: str, facts: BaseFacts) -> None:
     if path := _cache_file(key):
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_whole(path, FACTS.dump_json(facts).decode(), mode=0o600)
+            write_whole(path.resolve(), FACTS.dump_json(facts).decode(), mode=0o600)
 
 
 def header_of(path: Path) -> dict[str, dict[str, Any]]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
+from swarm.plainfiles import read_text, remove_tree, rename
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
-from trainer.whole import Torn, publish, seal, verify
+from trainer.whole import MANIFEST_BYTES, Torn, publish, seal, verify
 
 OLDER_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 """What TRL needs, the one engine of versions whose manifests name none."""
@@ -43,7 +44,7 @@ class Whole:
         """Of the whole training, as it was planned then."""
         if "steps" in self.facts:
             return int(self.facts["steps"])
-        return int(json.loads((self.folder / "trainer_state.json").read_text(encoding="utf-8"))["max_steps"])
+        return int(json.loads(read_text(self.folder / "trainer_state.json", MANIFEST_BYTES))["max_steps"])
 
     @property
     def engine(self) -> str:
@@ -67,7 +68,7 @@ class Whole:
     @cached_property
     def _older(self) -> dict[str, Any] | None:
         path = self.folder / OLDER_FIGURES
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return json.loads(read_text(path, MANIFEST_BYTES)) if path.is_file() else None
 
 
 def opened(folder: Path) -> Whole:
@@ -123,8 +124,8 @@ def remove_old(folder: Path, limit: int, best: int | None = None) -> None:
     old = [path for path in saved_in(folder)[limit:] if path.name != f"checkpoint-{best}"]
     for path in old:
         going = path.with_name(f".{path.name}.going")
-        path.rename(going)
-        shutil.rmtree(going)
+        rename(path, going)
+        remove_tree(going)
 
 
 def refuse_full_disk(folder: Path, trainable: int) -> None:

@@ -7,7 +7,6 @@ says so and hands it to `keep`.  Nothing here touches weights.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import torch
 
 from swarm.events import Checkpoint
 from swarm.messages import Kind, MetricRow, Piece
+from swarm.plainfiles import remove_tree
 from trainer import checkpoint, resident
 from trainer.checkpoint import Whole
 from trainer.errors import LeaseRevoked
@@ -93,7 +93,7 @@ class TrainingProgress:
     def close(self) -> None:
         """However it ended."""
         self.log.close()
-        shutil.rmtree(self.staging, ignore_errors=True)
+        remove_tree(self.staging, ignore_errors=True)
 
     # ---- time and tokens ----
 
@@ -248,7 +248,7 @@ class TrainingProgress:
         """
         began, lease = time.monotonic(), self.lease
         if lease.revoked:
-            shutil.rmtree(staged)
+            remove_tree(staged)
             raise LeaseRevoked(lease.ref)
         token = lease.token  # the folder, the manifest and the report bear one and the same
         place = self.folder_of(token) / f"checkpoint-{of.step}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 
 import torch
 
@@ -12,6 +11,7 @@ from swarm.errors import UserError
 from swarm.events import Checkpoint, Post, Trained
 from swarm.files import write_whole
 from swarm.messages import MetricRow, Piece
+from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.batching import Engine
 from swarm.weights import adapter_sha256
 from trainer import checkpoint, resident
@@ -39,8 +39,8 @@ def begin(assign: Piece, lease: Lease, place: Place) -> TrainingProgress:
     progress.resumed = _resumed(progress)
     progress.before_seconds = max(assign.spent_seconds, progress.resumed.spent_seconds if progress.resumed else 0.0)
     progress.before_tokens = progress.resumed.tokens if progress.resumed else 0
-    shutil.rmtree(progress.staging, ignore_errors=True)
-    progress.staging.mkdir(parents=True)
+    remove_tree(progress.staging, ignore_errors=True)
+    make_folder(progress.staging)
     progress.begin(_rows_before(progress))
     return progress
 

@@ -18,8 +18,11 @@ from typing import Any, TextIO
 from swarm.figures import number
 from swarm.files import write_whole
 from swarm.messages import ROW, MetricRow
+from swarm.plainfiles import opener, read_text
 
 CSV, JSON = "train_log.csv", "train_log.json"
+HISTORY_BYTES = 1 << 30
+"""More than a training of ten million logged steps writes."""
 
 
 class TrainLog:
@@ -35,7 +38,7 @@ class TrainLog:
         flat = [_flat(row) for row in rows]
         self._names = dict.fromkeys([*ROW, *(name for row in flat for name in row)])
         write_whole(self.path, _lines(flat, self._names, header=True))
-        self._file: TextIO = self.path.open("a", encoding="utf-8", newline="")
+        self._file: TextIO = open(self.path, "a", encoding="utf-8", newline="", opener=opener)  # noqa: SIM115  closed by `close`
 
     def add(self, row: MetricRow) -> None:
         self._waiting.append(row)
@@ -66,9 +69,10 @@ class TrainLog:
 
 def rows_in(path: Path, last_step: int | None = None) -> Iterator[MetricRow]:
     """The rows of a `train_log.csv` up to `last_step`, without a last line that was cut short; none where there is no file."""
-    if not path.exists():
+    try:
+        whole, newline, _ = read_text(path, HISTORY_BYTES).rpartition("\n")
+    except FileNotFoundError:
         return
-    whole, newline, _ = path.read_text(encoding="utf-8").rpartition("\n")
     for row in csv.DictReader(io.StringIO(whole + newline)):
         step = int(row["step"])
         if last_step is None or step <= last_step:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from swarm.files import sync_file, sync_folder, write_whole
-from swarm.weights import MANIFEST, sha256_of
+from swarm.plainfiles import NotPlain, make_folder, read_file, remove_tree, rename
+from swarm.weights import MANIFEST, sha256_in_run
+
+MANIFEST_BYTES = 64 << 20
+"""More than the facts of a folder and the hashes of its files take."""
 
 
 class Torn(Exception):
@@ -24,29 +27,29 @@ def seal(folder: Path, facts: dict[str, Any]) -> str:
     """Write the manifest of a finished folder and sync all of it; returns the manifest's sha256."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
-        files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": sha256_in_run(path)}
         sync_file(path)
     write_whole(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1, sort_keys=True) + "\n")
     sync_folder(folder)
-    return sha256_of(folder / MANIFEST)
+    return sha256_in_run(folder / MANIFEST)
 
 
 def publish(staged: Path, place: Path) -> None:
     """Rename a sealed folder into place; where another writer was first, its folder stays and ours goes."""
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     try:
-        staged.rename(place)
+        rename(staged, place)
     except OSError:
         if not (place / MANIFEST).is_file():
             raise
-        shutil.rmtree(staged)
+        remove_tree(staged)
     sync_folder(place.parent)
 
 
 def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
     """The manifest's facts; raises Torn unless it has this hash and every file is there with the size and hash it was sealed with."""
     try:
-        sealed_as = (folder / MANIFEST).read_bytes()
+        sealed_as = read_file(folder / MANIFEST, MANIFEST_BYTES)
         manifest = json.loads(sealed_as)
         files = manifest["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -57,6 +60,13 @@ def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:
         path = folder / name
         if not path.is_file():
             raise Torn(f"{folder.name} lacks {name}")
-        if path.stat().st_size != sealed["bytes"] or sha256_of(path) != sealed["sha256"]:
+        if path.stat().st_size != sealed["bytes"] or _sha256(path) != sealed["sha256"]:
             raise Torn(f"{name} of {folder.name} is not what was sealed")
     return {key: value for key, value in manifest.items() if key != "files"}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_in_run(path)
+    except NotPlain as error:
+        raise Torn(str(error)) from error

@@ -28,7 +28,9 @@ from bus.peer import Peer
 from swarm.errors import UserError
 from swarm.event import DONE_BY, Role
 from swarm.events import Drop
+from swarm.files import write_whole
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Piece, Quit, Ready
+from swarm.plainfiles import make_folder
 from swarm.policy.batching import BatchKey, batch_key
 from swarm.redaction import redacted
 from swarm.rundir import RunFolder
@@ -85,8 +87,8 @@ class Worker:
         """Something to look at for the thread that works."""
         join = Join.load(post.join)
         workers = RunFolder(post.run_folder).workers
-        workers.mkdir(exist_ok=True)
-        (workers / f"{join.name}.command").write_text(f"{post.command}\n")
+        make_folder(workers)
+        write_whole(workers / f"{join.name}.command", f"{post.command}\n")
         spool = workers / f"{join.name}.spool"
         self._peer = Peer(join, spool=spool, heartbeat=lambda: self._now().toon())
         self._greeted = ""

@@ -13,6 +13,7 @@ from bus.errors import BusError
 from bus.keys import Join, Members
 from swarm.errors import Refused, UserError
 from swarm.files import write_whole
+from swarm.plainfiles import read_text
 from swarm.policy.admission import MAY_APPEND
 from swarm.rundir import RunFolder, checked_name, user_name
 from swarm.state import Refusal
@@ -49,7 +50,7 @@ def _endpoints(folder: RunFolder, listen: str | None) -> tuple[str, str]:
 
 def write_connect(folder: RunFolder, members: Members) -> None:
     """Write `connect.json`, the owner's join file."""
-    write_whole(folder.connect, members.invite(user_name(), "admin").read_text(encoding="utf-8"), mode=0o600)
+    write_whole(folder.connect, read_text(members.invite(user_name(), "admin")), mode=0o600)
 
 
 def join_file(folder: RunFolder, name: str | None) -> Path:

@@ -19,6 +19,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -35,6 +36,7 @@ from swarm.errors import Refused, UserError
 from swarm.event import Event
 from swarm.files import sync_folder
 from swarm.log import Entry, Log
+from swarm.plainfiles import make_folder, opener, remove_file, rename
 from swarm.rundir import RunFolder
 from swarm.state import State
 from swarm.weights import adapter_sha256, sha256_of
@@ -313,16 +315,18 @@ class Agent:
 
 def _copied(source: Path, folder: Path, token: int) -> Path:
     """A copy named by its content, so that a file which an entry refers to is never overwritten."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     staged = folder / f".{secrets.token_hex(8)}.staged"
     try:
-        with source.open("rb") as original, staged.open("xb") as copy:
+        with source.open("rb") as original, open(staged, "xb", opener=opener) as copy:
             shutil.copyfileobj(original, copy)
             copy.flush()
             os.fsync(copy.fileno())
-        kept = staged.replace(folder / f"{token}-{sha256_of(staged)[:12]}-{source.name}")
+        kept = folder / f"{token}-{sha256_of(staged)[:12]}-{source.name}"
+        rename(staged, kept)
     finally:
-        staged.unlink(missing_ok=True)
+        with suppress(OSError):
+            remove_file(staged)
     sync_folder(folder)
     return kept
 

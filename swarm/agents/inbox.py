@@ -19,6 +19,8 @@ from swarm import events as ev
 from swarm.errors import UserError
 from swarm.event import Event
 from swarm.log import Entry
+from swarm.log.lock import open_lock
+from swarm.plainfiles import NotPlain, make_folder, read_file
 from swarm.policy.promotion import waiting
 from swarm.printable import one_line
 from swarm.rundir import RunFolder
@@ -233,11 +235,13 @@ def cursor(folder: RunFolder, name: str, *, moves: bool, file: str = "inbox") ->
     """
     path = folder.path / "agents" / name / file
     if not moves:
-        yield Place(_seq_in(path.read_bytes() if path.exists() else b"", path))
+        yield Place(_seq_in(_kept(path), path))
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        make_folder(path.parent)
+        descriptor = open_lock(path)
+    except NotPlain:
+        raise
     except OSError as error:
         fix = "look with --peek or --since, which keep nothing"
         raise UserError(str(path), f"how far you have read cannot be kept ({error.strerror})", fix) from error
@@ -249,6 +253,13 @@ def cursor(folder: RunFolder, name: str, *, moves: bool, file: str = "inbox") ->
         os.pwrite(descriptor, b"%018d\n" % place.seq, 0)
     finally:
         os.close(descriptor)
+
+
+def _kept(path: Path) -> bytes:
+    try:
+        return read_file(path)
+    except FileNotFoundError:
+        return b""
 
 
 def _seq_in(kept: bytes, path: Path) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain, groupby, repeat
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from swarm.errors import UserError
 from swarm.figures import MAX_FIGURES_OF_A_RUN
 from swarm.messages import ROW, MetricRow, Metrics
+from swarm.plainfiles import check_file, check_ours
 
 VERSION = 1
 """In the file's `user_version`; 0 is the version before, whose rows of kind eval have their held-out loss under `loss`."""
@@ -34,6 +36,9 @@ def may_pass(error: sqlite3.OperationalError) -> bool:
     return error.sqlite_errorcode & 0xFF in _PASSING
 
 
+MOVE_AWAY = "move it away: its figures are lost, the log is whole"
+
+
 class MetricsFile:
     """One run's metrics; one process writes, any number read."""
 
@@ -42,11 +47,14 @@ class MetricsFile:
         self._path = path
         self._figures: set[str] = set()
         """Of a file to be written: its columns."""
+        _check_files(path, readonly=readonly)
         if readonly:
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{_mode(path)}", uri=True, timeout=10)
             return
         self._db = sqlite3.connect(path, timeout=10)
+        self._db.execute("PRAGMA trusted_schema=OFF")
         try:
+            self._check_schema()
             self._db.execute("PRAGMA journal_mode=WAL")
             # NORMAL: after a power cut the newest rows may be gone; the sources' spools send what was not acknowledged.
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -58,6 +66,14 @@ class MetricsFile:
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise self._damaged(error) from error
+
+    def _check_schema(self) -> None:
+        """A view or a trigger would run what its author wrote.  Raises UserError."""
+        strange = self._db.execute("SELECT type, name FROM sqlite_master WHERE (type, name) != ('table', 'metrics')")
+        if found := strange.fetchone():
+            raise UserError(
+                str(self._path), f"holds the {found[0]} {str(found[1])[:40]!r}, which no run makes", MOVE_AWAY
+            )
 
     def _bring_up_to_date(self) -> None:
         columns = self._columns()
@@ -117,6 +133,7 @@ class MetricsFile:
         Raises UserError on a damaged file, sqlite3.OperationalError on one that cannot be read now.
         """
         try:
+            self._check_schema()
             columns = self._selected()
             # of the rows of a group, SQLite takes the bare columns from the one that has the MAX (lang_select, 2.5)
             query = f"""SELECT {", ".join(columns.values())} FROM metrics WHERE (? IS NULL OR stream = ?) AND time > ?
@@ -147,8 +164,7 @@ class MetricsFile:
         ]
 
     def _damaged(self, error: sqlite3.DatabaseError) -> UserError:
-        fix = "move it away: its figures are lost, the log is whole"
-        return UserError(str(self._path), f"is damaged ({error})", fix)
+        return UserError(str(self._path), f"is damaged ({error})", MOVE_AWAY)
 
     def close(self) -> None:
         self._db.close()
@@ -169,6 +185,15 @@ def _records(table: Metrics) -> Iterator[tuple[Any, ...]]:
 def _metric_row(row: dict[str, Any]) -> MetricRow:
     figures = {name: value for name, value in row.items() if name not in _FIXED and value is not None}
     return MetricRow(row["step"], row["kind"], row["time"], figures)
+
+
+def _check_files(path: Path, *, readonly: bool) -> None:
+    """SQLite opens by name, and files beside this one too.  Raises NotPlain for what is no file of a run."""
+    for end in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError, PermissionError):
+            check_file(path.with_name(path.name + end))
+    if not readonly:
+        check_ours(path.parent)
 
 
 def _mode(path: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from typing import Any
 from swarm.artifacts.lineage import FILE, lineage
 from swarm.errors import UserError
 from swarm.events import Adapter, Promote
-from swarm.files import exchange, sync_folder
+from swarm.files import exchange, sync_file, sync_folder, write_whole
+from swarm.plainfiles import LOG_BYTES, NotPlain, make_folder, opener, read_file, read_text, remove_tree, rename
 from swarm.rundir import RunFolder
 from swarm.settings import StreamSettings
 from swarm.state import State
@@ -88,7 +88,7 @@ def _prompt(folder: RunFolder, state: State, name: str) -> bytes | None:
     place = _source(folder, prepared.path) if prepared else folder.path
     if not prepared or not (place / PROMPT).is_file():
         return None
-    text, manifest = (place / PROMPT).read_bytes(), (place / MANIFEST).read_bytes()
+    text, manifest = read_file(place / PROMPT), read_file(place / MANIFEST, LOG_BYTES)
     try:
         sealed = json.loads(manifest)["files"][PROMPT]["sha256"]
     except (ValueError, TypeError, LookupError):
@@ -110,35 +110,39 @@ def _placed(source: Path, target: Path, sha256: str, document: dict[str, Any], p
         yield
     except BaseException:
         if had:
-            shutil.rmtree(_swap(old, target))
+            remove_tree(_swap(old, target))
         else:
-            shutil.rmtree(target)
+            remove_tree(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    remove_tree(old, ignore_errors=True)
 
 
 def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any], prompt: bytes | None) -> None:
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
+    remove_tree(staged, ignore_errors=True)
+    make_folder(staged)
     for name in ADAPTER_FILES:
-        if (source / name).is_symlink() or not (source / name).is_file():
-            raise PublishError(f"{source.name}: {name} is missing")
-        shutil.copyfile(source / name, staged / name)
+        try:
+            with open(source / name, "rb", opener=opener) as original, (staged / name).open("xb") as copy:
+                shutil.copyfileobj(original, copy)
+        except (FileNotFoundError, NotPlain) as error:
+            raise PublishError(f"{source.name}: {name} is missing") from error
     if adapter_sha256(staged) != sha256:
-        shutil.rmtree(staged)
+        remove_tree(staged)
         raise PublishError(f"{source.name}: the weights are not those that were validated")
     if prompt is not None:
         (staged / PROMPT).write_bytes(prompt)
-    (staged / FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    _sync_files(staged)
+    write_whole(staged / FILE, json.dumps(document, indent=2) + "\n")
+    for path in staged.iterdir():
+        sync_file(path)
+    sync_folder(staged)
 
 
 def _fence(target: Path, document: dict[str, Any]) -> None:
     """Refuses a token older than the one recorded beside the weights: a fence at the resource itself."""
     try:
-        recorded = json.loads((target / FILE).read_text(encoding="utf-8"))
+        recorded = json.loads(read_text(target / FILE))
         stream, token = recorded["stream"], int(recorded["token"])
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return  # nothing there yet, or edited by hand: the log's own token was compared before
     if stream == document["stream"] and token > document["token"]:
         raise PublishError(f"{target.name} holds weights of token {token}, newer than {document['token']}")
@@ -147,19 +151,12 @@ def _fence(target: Path, document: dict[str, Any]) -> None:
 def _swap(new: Path, target: Path) -> Path:
     """Replaces `target` by `new` and returns the path of the old folder; at any moment `target` is one of them, whole."""
     old = new.with_name(f"{new.name}.old")
-    shutil.rmtree(old, ignore_errors=True)  # this program created it
+    remove_tree(old, ignore_errors=True)  # this program created it
     if target.exists() and exchange(new, target):
         old = new
     else:
         if target.exists():
-            target.rename(old)
-        new.rename(target)
+            rename(target, old)
+        rename(new, target)
     sync_folder(target.parent)
     return old
-
-
-def _sync_files(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    sync_folder(folder)

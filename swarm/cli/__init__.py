@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from swarm.cli import agents, configs, judging, looking, members, record, running, shipping, talking, using
+from swarm.plainfiles import FOREIGN
 from swarm.redaction import print_uncaught
 from swarm.surroundings import open_output
 
@@ -92,7 +93,10 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="print the version")
     ] = False,
-) -> None: ...
+    foreign: Annotated[bool, typer.Option("--foreign", help="write into run folders of other users as well")] = False,
+) -> None:
+    if foreign:
+        os.environ[FOREIGN] = "1"  # the processes that a command starts know it too
 
 
 configs.add_to(app)

@@ -275,6 +275,7 @@ def ask(
     from swarm.errors import UserError
     from swarm.log import Log
     from swarm.state import fold
+    from swarm.weights import check_adapter
 
     folder = rundir.find(run)
     state = fold(Log(folder.log).entries())
@@ -284,8 +285,10 @@ def ask(
             folder.name, f"no stream {name!r}" if name else "nothing was promoted", "name one with --stream"
         )
     adapter = folder.stream(name) / "adapter" if stream else folder.promoted
-    if not adapter.exists():
-        raise UserError(str(adapter), "has no adapter yet", "wait until the stream is validated")
+    try:
+        check_adapter(adapter)
+    except FileNotFoundError:
+        raise UserError(str(adapter), "has no adapter yet", "wait until the stream is validated") from None
     settings = config.of_run(folder).streams[name]
     settings = settings.model_copy(update={"eval_max_new_tokens": tokens or settings.eval_max_new_tokens})
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in _questions(prompts)]

@@ -131,11 +131,11 @@ def _files(folder: Any, published: Any) -> str | None:
 
 def _config(folder: Any, run: Any) -> str:
     """Whether the config is the one with which the run began: ok, changed or missing."""
-    from swarm.weights import sha256_of
+    from swarm.weights import sha256_in_run
 
     if not folder.config.exists():
         return "missing"
-    return "ok" if run and sha256_of(folder.config) == run.config_sha256 else "changed"
+    return "ok" if run and sha256_in_run(folder.config) == run.config_sha256 else "changed"
 
 
 def _lineage_text(rows: list[dict[str, Any]]) -> str:

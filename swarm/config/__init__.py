@@ -16,6 +16,7 @@ from typing import Any
 
 from swarm.config import checks, contradictions, layers, paths, replicas
 from swarm.config.tree import IN_DEFAULTS, Node, Problems, Spot, joined, only
+from swarm.plainfiles import opener
 from swarm.redaction import holds_token
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
@@ -54,14 +55,20 @@ Further = Callable[[Node, RunSettings | None, Problems], None]
 
 
 def load(
-    path: Path, overrides: Sequence[str] = (), *, cwd: Path, further: Further | None = None, files: bool = True
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    cwd: Path,
+    further: Further | None = None,
+    files: bool = True,
+    of_a_run: bool = False,
 ) -> Config:
     """Raises UserErrors with all that is wrong, by `further` too; nothing is changed on disk.
 
-    Without `files` what the config names need not be there (any more).
+    Without `files` what the config names need not be there (any more).  `of_a_run`: it lies in a run folder (see `plainfiles`).
     """
     problems = Problems()
-    root = layers.laid(_read(path, cwd, problems), overrides, cwd, problems)
+    root = layers.laid(_read(path, cwd, problems, of_a_run=of_a_run), overrides, cwd, problems)
     _refuse_tokens(root, problems)
     root = replicas.expanded(root, problems)
     root = paths.absolute(root, problems) if files else root
@@ -81,7 +88,7 @@ def of_run(folder: RunFolder) -> RunSettings:
     Raises UserErrors.
     """
     if folder.config.exists():
-        return load(folder.config, cwd=folder.path, files=False).run
+        return load(folder.config, cwd=folder.path, files=False, of_a_run=True).run
     return RunSettings.model_construct(name=folder.name, streams={})
 
 
@@ -94,10 +101,10 @@ def _refuse_tokens(node: Node, problems: Problems) -> None:
         _refuse_tokens(below, problems)
 
 
-def _read(path: Path, cwd: Path, problems: Problems) -> Node:
+def _read(path: Path, cwd: Path, problems: Problems, *, of_a_run: bool) -> Node:
     at = Spot(str(path), 0, cwd)
     whole = cwd / path
-    text = _text(whole, at)
+    text = _text(whole, at, opener if of_a_run else None)
     if whole.suffix == ".toml":
         from swarm.config import tomlfile
 
@@ -115,10 +122,10 @@ def _read(path: Path, cwd: Path, problems: Problems) -> Node:
     return root
 
 
-def _text(path: Path, at: Spot) -> str:
+def _text(path: Path, at: Spot, how: Callable[[str, int], int] | None) -> str:
     """Raises UserErrors."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=how) as file:
             data = file.read(BYTES_AT_MOST + 1)
     except (OSError, ValueError) as error:
         raise only(at, _why_unread(error), "correct the path; `swarm init` writes a config to begin with") from error

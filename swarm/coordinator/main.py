@@ -29,11 +29,13 @@ from swarm.coordinator.pulse import Pulse
 from swarm.coordinator.reception import LIMITS, SPEAKS, Reception
 from swarm.coordinator.record import NAME, NoSpace, Record, talk
 from swarm.coordinator.supervisor import Supervisor
-from swarm.errors import UserError
+from swarm.errors import UserError, UserErrors
+from swarm.files import write_whole
 from swarm.launch.layout import Layout
 from swarm.log import LogHeld, LogWriter
 from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.messages import Quit
+from swarm.plainfiles import remove_file
 from swarm.policy import schedule
 from swarm.policy.commands import Dismiss, SendOrder
 from swarm.rundir import RunFolder
@@ -88,7 +90,7 @@ class Coordinator:
     def _begin(self) -> None:
         """The first entries of a run; one that is picked up again has them, and its leases stand until their holders are heard."""
         if self.record.state.run is None:
-            digest, streams = weights.sha256_of(self.folder.config), self.settings.streams
+            digest, streams = weights.sha256_in_run(self.folder.config), self.settings.streams
             sealed = any(one.sealed_datasets for one in streams.values()) or None
             first = ev.Run(ref="run", name=self.folder.name, config_sha256=digest, streams=len(streams), sealed=sealed)
             self.record.append([(NAME, first), *((NAME, ev.Stream(ref=name)) for name in streams)])
@@ -151,10 +153,11 @@ class Coordinator:
     async def _leave(self) -> int:
         await self.hub.close()
         self.metrics.close()
-        self.folder.connect.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            remove_file(self.folder.connect)
         with contextlib.suppress(OSError):  # a view for people; the record is complete without it
             text = summary(list(self.record.writer.log.entries()))
-            (self.folder.path / FILE).write_text(text, encoding="utf-8")
+            write_whole(self.folder.path / FILE, text)
         return self.record.state.end.rc if self.record.state.end else 1
 
 
@@ -173,14 +176,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = RunFolder(options.run.resolve())
-    settings = config.load(folder.config, cwd=folder.path).run
     try:
+        settings = config.load(folder.config, cwd=folder.path, of_a_run=True).run
         with LogWriter.open(folder.log, wait_seconds=2.0, secret=folder.log_secret(), clock=steady_clock()) as writer:
             coordinator = Coordinator(folder, settings, Layout.read(folder.layout), writer)
             return asyncio.run(coordinator.run())
     except LogHeld as error:
         print(f"{folder.log}: {error}; `swarm watch` attaches to it", file=sys.stderr)
         return 2
-    except UserError as error:
+    except (UserError, UserErrors) as error:
         print(error, file=sys.stderr)
         return 2

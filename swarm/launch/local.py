@@ -18,6 +18,7 @@ from bus.liveness import describe_exit
 from swarm.files import read_json, write_whole
 from swarm.launch.layout import WorkerSpec
 from swarm.log import NO_SPACE
+from swarm.plainfiles import make_folder, opener
 from swarm.rundir import RunFolder
 from swarm.spawning import module_command
 
@@ -57,13 +58,13 @@ class Child:
 
 def start(spec: WorkerSpec, folder: RunFolder, join: Path) -> Child:
     """A new worker in its own session: it survives the terminal and, for a while, its coordinator."""
-    folder.workers.mkdir(exist_ok=True)
+    make_folder(folder.workers)
     launch = secrets.token_hex(8)
     command = module_command(
         "trainer", "--join", str(join), "--run", str(folder.path), "--roles", ",".join(spec.roles),
         "--device", spec.device, "--threads", str(spec.threads), "--launch", launch,
     )  # fmt: skip
-    with (folder.workers / f"{spec.name}.log").open("ab") as log:
+    with open(folder.workers / f"{spec.name}.log", "ab", opener=opener) as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(spec)
         )

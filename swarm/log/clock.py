@@ -10,6 +10,7 @@ import json
 import time
 from pathlib import Path
 
+from swarm import plainfiles
 from swarm.files import stat_or_none, write_whole
 from swarm.rundir import LogFiles
 
@@ -46,7 +47,7 @@ def _ahead_before(place: Path, boot: str) -> float | None:
     if status is None or status.st_size > LONGEST_NOTE_BYTES:
         return None
     try:
-        noted = json.loads(place.read_text(encoding="utf-8"))
+        noted = json.loads(plainfiles.read_text(place))
         return float(noted["ahead"]) if boot and noted["boot"] == boot else None
     except (ValueError, KeyError, TypeError):  # whatever stands there was not written by this program
         return None

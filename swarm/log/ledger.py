@@ -14,7 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from swarm.events import Seal
-from swarm.files import read_or_nothing, replace_file, size_or_none, sync_file, sync_folder, take_place, write_all
+from swarm.files import (
+    read_or_nothing,
+    replace_file,
+    size_or_none,
+    stat_or_none,
+    sync_file,
+    sync_folder,
+    take_place,
+    write_all,
+)
 from swarm.log.chain import Place, sha_of, walk
 from swarm.log.draft import LOG, Draft
 from swarm.log.entry import texts_of
@@ -35,6 +44,7 @@ from swarm.log.older import Opening, damaged, newest_text, older_count, scan, st
 from swarm.log.reader import WritersLog
 from swarm.log.same import Stated
 from swarm.log.wal import Wal, image
+from swarm.plainfiles import open_in, remove_file
 from swarm.rundir import LogFiles
 
 SETTLE_SECONDS = 0.02
@@ -60,6 +70,8 @@ class Ledger:
         """Replaced files of the log that no entry names yet."""
         self._kept: list[Kept] = []
         self._wal = Wal(files.wal)
+        self._beside = os.open(files.path.parent, os.O_DIRECTORY | os.O_CLOEXEC)
+        """The run folder: for a group of entries, the log file is opened in it at the cost of one name."""
         self._known: Stated | None = None
 
     @property
@@ -105,14 +117,14 @@ class Ledger:
     def _removed_copy(self, saved: Path) -> bool:
         """Removes a file that a rotation left, or one that a crash kept from being put into place; True if it was one."""
         if ours := self._is_the_logs_own(read_or_nothing(saved)):
-            saved.unlink()
+            remove_file(saved)
         return ours
 
     # ---- looking after the Markdown file -----------------------------------------------------------------------------
 
     def look_after(self, *, opening: bool = False) -> None:
         """Mends and reports what others did to the Markdown file: its size is compared each time, its bytes every LOOK_SECONDS."""
-        if time.monotonic() < self._look_again and size_or_none(self._path) == self._wal.size_bytes:
+        if time.monotonic() < self._look_again and size_or_none(self._path, self._beside) == self._wal.size_bytes:
             return
         self._record_displaced()
         self._compare(opening=opening)
@@ -245,7 +257,7 @@ class Ledger:
         opening = Opening.of(self._wal.payload())
         while opening:
             path = self._files.older(opening.number)
-            if (size_or_none(path) or 0) > opening.size:
+            if (found := stat_or_none(path)) and found.st_size > opening.size:
                 self._put_into_place(self._staged(read_or_nothing(path, opening.size)), path)
             opening = Opening.of(read_or_nothing(path, HEAD_BYTES))
         self._record_displaced()
@@ -269,16 +281,21 @@ class Ledger:
 
     def _append(self, data: bytes) -> None:
         """One write at the end of the file that has the name now; an editor may have replaced it a moment ago."""
-        fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o664)
-        before = os.lseek(fd, 0, os.SEEK_END)
+        fd = open_in(self._beside, self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        try:
+            before = os.lseek(fd, 0, os.SEEK_END)  # fails for all that is no file
+            self._append_to(fd, data, before)
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _append_to(fd: int, data: bytes, before: int) -> None:
         try:
             write_all(fd, data)
         except OSError:
             if data.startswith(os.pread(fd, len(data) + 1, before)):
                 os.ftruncate(fd, before)  # nothing half-written, and only what is ours
             raise
-        finally:
-            os.close(fd)
 
     def rotate(self) -> None:
         """Begins a new file with a head that names the full one; readers find whole files at any moment.
@@ -307,5 +324,6 @@ class Ledger:
     def close(self) -> None:
         """Also syncs the Markdown file: a copy of it alone is then complete."""
         self._wal.close()
+        os.close(self._beside)
         with suppress(FileNotFoundError):
             sync_file(self._path)

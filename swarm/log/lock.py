@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 
+from swarm import plainfiles
 from swarm.files import stat_or_none
 from swarm.log.errors import LogDamaged, LogHeld
+from swarm.surroundings import read
 
 RETRY_SECONDS = 0.005
 LEAST_TRIES = 5
@@ -29,7 +32,7 @@ class Lock:
 
     def __init__(self, log: Path, file: Path, wait_seconds: float, *, brief: bool = False) -> None:
         self._log, self._file = log, file
-        file.parent.mkdir(parents=True, exist_ok=True)
+        plainfiles.make_folder(file.parent)
         give_up = time.monotonic() + wait_seconds
         tries = 0
         while (held := self._try()) is None:
@@ -48,7 +51,7 @@ class Lock:
 
     def _try(self) -> int | None:
         """A locked descriptor of the file that has the name now, or None."""
-        fd = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o664)
+        fd = open_lock(self._file)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if same_file(os.fstat(fd), self._file):
@@ -70,9 +73,11 @@ class Lock:
 def is_held(file: Path) -> bool:
     """True while some process holds the lock."""
     try:
-        fd = os.open(file, os.O_RDONLY)  # so that a user without write permission can ask
-    except FileNotFoundError:
+        fd = plainfiles.open_file(file)
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except PermissionError:
+        return is_listed(file)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -84,9 +89,32 @@ def is_held(file: Path) -> bool:
 
 def holder_of(file: Path) -> str:
     try:
-        return file.read_text(errors="replace").strip()[:80]
+        return plainfiles.read_file(file, size=80).decode(errors="replace").strip()
     except OSError:  # only the error's wording depends on it
         return ""
+
+
+def open_lock(file: Path) -> int:
+    """A descriptor for flock(2) of a file that only those can open who may write beside it.
+
+    Whoever can open a file, if only for reading, can lock it and so keep its owner out.
+    """
+    with plainfiles.folder(file.parent) as parent:
+        mode = 0o660 if os.fstat(parent).st_mode & stat.S_IWGRP else 0o600
+    fd = plainfiles.open_file(file, os.O_RDWR | os.O_CREAT, mode)
+    found = os.fstat(fd)
+    if stat.S_IMODE(found.st_mode) & ~mode and found.st_uid == os.geteuid():  # made by an earlier version
+        os.fchmod(fd, mode)
+    return fd
+
+
+def is_listed(file: Path) -> bool:
+    """Whether the kernel lists a lock on a file that we may not open (proc_locks(5)); False where it lists none."""
+    found, listed = stat_or_none(file), read(Path("/proc/locks"))
+    if found is None:
+        return False
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    return any(words[1:2] == ["FLOCK"] and place in words for words in map(str.split, listed.splitlines()))
 
 
 def same_file(known: os.stat_result, path: Path) -> bool:

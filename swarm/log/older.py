@@ -145,7 +145,7 @@ def older_count(files: LogFiles, newest: bytes) -> int:
     if not newest or newest.startswith(BEGINNINGS, len(head_at(newest, 0))):
         return 0
     count = 0
-    while (older := files.older(count + 1)).exists() and not newest.startswith(older.read_bytes()):
+    while (older := files.older(count + 1)).exists() and not newest.startswith(read_or_nothing(older)):
         count += 1
     return count
 

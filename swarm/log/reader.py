@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from swarm import plainfiles
 from swarm.events import Seal
 from swarm.files import read_or_nothing, stat_or_none
 from swarm.log.chain import Place, Raw, Walk, entry_at, holds_entries, walk
@@ -95,13 +96,15 @@ class Log:
         return log_time(clock(), self.last_time, stat_or_none(self.files.wal))
 
     def read(self) -> None:
-        """Reads what the files hold now; `refresh` also parses it."""
+        """Reads what the files hold now; `refresh` also parses it.  Raises LogError where one of them is none to be opened."""
         for tries_left in reversed(range(TRIES)):
             before = self._wal_mark
             try:
                 if not self._read_on():
                     self._read_again()
                 return
+            except plainfiles.NotPlain as refused:
+                raise LogError(str(refused)) from refused
             except LogDamaged:
                 if not tries_left or self._wal_mark == before:
                     raise  # else a rotation came in between
@@ -109,12 +112,14 @@ class Log:
     def _read_on(self) -> bool:
         """The usual case: the same write-ahead file has grown by whole frames.  False: read all of it again."""
         try:
-            fd = os.open(self.files.wal, os.O_RDONLY)
+            fd = plainfiles.open_file(self.files.wal)
         except (FileNotFoundError, NotADirectoryError):
             return self._copy_rests()
         try:
             known, self._wal_mark = self._wal_mark, os.pread(fd, MARK_BYTES, 0)
-            data = os.pread(fd, max(0, os.lseek(fd, 0, os.SEEK_END) - self._wal_end), self._wal_end)
+            data = os.pread(
+                fd, max(0, min(os.lseek(fd, 0, os.SEEK_END), plainfiles.LOG_BYTES) - self._wal_end), self._wal_end
+            )
         finally:
             os.close(fd)
         if self._wal_mark != known or not self._wal_end:

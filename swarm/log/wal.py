@@ -20,7 +20,8 @@ import struct
 from hashlib import blake2b
 from pathlib import Path
 
-from swarm.files import replace_file, write_all
+from swarm import plainfiles
+from swarm.files import read_or_nothing, replace_file, write_all
 from swarm.log.errors import LogDamaged
 
 MAGIC = b"toonswarm wal 1\n"
@@ -37,8 +38,8 @@ class Wal:
         self._file = file
         if not file.exists():
             replace_file(file, MAGIC)
-        self._fd = os.open(file, os.O_RDWR)
-        data = file.read_bytes()
+        self._fd = plainfiles.open_file(file, os.O_RDWR)
+        data = read_or_nothing(file)
         frames, self._end = frames_of(data)
         self._payload = bytearray().join(frames)
         self.last_at = len(self._payload) - len(frames[-1]) if frames else 0

@@ -26,6 +26,7 @@ from swarm.log.errors import NO_SPACE, LogDamaged, LogError, LogFull
 from swarm.log.ledger import Ledger
 from swarm.log.lock import BRIEFLY, Lock, holder_of, is_held
 from swarm.log.reader import WritersLog, log_time
+from swarm.plainfiles import NotPlain
 from swarm.rundir import LogFiles
 
 ROTATE_BYTES = 1 << 20
@@ -218,9 +219,11 @@ class LogWriter:
 
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Raises LogFull where the file system has no space."""
+    """Raises LogFull where the file system has no space, LogError where a file of the log is none to be opened."""
     try:
         yield
+    except NotPlain as refused:
+        raise LogError(str(refused)) from refused
     except OSError as failed:
         if failed.errno not in NO_SPACE or isinstance(failed, LogFull):
             raise

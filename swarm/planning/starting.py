@@ -21,6 +21,7 @@ from swarm.files import write_whole
 from swarm.launch import local
 from swarm.launch.layout import Layout
 from swarm.log import Log, run_is_alive
+from swarm.plainfiles import opener
 from swarm.planning import bases, disk, estimate, gpus, packing, placement, rows
 from swarm.planning.bases import Inspection
 from swarm.planning.estimate import Need
@@ -34,6 +35,7 @@ from swarm.spawning import module_command
 from swarm.state import Refusal, State, fold
 
 START_SECONDS = 30.0
+LAST_LINE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ def check(path: Path, overrides: Sequence[str]) -> tuple[Config, list[str]]:
     return made.config, notes(made.config.run, made.bases)
 
 
-def _read(path: Path, overrides: Sequence[str] = (), cwd: Path | None = None) -> tuple[Config, dict[str, BaseFacts]]:
+def _read(
+    path: Path, overrides: Sequence[str] = (), *, of: RunFolder | None = None
+) -> tuple[Config, dict[str, BaseFacts]]:
     inspection = Inspection()
 
     def further(root: Node, run: RunSettings | None, problems: Problems) -> None:
@@ -85,7 +89,8 @@ def _read(path: Path, overrides: Sequence[str] = (), cwd: Path | None = None) ->
         if run is not None:
             rows.look(root, run, problems)
 
-    return config.load(path, overrides, cwd=cwd or Path.cwd(), further=further), inspection.facts
+    cwd = of.path if of else Path.cwd()
+    return config.load(path, overrides, cwd=cwd, further=further, of_a_run=of is not None), inspection.facts
 
 
 def _placed(read: Config, facts: dict[str, BaseFacts]) -> Plan:
@@ -182,7 +187,7 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
             raise UserError(folder.name, "has finished and nothing failed", "`swarm run CONFIG` starts another run")
         startable = not alive and (not stream or folder.config.exists())  # some logs hold plans and no run
         if startable and not local.living(folder):
-            _placed(*_read(folder.config, cwd=folder.path)).layout.write(folder.layout)
+            _placed(*_read(folder.config, of=folder)).layout.write(folder.layout)
         seq = client.append(wish)
         if not stream and (state.end or state.stopped):
             for name in [s.name for s in state.streams.values() if s.failed or s.wish == "stop"]:
@@ -216,7 +221,7 @@ def launch(folder: RunFolder) -> None:
     Raises UserError with what it printed if it ends instead.
     """
     talk = folder.path / "coordinator.log"
-    with talk.open("ab") as out:
+    with open(talk, "ab", opener=opener) as out:
         process = subprocess.Popen(
             module_command("swarm.coordinator", str(folder.path)),
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
@@ -232,5 +237,7 @@ def launch(folder: RunFolder) -> None:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    with open(path, "rb", opener=opener) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_LINE_BYTES))
+        lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else "no word"

@@ -6,15 +6,23 @@ import pytest
 
 from swarm import events as ev
 from swarm.log import LogWriter
-from swarm.rundir import RunFolder
+from swarm.rundir import RunFolder, create
 from swarm.weights import ADAPTER_FILES, adapter_sha256
-from tests.swarm.places import opened
+from tests.swarm.places import configure, opened
 from tests.swarm.story import Story
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return opened(tmp_path)
+
+
+@pytest.fixture
+def unopened(tmp_path: Path) -> RunFolder:
+    """A run folder whose log the coordinator begins, by its own clock."""
+    made = create(tmp_path / "runs", "work")
+    configure(tmp_path, made)
+    return made
 
 
 @pytest.fixture

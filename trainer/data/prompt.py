@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from swarm.errors import UserError
 from swarm.files import write_whole
+from swarm.plainfiles import read_file
 from swarm.settings import Dataset
 from swarm.weights import PROMPT
 from trainer.data.bad import NotARow
@@ -66,7 +67,7 @@ def read_prompt(folder: Path) -> Prompt | None:
     if not path.exists():
         return None
     try:
-        told: Any = json.loads(path.read_text(encoding="utf-8"))
+        told: Any = json.loads(read_file(path.resolve()))
         prompt = Prompt(told["chat_template"], told["separator"], tuple(told["stop_tokens"]))
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         fix = "put it back as it was, or remove it: then the base's own template is used"

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.kinds import Shape
+from swarm.plainfiles import NotPlain, opener, read_text
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, ADAPTER_FILES, adapter_sha256
 from trainer import bases
@@ -49,11 +50,13 @@ class Unfit(UserError):
 def private_copy(folder: Path, promised: str) -> Iterator[Path]:
     """Its files where nobody else writes, so that hash and figures are of the same bytes; raises Unfit on another hash."""
     with TemporaryDirectory(prefix="adapter-") as place:
-        copy = Path(place)
+        copy = Path(place).resolve()
         for name in ADAPTER_FILES:
-            if not (folder / name).is_file():
-                raise Unfit(f"{name} is missing")
-            shutil.copyfile(folder / name, copy / name)
+            try:
+                with open(folder / name, "rb", opener=opener) as original, (copy / name).open("xb") as written:
+                    shutil.copyfileobj(original, written)
+            except (FileNotFoundError, NotPlain) as error:
+                raise Unfit(f"{name} is missing") from error
         if (found := adapter_sha256(copy)) != promised:
             raise Unfit(f"its files have sha256 {found[:12]}, its maker said {promised[:12]}", found)
         yield copy
@@ -84,8 +87,8 @@ def put_on(base: PreTrainedModel, copy: Path, settings: StreamSettings) -> PeftM
 
 def _config(copy: Path) -> dict[str, Any]:
     try:
-        config: Any = json.loads((copy / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        config: Any = json.loads(read_text(copy / ADAPTER_CONFIG))
+    except (NotPlain, ValueError, RecursionError) as error:
         raise Unfit(f"{ADAPTER_CONFIG} cannot be read") from error
     if not isinstance(config, dict) or "peft_type" not in config:
         raise Unfit(f"{ADAPTER_CONFIG} describes no adapter")

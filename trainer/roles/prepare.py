@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from swarm.events import Prepared
 from swarm.messages import Piece
+from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.fitting import refuse_unfit
-from swarm.weights import MANIFEST, sha256_of
+from swarm.weights import MANIFEST, sha256_in_run
 from trainer import bases, whole
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
@@ -29,7 +29,7 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
     facts, body = _found(folder), ""
     if facts is None:
         facts, body = _made(piece, key, base_folder, folder, lease)
-    sha256 = sha256_of(folder / MANIFEST)
+    sha256 = sha256_in_run(folder / MANIFEST)
     counts = {name: facts[name] for name in ("rows", "held_out", "bad", "tokens", "supervised", "cut")}
     path = place.relative(folder)
     lease.report(Prepared(ref=piece.ref, tok=piece.token, path=path, sha256=sha256, body=body, **counts))
@@ -42,7 +42,7 @@ def _found(folder: Path) -> dict[str, Any] | None:
     try:
         return whole.verify(folder)
     except whole.Torn:
-        shutil.rmtree(folder)
+        remove_tree(folder)
         return None
 
 
@@ -51,14 +51,14 @@ def _made(piece: Piece, key: Key, base_folder: Path, folder: Path, lease: Lease)
     tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
     tokeniser = tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, base_folder))
     staged = folder.with_name(f".{folder.name}.{os.getpid()}-{piece.token}")
-    staged.mkdir(parents=True)
+    make_folder(staged)
     try:
         preparation = Preparation(settings, tokeniser, staged, _progress(lease))
         facts = preparation.make(key)
         whole.seal(staged, facts)
         whole.publish(staged, folder)
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        remove_tree(staged, ignore_errors=True)
     return facts, "\n".join(preparation.remarks(facts))
 
 

@@ -19,7 +19,7 @@ from swarm.access.client import Client, _NoAnswer
 from swarm.agents.agent import Refused
 from swarm.errors import UserError
 from swarm.log import Log
-from swarm.rundir import RunFolder, create
+from swarm.rundir import RunFolder
 from tests.runs import swarm_process as sp
 from tests.swarm.places import configure, coordinator, entries, kinds, opened, state, wait_for
 
@@ -42,14 +42,6 @@ def test_events_before_during_and_after_a_coordinator_are_in_one_log(folder: Run
     said = [(e.event.kind, e.via) for e in entries(folder) if e.author == "ada"]
     assert said == [("task", "local"), ("claim", None), ("done", None), ("post", None), ("post", "local")]
     assert state(folder).run is not None
-
-
-@pytest.fixture
-def unopened(tmp_path: Path) -> RunFolder:
-    """A run folder whose log the coordinator begins, by its own clock."""
-    made = create(tmp_path / "runs", "work")
-    configure(tmp_path, made)
-    return made
 
 
 @pytest.mark.parametrize("ahead_seconds", [-3600.0, 3600.0])

@@ -62,7 +62,7 @@ class Recorder:
         """Changes of names, as (folder, index), that happen together."""
 
     def call(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.looks_away:
+        if self.looks_away or (name == "open" and not args[1] & (os.O_CREAT | os.O_TRUNC)):
             return real(*args, **kwargs)
         answer = self.take_down(name, real, *args, **kwargs)
         self.looks_away = True
@@ -70,7 +70,11 @@ class Recorder:
         self.looks_away = False
         return answer
 
-    def take_down(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def take_down(self, name: str, called: Callable[..., Any], *given: Any, **kwargs: Any) -> Any:
+        def real(*_: Any, **__: Any) -> Any:
+            return called(*given, **kwargs)
+
+        args = in_their_folders(given, kwargs)
         match name, args:
             case "open", (path, flags, *_):
                 there = os.path.lexists(path)
@@ -185,6 +189,13 @@ def unsure(data: bytes | None, rng: random.Random) -> bytes | None:
         for at in range(0, len(data), SECTOR)
     )
     return rng.choice([b"", data[: len(data) // 2], bytes(len(data)), torn])
+
+
+def in_their_folders(given: tuple[Any, ...], folders: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a call; names that are meant in an open folder (`dir_fd`) as whole paths."""
+    held = [folders[key] for key in ("dir_fd", "src_dir_fd", "dst_dir_fd") if folders.get(key) is not None]
+    named = [Path(Path(f"/proc/self/fd/{fd}").readlink(), name) for fd, name in zip(held, given, strict=False)]
+    return (*named, *given[len(named) :])
 
 
 def node_of(what: int | str | Path) -> int:
