@@ -59,13 +59,15 @@ class Peer:
         """
         return self._post(Envelope(check_type(type), body, time_ms=_now_ms()), control=control)
 
-    def request(self, type: str, body: str, *, timeout_seconds: float = 10.0) -> Envelope:  # noqa: A002
+    def request(self, type: str, body: str, *, timeout_seconds: float = 10.0, correlation: str = "") -> Envelope:  # noqa: A002
         """Send a request to the hub and wait for its answer; other messages go to their queues meanwhile.
+
+        `correlation`: an id of the caller's own, by which it knows the request again; no two may wait with the same.
 
         Raises Refused if the hub refuses, NotAllowed if our key or role may not ask, TimeoutError without an answer: its text says
         whether the request was withdrawn or may still be carried out.
         """
-        correlation = f"{self._mail.incarnation}:{next(self._requests)}"
+        correlation = correlation or f"{self._mail.incarnation}:{next(self._requests)}"
         waiter = self._mail.waiters[correlation] = Waiter()
         try:
             seq = self._post(Envelope(check_type(type), body, time_ms=_now_ms(), correlation=correlation), control=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
+from swarm.files import write_whole
 from swarm.plainfiles import read_text, remove_tree, rename
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
 from trainer.whole import MANIFEST_BYTES, Torn, publish, seal, verify
@@ -101,10 +102,21 @@ def keep(staged: Path, place: Path, facts: dict[str, Any], files: Sequence[str])
     Raises Torn where one of the `files` that the engine needs to go on from it is not there.
     """
     _refuse_incomplete(staged, files)
+    sort_config(staged)
     sha256 = adapter_sha256(staged)
     seal(staged, {**facts, "resumable": list(files)})
     publish(staged, place)
     return sha256
+
+
+def sort_config(folder: Path) -> None:
+    """Write the lists of an adapter's config in order: PEFT keeps sets, whose order differs from process to process, and with it the hash."""
+    path = folder / ADAPTER_CONFIG
+    config = json.loads(read_text(path))
+    for key, value in config.items():
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            config[key] = sorted(value)
+    write_whole(path, json.dumps(config, indent=2, sort_keys=True))
 
 
 def saved_in(folder: Path) -> list[Path]:

@@ -6,10 +6,11 @@ On the bus the key identifies the author: acting as `ada` means using ada's join
 from __future__ import annotations
 
 import contextlib
-import math
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -63,9 +64,6 @@ class Client:
         Raises Refused with the reason, UserError without an answer.
         """
         where = f"{event.kind} {event.ref}"
-        asked = min(
-            time.time(), self.log_time() or math.inf
-        )  # with a clock set forward we would not find our own entry
         try:
             role = self._role()
         except Refused:
@@ -73,15 +71,15 @@ class Client:
             raise
         if role == "worker":
             raise Refused(self.name, "is the name of a worker of this run", "take another name")
-        event = stamped(role, event)  # as it will be recorded
+        sent = Sent(stamped(role, event), secrets.token_hex(4))
         deadline = time.monotonic() + timeout_seconds
         while True:
             try:
                 if run_is_alive(self.folder.log):
-                    return self._through_coordinator(event, where, deadline)
-                return self._under_lock(event, where)
+                    return self._through_coordinator(sent, where, deadline)
+                return self._under_lock(sent, where)
             except _NoAnswer as no_answer:
-                if (seq := self._recorded_since(asked, event)) is not None:
+                if (seq := recorded(self.name, sent, Log(self.folder.log))) is not None:
                     return seq
                 # after the coordinator has ended, an event that is not in the log will not be recorded any more
                 if time.monotonic() >= deadline + (timeout_seconds if not run_is_alive(self.folder.log) else 0.0):
@@ -107,25 +105,25 @@ class Client:
         except _NoAnswer as no_answer:
             raise UserError(self.folder.name, str(no_answer), "this needs a running coordinator") from no_answer
 
-    def _through_coordinator(self, event: Event, where: str, deadline: float) -> int:
+    def _through_coordinator(self, sent: Sent, where: str, deadline: float) -> int:
         from toon import decode
 
         self._connected(deadline)  # first, so that connecting does not count as time of the answer
         asked = seconds_since_boot()
-        value = decode(self._request(Ask(what="append", report=Report.of(event)), where, deadline))
+        value = decode(self._request(Ask(what="append", report=Report.of(sent.event)), where, deadline, sent.nonce))
         assert isinstance(value, dict)
         if "time" in value:  # earlier versions do not send it
             self._boot_time = float(value["time"]) - asked
         return int(value["seq"])
 
-    def _request(self, ask: Ask, where: str, deadline: float) -> str:
+    def _request(self, ask: Ask, where: str, deadline: float, nonce: str = "") -> str:
         from bus.errors import BusError, NotAllowed
         from bus.errors import Refused as BusRefused
 
         peer = self._connected(deadline)
         left = max(0.1, deadline - time.monotonic())
         try:
-            return str(peer.request(Ask.type, ask.toon(), timeout_seconds=left).body)
+            return str(peer.request(Ask.type, ask.toon(), timeout_seconds=left, correlation=nonce).body)
         except NotAllowed as refused:
             self.close()  # an invitation after a revocation has a new key
             self._role()
@@ -168,20 +166,14 @@ class Client:
 
         return role_of(self.folder, self._own_key)
 
-    def _recorded_since(self, asked: float, event: Event) -> int | None:
-        """The seq of the event if the coordinator recorded it and only its answer was lost."""
-        found = [
-            entry.seq
-            for entry in Log(self.folder.log).entries()
-            if entry.author == self.name and entry.time >= int(asked) and entry.event == event
-        ]
-        return found[-1] if found else None
-
-    def _under_lock(self, event: Event, where: str) -> int:
+    def _under_lock(self, sent: Sent, where: str) -> int:
         """Append without a coordinator: this process checks the same rules under the same lock."""
+        event = sent.event
         try:
             secret = self.folder.log_secret()
             with LogWriter.open(self.folder.log, wait_seconds=2.0, secret=secret, brief=True) as writer:
+                if (seq := recorded(self.name, sent, writer.log)) is not None:
+                    return seq
                 state = fold(writer.log.entries())
                 for settling in settling_leases(self.folder.log, state, writer.now):  # nobody else is there to do it
                     for entry in writer.append([(LOG_AUTHOR, settling)], via="local"):
@@ -245,6 +237,21 @@ def split_reason(reason: str) -> tuple[str, str]:
     """The problem and the fix of a text `problem; fix`."""
     what, _, fix = reason.partition("; ")
     return what, fix or "see `swarm log`"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An event that is sent until it is known to be recorded."""
+
+    event: Event
+    nonce: str
+    """Stands in the entry that a coordinator makes of it (`via`), so that nobody takes another's equal entry for it."""
+
+
+def recorded(author: str, sent: Sent, log: Log) -> int | None:
+    """The seq of the event if a coordinator recorded it and only its answer was lost."""
+    found = (entry.seq for entry in log.entries() if (entry.author, entry.via) == (author, sent.nonce))
+    return next(found, None)
 
 
 class _NoAnswer(Exception):

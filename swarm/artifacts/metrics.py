@@ -134,13 +134,17 @@ class MetricsFile:
         """
         try:
             self._check_schema()
+            if not self._columns():
+                return  # the coordinator has just made the file
             columns = self._selected()
             # of the rows of a group, SQLite takes the bare columns from the one that has the MAX (lang_select, 2.5)
             query = f"""SELECT {", ".join(columns.values())} FROM metrics WHERE (? IS NULL OR stream = ?) AND time > ?
                 GROUP BY stream, step, kind ORDER BY stream, step, kind"""  # noqa: S608  checked names
             for row in self._db.execute(query, (stream, stream, since)):
                 yield dict(zip(columns, row, strict=True))
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_ERROR:  # it lacks a column
+                raise self._damaged(error) from error
             raise
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error

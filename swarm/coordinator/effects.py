@@ -61,10 +61,10 @@ class Effects:
             case commands.Finish(rc, why):
                 await self.record.say(ev.End(ref="run", rc=rc, body=why))
 
-    async def promote_for(self, event: ev.Promote, author: str) -> int:
+    async def promote_for(self, event: ev.Promote, author: str, via: str | None) -> int:
         """Carry out a promotion that a member asked for.  Raises Refusal if the rules do not allow it."""
         self.record.admit(author, event)
-        return await self._promote(event, author)
+        return await self._promote(event, author, via)
 
     async def _grant(self, refs: Sequence[str], worker: str) -> None:
         """The entries first, then the worker is told, then the watchers."""
@@ -165,12 +165,12 @@ class Effects:
         except Refusal as refusal:
             await self.record.say(ev.Fail(ref=choice.winner, why=str(refusal)))
 
-    async def _promote(self, wished: ev.Promote, author: str = NAME) -> int:
+    async def _promote(self, wished: ev.Promote, author: str = NAME, via: str | None = None) -> int:
         """Raises Refusal, and then `promoted/` is as it was."""
         settings = self.settings.streams[wished.ref]
         try:
             with publish.promotion(self.folder, self.record.state, wished, settings, author) as event:
-                entries = self.record.append([(author, event)])
+                entries = self.record.append([(author, event)], via)
         except publish.PublishError as error:
             raise Refusal(f"promotion of {wished.ref}: {error}") from error
         except OSError as error:

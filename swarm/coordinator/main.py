@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import shutil
 import signal
 import sys
 import time
@@ -32,7 +33,7 @@ from swarm.coordinator.supervisor import Supervisor
 from swarm.errors import UserError, UserErrors
 from swarm.files import write_whole
 from swarm.launch.layout import Layout
-from swarm.log import LogHeld, LogWriter
+from swarm.log import NO_SPACE, LogError, LogWriter
 from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.messages import Quit
 from swarm.plainfiles import remove_file
@@ -155,6 +156,8 @@ class Coordinator:
         self.metrics.close()
         with contextlib.suppress(FileNotFoundError):
             remove_file(self.folder.connect)
+        if self.settings.listen is None:
+            shutil.rmtree(self.folder.sockets(), ignore_errors=True)
         with contextlib.suppress(OSError):  # a view for people; the record is complete without it
             text = summary(list(self.record.writer.log.entries()))
             write_whole(self.folder.path / FILE, text)
@@ -171,6 +174,7 @@ def steady_clock() -> Callable[[], float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Why it cannot start is also told on stdout, which whoever starts it reads until it is up: on a full disk no file says it."""
     parser = argparse.ArgumentParser(prog="python -m swarm.coordinator", description=__doc__)
     parser.add_argument("run", type=Path)
     options = parser.parse_args(arguments)
@@ -181,9 +185,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with LogWriter.open(folder.log, wait_seconds=2.0, secret=folder.log_secret(), clock=steady_clock()) as writer:
             coordinator = Coordinator(folder, settings, Layout.read(folder.layout), writer)
             return asyncio.run(coordinator.run())
-    except LogHeld as error:
-        print(f"{folder.log}: {error}; `swarm watch` attaches to it", file=sys.stderr)
-        return 2
-    except (UserError, UserErrors) as error:
+    except (UserError, UserErrors, LogError) as error:
+        _tell(str(error))
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        why = "no space" if error.errno in NO_SPACE else error.strerror
+        _tell(f"{error.filename or folder.path}: {why}; see that it can be written")
+        raise
+    except Exception as error:
+        _tell(f"{type(error).__name__}: {error}")
+        raise
+
+
+def _tell(why: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it once the run is up
+        print(why, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -51,13 +52,18 @@ LIMITS = Limits(
 )
 """What one member can make the coordinator do. An entry has at most 64 KiB of text, and escapes can make it longer."""
 
+MAX_REMEMBERED = 4096
+"""Requests whose answers may be lost: a second one with the same nonce gets the first one's entry."""
 MAX_NOTES = 64
 """Refused reports that are noted in the log for one worker."""
 
 BATCH, BATCH_BYTES = 128, 256 << 10
 """Messages handled at most before the next decision, and with one commit to the metrics."""
 
-Promote = Callable[[ev.Promote, str], Awaitable[int]]
+NONCE = re.compile(r"[0-9a-f]{8}")
+"""The correlation of a request by which its sender knows its entry again (`access.client.Sent`)."""
+
+Promote = Callable[[ev.Promote, str, str | None], Awaitable[int]]
 """A promotion that somebody asks for: (event, author) -> seq; raises Refusal."""
 
 
@@ -66,6 +72,8 @@ class Reception:
 
     def __init__(self, record: Record, hub: Hub, crew: Supervisor, metrics: MetricsFile, promote: Promote) -> None:
         self.record, self.hub, self.crew, self.metrics, self._promote = record, hub, crew, metrics, promote
+        self._appended: dict[tuple[str, str | None], int] = {}
+        """The newest requests to append, by author and nonce, and their entries' seqs."""
         self.is_closing = False
         """The run is over and its workers are leaving."""
         noted = [entry.event for entry in record.writer.log.entries() if isinstance(entry.event, ev.Refuse)]
@@ -194,25 +202,35 @@ class Reception:
             case "append":
                 if ask.report is None:
                     raise ValueError("append needs a report")
-                return await self._append_for(envelope.source, envelope.role, ask.report.event())
+                via = envelope.correlation if NONCE.fullmatch(envelope.correlation) else None
+                return await self._append_for(envelope.source, envelope.role, ask.report.event(), via)
             case "links":
                 return encode({"links": [_link_row(link) for link in self.hub.links().values()]})
             case "workers":
                 return self.crew.table(self.record.state)
 
-    async def _append_for(self, author: str, role: str, event: Event) -> str:
+    async def _append_for(self, author: str, role: str, event: Event, via: str | None) -> str:
         permit(role, event)
         event = stamped(role, event)
         if isinstance(event, ev.Hand):
             check_hand(self.hub.members, event.to)
         if self.is_closing and isinstance(event, ev.Resume):
             raise Refusal("the run has just ended and its workers are leaving; `swarm resume` in a few seconds")
-        seq = self.record.repeat_of(author, event)
-        if seq is None and isinstance(event, ev.Promote):
-            seq = await self._promote(event, author)
+        seq = self._appended.get((author, via)) if via else None
         if seq is None:
-            seq = (await self.record.add([(author, event)]))[-1].seq
+            seq = self.record.repeat_of(author, event)
+        if seq is None and isinstance(event, ev.Promote):
+            seq = await self._promote(event, author, via)
+        if seq is None:
+            seq = (await self.record.add([(author, event)], via))[-1].seq
+        if via:
+            self._remember(author, via, seq)
         return encode({"seq": seq, "kind": event.kind, "ref": event.ref, "time": self.record.clock()})
+
+    def _remember(self, author: str, via: str, seq: int) -> None:
+        self._appended[author, via] = seq
+        if len(self._appended) > MAX_REMEMBERED:
+            del self._appended[next(iter(self._appended))]
 
 
 def _link_row(link: Link) -> dict[str, str | int | float]:

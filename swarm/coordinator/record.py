@@ -36,9 +36,9 @@ class Record:
         self.pulse = pulse or Pulse()
         self.state = fold(writer.log.entries())
 
-    async def add(self, items: Sequence[tuple[str, Event]]) -> list[Entry]:
+    async def add(self, items: Sequence[tuple[str, Event]], via: str | None = None) -> list[Entry]:
         """Append, fold, publish.  Raises Refusal, and then nothing was written."""
-        entries = self.append(items)
+        entries = self.append(items, via)
         await self.publish(entries)
         return entries
 
@@ -77,13 +77,13 @@ class Record:
         """The seq of the entry that this event only repeats (see `policy.repeats`).  Raises Refusal."""
         return repeat_of(self.state, author, event, self.clock())
 
-    def append(self, items: Sequence[tuple[str, Event]]) -> list[Entry]:
+    def append(self, items: Sequence[tuple[str, Event]], via: str | None = None) -> list[Entry]:
         """Append and fold; nothing is published yet.  Entries of the coordinator and of workers get their sentence here."""
         for author, event in items:
             self.admit(author, event)
         told = [(author, diary.with_sentence(self.state, author, event)) for author, event in items]
         try:
-            entries = self.writer.append(told)
+            entries = self.writer.append(told, via)
         except LogFull as error:
             raise NoSpace(str(error)) from error
         except LogError as error:

@@ -25,8 +25,8 @@ class LogHeld(LogError):
 
     def __init__(self, path: Path, holder: str) -> None:
         self.holder = holder
-        who = f" by {holder}" if holder else ""
-        super().__init__(f"{path}: the log is held{who}; append through it, or wait until it ends")
+        who = holder or "a program that has not written its name into the lock file"
+        super().__init__(f"{path}: the log is held by {who}; append through it, or wait until it ends")
 
 
 class LogFull(LogError, OSError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ class Lock:
         while (held := self._try()) is None:
             tries += 1
             if tries >= LEAST_TRIES and time.monotonic() >= give_up:
-                raise LogHeld(log, holder_of(file))
+                raise LogHeld(log, living_holder(file))
             time.sleep(RETRY_SECONDS)
         self._fd, self._stat = held, os.fstat(held)
         holder = f"{BRIEFLY if brief else ''}process {os.getpid()}\n".encode()
@@ -92,6 +93,20 @@ def holder_of(file: Path) -> str:
         return plainfiles.read_file(file, size=80).decode(errors="replace").strip()
     except OSError:  # only the error's wording depends on it
         return ""
+
+
+def living_holder(file: Path) -> str:
+    """What the file says of its holder; nothing if that process has gone, so that somebody else holds it."""
+    holder = holder_of(file)
+    found = re.search(r"process ([0-9]{1,9})$", holder)
+    if found and (pid := int(found[1])):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except OSError:
+            pass  # it lives and is another user's
+    return holder
 
 
 def open_lock(file: Path) -> int:

@@ -224,15 +224,18 @@ def launch(folder: RunFolder) -> None:
     with open(talk, "ab", opener=opener) as out:
         process = subprocess.Popen(
             module_command("swarm.coordinator", str(folder.path)),
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=dict(os.environ),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=out, start_new_session=True, env=dict(os.environ),
         )  # fmt: skip
+    assert process.stdout
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise UserError(folder.name, f"the coordinator ended at once: {_last_line(talk)}", f"see {talk}")
-        if folder.connect.exists() and run_is_alive(folder.log):
-            return
-        time.sleep(0.05)
+    with process.stdout as told:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                why = told.read().decode(errors="replace").strip() or _last_line(talk)
+                raise UserError(folder.name, f"the coordinator ended at once: {why}", f"see {talk}")
+            if folder.connect.exists() and run_is_alive(folder.log):
+                return
+            time.sleep(0.05)
     raise UserError(folder.name, f"the coordinator is not ready after {START_SECONDS:.0f} s", f"see {talk}")
 
 

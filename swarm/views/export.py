@@ -23,6 +23,7 @@ from swarm.artifacts.metrics import MetricsFile
 from swarm.errors import UserError
 from swarm.log import Entry, Log, run_is_alive
 from swarm.log.entry import value_text
+from swarm.printable import without_control
 from swarm.rundir import RunFolder
 from swarm.views.report import session
 from toon.sizes import compact_json
@@ -283,8 +284,10 @@ def _toon_lines(names: Sequence[str], rows: Iterable[Row], batch_rows: int) -> I
 
 
 def _csv_line(cells: Iterable[Any]) -> str:
+    """Without control characters: other forms escape them, and this one has no escapes."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cells)
+    safe = (without_control(cell) if isinstance(cell, str) else cell for cell in cells)
+    csv.writer(line, lineterminator="").writerow(safe)
     return line.getvalue()
 
 

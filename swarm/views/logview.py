@@ -22,7 +22,7 @@ def line(entry: Entry, text_characters: int = TEXT_CHARACTERS) -> str:
     event = entry.event
     about = "" if event.ref == "-" else f" {event.ref}"
     clock = datetime.fromtimestamp(entry.time, UTC).strftime("%H:%M")
-    words = diary.joined(" · ", diary.shown(event, text_characters), entry.via and f"via {entry.via}")
+    words = diary.joined(" · ", diary.shown(event, text_characters), "via local" if entry.via == "local" else "")
     return f"{entry.seq} {clock} {name_of(event)}{about} {entry.author}  {words}".rstrip()
 
 

@@ -5,7 +5,6 @@ Figures are those measured up to then.  Workers and heartbeats were only in memo
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 
 from swarm import config
@@ -46,8 +45,12 @@ def _measured_by(folder: RunFolder, until: float) -> list[Metrics]:
         metrics = MetricsFile(folder.metrics, readonly=True)
     except sqlite3.OperationalError:
         return []  # nothing was measured yet
-    with contextlib.closing(metrics):
+    try:
         tables = metrics.tables()
+    except sqlite3.OperationalError as error:
+        raise UserError(str(folder.metrics), f"cannot be read now ({error})", "try again in a moment") from error
+    finally:
+        metrics.close()
     return [
         Metrics.of(table.stream, table.token, table.steps, [row for row in table.rows if row.time < until + 1])
         for table in tables

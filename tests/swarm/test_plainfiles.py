@@ -12,6 +12,7 @@ import pytest
 
 from swarm import plainfiles
 from swarm.access.client import Client
+from swarm.errors import UserError
 from swarm.events import Post
 from swarm.files import read_json, write_whole
 from swarm.log import Log, LogError, LogWriter, run_is_alive
@@ -103,7 +104,7 @@ def test_a_folder_of_another_user_is_written_to_only_if_that_is_asked_for(
     before = folder.log.read_bytes()
     with Client(folder, "eve") as eve:
         with pytest.raises(
-            LogError, match=r"belongs to another user \(uid 12345\); act through its coordinator .*--foreign"
+            UserError, match=r"belongs to another user \(uid 12345\); act through its coordinator .*--foreign"
         ):
             eve.append(Post(ref="run", body="hello"))
         assert folder.log.read_bytes() == before and not run_is_alive(folder.log)

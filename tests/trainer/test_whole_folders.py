@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from swarm.errors import UserError
-from swarm.weights import ADAPTER_FILES, MANIFEST
+from swarm.weights import ADAPTER, ADAPTER_CONFIG, ADAPTER_FILES, MANIFEST, adapter_sha256
 from trainer import checkpoint, whole
 from trainer.checkpoint import OLDER_FILES
 from trainer.whole import Torn
@@ -78,3 +79,19 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monke
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 90 << 20})())
     with pytest.raises(UserError, match=r"94 MB are free and a checkpoint takes 35[0-9][0-9] MB; free some space"):
         checkpoint.refuse_full_disk(tmp_path / "t1", trainable=300_000_000 - 10_000_000)
+
+
+def test_equal_adapters_have_equal_hashes_in_whatever_order_the_config_lists_its_layers(tmp_path: Path) -> None:
+    kept = []
+    for name, layers in (("one", ["q_proj", "v_proj", "k_proj"]), ("two", ["v_proj", "k_proj", "q_proj"])):
+        staged = tmp_path / f".{name}"
+        staged.mkdir()
+        (staged / ADAPTER).write_bytes(b"weights")
+        (staged / ADAPTER_CONFIG).write_text(json.dumps({"r": 2, "target_modules": layers, "bias": "none"}))
+        kept.append(checkpoint.keep(staged, tmp_path / name, {"step": 1}, ADAPTER_FILES))
+    assert kept[0] == kept[1] == adapter_sha256(tmp_path / "two")
+    assert json.loads((tmp_path / "one" / ADAPTER_CONFIG).read_text())["target_modules"] == [
+        "k_proj",
+        "q_proj",
+        "v_proj",
+    ]

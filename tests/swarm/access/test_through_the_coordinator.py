@@ -15,6 +15,7 @@ import pytest
 
 from swarm import Agent
 from swarm import events as ev
+from swarm.access import client as client_module
 from swarm.access.client import Client, _NoAnswer
 from swarm.agents.agent import Refused
 from swarm.errors import UserError
@@ -39,8 +40,8 @@ def test_events_before_during_and_after_a_coordinator_are_in_one_log(folder: Run
                 lease.check()
             ada.post("done with a")
         ada.post("it is gone")  # killed: the lock says so
-    said = [(e.event.kind, e.via) for e in entries(folder) if e.author == "ada"]
-    assert said == [("task", "local"), ("claim", None), ("done", None), ("post", None), ("post", "local")]
+    said = [(e.event.kind, e.via == "local") for e in entries(folder) if e.author == "ada"]
+    assert said == [("task", True), ("claim", False), ("done", False), ("post", False), ("post", True)]
     assert state(folder).run is not None
 
 
@@ -76,6 +77,40 @@ def test_an_event_recorded_under_another_clock_is_not_repeated_when_its_answer_w
         monkeypatch.setattr(ada, "_request", recorded_and_then_cut_off)
         ada.append(ev.Post(ref="run", body="once"))
     assert [e.event.body for e in entries(unopened) if e.author == "ada"] == ["warm", "once"]
+
+
+def test_of_two_equal_entries_each_sender_gets_its_own(unopened: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = ev.Post(ref="run", body="the same words")
+    with coordinator(unopened), Client(unopened, "ada") as one, Client(unopened, "ada") as other:
+        one.append(ev.Post(ref="run", body="warm"))
+        request, lost = other._request, []
+
+        def lost_on_its_way(*words: Any) -> str:
+            if not lost:
+                lost.append(one.append(same))
+                raise _NoAnswer("it never reached the coordinator")
+            return request(*words)
+
+        monkeypatch.setattr(other, "_request", lost_on_its_way)
+        assert other.append(same) == lost[0] + 1
+    assert [e.event.body for e in entries(unopened) if e.author == "ada"] == ["warm", same.body, same.body]
+
+
+def test_a_request_that_is_sent_again_is_recorded_once(unopened: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with coordinator(unopened), Client(unopened, "ada") as ada:
+        request, lost = ada._request, []
+
+        def answered_too_late(*words: Any) -> str:
+            answer = request(*words)
+            if not lost:
+                lost.append(answer)
+                raise _NoAnswer("the answer came too late")
+            return answer
+
+        monkeypatch.setattr(ada, "_request", answered_too_late)
+        monkeypatch.setattr(client_module, "recorded", lambda *_: None)  # the log that it looks at lags behind
+        ada.append(ev.Post(ref="run", body="once"))
+    assert [e.event.body for e in entries(unopened) if e.author == "ada"] == ["once"]
 
 
 def test_a_lease_that_is_not_renewed_expires_and_a_waiting_agent_gets_the_task(folder: RunFolder) -> None:

@@ -199,3 +199,12 @@ def test_a_word_that_will_not_do_is_told_with_those_that_will(
 ) -> None:
     with pytest.raises(UserError, match=told):
         list(lines(folder, **words))
+
+
+def test_csv_passes_no_control_characters(folder: RunFolder) -> None:
+    story = Story("wide")
+    story.say("coordinator", ev.Fail(ref="wide", why="red\x1b[31m\x9b2Jend\x00"))
+    with LogWriter.open(folder.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in story.entries])
+    told = text(folder, what="session", form="csv")
+    assert not set(told) & set("\x00\x1b\x9b") and r"red\x1b[31m\x9b2Jend\x00" in told

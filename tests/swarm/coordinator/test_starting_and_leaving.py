@@ -1,0 +1,91 @@
+"""What a coordinator leaves behind when it ends, and what is told when it cannot start."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm.access.client import Client
+from swarm.errors import UserError
+from swarm.events import Post, Stop
+from swarm.planning import starting
+from swarm.rundir import RunFolder
+from tests.swarm.places import coordinator
+
+
+@pytest.fixture
+def sockets(unopened: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where this run's sockets will be; short, since an ipc path holds 107 bytes."""
+    root = Path(f"/tmp/runtime-{os.getpid()}")
+    root.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(root))
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    yield unopened.sockets()
+    shutil.rmtree(root)
+
+
+def test_a_clean_end_leaves_no_socket_folder(unopened: RunFolder, sockets: Path) -> None:
+    with coordinator(unopened) as process, Client(unopened) as owner:
+        assert {path.name for path in sockets.iterdir()} == {"bus", "all"}
+        owner.append(Stop(ref="run"))
+        assert process.wait(timeout=60) == 130
+    assert not sockets.exists()
+
+
+@pytest.mark.parametrize("level", ["run", "user"])
+def test_a_file_where_the_sockets_belong_is_told_with_the_reason(
+    unopened: RunFolder, sockets: Path, level: str
+) -> None:
+    place = sockets if level == "run" else sockets.parent
+    shutil.rmtree(place)
+    place.write_text("not a folder")
+    with pytest.raises(
+        UserError, match=rf"{place}: is not a private folder of yours; remove it or set XDG_RUNTIME_DIR"
+    ):
+        starting.launch(unopened)
+
+
+def test_a_full_disk_is_told_with_the_reason_although_no_file_can_hold_it(unopened: RunFolder, sockets: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # as a full disk: no file can grow
+    try:
+        with pytest.raises(UserError, match=r"the coordinator ended at once: .*no space"):
+            starting.launch(unopened)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+HOLD = """
+import fcntl, os, sys, time
+for name in sys.argv[1:]:
+    try:
+        fcntl.flock(os.open(name, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+    else:
+        print("locked", flush=True)
+"""
+
+
+def test_who_may_only_read_the_folder_cannot_hold_its_locks(folder: RunFolder) -> None:
+    if os.geteuid():
+        pytest.skip("only the superuser can become somebody else")
+    for path in (folder.path, *folder.path.parents):
+        if path.stat().st_uid == 0 and str(path).startswith("/tmp/pytest"):
+            path.chmod(0o755)
+    lock = folder.path / "collaboration/lock"
+    lock.chmod(0o644)  # as earlier versions made it
+    with Client(folder, "ada") as ada:
+        ada.append(Post(ref="run", body="x"))
+    done = subprocess.run(
+        [sys.executable, "-c", HOLD, str(lock)], user=12345, group=12345, extra_groups=[], capture_output=True, text=True,
+        check=True, cwd="/",
+    )  # fmt: skip
+    assert done.stdout.split() == ["PermissionError"]
