@@ -31,6 +31,10 @@ def routing_prefix(public_key: str) -> bytes:
     return hashlib.blake2b(public_key.encode(), digest_size=KEY_DIGEST_BYTES).digest()
 
 
+_HANDSHAKE_MS = 5_000
+"""How long a connection may hold a descriptor without having shown its key; libzmq's default is 30 s."""
+
+
 def listener(context: zmq.Context[Any], kind: int, members: Members) -> zmq.Socket[Any]:
     """A server socket that asks the ZAP handler about every connection and refuses all while there is no handler."""
     socket: zmq.Socket[Any] = context.socket(kind)
@@ -41,6 +45,7 @@ def listener(context: zmq.Context[Any], kind: int, members: Members) -> zmq.Sock
     socket.zap_domain = ZAP_DOMAIN
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     socket.linger = 500
+    socket.handshake_ivl = _HANDSHAKE_MS
     _common(socket)
     return socket
 

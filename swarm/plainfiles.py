@@ -24,6 +24,8 @@ SMALL_BYTES = 4 << 20
 """More than any JSON file, config or cursor of a run holds."""
 LOG_BYTES = 64 << 20
 """More than any file of a log holds: a new one is begun at 1 MiB."""
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+"""Errors that pass when somebody frees space, or closes what is open."""
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _STEP = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
@@ -39,6 +41,11 @@ class NotPlain(UserError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether it is worth another try: the disk is full, too many files are open, or somebody has put something in a file's place."""
+    return isinstance(error, NotPlain) or error.errno in PASSING
 
 
 @contextmanager

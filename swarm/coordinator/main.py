@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import resource
 import shutil
 import signal
 import sys
@@ -36,7 +37,7 @@ from swarm.launch.layout import Layout
 from swarm.log import NO_SPACE, LogError, LogWriter
 from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.messages import Quit
-from swarm.plainfiles import remove_file
+from swarm.plainfiles import may_pass, remove_file
 from swarm.policy import schedule
 from swarm.policy.commands import Dismiss, SendOrder
 from swarm.rundir import RunFolder
@@ -109,12 +110,20 @@ class Coordinator:
                 await asyncio.wait_for(self.crew.exited.wait(), TICK_SECONDS)
             self.crew.exited.clear()
             await self.record.note_standstill()
-            self.crew.watch(self.hub.links(), self.record.state)
+            self._watch()
             with contextlib.suppress(NoSpace):  # the notes are kept until they are recorded
                 self.record.append([])  # lets the writer look at the file: what a person typed is sealed soon
                 await self._record_news()
             await self.hub.publish("workers", self.crew.table(self.record.state))
             await self._step()
+
+    def _watch(self) -> None:
+        try:
+            self.crew.watch(self.hub.links(), self.record.state)
+        except OSError as error:  # a worker could not be started: at the next look it is tried again
+            if not may_pass(error):
+                raise
+            talk.warning("%s", error)
 
     async def _record_news(self) -> None:
         while self.crew.news:
@@ -180,6 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = RunFolder(options.run.resolve())
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # over TCP whoever reaches the port takes descriptors
     try:
         settings = config.load(folder.config, cwd=folder.path, of_a_run=True).run
         with LogWriter.open(folder.log, wait_seconds=2.0, secret=folder.log_secret(), clock=steady_clock()) as writer:

@@ -11,7 +11,7 @@ from swarm import diary
 from swarm import events as ev
 from swarm.coordinator.pulse import Pulse
 from swarm.event import Event
-from swarm.log import Entry, LogError, LogFull, LogWriter
+from swarm.log import Entry, LogBlocked, LogError, LogFull, LogWriter
 from swarm.policy.admission import admit
 from swarm.policy.repeats import repeat_of
 from swarm.policy.rules import admit_by
@@ -25,7 +25,7 @@ talk = logging.getLogger("swarm.coordinator")
 
 
 class NoSpace(Refusal):
-    """The disk is full: the same entry may be tried again."""
+    """The disk is full, or a file cannot be opened now: the same entry may be tried again."""
 
 
 class Record:
@@ -84,7 +84,7 @@ class Record:
         told = [(author, diary.with_sentence(self.state, author, event)) for author, event in items]
         try:
             entries = self.writer.append(told, via)
-        except LogFull as error:
+        except (LogFull, LogBlocked) as error:
             raise NoSpace(str(error)) from error
         except LogError as error:
             raise Refusal(f"the log: {error}") from error

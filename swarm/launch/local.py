@@ -17,8 +17,7 @@ from typing import NamedTuple
 from bus.liveness import describe_exit
 from swarm.files import read_json, write_whole
 from swarm.launch.layout import WorkerSpec
-from swarm.log import NO_SPACE
-from swarm.plainfiles import make_folder, opener
+from swarm.plainfiles import make_folder, may_pass, opener
 from swarm.rundir import RunFolder
 from swarm.spawning import module_command
 
@@ -137,13 +136,13 @@ class Known(NamedTuple):
 def write_down(children: Iterable[Child], folder: RunFolder) -> bool:
     """Write down the running workers, so that the next coordinator can adopt them and `swarm stop` can end them without one.
 
-    False: the disk is full, and the file is unchanged.
+    False: it cannot be written now (the disk is full, say), and the file is unchanged.
     """
     known = {child.spec.name: Known(child.pid, child.started, child.launch)._asdict() for child in children}
     try:
         write_whole(folder.processes, json.dumps(known))
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if not may_pass(error):
             raise
         return False
     return True

@@ -3,6 +3,7 @@
     LogError                 anything below; also an entry that cannot be written (a bad author, an unknown field type)
     ├── LogHeld              another process is the writer
     ├── LogFull (+ OSError)  no space: nothing was written, try again later
+    ├── LogBlocked           a file of the log cannot be opened now: nothing was written, try again later
     └── LogDamaged           entries are changed or missing, or the log's own folder was removed
 
 The command line prints them as they are: where, what, and what to do.
@@ -38,6 +39,10 @@ class LogFull(LogError, OSError):
 
     def __str__(self) -> str:
         return f"{self.path}: no space to append ({self.why}), nothing was written; free some space and try again"
+
+
+class LogBlocked(LogError):
+    """A file of the log cannot be opened now: something else stands in its place, or too many files are open."""
 
 
 class LogDamaged(LogError):

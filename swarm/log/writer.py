@@ -22,11 +22,11 @@ from swarm.event import Event
 from swarm.files import stat_or_none
 from swarm.log.draft import Draft
 from swarm.log.entry import Entry
-from swarm.log.errors import NO_SPACE, LogDamaged, LogError, LogFull
+from swarm.log.errors import NO_SPACE, LogBlocked, LogDamaged, LogError, LogFull
 from swarm.log.ledger import Ledger
 from swarm.log.lock import BRIEFLY, Lock, holder_of, is_held
 from swarm.log.reader import WritersLog, log_time
-from swarm.plainfiles import NotPlain
+from swarm.plainfiles import NotPlain, may_pass
 from swarm.rundir import LogFiles
 
 ROTATE_BYTES = 1 << 20
@@ -219,15 +219,18 @@ class LogWriter:
 
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Raises LogFull where the file system has no space, LogError where a file of the log is none to be opened."""
+    """Raises LogFull where the file system has no space, LogBlocked where a file of the log cannot be opened now."""
     try:
         yield
     except NotPlain as refused:
-        raise LogError(str(refused)) from refused
+        raise LogBlocked(str(refused)) from refused
     except OSError as failed:
-        if failed.errno not in NO_SPACE or isinstance(failed, LogFull):
+        if isinstance(failed, LogFull) or not may_pass(failed):
             raise
-        raise LogFull(path, failed) from failed
+        if failed.errno in NO_SPACE:
+            raise LogFull(path, failed) from failed
+        fix = "end what holds so many, or raise the limit (`ulimit -n`)"
+        raise LogBlocked(f"{path}: {failed.strerror}, nothing was written; {fix}") from failed
 
 
 def run_is_alive(path: Path) -> bool:

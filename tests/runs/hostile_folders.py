@@ -203,7 +203,7 @@ class Maker:
             (table, f"INSERT INTO metrics ({columns}) VALUES ('{ESCAPES.split(chr(0), maxsplit=1)[0]}', 'x', NULL, -1, x'00ff', 'now', 'NaN')"),
             (table, f"INSERT INTO metrics ({columns}) VALUES ('wide', 1, 9, 9e999, 'train', 1e999, 1e999)"),
             ("CREATE TABLE metrics (a)",), ("CREATE TABLE other (a)",),
-            ("CREATE TABLE metrics (stream, token, steps, step, kind, time, loss AS (randomblob(999999999)))",
+            ("CREATE TABLE metrics (stream, token, steps, step, kind, time, loss AS (zeroblob(999999999)))",
              "INSERT INTO metrics (stream, token, steps, step, kind, time) VALUES ('wide', 1, 1, 1, 'train', 1)"),
         ])  # fmt: skip
         with sqlite3.connect(path) as db:

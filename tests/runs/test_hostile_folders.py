@@ -126,6 +126,9 @@ def folder_of(seed: int, tmp_path: Path, bases: list[Path], stranger: int) -> tu
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # commands end in the middle of what they read
 def test_no_command_comes_to_harm_in_a_hostile_folder(
     tmp_path: Path, bases: list[Path], stranger: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +20,8 @@ from swarm.errors import UserError
 from swarm.events import Post, Stop
 from swarm.planning import starting
 from swarm.rundir import RunFolder
-from tests.swarm.places import coordinator
+from tests.runs import swarm_process as sp
+from tests.swarm.places import configure, coordinator, wait_for
 
 
 @pytest.fixture
@@ -89,3 +93,28 @@ def test_who_may_only_read_the_folder_cannot_hold_its_locks(folder: RunFolder) -
         check=True, cwd="/",
     )  # fmt: skip
     assert done.stdout.split() == ["PermissionError"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process as Linux sets them")
+def test_connections_of_strangers_that_use_up_all_descriptors_end_no_run(unopened: RunFolder, tmp_path: Path) -> None:
+    port = sp.free_ports()
+    configure(tmp_path, unopened, f"listen: tcp://127.0.0.1:{port}\n")
+    with coordinator(unopened) as process, Client(unopened) as owner, contextlib.ExitStack() as strangers:
+        owner.append(Post(ref="run", body="before"))
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (96, 96))
+        with contextlib.suppress(TimeoutError):
+            for _ in range(300):
+                strangers.enter_context(socket.create_connection(("127.0.0.1", port), timeout=0.5))
+        with pytest.raises(UserError, match=r"Too many open files, nothing was written; .*ulimit -n"):
+            owner.append(Post(ref="run", body="during"))
+        time.sleep(1)  # some looks at the clock
+        assert process.poll() is None, (unopened.path / "coordinator.log").read_text()
+        strangers.close()
+        wait_for(lambda: posted(owner))
+        assert process.poll() is None
+
+
+def posted(owner: Client) -> bool:
+    with contextlib.suppress(UserError):
+        return owner.append(Post(ref="run", body="after")) > 0
+    return False
