@@ -24,7 +24,8 @@ SMALL_BYTES = 4 << 20
 """More than any JSON file, config or cursor of a run holds."""
 LOG_BYTES = 64 << 20
 """More than any file of a log holds: a new one is begun at 1 MiB."""
-PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+PASSING = NO_SPACE | {errno.EMFILE, errno.ENFILE}
 """Errors that pass when somebody frees space, or closes what is open."""
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

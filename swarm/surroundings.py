@@ -6,6 +6,8 @@ What the system does not tell is None, never 0.
 from __future__ import annotations
 
 import codecs
+import contextlib
+import io
 import os
 import re
 import stat
@@ -13,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from swarm.asciitext import plain
 from swarm.errors import UserError
@@ -29,6 +31,31 @@ def open_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and callable(reconfigure := getattr(stream, "reconfigure", None)):
             reconfigure(errors=HANDLER)
+
+
+class Unfailing(io.RawIOBase):
+    """A descriptor to print to whose errors are ignored: on a full disk what a process says of its work is lost, not its work."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, data: Any) -> int:
+        with contextlib.suppress(OSError):
+            return os.write(self._descriptor, data)
+        return len(data)
+
+
+def open_talk() -> None:
+    """From here on nothing that a process without a person prints can end it."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        talk = io.BufferedWriter(Unfailing(descriptor))
+        setattr(sys, name, io.TextIOWrapper(talk, encoding="utf-8", errors="backslashreplace", line_buffering=True))
 
 
 def _substituted(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -30,7 +30,7 @@ from swarm.event import DONE_BY, Role
 from swarm.events import Drop
 from swarm.files import write_whole
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Piece, Quit, Ready
-from swarm.plainfiles import make_folder
+from swarm.plainfiles import NO_SPACE, make_folder
 from swarm.policy.batching import BatchKey, batch_key
 from swarm.redaction import redacted
 from swarm.rundir import RunFolder
@@ -88,7 +88,11 @@ class Worker:
         join = Join.load(post.join)
         workers = RunFolder(post.run_folder).workers
         make_folder(workers)
-        write_whole(workers / f"{join.name}.command", f"{post.command}\n")
+        try:
+            write_whole(workers / f"{join.name}.command", f"{post.command}\n")
+        except OSError as error:  # for people; on a full disk the tasks say what is wrong
+            if error.errno not in NO_SPACE:
+                raise
         spool = workers / f"{join.name}.spool"
         self._peer = Peer(join, spool=spool, heartbeat=lambda: self._now().toon())
         self._greeted = ""
@@ -309,6 +313,9 @@ def _drop_for(piece: Piece, error: Exception) -> Drop | None:
             return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=False)
         case UserError():
             return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=True, retry=False)
+        case OSError(errno=number) if number in NO_SPACE:
+            what = f"{error.filename or 'the run folder'}: no space; free some, then `swarm resume`"
+            return Drop(ref=piece.ref, tok=piece.token, why=redacted(what), failed=True, retry=False)
         case _:
             print(redacted("".join(traceback.format_exception(error))), file=sys.stderr)
             return Drop(ref=piece.ref, tok=piece.token, why=_reason(error), failed=True, body=_tail(error))

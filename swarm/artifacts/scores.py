@@ -7,9 +7,10 @@ from itertools import chain
 from math import isfinite
 
 from swarm import figures
+from swarm.plainfiles import LOG_BYTES, read_text
 from swarm.policy.comparison import RowScores
 from swarm.rundir import RunFolder
-from swarm.weights import sha256_of
+from swarm.weights import sha256_in_run
 from toon import ToonError, decode
 
 FILE = "scores.toon"
@@ -27,9 +28,9 @@ def of_rows(folder: RunFolder, stream: str, sha256: str, metric: str) -> RowScor
     """Raises ScoresError where the file is not the one that was reported, or lacks the figure."""
     path, name = folder.stream(stream) / FILE, figures.of(metric).compared_as or metric
     try:
-        if sha256_of(path) != sha256:
+        if sha256_in_run(path) != sha256:
             raise ScoresError(f"{FILE} is not what the evaluator reported; put it back as it was, then `swarm resume`")
-        rows = decode(path.read_text(encoding="utf-8"))[name]
+        rows = decode(read_text(path, LOG_BYTES))[name]
         columns = {key: [float(row[key]) for row in rows] for key in ("adapter", "base", "weight")}
     except (OSError, ToonError, KeyError, TypeError, ValueError) as error:
         raise ScoresError(f"{FILE} cannot be read ({type(error).__name__}: {error})") from error

@@ -8,10 +8,11 @@ What entries mean is the business of `swarm/state.py`.
 from __future__ import annotations
 
 from swarm.log.entry import Entry
-from swarm.log.errors import NO_SPACE, LogBlocked, LogDamaged, LogError, LogFull, LogHeld
+from swarm.log.errors import LogBlocked, LogDamaged, LogError, LogFull, LogHeld
 from swarm.log.reader import Log
 from swarm.log.verify import Fault, verify
 from swarm.log.writer import LogWriter, run_is_alive
+from swarm.plainfiles import NO_SPACE
 
 __all__ = [
     "NO_SPACE",

@@ -14,8 +14,6 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
 
 class LogError(Exception):
     """The shared log cannot do what was asked."""

@@ -22,11 +22,11 @@ from swarm.event import Event
 from swarm.files import stat_or_none
 from swarm.log.draft import Draft
 from swarm.log.entry import Entry
-from swarm.log.errors import NO_SPACE, LogBlocked, LogDamaged, LogError, LogFull
+from swarm.log.errors import LogBlocked, LogDamaged, LogError, LogFull
 from swarm.log.ledger import Ledger
 from swarm.log.lock import BRIEFLY, Lock, holder_of, is_held
 from swarm.log.reader import WritersLog, log_time
-from swarm.plainfiles import NotPlain, may_pass
+from swarm.plainfiles import NO_SPACE, NotPlain, may_pass
 from swarm.rundir import LogFiles
 
 ROTATE_BYTES = 1 << 20

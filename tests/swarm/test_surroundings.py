@@ -169,3 +169,20 @@ def test_this_machine_has_cores_and_memory() -> None:
     assert surroundings.cores() >= 1
     free = surroundings.free_memory_bytes()
     assert free is None or free > 0
+
+
+def test_what_a_process_prints_on_a_full_disk_is_lost_and_its_work_goes_on(tmp_path: Path) -> None:
+    code = """
+import sys, traceback
+from swarm.surroundings import open_talk
+open_talk()
+for _ in range(9):
+    print("x" * 9999)
+    print("why", file=sys.stderr)
+open(sys.argv[1], "w").write("done")
+"""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "kept")], stdout=full, stderr=full, check=False
+        )
+    assert (done.returncode, (tmp_path / "kept").read_text()) == (0, "done")
