@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import ValidationError
 
 from swarm import figures
 from swarm.errors import UserError
@@ -28,6 +31,7 @@ from toon import encode
 from trainer import bases
 from trainer.place import Place
 from trainer.quiet import quieten
+from trainer.ship.sources import set_device
 from trainer.show import add_forms, print_form
 
 if TYPE_CHECKING:
@@ -244,14 +248,24 @@ def settings_from(arguments: argparse.Namespace) -> StreamSettings:
     known = ["eval_loss", *(name for name in figures.measurable() if figures.of(name).of != "retention")]
     if unknown := [name for name in metrics if name not in known]:
         raise UserError("--metrics", f"{unknown[0]!r} is no metric here", f"take some of {', '.join(known)}")
-    return StreamSettings.model_validate(
-        {
+    values = {
             "base_model": arguments.base or _base_of(arguments.adapters), "datasets": [data], "test_datasets": [data],
             "metrics": [name for name in metrics if name != "eval_loss"], "eval_rows": arguments.rows,
             "eval_max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature, "top_p": arguments.top_p,
             "eval_seed": arguments.seed, "sequence_len": arguments.sequence_len, "json_schema": arguments.schema,
-        }
-    )  # fmt: skip
+        }  # fmt: skip
+    try:
+        return StreamSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = OPTIONS.get(str(first["loc"][-1]), f"--{first['loc'][-1]}".replace("_", "-"))
+        raise UserError(option, f"{first['input']!r:.60} cannot be taken", first["msg"].lower()) from error
+
+
+OPTIONS = {
+    "eval_rows": "--rows", "eval_max_new_tokens": "--max-new-tokens", "eval_seed": "--seed", "base_model": "--base", "json_schema": "--schema",
+}  # fmt: skip
+"""The option for a setting that has another name here."""
 
 
 def _base_of(adapters: Sequence[Path]) -> str:
@@ -267,6 +281,15 @@ def _base_of(adapters: Sequence[Path]) -> str:
             "ADAPTER", f"they are of different bases ({', '.join(named)})", "evaluate those of one base, or give --base"
         )
     return next(iter(named))
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if re.fullmatch(r"cpu|gpu\d+", device) is None:
+        raise UserError("--device", f"{device!r} is no device", "take cpu, or gpu0")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UserError("--device", f"torch {torch.__version__} sees no {device}", "take cpu, or install a CUDA build")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -290,8 +313,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("adapters", metavar="ADAPTER", nargs="+", type=Path)
     arguments = parser.parse_args(argv)
     open_output()
+    set_device(arguments.device)
     quieten()
     try:
+        _check_device(arguments.device)
         if not arguments.data.is_file():
             raise UserError("--data", f"there is no file {arguments.data}", "name a file with rows")
         found = evaluated(arguments.adapters, settings_from(arguments), Place(Path.cwd(), arguments.device))
