@@ -103,7 +103,7 @@ def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) ->
         what = f"{settings.engine} cannot train {chosen}"
         _add(stream, "engine", what, f"write {' or '.join(sorted(able))}, or leave it out", problems)
     elif settings.exact and engine_of(settings) != "shared":
-        what = f"{chosen} is trained by TRL, one stream at a time"
+        what = f"it is for the shared engine, and {chosen} is trained by trl, without company"
         _add(stream, "exact", what, "leave it out, or write `engine: shared`", problems)
 
 

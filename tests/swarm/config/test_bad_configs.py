@@ -618,6 +618,7 @@ streams:
   three: {val_set_size: 1.5, eval_rows: 0, metrics: [ended, json_schema]}
   four: {lr_scheduler: constant, warmup_ratio: 0.1}
   five: {test_datasets: [{path: 'data/*.jsonl'}]}
+  six: {engine: trl, exact: true}
 promotion: {metric: exact_match, goal: min}
 """,
         """
@@ -630,8 +631,9 @@ my.yaml:8: streams.three.metrics: exact_match is not measured, but it is `promot
 my.yaml:8: streams.three.metrics: json_schema has no schema to match; name a file with `json_schema:`
 my.yaml:9: streams.four.warmup_ratio: `lr_scheduler: constant` has no warm-up; write `lr_scheduler: constant_with_warmup`, or `warmup_ratio: 0`
 my.yaml:10: streams.five.test_datasets.0.path: {proj}/data/train.jsonl is trained on too; hold out other rows, or leave `test_datasets` out and set `val_set_size`; or set `allow_overlap: true`
-my.yaml:11: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
-10 problems; nothing was started
+my.yaml:11: streams.six.exact: it is for the shared engine, and sft + lora is trained by trl, without company; leave it out, or write `engine: shared`
+my.yaml:12: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
+11 problems; nothing was started
 """,
     ),
     Bad(

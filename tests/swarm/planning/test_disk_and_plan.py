@@ -97,5 +97,7 @@ def test_a_plan_has_a_row_per_stream_with_its_device_and_steps(config):
         ("narrow", "lora r8", "gpu0 shared", 95, 16),
         ("wide", "qlora r32 dora", "gpu0", 95, 7),
     ]
+    assert [row.engine for row in table] == ["shared 1", "shared 2"], "one base is whole, the other in 4 bits"
+    assert table[0].weights_bytes <= table[0].shared_bytes < table[0].total_bytes
     assert table[0].trainable == 2 * 8 * (8 * 64 + 3 * (64 + 96))
     assert table[0].total_bytes > table[0].weights_bytes > table[1].weights_bytes

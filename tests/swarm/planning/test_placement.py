@@ -8,7 +8,7 @@ from swarm.errors import UserError, UserErrors
 from swarm.launch.layout import Layout
 from swarm.planning.estimate import Need
 from swarm.planning.gpus import Devices, Gpu
-from swarm.planning.placement import place
+from swarm.planning.placement import PROCESS_BYTES, place
 from swarm.settings import Placement
 
 GB = 10**9
@@ -102,6 +102,14 @@ def test_a_group_is_one_process_with_all_cores_and_as_many_places_as_memory_hold
     assert lanes(tight) == ["cpu x4 4 of all"]
     assert tight.notes == ("cpu: 4 at once in one process, 4 waiting, 4 of 4 cores each, 7.6 GB free",)
     assert lanes(place(needs, cpu(4, 7.6), Placement(cpu_streams=2), groups)) == ["cpu x4 2 of all"]
+
+
+def test_what_a_trainer_will_need_is_predicted_for_as_many_streams_as_it_takes():
+    needs = {"a": sharing(3.0, shared_gb=2), "b": sharing(0.5, shared_gb=2)}
+    [trainer] = place(needs, cpu(4, 64), Placement(), [("a", "b")]).trainers()
+    assert trainer.predicted_bytes == 5.5 * GB + PROCESS_BYTES
+    [first, second] = place(needs, cpu(4, 64), Placement()).trainers()
+    assert first.predicted_bytes == second.predicted_bytes == 5 * GB + PROCESS_BYTES, "either may take either"
 
 
 def test_the_largest_streams_of_a_group_decide_how_many_it_takes():
