@@ -325,7 +325,9 @@ def _several(annotation: Any, *, at_least_one: bool) -> str:
         one = group.__name__.lower()
         return f"at least one {one}" if at_least_one else f"{one}s"
     words = expected(annotation)
-    return words.replace("a whole number", "whole numbers", 1) if words.startswith("a whole number") else f"{words}s"
+    if any(isinstance(part, OneOf) for part in get_args(annotation)[1:]):
+        return words
+    return re.sub(r"^a (whole number|number)", r"\1s", words) if words.startswith("a ") else f"{words}s"
 
 
 def _choices(annotation: Any) -> list[Any]:
