@@ -325,9 +325,8 @@ def _several(annotation: Any, *, at_least_one: bool) -> str:
         one = group.__name__.lower()
         return f"at least one {one}" if at_least_one else f"{one}s"
     words = expected(annotation)
-    if any(isinstance(part, OneOf) for part in get_args(annotation)[1:]):
-        return words
-    return re.sub(r"^a (whole number|number)", r"\1s", words) if words.startswith("a ") else f"{words}s"
+    is_choice = any(isinstance(part, OneOf) for part in get_args(annotation)[1:])
+    return words if is_choice else re.sub(r"^(?:a ((?:whole )?number)|(text))", r"\1\2s", words)
 
 
 def _choices(annotation: Any) -> list[Any]:
