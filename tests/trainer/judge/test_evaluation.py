@@ -145,7 +145,7 @@ def test_a_folder_without_an_adapter_and_two_bases_are_refused(
 def test_rows_are_rendered_as_they_were_in_training(
     adapters: list[Path], rows_file: Path, settings: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    template = tiny.CHATML.replace("<|im_start|>' + m['role']", "<|im_start|>the ' + m['role']")
+    template = tiny.CHATML.replace("<|im_start|>", "<|im_start|>the ")
     stops = (tiny.tokenizer().eos_token_id,)
     for folder in adapters:
         Prompt(template, "\n", stops).write(folder)
