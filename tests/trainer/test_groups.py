@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -19,6 +20,7 @@ from tests.trainer.conftest import Bench
 from trainer.engines import shared
 from trainer.errors import LeaseRevoked, LeaseStopped
 from trainer.loop.loop import Loop
+from trainer.loop.stream import Stream
 
 Make = Callable[..., StreamSettings]
 FOUR: dict[str, dict[str, object]] = {
@@ -263,3 +265,27 @@ def test_whether_streams_go_together_is_measured_and_the_log_says_what_was_faste
     together, apart = map(int, re.findall(r"(\d+) (?:tokens/s together|one after)", note))
     assert note.startswith(f"2 streams go through the base {faster}: ")
     assert (apart > together) == (slow == "together")
+
+
+def test_a_stream_that_memory_does_not_hold_beside_the_others_waits_until_one_has_left(
+    company: Callable[[str], Company], four: dict[str, StreamSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = alone(company, {name: four[name] for name in ("plain", "dora", "wide")})
+    add = Loop.add
+
+    def limited(loop: Loop, *streams: Stream) -> None:
+        add(loop, *streams)
+        if len(loop.running) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Loop, "add", limited)
+    group = company("group")
+    for name in ("plain", "dora", "wide"):
+        group.come(name, four[name])
+    group.train()
+    assert group.errors == dict.fromkeys(("plain", "dora", "wide"))
+    assert [event.body for event in group.events["wide"] if event.kind == "post"] == [
+        "memory does not hold it beside 2 others: it waits until one has left"
+    ]
+    for name in ("plain", "dora", "wide"):
+        assert same(group.weights(name), expected[name].weights(name)), name

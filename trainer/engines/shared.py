@@ -26,7 +26,7 @@ from trainer.loop import folder
 from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.fusable import unfusable
-from trainer.loop.loop import Loop
+from trainer.loop.loop import Loop, is_out_of_memory
 from trainer.loop.recipe import Recipe
 from trainer.loop.stream import Failed, Stepped, Stream
 from trainer.place import Place
@@ -66,11 +66,14 @@ class Group(Boundary):
         self._members: dict[Stream, Member] = {}
         """Until all is reported of them."""
         self._endings: set[Future[None]] = set()
+        self._outside: list[Work] = []
+        """Those that memory did not hold beside the others, and how many others that were."""
+        self._held = 0
 
     def run(self) -> None:
         with ThreadPoolExecutor(1, "saves") as self._writer:
             try:
-                while (arrived := self.mates.arrived()) or self._members:
+                while (arrived := [*self._readmitted(), *self.mates.arrived()]) or self._members:
                     for work in arrived:
                         self._join(work)
                     self._resume()
@@ -93,7 +96,7 @@ class Group(Boundary):
             if decided := self._arrangement.tick():
                 self._note(decided)
         except Exception as error:  # one that has no company is to blame; of several it cannot be told which
-            if len(loop.running) > 1:
+            if len(loop.running) != 1:
                 raise
             member = self._members[loop.running[0]]
             loop.remove(member.stream)
@@ -118,18 +121,44 @@ class Group(Boundary):
             progress = training.begin(work.piece, work.lease, self.place)
             training.refuse_other(progress, ENGINE)
             member = self._member(work, progress)
+            self._members[member.stream] = member
+            progress.load_seconds = time.monotonic() - began
+            if training.is_finished(progress):
+                self._end(member)
+            else:
+                progress.start()
+                self._add(member)
         except Exception as error:  # whatever is wrong with its files, settings or base: the others go on
             if progress:
                 progress.close()
-            self.mates.ended(work, error)
-            return
-        self._members[member.stream] = member
-        progress.load_seconds = time.monotonic() - began
-        if training.is_finished(progress):
-            self._end(member)
-        else:
-            progress.start()
-            self._ready(work.piece.settings).add(member.stream)
+            if self._members and is_out_of_memory(error):
+                self._leave_outside(work)
+            else:
+                self.mates.ended(work, error)
+
+    def _add(self, member: Member) -> None:
+        """Into the loop, or out of it again with the error."""
+        loop = self._ready(member.work.piece.settings)
+        try:
+            loop.add(member.stream)
+        except Exception:
+            del self._members[member.stream]
+            loop.remove(member.stream)
+            raise
+
+    def _leave_outside(self, work: Work) -> None:
+        """What does not fit waits: nobody is to blame."""
+        self._outside.append(work)
+        self._held = len(self._members)
+        text = f"memory does not hold it beside {self._held} others: it waits until one has left"
+        work.lease.report(Post(ref=work.piece.ref, body=text))
+
+    def _readmitted(self) -> list[Work]:
+        """Those outside, once there is more room; and those that are not to wait any longer."""
+        more_room = len(self._members) < self._held
+        coming = [work for work in self._outside if more_room or work.lease.order in {"stop", "revoke"}]
+        self._outside = [work for work in self._outside if work not in coming]
+        return coming
 
     def _member(self, work: Work, progress: TrainingProgress) -> Member:
         settings = work.piece.settings

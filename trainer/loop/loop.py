@@ -89,7 +89,7 @@ class Loop:
             try:
                 self._compute(part, sums, padded)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._split(part)
                 return 0
@@ -220,5 +220,5 @@ def _checkpoint(function: Callable[..., Tensor], *args: object) -> Tensor:
     return computed
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
