@@ -170,7 +170,7 @@ class RunFolder:
         Raises UserError if it is outside the run folder, also through a symbolic link.
         """
         path = self.path / relative
-        if not path.resolve().is_relative_to(self.path.resolve()):
+        if not resolved(path).is_relative_to(self.path):
             raise UserError(str(path), "leads out of the run folder", "name a path inside it")
         return path
 

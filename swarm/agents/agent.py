@@ -233,9 +233,9 @@ class Agent:
         """
         source = Path(path) if Path(path).exists() else self.folder.path / path
         try:
-            if not source.resolve().is_relative_to(self.folder.path.resolve()):
+            if not rundir.resolved(source).is_relative_to(self.folder.path):
                 source = _copied(source, self.folder.path / "agents" / self.name, token)
-            return str(source.resolve().relative_to(self.folder.path.resolve())), sha256_of(source)
+            return str(rundir.resolved(source).relative_to(self.folder.path)), sha256_of(source)
         except OSError as error:
             raise UserError(str(path), f"cannot be kept ({error.strerror})", "name a file that can be read") from error
 

@@ -16,6 +16,8 @@ from itertools import chain, groupby, repeat
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from swarm.errors import UserError
 from swarm.figures import MAX_FIGURES_OF_A_RUN
 from swarm.messages import ROW, MetricRow, Metrics
@@ -162,13 +164,17 @@ class MetricsFile:
         grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for row in self.read():
             grouped.setdefault((row["stream"], row["token"]), []).append(row)
-        return [
-            Metrics.of(stream, token, rows[-1]["steps"], [_metric_row(row) for row in rows])
-            for (stream, token), rows in grouped.items()
-        ]
+        try:
+            return [
+                Metrics.of(stream, token, rows[-1]["steps"], [_metric_row(row) for row in rows])
+                for (stream, token), rows in grouped.items()
+            ]
+        except ValidationError as error:
+            raise self._damaged(error) from error
 
-    def _damaged(self, error: sqlite3.DatabaseError) -> UserError:
-        return UserError(str(self._path), f"is damaged ({error})", MOVE_AWAY)
+    def _damaged(self, error: Exception) -> UserError:
+        what = " ".join(str(error).split())[:200]
+        return UserError(str(self._path), f"is damaged ({what})", MOVE_AWAY)
 
     def close(self) -> None:
         self._db.close()

@@ -28,6 +28,8 @@ TORTURE = bool(os.environ.get("TORTURE"))
 CASES = int(os.environ.get("HOSTILE_CASES", "1500" if TORTURE else "14"))
 LIMIT_SECONDS = 20.0
 """Far more than any of these commands takes on a busy machine."""
+INSPECTION_SECONDS = 90.0
+"""`resume` checks the config, and with it the bases: the first time that takes a process that imports torch."""
 DOCUMENTED = {0, 1, 2, 5, 6, 130}
 LOOKING = (
     ("status",), ("status", "--json"), ("log",), ("log", "--json"), ("log", "verify"), ("digest", "--as", "ada"), ("replay",),
@@ -68,7 +70,7 @@ def told(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> tuple[int, 
     monkeypatch.setattr(sys, "argv", ["swarm", *words])
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            with limited(LIMIT_SECONDS):
+            with limited(LIMIT_SECONDS if words[0] != "resume" else INSPECTION_SECONDS):
                 status = int(cli._run())
         except Hung:
             out.write("\nHUNG")
