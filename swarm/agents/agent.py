@@ -39,7 +39,7 @@ from swarm.log import Entry, Log
 from swarm.plainfiles import make_folder, opener, remove_file, rename
 from swarm.rundir import RunFolder
 from swarm.state import State
-from swarm.weights import adapter_sha256, sha256_of
+from swarm.weights import adapter_sha256, sha256_in_run
 
 __all__ = ["Agent", "Entry", "Lease", "LeaseLost", "Refused", "UserError", "open_run"]
 
@@ -235,7 +235,8 @@ class Agent:
         try:
             if not rundir.resolved(source).is_relative_to(self.folder.path):
                 source = _copied(source, self.folder.path / "agents" / self.name, token)
-            return str(rundir.resolved(source).relative_to(self.folder.path)), sha256_of(source)
+            kept = rundir.resolved(source)
+            return str(kept.relative_to(self.folder.path)), sha256_in_run(kept)
         except OSError as error:
             raise UserError(str(path), f"cannot be kept ({error.strerror})", "name a file that can be read") from error
 
@@ -322,7 +323,7 @@ def _copied(source: Path, folder: Path, token: int) -> Path:
             shutil.copyfileobj(original, copy)
             copy.flush()
             os.fsync(copy.fileno())
-        kept = folder / f"{token}-{sha256_of(staged)[:12]}-{source.name}"
+        kept = folder / f"{token}-{sha256_in_run(staged)[:12]}-{source.name}"
         rename(staged, kept)
     finally:
         with suppress(OSError):

@@ -10,7 +10,7 @@ from swarm import figures
 from swarm.events import Score
 from swarm.files import write_whole
 from swarm.messages import Piece
-from swarm.weights import sha256_of
+from swarm.weights import sha256_in_run
 from trainer import bases
 from trainer.data.prepared import verified
 from trainer.judge.baseline import base_answers, base_kept, base_losses
@@ -37,7 +37,7 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
     lease.report(
         Score(
             ref=piece.ref, tok=piece.token, sha256=piece.sha256, rows=len(examination.rows),
-            rows_sha256=examination.rows_sha256(manifest["held_out_sha256"]), scores_sha256=sha256_of(scores),
+            rows_sha256=examination.rows_sha256(manifest["held_out_sha256"]), scores_sha256=sha256_in_run(scores),
             figures={**_figures(of_base, of_tuned), **kept},
         )
     )  # fmt: skip
