@@ -34,8 +34,8 @@ MAX_WHOLE = 1 << 63
 
 NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME - 1}}}")
 RESERVED = frozenset({
-    "body", "cmd", "figures", "idem", "kind", "len", "overlap", "path", "ref", "result", "rows", "rows_sha256", "scores_sha256", "sha256", "step", "steps", "stream",
-    "time", "tok", "token", "trainable", "via", "why",
+    "body", "cmd", "figures", "idem", "kind", "len", "overlap", "path", "ref", "result", "rows", "rows_sha256", "scores_sha256", "sha256",
+    "step", "steps", "stream", "time", "tok", "token", "trainable", "via", "why",
 })  # fmt: skip
 """What else stands in a metrics table or in the header of an entry with figures."""
 
