@@ -74,7 +74,7 @@ def test_everybody_in_one_batch_answers_as_each_does_alone(
     for one, other in zip(at_once.results, alone.results, strict=True):
         assert [answer.text for answer in one.answers] == [answer.text for answer in other.answers]
         assert [row.nats for row in one.losses] == pytest.approx([row.nats for row in other.losses], rel=1e-4)
-    assert len({tuple(answer.text for answer in result.answers) for result in at_once.results}) == 4
+    assert len({tuple(answer.text for answer in result.answers) for result in at_once.results}) >= 3
 
 
 def test_the_base_is_as_it_was_when_the_adapters_are_gone(adapters: list[Path], settings: Make) -> None:
