@@ -293,7 +293,7 @@ class Compared(Event):
     chosen: Name
     """Its stream."""
     tied: str | None = None
-    """Arms that cannot be told apart from the best, with commas."""
+    """Arms that cannot be told apart from the best, with commas; the first of them."""
     beats_base: bool
     """Whether the arm that is taken is better than the bare base, and not by chance."""
     level: float

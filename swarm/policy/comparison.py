@@ -19,6 +19,11 @@ from swarm.policy.chance import Difference, Draws, Spread
 from swarm.settings import Promotion, RunSettings
 from swarm.standing import Stream
 
+NAMED = 8
+"""So many arms of a tie are named in a sentence; the entry's text has all of them."""
+MOST_TIED = 60
+"""And so many in the field `tied`: a fact of an entry has at most 8 KiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowScores:
@@ -116,7 +121,7 @@ def _outcome(comparison: Comparison, key: str) -> ev.Compared:
     ]
     return ev.Compared(
         ref="run", metric=comparison.promotion.metric, best=best.name, arm=chosen.name,
-        chosen=_best_seed(chosen, comparison).name, tied=",".join(other.name for other in tied) or None,
+        chosen=_best_seed(chosen, comparison).name, tied=",".join(other.name for other in tied[:MOST_TIED]) or None,
         beats_base=beats and of_base.value > 0, level=level, scores=key, why=_why(comparison, chosen, tied, differences, apart),
         body="\n".join(f"- {line}" for line in lines if line),
     )  # fmt: skip
@@ -155,7 +160,8 @@ def _why(
                 f"next {others[0].name} {others[0].value:.4g}, {_interval(differences[0], comparison.promotion)}"
             )
         return "; ".join(filter(None, [*parts, of_base, *_cautions(comparison)]))
-    names = ", ".join(f"{arm.name} {arm.value:.4g}" for arm in (best, *tied))
+    names = ", ".join(f"{arm.name} {arm.value:.4g}" for arm in (best, *tied)[:NAMED])
+    names += f" and {len(tied) + 1 - NAMED} more" if len(tied) >= NAMED else ""
     closest = next(one for one, is_apart in zip(differences, apart, strict=True) if not is_apart)
     how = "best" if comparison.promotion.tie_break == "best" else f"cheapest ({units.count(chosen.cost[0])} parameters)"
     parts = [

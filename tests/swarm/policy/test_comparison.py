@@ -7,11 +7,13 @@ import random
 import pytest
 
 from swarm import events as ev
+from swarm.policy.admission import admit
 from swarm.policy.commands import Compare, Finish, PromoteWinner
 from swarm.policy.comparison import RowScores, compared
 from swarm.policy.promotion import choose, to_compare
 from swarm.policy.schedule import decide
 from swarm.settings import Dataset, RunSettings
+from swarm.standing import Stream
 from swarm.state import State
 from tests.swarm.story import SHA, Story, settings
 
@@ -74,6 +76,19 @@ def test_the_bare_base_is_an_arm_and_what_cannot_be_told_from_it_is_not_promoted
     assert isinstance(end, Finish)
     assert end.why.startswith("wide is not better than the bare base by more than chance")
     assert choose(story.state, settings("wide", must_beat="nothing").promotion).winner == "wide"
+
+
+def test_a_tie_of_very_many_is_an_entry_of_bounded_size() -> None:
+    names = [f"a-stream-with-a-name-as-long-as-names-may-be-{number:03d}" for number in range(120)]
+    scores = {name: RowScores([1.0, 1.1, 0.9], [2.0] * 3, [1.0] * 3) for name in names}
+    done = ev.Trained(ref="x/train", tok=1, step=1, path="x", sha256=SHA, trainable=1)
+    streams = [
+        Stream(name, trained=done, score=ev.Score(ref="x/evaluate", tok=1, sha256=SHA, rows_sha256=SHA, rows=3, figures={"eval_loss": 1.0}))
+        for name in names
+    ]  # fmt: skip
+    found = compared(streams, settings(*names), scores, random.Random(0), SHA)
+    admit(State(), "coordinator", found, 0.0)
+    assert "and 112 more cannot be told apart" in found.why
 
 
 def replicas(**promotion: object) -> RunSettings:
