@@ -79,6 +79,15 @@ class Exchange:
         self.push(process)
         return bool(process.routing_id) or not process.outgoing.withdraw(seq)
 
+    def reaches(self, member: str) -> bool:
+        """Whether the member is connected now. Sends it a heartbeat: a ROUTER reports a closed connection only when it sends."""
+        state = self.member_states.get(member)
+        while state is not None and (process := state.newest()) is not None:
+            if self._send_unnumbered(process.routing_id, "bus-beat", "") != "gone":
+                return True
+            self._disconnect(process)
+        return False
+
     def answer(self, request: Envelope, envelope: Envelope) -> bool:
         """Queue an answer for the process that asked, also if it is disconnected at the moment. The request counts as settled."""
         self.settle(request, only=True)

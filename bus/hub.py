@@ -126,6 +126,10 @@ class Hub:
         """Send to a member's newest process. False if it is not connected; True: delivered once, unless that process ends first."""
         return self._exchange.send(member, self._envelope(check_type(type), body, correlation))
 
+    async def reaches(self, member: str) -> bool:
+        """Whether `send` would find the member connected. Asked before what must be recorded ahead of the sending."""
+        return self._exchange.reaches(member)
+
     async def answer(self, request: Envelope, body: str) -> None:
         """Answer a `Peer.request`, which also acknowledges it."""
         self._exchange.answer(request, self._envelope("bus-answer", body, request.correlation))

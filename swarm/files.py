@@ -17,7 +17,7 @@ from swarm.errors import UserError
 
 
 def write_all(fd: int, data: bytes, offset: int | None = None) -> None:
-    """Writes all of `data`, at `offset` or (None) at the end of a file opened for appending.  Raises OSError."""
+    """Write all of `data`, at `offset` or (None) at the end of a file opened for appending.  Raises OSError."""
     view = memoryview(data)
     while view:
         done = os.write(fd, view) if offset is None else os.pwrite(fd, view, offset)
@@ -55,9 +55,9 @@ def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
 
 
 def take_place(new: Path, path: Path) -> bool:
-    """The file `new` bears the name `path` from here on, and `new` is whatever bore it until this very moment.
+    """Put the file `new` at `path`; the file that stood there is `new` afterwards.
 
-    False if there was none; then there is no `new` any more.
+    False if there was none: then `new` no longer exists.
     """
     while True:
         try:
@@ -79,7 +79,7 @@ def take_place(new: Path, path: Path) -> bool:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Two names change places in one step; False where that cannot be had (NFS, old C libraries).
+    """Exchange two files in one step; False where the system cannot (NFS, old C libraries).
 
     Raises FileNotFoundError where one of them is missing.
     """
@@ -107,8 +107,8 @@ def stat_or_none(path: Path) -> os.stat_result | None:
 def size_or_none(path: Path, parent: int) -> int | None:
     """The file's size in bytes, asked of an open descriptor; `parent` is that of its folder.
 
-    A stat would also ask for its time stamps, and on Linux >= 6.13 (multigrain timestamps, `fill_mg_cmtime`) the write
-    after that has to give the inode a finer one and put it into the journal at once: a third of a durable append.
+    A stat would also read its time stamps; on Linux >= 6.13 (multigrain timestamps, `fill_mg_cmtime`) the next write then
+    updates the inode and its journal entry at once, which makes a durable append a third slower.
     """
     try:
         fd = plainfiles.open_in(parent, path, os.O_RDONLY)
@@ -146,7 +146,7 @@ def _sync(descriptor: int) -> None:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """Raises UserError on a file that is missing or no JSON object."""
+    """Raises UserError if the file is missing or holds no JSON object."""
     try:
         value = json.loads(plainfiles.read_text(path))
     except plainfiles.NotPlain:

@@ -1,4 +1,7 @@
-"""The two ways in which a lease ends from outside, and a training that is for another engine.  A mistake that a user can mend is `swarm.errors.UserError`; any other keeps its traceback."""
+"""Exceptions that end a task without being an error: its lease was ended from outside, or another engine has to do the training.
+
+An error that a user can mend is `swarm.errors.UserError`; any other keeps its traceback.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ class LeaseRevoked(Exception):
 
 
 class LeaseStopped(Exception):
-    """The task was stopped from outside: save a checkpoint, give it back."""
+    """The task was stopped from outside: save a checkpoint and give the task back."""
 
 
 class Elsewhere(Exception):

@@ -1,4 +1,4 @@
-"""Bases, tokenizers and adapters as live objects; where their files lie is `bases`' work, what an adapter is made of is its kind's."""
+"""Loads bases, tokenizers and adapters; `bases` finds their files, and the adapter's kind decides what it consists of."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def load_tokenizer(base_folder: Path, *, trust_remote_code: bool = False) -> Pre
         tokenizer = AutoTokenizer.from_pretrained(str(base_folder), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         what = f"the tokenizer in {base_folder} cannot be read ({' '.join(str(error).split())[:200]})"
-        raise UserError("base_model", what, "save the tokenizer again, or take another base") from error
+        raise UserError("base_model", what, "save the tokenizer again, or use another base") from error
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 
 def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreTrainedModel:
-    """The frozen base as the stream's adapter expects it: whole, or in NF4 for `qlora`."""
+    """The frozen base as the stream's adapter expects it: in full precision, or in NF4 for `qlora`."""
     from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
 
@@ -50,7 +50,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
     except (OSError, ValueError, KeyError) as error:
         what = f"{settings.base_model} cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise UserError(
-            "base_model", what, "check it with `python -m trainer.bases --check`, or take another base"
+            "base_model", what, "check it with `python -m trainer.bases --check`, or use another base"
         ) from error
     kind.after_loading(model, on_gpu=place.on_gpu)
     return cast("PreTrainedModel", model)
@@ -69,7 +69,7 @@ def auto_class(config: Any) -> Any:
 
 
 def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:
-    """fp32 on a CPU; on a GPU bf16 where it has it, unless the user says otherwise."""
+    """fp32 on a CPU; on a GPU bf16 if the GPU supports it and the settings do not forbid it."""
     import torch
 
     if not place.on_gpu or settings.bf16 is False:
@@ -82,14 +82,14 @@ def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:
 
 
 def new_adapter(base: PreTrainedModel, settings: StreamSettings) -> PeftModel:
-    """The base with an untrained adapter on it, made as the settings say."""
+    """The base with a new, untrained adapter of the settings' kind."""
     return kinds.adapter(settings.adapter).attach(base, facts_of_model(base), settings)
 
 
 def load_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> PeftModel:
-    """The base with a trained adapter on it, for reading only.  Raises UserError where its weights are no safetensors file.
+    """The base with a trained adapter, for inference only.  Raises UserError if its weights are not a safetensors file.
 
-    PEFT would take an `adapter_model.bin` instead, which can hold code (CVE-2025-32434).
+    PEFT would load an `adapter_model.bin` instead, which can hold code (CVE-2025-32434).
     """
     if not (folder / ADAPTER).is_file():
         raise UserError(

@@ -1,4 +1,4 @@
-"""What the libraries say that nobody can act on, kept out of a worker's log; said once a process, before they are imported."""
+"""Silences messages of the libraries that nobody can act on; called once in a process, before they are imported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import warnings
 
 BNB_CPU_KERNEL = "Failed to load CPU gemm_4bit_forward"
-"""bitsandbytes logs this where an optional kernel is absent; its own code is used instead."""
+"""bitsandbytes logs this if an optional kernel is missing; it then uses its own code."""
 
 
 def quieten() -> None:

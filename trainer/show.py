@@ -66,7 +66,7 @@ def shown_rows(settings: StreamSettings) -> Iterator[Shown]:
 
 
 def _parts(row: Tokens, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str]]:
-    """The ids themselves as text, so that what is shown is what is trained on."""
+    """The token ids decoded, so that the text printed is what is trained on."""
     from trainer.data.tokens import IGNORED
 
     runs: list[tuple[bool, list[int]]] = []
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         print(printable(str(error)), file=sys.stderr)
         return 2
     if not print_form([asdict(row) for row in chosen], arguments.form):
-        print("\n\n".join(_told(row, colour=sys.stdout.isatty()) for row in chosen))
+        print("\n\n".join(_as_text(row, colour=sys.stdout.isatty()) for row in chosen))
     return 2 if all(row.problem for row in chosen) else 0
 
 
@@ -121,7 +121,7 @@ def settings_of(path: Path) -> StreamSettings:
         raise UserError(str(path), f"no settings of a stream ({what})", "give the JSON of one stream") from error
 
 
-def _told(row: Shown, *, colour: bool) -> str:
+def _as_text(row: Shown, *, colour: bool) -> str:
     if row.problem:
         return printable(f"{row.where}: {row.problem}")
     begin, end = (REVERSE, PLAIN) if colour else ("[[", "]]")

@@ -1,7 +1,7 @@
 """A stream's training history on disk: `train_log.csv`, which grows with every checkpoint, and `train_log.json` made from it at the end.
 
-No checkpoint holds a copy: it records its step, and a training that goes on from it keeps the rows up to there.  The file is then put
-in place anew, so that a process of an earlier attempt that still has the old one open writes into nothing.
+No checkpoint holds a copy: it records its step, and a resumed training keeps the rows up to that step.  The file is then replaced,
+so that a process of an earlier attempt that still has the old file open cannot write into the new one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TrainLog:
         self._waiting.append(row)
 
     def write(self) -> None:
-        """What was added since; durable when it returns.  A figure that is new gets its column."""
+        """Write the rows added since the last call; durable when it returns.  A new figure gets a column."""
         added = [self._waiting.popleft() for _ in range(len(self._waiting))]
         flat = [_flat(row) for row in added]
         if any(row.keys() - self._names.keys() for row in flat):

@@ -1,7 +1,7 @@
-"""Folders that are whole or not there: staged, hashed into a `manifest.json` written last, synced and renamed into place.
+"""Folders that are complete or absent: written beside their place, hashed into a `manifest.json`, synced and renamed into place.
 
-What is covered: a crash, a kill or a full disk at any instant leaves either no folder or a whole one, and a later change of
-any file is found by `verify`.  What is not: two writers of one name are settled by the rename, the second one's work is dropped.
+A crash, a kill or a full disk at any instant leaves either no folder or a complete one, and `verify` finds any later change of a
+file.  If two processes write the same folder, the first rename wins and the second one's work is dropped.
 """
 
 from __future__ import annotations

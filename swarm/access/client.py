@@ -204,9 +204,9 @@ class Client:
     @contextlib.contextmanager
     def _by_the_settings(self, state: State, event: Event) -> Iterator[Event]:
         """Checks the event against the settings; within the block of a promotion its files are in place.  Raises Refusal."""
-        from swarm.policy.rules import ASKED, admit_by
+        from swarm.policy.rules import CHECKED, admit_by
 
-        if not isinstance(event, ASKED):
+        if not isinstance(event, CHECKED):
             yield event
             return
         from swarm import config

@@ -1,10 +1,10 @@
-"""A config file and the command line's overrides, read into checked settings that know where each was written.
+"""Reads a config file and the command line's overrides into checked settings, and notes where each setting was written.
 
     config = load(Path("my.yaml"), ["streams.wide.lora_r=64"], cwd=Path.cwd())
 
-An override without `streams.` or `defaults.` (`datasets.0.path=x`) holds for every stream.  All problems are told at once
-as `UserErrors`.  What settings there are is `swarm.settings`; nothing here looks at GPUs, memory or the network: who can,
-brings what it finds as `further`.
+An override without `streams.` or `defaults.` (`datasets.0.path=x`) applies to every stream.  All problems are raised
+together as `UserErrors`.  The settings are defined in `swarm.settings`.  Nothing here checks GPUs, memory or the network:
+callers pass such checks as `further`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from swarm.settings import RunSettings
 __all__ = ["Config", "load", "of_run"]
 
 BYTES_AT_MOST = 1 << 20
-"""A config is text of some kilobytes; a data file given by mistake is told as such."""
+"""A larger file is refused: it is probably a data file, named by mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Config:
 
 
 Further = Callable[[Node, RunSettings | None, Problems], None]
-"""Looks at the laid tree and adds what else is wrong with it; there are settings where the tree alone has no mistake."""
+"""A further check of the merged tree, which adds problems.  The settings are None if the tree has mistakes already."""
 
 
 def load(
@@ -63,7 +63,7 @@ def load(
     files: bool = True,
     of_a_run: bool = False,
 ) -> Config:
-    """Raises UserErrors with all that is wrong, by `further` too; nothing is changed on disk.
+    """Read and check a config; changes nothing on disk.  Raises UserErrors with all problems, those of `further` included.
 
     Without `files` what the config names need not be there (any more).  `of_a_run`: it lies in a run folder (see `plainfiles`).
     """
@@ -78,12 +78,12 @@ def load(
     if further is not None:
         further(root, run, problems)
     problems.raise_any()
-    assert run is not None, "what pydantic refused was not told"
+    assert run is not None, "pydantic refused the config, but no problem was reported"
     return Config(path, run, _origins(root, run.dumped()))
 
 
 def of_run(folder: RunFolder) -> RunSettings:
-    """The settings of a run, also where its data are not any more; without streams where none was started yet.
+    """The settings of a run, even if its data files are gone; without streams if no run was started yet.
 
     Raises UserErrors.
     """
@@ -93,7 +93,7 @@ def of_run(folder: RunFolder) -> RunSettings:
 
 
 def _refuse_tokens(node: Node, problems: Problems) -> None:
-    """A config is written into every run folder, and is shown to whoever may look at the run."""
+    """Add a problem for each access token: a config is copied into the run folder, which others may read."""
     if isinstance(node.value, str) and holds_token(node.value):
         fix = "take it out and make it invalid: HF_TOKEN or `hf auth login` hands tokens over"
         problems.add(node.at, node.path, "holds an access token or a password", fix)

@@ -1,6 +1,6 @@
-"""Keys, types, ranges and choices of a config against the settings' own classes, worded for people.
+"""Checks keys, types, ranges and choices of a config by the classes of the settings, with messages for people.
 
-pydantic finds what is wrong (strictly: true is no 1 and '8' no 8); the words are made from the field's annotation.
+pydantic finds the mistakes (strictly: true is not 1, and '8' is not 8); the messages are derived from the field's annotation.
 """
 
 from __future__ import annotations
@@ -33,20 +33,18 @@ def checked(root: Node, problems: Problems) -> RunSettings | None:
     if not known.items.get("streams", Node({}, root.at, "")).items:
         _no_streams(known, problems)
     try:
-        made = RunSettings.model_validate(_values(known), strict=True)
+        return RunSettings.model_validate(_values(known), strict=True)
     except ValidationError as error:
-        complaints = error.errors(include_url=False, include_context=False, include_input=False)
-        for complaint in complaints:
-            _word(known, complaint["loc"], str(complaint["type"]), problems)
+        for mistake in error.errors(include_url=False, include_context=False, include_input=False):
+            _add_mistake(known, mistake["loc"], str(mistake["type"]), problems)
         return None
-    return made
 
 
 # ---- keys ------------------------------------------------------------------------------------------------------------
 
 
 def _known(node: Node, group: type[Settings], problems: Problems) -> Node:
-    """The node without the keys that no setting has; they are problems."""
+    """The node without unknown keys, which are added to the problems."""
     if not isinstance(node.value, dict):
         return node
     group = _chosen(group, node)
@@ -94,14 +92,14 @@ def _no_streams(root: Node, problems: Problems) -> None:
     if streams is None or streams.value is None or streams.value in ({}, []):
         problems.add(streams.at if streams else root.at, "streams", "no stream", fix)
     elif not isinstance(streams.value, dict):
-        problems.add(streams.at, "streams", f"expected streams by name, got {shown(streams)}", fix)
+        problems.add(streams.at, "streams", f"expected streams by name, got {in_words(streams)}", fix)
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
 
 
 def _values(node: Node) -> Any:
-    """Plain values.  Infinity and not-a-number are handed on as text: no setting takes them, and as text they are refused."""
+    """Plain values.  Infinity and not-a-number become text, so that pydantic refuses them for every setting."""
     match node.value:
         case dict():
             return {key: _values(item) for key, item in node.value.items()}
@@ -113,21 +111,21 @@ def _values(node: Node) -> Any:
             return node.value
 
 
-def _word(root: Node, loc: Sequence[Step], kind: str, problems: Problems) -> None:
-    """One complaint of pydantic's as a problem; `loc` may end in the members of a union, which nobody wrote."""
+def _add_mistake(root: Node, loc: Sequence[Step], kind: str, problems: Problems) -> None:
+    """Add a mistake that pydantic found; `loc` may end in members of a union, which do not stand in the config."""
     node, gone = follow(root, loc)
     if kind == "missing":
-        _word_missing(root, node, gone, str(loc[-1]), problems)
+        _add_missing(root, node, gone, str(loc[-1]), problems)
     elif loc[-1] == "[key]" and loc[0] == "roles":
         words = _listed(ROLES)
         problems.add(node.key_at or node.at, node.path, f"{in_message(str(loc[-2]))[:80]} is no role", f"take {words}")
     elif loc[-1] == "[key]":
-        _word_name(str(loc[-2]), node.key_at or node.at, node.path, problems)
-    elif gone != ["streams"] and gone and not problems.told(node.at, node.path):
-        _word_value(root, node, gone, problems)
+        _add_bad_name(str(loc[-2]), node.key_at or node.at, node.path, problems)
+    elif gone != ["streams"] and gone and not problems.has(node.at, node.path):
+        _add_bad_value(root, node, gone, problems)
 
 
-def _word_missing(root: Node, node: Node, gone: list[Step], key: str, problems: Problems) -> None:
+def _add_missing(root: Node, node: Node, gone: list[Step], key: str, problems: Problems) -> None:
     streams = root.items.get("streams")
     in_every_stream = (
         gone[:1] == ["streams"]
@@ -147,7 +145,7 @@ def _word_missing(root: Node, node: Node, gone: list[Step], key: str, problems: 
         problems.add(at, path, "is missing", examples.get(key, "write it"))
 
 
-def _word_name(name: str, at: Spot, path: str, problems: Problems) -> None:
+def _add_bad_name(name: str, at: Spot, path: str, problems: Problems) -> None:
     problems.add(at, path, f"{in_message(name)[:80]} is no name: {NAME_WORDS}", f"write e.g. `{_as_name(name)}`")
 
 
@@ -156,32 +154,30 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:64] or "first"
 
 
-def _word_value(root: Node, node: Node, gone: Sequence[Step], problems: Problems) -> None:
+def _add_bad_value(root: Node, node: Node, gone: Sequence[Step], problems: Problems) -> None:
     field, key = _field_at(root, gone)
     if field is None:  # a whole stream
         if gone[:1] != ["streams"] or len(gone) > 1:
             problems.add(
-                node.at, node.path, f"expected settings, got {shown(node)}", "write `key: value` lines below it"
+                node.at, node.path, f"expected settings, got {in_words(node)}", "write `key: value` lines below it"
             )
         return
     table = next((part for part in field.metadata if isinstance(part, OneOf)), None)
     of_table = kinds.installed(key) if key in kinds.GROUPS else table.names() if table else ()
     choices = list(of_table) or _choices(field.annotation)
     if key == "name" and isinstance(node.value, str):
-        _word_name(node.value, node.at, node.path, problems)
+        _add_bad_name(node.value, node.at, node.path, problems)
     elif isinstance(node.value, str) and (of_table or (choices and choices == list(_alternatives(field.annotation)))):
         words = ", ".join(str(choice) for choice in choices)
         problems.add(
             node.at,
             node.path,
-            f"{shown(node)} is not one of {words}",
+            f"{in_words(node)} is not one of {words}",
             fix_of_value(key, node.value, [str(c) for c in choices]),
         )
     else:
         inner = gone[gone.index(key) + 1 :] if _group_in(field.annotation) is None else []
-        what = (
-            f"expected {expected(_inside(field.annotation, inner), () if inner else field.metadata)}, got {shown(node)}"
-        )
+        what = f"expected {expected(_inside(field.annotation, inner), () if inner else field.metadata)}, got {in_words(node)}"
         problems.add(node.at, node.path, what, _fix_of_type(node, field))
 
 
@@ -237,11 +233,11 @@ def _default(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-# ---- words -----------------------------------------------------------------------------------------------------------
+# ---- texts -----------------------------------------------------------------------------------------------------------
 
 
-def shown(node: Node) -> str:
-    """A value as a user would recognise it, short."""
+def in_words(node: Node) -> str:
+    """A value, shortened for a message."""
     match node.value:
         case None:
             return "nothing"
@@ -262,7 +258,7 @@ def shown(node: Node) -> str:
 
 def _short(item: object) -> str:
     if isinstance(item, Node):
-        return "[...]" if isinstance(item.value, list) else shown(item)
+        return "[...]" if isinstance(item.value, list) else in_words(item)
     return str(item)
 
 
@@ -271,7 +267,7 @@ def _short_number(value: float) -> str:
 
 
 def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
-    """An annotation in words: `auto or a whole number of at least 1`."""
+    """An annotation as text: `auto or a whole number of at least 1`."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *more = get_args(annotation)
@@ -286,8 +282,8 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return f"a list of {_several(get_args(annotation)[0], at_least_one=any(isinstance(part, MinLen) for part in metadata))}"
     if table := next((part for part in metadata if isinstance(part, OneOf)), None):
         return _listed(table.names())
-    if said := next((part.words for part in metadata if isinstance(part, Reads)), None):
-        return said
+    if words_of_field := next((part.words for part in metadata if isinstance(part, Reads)), None):
+        return words_of_field
     words: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return words.get(annotation, "settings") + _bounds(metadata)
 

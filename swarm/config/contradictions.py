@@ -1,4 +1,4 @@
-"""Settings that are right one by one and cannot hold together: a figure that is never measured, a stop never reached."""
+"""Settings that are valid alone but contradict each other: a metric that is not measured, a step that is never reached."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def _check_promotion(root: Node, run: RunSettings, problems: Problems) -> None:
         _add(root.items["promotion"], "goal", what, f"write `goal: {best}`, or leave it out", problems)
     named = len(set(run.promotion.approvers))
     if named < len(run.promotion.approvers):
-        what = "names somebody twice, who has one word"
+        what = "names somebody twice"
         _add(root.items["promotion"], "approvers", what, "name each approver once", problems)
     if named and run.promotion.approvals > named:
-        what = f"{run.promotion.approvals} approvals are wanted of {named} approvers"
+        what = f"{run.promotion.approvals} approvals are required, but {named} approvers are named"
         _add(root.items["promotion"], "approvals", what, f"write at most {named}", problems)
 
 
@@ -49,7 +49,7 @@ def _check_held_out(stream: Node, settings: StreamSettings, run: RunSettings, pr
         _add(
             stream,
             "val_set_size",
-            "no row is held out, so nothing can be judged",
+            "no row is held out for validation",
             "write e.g. 0.05, or name `test_datasets`",
             problems,
         )
@@ -79,7 +79,7 @@ def _check_steps(stream: Node, settings: StreamSettings, problems: Problems) -> 
         _add(
             stream,
             "eval_steps",
-            f"step {settings.eval_steps} never comes: `max_steps` is {last}",
+            f"step {settings.eval_steps} is never reached: `max_steps` is {last}",
             f"write at most {last}",
             problems,
         )
@@ -87,7 +87,7 @@ def _check_steps(stream: Node, settings: StreamSettings, problems: Problems) -> 
         _add(
             stream,
             "logging_steps",
-            f"step {settings.logging_steps} never comes: `max_steps` is {last}",
+            f"step {settings.logging_steps} is never reached: `max_steps` is {last}",
             f"write at most {last}",
             problems,
         )
@@ -108,7 +108,7 @@ def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) ->
 
 
 def _check_leaks(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    """Rows that are trained on and held out at once make every score a lie."""
+    """Rows that are both trained on and held out would make every score meaningless."""
     if settings.allow_overlap:
         return
     trained = {file for dataset in settings.datasets for file in _sources(dataset)}

@@ -1,4 +1,4 @@
-"""A run's settings as YAML text: every setting on a line of its own, with where it came from behind it."""
+"""A run's settings as YAML text: one setting per line, with its origin as a comment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD = """\
 # Every setting of this run and where it came from.  `swarm resume` reads this file.
 """
 PLAIN_TEXT = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
-"""Text that YAML can only read as text, if it is none of WORDS."""
+"""Text that needs no quotes in YAML, unless it is one of WORDS."""
 WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 COMMENT_COLUMN = 60
 EXACT = 1e15
@@ -73,6 +73,6 @@ def _scalar(value: Any) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Double quotes with YAML's escapes: JSON's would split characters beyond U+FFFF in two."""
+    """In double quotes with YAML's escapes; JSON's write a character above U+FFFF as two."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(sign if sign.isprintable() else f"\\U{ord(sign):08X}" for sign in escaped) + '"'

@@ -1,6 +1,6 @@
-"""Keys of axolotl, of TRL with transformers' Trainer and PEFT, of LLaMA-Factory and torchtune, to word an error: none is a setting.
+"""Keys of axolotl, of TRL with transformers' Trainer and PEFT, of LLaMA-Factory and torchtune, for error messages; none is a setting.
 
-Each key stands with the setting that does the same, or with a sentence that says what is done instead.
+Each key is listed under the setting that does the same, or under a sentence that explains what is done instead.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ ELSEWHERE: dict[type[Settings], dict[str, str]] = {
     Promotion: _by_key(PROMOTION),
     RunSettings: _by_key(RUN),
 }
-"""What a key of another tool means here, by the group of settings that it would stand in."""
+"""The equivalent of a key of another tool, by the group of settings in which it would be written."""
 
 
 def meaning_of(key: str, group: type[Settings]) -> str | None:

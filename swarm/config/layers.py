@@ -1,6 +1,6 @@
-"""Defaults laid into the streams, and the command line's `key.path=value` laid over both; values are not judged here.
+"""Merges defaults into the streams, and the command line's `key.path=value` over both; does not check the values.
 
-What wins: `streams.wide.KEY=` over `KEY=` (every stream) over the stream's own key over `defaults.KEY=` over `defaults`.
+Precedence, highest first: `streams.wide.KEY=`, `KEY=` (every stream), the stream's own key, `defaults.KEY=`, `defaults`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Override:
     leaf: Node
 
 
-def laid(root: Node, overrides: Sequence[str], cwd: Path, problems: Problems) -> Node:
-    """The tree of a run: every stream with all that holds for it, no `defaults` left."""
+def merged(root: Node, overrides: Sequence[str], cwd: Path, problems: Problems) -> Node:
+    """The tree of a run: every stream with all its settings, and no `defaults`."""
     typed = [made for number, text in enumerate(overrides, start=1) if (made := _override(text, number, cwd, problems))]
     tree = root
     for override in typed:
@@ -61,16 +61,16 @@ def _override(text: str, number: int, cwd: Path, problems: Problems) -> Override
 def _value(text: str, at: Spot, path: str, problems: Problems) -> Node | None:
     from swarm.config import yamlfile
 
-    if not text.startswith(("[", "{", '"', "'")):  # *.jsonl and a: b are text here, whatever YAML would say
+    if not text.startswith(("[", "{", '"', "'")):  # *.jsonl and a: b are text here, unlike in YAML
         try:
             return Node(yamlfile.scalar(text), at, path, at)
         except ValueError:
             problems.add(at, path, "a number with thousands of digits", "correct it")
             return None
-    heard = Problems()
+    found = Problems()
     try:
-        read = yamlfile.read(text, COMMAND_LINE, at.folder, heard)
-        heard.raise_any()
+        read = yamlfile.read(text, COMMAND_LINE, at.folder, found)
+        found.raise_any()
     except UserErrors as errors:
         problems.add(
             at,
@@ -83,7 +83,7 @@ def _value(text: str, at: Spot, path: str, problems: Problems) -> Node | None:
 
 
 def _moved(node: Node, at: Spot, path: str) -> Node:
-    """The node with all below it, as if written at `path`."""
+    """The node and all below it, as if written at `path`."""
     match node.value:
         case dict():
             return Node({key: _moved(item, at, joined(path, key)) for key, item in node.value.items()}, at, path, at)
@@ -96,7 +96,7 @@ def _moved(node: Node, at: Spot, path: str) -> Node:
 
 
 def _defaults_in_streams(root: Node, problems: Problems) -> Node:
-    """`defaults` is laid under every stream, key by key; a list is replaced as a whole."""
+    """Merge `defaults` into every stream, key by key; a stream's list replaces the whole list."""
     defaults, streams = root.items.get("defaults"), root.items.get("streams")
     if defaults and not isinstance(defaults.value, dict | None):
         problems.add(
@@ -110,7 +110,7 @@ def _defaults_in_streams(root: Node, problems: Problems) -> Node:
 
 
 def _over(below: dict[str, Node], stream: Node) -> Node:
-    """A stream written as `name:` alone has the defaults and nothing else."""
+    """The stream over the defaults; one written as `name:` alone has the defaults only."""
     own = stream.items if stream.value is not None else {}
     return replace(stream, value={**below, **own}) if isinstance(stream.value, dict | None) else stream
 
@@ -124,7 +124,7 @@ def _in_every_stream(root: Node, override: Override, problems: Problems) -> Node
 
 
 def _stream_steps(root: Node, override: Override, problems: Problems) -> list[str]:
-    """The steps with the stream's name as one of them: names may hold dots.  No steps: there is no such stream."""
+    """The steps, with the stream's name as one step (a name may contain dots).  Empty if there is no such stream."""
     steps = override.steps
     if steps[0] != "streams" or len(steps) == 1:
         return steps
@@ -139,7 +139,7 @@ def _stream_steps(root: Node, override: Override, problems: Problems) -> list[st
 
 
 def _placed(node: Node, steps: Sequence[str], leaf: Node, problems: Problems) -> Node:
-    """A copy of `node` with `leaf` at the end of `steps`; groups and list elements on the way are made as needed."""
+    """A copy of `node` with `leaf` at the end of `steps`; missing groups and list elements on the way are added."""
     if not steps:
         return node
     key: Step = steps[0]

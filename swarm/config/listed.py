@@ -1,4 +1,4 @@
-"""Every setting with what it takes, its default and what it is, as Markdown from the settings' own classes.
+"""The table of all settings (values, unit, default, meaning) as Markdown, derived from the classes of the settings.
 
 python -m swarm.config.listed > docs/settings.md
 """
@@ -38,7 +38,7 @@ UNITS = {
     "save_total_limit": "checkpoints", "streams_per_gpu": "streams", "cpu_streams": "streams", "retries": "attempts",
     "approvals": "entries",
 }  # fmt: skip
-"""By name, or by how the name ends."""
+"""Units by the name of a setting, or by the end of its name."""
 
 
 def text() -> str:
@@ -47,7 +47,7 @@ def text() -> str:
 
 
 def _kinds(setting: str) -> Iterator[str]:
-    """What may be chosen, and the settings that each choice brings along."""
+    """The choices, and the settings that each choice has."""
     known = kinds.installed(setting).values()
     yield f"## {setting.capitalize()}s\n"
     yield f"| `{setting}` | what it is |"
@@ -66,8 +66,8 @@ def _table(group: type[Settings], title: str, place: str) -> Iterator[str]:
     yield "| setting | takes | unit | default | what it is |"
     yield "|---|---|---|---|---|"
     for name, field in group.model_fields.items():
-        told = " ".join((field.description or "").split())
-        cells = (f"`{name}`", _takes(name, field), _unit(name), _default(field), told)
+        description = " ".join((field.description or "").split())
+        cells = (f"`{name}`", _takes(name, field), _unit(name), _default(field), description)
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
     yield ""
 

@@ -1,4 +1,4 @@
-"""What an unknown key or choice was likely meant to be, to word an error: nothing here is understood as a setting."""
+"""Suggests what an unknown key or value was probably meant to be, for error messages only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALUES: dict[tuple[str, str], str] = {
     ("optimizer", "adamw_bnb_8bit"): "write `optimizer: adamw_8bit`",
     ("optimizer", "lion"): "write `optimizer: lion_32bit`",
 }
-"""What a choice of another tool is called here."""
+"""Values of other tools, and what to write instead."""
 
 GROUPS: dict[type[Settings], str] = {
     RunSettings: "at the top of the file, beside `streams:`",
@@ -41,7 +41,7 @@ GROUPS: dict[type[Settings], str] = {
 
 
 def fix_of_key(key: str, group: type[Settings]) -> str:
-    """What an unknown key was likely meant to be."""
+    """The fix for an unknown key."""
     home = next(one for one in GROUPS if issubclass(group, one))
     known = ["defaults", *group.model_fields] if group is RunSettings else list(group.model_fields)
     folded = key.lower().replace("-", "_")
@@ -63,7 +63,7 @@ def fix_of_key(key: str, group: type[Settings]) -> str:
 
 
 def _owners_of(key: str) -> list[str]:
-    """The choices that bring a setting: `adapter: lora`."""
+    """The choices that have this setting: `adapter: lora`."""
     return [
         f"`{setting}: {kind.name}`"
         for setting in kinds.GROUPS
@@ -73,7 +73,7 @@ def _owners_of(key: str) -> list[str]:
 
 
 def fix_of_value(key: str, value: str, choices: Iterable[str]) -> str:
-    """Which of the choices was likely meant."""
+    """The fix for an unknown value."""
     folded = value.lower().replace("-", "_")
     if (key, folded) in VALUES:
         return VALUES[key, folded]

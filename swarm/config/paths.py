@@ -1,6 +1,6 @@
-"""Files and folders that a config names: each must be there, and becomes an absolute path; names of the hub pass.
+"""Checks that the files and folders that a config names exist, and makes their paths absolute; names on the hub are not checked.
 
-A relative path is relative to the config's folder, or to the working folder when it was typed on the command line.
+A relative path is relative to the config's folder, or to the working folder if it was typed on the command line.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from swarm.printable import in_message
 from swarm.settings import DATA_SUFFIXES
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-"""owner/name, as the hub spells it."""
+"""owner/name, as on the hub."""
 NAME_AT_MOST = 200
 """Characters; the hub's names have at most 96."""
 FILES = ("json_schema",)
 """Settings of a stream that name a file."""
 EMBEDDED = "tiny-toon"
-"""The base that ships with the product."""
+"""The base that is included in this package."""
 
 
 def absolute(root: Node, problems: Problems) -> Node:
@@ -67,7 +67,7 @@ def _stream(stream: Node, problems: Problems) -> Node:
 
 
 def _file(file: Node, problems: Problems) -> Node:
-    """A file that is read as it stands."""
+    """A setting that names one file."""
     folder, text = file.at.folder, str(file.value)
     path = os.path.normpath(os.path.join(folder, os.path.expanduser(text)))  # noqa: PTH111, PTH118
     if not os.path.isfile(path):  # noqa: PTH113
@@ -98,7 +98,7 @@ def _dataset(dataset: Node, problems: Problems, *, is_read: bool = True) -> Node
 
 
 def _absolute_pattern(folder: Path, text: str) -> str:
-    """The pattern below its folder; signs in the names of real folders and files are no wildcards."""
+    """The pattern as an absolute one; special characters in the names of existing folders and files are escaped."""
     written = os.path.expanduser(text)  # noqa: PTH111  Path.expanduser raises on unknown users
     whole = os.path.normpath(os.path.join(folder, written))  # noqa: PTH118
     if os.path.isfile(whole):  # noqa: PTH113
@@ -113,7 +113,7 @@ def _is_hub_dataset(text: str) -> bool:
 
 
 def _begins_with_a_folder(folder: Path, text: str) -> bool:
-    """`data/train` beside a folder `data` is a file whose ending was left out, no dataset of the hub."""
+    """Whether the first part is a folder: `data/train` is then a file without its ending, and no dataset of the hub."""
     return (folder / text.partition("/")[0]).is_dir()
 
 
@@ -131,7 +131,7 @@ def _check_rows(files: list[Path], path: Node, problems: Problems) -> None:
 
 
 def _holds_rows(file: Path) -> bool:
-    """False for a file that is plainly empty; whoever reads the rows finds the rest."""
+    """False if the file is empty; other mistakes are found when the rows are read."""
     if file.suffix in {".parquet", ".arrow"}:
         return file.stat().st_size > 0
     try:
@@ -141,7 +141,7 @@ def _holds_rows(file: Path) -> bool:
             if file.suffix == ".csv":  # the first line names the columns
                 return next(lines, None) is not None
             return first.strip() not in {b"", b"[]"} or next(lines, None) is not None
-    except OSError:  # told where its rows are read
+    except OSError:  # reported when its rows are read
         return True
 
 
@@ -164,12 +164,12 @@ def _nothing_found(folder: Path, text: str, pattern: str) -> tuple[str, str]:
 
 
 def _in(folder: Path, text: str) -> str:
-    """What the text is relative to, if it is."""
+    """The folder to which the text is relative; empty if it is absolute."""
     return "" if Path(os.path.expanduser(text)).is_absolute() else f" in {folder}"  # noqa: PTH111
 
 
 def _real_parent(pattern: str) -> Path:
-    """The deepest folder on the way that exists."""
+    """The deepest existing folder above the path."""
     return next((parent for parent in Path(pattern).parents if parent.is_dir()), Path("/"))
 
 

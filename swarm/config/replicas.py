@@ -1,4 +1,4 @@
-"""`seeds` and `sweep_lr`: one stream of a config becomes several that differ in their seed or their learning rate."""
+"""`seeds` and `sweep_lr`: replaces one stream of a config by several with different seeds or learning rates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from swarm.config.tree import Node, Problems
 
 
 def expanded(root: Node, problems: Problems) -> Node:
-    """The tree with these streams in place of the one that asks for them; values of other kinds are left for the checks."""
+    """The tree with such streams replaced.  Values of a wrong type are left for the checks."""
     streams = root.items.get("streams")
     if streams is None or not streams.items:
         return root

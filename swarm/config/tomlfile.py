@@ -1,4 +1,4 @@
-"""TOML text into a tree; TOML tells no lines, so what is wrong is named by its key path."""
+"""Parses TOML into a tree.  The TOML parser reports no lines, so errors name the key path."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from swarm.config.tree import Node, Spot, joined, only
 
 
 def read(text: str, source: str, folder: Path) -> Node:
-    """Raises UserErrors where the text is no TOML."""
+    """Raises UserErrors if the text is not TOML."""
     at = Spot(source, 0, folder)
     try:
         return _node(tomllib.loads(text), "", at)
     except (tomllib.TOMLDecodeError, ValueError) as error:
-        raise only(at, f"not TOML: {error}", "look at quotes and brackets there") from error
+        raise only(at, f"not TOML: {error}", "check quotes and brackets there") from error
     except RecursionError as error:
         raise only(at, "nested too deeply", "write it flatter") from error
 
@@ -29,5 +29,5 @@ def _node(value: object, path: str, at: Spot) -> Node:
             return Node([_node(item, joined(path, number), at) for number, item in enumerate(value)], at, path, at)
         case bool() | int() | float() | str():
             return Node(value, at, path, at)
-        case _:  # dates and times: no setting takes one, and as text they are named in the error
+        case _:  # dates and times: no setting accepts one, and the error names the text
             return Node(str(value), at, path, at)

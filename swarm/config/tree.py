@@ -1,6 +1,6 @@
-"""A config as it was written: values that know the file and line they stand on, and the key path that leads to them.
+"""A config as a tree of values, each with the file and line where it was written and its key path.
 
-It knows no setting; `yamlfile` and `tomlfile` make trees, `layers` lays defaults and overrides into them.
+It knows no setting; `yamlfile` and `tomlfile` build trees, `layers` merges defaults and overrides into them.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ IN_DEFAULTS = " (defaults)"
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Where something was written."""
+    """The place where a value or key was written."""
 
     source: str
     """`my.yaml`, as it was named; or `command line`."""
     line: int
-    """From 1; 0 where the format tells no lines.  For the command line: which override."""
+    """From 1; 0 if the format has no line numbers.  For the command line: the number of the override."""
     folder: Path
-    """What a relative path written here is relative to."""
+    """The folder to which relative paths written here are relative."""
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}" if self.line and not self.typed else self.source
 
     @property
     def typed(self) -> bool:
-        """It came from the command line."""
+        """Whether it came from the command line."""
         return self.source == COMMAND_LINE
 
 
@@ -46,9 +46,9 @@ class Node:
     value: Scalar | list[Node] | dict[str, Node]
     at: Spot
     path: str
-    """As written: `defaults.datasets.0.path`, even where it was laid into a stream."""
+    """As written: `defaults.datasets.0.path`, also after it was merged into a stream."""
     key_at: Spot | None = None
-    """Where its key stands, for what is wrong with the key."""
+    """The place of its key, for errors about the key."""
 
     @property
     def items(self) -> dict[str, Node]:
@@ -57,11 +57,11 @@ class Node:
 
     @property
     def origin(self) -> str:
-        laid = self.path.startswith("defaults.") and not self.at.typed
-        return f"{self.at}{IN_DEFAULTS}" if laid else str(self.at)
+        from_defaults = self.path.startswith("defaults.") and not self.at.typed
+        return f"{self.at}{IN_DEFAULTS}" if from_defaults else str(self.at)
 
     def plain(self) -> object:
-        """The value without its places."""
+        """The value as plain Python."""
         match self.value:
             case dict():
                 return {key: node.plain() for key, node in self.value.items()}
@@ -71,7 +71,7 @@ class Node:
                 return self.value
 
     def steps(self) -> Iterator[tuple[Step, Node]]:
-        """The values right below this one."""
+        """The values directly below this one."""
         match self.value:
             case dict():
                 yield from self.value.items()
@@ -84,7 +84,7 @@ class Node:
         return next((node for key, node in self.steps() if key == step), None)
 
     def setting(self, key: str) -> tuple[Spot, str]:
-        """Where a setting of this group was written, and its path; the group itself where it was not."""
+        """The place and path of a setting of this group; the place of the group if the setting was not written."""
         node = self.items.get(key)
         return (node.at, node.path) if node else (self.key_at or self.at, f"{self.path}.{key}")
 
@@ -103,33 +103,33 @@ def joined(path: str, step: Step) -> str:
 
 @dataclass(slots=True)
 class Problems:
-    """What is wrong with a config, collected to be told all at once."""
+    """The problems of a config, collected so that all are raised together."""
 
     found: dict[str, tuple[tuple[bool, int], UserError]] = field(default_factory=dict)
-    """By its text: a mistake in `defaults` is told once, not once per stream."""
+    """By its text, so that a mistake in `defaults` is reported once and not once per stream."""
 
     def add(self, at: Spot, path: str, what: str, fix: str) -> None:
         error = UserError(f"{at}: {path}" if path else str(at), what, fix)
         self.found.setdefault(str(error), ((at.typed, at.line), error))
 
-    def told(self, at: Spot, path: str) -> bool:
-        """Something about this value is told already, and more would only be its echo."""
+    def has(self, at: Spot, path: str) -> bool:
+        """Whether a problem of this value is known, from which further ones probably follow."""
         return any(error.where == f"{at}: {path}" for _, error in self.found.values())
 
     def raise_any(self) -> None:
-        """Raises UserErrors if there are any: the file's by line, then the command line's."""
+        """Raises UserErrors if there are problems: those of the file by line, then those of the command line."""
         if self.found:
             ordered = sorted(self.found.values(), key=lambda entry: entry[0])
             raise UserErrors([error for _, error in ordered])
 
 
 def only(at: Spot, what: str, fix: str) -> UserErrors:
-    """A problem that leaves nothing else to look at."""
+    """UserErrors with one problem, after which nothing else can be checked."""
     return UserErrors([UserError(str(at), what, fix)])
 
 
 def follow(root: Node, steps: Sequence[Step]) -> tuple[Node, list[Step]]:
-    """The deepest node on the way, and the steps that led there."""
+    """The deepest existing node along the steps, and the steps to it."""
     node, gone = root, []
     for step in steps:
         below = node.child(step)

@@ -1,7 +1,7 @@
-"""YAML text into a tree with lines: YAML 1.2's idea of numbers and booleans, no duplicate keys, no tags, no bombs.
+"""Parses YAML into a tree with line numbers: numbers and booleans as in YAML 1.2; no duplicate keys, no tags, bounded aliases.
 
-PyYAML speaks YAML 1.1, where `2e-4` is text, `no` is false, `1:30` is 90 and the second of two equal keys wins in silence.
-Imports yaml at its head: the rooms that need it import this module when they do.
+PyYAML follows YAML 1.1, where `2e-4` is text, `no` is false, `1:30` is 90 and the second of two equal keys wins silently.
+Import this module only where a file is read, since it imports yaml.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from swarm.config.tree import Node, Problems, Scalar, Spot, joined, only
 from swarm.printable import in_message
 
 VALUES_AT_MOST = 20_000
-"""A config has some hundred values; aliases of aliases make billions."""
+"""A config has some hundred values; nested aliases could expand to billions."""
 DEPTH_AT_MOST = 24
 
 TAG = "tag:yaml.org,2002:"
@@ -31,7 +31,7 @@ PLAIN = (
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's parser with the scalars of YAML 1.2; values are made here, not by it."""
+    """PyYAML's parser with the scalars of YAML 1.2; this module constructs the values."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  PyYAML's own shape
 
@@ -43,7 +43,7 @@ for _name, _pattern, _first in PLAIN:
 
 
 def read(text: str, source: str, folder: Path, problems: Problems) -> Node:
-    """Raises UserErrors where the text is no YAML; keys written twice and the like are added to `problems`."""
+    """Raises UserErrors if the text is not YAML; other mistakes, such as duplicate keys, are added to `problems`."""
     at = Spot(source, 1, folder)
     try:
         loader = Loader(text)
@@ -81,7 +81,7 @@ def _made(name: str, text: str) -> Scalar:
 
 @dataclass(slots=True)
 class _Reading:
-    """One file on its way into a tree."""
+    """The conversion of one file into a tree."""
 
     source: str
     folder: Path
@@ -94,7 +94,7 @@ class _Reading:
         at = self._spot(node)
         self.seen += 1
         if self.seen > VALUES_AT_MOST:
-            raise only(at, f"aliases make more than {VALUES_AT_MOST:,} values of it", "write the values out")
+            raise only(at, f"aliases expand to more than {VALUES_AT_MOST:,} values", "write the values out")
         if any(node is outer for outer in self.open):
             raise only(at, "an alias that contains itself", "write the value out")
         if len(self.open) > DEPTH_AT_MOST:
@@ -123,7 +123,7 @@ class _Reading:
             return None
         try:
             return _made(name, node.value)
-        except ValueError:  # an explicit tag on something else, or thousands of digits
+        except ValueError:  # a tag that does not fit the value, or thousands of digits
             self.problems.add(at, path, f"{node.value[:40]!r} cannot be read as {name}", "correct it")
             return None
 
@@ -196,4 +196,4 @@ def _fix(error: yaml.YAMLError) -> str:
         return "a value that begins with * needs quotes"
     if "special characters" in words:
         return "remove it, or write it as an escape in double quotes"
-    return "look at colons, quotes and indentation here and on the line before"
+    return "check colons, quotes and indentation here and on the line before"

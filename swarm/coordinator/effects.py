@@ -67,7 +67,13 @@ class Effects:
         return await self._promote(event, author, via)
 
     async def _grant(self, refs: Sequence[str], worker: str) -> None:
-        """The entries first, then the worker is told, then the watchers."""
+        """The entries first, then the assignment to the worker, then the entries to the watchers.
+
+        A worker without a connection gets no lease: it has just ended, or it reconnects (after a freeze of this process, for example).
+        """
+        if not await self.hub.reaches(worker):
+            self.crew.unreached(worker)
+            return
         ttl = self.settings.lease_seconds
         entries = self.record.append([(worker, ev.Claim(ref=ref, ttl=ttl, beats=True)) for ref in refs])
         tokens = {ref: lease.token for ref in refs if (lease := self.record.state.tasks[ref].lease)}

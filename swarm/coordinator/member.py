@@ -36,7 +36,7 @@ class Member:
     since: float = 0.0
     """When its process was started or adopted; silence counts from there."""
     unreached_at: float = 0.0
-    """When an assignment could not be sent; it gets none until it has been heard after that."""
+    """When it was found without a connection; it gets no assignment until it has been heard after that."""
     why: str = ""
     link: Link | None = None
     beat: Heartbeat | None = None

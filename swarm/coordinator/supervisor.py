@@ -193,7 +193,7 @@ class Supervisor:
             member.state, member.leaving_since = "leaving", time.monotonic()
 
     def unreached(self, name: str) -> None:
-        """An assignment could not be sent: it gets no other until it has been heard again."""
+        """It has no connection: it gets no assignment until it has been heard again."""
         self._members[name].unreached_at = time.monotonic()
 
     def kill(self, name: str) -> None:

@@ -1,1 +1,1 @@
-"""Starts worker processes: `local` on this machine; `layout` says which ones."""
+"""Starts worker processes: `local` on this machine; `layout` lists them."""

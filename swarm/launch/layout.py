@@ -1,4 +1,4 @@
-"""The worker processes of a run, their roles and devices; made by `planning`, stored in the run folder."""
+"""The worker processes of a run, their roles and devices; computed by `planning`, stored in the run folder."""
 
 from __future__ import annotations
 

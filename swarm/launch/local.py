@@ -126,7 +126,7 @@ def _ask_ps(column: str, pid: int) -> str:
 
 
 class Known(NamedTuple):
-    """A worker process as it is written down."""
+    """A worker process in the list on disk."""
 
     pid: int
     started: str
@@ -134,7 +134,7 @@ class Known(NamedTuple):
 
 
 def write_down(children: Iterable[Child], folder: RunFolder) -> bool:
-    """Write down the running workers, so that the next coordinator can adopt them and `swarm stop` can end them without one.
+    """Write the list of running workers, so that the next coordinator can adopt them and `swarm stop` can end them without one.
 
     False: it cannot be written now (the disk is full, say), and the file is unchanged.
     """
@@ -149,7 +149,7 @@ def write_down(children: Iterable[Child], folder: RunFolder) -> bool:
 
 
 def living(folder: RunFolder) -> dict[str, Known]:
-    """The workers that were written down, still run, and are ours (`is_worker_of`), by name.  Raises UserError."""
+    """The workers in the list on disk that still run and are ours (`is_worker_of`), by name.  Raises UserError."""
     if not folder.processes.exists():
         return {}
     try:

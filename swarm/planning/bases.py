@@ -1,6 +1,6 @@
-"""What only this machine can tell of a config: bases that cannot be used as it wants, GPUs that are not there.
+"""Checks of a config that depend on this machine: bases that cannot be used as it says, GPUs that do not exist.
 
-Bases are the trainer's to judge: it is asked once for all of them, in a process of its own, so that this one stays light.
+The trainer inspects the bases, all at once and in a process of its own, so that this process loads no heavy library.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ Fault = tuple[str, str]
 
 
 def missing_packages() -> list[str]:
-    """What training needs and is not installed."""
+    """Packages that training needs and that are not installed."""
     return [name for name in TRAINING if importlib.util.find_spec(name) is None]
 
 
 @dataclass
 class Inspection:
-    """The bases of one config, looked at once while it is loaded (`config.load(..., further=inspection.look)`)."""
+    """The bases of one config, inspected once while it is loaded (`config.load(..., further=inspection.look)`)."""
 
     facts: dict[str, BaseFacts] = field(default_factory=dict)
-    """Of the bases that can be used, by the name that the config has for them."""
+    """Facts of the bases that can be used, by their name in the config."""
 
     def look(self, root: Node, run: RunSettings | None, problems: Problems) -> None:
-        """Adds all that will not do here; bases are not asked for where nothing could train."""
+        """Add every problem.  Bases are not inspected where the packages for training are missing."""
         _look_at_gpus(root, problems)
         if missing_packages():
             return
-        written = [node for node in _bases_of(root) if not problems.told(node.at, node.path)]
+        written = [node for node in _bases_of(root) if not problems.has(node.at, node.path)]
         names = {str(node.value): False for node in written}
-        self.facts, faults = asked("--check", names | dict.fromkeys(_trusted(root) & names.keys(), True))
+        self.facts, faults = inspected("--check", names | dict.fromkeys(_trusted(root) & names.keys(), True))
         for node in written:
             if fault := faults.get(str(node.value)):
                 problems.add(node.at, node.path, *fault)
@@ -74,9 +74,9 @@ def _bases_of(root: Node) -> Iterator[Node]:
 
 
 def _trusted(root: Node) -> set[str]:
-    """Bases whose own code some stream lets run."""
+    """Bases for which some stream sets `trust_remote_code`."""
     groups = [group for stream in root.items.get("streams", root).items.values() for group in _groups(stream)]
-    trusting = [group for group in groups if (said := group.items.get("trust_remote_code")) and said.value is True]
+    trusting = [group for group in groups if (trust := group.items.get("trust_remote_code")) and trust.value is True]
     return {str(group.items["base_model"].value) for group in trusting if "base_model" in group.items}
 
 
@@ -88,34 +88,34 @@ def _groups(node: Node) -> Iterator[Node]:
 
 def _look_at_gpus(root: Node, problems: Problems) -> None:
     placement = root.items.get("placement", Node({}, root.at, "placement"))
-    there = gpus.chosen(_placement(placement))
-    if there.lacking:
+    chosen = gpus.chosen(_placement(placement))
+    if chosen.missing:
         node = placement.items["gpus"]
-        problems.add(node.at, node.path, *there.complaint())
+        problems.add(node.at, node.path, *chosen.problem())
 
 
 def _placement(node: Node) -> Placement:
     try:
         return Placement.model_validate(node.plain())
-    except ValidationError:  # reported as such already
+    except ValidationError:  # the config's own checks report it
         return Placement()
 
 
 def fetch(facts: Mapping[str, BaseFacts], where: Callable[[str], str], trusted: set[str]) -> dict[str, BaseFacts]:
-    """The same bases, downloaded where they are not here yet, with progress on stderr.
+    """The same bases; those that are not on this machine are downloaded, with progress on stderr.
 
-    Raises UserError at `where` the base is written.
+    Raises UserError that names the place in the config, `where(name)`.
     """
     missing = {name: name in trusted for name, base in facts.items() if base.folder is None}
-    found, faults = asked("--fetch", missing)
+    found, faults = inspected("--fetch", missing)
     for name, (what, fix) in faults.items():
         raise UserError(where(name), what, fix)
     return {**facts, **found}
 
 
 def folder_of(name: str, where: str) -> Path:
-    """Where a base lies that is on this machine; nothing is downloaded.  Raises UserError at `where`."""
-    found, faults = asked("--check", {name: False})
+    """The folder of a base that is on this machine; nothing is downloaded.  Raises UserError that names `where`."""
+    found, faults = inspected("--check", {name: False})
     if name in faults:
         raise UserError(where, *faults[name])
     if (folder := found[name].folder) is None:
@@ -123,8 +123,8 @@ def folder_of(name: str, where: str) -> Path:
     return Path(folder)
 
 
-def asked(what: str, names: Mapping[str, bool]) -> tuple[dict[str, BaseFacts], dict[str, Fault]]:
-    """Facts and faults of bases by name, from one process of the trainer; the values say whose own code may run."""
+def inspected(what: str, names: Mapping[str, bool]) -> tuple[dict[str, BaseFacts], dict[str, Fault]]:
+    """Facts and faults of bases by name, from one process of the trainer.  The values of `names`: whether the base's own code may run."""
     if not names:
         return {}, {}
     words = [*(f"{what}={name}" for name in names), *(f"--trust-remote-code={name}" for name in names if names[name])]
@@ -133,6 +133,8 @@ def asked(what: str, names: Mapping[str, bool]) -> tuple[dict[str, BaseFacts], d
     try:
         answers: dict[str, dict[str, Any]] = json.loads(done.stdout)
     except ValueError as error:
-        raise UserError("base_model", f"{', '.join(names)} cannot be looked at", "see above what happened") from error
-    faults = {name: (str(told["problem"]), str(told["fix"])) for name, told in answers.items() if "problem" in told}
-    return {name: FACTS.validate_python(told) for name, told in answers.items() if name not in faults}, faults
+        raise UserError("base_model", f"{', '.join(names)} cannot be inspected", "see the messages above") from error
+    faults = {
+        name: (str(answer["problem"]), str(answer["fix"])) for name, answer in answers.items() if "problem" in answer
+    }
+    return {name: FACTS.validate_python(answer) for name, answer in answers.items() if name not in faults}, faults

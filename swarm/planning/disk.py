@@ -13,15 +13,15 @@ from swarm.planning.estimate import Need
 from swarm.settings import Dataset, RunSettings, StreamSettings
 
 LOGS_BYTES = 50_000_000
-"""Log, metrics and what workers say."""
+"""Log, metrics and the output of workers."""
 SMALL_FILES_BYTES = 20_000_000
 """Tokenizer, trainer state and the like beside each checkpoint."""
 PREPARED_BYTES_PER_BYTE = 8
-"""Of a data file: at worst a token per byte, each an int32 id and an int32 label."""
+"""Bytes of prepared rows per byte of a data file, at most: one token per byte, each with an int32 id and an int32 label."""
 
 
 def check(run: RunSettings, needs: Mapping[str, Need], runs_dir: Path) -> None:
-    """Raises UserError where the disk has less room than the run will take."""
+    """Raises UserError if the run needs more space than the disk has."""
     folder = next(path for path in (runs_dir.absolute(), *runs_dir.absolute().parents) if path.is_dir())
     free_bytes = shutil.disk_usage(folder).free
     checkpoints = sum(checkpoints_bytes(needs[name], settings) for name, settings in run.streams.items())
@@ -36,13 +36,13 @@ def check(run: RunSettings, needs: Mapping[str, Need], runs_dir: Path) -> None:
 
 
 def checkpoints_bytes(need: Need, settings: StreamSettings) -> int:
-    """Checkpoints that are kept and the one being written, each adapter and optimizer; then adapter and promoted copy."""
+    """The checkpoints that are kept and the one being written, with optimizer; then the published adapter and its promoted copy."""
     whole = need.adapter + need.moments + SMALL_FILES_BYTES
     return (settings.save_total_limit + 1) * whole + 2 * need.adapter
 
 
 def prepared_bytes(run: RunSettings) -> int:
-    """Parts that ask for the same rows share them; base and length decide, so that these count too."""
+    """Parts with the same rows, base and length share one prepared folder, which is counted once."""
     asked = {
         (
             part.base_model,

@@ -21,7 +21,8 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """4-bit values, an 8-bit constant per 64 of them, and one fp32 per 256 constants: 4.127 (QLoRA, arXiv 2305.14314, section 3)."""
 FP32, HALF = 4, 2
 LOGITS_ROWS, LOGITS_COLUMNS = 4096, 32768
-"""TRL 1.16 makes logits in tiles of so many tokens and words (trl/kernels/chunked_logprob.py, trl/trainer/utils.py)."""
+"""TRL 1.16 computes logits in tiles of so many tokens and words (trl/kernels/chunked_logprob.py, trl/trainer/utils.py)."""
+
 # ---- the stream ------------------------------------------------------------------------------------------------------
 
 
@@ -39,9 +40,9 @@ class Need:
     """The optimizer's state."""
     activations: int
     overhead: int
-    """Buffers that come and go: weights on their way out of NF4 or through DoRA, the optimizer's temporaries."""
+    """Temporary buffers: a weight dequantised from NF4 or merged for DoRA, and the optimizer's."""
     judging: int = 0
-    """What validator or evaluator need for the same stream, base included."""
+    """What validator or evaluator needs for the same stream, base included."""
 
     @property
     def shared(self) -> int:
@@ -60,9 +61,9 @@ class Need:
 
 
 def of_stream(bases: Mapping[str, BaseFacts], settings: StreamSettings, *, on_gpu: bool = True) -> Need:
-    """All its parts together; `bases` by `base_model`.
+    """The sum of its parts; `bases` by `base_model`.
 
-    Raises UserError where a base cannot have the adapter.
+    Raises UserError if a base cannot have the adapter.
     """
     needs = [
         estimate(bases[part.base_model], part, on_gpu=on_gpu, judges_itself=settings.eval_steps is not None)
@@ -74,7 +75,7 @@ def of_stream(bases: Mapping[str, BaseFacts], settings: StreamSettings, *, on_gp
 def estimate(base: BaseFacts, settings: Part, *, on_gpu: bool = True, judges_itself: bool = False) -> Need:
     """One part.  On a CPU everything is fp32; on a GPU bf16, unless `bf16: false`.
 
-    Raises UserError where this base cannot have such an adapter.
+    Raises UserError if the base cannot have the adapter.
     """
     width = HALF if on_gpu and settings.bf16 is not False else FP32
     kind, optimizer = kinds.adapter(settings.adapter), kinds.optimizer(settings.optimizer)
@@ -105,15 +106,15 @@ def weights_of(base: BaseFacts, quantisation: str | None, width: int) -> int:
 
 
 def _dequantised(base: BaseFacts, quantisation: str | None, width: int) -> int:
-    """One matrix at a time is turned back into whole numbers."""
+    """The largest quantised matrix: one at a time is dequantised."""
     quantised = [module.elements for module in base.modules if module.quantised]
     return max(quantised, default=0) * width if quantisation else 0
 
 
 def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, width: int) -> int:
-    """What the forward pass keeps for the backward one, one micro-batch at its full length.
+    """What the forward pass of one micro-batch at full length keeps for the backward pass.
 
-    Counted on transformers 5.23 with PEFT 0.21 (tests/trainer count again): per token and layer 8 hidden + 4 intermediate
+    Counted with transformers 5.23 and PEFT 0.21, and again by tests/trainer: per token and layer 8 hidden + 4 intermediate
     values, and what the adapter keeps.
     """
     tokens = settings.micro_batch_size * settings.sequence_len
@@ -130,6 +131,6 @@ def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, widt
 
 
 def _judging(base: BaseFacts, width: int) -> int:
-    """Logits of one batch, twice, and one layer's values: nothing is kept for a backward pass."""
+    """Logits of one batch, twice, and the values of one layer: nothing is kept for a backward pass."""
     logits = min(JUDGED_LOGITS_BYTES, JUDGED_TOKENS * base.embedding_rows * FP32)
     return 2 * logits + JUDGED_TOKENS * (8 * base.hidden_size + 4 * base.intermediate_size) * width

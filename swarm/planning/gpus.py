@@ -1,6 +1,6 @@
-"""What this machine has to compute with: GPUs as NVIDIA's driver tells them, cores and free memory; nothing is decided here.
+"""The GPUs, cores and free memory of this machine; GPUs as NVIDIA's driver reports them.  Decides nothing.
 
-What the system does not tell is None, never 0.
+A figure that the system does not report is None, never 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Gpu:
     """One GPU."""
 
     index: int
-    """The driver's: what nvidia-smi shows and what CUDA_VISIBLE_DEVICES takes with CUDA_DEVICE_ORDER=PCI_BUS_ID."""
+    """The driver's: as in nvidia-smi, and in CUDA_VISIBLE_DEVICES with CUDA_DEVICE_ORDER=PCI_BUS_ID."""
     uuid: str
     name: str
     total_bytes: int | None
@@ -39,56 +39,54 @@ class Devices:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What is there of what the config wants, and what is not."""
+    """The devices that the config names: those that exist, and those that do not."""
 
     devices: Devices
-    lacking: tuple[int, ...] = ()
-    """Indices of GPUs that it names and nobody sees."""
+    missing: tuple[int, ...] = ()
+    """Indices of GPUs that the config names and that do not exist or are hidden by CUDA_VISIBLE_DEVICES."""
     visible: tuple[int, ...] = ()
+    """Indices of all GPUs that could be used."""
 
-    def complaint(self) -> tuple[str, str]:
-        """What is wrong and the fix, where something is lacking."""
-        named = ", ".join(map(str, self.lacking))
-        what = f"there is no GPU {named}" if len(self.lacking) == 1 else f"there are no GPUs {named}"
+    def problem(self) -> tuple[str, str]:
+        """What is wrong and the fix, if a GPU is missing."""
+        named = ", ".join(map(str, self.missing))
+        what = f"there is no GPU {named}" if len(self.missing) == 1 else f"there are no GPUs {named}"
         if self.visible:
             return what, f"this machine has {', '.join(map(str, self.visible))}"
-        return what, "no GPU is to be seen here: write `gpus: all` or `none`"
+        return what, "no GPU is visible here: write `gpus: all` or `none`"
 
 
 def chosen(placement: Placement) -> Chosen:
-    there = found() if placement.gpus != "none" else []
-    have = {gpu.index: gpu for gpu in there}
-    lacking: list[int] = []
+    used = found() if placement.gpus != "none" else []
+    visible = {gpu.index: gpu for gpu in used}
+    missing: list[int] = []
     if isinstance(placement.gpus, list):
         named = dict.fromkeys(placement.gpus)
-        there = [have[index] for index in named if index in have]
-        lacking = [index for index in named if index not in have]
-    return Chosen(Devices(tuple(there), cores(), free_memory_bytes()), tuple(lacking), tuple(have))
+        used = [visible[index] for index in named if index in visible]
+        missing = [index for index in named if index not in visible]
+    return Chosen(Devices(tuple(used), cores(), free_memory_bytes()), tuple(missing), tuple(visible))
 
 
 def devices(placement: Placement) -> Devices:
-    """What is there of what the config wants.
-
-    Raises UserError where it names GPUs that are not there.
-    """
-    made = chosen(placement)
-    if made.lacking:
-        raise UserError("placement.gpus", *made.complaint())
-    return made.devices
+    """The devices that the config names.  Raises UserError if one of the GPUs does not exist."""
+    found_here = chosen(placement)
+    if found_here.missing:
+        raise UserError("placement.gpus", *found_here.problem())
+    return found_here.devices
 
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------
 
 
 def found(visible: str | None = None) -> list[Gpu]:
-    """GPUs that CUDA may use here; none without a driver.  `visible` stands for CUDA_VISIBLE_DEVICES."""
+    """GPUs that CUDA may use here; none without a driver.  `visible`: used instead of CUDA_VISIBLE_DEVICES."""
     with _driver() as nvml:
         every = [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())] if nvml else []
     return seen(every, os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible)
 
 
 def seen(every: list[Gpu], visible: str | None) -> list[Gpu]:
-    """As CUDA reads the variable: indices or beginnings of UUIDs, in that order, up to the first that names nothing."""
+    """The GPUs that the variable names, as CUDA reads it: indices or beginnings of UUIDs, in its order, up to the first unknown one."""
     if visible is None:
         return every
     chosen: list[Gpu] = []
@@ -125,18 +123,18 @@ def _driver() -> Iterator[Any]:
 
 def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = _told(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    memory = _asked(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     return Gpu(
         index=index,
-        uuid=_text(_told(nvml, nvml.nvmlDeviceGetUUID, handle)),
-        name=_text(_told(nvml, nvml.nvmlDeviceGetName, handle)),
+        uuid=_text(_asked(nvml, nvml.nvmlDeviceGetUUID, handle)),
+        name=_text(_asked(nvml, nvml.nvmlDeviceGetName, handle)),
         total_bytes=None if memory is None else int(memory.total),
         free_bytes=None if memory is None else int(memory.free),
     )
 
 
-def _told(nvml: Any, question: Any, handle: Any) -> Any:
-    """The driver's answer; None where it is "not supported" (memory of GPUs that share the host's, for one)."""
+def _asked(nvml: Any, question: Any, handle: Any) -> Any:
+    """The driver's answer; None where the driver does not support the question (memory of GPUs that share the host's, for example)."""
     try:
         return question(handle)
     except nvml.NVMLError:

@@ -1,6 +1,6 @@
-"""The config that `swarm init` writes: annotated, fitted to the data files that lie in the folder, ready to run.
+"""The config that `swarm init` writes: annotated, for the data files in the folder, ready to run.
 
-Only text is made here; the command line renders some rows with it and writes it.
+Composes the text only; the command line renders some rows with it and writes the file.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from swarm.settings import DATA_SUFFIXES
 from swarm.spawning import module_command
 
 FOLDERS = (".", "data")
-"""Where data files are looked for, first here."""
+"""Folders that are searched for data files, in this order."""
 HELD_OUT = re.compile(r"(?:^|[-_.])(?:dev|eval|test|val|valid|validation|held[-_]?out)(?:[-_.]|$)", re.IGNORECASE)
 """Names of files with held-out rows."""
 PAIRS = (
     ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("instruction", "response"),
     ("input", "output"), ("source", "target"), ("query", "response"),
 )  # fmt: skip
-"""Columns that are prompt and completion by custom."""
+"""Pairs of column names that usually hold prompt and completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class Found:
 
     path: str
     settings: tuple[tuple[str, str], ...]
-    """`type` and the columns that are not called as by default."""
+    """`type`, and the columns whose names are not the default."""
 
 
 def text(folder: Path, base_model: str = "tiny-toon") -> str:
-    """The config for a folder: its data files, or a placeholder to be filled in."""
+    """The config for a folder: with its data files, or with a placeholder."""
     files = look_at(folder, data_files(folder))
     train = next((found for found in files if not _is_held_out(found)), None)
     held_out = next((found for found in files if _is_held_out(found)), None) if train else None
@@ -49,7 +49,7 @@ def text(folder: Path, base_model: str = "tiny-toon") -> str:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Files that may hold rows, sorted; those called `train` first."""
+    """Files that may hold rows, sorted; those with `train` in their name first."""
     found = [
         file
         for place in FOLDERS
@@ -60,9 +60,9 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def look_at(folder: Path, files: Sequence[Path]) -> list[Found]:
-    """What the first rows say; files without rows that are understood (package.json and the like) are left out.
+    """How each file is read, by its columns; files without usable rows (package.json, for example) are left out.
 
-    The trainer reads them, in a process of its own: formats are known there alone.
+    The trainer reads them in a process of its own, since only it knows the formats.
     """
     if not files:
         return []
@@ -118,13 +118,13 @@ def _held_out(found: Found | None) -> str:
 
 
 TEMPLATE = """\
-# swarm check FILE     is everything right?            swarm show FILE   how the model sees your rows
-# swarm plan  FILE     what it needs, where it goes    swarm run  FILE   train; q leaves it running
+# swarm check FILE     find mistakes                   swarm show FILE   your rows as the model reads them
+# swarm plan  FILE     memory, devices, steps          swarm run  FILE   train; q leaves it running
 # Any setting from the command line: swarm run FILE streams.wide.lora_r=64 max_steps=200
 name: {name}
 
-defaults:                           # holds for every stream; a stream's own settings win
-  base_model: {base_model}             # tiny-toon ships with the product; a folder; or a name on the hub
+defaults:                           # for every stream; a stream's own settings win
+  base_model: {base_model}             # tiny-toon (included), a folder, or a name on the hub
 {datasets}
 {held_out}
   sequence_len: 512                 # tokens; longer rows are cut and counted
@@ -138,7 +138,7 @@ defaults:                           # holds for every stream; a stream's own set
   save_steps: 50                    # optimizer steps between checkpoints
   seed: 0
 
-streams:                            # one fine-tune each, trained at once; what differs stands here
+streams:                            # one fine-tune each, trained at once; write what differs
   narrow: {{lora_r: 8, lora_alpha: 16}}
   wide: {{lora_r: 32, lora_alpha: 64}}
 

@@ -1,4 +1,4 @@
-"""What a person should know of a plan that is no mistake: what no adapter reaches, and which streams cannot be compared; pure."""
+"""Remarks on a plan that is correct: weights that get no adapter, and streams that cannot be compared; pure."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def _attention(run: RunSettings, bases: Mapping[str, BaseFacts]) -> Iterator[str
     }
     for name, base in bases.items():
         if name in automatic and base.attention == "eager":
-            yield f"{name}: attention is computed eagerly (attn_implementation: eager): torch's fused kernels lack what its family needs"
+            yield f"{name}: attention is computed eagerly (attn_implementation: eager): torch's fused kernels do not support its family"
 
 
 def _comparisons(run: RunSettings) -> Iterator[str]:
-    """Streams are ranked by figures on the same held-out rows, each against its own base as that is held in memory."""
+    """Streams are ranked by figures on the same held-out rows, each compared with its own base as it is loaded."""
     together: dict[tuple[object, ...], list[str]] = {}
     for name, settings in run.streams.items():
         together.setdefault(tuple(map(_judged_by, settings.parts.values())), []).append(name)
@@ -54,11 +54,11 @@ def _comparisons(run: RunSettings) -> Iterator[str]:
         yield f"not all streams are judged on the same rows, tokens and base: compare figures within a group ({groups})"
     held = {kinds.adapter(part.adapter).quantisation for s in run.streams.values() for part in s.parts.values()}
     if len(held) > 1:
-        yield "a base in 4 bits is measured too: qlora streams are compared with that, the others with the whole base"
+        yield "qlora streams are compared with the base in 4 bits, the others with the base in full precision"
 
 
 def _judged_by(part: Part) -> tuple[object, ...]:
-    """Figures of streams that differ in this are of different things."""
+    """Figures of streams that differ in this cannot be compared."""
     rows = part.test_datasets or part.datasets
     share = None if part.test_datasets else part.val_set_size
     return part.base_model, *map(str, rows), share, part.sequence_len, part.train_on_inputs, part.train_on

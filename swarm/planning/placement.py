@@ -22,17 +22,17 @@ from swarm.planning.packing import Groups, alone
 from swarm.settings import Placement
 
 PROCESS_BYTES = 700_000_000
-"""A worker's memory on the host before any model: interpreter, torch, trl (measured: 474 MB of imports)."""
+"""A worker's memory on the host before it loads a model: interpreter, torch, trl (measured: 474 MB after the imports)."""
 CONTEXT_BYTES = 600_000_000
-"""What CUDA and its libraries take per process on a GPU."""
+"""Memory of a GPU that CUDA and its libraries take in each process."""
 USABLE_SHARE = 0.9
-"""Of a GPU's free memory: the allocator's fragments and the estimate's error live in the rest."""
+"""Share of a GPU's free memory that is planned with; the rest covers fragmentation and errors of the estimate."""
 ROOMY_BYTES = 8_000_000_000
-"""With less free memory on the host the light roles share one process."""
+"""With less free memory on the host, prepare, validate and evaluate share one process."""
 LEAST_CPU_STREAMS = 4
-"""Trainers at once on a small CPU: four streams that move together tell more than one that is done."""
+"""Trainers at once on a small CPU, so that a person can compare streams early."""
 GPU_THREADS_AT_MOST = 4
-"""Beside a GPU a worker's threads only feed it."""
+"""Threads of a worker with a GPU: they only load its data."""
 
 
 def place(needs: Mapping[str, Need], devices: Devices, placement: Placement, groups: Groups = ()) -> Layout:
@@ -131,11 +131,11 @@ def _note_of_cpu(workers: Sequence[WorkerSpec], streams: int, devices: Devices, 
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """A GPU with what may be used of it."""
+    """A GPU and the memory of it that is planned with."""
 
     gpu: Gpu
     bytes: int | None
-    """None where the driver does not tell."""
+    """None if the driver does not report it."""
 
     def holds(self, bytes_needed: int) -> bool:
         return self.bytes is None or bytes_needed + CONTEXT_BYTES <= self.bytes
@@ -156,7 +156,9 @@ class _Slots:
 
 def _on_gpus(needs: Mapping[str, Need], groups: Groups, devices: Devices, placement: Placement) -> Layout:
     rooms = [_Room(gpu, None if gpu.free_bytes is None else int(gpu.free_bytes * USABLE_SHARE)) for gpu in devices.gpus]
-    rooms.sort(key=lambda room: (-(room.bytes or 0), room.gpu.index))  # the widest first: what fits anywhere fits there
+    rooms.sort(
+        key=lambda room: (-(room.bytes or 0), room.gpu.index)
+    )  # the largest first: a stream that fits anywhere fits there
     _refuse_what_no_gpu_holds(needs, rooms)
     judges, slots = _judged(needs, groups, rooms, placement, roomy=_roomy(devices))
     trainers = len(slots) if groups else _count(slots)
@@ -171,7 +173,7 @@ def _on_gpus(needs: Mapping[str, Need], groups: Groups, devices: Devices, placem
 def _judged(
     needs: Mapping[str, Need], groups: Groups, rooms: list[_Room], placement: Placement, *, roomy: bool
 ) -> tuple[int, list[_Slots]]:
-    """Judges of their own on the widest GPU, unless that costs a trainer its place: then the trainers judge."""
+    """Validator and evaluator on the largest GPU, unless a trainer would lose its place: then trainers do their roles too."""
     widest, *others = rooms
     each = max(need.judging for need in needs.values()) + CONTEXT_BYTES
     both = {
@@ -273,9 +275,9 @@ def _refuse(needs: Mapping[str, Need], device: str, room_bytes: int, free_bytes:
 
 
 def _fix(need: Need) -> str:
-    """What would make the largest part smaller."""
+    """The setting that makes the largest part smaller."""
     if need.weights >= need.total / 2:
-        return "take a smaller base, or `adapter: qlora` where it is not yet"
+        return "use a smaller base, or `adapter: qlora` if it is not set"
     if need.activations >= need.total / 3:
         return "lower `micro_batch_size` or `sequence_len`, or set `gradient_checkpointing: true`"
-    return "lower `lora_r`, or take `optimizer: adamw_8bit`"
+    return "lower `lora_r`, or use `optimizer: adamw_8bit`"

@@ -1,4 +1,4 @@
-"""What each stream of a config is, needs and will do, as rows for `swarm plan`; printing them is the command line's work."""
+"""What each stream of a config is, needs and will do, as rows for `swarm plan`; the command line prints them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _row(
 
 
 def rows_of(settings: StreamSettings) -> int | None:
-    """Of all parts, the most: a step takes a micro-batch of each."""
+    """The largest number of rows among its parts: a step takes a micro-batch of each."""
     counts = [rows.trained_on(part) for part in settings.parts.values()]
     return None if None in counts else max(count for count in counts if count is not None)
 
@@ -91,6 +91,6 @@ def steps_of(settings: StreamSettings, rows: int | None) -> int | None:
 
 
 def _devices(trainers: list[WorkerSpec]) -> str:
-    """`gpu0 shared, gpu1`: shared where several trainers may be at work at once."""
+    """`gpu0 shared, gpu1`: shared if several trainers may use it at once."""
     names = [worker.device for worker in trainers]
     return ", ".join(name if names.count(name) == 1 else f"{name} shared" for name in dict.fromkeys(names))

@@ -44,7 +44,7 @@ def look(root: Node, run: RunSettings, problems: Problems) -> None:
                 trained_on(part)
             except UserError as error:
                 at, path = group.setting(error.where)
-                if not problems.told(at, path):
+                if not problems.has(at, path):
                     problems.add(at, path, error.what, error.fix)
 
 

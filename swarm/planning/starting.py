@@ -1,4 +1,4 @@
-"""From a config to a running coordinator: everything that can be wrong is found before anything is started."""
+"""From a config to a running coordinator; a config is checked completely before anything is started."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Plan:
 
 
 def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Plan:
-    """Read, check, estimate and place; starts nothing that lasts and downloads nothing.
+    """Read, check, estimate and place; leaves no process running and downloads nothing.
 
-    Raises UserErrors with all problems of the config, its data, bases and GPUs; UserError for memory or disk that will not do.
+    Raises UserErrors with all problems of the config, its data, bases and GPUs; UserError if memory or disk space is too small.
     """
     read, facts = _read(path, overrides)
     require_training_extra()
@@ -70,8 +70,8 @@ def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Pl
 
 
 def check(path: Path, overrides: Sequence[str]) -> tuple[Config, list[str]]:
-    """The config with notes on it.  What `plan` and `start` would refuse is refused; where nothing could train, what can be
-    told without it.
+    """The config and remarks on it.  Raises what `plan` and `start` would raise; without the packages for training, only what can be
+    checked without them.
     """
     if bases.missing_packages():
         return _read(path, overrides)[0], []
@@ -111,18 +111,18 @@ def _memory_of_groups(made: Plan) -> Iterator[str]:
 
 
 def require_training_extra() -> None:
-    """Raises UserError with the line that installs what is missing."""
+    """Raises UserError with the command that installs the missing packages."""
     if missing := bases.missing_packages():
         raise UserError("swarm", f"training needs {', '.join(missing)}", "pip install 'toonswarm[train]'")
 
 
 def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
-    """A run folder with a coordinator at work in it: a new one, or one that agents opened to plan in.
+    """Start a coordinator in a new run folder, or in `opened`, a folder that agents use to plan in; returns the folder.
 
-    Raises UserError if a run was started in `opened` already.
+    Raises UserError if a run was already started in `opened`.
     """
     if opened and (opened.config.exists() or run_is_alive(opened.log)):
-        raise UserError(opened.name, "a run was started in it already", "`swarm resume` goes on with it")
+        raise UserError(opened.name, "a run was already started in it", "`swarm resume` continues it")
     if opened:
         _check_names(opened, made.config.run.streams)
     _fetch(made)
@@ -134,7 +134,7 @@ def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
 
 
 def _fetch(made: Plan) -> None:
-    """Bases that are not here yet, downloaded with progress on stderr; raises UserError."""
+    """Download the bases that are not on this machine, with progress on stderr.  Raises UserError."""
     parts = [
         (name, key, part) for name, settings in made.config.run.streams.items() for key, part in settings.parts.items()
     ]
@@ -149,7 +149,7 @@ def _fetch(made: Plan) -> None:
 
 
 def _check_names(opened: RunFolder, streams: Iterable[str]) -> None:
-    """Raises UserErrors for streams that are named like tasks which agents made while they planned."""
+    """Raises UserErrors for streams with the name of a task that an agent added while planning."""
     state, clashes = fold(Log(opened.log).entries()), []
     for name in streams:
         try:
@@ -162,10 +162,9 @@ def _check_names(opened: RunFolder, streams: Iterable[str]) -> None:
 
 
 def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, idem: str | None = None) -> int:
-    """Let a run (or one stream) go on, with a new coordinator where none is at work; workers that outlived theirs keep their
-    places.  Returns the seq of the entry that says who wished it.
+    """Resume a run or one stream, with a new coordinator if none is running; workers that are still running are adopted.
 
-    Raises UserError if there is nothing to go on with, Refused if the author may not.
+    Returns the seq of the `resume` entry.  Raises UserError if there is nothing to resume, Refused if the author may not.
     """
     state, wish = fold(Log(folder.log).entries()), checked(ev.Resume, ref=stream or "run", idem=idem)
     if not state.run and not folder.config.exists():
@@ -173,19 +172,19 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
     with Client(folder, author) as client:
         repeated = idem is not None and (client.name, idem) in state.idems
         if state.end and not repeated:
-            _wait_until_it_has_left(folder)
+            _wait_for_coordinator_to_exit(folder)
         alive = run_is_alive(folder.log)
         if repeated:
-            seq = client.append(wish)  # its first seq, or a refusal: the key stands for something else
+            seq = client.append(wish)  # the seq of its first use, or Refused if the key stands for another event
             if alive or state.end:
                 return seq
         if stream and state.stopped:
-            raise UserError(stream, "the whole run is stopped", "`swarm resume` lets all of it go on")
+            raise UserError(stream, "the whole run is stopped", "`swarm resume` resumes all of it")
         if alive and not stream:
             raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
         if not stream and state.end and state.end.rc == 0 and not _anything_is_left(state):
             raise UserError(folder.name, "has finished and nothing failed", "`swarm run CONFIG` starts another run")
-        startable = not alive and (not stream or folder.config.exists())  # some logs hold plans and no run
+        startable = not alive and (not stream or folder.config.exists())  # a log may hold plans only
         if startable and not local.living(folder):
             _placed(*_read(folder.config, of=folder)).layout.write(folder.layout)
         seq = client.append(wish)
@@ -202,14 +201,14 @@ def _anything_is_left(state: State) -> bool:
 
 
 def end_orphans(folder: RunFolder) -> list[str]:
-    """Make workers that have no coordinator save and leave; returns their names."""
+    """Make workers without a coordinator save and exit; returns their names."""
     if run_is_alive(folder.log) or not local.living(folder):
         return []
     return local.end_all(folder, grace_seconds=config.of_run(folder).stop_seconds)
 
 
-def _wait_until_it_has_left(folder: RunFolder) -> None:
-    """A coordinator that has written the end still sees its workers off."""
+def _wait_for_coordinator_to_exit(folder: RunFolder) -> None:
+    """A coordinator that has recorded the end still waits for its workers to exit."""
     deadline = time.monotonic() + START_SECONDS
     while run_is_alive(folder.log) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -218,7 +217,7 @@ def _wait_until_it_has_left(folder: RunFolder) -> None:
 def launch(folder: RunFolder) -> None:
     """Start the coordinator detached and wait until it can be reached.
 
-    Raises UserError with what it printed if it ends instead.
+    Raises UserError with its last line of output if it ends instead.
     """
     talk = folder.path / "coordinator.log"
     with open(talk, "ab", opener=opener) as out:

@@ -12,13 +12,13 @@ Engine = Literal["shared", "trl"]
 
 
 class BaseKey(NamedTuple):
-    """How one base stands in memory."""
+    """What decides how a base is loaded."""
 
     base_model: str
     trust_remote_code: bool
     quantisation: str | None
     dtype: str
-    """In which it computes: `auto` (bfloat16 where the GPU has it), `bfloat16` or `float32`."""
+    """The type it computes in: `auto` (bfloat16 where the GPU has it), `bfloat16` or `float32`."""
     attention: str
 
 

@@ -23,12 +23,12 @@ class Ending:
     ref: str
     token: int
     worked: float | None = None
-    """Seconds of work on the task, as its worker last said."""
+    """Seconds of work on the task, by its worker's last heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """End leases, all for one reason: their holder died, fell silent or took too long."""
+    """End leases, all for one reason: their holder died, sent no heartbeats or took too long."""
 
     endings: tuple[Ending, ...]
     why: str
@@ -42,7 +42,7 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class SendOrder:
-    """Tell the worker to pause, resume or stop a task, to report under the token of a hand-over, or that a lease is over."""
+    """Send the worker an order: pause, resume or stop a task, report under the token of a hand-over, or end the work on a revoked lease."""
 
     ref: str
     token: int
@@ -67,7 +67,7 @@ class GoBack:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """A stream has failed."""
+    """Record that a stream has failed."""
 
     stream: str
     why: str
@@ -98,7 +98,7 @@ class PromoteWinner:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The run is over."""
+    """Record the end of the run."""
 
     rc: int
     why: str = ""
@@ -106,7 +106,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Dismiss:
-    """Let a worker leave and free its memory: no task of its roles can become ready any more."""
+    """Ask a worker to exit and free its memory: no task of its roles can become ready any more."""
 
     worker: str
 

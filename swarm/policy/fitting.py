@@ -1,4 +1,4 @@
-"""Whether a base can be trained on as a part's settings say: asked by `check` before anything starts, and by workers; pure."""
+"""Checks that a base can be trained on with a part's settings; used by `check` before anything starts, and by workers; pure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from swarm.facts import BaseFacts
 from swarm.settings import Part
 
 JUDGED_TOKENS, JUDGED_LOGITS_BYTES = 4096, 512 << 20
-"""Bounds of one batch of held-out rows in validator and evaluator: with a vocabulary of 150 k logits outgrow everything else."""
+"""Limits of one batch of held-out rows in validator and evaluator: with 150 k words in the vocabulary, logits take the most memory."""
 
 Unfit = tuple[str, str, str]
 """The setting, what is wrong with it, and the fix."""
 
 
 def unfit(part: Part, base: BaseFacts) -> Iterator[Unfit]:
-    """All that would end its training."""
+    """Every reason why its training would fail."""
     kind = kinds.adapter(part.adapter)
     if base.context_tokens is not None and part.sequence_len > base.context_tokens:
         yield "sequence_len", f"{part.sequence_len}, and the base reads {base.context_tokens} tokens", "lower it"
     if base.quantisation is not None and base.quantisation != kind.quantisation:
         yield _other_quantisation(base.quantisation)
     elif kind.quantisation is not None and not any(module.quantised for module in base.modules):
-        what = f"{part.adapter} would hold nothing of this base in 4 bits: it has no plain linear layer"
+        what = f"{part.adapter} would store no part of this base in 4 bits: it has no plain linear layer"
         yield "adapter", what, "write `adapter: lora`"
     elif kind.quantisation is not None and (
         raw := next((m for m in base.modules if m.quantised and not m.called), None)
@@ -32,11 +32,11 @@ def unfit(part: Part, base: BaseFacts) -> Iterator[Unfit]:
         what = f"{part.adapter} would hold {raw.name} in 4 bits, and this family multiplies with that matrix itself"
         yield "adapter", what, "write `adapter: lora`"
     if part.attn_implementation == "sdpa" and base.attention == "eager":
-        what = "sdpa, and this base has parts in its attention that torch's fused kernels lack"
-        yield "attn_implementation", what, "write `attn_implementation: auto`, which takes eager for it"
+        what = "sdpa, but torch's fused kernels do not support this base's attention"
+        yield "attn_implementation", what, "write `attn_implementation: auto`, which chooses eager for this base"
     try:
         if not kind.tensors(base, part):
-            yield "adapter", f"{part.adapter} finds nothing to train on this base", "take another base"
+            yield "adapter", f"{part.adapter} finds no module to adapt in this base", "use another base"
     except UserError as error:
         yield error.where, error.what, error.fix
 
@@ -44,12 +44,12 @@ def unfit(part: Part, base: BaseFacts) -> Iterator[Unfit]:
 def _other_quantisation(stored: str) -> Unfit:
     other = [kind.name for kind in kinds.installed("adapter").values() if kind.quantisation == stored]  # type: ignore[attr-defined]
     if other:
-        return "adapter", f"the base comes in 4 bits ({stored})", f"write `adapter: {other[0]}`"
-    fix = "take the base in full precision; `adapter: qlora` quantises it when it is loaded"
-    return "base_model", f"comes quantised ({stored}), which nothing here trains on", fix
+        return "adapter", f"the base is stored in 4 bits ({stored})", f"write `adapter: {other[0]}`"
+    fix = "use the base in full precision; `adapter: qlora` quantises it when it is loaded"
+    return "base_model", f"is stored quantised ({stored}), and no adapter here can be trained on that", fix
 
 
 def refuse_unfit(part: Part, base: BaseFacts) -> None:
-    """Raises UserError with the first of them."""
+    """Raises UserError with the first reason of `unfit`."""
     for setting, what, fix in unfit(part, base):
         raise UserError(setting, what, fix)

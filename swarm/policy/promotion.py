@@ -1,4 +1,4 @@
-"""Which stream wins and why, and whose word its promotion waits for: pure, from scores on the same held-out rows."""
+"""Which stream wins and why, and whose approval its promotion waits for; pure, from scores on the same held-out rows."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def _key(streams: Sequence[Stream], promotion: Promotion) -> str:
 
 
 def _may_win(state: State, stream: Stream, promotion: Promotion) -> bool:
-    """Nobody waits for people whom the config does not ask; but who approves a WARNING by name has been heard."""
+    """Whether a stream takes part: with SUCCESS always; with a WARNING if the config asks for approvals, or a person gave one unasked."""
     if stream.adapter is None or stream.verdict is None or stream.verdict.result == "FAIL" or stream.failed:
         return False
-    return stream.verdict.result == "SUCCESS" or _asks_people(promotion) or _a_person_approved(state, stream)
+    return stream.verdict.result == "SUCCESS" or _needs_approval(promotion) or _a_person_approved(state, stream)
 
 
 def _hint(state: State) -> str:
@@ -98,12 +98,12 @@ def _hint(state: State) -> str:
     return f"; `swarm promote {warned[0]} --force` promotes one with a WARNING, with a reason" if warned else ""
 
 
-def _asks_people(promotion: Promotion) -> bool:
+def _needs_approval(promotion: Promotion) -> bool:
     return bool(promotion.approvals or promotion.approvers)
 
 
 def _a_person_approved(state: State, stream: Stream) -> bool:
-    """Whether the run's owner or an admin approved these very weights."""
+    """Whether the run's owner or an admin approved the adapter that is published now."""
     return any(
         opinion.agrees and opinion.person and scope == stream.name and opinion.seq > stream.adapter_seq
         for (scope, _), opinion in state.opinions.items()
@@ -123,11 +123,11 @@ def unexamined(settings: RunSettings, state: State, name: str) -> str:
     return "" if found.result == "SUCCESS" else f"it failed on the sealed rows: {found.why}"
 
 
-# ---- the gate --------------------------------------------------------------------------------------------------------
+# ---- approvals ---------------------------------------------------------------------------------------------------------
 
 
 def waits_for(state: State, promotion: Promotion, stream: str) -> str:
-    """What the promotion of this stream waits for, as words for people; empty: nothing."""
+    """What the promotion of this stream waits for, as a message for people; empty: nothing."""
     objections = [f"{by} objects: {why}" for by, why in state.objections(stream)]
     if objections:
         return f"{', '.join(objections)} (their `swarm approve {stream}` takes it back)"
@@ -136,7 +136,7 @@ def waits_for(state: State, promotion: Promotion, stream: str) -> str:
     verdict = state.streams[stream].verdict
     if verdict and verdict.result == "WARNING" and not _a_person_approved(state, state.streams[stream]):
         reason = verdict.why or "no reason given"
-        return f"the verdict is WARNING ({reason}): `swarm approve {stream}` of the run's owner or an admin is wanted"
+        return f"the verdict is WARNING ({reason}): `swarm approve {stream}` by the run's owner or an admin is needed"
     return ""
 
 
@@ -152,7 +152,7 @@ def _missing_approvals(state: State, promotion: Promotion, stream: str) -> str:
 
 
 def waiting(state: State, promotion: Promotion) -> str:
-    """Why a run whose streams are all through is not over yet, and for whom it waits; empty: it is not waiting."""
+    """Whom a run waits for whose streams have all finished; empty: it is not waiting."""
     held = any(task.role for task in state.held())
     if state.promoted or state.end or state.stopped or held or not state.streams or state.open_streams():
         return ""
@@ -162,28 +162,28 @@ def waiting(state: State, promotion: Promotion) -> str:
 
 
 def admit_promotion(state: State, promotion: Promotion, event: ev.Promote) -> None:
-    """Raises Refusal unless a person may promote this stream now; `force` overrides all but the fences, with a reason."""
+    """Raises Refusal unless a person may promote this stream now.  `force`, which needs a reason, overrides all but fencing tokens."""
     if event.force:
         if not event.why.strip():
-            raise Refusal(f"{event.ref}: a forced promotion says why")
+            raise Refusal(f"{event.ref}: a forced promotion needs a reason")
     elif why := waits_for(state, promotion, event.ref) or _does_not_beat(state.streams[event.ref], promotion):
         raise Refusal(f"{event.ref}: {why}; or `swarm promote {event.ref} --force` with a reason")
 
 
 def _does_not_beat(stream: Stream, promotion: Promotion) -> str:
-    """Why the stream may not be said to beat what it must beat; empty: it does."""
+    """Why the stream does not count as better than what `must_beat` names; empty: it does."""
     if promotion.must_beat == "nothing":
         return ""
     value, base = _figure_and_base(stream, promotion)
     if value is None or base is None:
-        return f"no {promotion.metric} was measured, so nobody knows whether it beats the base"
+        return f"no {promotion.metric} was measured, so it cannot be compared with the base"
     if _better(value, base, promotion):
         return ""
     return f"{promotion.metric} {value:.4g} does not beat the base ({base:.4g})"
 
 
 def _figure_and_base(stream: Stream, promotion: Promotion) -> tuple[float | None, float | None]:
-    """Once it is scored: before, nothing was measured on the rows by which streams are compared."""
+    """The metric of the adapter and of the base; None until the stream has a score, since earlier figures are of other rows."""
     if stream.score is None:
         return None, None
     return stream.figures.get(promotion.metric), stream.figures.get(figures.BASE + promotion.metric)

@@ -1,4 +1,4 @@
-"""What a run's own settings add to admission: who does a role's tasks, what a SUCCESS is, what may be promoted; pure."""
+"""Admission rules that depend on the run's settings: who may do a role's tasks, the limit for SUCCESS, what may be promoted; pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from swarm.policy.promotion import admit_promotion, unexamined
 from swarm.settings import RunSettings
 from swarm.state import Refusal, State
 
-ASKED = (ev.Claim, ev.Hand, ev.Verdict, ev.Promote)
-"""Events about which the settings have a say: who reads them from a file need not for the others."""
+CHECKED = (ev.Claim, ev.Hand, ev.Verdict, ev.Promote)
+"""Events that these rules are about; for the others the settings need not be read."""
 
 
 def admit_by(settings: RunSettings, state: State, author: str, event: Event) -> None:
-    """Raises Refusal unless the run's settings let `author` say this; `admission.admit` has let it pass."""
+    """Raises Refusal if the run's settings forbid this event; `admission.admit` has already accepted it."""
     match event:
         case ev.Claim(beats=None):
             _admit_doer(settings, state, event.ref, author)
@@ -40,7 +40,7 @@ def above_limit(settings: RunSettings, verdict: ev.Verdict) -> str:
 
 
 def worse_than(loss: float, base_loss: float, limit: float) -> str:
-    """Why a held-out loss gives cause for a WARNING; empty: it does not.  Losses in nats per supervised token."""
+    """Why a held-out loss leads to a WARNING; empty: it does not.  Losses in nats per supervised token."""
     ratio = loss / max(base_loss, 1e-12)
     if ratio <= limit:
         return ""
@@ -48,7 +48,7 @@ def worse_than(loss: float, base_loss: float, limit: float) -> str:
 
 
 def _admit_doer(settings: RunSettings, state: State, ref: str, name: str) -> None:
-    """A role that the config gives to agents by name is theirs; any other is open to whoever comes first."""
+    """A role for which the config names agents is reserved for them; any other task goes to the first that claims it."""
     role = state.tasks[ref].role
     doers: Sequence[str] = settings.roles.get(role, ()) if role else ()
     agents = [doer.removeprefix("agent:") for doer in doers if doer != "worker"]

@@ -120,13 +120,13 @@ async def test_a_type_that_the_role_may_not_send_is_refused_and_the_next_message
 
 
 async def test_sending_to_a_member_that_is_not_connected_returns_false(hub, peer_of, until):
-    assert not await hub.send("w1", "command", "x")
+    assert not await hub.send("w1", "command", "x") and not await hub.reaches("w1")
     peer = peer_of()
     assert await asyncio.to_thread(peer.wait_connected, 10)
-    assert await hub.send("w1", "command", "x")
+    assert await hub.reaches("w1") and await hub.send("w1", "command", "x")
     peer.close()
     await until(lambda: not hub.links()["w1"].connected)
-    assert not await hub.send("w1", "command", "x")
+    assert not await hub.send("w1", "command", "x") and not await hub.reaches("w1")
 
 
 async def test_heartbeats_carry_the_text_of_the_peer_and_are_answered(hub, peer_of, until):

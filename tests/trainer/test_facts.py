@@ -147,8 +147,8 @@ def test_targets_that_match_nothing_say_how_they_were_read(family: str, wanted: 
     ("changes", "of_base", "told"),
     [
         ({"sequence_len": 65}, {}, ("sequence_len", "65, and the base reads 64 tokens")),
-        ({}, {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}, ("adapter", "the base comes in 4 bits (nf4)")),
-        ({"adapter": "qlora"}, {"quantization_config": {"quant_method": "gptq"}}, ("base_model", "comes quantised (gptq), which nothing here trains on")),
+        ({}, {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}, ("adapter", "the base is stored in 4 bits (nf4)")),
+        ({"adapter": "qlora"}, {"quantization_config": {"quant_method": "gptq"}}, ("base_model", "is stored quantised (gptq), and no adapter here can be trained on that")),
     ],
 )  # fmt: skip
 def test_what_would_end_a_training_is_said_beforehand(
@@ -161,7 +161,7 @@ def test_what_would_end_a_training_is_said_beforehand(
 def test_fused_attention_is_refused_where_the_family_lacks_it() -> None:
     [(setting, what, fix)] = unfit(settings(attn_implementation="sdpa"), facts_of("gemma2"))
     assert setting == "attn_implementation"
-    assert what == "sdpa, and this base has parts in its attention that torch's fused kernels lack"
+    assert what == "sdpa, but torch's fused kernels do not support this base's attention"
     assert fix == "write `attn_implementation: auto`, which takes eager for it"
     assert list(unfit(settings(attn_implementation="eager"), facts_of("gemma2"))) == []
 

@@ -401,7 +401,7 @@ d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]
 e: [*d,*d,*d,*d,*d]
 """,
         """
-my.yaml:2: aliases make more than 20,000 values of it; write the values out
+my.yaml:2: aliases expand to more than 20,000 values; write the values out
 1 problem; nothing was started
 """,
     ),
@@ -437,7 +437,7 @@ my.yaml:3: not YAML: found character '\t' that cannot start any token; indent wi
         "a stray colon",
         "name: q\nx: y: z\n",
         """
-my.yaml:2: not YAML: mapping values are not allowed here; look at colons, quotes and indentation here and on the line before
+my.yaml:2: not YAML: mapping values are not allowed here; check colons, quotes and indentation here and on the line before
 1 problem; nothing was started
 """,
     ),
@@ -445,7 +445,7 @@ my.yaml:2: not YAML: mapping values are not allowed here; look at colons, quotes
         "an open bracket",
         "name: [q\nstreams: {one: }\n",
         """
-my.yaml:2: not YAML: expected ',' or ']', but got ':'; look at colons, quotes and indentation here and on the line before
+my.yaml:2: not YAML: expected ',' or ']', but got ':'; check colons, quotes and indentation here and on the line before
 1 problem; nothing was started
 """,
     ),
@@ -469,7 +469,7 @@ name: q
 name: r
 """,
         """
-my.yaml:2: not YAML: but found another document; look at colons, quotes and indentation here and on the line before
+my.yaml:2: not YAML: but found another document; check colons, quotes and indentation here and on the line before
 1 problem; nothing was started
 """,
     ),
@@ -622,9 +622,9 @@ streams:
 promotion: {metric: exact_match, goal: min}
 """,
         """
-my.yaml:6: streams.one.eval_steps: step 20 never comes: `max_steps` is 10; write at most 10
-my.yaml:6: streams.one.logging_steps: step 11 never comes: `max_steps` is 10; write at most 10
-my.yaml:7: streams.two.val_set_size: no row is held out, so nothing can be judged; write e.g. 0.05, or name `test_datasets`
+my.yaml:6: streams.one.eval_steps: step 20 is never reached: `max_steps` is 10; write at most 10
+my.yaml:6: streams.one.logging_steps: step 11 is never reached: `max_steps` is 10; write at most 10
+my.yaml:7: streams.two.val_set_size: no row is held out for validation; write e.g. 0.05, or name `test_datasets`
 my.yaml:8: streams.three.val_set_size: 1.5 is neither a share below 1 nor a whole number of rows; write e.g. 0.05 or 100
 my.yaml:8: streams.three.eval_rows: 0 rows are answered, but `promotion.metric` is exact_match; write e.g. 64, or `metric: eval_loss`
 my.yaml:8: streams.three.metrics: exact_match is not measured, but it is `promotion.metric`; add exact_match
@@ -700,7 +700,7 @@ my.toml: streams.one.lora_r: expected a whole number of at least 1, got '8'; wri
         "TOML that is none",
         'name = "q\n',
         r"""
-my.toml: not TOML: Illegal character '\n' (at line 1, column 10); look at quotes and brackets there
+my.toml: not TOML: Illegal character '\n' (at line 1, column 10); check quotes and brackets there
 1 problem; nothing was started
 """,
         name="my.toml",

@@ -5,21 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from bus.keys import Join
+from bus.peer import Peer
 from swarm import events as ev
 from swarm.access.client import Client
+from swarm.coordinator.effects import Effects
 from swarm.coordinator.pulse import LATE_SECONDS, Pulse
+from swarm.launch.layout import WorkerSpec
 from swarm.log import LogWriter
 from swarm.log import clock as clock_module
 from swarm.log.clock import seconds_since_boot, set_forward_seconds
+from swarm.messages import Assign
+from swarm.policy.schedule import decide
 from swarm.rundir import LogFiles, RunFolder
 from swarm.state import fold
-from tests.swarm.story import Story
+from tests.swarm.coordinator.test_reception import desk
+from tests.swarm.story import Story, settings
 
 HOUR = 3600.0
+HUB_SILENCE_SECONDS = 3.0
+"""A peer ends its connection after this, and connects anew."""
 
 
 def test_a_pulse_tells_a_gap_in_its_own_time_and_nothing_else() -> None:
@@ -101,3 +111,33 @@ def test_without_a_coordinator_a_clock_an_hour_ahead_ends_nobodys_lease(
     assert extended.seconds == pytest.approx(HOUR, abs=2)
     lease = fold(entries).tasks["look"].lease
     assert lease is not None and lease.token == token
+
+
+async def test_a_worker_that_gave_its_connection_up_during_a_freeze_gets_its_task_once_it_is_back(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir(mode=0o700)
+    async with desk(folder, Story("wide"), WorkerSpec("prep-1", ("prepare",), "cpu")) as reception:
+        record, hub, crew = reception.record, reception.hub, reception.crew
+
+        async def decided() -> list[str]:
+            for command in decide(record.state, crew.view(), record.clock(), settings("wide")):
+                await Effects(record, hub, crew, folder, settings("wide")).do(command)
+            return [entry.event.kind for entry in record.writer.log.entries(2)]
+
+        join = Join.load(hub.members.invite("prep-1", "worker"))
+        with closing(Peer(join, heartbeat_seconds=0.05).start()) as peer:
+            while not hub.links():
+                await asyncio.sleep(0.05)
+            crew._members["prep-1"].state = "ready"
+            crew.watch(hub.links(), record.state)
+            time.sleep(HUB_SILENCE_SECONDS + 1)  # nothing is read, as if this process were frozen
+            assert hub.links()["prep-1"].connected, "nobody has noticed yet"
+            assert await decided() == []
+            while not await decided():
+                await asyncio.sleep(0.05)
+                crew.watch(hub.links(), record.state)
+            assert await decided() == ["claim"]
+            assigned = await asyncio.to_thread(peer.receive, 5.0)
+        assert assigned is not None and Assign.read(assigned.body).pieces[0].ref == "wide/prepare"

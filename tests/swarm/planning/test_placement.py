@@ -76,9 +76,9 @@ def test_streams_that_no_memory_holds_are_all_named_with_a_fix():
     with pytest.raises(UserErrors) as caught:
         place(needs, cpu(8, 8.5), Placement())
     assert str(caught.value).splitlines() == [
-        "streams.big: needs 30.0 GB, this machine has room for 4.7 GB (8.5 GB free); take a smaller base, or `adapter: qlora` where it is not yet",
+        "streams.big: needs 30.0 GB, this machine has room for 4.7 GB (8.5 GB free); use a smaller base, or `adapter: qlora` if it is not set",
         "streams.long: needs 20.0 GB, this machine has room for 4.7 GB (8.5 GB free); lower `micro_batch_size` or `sequence_len`, or set `gradient_checkpointing: true`",
-        "streams.fat: needs 9.0 GB, this machine has room for 4.7 GB (8.5 GB free); lower `lora_r`, or take `optimizer: adamw_8bit`",
+        "streams.fat: needs 9.0 GB, this machine has room for 4.7 GB (8.5 GB free); lower `lora_r`, or use `optimizer: adamw_8bit`",
         "3 problems; nothing was started",
     ]  # fmt: skip
 
@@ -196,7 +196,7 @@ def test_a_gpu_that_does_not_tell_its_memory_takes_one_stream_at_a_time():
 def test_a_stream_that_fits_no_gpu_is_an_error():
     with pytest.raises(
         UserErrors,
-        match=r"^streams.big: needs 31.0 GB, gpu1 has room for 20.6 GB \(23.6 GB free\); take a smaller base",
+        match=r"^streams.big: needs 31.0 GB, gpu1 has room for 20.6 GB \(23.6 GB free\); use a smaller base",
     ):
         place({"big": need(31), "small": need(1)}, gpus(12, 23.6), Placement())
 

@@ -97,7 +97,7 @@ def test_rows_that_were_cut_before_their_answer_are_left_out_and_told(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"val_set_size": 0}, "nothing is held out to judge by"),
+        ({"val_set_size": 0}, "no rows are held out for validation"),
         ({"val_set_size": 60}, "none are left to train on"),
         ({"sequence_len": 8}, "no row is left to use"),
         ({"sequence_len": 513}, "sequence_len: 513, and the base reads 512 tokens"),
