@@ -9,7 +9,7 @@ demo: .venv/run.stamp
 
 # Two lanes side by side: the long whole runs in one, everything else in the other (tests/conftest.py).
 test: .venv/dev.stamp check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --max-worker-restart 0
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .

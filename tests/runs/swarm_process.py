@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -155,11 +156,14 @@ def _words(cmdline: Path) -> list[str]:
 
 
 def end_everything(folder: Path) -> Iterator[None]:
-    """Leave no process behind, whatever a test did."""
+    """End the processes whose command line names this folder or what is in it; not a neighbour such as `test_x10` of `test_x1`."""
     yield
+    named = re.compile(re.escape(str(folder)) + r"(?![\w.-])")
     for process in Path("/proc").glob("[0-9]*/cmdline"):
-        if any(str(folder) in word for word in _words(process)) and int(process.parent.name) != os.getpid():
-            os.kill(int(process.parent.name), signal.SIGKILL)
+        pid = int(process.parent.name)
+        if pid != os.getpid() and any(named.search(word) for word in _words(process)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def settings(folder: RunFolder) -> RunSettings:
