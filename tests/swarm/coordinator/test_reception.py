@@ -108,3 +108,17 @@ async def test_a_worker_that_could_not_be_reached_gets_nothing_until_it_has_been
             crew.watch(hub.links(), record.state)
         await asyncio.to_thread(peer.close)
         assert record.state.tasks["wide/prepare"].failures == []
+
+
+async def test_the_next_attempt_is_given_the_seconds_that_a_killed_one_worked(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir(mode=0o700)
+    story = Story("wide")
+    story.prepared("wide")
+    tok = story.claim("wide/train", "trainer-1")
+    story.say("coordinator", ev.Expire(ref="wide/train", tok=tok, why="killed by SIGKILL", worked=8.0))
+    again = story.claim("wide/train", "trainer-1")
+    async with desk(folder, story) as reception:
+        effects = Effects(reception.record, reception.hub, reception.crew, folder, settings("wide"))
+        piece = effects._piece("wide/train", again)
+    assert (piece.token, piece.spent_seconds) == (again, 8.0)

@@ -18,6 +18,8 @@ Tensors = dict[str, torch.Tensor]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 
 RATE = 1e-2
+LAYERS = 2
+"""Of the tiny base."""
 ONE_STEP = {
     "max_steps": 1, "save_steps": 1, "learning_rate": RATE, "lr_scheduler": "constant", "optimizer": "sgd",
     "micro_batch_size": 4, "gradient_accumulation_steps": 1,
@@ -127,12 +129,12 @@ def test_gradient_checkpointing_computes_layers_twice_and_changes_no_result(
     kept = weights(bench, settings(**ONE_STEP))
     once, calls[0] = calls[0], 0
     recomputed = weights(bench, settings(**ONE_STEP, gradient_checkpointing=True))
-    assert calls[0] == 2 * once > 0
+    assert calls[0] - once == LAYERS
     torch.testing.assert_close(of("B", recomputed), of("B", kept), rtol=1e-4, atol=1e-8)
 
 
 def test_rows_longer_than_sequence_len_are_cut_to_it(bench: Bench, settings: Make) -> None:
-    short = bench.do("prepare", settings(sequence_len=12))["prepared"]
+    short = bench.do("prepare", settings(sequence_len=31))["prepared"]
     whole = bench.do("prepare", settings(sequence_len=64))["prepared"]
     assert short.cut > 0 == whole.cut
-    assert short.tokens < whole.tokens and short.tokens <= 12 * (short.rows + short.held_out)
+    assert short.tokens < whole.tokens and short.tokens <= 31 * (short.rows + short.held_out)
