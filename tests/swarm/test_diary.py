@@ -108,7 +108,7 @@ def test_a_report_of_the_worker_after_a_hand_over_is_still_the_workers() -> None
     assert diary.with_sentence(story.state, "trainer-1", saved).body == "lora-8 saved checkpoint-60"
 
 
-def test_no_kind_of_entry_is_without_words_or_a_reason() -> None:
+def test_every_kind_of_entry_has_a_sentence_or_a_reason_for_none() -> None:
     silent = {kind for kind, cls in ev.KINDS.items() if not diary.words_of(_bare(cls)).text}
     assert silent == {"pause", "resume", "task", "post", "approve", "done"}
     assert diary.is_automatic(State(), "coordinator", ev.Pause(ref="lora-8"))

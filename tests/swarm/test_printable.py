@@ -17,7 +17,7 @@ def test_text_on_a_line_holds_only_printable_characters(fit: object) -> None:
     assert fit("plain · α16 [bold]") == "plain · α16 [bold]"
 
 
-def test_the_character_that_was_there_can_be_told_from_its_code() -> None:
+def test_the_character_that_was_there_can_be_recovered_from_its_code() -> None:
     assert visible(HOSTILE) == r"a\x1b[31mred\x07\nb\x7f\u202egnp.exe\u2066\ud800"
     assert in_message("") == "''"
 

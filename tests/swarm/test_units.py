@@ -75,7 +75,7 @@ def test_durations_name_two_units_at_most(seconds: float | None, said: str) -> N
     ("value", "said"),
     [(None, "-"), (0.412, "0.412"), (12.312, "12.31"), (0.00041, "4e-04"), (0.0, "0.000"), (math.nan, "nan")],
 )
-def test_a_loss_is_told_at_any_size(value: float | None, said: str) -> None:
+def test_a_loss_is_printed_at_any_size(value: float | None, said: str) -> None:
     assert units.loss(value) == said
 
 

@@ -135,7 +135,7 @@ def test_rows_stream_between_ndjson_csv_and_toon(run: Any, tmp_path: Path) -> No
         (["rows", "--from", "toon", "--strict"], "[2]{a}:\n  1", 1, "expected 2 rows, found 1"),
     ],
 )
-def test_what_goes_wrong_is_told_on_stderr_with_a_status(
+def test_errors_are_reported_on_stderr_with_a_status(
     run: Any, arguments: list[str], stdin: str | bytes, status: int, part: str
 ) -> None:
     told = run(*arguments, stdin=stdin)

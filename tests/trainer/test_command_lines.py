@@ -38,7 +38,7 @@ def test_a_good_base_is_described_without_loading_it(base: Path, capsys: Said) -
     assert "0.1 M parameters" in capsys.readouterr().out
 
 
-def test_several_bases_are_told_at_once_with_what_is_wrong_with_some(base: Path, capsys: Said) -> None:
+def test_several_bases_are_inspected_at_once_with_what_is_wrong_with_some(base: Path, capsys: Said) -> None:
     assert bases.main([f"--check={base}", "--check=/no/such", "--json"]) == 2
     told = json.loads(capsys.readouterr().out)
     assert told[str(base)]["layers"] == 2

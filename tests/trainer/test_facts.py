@@ -151,7 +151,7 @@ def test_targets_that_match_nothing_say_how_they_were_read(family: str, wanted: 
         ({"adapter": "qlora"}, {"quantization_config": {"quant_method": "gptq"}}, ("base_model", "is stored quantised (gptq), and no adapter here can be trained on that")),
     ],
 )  # fmt: skip
-def test_what_would_end_a_training_is_said_beforehand(
+def test_what_would_end_a_training_is_reported_beforehand(
     changes: dict[str, Any], of_base: dict[str, Any], told: tuple[str, str]
 ) -> None:
     [(setting, what, _)] = unfit(settings(**changes), facts_of("llama", **of_base))

@@ -53,7 +53,7 @@ def test_stop_and_revoke_end_a_pause_and_are_not_taken_back(what: str, error: ty
         ear.lease.check()
 
 
-def test_after_a_hand_over_everything_is_said_under_the_new_token() -> None:
+def test_after_a_hand_over_everything_is_reported_under_the_new_token() -> None:
     ear = Ear()
     for token in (25, 19):  # an order that was overtaken changes nothing
         ear.lease.take(Order(ref="one/train", token=token, what="hand"))

@@ -81,7 +81,7 @@ def test_one_worker_prepares_trains_pauses_stops_resumes_judges_and_leaves(
     assert "the run is over" in desk.log()
 
 
-def test_a_failed_task_is_told_in_a_line_and_the_worker_serves_on(
+def test_a_failed_task_is_reported_in_a_line_and_the_worker_takes_the_next(
     desk: Desk, settings: Callable[..., StreamSettings]
 ) -> None:
     process = desk.start_worker("prepare")
@@ -234,7 +234,7 @@ def test_the_command_in_the_log_names_no_place_of_this_machine(tmp_path: Path) -
     )
 
 
-def test_a_join_file_that_cannot_be_read_is_said_in_a_line(desk: Desk) -> None:
+def test_a_join_file_that_cannot_be_read_is_reported_in_a_line(desk: Desk) -> None:
     command = [sys.executable, "-m", "trainer", "--join", "/nowhere", "--run", desk.run_folder, "--roles"]
     done = subprocess.run([*command, "prepare"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

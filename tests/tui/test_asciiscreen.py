@@ -16,7 +16,7 @@ def test_a_line_keeps_its_width(given: str) -> None:
     assert cell_len(asciitext.plain(given)) == cell_len(given)
 
 
-def test_progress_is_told_apart_without_colours() -> None:
+def test_progress_is_distinguished_without_colours() -> None:
     assert asciitext.plain("━━━╸──") == "====--"
 
 

@@ -126,7 +126,7 @@ async def test_the_whole_log_is_read_filtered_and_followed() -> None:
         assert not isinstance(app.screen, LogScreen)
 
 
-async def test_the_keys_are_told() -> None:
+async def test_the_screen_of_keys_lists_every_key() -> None:
     async with shown(Played(sketch())) as (app, pilot):
         await pilot.press("question_mark")
         assert isinstance(app.screen, KeysScreen)

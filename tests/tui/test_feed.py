@@ -54,7 +54,7 @@ def test_an_act_is_answered_with_its_entry_or_with_the_refusal() -> None:
     assert isinstance(refused, Refused) and "swarm resume" in refused.why
 
 
-def test_an_error_that_nobody_foresaw_is_shown_too() -> None:
+def test_an_unexpected_error_is_displayed_too() -> None:
     class Broken(Played):
         def snapshot(self) -> Snapshot:
             raise OSError("the disk\x1b[2J is gone")

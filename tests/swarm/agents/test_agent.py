@@ -105,7 +105,7 @@ def test_a_block_that_ends_after_its_lease_was_lost_renews_no_more_and_others_ta
             assert state(folder).tasks["a"].lease is not None
 
 
-def test_a_holder_that_was_told_that_its_lease_is_lost_does_not_get_it_back(folder: RunFolder) -> None:
+def test_a_holder_that_knows_that_its_lease_is_lost_does_not_get_it_back(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada:
         ada.task("a")
         lease = ada.claim("a", ttl_seconds=3)
@@ -116,7 +116,7 @@ def test_a_holder_that_was_told_that_its_lease_is_lost_does_not_get_it_back(fold
     assert "renew" not in kinds(folder)
 
 
-def test_words_that_will_not_do_leave_the_lease_as_it_is(folder: RunFolder) -> None:
+def test_an_invalid_text_leaves_the_lease_as_it_is(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada:
         ada.task("a")
         with ada.claim("a") as lease:
@@ -172,7 +172,7 @@ def test_a_question_waits_for_its_answer(folder: RunFolder) -> None:
         assert len(bob.inbox().questions) == 1
 
 
-def test_the_same_key_says_a_thing_once_however_often_it_is_sent(folder: RunFolder) -> None:
+def test_an_event_with_the_same_key_is_recorded_once_however_often_it_is_sent(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada:
         first = ada.post("a note", idem="note-1")
         assert ada.post("a note", idem="note-1") == first
@@ -241,12 +241,12 @@ def test_a_result_that_is_refused_leaves_the_lease_as_it_is(folder: RunFolder, c
 
 
 @pytest.mark.parametrize("wrong", ["Ada", "", "a/b", "../ada", "a" * 65])
-def test_a_name_that_is_none_is_told_at_once(folder: RunFolder, wrong: str) -> None:
+def test_a_name_that_is_none_is_reported_at_once(folder: RunFolder, wrong: str) -> None:
     with pytest.raises(UserError, match="is not a valid name"):
         Agent(wrong, folder.path)
 
 
-def test_a_field_that_will_not_do_is_named(folder: RunFolder) -> None:
+def test_an_invalid_field_is_named(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada, pytest.raises(UserError, match="post: ref: 'No Ref' is not valid"):
         ada.post("x", "No Ref")
 

@@ -133,7 +133,7 @@ def test_two_processes_under_one_name_share_the_messages_and_miss_none(folder: R
     assert Counter([*read, *late]) == Counter(sent)
 
 
-def test_a_cursor_that_is_no_number_is_told_and_not_guessed(folder: RunFolder) -> None:
+def test_a_cursor_that_is_no_number_is_reported_and_not_guessed(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada:
         ada.inbox()
         (folder.path / "agents" / "ada" / "inbox").write_text("soon\n")
@@ -152,7 +152,7 @@ def test_a_task_that_the_config_keeps_for_an_agent_waits_in_its_inbox() -> None:
     assert waiting_for(story.state, kept, "ada") == []
 
 
-def test_what_became_of_a_lease_that_others_ended_is_told_to_who_held_it(folder: RunFolder) -> None:
+def test_the_inbox_reports_a_lease_that_others_ended_to_its_holder(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
         ada.task("a")
         ada.append(ev.Claim(ref="a", ttl=1))

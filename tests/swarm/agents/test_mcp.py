@@ -71,7 +71,7 @@ async def test_a_call_that_is_repeated_with_its_key_is_recorded_once(folder: Run
     assert kinds(folder) == ["post", "task", "claim", "renew", "object", "post", "done"]
 
 
-async def test_a_model_claims_works_hands_over_and_is_told_why_it_is_refused(folder: RunFolder) -> None:
+async def test_a_model_claims_works_hands_over_and_learns_why_it_is_refused(folder: RunFolder) -> None:
     async with Client(server(Agent("ada", folder.path))) as ada, Client(server(Agent("bob", folder.path))) as bob:
         await said(ada, "steer", ref="data/check", how="task", text="look for bad rows")
         assert (await said(ada, "claim", ref="data/check")).startswith("claimed data/check token=3 left=6")

@@ -74,7 +74,7 @@ def test_an_objection_ends_the_review_and_the_outcome_says_what_was_left_open(fo
     assert entries(folder)[-1].event.body == "review of a: objected after 1 round\n- open: bob: rows 3 and 4 are equal"
 
 
-def test_who_says_nothing_keeps_a_review_open_and_the_limit_ends_it(folder: RunFolder) -> None:
+def test_a_reviewer_who_does_not_answer_keeps_a_review_open_and_the_limit_ends_it(folder: RunFolder) -> None:
     with Agent("chair", folder.path) as chair:
         outcome = review(chair, "a", ["ada"], "may we publish?", rounds=2, answer_seconds=0.2)
     assert (outcome.result, outcome.rounds, outcome.left_open) == ("open", 2, ["ada: no answer"])

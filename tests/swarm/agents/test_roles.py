@@ -95,7 +95,7 @@ def test_a_config_says_who_does_what(tmp_path: Path) -> None:
         ("roles_wait_seconds: -1", "roles_wait_seconds"),
     ],
 )
-def test_a_role_or_a_doer_that_is_none_is_told_with_its_line(tmp_path: Path, line: str, words: str) -> None:
+def test_a_role_or_a_doer_that_is_none_is_reported_with_its_line(tmp_path: Path, line: str, words: str) -> None:
     path = sp.write_config(tmp_path, streams="  wide: {}")
     path.write_text(f"{path.read_text()}{line}\n")
     with pytest.raises(UserErrors) as told:

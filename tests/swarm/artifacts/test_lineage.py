@@ -73,19 +73,19 @@ def test_it_says_who_promoted_and_that_all_is_as_the_log_has_it(bench: Bench) ->
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
-def test_a_promoted_file_that_was_changed_or_removed_is_told(bench: Bench, name: str) -> None:
+def test_a_promoted_file_that_was_changed_or_removed_is_reported(bench: Bench, name: str) -> None:
     (bench.folder.promoted / name).write_text('{"lora_alpha": 1600}')
     assert (told(bench)["files"], told(bench)["promoted_files"]) == ("ok", "changed")
     (bench.folder.promoted / name).unlink()
     assert shown(bench)["promoted_files"] == "missing"
 
 
-def test_settings_that_are_not_those_of_the_run_are_told_as_changed(bench: Bench, tmp_path: Path) -> None:
+def test_settings_that_are_not_those_of_the_run_are_reported_as_changed(bench: Bench, tmp_path: Path) -> None:
     configure(bench, tmp_path, CONFIG.replace("8", "64"))
     assert (told(bench)["config"], shown(bench)["config"]) == ("changed", "changed")
 
 
-def test_an_adapter_whose_stream_the_config_does_not_name_any_more_is_told_without_settings(
+def test_an_adapter_whose_stream_the_config_does_not_name_any_more_is_reported_without_settings(
     bench: Bench, tmp_path: Path
 ) -> None:
     configure(bench, tmp_path, CONFIG.replace("wide", "narrow"))

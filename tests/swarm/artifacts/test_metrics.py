@@ -43,7 +43,7 @@ def message(rows: object = None, **head: object) -> str:
     return encode({**HEAD, "rows": [ROW, ROW | {"step": 4}] if rows is None else rows, **head})
 
 
-def test_what_a_worker_says_is_what_the_database_holds(tmp_path: Path) -> None:
+def test_the_database_holds_the_figures_that_a_worker_sent(tmp_path: Path) -> None:
     rows = [MetricRow(step, "train", 1.5 + step, {"loss": 2 / step, "tokens": 64 * step}) for step in range(1, 9)]
     rows.insert(4, MetricRow(4, "eval", 5.75, {"eval_loss": 0.75, "bleu": 31.5}))
     said = Metrics.of("wide", 7, 120, rows)
@@ -188,7 +188,7 @@ async def test_a_malformed_message_is_left_out_and_its_neighbours_are_stored_ack
     shutil.rmtree(place)
 
 
-def test_a_damaged_database_is_told_before_a_coordinator_leads_anything(tmp_path: Path) -> None:
+def test_a_damaged_database_is_reported_before_a_coordinator_starts_anything(tmp_path: Path) -> None:
     path = tmp_path / "metrics.db"
     path.write_bytes(b"no database" * 999)
     with pytest.raises(UserError, match=r"metrics\.db: is damaged .* move it away: its figures are lost"):

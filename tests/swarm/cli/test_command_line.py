@@ -60,7 +60,7 @@ def swarm(tmp_path: Path) -> Command:
         ("stop --no-wait --wait", "--wait: is the opposite of --no-wait; give one of them"),
     ],
 )
-def test_a_wrong_word_is_told_in_one_line_with_what_may_have_been_meant(swarm: Command, words: str, told: str) -> None:
+def test_a_misspelt_word_is_reported_in_one_line_with_a_suggestion(swarm: Command, words: str, told: str) -> None:
     done = swarm(*words.split())
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith(told)
@@ -115,7 +115,7 @@ def test_a_fault_stays_one_when_nobody_reads_it(swarm: Command, tmp_path: Path, 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 @pytest.mark.parametrize("words", ["log", "log --follow", "digest", "export --what events", "--help"])
-def test_a_full_disk_under_the_output_is_told(swarm: Command, tmp_path: Path, words: str) -> None:
+def test_a_full_disk_under_the_output_is_reported(swarm: Command, tmp_path: Path, words: str) -> None:
     opened(tmp_path)
     with Path("/dev/full").open("w") as full:
         done = swarm(*words.split(), out=full)
@@ -130,7 +130,9 @@ def full() -> None:
 
 
 @pytest.mark.parametrize(("words", "place"), [("open other", "keys/log.key"), ("invite eve", "keys/members.json")])
-def test_a_full_disk_is_told_and_leaves_nothing_half(swarm: Command, tmp_path: Path, words: str, place: str) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing_half(
+    swarm: Command, tmp_path: Path, words: str, place: str
+) -> None:
     folder = opened(tmp_path)
     done = swarm(*words.split(), preexec_fn=full)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -171,7 +173,7 @@ def test_a_folder_that_is_closed_to_us_hides_no_run(swarm: Command, tmp_path: Pa
     assert "Permission denied; ask its owner" in named.stderr
 
 
-def test_a_folder_in_a_files_place_is_told_in_one_line(swarm: Command, tmp_path: Path) -> None:
+def test_a_folder_in_a_files_place_is_reported_in_one_line(swarm: Command, tmp_path: Path) -> None:
     folder = opened(tmp_path)
     shutil.rmtree(folder.path / "collaboration")
     folder.log.unlink()

@@ -63,7 +63,7 @@ def place(command: str, folder: RunFolder) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [*WRITING, *READING])
-def test_every_word_is_said_under_a_name_and_answered_with_data(name: str) -> None:
+def test_every_event_is_recorded_under_a_name_and_answered_with_data(name: str) -> None:
     options = {word for parameter in COMMANDS[name].params for word in [*parameter.opts, *parameter.secondary_opts]}
     assert {"--as", "--json", "--toon"} <= options
     assert ("--idem" in options) == (name in WRITING)
@@ -117,7 +117,7 @@ def test_a_run_is_named_by_its_place_or_by_option_and_not_as_two(tmp_path: Path,
         (("export", "--tokens", "--what", "losses"), "--what: 'losses' is not known"),
     ],
 )
-def test_words_that_will_not_do_are_an_error_whoever_holds_the_task(
+def test_an_invalid_argument_is_an_error_whoever_holds_the_task(
     folder: RunFolder, words: tuple[str, ...], told: str
 ) -> None:
     with Agent("bob", folder.path) as bob:
@@ -237,7 +237,7 @@ def test_a_faults_place_is_a_line_or_a_byte_and_its_entry_is_named_once(folder: 
     assert re.fullmatch(torn, CliRunner().invoke(app, words).stdout)
 
 
-def test_a_log_that_cannot_take_an_entry_is_told_with_one_way_out(folder: RunFolder) -> None:
+def test_a_log_that_cannot_take_an_entry_is_reported_with_one_way_out(folder: RunFolder) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with Client(folder, "ada") as ada:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # no file can grow
@@ -255,7 +255,7 @@ def test_a_log_that_cannot_take_an_entry_is_told_with_one_way_out(folder: RunFol
 
 
 @pytest.mark.parametrize("words", [("prune", "--keep", "-1"), ("show", "x.yaml", "--rows", "-3")])
-def test_a_number_below_nothing_is_a_wrong_word(words: tuple[str, ...]) -> None:
+def test_a_negative_number_is_a_usage_error(words: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, words).exit_code == 2
 
 
@@ -352,7 +352,7 @@ def test_files_that_are_gone_can_only_fail_and_the_verdict_bears_the_hash_that_w
 
 @pytest.mark.parametrize("verdict", ["SUCCESS", "WARNING"])
 @pytest.mark.parametrize("figures", [(), LOSSES[:2], LOSSES[2:]])
-def test_who_lets_an_adapter_pass_says_what_was_measured(
+def test_a_verdict_of_success_states_what_was_measured(
     folder: RunFolder, swarm: Command, candidate: Path, verdict: str, figures: tuple[str, ...]
 ) -> None:
     words = judging(swarm, verdict, *figures)
@@ -507,7 +507,7 @@ def test_a_run_whose_stream_is_named_like_an_agents_task_is_refused_before_anyth
     assert not folder.config.exists()
 
 
-def test_a_figure_that_is_none_is_refused_where_it_is_said(folder: RunFolder) -> None:
+def test_an_unknown_figure_is_refused_by_the_command(folder: RunFolder) -> None:
     with pytest.raises(UserError, match="eval_loss: nan is not a number"):
         checked(ev.Verdict, ref="wide/validate", tok=3, figures={"eval_loss": math.nan})
     with pytest.raises(UserError, match="loss: inf is not a number"):

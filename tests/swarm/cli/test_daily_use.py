@@ -75,7 +75,7 @@ def test_stop_resume_and_lineage_take_the_name_of_a_stream_as_pause_does(folder:
     assert refusal("stop", "nrrow").startswith("nrrow: no such run")
 
 
-def test_a_stream_named_like_a_run_is_told_apart_by_its_option(folder: RunFolder, tmp_path: Path) -> None:
+def test_a_stream_named_like_a_run_is_distinguished_by_its_option(folder: RunFolder, tmp_path: Path) -> None:
     other = RunFolder(folder.path.rename(folder.path.with_name("wide")))
     opened(tmp_path, "newer")
     swarm("pause", "narrow", "--run", "wide")
@@ -152,7 +152,7 @@ def test_who_asks_for_a_review_is_not_among_those_who_answer_it(folder: RunFolde
         ada.review("wide", ["bob", "ada"], "fit?")
 
 
-def test_wrong_words_are_answered_in_the_words_of_this_project(folder: RunFolder) -> None:
+def test_usage_errors_are_worded_by_this_project(folder: RunFolder) -> None:
     with pytest.raises(UserError) as said:
         checked(ev.Verdict, ref="wide/validate", tok=3, result="GOOD", path="x", sha256="a" * 64)
     assert str(said.value) == "verdict: result: 'GOOD' is not known; take 'SUCCESS', 'WARNING' or 'FAIL'"

@@ -709,7 +709,7 @@ my.toml: not TOML: Illegal character '\n' (at line 1, column 10); check quotes a
 
 
 @pytest.mark.parametrize("bad", CASES, ids=[bad.what for bad in CASES])
-def test_a_mistake_is_told_with_its_place_and_its_fix(loading, project, bad):
+def test_a_mistake_is_reported_with_its_place_and_its_fix(loading, project, bad):
     with pytest.raises(UserErrors) as caught:
         loading(bad.text, *bad.overrides, name=bad.name)
     assert str(caught.value).replace(str(project), "{proj}").splitlines() == bad.told.strip("\n").splitlines()
@@ -733,7 +733,7 @@ def test_every_line_is_place_mistake_and_fix(loading, bad):
     ],
     ids=["missing", "folder", "latin-1", "huge"],
 )  # fmt: skip
-def test_a_file_that_is_no_text_is_told_before_anything_is_read(project, make, told):
+def test_a_file_that_is_no_text_is_reported_before_anything_is_read(project, make, told):
     make(project / "my.yaml")
     with pytest.raises(UserErrors) as caught:
         load(Path("my.yaml"), cwd=project)

@@ -51,7 +51,7 @@ def there(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("command", ["check", "plan", "run"])
-def test_bases_and_gpus_that_are_not_here_are_told_with_their_lines_and_all_else(there: Path, command: str) -> None:
+def test_bases_and_gpus_that_are_not_here_are_reported_with_their_lines_and_all_else(there: Path, command: str) -> None:
     (there / "my.yaml").write_text(TEXT)
     told = CliRunner().invoke(app, [command, "my.yaml", "streams.c.base_model=zz/yy"]).exception
     assert isinstance(told, UserErrors)
@@ -59,7 +59,7 @@ def test_bases_and_gpus_that_are_not_here_are_told_with_their_lines_and_all_else
     assert not (there / "runs").exists()
 
 
-def test_a_base_that_cannot_be_fetched_is_told_where_it_is_written(
+def test_a_base_that_cannot_be_fetched_is_reported_where_it_is_written(
     there: Path, loading: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", ""))
@@ -85,7 +85,7 @@ def test_without_what_training_needs_a_config_can_still_be_checked(
     [("a.jsonl", ""), ("b.jsonl", "\n \n\ufeff\n"), ("c.csv", "prompt,completion\n"), ("d.json", "[]\n"), ("e.parquet", ""), ("f.toon", "")],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["check", "plan", "show", "run"])
-def test_a_data_file_without_rows_is_told_before_anything_starts(
+def test_a_data_file_without_rows_is_reported_before_anything_starts(
     there: Path, name: str, data: str, command: str
 ) -> None:
     (there / name).write_text(data)

@@ -68,7 +68,7 @@ def test_every_lease_and_every_wait_lasts_longer_by_what_was_missed() -> None:
     assert story.state.streams["wide"].turn_since - before.streams["wide"].turn_since == HOUR
 
 
-def test_a_clock_that_was_set_forward_is_told_by_the_machine_and_after_its_restart_nobody_can_tell(
+def test_a_clock_that_was_set_forward_is_detected_until_the_machine_restarts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "COLLABORATION.md"

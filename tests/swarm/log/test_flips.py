@@ -222,7 +222,7 @@ def test_a_copy_that_was_kept_is_checked_too(path: Path) -> None:
     assert verify(path)[0].why == "what was kept here is changed or missing"
 
 
-def test_one_changed_digit_of_a_head_is_not_told_as_thousands_of_faults(run: Path) -> None:
+def test_one_changed_digit_of_a_head_is_not_reported_as_thousands_of_faults(run: Path) -> None:
     run.write_bytes(run.read_bytes().replace(b"file=collaboration/0", b"file=collaboration/8", 1))
     assert len(verify(run)) < 6
 

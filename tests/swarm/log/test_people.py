@@ -112,7 +112,7 @@ def test_an_old_copy_with_nothing_typed_is_put_right_and_reported(path: Path, so
     assert seals(sound(path)) == [("log", "old-copy", "entries 2-3 were not in the file as written and stand again")]
 
 
-def test_an_old_copy_of_before_a_rotation_is_told_from_what_was_typed(path: Path, sound: Sound) -> None:
+def test_an_old_copy_of_before_a_rotation_is_distinguished_from_what_was_typed(path: Path, sound: Sound) -> None:
     with LogWriter.open(path, rotate_bytes=2000) as writer:
         writer.append(notes(*"abcdefgh"))
         old = path.read_bytes()

@@ -99,7 +99,7 @@ def test_two_entries_within_one_tick_of_the_file_systems_clock_are_both_seen(pat
             assert reader.refresh() == told
 
 
-def test_a_new_write_ahead_file_with_the_inode_number_of_an_old_one_is_told_from_it(path: Path) -> None:
+def test_a_new_write_ahead_file_with_the_inode_number_of_an_old_one_is_distinguished_from_it(path: Path) -> None:
     """File systems give the numbers of files that are gone to new ones."""
     wal, old = path.parent / "collaboration/wal", path.parent / "collaboration/old"
     with LogWriter.open(path, rotate_bytes=3000) as writer:

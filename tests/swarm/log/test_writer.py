@@ -29,7 +29,7 @@ def note(text: str) -> tuple[str, Event]:
     return ("ada", Post(ref="s1", body=text))
 
 
-def test_a_second_writer_is_told_who_holds_the_log(path: Path) -> None:
+def test_a_second_writer_learns_who_holds_the_log(path: Path) -> None:
     assert not run_is_alive(path)
     with LogWriter.open(path):
         assert run_is_alive(path)
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full_at_any_step_of_opening_or_closing_leaves_no_lock_an
         LogWriter.open(run).close()
 
 
-def test_a_disk_that_is_full_at_opening_is_told_as_such(path: Path) -> None:
+def test_a_disk_that_is_full_at_opening_is_reported_as_such(path: Path) -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     LogWriter.open(path).close()
     for number in range(1, 3):

@@ -46,7 +46,7 @@ def test_a_run_that_the_disk_holds_passes_and_leaves_no_folder(config, tmp_path)
     assert not (tmp_path / "not").exists()
 
 
-def test_a_disk_that_is_too_full_is_told_before_the_run(config, monkeypatch):
+def test_a_disk_that_is_too_full_is_reported_before_the_run(config, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100_000_000))
     with pytest.raises(UserError) as caught:
         disk.check(config.run, needs_of(config), Path("runs"))

@@ -16,7 +16,7 @@ def run_of(**streams: dict[str, Any]) -> RunSettings:
     return RunSettings.model_validate({"name": "q", "streams": {name: {**ONE, **own} for name, own in streams.items()}})
 
 
-def test_experts_that_get_no_adapter_are_told_with_their_share_of_the_weights() -> None:
+def test_experts_that_get_no_adapter_are_reported_with_their_share_of_the_weights() -> None:
     base = facts_of("mixtral")
     share = f"{base.experts_parameters / base.parameters:.0%}"
     told = notes(run_of(a={}, b={"lora_r": 4}), {"mix": base, "plain": facts_of("llama")})
@@ -30,7 +30,7 @@ def test_attention_that_has_to_be_eager_is_named_where_nobody_chose_it() -> None
     assert notes(run_of(a={"attn_implementation": "eager"}), {"mix": base}) == []
 
 
-def test_streams_on_other_rows_or_bases_are_told_apart() -> None:
+def test_streams_on_other_rows_or_bases_are_distinguished() -> None:
     plain = replace(facts_of("llama"), experts_parameters=0)
     run = run_of(a={}, b={"lora_r": 4}, c={"test_datasets": [{"path": "h.jsonl"}]}, d={"base_model": "other"})
     [told] = notes(run, {"mix": plain, "other": plain})

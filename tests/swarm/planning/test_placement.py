@@ -184,7 +184,7 @@ def test_every_stream_finds_a_trainer_even_with_fewer_streams_than_gpus():
     assert len(layout.trainers()) == 2
 
 
-def test_a_number_of_streams_per_gpu_is_taken_at_its_word():
+def test_a_configured_number_of_streams_per_gpu_is_used_without_an_estimate():
     layout = place({name: need(9) for name in "abcdefg"}, gpus(24, 24), Placement(streams_per_gpu=3))
     assert [worker.device for worker in layout.trainers()] == ["gpu0"] * 3 + ["gpu1"] * 3
 
@@ -220,7 +220,7 @@ def test_a_layout_reads_back_as_it_was_written(tmp_path):
     assert Layout.read(tmp_path / "layout.json") == layout
 
 
-def test_a_torn_layout_is_told_with_its_file(tmp_path):
+def test_a_torn_layout_is_reported_with_its_file(tmp_path):
     (tmp_path / "layout.json").write_text('{"workers": [{"name": "x"}]}')
     with pytest.raises(UserError, match=r"layout.json: is not a layout"):
         Layout.read(tmp_path / "layout.json")

@@ -68,7 +68,7 @@ def test_a_tie_is_called_one_and_the_cheaper_is_taken() -> None:
     assert "a tie by eval_loss" in best.why
 
 
-def test_the_bare_base_is_an_arm_and_what_cannot_be_told_from_it_is_not_promoted() -> None:
+def test_the_bare_base_is_an_arm_and_what_cannot_be_distinguished_from_it_is_not_promoted() -> None:
     story = story_of({"wide": 1.99}, base=2.0)
     chosen = settings("wide")
     story.say("coordinator", compare(story.state, chosen, noise=0.5))

@@ -327,7 +327,7 @@ def test_a_pause_is_ordered_until_the_worker_says_it_waits_and_then_lifted() -> 
     ]
 
 
-def test_a_handed_lease_is_told_to_its_worker_before_anything_else_and_heartbeats_keep_it() -> None:
+def test_the_new_token_of_a_handed_lease_is_sent_to_its_worker_before_anything_else_and_heartbeats_keep_it() -> None:
     story = Story("wide")
     story.prepared("wide")
     old = story.claim("wide/train", "trainer-1")

@@ -71,7 +71,7 @@ def test_the_form_that_is_printed_keeps_the_budget(seed: int) -> None:
     assert json.loads(text) == decode(digest(story.state, story.now, 3000))
 
 
-def test_tasks_that_nobody_holds_are_told_where_there_is_room_and_counted_where_not() -> None:
+def test_tasks_that_nobody_holds_are_listed_where_there_is_room_and_counted_where_not() -> None:
     story = Story("wide")
     for ref in ("data/check", "data/look", "data/done", "data/held"):
         story.say("bob", ev.Task(ref=ref))

@@ -72,7 +72,7 @@ def test_every_form_tells_the_same_rows(folder: RunFolder, what: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
-def test_how_an_entry_came_in_is_told(folder: RunFolder, form: str) -> None:
+def test_the_way_an_entry_was_recorded_is_exported(folder: RunFolder, form: str) -> None:
     with LogWriter.open(folder.log) as writer:
         writer.append([("bob", ev.Post(ref="run", body="by a coordinator"))])
     told = text(folder, what="events", form=form)
@@ -166,7 +166,9 @@ def test_what_others_wrote_cannot_steer_a_terminal_and_reaches_a_file_as_the_log
     assert form == "session" or "fine" in seen
 
 
-def test_what_others_wrote_is_shown_as_codes_wherever_people_read_it(tmp_path: Path, folder: RunFolder) -> None:
+def test_control_characters_of_others_are_printed_as_codes_wherever_people_read_them(
+    tmp_path: Path, folder: RunFolder
+) -> None:
     configure(tmp_path, folder)
     story = Story("wide")
     story.scored("wide", 0.5)
@@ -194,7 +196,7 @@ def test_what_others_wrote_is_shown_as_codes_wherever_people_read_it(tmp_path: P
         ({"what": "bus", "form": "toon"}, "not running"),
     ],
 )
-def test_a_word_that_will_not_do_is_told_with_those_that_will(
+def test_an_invalid_option_value_is_reported_with_the_valid_ones(
     folder: RunFolder, words: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UserError, match=told):

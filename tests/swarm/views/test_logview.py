@@ -86,13 +86,13 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
         (e.Head(ref="-", chain="9f3a1c2db7e1c09a", mac="-", file="collaboration/0001.md"), "chain 9f3a1c2db7e1c09a, after collaboration/0001.md"),
     ],
 )  # fmt: skip
-def test_every_kind_of_entry_is_told_in_words(event: Event, words: str) -> None:
+def test_every_kind_of_entry_has_a_line(event: Event, words: str) -> None:
     about = "" if event.ref == "-" else f" {event.ref}"
     assert shown(event) == f"17 05:13 {event.kind}{about} ada  {words}".rstrip()
 
 
 def test_no_kind_was_forgotten() -> None:
-    [mark] = test_every_kind_of_entry_is_told_in_words.pytestmark
+    [mark] = test_every_kind_of_entry_has_a_line.pytestmark
     assert {event.kind for event, _ in mark.args[1]} == set(KINDS)
 
 

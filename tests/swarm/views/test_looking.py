@@ -180,7 +180,7 @@ def follow(run: RunFolder) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_who_follows_a_run_that_is_removed_is_told(run: RunFolder, story: Story) -> None:
+def test_who_follows_a_run_that_is_removed_is_informed(run: RunFolder, story: Story) -> None:
     with follow(run) as reader:
         assert reader.stdout and reader.stderr
         for _ in story.entries:
@@ -190,7 +190,7 @@ def test_who_follows_a_run_that_is_removed_is_told(run: RunFolder, story: Story)
     assert reader.returncode == 2
 
 
-def test_who_follows_a_log_is_told_when_it_is_damaged(run: RunFolder, story: Story) -> None:
+def test_who_follows_a_log_is_informed_when_it_is_damaged(run: RunFolder, story: Story) -> None:
     with follow(run) as reader:
         assert reader.stdout and reader.stderr
         for _ in story.entries:
