@@ -1,4 +1,4 @@
-"""Memory of this process and of its GPU, in bytes; peaks are counted above a given floor, since importing alone takes half a gigabyte."""
+"""Memory of this process and of its GPU, in bytes; peaks are counted above a given floor, since the imports alone take half a gigabyte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def resident_bytes() -> int:
-    """Resident memory now; 0 where the system does not tell."""
+    """Resident memory now; 0 if the system does not report it."""
     return _status_bytes("VmRSS")
 
 
@@ -19,7 +19,7 @@ def forget_peak() -> None:
     """Start a new high-water mark: writing 5 resets VmHWM (proc(5), clear_refs)."""
     try:
         CLEAR_REFS.write_text("5")
-    except OSError as error:  # a locked-down container: the peak then counts from the process's start
+    except OSError as error:  # not permitted in this container: the peak then counts from the process's start
         print(f"trainer: peak memory counts from the start of the process ({error.strerror})", file=sys.stderr)
 
 

@@ -36,7 +36,7 @@ GPU_THREADS_AT_MOST = 4
 
 
 def place(needs: Mapping[str, Need], devices: Devices, placement: Placement, groups: Groups = ()) -> Layout:
-    """Raises UserErrors naming every stream that fits nowhere."""
+    """The workers of a run.  Raises UserErrors naming every stream that fits on no device."""
     if devices.gpus:
         return _on_gpus(needs, groups, devices, placement)
     return _on_cpu(needs, groups, devices, placement)

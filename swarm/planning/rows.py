@@ -16,7 +16,7 @@ from swarm.settings import DATA_SUFFIXES, Dataset, Part, RunSettings
 from swarm.spawning import module_command
 
 BLANK = b" \t\r\n\xef\xbb\xbf"
-"""A line of these alone is no row; the last three are UTF-8's mark at the beginning of a file."""
+"""A line of only these bytes is no row; the last three are the UTF-8 byte order mark."""
 LINES = (".jsonl", ".ndjson")
 
 Answer = int | tuple[str, str] | None
@@ -54,7 +54,7 @@ def _look_at_files(group: Node, part: Part, problems: Problems) -> None:
             node, _ = follow(group, [key, number])
             at, path = node.setting("path")
             for file, (what, fix) in _unreadable(files_of(dataset.path)):
-                if not problems.told(at, path):
+                if not problems.has(at, path):
                     problems.add(at, path, f"{file}: {what}", fix)
 
 

@@ -52,7 +52,7 @@ class Plan:
         return plan_table(self.config, self.bases, self.layout)
 
     def notes(self) -> list[str]:
-        """What a person should know that is no mistake, one line each."""
+        """Remarks for the user, one line each."""
         return [*notes(self.config.run, self.bases), *self.layout.notes, *_memory_of_groups(self)]
 
 
