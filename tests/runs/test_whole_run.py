@@ -31,6 +31,15 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
     yield from sp.end_everything(tmp_path)
 
 
+BYTES_PER_TOKEN = 2.5
+"""Of a finished run's log with the o200k tokenizer: 2.50 to 2.84 in five demo runs (`bench_log.py RUN/COLLABORATION.md`).
+
+The smallest ratio, so that this counts too many tokens rather than too few without needing a tokenizer.
+"""
+MOST_LOG_TOKENS = 4_900
+"""For four streams with three checkpoints each; of it about 430 are the comparison of the streams and 110 each further checkpoint."""
+
+
 def only_run(folder: Path) -> RunFolder:
     [path] = (folder / "runs").iterdir()
     return RunFolder(path.resolve())
@@ -55,6 +64,7 @@ def test_one_command_trains_four_kinds_of_streams_judges_them_and_promotes_the_b
     assert adapter_sha256(folder.promoted) == state.promoted.sha256
     assert json.loads((folder.promoted / "lineage.json").read_text())["stream"] == best.name
     assert verify(folder.log) == []
+    assert folder.log.stat().st_size / BYTES_PER_TOKEN <= MOST_LOG_TOKENS
 
     rows = sp.swarm("export", "--what", "metrics", "--format", "csv", cwd=tmp_path).stdout.splitlines()
     assert len([row for row in rows if row.startswith("lora,")]) == 6
