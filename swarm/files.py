@@ -1,4 +1,4 @@
-"""The few ways in which files of a run are written whole or not at all, and read where somebody else may be writing.
+"""Writes files of a run completely or not at all, and reads files that another process may be writing.
 
 All are opened through `plainfiles`.
 """
@@ -71,7 +71,7 @@ def take_place(new: Path, path: Path) -> bool:
             return True
         except FileNotFoundError:
             try:
-                plainfiles.link(new, path)  # never over a file that somebody has just saved
+                plainfiles.link(new, path)  # fails if somebody has just saved a file there; a rename would replace it
             except FileExistsError:
                 continue
             plainfiles.remove_file(new)
@@ -105,7 +105,7 @@ def stat_or_none(path: Path) -> os.stat_result | None:
 
 
 def size_or_none(path: Path, parent: int) -> int | None:
-    """The file's size in bytes, asked of an open descriptor; `parent` is that of its folder.
+    """The file's size in bytes, read from an open descriptor; `parent` is the descriptor of its folder.
 
     A stat would also read its time stamps; on Linux >= 6.13 (multigrain timestamps, `fill_mg_cmtime`) the next write then
     updates the inode and its journal entry at once, which makes a durable append a third slower.
@@ -121,7 +121,7 @@ def size_or_none(path: Path, parent: int) -> int | None:
 
 
 def read_or_nothing(path: Path, size: int | None = None) -> bytes:
-    """A file of the log, or its first bytes; nothing also for a moment in which an editor has moved it away to save it anew."""
+    """A file of the log, or its first `size` bytes.  Empty if there is no file, as for a moment while an editor saves it."""
     try:
         return plainfiles.read_file(path, plainfiles.LOG_BYTES, size)
     except (FileNotFoundError, NotADirectoryError):
@@ -129,7 +129,7 @@ def read_or_nothing(path: Path, size: int | None = None) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in it last."""
+    """Make the names in the folder durable."""
     with plainfiles.folder(folder) as here:
         _sync(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here))
 

@@ -35,7 +35,7 @@ def seal(folder: Path, facts: dict[str, Any]) -> str:
 
 
 def publish(staged: Path, place: Path) -> None:
-    """Rename a sealed folder into place; where another writer was first, its folder stays and ours goes."""
+    """Rename a sealed folder into place; if another process was first, its folder stays and this one is removed."""
     make_folder(place.parent)
     try:
         rename(staged, place)

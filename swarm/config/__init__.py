@@ -68,7 +68,7 @@ def load(
     Without `files` what the config names need not be there (any more).  `of_a_run`: it lies in a run folder (see `plainfiles`).
     """
     problems = Problems()
-    root = layers.laid(_read(path, cwd, problems, of_a_run=of_a_run), overrides, cwd, problems)
+    root = layers.merged(_read(path, cwd, problems, of_a_run=of_a_run), overrides, cwd, problems)
     _refuse_tokens(root, problems)
     root = replicas.expanded(root, problems)
     root = paths.absolute(root, problems) if files else root

@@ -242,4 +242,4 @@ def _last_line(path: Path) -> str:
     with open(path, "rb", opener=opener) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_LINE_BYTES))
         lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no word"
+    return lines[-1] if lines else "no output"
