@@ -162,7 +162,7 @@ def test_fused_attention_is_refused_where_the_family_lacks_it() -> None:
     [(setting, what, fix)] = unfit(settings(attn_implementation="sdpa"), facts_of("gemma2"))
     assert setting == "attn_implementation"
     assert what == "sdpa, but torch's fused kernels do not support this base's attention"
-    assert fix == "write `attn_implementation: auto`, which takes eager for it"
+    assert fix == "write `attn_implementation: auto`, which chooses eager for this base"
     assert list(unfit(settings(attn_implementation="eager"), facts_of("gemma2"))) == []
 
 
