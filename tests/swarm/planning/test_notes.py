@@ -39,4 +39,4 @@ def test_streams_on_other_rows_or_bases_are_distinguished() -> None:
 
 def test_a_base_in_four_bits_is_measured_on_its_own() -> None:
     told, _ = notes(run_of(a={}, b={"adapter": "qlora"}), {"mix": facts_of("llama")})
-    assert "qlora streams are compared with that" in told
+    assert "qlora streams are compared with the base in 4 bits" in told

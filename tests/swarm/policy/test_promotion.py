@@ -122,7 +122,7 @@ def test_force_overrides_people_with_a_reason_and_never_the_weights(scored: Stor
 
     with pytest.raises(Refusal, match=r"ada objects: no .*--force"):
         admit_promotion(scored.state, gate(), promote(None, "mine"))
-    with pytest.raises(Refusal, match="says why"):
+    with pytest.raises(Refusal, match="needs a reason"):
         admit_promotion(scored.state, gate(), promote(True, " "))
     admit_promotion(scored.state, gate(approvals=3), promote(True, "the demo is at noon"))
     for other in ({"sha256": "b" * 64}, {"tok": 999}):
