@@ -254,6 +254,7 @@ REFS = ("-", "run", "wide", "narrow", "review", "review/x", "gone", "gone/train"
 
 NEXT: dict[str, list[type[Event]]] = {
     "prepare": [ev.Prepared], "train": [ev.Checkpoint, ev.Checkpoint, ev.Trained], "validate": [ev.Verdict], "evaluate": [ev.Score],
+    "sealed": [ev.Sealed],
 }  # fmt: skip
 
 
@@ -282,7 +283,7 @@ def any_event(rng: random.Random, state: State) -> Event:
         "name": "demo", "config_sha256": SHA, "streams": 2, "seconds": 5.0, "failed": rng.random() < 0.5, "by": "ada", "chain": "0" * 16,
         "mac": "-", "off": 1, "n": 1, "sha": "0", "idem": rng.choice([*[None] * 9, "a", "b"]), "force": rng.choice([None, True]),
         "body": "x", "asks": rng.choice([None, "bob"]), "beats": rng.choice([None, True]),
-        "metric": "eval_loss", "best": "wide", "arm": "wide", "chosen": "wide", "beats_base": True, "level": 0.01, "scores": SHA,
+        "number": 1, "overlap": 0, "metric": "eval_loss", "best": "wide", "arm": "wide", "chosen": "wide", "beats_base": True, "level": 0.01, "scores": SHA,
         "figures": rng.choice([{"eval_loss": math.nan}, *[{"eval_loss": 0.5, "base_eval_loss": 1.0}] * 3]),
     }  # fmt: skip
     role = state.tasks[ref].role if ref in state.tasks else None
