@@ -60,7 +60,7 @@ def published(folder: RunFolder) -> list[Metrics]:
 async def test_it_is_seen_on_the_bus_in_the_database_in_exports_in_the_final_table_and_in_the_dashboard(
     tmp_path: Path, known: None
 ) -> None:
-    folder = sp.start(sp.write_config(tmp_path, streams="  wide: {lora_r: 2}", steps=30))
+    folder = sp.start(sp.write_config(tmp_path, streams="  wide: {lora_r: 2}", steps=30), "engine=trl")
     assert any(NAME in table.names for table in published(folder))
 
     with sqlite3.connect(folder.metrics) as database:
