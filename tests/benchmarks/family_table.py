@@ -1,6 +1,6 @@
 """Prints the table of docs/families.md: families x adapters x check, plan, train 3 steps, resume, judge, load in plain PEFT.
 
-python -m tests.benchmarks.family_table [FAMILY ...] > docs/families.md      about ten minutes on two cores; exit status 1 where something failed
+python -m tests.benchmarks.family_table [FAMILY ...] > docs/families.md      about ten minutes on two quiet cores; exit status 1 where something failed
 """
 
 from __future__ import annotations
