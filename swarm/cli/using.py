@@ -51,7 +51,7 @@ WITHOUT_TERMINAL = 100
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (compare, chat):
+    for command in (compare, chat, serve):
         app.command()(command)
 
 
@@ -112,6 +112,33 @@ def chat(
     _become("chat", words)
 
 
+def serve(
+    models: Models,
+    *,
+    host: Annotated[str, typer.Option("--host", help="where to listen; other machines reach it only if you name another")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free")] = 8000,
+    key_file: Annotated[Path | None, typer.Option("--key-file", metavar="FILE", help="the key that clients must send; or in SWARM_SERVE_KEY")] = None,
+    route: Annotated[list[str] | None, typer.Option("--route", metavar="TASK=MODEL", help="what the model `auto` is for a request's `task`")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="if a request names none; the API's default is 1")] = 1.0,
+    most_waiting: Annotated[int, typer.Option("--most-waiting", min=1, help="answers that wait at once; beyond that 429")] = 32,
+    most_bytes: Annotated[int, typer.Option("--most-bytes", min=1, help="of a request; beyond that 413")] = 8 << 20,
+    base: Base = None,
+    device: Device = None,
+    quantised: Quantised = None,
+    trust_remote_code: RemoteCode = False,
+    run: NamedRun = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print address and models as a line of JSON")] = False,
+) -> None:  # fmt: skip
+    """Serve a base and its adapters as OpenAI's API.
+
+    /v1/chat/completions, /v1/completions, /v1/models; the request's `model` chooses.
+    """
+    words = _model_words(models, run, base, device, quantised, trust_remote_code=trust_remote_code)
+    words += _options({"--host": host, "--port": port, "--key-file": key_file, "--temperature": temperature, "--most-waiting": most_waiting, "--most-bytes": most_bytes})  # fmt: skip
+    words += [*(f"--route={word}" for word in route or []), *(["--json"] if as_json else [])]
+    _become("serve", words)
+
+
 # ---- what the trainer is given ---------------------------------------------------------------------------------------
 
 
@@ -123,7 +150,7 @@ def _model_words(
 
     if device is not None and device != "cpu" and not (device.startswith("gpu") and device[3:].isdecimal()):
         raise UserError("--device", f"{device!r} is no device", "take cpu, or gpu0 as `swarm env` lists them")
-    words = [_folder_of(word, run) for word in models]
+    words = [adapter_folder(word, run) for word in models]
     options = _options({"--base": base, "--device": device})
     options += [] if quantised is None else ["--4bit" if quantised else "--no-4bit"]
     return [*words, *options, *(["--trust-remote-code"] if trust_remote_code else [])]
@@ -134,7 +161,7 @@ def _options(values: dict[str, object]) -> list[str]:
     return [f"{option}={value}" for option, value in values.items() if value is not None]
 
 
-def _folder_of(word: str, run: str | None) -> str:
+def adapter_folder(word: str, run: str | None) -> str:
     """An adapter's folder for a run or a stream; folders, bases and NAME=FOLDER are passed on.  Raises UserError."""
     from swarm import rundir
     from swarm.errors import UserError

@@ -25,6 +25,10 @@ class NotProven(NotARow):
         """Of several reasons the one with the greatest says most."""
 
 
+class TooLong(NotARow):
+    """It has more tokens than there is room for."""
+
+
 @dataclass(frozen=True)
 class BadRow:
     """A row that cannot be used."""

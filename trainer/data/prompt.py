@@ -20,7 +20,7 @@ from swarm.files import write_whole
 from swarm.plainfiles import read_file
 from swarm.settings import Dataset
 from swarm.weights import PROMPT
-from trainer.data.bad import NotARow
+from trainer.data.bad import NotARow, TooLong
 from trainer.data.messages import Turn
 from trainer.data.rows import Chat, Pair
 from trainer.data.tokens import Tokeniser
@@ -120,7 +120,7 @@ class Asker:
         if not ids:
             raise NotARow("the prompt is empty", "write something")
         if len(ids) >= self.longest:
-            raise NotARow(f"the prompt has {len(ids)} tokens, at most {self.longest - 1} have room", "make it shorter")
+            raise TooLong(f"the prompt has {len(ids)} tokens, at most {self.longest - 1} have room", "make it shorter")
         return ids
 
 

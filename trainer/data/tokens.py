@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
-from trainer.data.bad import NotARow, NotProven
+from trainer.data.bad import NotARow, NotProven, TooLong
 from trainer.data.encoding import Encoded, Encoder
 from trainer.data.render import Answer, Rendered, Renderer, TrainOn
 from trainer.data.rows import Chat, Row
@@ -149,7 +149,7 @@ class Tokeniser:
         tokens = self.tokens(row)
         if tokens.cut:
             what = f"the question has about {len(tokens.ids) + tokens.cut} tokens, and at most {self.sequence_len} have room"
-            raise NotARow(what, "ask a shorter one")
+            raise TooLong(what, "ask a shorter one")
         return tokens.ids[: tokens.answer_start]
 
     def _window(self, text: Rendered) -> Window:

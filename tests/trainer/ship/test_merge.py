@@ -192,7 +192,7 @@ def test_the_command_merges_a_demo_like_adapter_and_says_what_it_cost(tmp_path: 
     made = adapter(base, tmp_path / "adapter")
     swarm = [sys.executable, "-m", "swarm.cli"]
     done = subprocess.run(
-        [*swarm, "merge", str(made), "--out", str(tmp_path / "out"), "--full"],
+        [*swarm, "merge", str(made), "--out", str(tmp_path / "out"), "--probe", "full"],
         capture_output=True,
         text=True,
         check=False,

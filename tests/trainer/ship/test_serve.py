@@ -1,0 +1,228 @@
+"""`swarm serve` as a program, with the official `openai` client and, for what that would not send, with plain HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.trainer import tiny
+from trainer.place import Place
+from trainer.ship.answering import Sampling
+from trainer.ship.models import Models
+from trainer.ship.sources import sources_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+KEY = "the-key-of-this-test"
+HELLO: Any = [{"role": "user", "content": "double 4"}]
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
+
+
+class Served:
+    """A server of its own on the tests' base with two adapters."""
+
+    def __init__(self, words: list[str], key: str = "") -> None:
+        command = [sys.executable, "-P", "-m", "swarm.cli", "serve", *words, "--port", "0", "--json", "--device", "cpu"]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "SWARM_SERVE_KEY": key}
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout
+        told = self.process.stdout.readline()
+        assert told, self.process.stderr and self.process.stderr.read()
+        self.url = json.loads(told)["url"]
+        self.models = json.loads(told)["models"]
+        self.client = openai.OpenAI(base_url=self.url, api_key=key or "none", max_retries=0, timeout=60)
+
+    def post(self, body: bytes | dict[str, Any], path: str = "/chat/completions", **headers: str) -> tuple[int, Any]:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, raw, {"Content-Type": "application/json", **headers})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.close()
+
+    def close(self) -> None:
+        self.client.close()
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe
+            pipe.close()
+
+
+@pytest.fixture(scope="module")
+def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("adapters")
+    made = [
+        tiny.save_adapter(base, folder / name, std=0.5, seed=seed) for seed, name in enumerate(("one", "two"), start=1)
+    ]
+    return [str(path) for path in made]
+
+
+@pytest.fixture(scope="module")
+def served(adapters: list[str]) -> Iterator[Served]:
+    server = Served([*adapters, "--most-waiting", "4", "--most-bytes", "20000", "--route", "coding=two"])
+    yield server
+    assert server.end() == 0
+
+
+@pytest.fixture(scope="module")
+def models(adapters: list[str]) -> Models:
+    return Models(sources_of(adapters), Place(Path(), "cpu"))
+
+
+def test_each_model_answers_by_its_name_whole_and_streamed_as_it_does_without_a_server(
+    served: Served, models: Models
+) -> None:
+    assert [model.id for model in served.client.models.list()] == served.models == models.names
+    assert served.client.models.retrieve("two").owned_by == "toonswarm"
+    for name in models.names:
+        expected = models.answer(name, models.asker(name).question("double 4"), Sampling(12))
+        whole = served.client.chat.completions.create(model=name, messages=HELLO, **GREEDY)
+        assert (whole.model, whole.choices[0].message.role) == (name, "assistant")
+        assert whole.choices[0].message.content == expected.text
+        assert whole.choices[0].finish_reason == expected.ended
+        assert whole.usage and whole.usage.completion_tokens == expected.tokens
+        assert whole.usage.prompt_tokens == expected.prompt_tokens
+        chunks = list(
+            served.client.chat.completions.create(
+                model=name, messages=HELLO, stream=True, stream_options={"include_usage": True}, **GREEDY
+            )
+        )
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == expected.text
+        assert chunks[-2].choices[0].finish_reason == expected.ended
+        assert chunks[-1].usage == whole.usage
+
+
+def test_text_is_continued_by_seed_in_several_choices_up_to_a_stop(served: Served, models: Models) -> None:
+    how: dict[str, Any] = {"model": "one", "temperature": 1.0, "seed": 7, "max_tokens": 20}
+    two = served.client.completions.create(prompt=["ab", "cd"], n=2, **how)
+    assert [choice.index for choice in two.choices] == [0, 1, 2, 3]
+    expected = models.answer("one", models.asker("one").text("ab"), Sampling(20, 1.0, seed=7)).text
+    assert two.choices[0].text == expected != two.choices[1].text
+    ids = models.asker("one").text("ab")
+    assert served.client.completions.create(prompt=ids, echo=True, **how).choices[0].text == f"ab{expected}"
+    ended = served.client.completions.create(prompt="ab", stop=[expected[5:8]], **how).choices[0]
+    assert (ended.text, ended.finish_reason) == (expected[: expected.index(expected[5:8])], "stop")
+    streamed = served.client.completions.create(prompt="ab", stream=True, **how)
+    assert "".join(chunk.choices[0].text for chunk in streamed) == expected
+
+
+def refused(raised: Any) -> tuple[int, str | None, str | None]:
+    body = raised.value.body
+    assert body["type"] and body["message"]
+    return raised.value.status_code, body["param"], body["code"]
+
+
+def test_what_is_wrong_is_answered_as_the_api_does(served: Served) -> None:
+    create: Any = served.client.chat.completions.create
+    cases: list[tuple[dict[str, Any], type[openai.APIStatusError], tuple[int, str | None, str | None]]] = [
+        ({"model": "three"}, openai.NotFoundError, (404, "model", "model_not_found")),
+        ({"messages": []}, openai.BadRequestError, (400, "messages", "invalid_value")),
+        ({"messages": [{"role": "robot", "content": "x"}]}, openai.BadRequestError, (400, "messages", "invalid_value")),
+        ({"messages": [{"role": "user", "content": "long " * 300}]}, openai.BadRequestError, (400, "messages", "context_length_exceeded")),
+        ({"max_tokens": 5000}, openai.BadRequestError, (400, "max_tokens", "context_length_exceeded")),
+        ({"temperature": 9}, openai.BadRequestError, (400, "temperature", "invalid_value")),
+        ({"logprobs": True}, openai.BadRequestError, (400, "logprobs", "unsupported_parameter")),
+        ({"extra_body": {"colour": 1}}, openai.BadRequestError, (400, "colour", "unknown_parameter")),
+        ({"stop": ["a"] * 5}, openai.BadRequestError, (400, "stop", "invalid_value")),
+        ({"messages": [{"role": "user", "content": "x" * 20_000}]}, openai.APIStatusError, (413, None, "request_too_large")),
+        ({"n": 5}, openai.RateLimitError, (429, None, "rate_limit_exceeded")),
+    ]  # fmt: skip
+    for changes, kind, expected in cases:
+        with pytest.raises(kind) as raised:
+            create(**{"model": "one", "messages": HELLO, "max_tokens": 4, **changes})
+        assert refused(raised) == expected, changes
+    with pytest.raises(openai.NotFoundError):
+        served.client.embeddings.create(model="one", input="x")
+    assert served.post(b"{")[0] == served.post(b"[]")[0] == 400
+    assert served.post({"model": "one"})[1]["error"]["code"] == "missing_required_parameter"
+    assert served.post({"model": "one", "prompt": [10**6]}, "/completions")[0] == 400
+
+
+def test_a_task_chooses_the_model_and_those_of_encoders_are_refused_without_one(served: Served) -> None:
+    create: Any = served.client.chat.completions.create
+    asked = {"model": "auto", "messages": HELLO, "max_tokens": 2}
+    assert create(**asked, extra_body={"task": "coding"}).model == "two"
+    assert create(**asked).model == "one"
+    with pytest.raises(openai.BadRequestError, match="No encoder is served for the task 'embedding'"):
+        create(**asked, extra_body={"task": "embedding"})
+
+
+def test_requests_are_answered_in_their_order_and_one_whose_client_goes_away_ends(served: Served) -> None:
+    done: list[str] = []
+
+    def ask(name: str, tokens: int) -> None:
+        served.client.chat.completions.create(model="one", messages=HELLO, max_tokens=tokens, temperature=1, seed=4)
+        done.append(name)
+
+    threads = []
+    for name, tokens in (("first", 60), ("second", 30), ("third", 1)):
+        threads.append(threading.Thread(target=ask, args=(name, tokens)))
+        threads[-1].start()
+        time.sleep(0.15)
+    for thread in threads:
+        thread.join(60)
+    assert done == ["first", "second", "third"]
+    stream = served.client.completions.create(model="one", prompt="a", stream=True, max_tokens=500, seed=1)
+    next(iter(stream))
+    began = time.monotonic()
+    stream.close()
+    with pytest.raises(openai.APITimeoutError):  # the whole answer would take longer
+        served.client.with_options(timeout=0.3).completions.create(model="one", prompt="a", max_tokens=500, seed=2)
+    ask("after", 1)
+    alone = time.monotonic() - began
+    began = time.monotonic()
+    served.client.completions.create(model="one", prompt="a", max_tokens=500, seed=1)
+    assert alone < time.monotonic() - began + 0.5, "neither was made to its end"
+
+
+def test_a_key_is_asked_for_and_sigterm_ends_open_answers_and_the_program(adapters: list[str]) -> None:
+    server = Served(adapters[:1], key=KEY)
+    for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}):
+        status, told = server.post({}, **wrong)
+        assert (status, told["error"]["code"]) == (401, "invalid_api_key")
+    assert server.client.models.list().data[0].id == server.models[0]
+    stream: Any = iter(server.client.completions.create(model="one", prompt="a", stream=True, max_tokens=500))
+    next(stream)
+    server.process.send_signal(signal.SIGTERM)
+    with pytest.raises(openai.APIError, match="shutting down"):
+        list(stream)
+    assert server.process.wait(20) == 0
+    assert server.process.stderr and "Traceback" not in server.process.stderr.read()
+    server.close()
+
+
+def test_what_cannot_be_served_is_said_before_anything_is_loaded(adapters: list[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    refused = {
+        ("--route", "coding=three"): "'coding=three' names no model here",
+        ("--key-file", str(tmp_path / "empty")): "holds no key",
+        ("--key-file", str(tmp_path / "none")): "cannot be read",
+        ("--host", "203.0.113.1"): "cannot be listened on",
+    }
+    for words, what in refused.items():
+        command = [sys.executable, "-P", "-m", "trainer.ship.serve", adapters[0], "--port", "0", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert what in done.stderr

@@ -1,0 +1,114 @@
+"""A model card from what a run's log states: data, method and figures beside the base's; what is not known is not claimed.
+
+Paths of this machine and rows of the data do not stand in it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePath
+from typing import Any
+
+from swarm import figures
+
+METHOD = (
+    "adapter", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_dora", "use_rslora", "method", "optimizer",
+    "learning_rate", "lr_scheduler", "warmup_ratio", "micro_batch_size", "gradient_accumulation_steps", "sequence_len",
+    "train_on_inputs", "seed",
+)  # fmt: skip
+"""Settings that somebody would need to train the same again."""
+
+
+def card(name: str, base: str, lineage: dict[str, Any], sha256: str) -> str:
+    """The text of README.md; `base` as the adapter's config names it."""
+    about = _front(base, lineage)
+    parts = [about, f"# {name}", _what(base, lineage), _data(lineage), _method(lineage), _figures(lineage), _use(base), _made(lineage, sha256)]  # fmt: skip
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front(base: str, lineage: dict[str, Any]) -> str:
+    """YAML that hubs read.  A licence is the author's to state: it is left out."""
+    kind = str((lineage.get("settings") or {}).get("adapter") or "lora")
+    on_hub = [f"base_model: {json.dumps(base)}", "base_model_relation: adapter"] if _is_hub_name(base) else []
+    tags = ["tags:", *(f"- {tag}" for tag in dict.fromkeys(("peft", "lora", kind, "toonswarm")))]
+    return "\n".join(["---", "library_name: peft", "pipeline_tag: text-generation", *on_hub, *tags, "---"])
+
+
+def _is_hub_name(base: str) -> bool:
+    return base.count("/") == 1 and not base.startswith(("/", ".", "~"))
+
+
+def _what(base: str, lineage: dict[str, Any]) -> str:
+    known = "" if lineage else "  Of its training nothing is known here: no log of a run came with it."
+    return f"An adapter (PEFT) for `{base}`.{known}"
+
+
+def _data(lineage: dict[str, Any]) -> str:
+    prepared, settings = lineage.get("prepared") or {}, lineage.get("settings") or {}
+    if not prepared:
+        return ""
+    sources = ", ".join(
+        f"`{PurePath(str(data['path'])).name}` ({data['type']})" for data in settings.get("datasets", [])
+    )
+    counts = f"{prepared['rows']} training rows and {prepared['held_out']} held-out rows, {prepared['tokens']} tokens"
+    counts += f" of which the loss counts {prepared['supervised']}"
+    return f"## Data\n\n{counts}, from {sources}.  Hash of the prepared rows: `{str(prepared['sha256'])[:16]}`."
+
+
+def _method(lineage: dict[str, Any]) -> str:
+    settings, trained = lineage.get("settings") or {}, lineage.get("trained") or {}
+    if not settings:
+        return ""
+    rows = [f"| {key} | {_value(settings[key])} |" for key in METHOD if key in settings]
+    steps = f"{trained['step']} optimizer steps, {trained['trainable']} trained parameters." if trained else ""
+    return "\n".join(["## Method", "", steps, "", "| setting | value |", "|---|---|", *rows])
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("|", "\\|")
+
+
+def _figures(lineage: dict[str, Any]) -> str:
+    """Measured on the held-out rows, of adapter and bare base alike."""
+    measured = {**(lineage.get("verdict") or {}), **(lineage.get("score") or {})}
+    names = [name for name in measured if f"{figures.BASE}{name}" in measured]
+    if not names:
+        return ""
+    rows = [
+        f"| {figures.of(name).label} | {_text(name, measured, '')} | {_text(name, measured, figures.BASE)} |"
+        for name in names
+    ]
+    held_out = (lineage.get("prepared") or {}).get("held_out")
+    head = f"## Figures\n\nOn {held_out} held-out rows, adapter and bare base alike.\n"
+    asked = (lineage.get("settings") or {}).get("eval_rows")
+    few = f"\nAnswers were generated for at most {asked} of them.\n" if asked else ""
+    return "\n".join([head + few, "| figure | adapter | base |", "|---|---|---|", *rows])
+
+
+def _text(name: str, measured: dict[str, Any], prefix: str) -> str:
+    value = measured.get(f"{prefix}{name}")
+    return "-" if value is None else figures.of(name).text(value)
+
+
+def _use(base: str) -> str:
+    return f"""## Use
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained({json.dumps(base)})
+model = PeftModel.from_pretrained(base, "path or name of this adapter")
+tokenizer = AutoTokenizer.from_pretrained("path or name of this adapter")  # with the chat template of the training
+```"""
+
+
+def _made(lineage: dict[str, Any], sha256: str) -> str:
+    run = f" in the run `{lineage['run']}`, stream `{lineage['stream']}`" if lineage.get("run") else ""
+    return f"Made with toonswarm{run}.  SHA-256 of `adapter_model.safetensors`: `{sha256}`."
+
+
+def kept_card(folder: Path) -> str | None:
+    """The card that its author wrote."""
+    path = folder / "README.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else None
