@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def merge(
-    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="folders of adapters, e.g. runs/RUN/promoted")],
+    adapters: Annotated[list[str], typer.Argument(metavar="ADAPTER...", help="their folders, runs (what they promoted) or streams")],
     out: Annotated[Path, typer.Option("--out", help="a new folder for the merged model")],
     *,
     base: Base = None,
@@ -33,6 +33,8 @@ def merge(
     combine: Annotated[str, typer.Option("--combine", help="several adapters: linear, ties, dare_linear or dare_ties")] = "linear",
     density: Annotated[float, typer.Option("--density", min=0.0, max=1.0, help="share that ties and dare keep")] = 0.5,
     probe: Annotated[Literal["layers", "full"], typer.Option("--probe", help="full: also load both models and compare logits and loss")] = "layers",
+    in_4bit: Annotated[bool, typer.Option("--4bit", help="into a base that is stored in 4 bits; what rounding again costs is printed")] = False,
+    run: NamedRun = None,
     form: Form = None,
 ) -> None:  # fmt: skip
     """Merge adapters into their base.
@@ -49,8 +51,12 @@ def merge(
         "--probe",
         probe,
     ]
-    words += [*(("--base", base) if base else ()), *(("--weights", weights) if weights else ())]
-    sys.exit(_trainer("merge", [*words, *form_words(form), "--", *map(str, adapters)]))
+    words += [
+        *(("--base", base) if base else ()),
+        *(("--weights", weights) if weights else ()),
+        *(["--4bit"] if in_4bit else []),
+    ]
+    sys.exit(_trainer("merge", [*words, *form_words(form), "--", *(adapter_folder(word, run) for word in adapters)]))
 
 
 def export_adapter(

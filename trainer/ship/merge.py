@@ -113,7 +113,9 @@ def merge(recipe: Recipe, base: str, out: Path, *, probe: str = "layers") -> Mer
 def _refuse_quantised(base: str, config: dict[str, Any]) -> None:
     if "quantization_config" in config:
         what = f"{base} is quantised, and a merged matrix would be rounded to 4 bits again"
-        raise UserError("--base", what, "name the full-precision base that it was made from")
+        raise UserError(
+            "--base", what, "name the full-precision base that it was made from, or accept that with --4bit"
+        )
 
 
 def _targets(recipe: Recipe, shards: list[Path], config: dict[str, Any]) -> dict[str, str]:
@@ -212,17 +214,28 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--combine", default="linear", help="linear, ties, dare_linear or dare_ties")
     parser.add_argument("--density", type=float, default=0.5, help="share that ties and dare keep")
     parser.add_argument("--probe", choices=("layers", "full"), default="layers")
+    parser.add_argument("--4bit", dest="in_4bit", action="store_true", help="into a base in 4 bits, rounded again")
     add_forms(parser)
     options = parser.parse_args(argv)
     try:
         recipe, named = recipe_of(options.adapters, options.weights, options.combine, options.density)
-        done = merge(recipe, options.base or named, options.out, probe=options.probe)
+        done = _merged(recipe, options.base or named, options)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     if not print_form(asdict(done), options.form):
         print(_line(done))
     return 0
+
+
+def _merged(recipe: Recipe, base: str, options: argparse.Namespace) -> Merged:
+    if not options.in_4bit:
+        return merge(recipe, base, options.out, probe=options.probe)
+    if len(recipe.adapters) > 1 or recipe.weights != [1.0] or options.probe == "full":
+        raise UserError("--4bit", "merges one whole adapter, and compares layers", "leave out weights and --probe full")
+    from trainer.ship.merge_4bit import merge_4bit
+
+    return merge_4bit(recipe.adapters[0], base, options.out)
 
 
 def _line(done: Merged) -> str:

@@ -17,6 +17,7 @@ from tests.trainer.conftest import Bench
 from trainer.data.bad import NotARow
 from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
 from trainer.data.prompt import Asker, Prompt, read_prompt
+from trainer.judge.evaluation import examination_of
 
 Make = Callable[..., StreamSettings]
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -112,3 +113,17 @@ def test_a_prompt_file_that_nobody_can_use_is_a_users_error(text: str, tmp_path:
     (tmp_path / PROMPT).write_text(text)
     with pytest.raises(UserError, match=r"prompt\.json: "):
         read_prompt(tmp_path)
+
+
+def test_an_evaluation_outside_a_run_renders_as_the_training_did(bench: Bench, settings: Make, tmp_path: Path) -> None:
+    base = tiny.save_base(tmp_path / "base", None)
+    folder = prepared(bench, settings, base, tmp_path, "prompt_completion", separator=" => ")
+    tests = [{"path": str(tmp_path / "prompt_completion.jsonl"), "type": "prompt_completion"}]
+    later = tiny.save_base(tmp_path / "later", tiny.CHATML)
+    asked = examination_of(settings(base_model=str(later), test_datasets=tests), [folder])
+    assert {tuple(row.ids[: row.answer_start]) for row in asked.rows} == trained_prompts(folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    Prompt(tiny.CHATML, "\n", (2,)).write(other)
+    with pytest.raises(UserError, match="trained with different chat templates"):
+        examination_of(settings(base_model=str(later), test_datasets=tests), [folder, other])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,10 +121,8 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux: apt-get install tmux")
 def test_in_a_terminal_one_talks_switches_ends_an_answer_and_leaves(terminal: Terminal, tmp_path: Path) -> None:
     tiny.save_adapter(EMBEDDED_FOLDER, tmp_path / "tuned", std=0.3)
-    swarm = Path(shutil.which("python") or "").with_name("swarm")
-    terminal.type(
-        f"{swarm if swarm.exists() else 'swarm'} chat ./tuned --temperature 3 --max-new-tokens 900; echo status $?"
-    )
+    command = f"{sys.executable} -P -m swarm.cli"
+    terminal.type(f"{command} chat ./tuned --temperature 3 --max-new-tokens 900; echo status $?")
     terminal.wait_for("tiny-toon, tuned; tuned answers; /help lists the commands", "tuned>")
     terminal.type("a long story")
     terminal.wait_for("a long story\n")

@@ -171,6 +171,32 @@ def test_what_cannot_be_merged_is_refused_and_nothing_is_left_behind(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_a_base_in_4_bits_is_merged_into_only_where_asked_for_and_the_cost_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import BitsAndBytesConfig
+
+    full = llama(tmp_path / "full", hidden_size=64, intermediate_size=64)
+    how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    AutoModelForCausalLM.from_pretrained(full, quantization_config=how).save_pretrained(tmp_path / "base")
+    WORDS.save_pretrained(tmp_path / "base")
+    made, out = str(adapter(full, tmp_path / "adapter")), tmp_path / "out"
+    words = [made, "--base", str(tmp_path / "base"), "--out", str(out)]
+    assert main(words) == 2
+    assert "or accept that with --4bit" in capsys.readouterr().err
+    assert main([*words, "--4bit", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["dtype"] == "4 bits (nf4)" and 0.001 < told["worst"]["relative"] < 0.5
+    ids = torch.tensor([[5, 6, 7, 8]])
+    merged = AutoModelForCausalLM.from_pretrained(out)(input_ids=ids).logits
+    hooked = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), made)(
+        input_ids=ids
+    ).logits
+    assert float((merged - hooked).abs().max()) < 0.5 * float(hooked.abs().max())
+    assert main([made, "--base", str(full), "--out", str(tmp_path / "none"), "--4bit"]) == 2
+    assert "is not stored in 4 bits" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
 def test_a_full_disk_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = llama(tmp_path / "base")
     made = adapter(base, tmp_path / "adapter")

@@ -1,0 +1,80 @@
+"""Merge an adapter into a base that is stored in 4 bits: each merged matrix is rounded to 4 bits again, so it is done only where asked for.
+
+PEFT merges (its bitsandbytes layers dequantise, add and quantise), with the whole 4-bit model in memory, twice while it is measured.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, cast
+
+import torch
+
+from swarm.errors import UserError
+from swarm.files import sync_folder
+from trainer import bases
+from trainer.ship.deltas import Adapter
+from trainer.ship.merge import PROBES, LayerError, Merged
+from trainer.ship.portable import TEMPLATE, TOKENIZER
+
+
+def merge_4bit(adapter: Adapter, base: str, out: Path) -> Merged:
+    """Write the merged model to `out`, which must not exist.  Raises UserError, and then nothing is left behind."""
+    if out.exists():
+        raise UserError(str(out), "is there already", "name a new folder")
+    folder = bases.folder_of(base)
+    quantisation = bases.config_of(folder).get("quantization_config") or {}
+    if not quantisation.get("load_in_4bit"):
+        raise UserError("--4bit", f"{base} is not stored in 4 bits", "leave it out: the merge loses nothing then")
+    merged = _by_peft(folder, adapter)
+    errors = _compared(_loaded(folder), merged, adapter)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        merged.save_pretrained(staged)
+        for pattern in (*TOKENIZER, TEMPLATE, "generation_config.json"):
+            for path in folder.glob(pattern):
+                shutil.copyfile(path, staged / path.name)
+        staged.chmod(0o755)
+        staged.rename(out)
+        sync_folder(out.parent)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    worst = max(errors, key=lambda error: error.relative)
+    return Merged(str(out), base, len(errors), f"4 bits ({quantisation.get('bnb_4bit_quant_type', 'fp4')})", worst)
+
+
+def _loaded(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True)  # in evaluation mode
+
+
+def _by_peft(folder: Path, adapter: Adapter) -> Any:
+    from trainer.loading import load_adapter
+
+    return cast("Any", load_adapter(_loaded(folder), adapter.folder)).merge_and_unload()
+
+
+def _compared(base: Any, merged: Any, adapter: Adapter) -> list[LayerError]:
+    """The stored matrices against the base's with the adapter, on random inputs."""
+    found = []
+    for module in sorted(adapter.modules):
+        wanted = adapter.delta(module).added_to(_matrix(base.get_submodule(module)))
+        x = torch.randn(PROBES, wanted.shape[1], generator=torch.Generator().manual_seed(0))  # (n, inputs)
+        y = x @ wanted.T  # (n, outputs)
+        largest = float((x @ _matrix(merged.get_submodule(module)).T - y).abs().max())
+        found.append(LayerError(module, largest, largest / max(float(y.abs().max()), 1e-30)))
+    return found
+
+
+def _matrix(layer: Any) -> torch.Tensor:
+    """In fp32, (outputs, inputs); what stayed out of the quantisation is as it is."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    state = getattr(layer.weight, "quant_state", None)
+    weight = layer.weight.data if state is None else dequantize_4bit(layer.weight.data, state)
+    return cast("torch.Tensor", weight).float()
