@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -20,7 +21,6 @@ from trainer.data.messages import Turn, turns_of
 from trainer.ship.answering import Answer, Sampling
 from trainer.ship.api import ApiError, ChatRequest, CompletionRequest, Request, parsed, usage
 from trainer.ship.models import Models
-from trainer.ship.serve import key_is_right
 from trainer.ship.waiting import Full, Job, Waiting
 
 AUTO = "auto"
@@ -126,7 +126,7 @@ class Endpoints:
         return self.routes.get(task, self.models.names[:2][-1])
 
     def _check_key(self, request: HttpRequest) -> None:
-        if self.key and not key_is_right(request.headers.get("authorization", ""), self.key):
+        if self.key and not _key_is_right(request.headers.get("authorization", ""), self.key):
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
 
     # ---- answers ----
@@ -214,6 +214,11 @@ class Endpoints:
         room = self.models.room(prompt)
         sampling = Sampling(most or room, temperature, top_p, seed, request.stops)
         return self.waiting.add(lambda on_text, left: self.models.answer(name, prompt, sampling, on_text, left))
+
+
+def _key_is_right(sent: str, key: str) -> bool:
+    scheme, _, word = sent.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(word.strip().encode(), key.encode())
 
 
 def _turns(messages: list[dict[str, Any]]) -> list[Turn]:

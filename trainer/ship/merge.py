@@ -24,40 +24,13 @@ from swarm.errors import UserError
 from swarm.files import sync_folder
 from trainer import bases
 from trainer.ship.deltas import Adapter, Delta, combined, names_in_base
+from trainer.ship.outcome import PROBES, LayerError, Merged
 from trainer.show import add_forms, print_form
 
 COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
 """Beside the weights: config, generation config, tokenizer, chat template."""
-PROBES = 16
-"""Random inputs on which a merged matrix is compared."""
 HEADER = 8
 """Bytes of a safetensors file before its JSON: the JSON's length."""
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """How far a stored matrix is from base and adapter on the probe inputs."""
-
-    module: str
-    largest: float
-    """|difference| of outputs."""
-    relative: float
-    """The same over the largest |output|."""
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What came of it."""
-
-    folder: str
-    base: str
-    matrices: int
-    dtype: str
-    worst: LayerError
-    logits: float | None = None
-    """`probe: full`: the largest |difference| of logits on random tokens, relative to the largest |logit|."""
-    loss: float | None = None
-    """`probe: full`: |difference| of the mean loss on those tokens, nats."""
 
 
 @dataclass(frozen=True)

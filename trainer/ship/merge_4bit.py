@@ -16,7 +16,7 @@ from swarm.errors import UserError
 from swarm.files import sync_folder
 from trainer import bases
 from trainer.ship.deltas import Adapter
-from trainer.ship.merge import PROBES, LayerError, Merged
+from trainer.ship.outcome import PROBES, LayerError, Merged
 from trainer.ship.portable import TEMPLATE, TOKENIZER
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hmac
 import json
 import os
 import signal
@@ -73,11 +72,6 @@ def listening(host: str, port: int) -> socket.socket:
             f"{host}:{port}", f"cannot be listened on ({error})", "name another with --host or --port"
         ) from error
     return bound
-
-
-def key_is_right(sent: str, key: str) -> bool:
-    scheme, _, word = sent.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(word.strip().encode(), key.encode())
 
 
 def run(endpoints: Endpoints, bound: socket.socket) -> None:
