@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ class Endpoints:
             str(self.models.tokenizer.decode(prompt, skip_special_tokens=True)) if echo else "" for prompt in prompts
         ]
         jobs = self._jobs(request, name, prompts, most)
-        document = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": self.started, "model": name}
+        document = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         texts = [text for text in begun for _ in range(request.n or 1)]
         if request.stream:
             events = _events(jobs, texts, {**document, "object": shape.chunk}, shape, request)

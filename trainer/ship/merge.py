@@ -22,7 +22,9 @@ from safetensors import safe_open
 
 from swarm.errors import UserError
 from swarm.files import sync_folder
+from swarm.surroundings import open_output
 from trainer import bases
+from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter, Delta, combined, names_in_base
 from trainer.ship.outcome import PROBES, LayerError, Merged
 from trainer.show import add_forms, print_form
@@ -153,7 +155,9 @@ def _full_probe(recipe: Recipe, base: Path, merged: Path) -> tuple[float, float]
     """Base with adapter by PEFT against the merged model, both whole in memory, on random tokens."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if len(recipe.adapters) > 1 or recipe.weights != [1.0]:
         raise UserError("--probe", "full compares one whole adapter with PEFT", "leave --probe out for several")
     bare = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
@@ -190,6 +194,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--4bit", dest="in_4bit", action="store_true", help="into a base in 4 bits, rounded again")
     add_forms(parser)
     options = parser.parse_args(argv)
+    open_output()
+    quieten()
     try:
         recipe, named = recipe_of(options.adapters, options.weights, options.combine, options.density)
         done = _merged(recipe, options.base or named, options)

@@ -33,7 +33,7 @@ def merge_4bit(adapter: Adapter, base: str, out: Path) -> Merged:
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        merged.save_pretrained(staged)
+        merged.save_pretrained(staged, save_original_format=False)  # transformers cannot turn back how it read 4 bits
         for pattern in (*TOKENIZER, TEMPLATE, "generation_config.json"):
             for path in folder.glob(pattern):
                 shutil.copyfile(path, staged / path.name)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 
 from swarm.errors import UserError
 from tests.trainer.tiny import save_adapter as adapter
-from tests.trainer.tiny import tokenizer
+from tests.trainer.tiny import save_base, tokenizer
 from trainer.ship import merge as merging
 from trainer.ship.merge import main, merge, recipe_of
 
@@ -176,7 +176,7 @@ def test_a_base_in_4_bits_is_merged_into_only_where_asked_for_and_the_cost_is_pr
 ) -> None:
     from transformers import BitsAndBytesConfig
 
-    full = llama(tmp_path / "full", hidden_size=64, intermediate_size=64)
+    full = save_base(tmp_path / "full")
     how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     AutoModelForCausalLM.from_pretrained(full, quantization_config=how).save_pretrained(tmp_path / "base")
     WORDS.save_pretrained(tmp_path / "base")
@@ -188,10 +188,10 @@ def test_a_base_in_4_bits_is_merged_into_only_where_asked_for_and_the_cost_is_pr
     told = json.loads(capsys.readouterr().out)
     assert told["dtype"] == "4 bits (nf4)" and 0.001 < told["worst"]["relative"] < 0.5
     ids = torch.tensor([[5, 6, 7, 8]])
-    merged = AutoModelForCausalLM.from_pretrained(out)(input_ids=ids).logits
-    hooked = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), made)(
-        input_ids=ids
-    ).logits
+    hooked_model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), made)
+    with torch.no_grad():
+        merged = AutoModelForCausalLM.from_pretrained(out)(input_ids=ids).logits
+        hooked = hooked_model(input_ids=ids).logits
     assert float((merged - hooked).abs().max()) < 0.5 * float(hooked.abs().max())
     assert main([made, "--base", str(full), "--out", str(tmp_path / "none"), "--4bit"]) == 2
     assert "is not stored in 4 bits" in capsys.readouterr().err and not (tmp_path / "none").exists()
