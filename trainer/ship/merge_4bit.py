@@ -6,6 +6,7 @@ PEFT merges (its bitsandbytes layers dequantise, add and quantise), with the who
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, cast
@@ -56,7 +57,9 @@ def _loaded(folder: Path) -> Any:
 def _by_peft(folder: Path, adapter: Adapter) -> Any:
     from trainer.loading import load_adapter
 
-    return cast("Any", load_adapter(_loaded(folder), adapter.folder)).merge_and_unload()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Merge lora module to 4-bit")  # what that costs is measured here
+        return cast("Any", load_adapter(_loaded(folder), adapter.folder)).merge_and_unload()
 
 
 def _compared(base: Any, merged: Any, adapter: Adapter) -> list[LayerError]:
