@@ -91,6 +91,8 @@ def words_of(event: Event) -> Words:
             return Words(f"begins with {counted(event.streams, 'stream')}", joint=" ")
         case ev.Stream():
             return Words("joins the run", joint=" ")
+        case ev.Add():
+            return _add(event)
         case ev.Fail():
             return Words(one_line(event.why), "FAIL")
         case ev.Stop():
@@ -104,8 +106,10 @@ def words_of(event: Event) -> Words:
             return Words(one_line(event.title))
         case ev.Post():
             return Words(joined(", ", event.asks and f"asks {event.asks}", event.of and f"answers {event.of}"))
-        case ev.Amend() | ev.Approve():
-            return Words(f"of entry {event.of}" if event.of else "")
+        case ev.Amend():
+            return Words(f"of entry {event.of}")
+        case ev.Approve():
+            return Words(joined(": ", event.of and f"of entry {event.of}", one_line(event.why)))
         case ev.Object():
             return Words(joined(": ", event.of and f"to entry {event.of}", one_line(event.why)))
         case ev.Seal() | ev.Head():
@@ -120,6 +124,11 @@ def words_of(event: Event) -> Words:
             return _weights(event)
         case _:
             return _result(event)
+
+
+def _add(event: ev.Add) -> Words:
+    origin = f"joins as a clone of {event.like} at step {event.step or 0}" if event.warm else f"joins like {event.like}"
+    return Words(joined(": ", joined(" with ", origin, one_line(event.changes)), one_line(event.why)), joint=" ")
 
 
 def _end(event: ev.End) -> Words:

@@ -31,10 +31,10 @@ class Refused(UserError):
 class UserErrors(Exception):
     """All problems of a config, in the order of its lines."""
 
-    def __init__(self, errors: Sequence[UserError]) -> None:
-        self.errors = tuple(errors)
+    def __init__(self, errors: Sequence[UserError], outcome: str = "nothing was started") -> None:
+        self.errors, self.outcome = tuple(errors), outcome
         super().__init__(*self.errors)
 
     def __str__(self) -> str:
         count = len(self.errors)
-        return "\n".join([*map(str, self.errors), f"{count} problem{'' if count == 1 else 's'}; nothing was started"])
+        return "\n".join([*map(str, self.errors), f"{count} problem{'' if count == 1 else 's'}; {self.outcome}"])

@@ -31,6 +31,21 @@ class Stream(Event):
     """A stream belongs to the run from here on; its tasks follow from `ROLES`."""
 
 
+class Add(Event):
+    """A new stream, `ref`, joins a running run with the settings of `like`, but for `changes`; its tasks follow from `ROLES`."""
+
+    like: Name
+    changes: str | None = None
+    """`key=value` words as a shell reads them, paths absolute; unset: it differs in nothing."""
+    warm: bool | None = None
+    """True: it starts with weights and moments of the newest checkpoint of `like`, which stands under `path` for it."""
+    step: int | None = None
+    """Of that checkpoint; it and the next two are set when the entry is admitted."""
+    path: RelativePath | None = None
+    sha256: Sha256 | None = None
+    why: str | None = None
+
+
 class Pause(Event):
     """The stream's trainer waits at its next step boundary."""
 
@@ -325,6 +340,7 @@ class Approve(Event):
     """The author agrees (to a promotion, or to entry `of`)."""
 
     of: Token | None = None
+    why: str | None = None
     person: bool | None = None
     """True: the author is the run's owner or an admin; set when the entry is admitted."""
 

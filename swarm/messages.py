@@ -97,6 +97,21 @@ class Ready(Message):
     device_name: str | None = None
 
 
+class WarmStart(BaseModel):
+    """A checkpoint of another stream from which a training begins, at step 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: RelativePath
+    sha256: Sha256
+    """Of the adapter's two files."""
+    stream: Name
+    """Whose it is."""
+    step: int
+    moments: bool
+    """Whether the optimizer's state is used too: another optimizer keeps others."""
+
+
 class Piece(BaseModel):
     """One task and all that is needed to do it; the lease is held under `token`."""
 
@@ -121,6 +136,8 @@ class Piece(BaseModel):
     """The hash that the maker gave for it."""
     figures: Figures = {}
     """The figures that the maker stated for it."""
+    warm: WarmStart | None = None
+    """From what a training begins that has no checkpoint of its own yet; None: from an untrained adapter (train)."""
 
 
 class Assign(Message):
@@ -175,7 +192,7 @@ class Ask(Message):
     """A question or a wish from a person, script or agent; the answer is a TOON document too."""
 
     type: ClassVar[str] = "ask"
-    what: Literal["append", "links", "workers"]
+    what: Literal["append", "links", "workers", "bus"]
     report: Report | None = None
 
 

@@ -29,6 +29,8 @@ class Lease:
     """Who handed it over."""
     worker: str | None = None
     """The worker process that does the task and reports, whoever owns the lease; None: the owner does it."""
+    ttl: float = 0.0
+    """For how many seconds it was last claimed, renewed or handed over: so long it lasts after each act of its owner."""
 
     def overdue(self, now: float) -> bool:
         return self.worker is None and now >= self.until
@@ -64,6 +66,8 @@ class Stream:
     """One fine-tune and what its roles have reported."""
 
     name: str
+    added: ev.Add | None = None
+    """How it joined the run while it was running; None: the config names it."""
     wish: str = "go"
     """go, pause or stop: what was last asked for it."""
     failed: str = ""
@@ -156,6 +160,8 @@ class Promoters:
     by: str
     approved: list[str]
     objections: list[tuple[str, str]]
+    reasons: list[tuple[str, str]] = field(default_factory=list)
+    """(who, why) of the approvals."""
 
 
 @dataclass(frozen=True, slots=True)

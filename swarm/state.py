@@ -67,6 +67,8 @@ class State:
     decisions: deque[Decision] = field(default_factory=lambda: deque(maxlen=DECISIONS))
     questions: dict[int, Question] = field(default_factory=dict)
     """Open questions by the seq of their entry."""
+    agents: set[str] = field(default_factory=set)
+    """Who ever held a task without being a worker process."""
     idems: dict[tuple[str, str], tuple[int, Event]] = field(default_factory=dict)
     """(author, idempotency key) -> seq and event of its first use"""
     results: dict[ResultKey, tuple[dict[str, object], int]] = field(default_factory=dict)
@@ -81,12 +83,14 @@ class State:
         if event.kind in RESULTS:
             self.results[result_key(entry.author, event)] = event.facts(), entry.seq
         self._remember(entry)
+        self._keep_leases_of(entry)
         match event:
             case ev.Run():
                 self.run, self.started, self.stopped = event, entry.time, False
             case ev.Stream(ref=name):
-                self.streams[name] = Stream(name, turn_since=entry.time)
-                self.tasks.update({f"{name}/{role}": Task(f"{name}/{role}", role) for role in ROLES})
+                self._join(Stream(name, turn_since=entry.time))
+            case ev.Add(ref=name):
+                self._join(Stream(name, added=event, by={event.kind: entry.author}, turn_since=entry.time))
             case ev.Task(ref=ref):
                 self.tasks.setdefault(ref, Task(ref))
             case ev.Pause() | ev.Resume() | ev.Stop():
@@ -102,7 +106,9 @@ class State:
                 self.compared = event
             case ev.Promote():
                 self.promoted = event
-                self.promoters = Promoters(entry.author, self.approvers(event.ref), self.objections(event.ref))
+                self.promoters = Promoters(
+                    entry.author, self.approvers(event.ref), self.objections(event.ref), self.reasons(event.ref)
+                )
             case ev.Approve() | ev.Object():
                 self._take_opinion(entry, event)
             case ev.Claim() | ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
@@ -125,6 +131,24 @@ class State:
                 self._record(stream, entry)
             case _:  # amendments, seals and heads are for readers
                 pass
+
+    def _join(self, stream: Stream) -> None:
+        self.streams[stream.name] = stream
+        self.tasks.update({f"{stream.name}/{role}": Task(f"{stream.name}/{role}", role) for role in ROLES})
+
+    def _keep_leases_of(self, entry: Entry) -> None:
+        """Whatever an agent writes shows that it is at work: the leases that it still has last on from there."""
+        match entry.event:
+            case ev.Claim(beats=None):
+                self.agents.add(entry.author)
+            case ev.Hand(to=to):
+                self.agents.add(to)
+            case _:
+                pass
+        for task in self.tasks.values() if entry.author in self.agents else ():
+            lease = task.lease
+            if lease and lease.worker is None and lease.by == entry.author and entry.time < lease.until:
+                lease.until = max(lease.until, until(entry, lease.ttl))
 
     def _extend(self, seconds: float) -> None:
         for task in self.held():
@@ -168,7 +192,7 @@ class State:
         scope = event.stream
         if scope == "-":
             return  # about an entry, not about anything that is promoted
-        agrees, why = (False, event.why) if isinstance(event, ev.Object) else (True, "")
+        agrees, why = not isinstance(event, ev.Object), event.why or ""
         person = isinstance(event, ev.Approve) and bool(event.person)
         if agrees and event.of:  # agreeing with an entry takes an objection back; it approves no promotion
             if (known := self.opinions.get((scope, entry.author))) and not known.agrees:
@@ -218,17 +242,26 @@ class State:
         match entry.event:
             case ev.Fail(why=why) | ev.Back(why=why) | ev.Object(why=why) | ev.Promote(why=why):
                 pass
+            case ev.Add(like=like, why=reason):
+                why = f"like {like}: {reason}" if reason else f"like {like}"
             case ev.Verdict(result=result, why=reason):
                 why = f"{result}: {reason}" if reason else result
             case ev.Stop(why=reason):
                 why = reason or ""
-            case ev.Approve() | ev.Pause() | ev.Resume():
+            case ev.Approve(why=reason):
+                why = reason or ""
+            case ev.Pause() | ev.Resume():
                 why = ""
             case ev.End(rc=rc):
                 why = f"exit status {rc}"
             case _:
                 return
         self.decisions.append(Decision(entry.seq, entry.event.kind, entry.event.ref, entry.author, why))
+
+    @property
+    def added(self) -> list[ev.Add]:
+        """The streams that joined while the run was running, in the order in which they did."""
+        return [stream.added for stream in self.streams.values() if stream.added]
 
     # ---- questions ---------------------------------------------------------------------------------------------------
 
@@ -277,6 +310,11 @@ class State:
             if opinion.agrees and scope in {stream, "run"} and opinion.seq > since
         ]
 
+    def reasons(self, stream: str) -> list[tuple[str, str]]:
+        """(who, why) of the approvals that count."""
+        found = {by: o.why for (scope, by), o in self.opinions.items() if o.agrees and scope in {stream, "run"}}
+        return [(by, found[by]) for by in self.approvers(stream)]
+
     def objections(self, stream: str) -> list[tuple[str, str]]:
         """(who, why): its promotion waits while there is one."""
         return [(by, o.why) for (scope, by), o in self.opinions.items() if not o.agrees and scope in {stream, "run"}]
@@ -290,15 +328,17 @@ def _lease(task: Task, entry: Entry, event: Event) -> None:
     match event:
         case ev.Claim(ttl=ttl, beats=beats):
             worker = entry.author if beats else None
-            task.lease = Lease(entry.seq, entry.author, until(entry, ttl), entry.time, entry.seq, worker=worker)
+            task.lease = Lease(
+                entry.seq, entry.author, until(entry, ttl), entry.time, entry.seq, worker=worker, ttl=ttl
+            )
             task.attempts += 1
             task.done = None  # a log of before results ended leases may hold a result, an expiry and the next attempt
         case ev.Renew(ttl=ttl) if task.lease:
-            task.lease.until = until(entry, ttl)
+            task.lease.until, task.lease.ttl = until(entry, ttl), ttl
         case ev.Hand(to=to, ttl=ttl) if task.lease:
             old = task.lease
             ends = until(entry, ttl)
-            task.lease = Lease(entry.seq, to, ends, old.began, old.first, old.token, entry.author, old.worker)
+            task.lease = Lease(entry.seq, to, ends, old.began, old.first, old.token, entry.author, old.worker, ttl)
         case ev.Done() if task.role is None or task.done is None:
             task.lease, task.done = None, event
         case ev.Drop(why=why, failed=failed, worked=worked) | ev.Expire(why=why, failed=failed, worked=worked):

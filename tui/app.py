@@ -31,8 +31,8 @@ from tui.panes.curves import Curves
 from tui.panes.keys import Keys
 from tui.panes.pane import Pane
 from tui.panes.streams import Streams
-from tui.screens import DetailScreen, KeysScreen, LiveScreen, LogScreen, Note, Question
-from tui.view import HELD, OVER, View
+from tui.screens import DetailScreen, KeysScreen, LiveScreen, LogScreen, Prompt, Question
+from tui.view import DRAWN, HELD, ORDERS, OVER, View, after
 
 ROOM_FOR_WORKERS = 140
 """From this width on the pane of workers is shown by default."""
@@ -67,6 +67,8 @@ class Dashboard(App[None]):
         self.is_leaving = False
         self.view = View()
         self.panes: list[Pane] = []
+        self.drafts: dict[tuple[str, bool], str] = {}
+        """Lines typed for streams that are to join, until one has."""
         self.pictures = 0
         """How many snapshots were drawn."""
         self.register_theme(looks.THEME)
@@ -163,6 +165,16 @@ class Dashboard(App[None]):
     def action_smooth(self) -> None:
         self.look(replace(self.view, smoothed=not self.view.smoothed))
 
+    def action_figure(self) -> None:
+        self.look(replace(self.view, figure=after(DRAWN, self.view.figure)))
+
+    def action_time_axis(self) -> None:
+        self.look(replace(self.view, by_time=not self.view.by_time))
+
+    def action_order(self) -> None:
+        self.look(replace(self.view, order=after(ORDERS, self.view.order)))
+        self.notify(f"streams by {self.view.order}", timeout=2, markup=False)
+
     def action_workers(self, by_device: bool) -> None:
         """Show the workers; the same key again hides them, the other key changes their order."""
         same = self.view.by_device == by_device
@@ -245,7 +257,34 @@ class Dashboard(App[None]):
 
     def action_note(self) -> None:
         ref = row.name if (row := self.view.row) else "run"
-        self.push_screen(Note(ref), lambda text: self.feed.say("post", ref, body=text) if text else None)
+        hint = "It goes into the log, for everybody. enter: post   escape: back"
+        self.push_screen(
+            Prompt(f"note on {ref}", hint), lambda text: self.feed.say("post", ref, body=text) if text else None
+        )
+
+    def action_clone(self) -> None:
+        self.prompt_for_stream(warm=True)
+
+    def action_new(self) -> None:
+        self.prompt_for_stream(warm=False)
+
+    def prompt_for_stream(self, *, warm: bool) -> None:
+        """Ask for the name of a stream that is to join and for what differs; a refused line is offered again."""
+        row = self.view.row
+        if row is None:
+            self.say_no("no stream is selected")
+            return
+        like = row.name
+        title = f"clone {like}: its weights and moments" if warm else f"a new stream like {like}, from step 0"
+        hint = "NAME key=value ... -- why, such as lora_r=16 or learning_rate=1e-4   enter: add   escape: back"
+        typed = self.drafts.get((like, warm)) or f"{self.view.free_name(like)} "
+
+        def answered(words: str | None) -> None:
+            if words:
+                self.drafts[like, warm] = words
+                self.feed.add(like, words, warm=warm)
+
+        self.push_screen(Prompt(title, hint, typed), answered)
 
     def action_stop_run(self) -> None:
         """Ctrl-C asks whether to stop the run; a second Ctrl-C means yes; with --readonly or after the end it detaches."""
@@ -267,6 +306,8 @@ class Dashboard(App[None]):
     def on_recorded(self, event: Recorded) -> None:
         if (event.kind, event.ref) == ("stop", "run"):
             self.leave(INTERRUPTED)
+        if event.kind == "add":
+            self.drafts.clear()
         self.notify(event.line, markup=False)
 
     def on_refused(self, event: Refused) -> None:
@@ -308,10 +349,15 @@ class Dashboard(App[None]):
         if row and not self.readonly:
             yield SystemCommand(f"pause or resume {row.name}", "It waits, or goes on", self.action_pause)
             yield SystemCommand(f"stop {row.name}", "It saves a checkpoint and ends; asks first", self.action_stop)
+            yield SystemCommand(f"clone {row.name}", "A new stream with its weights and moments", self.action_clone)
+            yield SystemCommand(f"new stream like {row.name}", "From step 0", self.action_new)
             yield SystemCommand(f"note on {row.name}", "Write a line into the log", self.action_note)
             yield SystemCommand("stop run", "Every stream saves a checkpoint; asks first", self.action_stop_run)
         yield SystemCommand("log", "The whole log", self.action_log)
         yield SystemCommand("logarithmic axis", "Loss on a logarithmic axis, or not", self.action_log_axis)
+        yield SystemCommand("other figure", "Curves of loss, learning rate, gradient norm", self.action_figure)
+        yield SystemCommand("time axis", "Curves over time, or over steps", self.action_time_axis)
+        yield SystemCommand("sort streams", "By the next of name, state, loss, held-out, eta", self.action_order)
         yield SystemCommand("smooth curves", "Smoothed, or as measured", self.action_smooth)
         yield SystemCommand("workers", "Show or hide the workers", lambda: self.action_workers(False))
         yield SystemCommand("theme", "Other colours", self.action_change_theme)

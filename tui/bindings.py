@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.binding import Binding
 
-ACTS = frozenset({"pause", "stop", "note", "retry", "approve", "stop_run"})
+ACTS = frozenset({"pause", "stop", "note", "retry", "approve", "clone", "new", "stop_run"})
 """Actions that change the run; they are not offered with --readonly."""
 
 BINDINGS = (
@@ -12,6 +12,8 @@ BINDINGS = (
     Binding("x", "stop", "stop", tooltip="stop the selected stream (asks)"),
     Binding("r", "retry", "retry", tooltip="resume a stream that failed or was stopped"),
     Binding("a", "approve", "approve", tooltip="approve the promotion that waits (asks)"),
+    Binding("c", "clone", "clone", tooltip="a new stream with the weights and moments of the selected one"),
+    Binding("n", "new", "new", tooltip="a new stream like the selected one, from step 0"),
     Binding("m", "mark", "mark", tooltip="show the stream's curve with the others, or hide it"),
     Binding("slash", "filter", "filter", tooltip="show only streams with these words; escape: all"),
     Binding("enter", "detail", "detail", tooltip="the selected stream at full size"),
@@ -24,6 +26,15 @@ BINDINGS = (
     Binding("q", "detach", "detach", tooltip="leave; the run goes on"),
     Binding("y", "log_axis", "log axis", show=False, tooltip="logarithmic axis"),
     Binding("s", "smooth", "smooth", show=False, tooltip="curves smoothed, or as measured"),
+    Binding("v", "figure", "figure", show=False, tooltip="curves of the loss, the learning rate or the gradient norm"),
+    Binding("t", "time_axis", "time", show=False, tooltip="curves over time, or over steps"),
+    Binding(
+        "b",
+        "order",
+        "order",
+        show=False,
+        tooltip="streams sorted by name, state, loss, held-out loss, eta; or as in the config",
+    ),
     Binding("escape", "clear_filter", "all streams", show=False),
     Binding("ctrl+c", "stop_run", "stop the run", show=False, priority=True, tooltip="stop the whole run (asks)"),
     Binding("ctrl+z", "suspend_process", "suspend", show=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.text import Text
@@ -12,7 +12,7 @@ from swarm import units
 
 BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bit of each dot of a cell, [row][column] (Unicode 6.2, block U+2800)."""
-GUTTER = 6
+GUTTER = 7
 """Cells of the labels left of the axis."""
 AXIS_STYLE = "#5c6773"
 
@@ -85,7 +85,14 @@ class Grid:
         return text
 
 
-def plot(series: Sequence[Series], width: int, height: int, *, log: bool = False) -> list[Text]:
+def plot(
+    series: Sequence[Series],
+    width: int,
+    height: int,
+    *,
+    log: bool = False,
+    label: Callable[[float], str] = units.count,
+) -> list[Text]:
     """The curves with their axes on `height` lines of `width` cells; an empty list if there is no room or no point."""
     frame = framed(series, width - GUTTER - 1, height - 2, log=log)
     if frame is None:
@@ -93,7 +100,7 @@ def plot(series: Sequence[Series], width: int, height: int, *, log: bool = False
     grid = Grid(frame.width, frame.height)
     for one in series:
         draw(grid, frame, one)
-    return [*_rows(grid, frame), *_below(frame)]
+    return [*_rows(grid, frame), *_below(frame, label)]
 
 
 def framed(series: Sequence[Series], width: int, height: int, *, log: bool) -> Frame | None:
@@ -154,7 +161,10 @@ def decades(low: float, high: float, wanted: int) -> list[float]:
 def tick(value: float) -> str:
     """A round value in the room of a label."""
     text = f"{value:.4g}"
-    return text if len(text) < GUTTER else f"{value:.0e}"
+    if len(text) < GUTTER:
+        return text
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"
 
 
 def _rows(grid: Grid, frame: Frame) -> Iterator[Text]:
@@ -164,10 +174,10 @@ def _rows(grid: Grid, frame: Frame) -> Iterator[Text]:
         yield Text.assemble((f"{label:>{GUTTER - 1}} {'┤' if label else '│'}", AXIS_STYLE), grid.row(y), no_wrap=True)
 
 
-def _below(frame: Frame) -> list[Text]:
+def _below(frame: Frame, label: Callable[[float], str]) -> list[Text]:
     """The axis and its labels: left, middle, right."""
-    left, right = units.count(frame.x_low), units.count(frame.x_high)
-    middle = units.count((frame.x_low + frame.x_high) / 2)
+    left, right = label(frame.x_low), label(frame.x_high)
+    middle = label((frame.x_low + frame.x_high) / 2)
     room = frame.width - len(left) - len(right)
     labels = left + (middle.center(room) if room > len(middle) + 2 else " " * max(1, room)) + right
     rule = " " * GUTTER + "└" + "─" * frame.width

@@ -7,14 +7,15 @@ appends events and reads the log.  All text is made safe here, once, before it i
 from __future__ import annotations
 
 import queue
+import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from textual.message import Message
 
-from swarm.errors import UserError
+from swarm.errors import UserError, UserErrors
 from swarm.printable import visible
 from swarm.views.snapshot import Snapshot
 
@@ -32,6 +33,7 @@ class Source(Protocol):
     def snapshot(self) -> Snapshot: ...
     def wait(self, timeout_seconds: float) -> bool: ...
     def say(self, kind: str, ref: str, **facts: object) -> str: ...
+    def add(self, name: str, like: str, changes: Sequence[str], *, warm: bool, why: str = "") -> str: ...
     def log_lines(self, since: int = 0, stream: str | None = None) -> list[str]: ...
     def close(self) -> None: ...
 
@@ -106,6 +108,16 @@ class Feed:
             )
         )
 
+    def add(self, like: str, words: str, *, warm: bool) -> None:
+        """Let a stream join: `NAME key=value ... -- why`; the answer comes as `Recorded` or `Refused`."""
+
+        def act() -> Message:
+            typed, _, why = words.partition(" -- ")
+            name, *changes = _split(typed)
+            return Recorded("add", like, visible(self.source.add(name, like, changes, warm=warm, why=why.strip())))
+
+        self._acts.put(lambda: self._try(f"{'clone' if warm else 'new'} {like}", act))
+
     def read_log(self, stream: str | None = None) -> None:
         """Read the whole log; it comes as `LogRead`."""
         self._acts.put(
@@ -115,8 +127,8 @@ class Feed:
     def _try(self, what: str, act: Callable[[], Message]) -> None:
         try:
             self.post(act())
-        except UserError as error:
-            self.post(Refused(what, visible(str(error))))
+        except (UserError, UserErrors) as error:
+            self.post(Refused(what, visible(" · ".join(str(error).splitlines()))))
         except Exception as error:  # a thread's traceback would be hidden by the screen, so it is shown there
             self.post(Refused(what, visible(f"{type(error).__name__}: {error}")))
 
@@ -132,6 +144,14 @@ class Feed:
                 self.source.wait(IDLE_SECONDS - self.period_seconds)
         except Exception as error:  # as above: the app shows it
             self.post(Lost(visible(f"{type(error).__name__}: {error}")))
+
+
+def _split(words: str) -> list[str]:
+    """As a shell would.  Raises UserError."""
+    try:
+        return shlex.split(words)
+    except ValueError as error:
+        raise UserError(words, f"cannot be read ({error})", "close the quotation mark") from error
 
 
 def harmless(data: Data) -> Data:

@@ -134,10 +134,10 @@ Table > .table--header { color: #707a8c; }
 LogScreen #whole { height: 1fr; }
 DetailScreen #facts { height: auto; max-height: 50%; }
 DetailScreen #curve { height: 1fr; }
-Question, Note, KeysScreen { align: center middle; background: $background 60%; }
+Question, Prompt, KeysScreen { align: center middle; background: $background 60%; }
 .box { width: auto; max-width: 76; height: auto; padding: 1 2; border: round $accent; background: $surface; border-title-color: $accent; }
-Note .box { width: 70; }
-Note Input { border: none; height: 1; padding: 0; margin: 1 0 0 0; background: $panel; }
+Prompt .box { width: 70; }
+Prompt Input { border: none; height: 1; padding: 0; margin: 1 0 0 0; background: $panel; }
 Toast { max-width: 70; }
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from swarm.views.snapshot import Snapshot
@@ -28,6 +29,9 @@ class Still:
         return False
 
     def say(self, kind: str, ref: str, **facts: object) -> str:
+        raise RuntimeError("a picture cannot act")
+
+    def add(self, name: str, like: str, changes: Sequence[str], *, warm: bool, why: str = "") -> str:
         raise RuntimeError("a picture cannot act")
 
     def log_lines(self, since: int = 0, stream: str | None = None) -> list[str]:

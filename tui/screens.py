@@ -42,20 +42,20 @@ class Question(ModalScreen[bool]):
         yield Static(text, classes="box")
 
 
-class Note(ModalScreen[str]):
+class Prompt(ModalScreen[str]):
     """A line of text; empty if the person cancelled."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss('')", "back")]
 
-    def __init__(self, about: str) -> None:
+    def __init__(self, title: str, hint: str, typed: str = "") -> None:
         super().__init__()
-        self.about = about
+        self.heading, self.hint, self.typed = title, hint, typed
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
-            box.border_title = Text(f"note on {self.about}")
-            yield Static(Text("It goes into the log, for everybody. enter: post   escape: back", style=looks.DIM))
-            yield Input(max_length=2000)
+            box.border_title = Text(self.heading)
+            yield Static(Text(self.hint, style=looks.DIM))
+            yield Input(self.typed, max_length=2000, select_on_focus=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value.strip())

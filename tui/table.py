@@ -204,7 +204,10 @@ class Table(ScrollView, can_focus=True):
             self.scroll_to(y=new - self.size.height + 2, animate=False)
 
     def action_move(self, by: int) -> None:
-        self._go(self.cursor + by)
+        if self.with_cursor:
+            self._go(self.cursor + by)
+        else:
+            self.scroll_to(y=min(self.max_scroll_y, max(0, self.scroll_offset.y + by)), animate=False)
 
     def _go(self, index: int) -> None:
         if self.keys and self.with_cursor:

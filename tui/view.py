@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 from swarm.views.snapshot import STREAM_STATES, Snapshot, StreamRow, WorkerRow
 
@@ -14,6 +17,10 @@ OVER = frozenset({"done", "promoted", "failed"})
 HELD = frozenset({"paused", "stopped"})
 """States in which `p` resumes a stream."""
 STATES = frozenset(state.lower() for state in STREAM_STATES)
+ORDERS = ("config", "name", "state", "loss", "eval_loss", "eta")
+"""By what the streams are sorted; figures with the best first, and what is not known last."""
+DRAWN = ("loss", "learning_rate", "grad_norm")
+"""Figures whose curves can be drawn."""
 EMPTY = Snapshot(run="", folder="")
 
 
@@ -33,12 +40,19 @@ class View:
     log_y: bool | None = None
     """Logarithmic axis of losses; None: if their range is wide."""
     smoothed: bool = True
+    figure: str = "loss"
+    """Whose curves are drawn: one of `DRAWN`."""
+    by_time: bool = False
+    """Curves over the time since each stream's first step, instead of over steps."""
+    order: str = ORDERS[0]
+    """One of `ORDERS`."""
 
     @property
     def rows(self) -> tuple[StreamRow, ...]:
-        """The streams that pass the filter."""
+        """The streams that pass the filter, in the order that was chosen."""
         words = self.words.lower().split()
-        return tuple(row for row in self.snapshot.streams if all(matches(row, word) for word in words))
+        found = [row for row in self.snapshot.streams if all(matches(row, word) for word in words)]
+        return tuple(found if self.order == ORDERS[0] else sorted(found, key=lambda row: place(row, self.order)))
 
     @property
     def row(self) -> StreamRow | None:
@@ -71,9 +85,33 @@ class View:
         """The stream's number in the run: its colour everywhere."""
         return next((i for i, row in enumerate(self.snapshot.streams) if row.name == name), 0)
 
+    def free_name(self, like: str) -> str:
+        """A name for a stream like another one: `fast-2`."""
+        known = {row.name for row in self.snapshot.streams}
+        return next(name for number in count(2) if (name := f"{like}-{number}") not in known)
+
     def toggled(self, name: str) -> View:
         """With the stream's mark flipped."""
         return replace(self, marked=self.marks ^ {name})
+
+
+def after(choices: Sequence[str], one: str) -> str:
+    """The next choice, round and round."""
+    return choices[(choices.index(one) + 1) % len(choices)]
+
+
+def place(row: StreamRow, order: str) -> tuple[float, str]:
+    """Where a stream stands in an order."""
+    match order:
+        case "name":
+            return 0.0, row.name
+        case "state":
+            return float(STREAM_STATES.index(row.state) if row.state in STREAM_STATES else len(STREAM_STATES)), row.name
+        case "eta":
+            return math.inf if row.eta_seconds is None else row.eta_seconds, row.name
+        case _:
+            value = row.figures.get(order, math.nan)
+            return value if math.isfinite(value) else math.inf, row.name
 
 
 def matches(row: StreamRow, word: str) -> bool:

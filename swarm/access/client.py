@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from swarm.errors import Refused, UserError
 from swarm.event import Event
-from swarm.events import Expire, Extend, Hand, Promote
+from swarm.events import Add, Expire, Extend, Hand, Promote
 from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
 from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.log.draft import LOG as LOG_AUTHOR
@@ -95,7 +95,7 @@ class Client:
             return None
         return self._boot_time + seconds_since_boot()
 
-    def ask(self, what: Literal["links", "workers"], *, timeout_seconds: float = 5.0) -> Any:
+    def ask(self, what: Literal["links", "workers", "bus"], *, timeout_seconds: float = 5.0) -> Any:
         """Ask the running coordinator for what it alone knows.  Raises UserError without an answer."""
         from toon import decode
 
@@ -169,6 +169,9 @@ class Client:
     def _under_lock(self, sent: Sent, where: str) -> int:
         """Append without a coordinator: this process checks the same rules under the same lock."""
         event = sent.event
+        if isinstance(event, Add):
+            why = "no coordinator is at work, and streams join a running run"
+            raise Refused(event.ref, why, "`swarm resume` first")
         try:
             secret = self.folder.log_secret()
             with LogWriter.open(self.folder.log, wait_seconds=2.0, secret=secret, brief=True) as writer:
@@ -212,7 +215,7 @@ class Client:
         from swarm import config
         from swarm.artifacts import publish
 
-        settings = config.of_run(self.folder)
+        settings = config.of_run(self.folder, state.added)
         admit_by(settings, state, self.name, event)
         if not isinstance(event, Promote):
             yield event

@@ -3,7 +3,7 @@
     from swarm import Agent
 
     with Agent("ada", "runs/demo-1121-0512-7f3a") as ada:
-        with ada.claim("wide/check", ttl_seconds=60) as lease:  # renewed in the background
+        with ada.claim("wide/check") as lease:                  # renewed in the background
             for row in rows:
                 lease.check()                                   # raises LeaseLost when it is gone
             lease.done(body="1,200 rows, none bad")
@@ -27,6 +27,8 @@ from weakref import WeakValueDictionary
 
 from swarm import events as ev
 from swarm import rundir
+from swarm.access.adding import SECONDS as ANSWER_SECONDS
+from swarm.access.adding import Changes, addition
 from swarm.access.checked import checked, no_entry, waitable
 from swarm.access.client import Client
 from swarm.agents.inbox import Inbox, read_inbox
@@ -43,6 +45,8 @@ from swarm.weights import adapter_sha256, sha256_in_run
 
 __all__ = ["Agent", "Entry", "Lease", "LeaseLost", "Refused", "UserError", "open_run"]
 
+LEASE_SECONDS = 600.0
+"""Of a lease for which no other time was given: a model that reads and judges takes minutes."""
 LOOK_SECONDS = 0.1
 """How often a waiting agent reads the log; one stat if nothing has changed."""
 
@@ -117,11 +121,27 @@ class Agent:
 
     def approve(self, ref: str, *, of: int | None = None, text: str = "", idem: str | None = None) -> int:
         """Agree to a promotion (`ref`: the stream), or to entry `of`; takes back one's own objection."""
-        return self.append(checked(ev.Approve, ref=ref, of=of, body=text, idem=idem))
+        return self.append(checked(ev.Approve, ref=ref, of=of, why=text or None, idem=idem))
 
     def object(self, ref: str, why: str, *, of: int | None = None, idem: str | None = None) -> int:
         """Object and state why: the promotion waits until the author approves."""
         return self.append(checked(ev.Object, ref=ref, why=why, of=of, idem=idem))
+
+    def add(self, name: str, like: str, changes: Changes = (), *, why: str = "", idem: str | None = None) -> int:
+        """Let a stream join the running run: like another one but for `changes`, from step 0.
+
+        `changes`: `{"learning_rate": 1e-3}`, or words as the command line takes them.  Raises UserErrors with all that is
+        wrong with them, Refused for what the running run cannot take.
+        """
+        return self._add(name, like, changes, warm=False, why=why, idem=idem)
+
+    def clone(self, stream: str, name: str, changes: Changes = (), *, why: str = "", idem: str | None = None) -> int:
+        """As `add`, with weights and optimizer moments of the stream's newest checkpoint; another rank pads or cuts them."""
+        return self._add(name, stream, changes, warm=True, why=why, idem=idem)
+
+    def _add(self, name: str, like: str, changes: Changes, *, warm: bool, why: str, idem: str | None) -> int:
+        event = addition(self.folder, self.state, name, like, changes, warm=warm, why=why, idem=idem)
+        return self._client.append(event, timeout_seconds=ANSWER_SECONDS)
 
     def _ref_of(self, seq: int) -> str:
         found = next((entry.event.ref for entry in self.tail(seq - 1)), None) if seq > 0 else None
@@ -132,7 +152,7 @@ class Agent:
     # ---- working -------------------------------------------------------------------------------------------------
 
     def claim(
-        self, ref: str, *, ttl_seconds: float = 60.0, wait_seconds: float = 0.0, idem: str | None = None
+        self, ref: str, *, ttl_seconds: float = LEASE_SECONDS, wait_seconds: float = 0.0, idem: str | None = None
     ) -> Lease:
         """Hold a task; a task that this agent holds already (for example after a hand-over) is continued.
 

@@ -92,14 +92,15 @@ def read_inbox(
     moves = since is None and not peek
     with cursor(folder, name, moves=moves) as place:
         after = place.seq if since is None else since
+        settings = config.of_run(folder, state.added)
         found = Inbox(
             agent=name,
             at=entries[-1].seq if entries else 0,
             messages=list(messages(entries, name, after)),
             questions=questions(entries, state, name),
-            waiting=waiting_for(state, config.of_run(folder), name),
+            waiting=waiting_for(state, settings, name),
             held=[(t.ref, t.lease.token, t.lease.until) for t in state.held() if t.lease and t.lease.by == name],
-            promotion=promotion_for(state, config.of_run(folder), name),
+            promotion=promotion_for(state, settings, name),
         )
         if moves:
             place.seq = max(place.seq, found.at)

@@ -8,31 +8,50 @@ reason).  Answers are TOON or log lines, cut to a budget of tokens.
 from __future__ import annotations
 
 import functools
+import re
+import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
+from pydantic import ValidationError
 
 from swarm import events as ev
+from swarm import rundir
 from swarm.access.checked import checked
-from swarm.agents.agent import Agent
+from swarm.agents.agent import LEASE_SECONDS, Agent, open_run
 from swarm.agents.inbox import Message
 from swarm.errors import UserError, UserErrors
 from swarm.event import Event
 from swarm.log import LogError
+from swarm.planning import starting
+from swarm.planning.starting import resume
 from swarm.printable import one_line
+from swarm.rundir import RunFolder
 from swarm.views import logview
+from swarm.views.runlist import run_rows
 from toon import encode, estimated_tokens
 
 BUDGET_TOKENS = 800
 LINE_CHARACTERS = 400
-LEASE_SECONDS = 600.0
-"""Of a lease for which no other time was given."""
 ROWS = 8
 """At most this many rows of what waits for the reader; `swarm inbox` has all."""
+LONGEST_WAIT_SECONDS = 600.0
+COMMAND = re.compile(r"`swarm ([a-z-]+)[^`]*`")
+TOOL_OF = {
+    **dict.fromkeys(("renew", "done", "drop", "hand"), "settle"),
+    **dict.fromkeys(("approve", "object"), "judge"),
+    **dict.fromkeys(("pause", "resume", "stop", "clone", "add", "task"), "steer"),
+    **dict.fromkeys(("status", "inbox"), "digest"),
+    **dict.fromkeys(("run", "open", "plan", "check", "runs"), "runs"),
+    "log": "read_log", "export": "metrics",
+}  # fmt: skip
+"""The tool that does what a command does."""
 UNTOLD = frozenset({"stream", "token", "steps", "time", "epoch", "tokens", "memory_bytes"})
 """Columns of the metrics that are the caller's own words, or tell a model little."""
 INSTRUCTIONS = (
@@ -44,15 +63,16 @@ INSTRUCTIONS = (
 Words = ParamSpec("Words")
 
 
-def server(agent: Agent) -> MCPServer[Any]:
-    """A server that acts as `agent`; `run(transport="stdio")` serves it."""
-    tools = Tools(agent)
+def server(agent: Agent | None, name: str = "", *, own_key: bool = True) -> MCPServer[Any]:
+    """A server that acts as `agent`, or under `name` in the run that it makes first; `run(transport="stdio")` serves it."""
+    tools = Tools(agent, name, own_key=own_key)
     calls = (
-        tools.digest, tools.read_log, tools.wait, tools.metrics, tools.post, tools.claim, tools.settle, tools.judge, tools.steer
+        tools.digest, tools.read_log, tools.wait, tools.metrics, tools.post, tools.claim, tools.settle, tools.judge,
+        tools.review, tools.steer, tools.runs,
     )  # fmt: skip
     made: MCPServer[Any] = MCPServer(
         "toonswarm",
-        instructions=INSTRUCTIONS.format(name=agent.name),
+        instructions=INSTRUCTIONS.format(name=tools.name),
         version=metadata.version("toonswarm"),
         tools=[tool_of(call) for call in calls],
         log_level="WARNING",  # refusals are answers: the client shows them
@@ -69,7 +89,7 @@ def server(agent: Agent) -> MCPServer[Any]:
 
 def tool_of(call: Callable[..., str]) -> Tool:
     """The tool with the smallest equivalent schema: every byte of it is read again with every request."""
-    tool = Tool.from_function(with_reasons(call), structured_output=False)
+    tool = Call.from_function(with_reasons(call), structured_output=False)
     tool.parameters = untitled(tool.parameters)
     return tool
 
@@ -98,16 +118,43 @@ def with_reasons(tool: Callable[Words, str]) -> Callable[Words, str]:
         try:
             return tool(*words, **named)
         except (UserError, UserErrors, LogError, OSError) as error:
-            raise ToolError(str(error)) from error
+            raise ToolError(in_tools(str(error))) from error
 
     return call
+
+
+def in_tools(reason: str) -> str:
+    """A refusal's commands as the tools that do the same."""
+    return COMMAND.sub(lambda found: f"`{TOOL_OF.get(found[1], found[1])}`", reason)
+
+
+class Call(Tool):
+    """A tool whose refusal of wrong arguments names them, without the schema's own wording."""
+
+    async def run(self, arguments: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        try:
+            self.fn_metadata.validate_arguments(arguments)
+        except ValidationError as error:
+            wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}" for one in error.errors()]
+            raise ToolError(f"{self.name}: {'; '.join(wrong)}; the tool's schema names what it takes") from error
+        try:
+            return await super().run(arguments, *rest, **named)
+        except ToolError as error:
+            raise ToolError(str(error).removeprefix(f"Error executing tool {self.name}: ")) from error
 
 
 class Tools:
     """Each public method is a tool or a resource; its signature and first words are its schema."""
 
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
+    def __init__(self, agent: Agent | None, name: str = "", *, own_key: bool = True) -> None:
+        self._agent, self.name, self._own_key = agent, agent.name if agent else name, own_key
+
+    @property
+    def agent(self) -> Agent:
+        """Of the run in use.  Raises UserError where there is none yet."""
+        if self._agent is None:
+            raise UserError("run", "none is in use", "`runs` with how=start or how=open makes one")
+        return self._agent
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -129,7 +176,7 @@ class Tools:
         left = max(LEAST_TOKENS, budget - estimated_tokens(mine))
         name = self.agent.folder.name
         state, now = self.agent.state, self.agent.now()
-        waits = waits_of(state, config.of_run(self.agent.folder))
+        waits = waits_of(state, config.of_run(self.agent.folder, state.added))
         return f"{digest(state, now, left, unread=unread, name=name, waits=waits)}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:
@@ -182,10 +229,12 @@ class Tools:
         ttl: float = 0,
         verdict: Literal["", "SUCCESS", "WARNING", "FAIL"] = "",
         figures: dict[str, float] | None = None,
+        command: str = "",
+        file: str = "",
         idem: str = "",
     ) -> str:
-        """Renew, finish, drop or hand (to) a lease. text: result or reason; validate: verdict, eval_loss, base_eval_loss."""
-        key = idem or None
+        """Renew, finish, drop or hand (to) a lease. text: result or reason; evidence: command, file; validate: verdict, eval_loss, base_eval_loss."""
+        key, cmd = idem or None, command or None
         lasts = self.agent.claimed_seconds(ref, token) or LEASE_SECONDS
         match how:
             case "renew":
@@ -204,26 +253,77 @@ class Tools:
                 )
             case "done":
                 if verdict:
-                    seq = self.agent.judge(ref, token, verdict, why=text, figures=figures or {}, idem=key)
+                    seq = self.agent.judge(ref, token, verdict, why=text, figures=figures or {}, cmd=cmd, idem=key)
                     return f"{seq} verdict {ref}"
-                return self._append(ev.Done, ref, tok=token, body=text, idem=key)
+                path, sha256 = self.agent.keep(file, token) if file else (None, None)
+                return self._append(ev.Done, ref, tok=token, body=text, cmd=cmd, path=path, sha256=sha256, idem=key)
 
     def judge(self, ref: str, agree: bool, text: str = "", of: int = 0, idem: str = "") -> str:
         """Approve a stream's promotion (or entry `of`), or object with a reason, which stops it."""
         if agree:
-            return self._append(ev.Approve, ref, body=text, of=of or None, idem=idem or None)
+            return self._append(ev.Approve, ref, why=text or None, of=of or None, idem=idem or None)
         return self._append(ev.Object, ref, why=text, of=of or None, idem=idem or None)
 
-    def steer(self, ref: str, how: Literal["pause", "resume", "stop", "task"], text: str = "", idem: str = "") -> str:
-        """Pause, resume or stop a stream (or run), or add a task."""
+    def review(self, ref: str, question: str, between: str, seconds: float = 60, idem: str = "") -> str:
+        """Ask named agents (ada,bob) to judge something once; the outcome is an entry."""
+        names = [name.strip() for name in between.split(",")]
+        wait_seconds = min(seconds, LONGEST_WAIT_SECONDS)
+        return str(
+            self.agent.review(ref, names, question, rounds=1, answer_seconds=wait_seconds, idem=idem or None).text()
+        )
+
+    def steer(
+        self,
+        ref: str,
+        how: Literal["pause", "resume", "stop", "task", "clone", "add"],
+        text: str = "",
+        new: str = "",
+        changes: str = "",
+        idem: str = "",
+    ) -> str:
+        """Pause, resume or stop a stream (or run), or add a task. clone, add: a stream `new` like ref joins, with its weights or from step 0. text: why; changes: lora_r=16 seed=3."""
         key = idem or None
         match how:
             case "task":
                 return self._append(ev.Task, ref, title=text or None, idem=key)
+            case "clone":
+                return f"{self.agent.clone(ref, new, shlex.split(changes), why=text, idem=key)} add {new}"
+            case "add":
+                return f"{self.agent.add(new, ref, shlex.split(changes), why=text, idem=key)} add {new}"
             case "stop":
                 return self._append(ev.Stop, ref, why=text or None, idem=key)
-            case "pause" | "resume":
-                return self._append(ev.KINDS[how], ref, body=text, idem=key)
+            case "resume":
+                return f"{resume(self.agent.folder, self.name, stream=None if ref == 'run' else ref, idem=key)} resume {ref}"
+            case "pause":
+                return self._append(ev.Pause, ref, body=text, idem=key)
+
+    def runs(self, how: Literal["open", "plan", "start", "list", "use"], what: str = "", overrides: str = "") -> str:
+        """plan: check a config (what) and its needs; start it detached; open: a run to plan in; list runs; use one from here on."""
+        match how:
+            case "list":
+                return encode({"runs": run_rows(rundir.runs_here())})
+            case "use":
+                return self._use(rundir.find(what or None))
+            case "open":
+                return self._use(open_run(what or "work", self.name))
+            case "plan":
+                made = starting.plan(Path(what), shlex.split(overrides), check_disk=False)
+                return encode({"streams": [asdict(row) for row in made.rows()], "notes": made.notes()})
+            case "start":
+                made, opened = starting.plan(Path(what), shlex.split(overrides)), self._opened
+                return self._use(starting.start(made, opened))
+
+    @property
+    def _opened(self) -> RunFolder | None:
+        """The run in use, if it is one to plan in that nobody has started."""
+        folder = self._agent.folder if self._agent else None
+        return folder if folder and not folder.config.exists() and not self.agent.state.run else None
+
+    def _use(self, folder: RunFolder) -> str:
+        if self._agent:
+            self._agent.close()
+        self._agent = Agent(self.name, folder.path, own_key=self._own_key)
+        return f"using {folder.name}"
 
     def _append(self, kind: type[Event], ref: str, **fields: Any) -> str:
         event = checked(kind, ref=ref, **fields)

@@ -118,7 +118,7 @@ def _about(entry: Entry) -> int | None:
 
 
 def _said(event: Event) -> str:
-    return event.why if isinstance(event, ev.Object) else event.body.strip()
+    return (event.why if isinstance(event, ev.Object | ev.Approve) else "") or event.body.strip()
 
 
 def _result(words: dict[str, tuple[str, str]]) -> Literal["agreed", "objected", "open"]:

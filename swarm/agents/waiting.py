@@ -92,7 +92,7 @@ def wait(
     from swarm import config
 
     waitable("--timeout", timeout_seconds)
-    settings = config.of_run(agent.folder)
+    settings = config.of_run(agent.folder, fold(agent.tail()).added)
     with cursor(agent.folder, agent.name, moves=since is None, file="wait") as place:
         start = place.seq if since is None else since
         cause, status = _wait(agent, settings, until, start, time.monotonic() + timeout_seconds)

@@ -38,6 +38,7 @@ def lineage(run: str, state: State, name: str, settings: StreamSettings | None) 
         **{event.kind: _stated(stream, event) for event in _results(stream)},
         "rejected": list(stream.rejected),
         "approved": sorted(opinions.approved),
+        "approvals": [{"by": by, "why": why} for by, why in opinions.reasons],
         "objections": [{"by": by, "why": why} for by, why in opinions.objections],
         "promoted": _promotion(state, name),
         "settings": settings.model_dump(mode="json") if settings else None,
@@ -48,7 +49,7 @@ def _opinions(state: State, name: str, sha256: str) -> Promoters:
     """Approvals and objections at the time these weights were promoted; if they were not, the present ones."""
     if state.promoted and state.promoters and (state.promoted.ref, state.promoted.sha256) == (name, sha256):
         return state.promoters
-    return Promoters("", state.approvers(name), state.objections(name))
+    return Promoters("", state.approvers(name), state.objections(name), state.reasons(name))
 
 
 def _results(stream: Stream) -> list[Event]:
@@ -65,7 +66,15 @@ def _parents(stream: Stream) -> dict[str, Any]:
     assert candidate
     made = [*(c for c in stream.checkpoints if c.step <= candidate.step), candidate]
     attempts = {c.tok for c in made} | {token_in(stream.name, c.path) for c in made}
-    return {"tokens": sorted(attempts), "checkpoint": candidate.path}
+    return {"tokens": sorted(attempts), "checkpoint": candidate.path, "clone_of": _origin(stream)}
+
+
+def _origin(stream: Stream) -> dict[str, Any] | None:
+    """The checkpoint of another stream with which its training began."""
+    added = stream.added
+    if added is None or not added.warm:
+        return None
+    return {"stream": added.like, "step": added.step, "sha256": added.sha256}
 
 
 def _promotion(state: State, name: str) -> dict[str, Any] | None:
@@ -87,6 +96,10 @@ def rows(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def _origin_text(origin: dict[str, Any] | None) -> str | None:
+    return f"{origin['stream']} step {origin['step']}" if origin else None
+
+
 def _row(document: dict[str, Any], measured: dict[str, float | None]) -> dict[str, Any]:
     promoted, verdict = document["promoted"] or {}, document.get("verdict") or {}
     return {
@@ -95,6 +108,7 @@ def _row(document: dict[str, Any], measured: dict[str, float | None]) -> dict[st
         "sha256": document["sha256"][:12],
         "base": document["base_model"],
         "data": (document["data_sha256"] or "")[:12],
+        "clone_of": _origin_text(document["parents"].get("clone_of")),
         "attempts": len(document["parents"]["tokens"]),
         "step": (document.get("back") or document.get("trained") or {}).get("step"),
         **measured,

@@ -43,7 +43,7 @@ def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings
         raise PublishError(f"token {token} is older than {stream.adapter.tok}, under which the adapter was published")
     target = folder.stream(name) / "adapter"
     # approvals and promotions so far were about other weights
-    new = {"token": token, "sha256": sha256, "approved": [], "promoted": None}
+    new = {"token": token, "sha256": sha256, "approved": [], "approvals": [], "promoted": None}
     document = {**lineage(folder.name, state, name, settings), **new}
     with _placed(_source(folder, stream.verdict.path), target, sha256, document, _prompt(folder, state, name)):
         yield Adapter(ref=name, tok=token, path=str(target.relative_to(folder.path)), sha256=sha256)

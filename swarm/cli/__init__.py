@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from swarm.cli import agents, configs, judging, looking, members, record, running, shipping, talking, using
+from swarm.cli import agents, configs, joining, judging, looking, members, record, running, shipping, talking, using
 from swarm.plainfiles import FOREIGN
 from swarm.redaction import print_uncaught
 from swarm.surroundings import open_output
@@ -101,6 +101,7 @@ def _main(
 
 configs.add_to(app)
 running.add_to(app)
+joining.add_to(app)
 looking.add_to(app)
 record.add_to(app)
 agents.add_to(app)

@@ -33,10 +33,20 @@ def add_to(app: typer.Typer) -> None:
     app.command()(prune)
 
 
-def status(run: RunArgument = None, *, named: NamedRun = None, form: Form = None) -> None:
+def status(
+    run: RunArgument = None,
+    *,
+    named: NamedRun = None,
+    bus: Annotated[bool, typer.Option("--bus", help="latency by type of message, links, hand-overs, errors")] = False,
+    form: Form = None,
+) -> None:
     """One look at a run: streams, workers, bus, what is held."""
     from swarm import rundir
     from swarm.cli import screen
+
+    if bus:
+        _bus(rundir.find(one_run(run, named)), form)
+        return
     from swarm.views.report import session
     from swarm.views.watch import Watcher
 
@@ -46,6 +56,23 @@ def status(run: RunArgument = None, *, named: NamedRun = None, form: Form = None
         screen.print_data(session(snapshot), form)
         return
     screen.tell(screen.status_text(snapshot))
+
+
+def _bus(folder: RunFolder, form: bool | None) -> None:
+    from swarm.cli import screen
+    from swarm.views.busview import bus_data
+
+    data = bus_data(folder)
+    if form is not None:
+        screen.print_data(data, form)
+        return
+    for rows in filter(None, (data["messages"], data["links"])):
+        screen.tell(
+            screen.columns([tuple(rows[0]), *(tuple(str(cell) for cell in row.values()) for row in rows)]) + "\n"
+        )
+    if not data["messages"]:
+        print("no coordinator is at work: latencies are known only while one is", file=sys.stderr)
+    screen.tell(" · ".join(f"{count} {name.replace('_', '-')}" for name, count in data["counts"].items()))
 
 
 def runs(*, runs: Runs | None = None, form: Form = None) -> None:
@@ -289,7 +316,7 @@ def ask(
         check_adapter(adapter)
     except FileNotFoundError:
         raise UserError(str(adapter), "has no adapter yet", "wait until the stream is validated") from None
-    settings = config.of_run(folder).streams[name]
+    settings = config.of_run(folder, state.added).streams[name]
     settings = settings.model_copy(update={"eval_max_new_tokens": tokens or settings.eval_max_new_tokens})
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in _questions(prompts)]
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:

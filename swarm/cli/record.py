@@ -46,8 +46,9 @@ def digest(
         found = agent.inbox(peek=True).messages if author else ()
         unread = [digests.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found]
         name, write = agent.folder.name, compact_json if form else encode
-        waits = waits_of(agent.state, config.of_run(agent.folder))
-        text = digests.digest(agent.state, agent.now(), budget, unread=unread, name=name, waits=waits, write=write)
+        state = agent.state
+        waits = waits_of(state, config.of_run(agent.folder, state.added))
+        text = digests.digest(state, agent.now(), budget, unread=unread, name=name, waits=waits, write=write)
     screen.tell(text)
 
 
@@ -97,8 +98,8 @@ def _lineages(folder: Any) -> list[dict[str, Any]]:
     from swarm.log import Log
     from swarm.state import fold
 
-    settings = _settings(folder)
     state = fold(Log(folder.log).entries())
+    settings = _settings(folder, state)
     return [
         {
             **lineage_of(folder.name, state, name, settings.get(name)),
@@ -111,13 +112,13 @@ def _lineages(folder: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _settings(folder: Any) -> dict[str, Any]:
+def _settings(folder: Any, state: Any) -> dict[str, Any]:
     """The settings of the streams in the config; none if it cannot be read, which `_config` reports."""
     from swarm import config
     from swarm.errors import UserErrors
 
     try:
-        return config.of_run(folder).streams
+        return config.of_run(folder, state.added).streams
     except UserErrors:
         return {}
 

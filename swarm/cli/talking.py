@@ -294,5 +294,12 @@ def mcp(*, author: As = None, run: Run = None) -> None:
         from swarm.agents.mcp import server
     except ModuleNotFoundError as error:
         raise UserError("swarm mcp", f"needs the package {error.name}", "pip install 'toonswarm[agents]'") from None
+    from swarm import rundir
+    from swarm.rundir import checked_name, user_name
+
+    if run is None and next(rundir.all_runs(rundir.runs_here()), None) is None:
+        name = user_name() if author is None else checked_name(author)
+        server(None, name, own_key=author is not None).run(transport="stdio")
+        return
     with agent_of(run, author) as agent:
         server(agent).run(transport="stdio")

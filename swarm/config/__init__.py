@@ -9,13 +9,15 @@ callers pass such checks as `further`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from swarm.config import checks, contradictions, layers, paths, replicas
+from swarm.config import added, checks, contradictions, layers, paths, replicas
 from swarm.config.tree import IN_DEFAULTS, Node, Problems, Spot, joined, only
+from swarm.events import Add
 from swarm.plainfiles import opener
 from swarm.redaction import holds_token
 from swarm.rundir import RunFolder
@@ -82,13 +84,15 @@ def load(
     return Config(path, run, _origins(root, run.dumped()))
 
 
-def of_run(folder: RunFolder) -> RunSettings:
-    """The settings of a run, even if its data files are gone; without streams if no run was started yet.
+def of_run(folder: RunFolder, joined: Iterable[Add]) -> RunSettings:
+    """The settings of a run with the streams that joined it (`State.added`), even if its data files are gone; without streams
+    if no run was started yet.
 
     Raises UserErrors.
     """
     if folder.config.exists():
-        return load(folder.config, cwd=folder.path, files=False, of_a_run=True).run
+        read = load(folder.config, cwd=folder.path, files=False, of_a_run=True).run
+        return reduce(added.settings_of, joined, read)
     return RunSettings.model_construct(name=folder.name, streams={})
 
 

@@ -58,6 +58,17 @@ def _value(value: Any) -> str:
     return f"[{', '.join(map(_scalar, value))}]" if isinstance(value, list) else _scalar(value)
 
 
+def flow(value: Any) -> str:
+    """Any value on one line, as `key.path=VALUE` takes it."""
+    match value:
+        case dict():
+            return f"{{{', '.join(f'{_scalar(key)}: {flow(below)}' for key, below in value.items())}}}"
+        case list():
+            return f"[{', '.join(map(flow, value))}]"
+        case _:
+            return _scalar(value)
+
+
 def _scalar(value: Any) -> str:
     match value:
         case str() if PLAIN_TEXT.fullmatch(value) and value.lower() not in WORDS:

@@ -116,11 +116,11 @@ class Problems:
         """Whether a problem of this value is known, from which further ones probably follow."""
         return any(error.where == f"{at}: {path}" for _, error in self.found.values())
 
-    def raise_any(self) -> None:
+    def raise_any(self, outcome: str = "nothing was started") -> None:
         """Raises UserErrors if there are problems: those of the file by line, then those of the command line."""
         if self.found:
             ordered = sorted(self.found.values(), key=lambda entry: entry[0])
-            raise UserErrors([error for _, error in ordered])
+            raise UserErrors([error for _, error in ordered], outcome)
 
 
 def only(at: Spot, what: str, fix: str) -> UserErrors:

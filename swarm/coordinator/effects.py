@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 from bus.hub import Hub
 from swarm import events as ev
-from swarm.artifacts import publish, scores
+from swarm.artifacts import publish, scores, warmstart
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
 from swarm.coordinator.supervisor import Supervisor
+from swarm.errors import UserError, UserErrors
+from swarm.launch.layout import Layout
 from swarm.log import NO_SPACE
-from swarm.messages import Assign, Order, Piece, Quit
+from swarm.messages import Assign, Order, Piece, Quit, WarmStart
+from swarm.planning import adding
 from swarm.policy import commands
 from swarm.policy.admission import token_in
 from swarm.policy.comparison import compared
@@ -28,8 +31,13 @@ COMPARISON_SEED = 0
 class Effects:
     """One per coordinator; a command that raises Refusal has changed nothing."""
 
-    def __init__(self, record: Record, hub: Hub, crew: Supervisor, folder: RunFolder, settings: RunSettings) -> None:
-        self.record, self.hub, self.crew, self.folder, self.settings = record, hub, crew, folder, settings
+    def __init__(self, record: Record, hub: Hub, crew: Supervisor, folder: RunFolder) -> None:
+        self.record, self.hub, self.crew, self.folder = record, hub, crew, folder
+        self._adding = asyncio.Lock()
+
+    @property
+    def settings(self) -> RunSettings:
+        return self.record.settings
 
     async def do(self, command: commands.Command) -> None:
         match command:
@@ -65,6 +73,24 @@ class Effects:
         """Carry out a promotion that a member asked for.  Raises Refusal if the rules do not allow it."""
         self.record.admit(author, event)
         return await self._promote(event, author, via)
+
+    async def add_for(self, event: ev.Add, author: str, via: str | None) -> int:
+        """Let a stream join that a member asked for.  Raises Refusal if it may not, and then nothing has changed."""
+        async with self._adding:
+            self.record.admit(author, event)
+            try:
+                layout = await asyncio.to_thread(self._layout_with, event)
+                with warmstart.kept(self.folder, self.record.state, event) as whole:
+                    layout.write(self.folder.layout)  # first: a stream that no worker takes would wait for ever
+                    entries = self.record.append([(author, whole)], via)
+            except (UserError, UserErrors, OSError) as error:
+                raise Refusal(str(error)) from error
+            self.crew.use(layout)
+        await self.record.publish(entries)
+        return entries[-1].seq
+
+    def _layout_with(self, event: ev.Add) -> Layout:
+        return adding.admitted(self.folder, self.settings, event, Layout.read(self.folder.layout))
 
     async def _grant(self, refs: Sequence[str], worker: str) -> None:
         """The entries first, then the assignment to the worker, then the entries to the watchers.
@@ -111,6 +137,17 @@ class Effects:
             checkpoint=judged.path if judged else None,
             sha256=judged.sha256 if judged else None,
             figures=stream.figures_of(judged.path) if judged else {},
+            warm=self._warm(stream) if task.role == "train" else None,
+        )
+
+    def _warm(self, stream: Stream) -> WarmStart | None:
+        """From where its training begins, if it is a clone; its optimizer may be another."""
+        origin = stream.added
+        if origin is None or origin.path is None or origin.sha256 is None:
+            return None
+        kept, own = (self.settings.streams[name].optimizer for name in (origin.like, stream.name))
+        return WarmStart(
+            path=origin.path, sha256=origin.sha256, stream=origin.like, step=origin.step or 0, moments=kept == own
         )
 
     def _resumable(self, stream: Stream) -> list[str]:

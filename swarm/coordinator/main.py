@@ -28,7 +28,7 @@ from swarm.access.members import members_for_hub, user_error, write_connect
 from swarm.artifacts.metrics import MetricsFile
 from swarm.coordinator.effects import Effects
 from swarm.coordinator.pulse import Pulse
-from swarm.coordinator.reception import LIMITS, SPEAKS, Reception
+from swarm.coordinator.reception import LIMITS, SPEAKS, Reception, Wishes
 from swarm.coordinator.record import NAME, NoSpace, Record, talk
 from swarm.coordinator.supervisor import Supervisor
 from swarm.errors import UserError, UserErrors
@@ -62,8 +62,9 @@ class Coordinator:
         self.pulse = Pulse()
         self.crew = Supervisor(layout, folder, self.members, settings, self.pulse)
         self.record = Record(writer, self.hub, settings, self.pulse)
-        self.effects = Effects(self.record, self.hub, self.crew, folder, settings)
-        self.reception = Reception(self.record, self.hub, self.crew, self.metrics, self.effects.promote_for)
+        self.effects = Effects(self.record, self.hub, self.crew, folder)
+        wishes: Wishes = {ev.Promote: self.effects.promote_for, ev.Add: self.effects.add_for}
+        self.reception = Reception(self.record, self.hub, self.crew, self.metrics, wishes)
         self._deciding = asyncio.Lock()
         self._over = asyncio.Event()
 
@@ -136,7 +137,7 @@ class Coordinator:
             await self.record.note_standstill()
             for _ in range(0 if self._over.is_set() else 100):
                 state, now = self.record.state, self.record.clock()
-                commands = schedule.decide(state, self.crew.view(), now, self.settings)
+                commands = schedule.decide(state, self.crew.view(), now, self.record.settings)
                 try:
                     for command in commands:
                         await self.effects.do(command)

@@ -51,6 +51,8 @@ class Member:
     """Whether the process has said hello since it was started or adopted: until then it may have reports to bring."""
     leaving_since: float | None = None
     """When it was dismissed or said that it leaves."""
+    stalled: bool = False
+    """Whether it made no progress when it was last looked at."""
     stop_step: StopStep = "ask"
     """How far the stop has been escalated."""
 

@@ -6,8 +6,9 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from bus.budget import Rate
 from bus.envelope import Envelope
@@ -16,6 +17,7 @@ from swarm import events as ev
 from swarm.access.members import check_hand
 from swarm.artifacts.metrics import MetricsFile, may_pass
 from swarm.coordinator.grants import Grants
+from swarm.coordinator.latency import Latencies
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, Record, talk
 from swarm.coordinator.supervisor import Supervisor
 from swarm.event import Event
@@ -62,16 +64,18 @@ BATCH, BATCH_BYTES = 128, 256 << 10
 
 NONCE = re.compile(r"[0-9a-f]{8}")
 """The correlation of a request by which its sender knows its entry again (`access.client.Sent`)."""
+LONG_SECONDS = 0.25
+"""For a request that takes longer the others do not wait."""
 
-Promote = Callable[[ev.Promote, str, str | None], Awaitable[int]]
-"""A promotion that somebody asks for: (event, author) -> seq; raises Refusal."""
+Wishes = Mapping[type[Event], Callable[[Any, str, str | None], Awaitable[int]]]
+"""What more has to be done for an event that somebody asks for than to record it: (event, author, nonce) -> seq; raises Refusal."""
 
 
 class Reception:
     """One per coordinator.  A message is acknowledged once what came of it is durable."""
 
-    def __init__(self, record: Record, hub: Hub, crew: Supervisor, metrics: MetricsFile, promote: Promote) -> None:
-        self.record, self.hub, self.crew, self.metrics, self._promote = record, hub, crew, metrics, promote
+    def __init__(self, record: Record, hub: Hub, crew: Supervisor, metrics: MetricsFile, wishes: Wishes) -> None:
+        self.record, self.hub, self.crew, self.metrics, self._wishes = record, hub, crew, metrics, wishes
         self._appended: dict[tuple[str, str | None], int] = {}
         """The newest requests to append, by author and nonce, and their entries' seqs."""
         self.is_closing = False
@@ -79,19 +83,33 @@ class Reception:
         noted = [entry.event for entry in record.writer.log.entries() if isinstance(entry.event, ev.Refuse)]
         self._refused = {(event.by, event.ref, event.tok) for event in noted}
         self._grants = Grants(record)
+        self._latencies = Latencies()
+        self._answering: set[asyncio.Task[None]] = set()
 
     async def take(self) -> None:
         """Handle the messages that wait now as one batch, with one commit to the metrics."""
         batch = await self.hub.receive_batch(BATCH, BATCH_BYTES)
         await self.record.note_standstill()
+        now_ms = time.time() * 1000
+        for envelope in batch:
+            self._latencies.note(envelope.type, envelope.time_ms, now_ms)
         await self._store([e for e in batch if e.type == Metrics.type and self._grants.covers(e.source, e.body)])
         for envelope in batch:
-            if envelope.type != Metrics.type:
+            if envelope.type == Ask.type:
+                await self._answer_beside(envelope)
+            elif envelope.type != Metrics.type:
                 await self._handle(envelope)
                 await asyncio.sleep(0)  # heartbeats are read between two messages, however many wait
             elif not self._grants.covers(envelope.source, envelope.body):
                 talk.warning("metrics of %s are not of a lease of its own", envelope.source)
                 await self.hub.acknowledge(envelope)
+
+    async def _answer_beside(self, envelope: Envelope) -> None:
+        """A request that takes long (a stream's settings are checked, an adapter is copied) does not hold up the others."""
+        self._answering.add(asyncio.create_task(self._handle(envelope)))
+        done, self._answering = await asyncio.wait(self._answering, timeout=LONG_SECONDS, return_when="FIRST_COMPLETED")
+        for finished in done:
+            finished.result()
 
     async def _store(self, envelopes: Sequence[Envelope]) -> None:
         sound = self._stored(envelopes)
@@ -208,6 +226,8 @@ class Reception:
                 return encode({"links": [_link_row(link) for link in self.hub.links().values()]})
             case "workers":
                 return self.crew.table(self.record.state)
+            case "bus":
+                return encode({"messages": self._latencies.rows(), "stalls": self.crew.stalls})
 
     async def _append_for(self, author: str, role: str, event: Event, via: str | None) -> str:
         permit(role, event)
@@ -219,8 +239,8 @@ class Reception:
         seq = self._appended.get((author, via)) if via else None
         if seq is None:
             seq = self.record.repeat_of(author, event)
-        if seq is None and isinstance(event, ev.Promote):
-            seq = await self._promote(event, author, via)
+        if seq is None and (carry_out := self._wishes.get(type(event))):
+            seq = await carry_out(event, author, via)
         if seq is None:
             seq = (await self.record.add([(author, event)], via))[-1].seq
         if via:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import reduce
 
 from bus.hub import Hub
 from swarm import diary
 from swarm import events as ev
+from swarm.config import added
 from swarm.coordinator.pulse import Pulse
 from swarm.event import Event
 from swarm.log import Entry, LogBlocked, LogError, LogFull, LogWriter
@@ -32,9 +34,11 @@ class Record:
     """One per coordinator; no other part of it writes the log or changes the state."""
 
     def __init__(self, writer: LogWriter, hub: Hub, settings: RunSettings, pulse: Pulse | None = None) -> None:
-        self.writer, self.hub, self.settings, self.clock = writer, hub, settings, writer.now
+        self.writer, self.hub, self.clock = writer, hub, writer.now
         self.pulse = pulse or Pulse()
         self.state = fold(writer.log.entries())
+        self.settings = reduce(added.settings_of, self.state.added, settings)
+        """Of the config and of the streams that joined since."""
 
     async def add(self, items: Sequence[tuple[str, Event]], via: str | None = None) -> list[Entry]:
         """Append, fold, publish.  Raises Refusal, and then nothing was written."""
@@ -90,4 +94,6 @@ class Record:
             raise Refusal(f"the log: {error}") from error
         for entry in self.writer.log.entries(self.state.seq):  # also what the writer itself sealed
             self.state.apply(entry)
+            if isinstance(entry.event, ev.Add):
+                self.settings = added.settings_of(self.settings, entry.event)
         return entries

@@ -52,6 +52,8 @@ class Supervisor:
         self._timeouts = Timeouts(silent_seconds=SILENT_SECONDS, no_progress_seconds=settings.stall_seconds)
         self.exited = asyncio.Event()
         """Set the moment a process ends."""
+        self.stalls = 0
+        """How often a worker was seen to make no progress any more."""
         self.news: list[str] = []
         """Notes for the log; the coordinator takes them from here."""
         self._members = {spec.name: Member(spec) for spec in layout.workers}
@@ -69,6 +71,11 @@ class Supervisor:
                 self.news.append(f"{name} (pid {found[0]}) outlived its coordinator and is adopted")
             else:
                 self._start(member)
+
+    def use(self, layout: Layout) -> None:
+        """Take the streams of each worker from another layout of the same workers."""
+        for spec in layout.workers:
+            self._members[spec.name].spec = spec
 
     def _start(self, member: Member) -> None:
         join = self.members.invite(member.spec.name, "worker")
@@ -95,6 +102,7 @@ class Supervisor:
     def watch(self, links: Mapping[str, Link], state: State) -> None:
         """Notice exits, heartbeats and standstills; start again what is needed."""
         now, needed = time.monotonic(), roles_needed(state)
+        self._count_stalls()
         if not self._is_noted:
             self._note()
         for name, member in self._members.items():
@@ -108,6 +116,14 @@ class Supervisor:
                 self._escalate_stop(member, self.stop_seconds, now)
             elif member.state == "gone" and now >= member.start_at and needed.intersection(member.spec.roles):
                 self._start(member)
+
+    def _count_stalls(self) -> None:
+        for member in self._members.values():
+            seen = (
+                bool(member.child) and judge(member.signals(self._pulse.awake_since), self._timeouts).state == "stalled"
+            )
+            self.stalls += seen and not member.stalled
+            member.stalled = seen
 
     def _heard(self, member: Member, link: Link, now: float) -> None:
         member.link = link

@@ -6,14 +6,15 @@ import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 from swarm import config, rundir, units
 from swarm import events as ev
 from swarm.access.checked import checked
 from swarm.access.client import Client
-from swarm.config import Config
+from swarm.config import Config, added
 from swarm.config.tree import Node, Problems
 from swarm.errors import UserError, UserErrors
 from swarm.facts import BaseFacts
@@ -57,11 +58,13 @@ class Plan:
 
 
 def plan(path: Path, overrides: Sequence[str], *, check_disk: bool = True) -> Plan:
-    """Read, check, estimate and place; leaves no process running and downloads nothing.
+    """Read, check, estimate and place; leaves no process running and downloads nothing.  The folder of a run stands for its
+    config and the streams that joined it.
 
     Raises UserErrors with all problems of the config, its data, bases and GPUs; UserError if memory or disk space is too small.
     """
-    read, facts = _read(path, overrides)
+    run = RunFolder(path)
+    read, facts = _read_of_run(run, fold(Log(run.log).entries())) if run.is_run else _read(path, overrides)
     require_training_extra()
     made = _placed(read, facts)
     if check_disk:
@@ -91,6 +94,12 @@ def _read(
 
     cwd = of.path if of else Path.cwd()
     return config.load(path, overrides, cwd=cwd, further=further, of_a_run=of is not None), inspection.facts
+
+
+def _read_of_run(folder: RunFolder, state: State) -> tuple[Config, dict[str, BaseFacts]]:
+    """Its config, with the streams that joined since; they are on bases of the others."""
+    read, facts = _read(folder.config, of=folder)
+    return replace(read, run=reduce(added.settings_of, state.added, read.run)), facts
 
 
 def _placed(read: Config, facts: dict[str, BaseFacts]) -> Plan:
@@ -186,7 +195,7 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
             raise UserError(folder.name, "has finished and nothing failed", "`swarm run CONFIG` starts another run")
         startable = not alive and (not stream or folder.config.exists())  # a log may hold plans only
         if startable and not local.living(folder):
-            _placed(*_read(folder.config, of=folder)).layout.write(folder.layout)
+            _placed(*_read_of_run(folder, state)).layout.write(folder.layout)
         seq = client.append(wish)
         if not stream and (state.end or state.stopped):
             for name in [s.name for s in state.streams.values() if s.failed or s.wish == "stop"]:
@@ -204,7 +213,7 @@ def end_orphans(folder: RunFolder) -> list[str]:
     """Make workers without a coordinator save and exit; returns their names."""
     if run_is_alive(folder.log) or not local.living(folder):
         return []
-    return local.end_all(folder, grace_seconds=config.of_run(folder).stop_seconds)
+    return local.end_all(folder, grace_seconds=config.of_run(folder, ()).stop_seconds)
 
 
 def _wait_for_coordinator_to_exit(folder: RunFolder) -> None:

@@ -77,6 +77,8 @@ def admit(state: State, author: str, event: Event, now: float) -> None:
     match event:
         case ev.Stream():
             _admit_stream(state, event)
+        case ev.Add():
+            _admit_added(state, event)
         case ev.Task():
             _admit_task(state, event)
         case ev.Pause() | ev.Resume() | ev.Stop() | ev.Fail():
@@ -120,12 +122,25 @@ def _task(state: State, ref: str) -> Task:
     return state.tasks[ref]
 
 
-def _admit_stream(state: State, event: ev.Stream) -> None:
+def _admit_stream(state: State, event: ev.Stream | ev.Add) -> None:
     name = event.ref
     if name in {"run", "-"} or "/" in name or name in state.streams:
         raise Refusal(f"{name}: there is a stream of that name, or it can be none; take another name")
     if any(ref.partition("/")[0] == name for ref in state.tasks):
         raise Refusal(f"{name}: an agent's task bears that name; take another one")
+
+
+def _admit_added(state: State, event: ev.Add) -> None:
+    """Its settings are the coordinator's to check: they need the config and the bases."""
+    _admit_stream(state, event)
+    if state.run is None or state.end or state.stopped:
+        word = "has ended" if state.end else "is stopped" if state.run else "was not started"
+        raise Refusal(
+            f"{event.ref}: the run {word}, and streams join a running one; `swarm run` or `swarm resume` first"
+        )
+    source = _stream(state, event.like)
+    if event.warm and not source.checkpoints:
+        raise Refusal(f"{event.like}: has no checkpoint yet; wait for one, or `swarm add` starts a stream from step 0")
 
 
 def _admit_task(state: State, event: ev.Task) -> None:

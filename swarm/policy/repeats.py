@@ -34,7 +34,7 @@ def repeat_of(state: State, author: str, event: Event, now: float) -> int | None
 def _repeated_key(task: Task | None, author: str, event: Event, known: tuple[int, Event], now: float) -> int:
     """The seq of the first event with this key; for a claim, the token of the lease as long as it lasts."""
     seq, first = known
-    if not _is_same(first, event):
+    if not is_same(first, event):
         raise Refusal(f"the key {event.idem} stands for {first.kind} {first.ref} (entry {seq}); take a new one")
     if not isinstance(first, ev.Claim):
         return seq
@@ -44,7 +44,7 @@ def _repeated_key(task: Task | None, author: str, event: Event, known: tuple[int
     raise Refusal(f"{event.ref}: the claim of the key {event.idem} (token {seq}) is over; claim with a new key")
 
 
-def _is_same(first: Event, event: Event) -> bool:
+def is_same(first: Event, event: Event) -> bool:
     """Whether the second event repeats the first, which may have facts beside that were added when it was admitted."""
     if (first.kind, first.ref, first.body.strip()) != (event.kind, event.ref, event.body.strip()):
         return False

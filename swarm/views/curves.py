@@ -73,6 +73,9 @@ class Curves:
         self.steps = 0
         """Planned optimizer steps; 0 while unknown."""
         self.figures: dict[str, Curve] = {}
+        self.times = Curve()
+        """Seconds since the first step, by step."""
+        self._began: float | None = None
         self.last: MetricRow | None = None
         """The newest row of the training."""
         self._recent: deque[MetricRow] = deque(maxlen=PACE_ROWS)
@@ -104,7 +107,7 @@ class Curves:
         return True
 
     def _cut(self, step: int, until: float) -> None:
-        for curve in self.figures.values():
+        for curve in (*self.figures.values(), self.times):
             curve.cut(step, until)
         if self.last and self.last.step < until:
             self._recent.clear()
@@ -113,6 +116,9 @@ class Curves:
     def _add(self, row: MetricRow) -> None:
         for name, value in row.figures.items():
             self.figures.setdefault(name, Curve()).add(row.step, value)
+        if row.kind == "train":
+            self._began = row.time if self._began is None else self._began
+            self.times.add(row.step, row.time - self._began)
         if row.kind == "train" and (self.last is None or row.step >= self.last.step):
             self.last = row
             self._recent.append(row)

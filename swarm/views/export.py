@@ -100,7 +100,7 @@ def check_stream(folder: RunFolder, stream: str | None, *, tasks: bool = False) 
 
     The first part of an agents' task counts as a stream; with `tasks` the whole ref of a task is accepted too, and `run`.
     """
-    if stream is None or stream in (known := set(config.of_run(folder).streams)):
+    if stream is None or stream in (known := set(config.of_run(folder, ()).streams)):
         return
     events = [entry.event for entry in Log(folder.log).entries()]
     if tasks and stream in {"run", *(event.ref for event in events)}:

@@ -25,7 +25,7 @@ def snapshot_at(folder: RunFolder, to: int | None = None) -> Snapshot:
     if not entries:
         raise UserError(folder.name, "nothing was recorded yet", "`swarm log --follow` waits for the first entry")
     last = len(entries) if to is None else checked_seq(to, len(entries))
-    view = RunView(folder, config.of_run(folder), TAIL_LINES)
+    view = RunView(folder, config.of_run(folder, ()), TAIL_LINES)
     for entry in entries[:last]:
         view.fold(entry)
     view.add_again(_measured_by(folder, view.state.time))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
-from swarm.events import End, Resume, Run
+from swarm.config import added
+from swarm.events import Add, Claim, End, Resume, Run
 from swarm.log import Entry
 from swarm.messages import Metrics
 from swarm.rundir import RunFolder
@@ -16,10 +18,11 @@ from swarm.settings import RunSettings
 from swarm.state import State
 from swarm.views import logview
 from swarm.views.curves import Curves
-from swarm.views.snapshot import BusCounters, Snapshot, WorkerRow
-from swarm.views.streamrows import stream_rows, task_rows, waits_of, why_of
+from swarm.views.snapshot import BusCounters, Snapshot, StreamRow, WorkerRow
+from swarm.views.streamrows import leader, run_eta, stream_rows, task_rows, waits_of, why_of
 
 TAIL_LINES = 200
+STREAM_LINES = 40
 
 
 class RunView:
@@ -30,13 +33,23 @@ class RunView:
         self.state = State()
         self.curves: dict[str, Curves] = {}
         self._tail: deque[str] = deque(maxlen=tail_lines)
+        self._tails: dict[str, deque[str]] = {}
+        """The newest lines about each stream."""
+        self._workers: dict[str, str] = {}
+        """The worker process that last had a task of each stream."""
         self._ran_seconds = 0.0
         """Seconds that the run was going before `_runs_since`."""
         self._runs_since: float | None = None
 
     def fold(self, entry: Entry) -> None:
         self.state.apply(entry)
-        self._tail.append(logview.line(entry))
+        if isinstance(entry.event, Add):
+            self.settings = added.settings_of(self.settings, entry.event)
+        line, stream = logview.line(entry), entry.event.stream
+        self._tail.append(line)
+        self._tails.setdefault(stream, deque(maxlen=STREAM_LINES)).append(line)
+        if isinstance(entry.event, Claim) and entry.event.beats:
+            self._workers[stream] = entry.author
         self._clock(entry)
 
     def _clock(self, entry: Entry) -> None:
@@ -70,6 +83,13 @@ class RunView:
             return "starting" if otherwise == "running" else "not started"
         return otherwise
 
+    def _rows(self, workers: tuple[WorkerRow, ...], now: float) -> tuple[StreamRow, ...]:
+        rows = stream_rows(self.state, self.settings, self.curves, workers, now)
+        tails, had = self._tails, self._workers
+        return tuple(
+            replace(row, tail=tuple(tails.get(row.name, ())), last_worker=had.get(row.name, "")) for row in rows
+        )
+
     def snapshot(
         self,
         run_state: str,
@@ -81,6 +101,7 @@ class RunView:
     ) -> Snapshot:
         """The run at log time `now`; `run_state` is used unless the log says that the run has ended or was never started."""
         state = self.state
+        rows = self._rows(workers, now)
         return Snapshot(
             run=self.folder.name,
             folder=str(self.folder.path),
@@ -93,7 +114,9 @@ class RunView:
             elapsed_seconds=self._elapsed_seconds(now),
             silent_seconds=max(0.0, now - state.time),
             now=now,
-            streams=stream_rows(state, self.settings, self.curves, workers, now),
+            streams=rows,
+            eta_seconds=run_eta(rows),
+            leader=state.promoted.ref if state.promoted else leader(rows, self.settings.promotion),
             workers=workers,
             tasks=task_rows(state, now),
             tail=tuple(self._tail),

@@ -51,6 +51,12 @@ class StreamRow:
     verdict: str = ""
     why: str = ""
     checkpoints: tuple[int, ...] = ()
+    tail: tuple[str, ...] = ()
+    """The newest entries about it, of the whole log, one line each, oldest first."""
+    times: Points = ()
+    """(step, seconds since the first one), of the same steps as its curves."""
+    last_worker: str = ""
+    """The worker process that has, or last had, one of its tasks."""
 
     def figure(self, name: str) -> float | None:
         return self.figures.get(name)
@@ -105,6 +111,8 @@ class WorkerRow:
     reconnects: int = 0
     paused: str = ""
     """Those of its tasks that are paused."""
+    lines: tuple[str, ...] = ()
+    """The last lines that it printed."""
 
     @property
     def bus(self) -> str:
@@ -142,6 +150,10 @@ class Snapshot:
     devices: str = ""
     elapsed_seconds: float | None = None
     """Running time: without the time after the end and without the time for which the run was stopped."""
+    eta_seconds: float | None = None
+    """Time until the last stream is trained, by the pace of those that train; None where that is not known."""
+    leader: str = ""
+    """The stream with the best figure by which they are compared, so far."""
     silent_seconds: float = 0.0
     """Time since the last entry."""
     now: float = 0.0

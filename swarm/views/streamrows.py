@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from swarm import figures, kinds
 from swarm.policy.promotion import waiting
 from swarm.printable import one_line
-from swarm.settings import RunSettings, StreamSettings
+from swarm.settings import Promotion, RunSettings, StreamSettings
 from swarm.state import State, Stream
 from swarm.views.curves import Curves
 from swarm.views.snapshot import StreamRow, TaskRow, WorkerRow
@@ -79,6 +80,7 @@ def _row(
         base=base,
         mean_losses=(means.get("first_loss"), means.get("loss")),
         curves={figure: curve.thin() for figure, curve in curves.figures.items()},
+        times=curves.times.thin(),
         trainable=trained.trainable if trained else None,
         device=worker.device if worker else "",
         eta_seconds=_eta(curves, max(stream.turn_since, task.lease.began))
@@ -144,6 +146,27 @@ def _at_this_pace(own: dict[str, float], state: str, stream: Stream) -> dict[str
         return own
     rest = {name: value for name, value in own.items() if name != "tokens_per_second"}
     return {**rest, "tokens_per_second": 0.0} if state == "STALLED" else rest
+
+
+def run_eta(rows: Sequence[StreamRow]) -> float | None:
+    """Seconds until the last stream is trained: those that train, and those that wait for their turn at the mean pace."""
+    training = {row.name: row.eta_seconds for row in rows if row.state == "train" and row.eta_seconds is not None}
+    waiting = [row for row in rows if row.state == "wait" or (row.state == "prepare" and not row.step)]
+    paces = [row.eta_seconds / left for row in rows if row.eta_seconds and (left := row.steps - row.step) > 0]
+    unknown = any(row.state in {"train", "STALLED"} and row.name not in training for row in rows)
+    if not training or unknown or any(not row.steps for row in waiting):
+        return None
+    later = sum(row.steps for row in waiting) * sum(paces) / len(paces) if paces else 0.0
+    return max(*training.values(), (sum(training.values()) + later) / len(training))
+
+
+def leader(rows: Sequence[StreamRow], promotion: Promotion) -> str:
+    """The stream with the best finite figure of those by which they are compared; empty where fewer than two have it."""
+    goal = promotion.goal or figures.of(promotion.metric).goal
+    found = {row.name: value for row in rows if math.isfinite(value := row.figures.get(promotion.metric, math.nan))}
+    if len(found) < 2:
+        return ""
+    return (min if goal == "min" else max)(found, key=found.__getitem__)
 
 
 def _eta(curves: Curves, since: float) -> float | None:

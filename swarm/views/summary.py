@@ -90,9 +90,7 @@ def _failed(state: State) -> list[Stream]:
 def _opinions(entries: Sequence[Entry], kind: type[ev.Approve | ev.Object]) -> list[str]:
     """Each with its reason, as its author wrote it."""
     found = [entry for entry in entries if isinstance(entry.event, kind)]
-    return [
-        _said(entry, entry.event.why if isinstance(entry.event, ev.Object) else entry.event.body) for entry in found
-    ]
+    return [_said(entry, entry.event.why or entry.event.body) for entry in found if isinstance(entry.event, kind)]
 
 
 def _questions(state: State, entries: Sequence[Entry]) -> list[str]:

@@ -8,8 +8,10 @@ from typing import Any
 
 from swarm import config
 from swarm.errors import UserError
+from swarm.log import Log
 from swarm.planning import bases
 from swarm.rundir import RunFolder
+from swarm.state import fold
 
 
 def counter(name: str | None, folder: RunFolder) -> Callable[[str], int] | None:
@@ -34,7 +36,7 @@ def counter(name: str | None, folder: RunFolder) -> Callable[[str], int] | None:
 def _file(name: str, folder: RunFolder) -> Path:
     if Path(name).is_file():
         return Path(name)
-    streams = config.of_run(folder).streams
+    streams = config.of_run(folder, fold(Log(folder.log).entries()).added).streams
     base = streams[name].base_model if name in streams else name
     found = bases.folder_of(base, "--tokenizer") / "tokenizer.json"
     if not found.is_file():

@@ -11,13 +11,15 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from swarm import config
+from swarm.access.adding import SECONDS as ANSWER_SECONDS
+from swarm.access.adding import addition
 from swarm.access.checked import checked
 from swarm.access.client import Client, connect
 from swarm.artifacts.metrics import MetricsFile
@@ -36,6 +38,8 @@ from swarm.views.snapshot import BusCounters, Snapshot, WorkerRow
 from toon import ToonError, decode
 
 POLL_SECONDS = 0.5
+LINES, LINES_BYTES, LINE_CHARACTERS = 6, 4096, 160
+"""Of what a worker prints, as much as is shown."""
 
 
 class Watcher:
@@ -53,14 +57,15 @@ class Watcher:
 
     def __init__(self, folder: RunFolder, name: str | None = None) -> None:
         self.folder, self.name = folder, name
-        self._settings: RunSettings = config.of_run(folder)
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._closing = threading.Event()
         self._log = Log(folder.log)
-        self._view = RunView(folder, self._settings)
+        self._view = RunView(folder, config.of_run(folder, ()))
         self._alive = run_is_alive(folder.log)
         self._workers = () if self._alive else _orphans(folder)
+        self._lines: dict[str, tuple[str, ...]] = {}
+        """What each worker printed last."""
         self._log_fault = ""
         self._bus = BusCounters()
         self._arrivals: deque[float] = deque(maxlen=400)
@@ -95,7 +100,8 @@ class Watcher:
 
     @property
     def settings(self) -> RunSettings:
-        return self._settings
+        with self._lock:
+            return self._view.settings
 
     def wait(self, timeout_seconds: float) -> bool:
         """True if something changed since the last `snapshot()`."""
@@ -114,7 +120,7 @@ class Watcher:
             return self._view.snapshot(
                 "running" if self._alive else "no coordinator",
                 self._log.now(),
-                self._workers,
+                tuple(replace(row, lines=self._lines.get(row.name, ())) for row in self._workers),
                 bus=replace(self._bus, dropped=sum(row.dropped for row in self._workers)),
                 log_ok=not self._log_fault,
             )
@@ -130,6 +136,12 @@ class Watcher:
         event = checked(KINDS[kind], ref=ref, **facts)
         with Client(self.folder, self.name) as client:
             return f"{client.append(event)} {kind} {ref}"
+
+    def add(self, name: str, like: str, changes: Sequence[str], *, warm: bool, why: str = "") -> str:
+        """Let a stream join, a clone of `like` with `warm`; as `say`.  Raises UserErrors for changes that will not do."""
+        event = addition(self.folder, self.state, name, like, changes, warm=warm, why=why)
+        with Client(self.folder, self.name) as client:
+            return f"{client.append(event, timeout_seconds=ANSWER_SECONDS)} add {name}"
 
     # ---- gathered by the thread --------------------------------------------------------------------------------------
 
@@ -156,6 +168,11 @@ class Watcher:
     def _poll(self) -> None:
         """Notice what is not published: text typed into the log, the end of the coordinator, and everything while there is none."""
         alive = run_is_alive(self.folder.log)
+        lines = {row.name: _last_lines(self.folder.workers / f"{row.name}.log") for row in self._workers}
+        if lines != self._lines:
+            with self._lock:
+                self._lines = lines
+            self._changed.set()
         before = self._view.state.seq
         self._read_log()
         if self._view.state.seq != before:
@@ -235,6 +252,17 @@ class Watcher:
             metrics.close()
         with self._lock:
             self._view.add_again(tables)
+
+
+def _last_lines(path: Path) -> tuple[str, ...]:
+    """The last lines of a file that grows; none where it is not there (yet)."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LINES_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ()
+    return tuple(one_line(line, LINE_CHARACTERS) for line in text.splitlines()[-LINES:] if line.strip())
 
 
 def _worker_row(row: dict[str, Any]) -> WorkerRow:

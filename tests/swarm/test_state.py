@@ -206,3 +206,29 @@ def test_bodies_are_never_folded() -> None:
     story.say("ada", ev.Post(ref="wide", body="## 9 stop run @ada\nstop everything"))
     after = story.state
     assert (after.stopped, after.streams, after.tasks) == (before.stopped, before.streams, before.tasks)
+
+
+def test_any_act_of_an_agent_makes_its_leases_last_on_and_one_that_is_over_stays_over() -> None:
+    story = Story("wide")
+    story.say("ada", ev.Task(ref="data/check"))
+    story.say("ada", ev.Claim(ref="data/check", ttl=100))
+    story.pass_time(90)
+    story.say("ada", ev.Post(ref="run", body="half done"))
+    lease = story.state.tasks["data/check"].lease
+    assert lease is not None and lease.until == story.now - 1 + 101
+    story.pass_time(90)
+    assert not lease.overdue(story.now)
+    story.pass_time(30)
+    story.say("ada", ev.Post(ref="run", body="too late"))
+    assert story.state.tasks["data/check"].lease.overdue(story.now)  # type: ignore[union-attr]
+    story.say("bob", ev.Post(ref="run", body="another's act"))
+    assert story.state.tasks["data/check"].lease.until == lease.until  # type: ignore[union-attr]
+
+
+def test_the_reasons_of_approvals_are_kept() -> None:
+    story = Story("wide")
+    story.trained("wide")
+    story.say("ada", ev.Object(ref="run", why="wait"))
+    story.say("ada", ev.Approve(ref="run", why="measured again"))
+    assert story.state.reasons("wide") == [("ada", "measured again")]
+    assert story.state.decisions[-1].why == "measured again"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from swarm.errors import UserError
+from swarm.errors import UserError, UserErrors
 from swarm.views.snapshot import BusCounters, Snapshot, StreamRow, WorkerRow
 
 STEPS = 120
@@ -125,7 +125,7 @@ class Played:
         self.hertz = hertz
         self.asked = 0
         self.said: list[tuple[str, str, dict[str, object]]] = []
-        self.refusal: UserError | None = None
+        self.refusal: UserError | UserErrors | None = None
         self.log = list(TAIL)
         self.closed = False
         self.began = time.monotonic()
@@ -150,6 +150,9 @@ class Played:
             raise self.refusal
         self.said.append((kind, ref, facts))
         return f"{26 + len(self.said)} {kind} {ref}"
+
+    def add(self, name: str, like: str, changes: Sequence[str], *, warm: bool, why: str = "") -> str:
+        return self.say("add", name, like=like, changes=list(changes), warm=warm, why=why)
 
     def log_lines(self, since: int = 0, stream: str | None = None) -> list[str]:
         return [line for line in self.log if stream is None or f" {stream}" in line]

@@ -47,4 +47,4 @@ async def test_without_colours_the_selected_stream_is_still_marked(monkeypatch: 
     monkeypatch.setenv("NO_COLOR", "1")
     async with shown(Played(sketch())) as (app, pilot):
         await pilot.press("down")
-        assert "▸■ lora-32" in text(app)
+        assert "▸■  lora-32" in text(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from tui.canvas import Series, decades, line, plot, rounds
+from tui.canvas import GUTTER, Series, decades, line, plot, rounds
 
 
 def drawn(*series: Series, width: int = 40, height: int = 12, log: bool = False) -> list[str]:
@@ -24,13 +24,13 @@ def test_every_line_fits_the_room() -> None:
 
 
 def test_a_falling_curve_begins_at_the_upper_left_and_ends_at_the_lower_right() -> None:
-    rows = [row[7:] for row in drawn(falling())[:10]]
+    rows = [row[GUTTER + 1 :] for row in drawn(falling())[:10]]
     assert rows[0][0] != " " and rows[0][-1] == " "
     assert rows[-1][0] == " " and rows[-1][-1] != " "
 
 
 def test_on_a_logarithmic_axis_an_exponential_is_straight() -> None:
-    rows = [row[7:] for row in drawn(falling(), log=True)[:10]]
+    rows = [row[GUTTER + 1 :] for row in drawn(falling(), log=True)[:10]]
     starts = [len(row) - len(row.lstrip()) for row in rows if row.strip()]
     assert starts == sorted(starts)
     assert starts[5] > 10
@@ -62,7 +62,7 @@ def test_held_out_losses_are_crosses() -> None:
 def test_labels_stand_at_round_values() -> None:
     assert rounds(0.07, 2.33, 4) == [0.5, 1.0, 1.5, 2.0]
     assert decades(-2, 0.3, 3) == [0.01, 0.1, 1.0]
-    labels = [row[:5].strip() for row in drawn(falling()) if "┤" in row]
+    labels = [row[: GUTTER - 1].strip() for row in drawn(falling()) if "┤" in row]
     assert "1" in labels
 
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 from textual.widgets import Input
 
-from swarm.errors import UserError
+from swarm.errors import UserError, UserErrors
 from tests.tui.runs import Played, run_at, sketch, stream
 from tests.tui.screen import lines, shown, text, until
 from tui.app import Dashboard
 from tui.panes.curves import Curves
 from tui.panes.streams import Streams
 from tui.panes.workers import Workers
-from tui.screens import DetailScreen, KeysScreen, LogScreen, Note, Question
+from tui.screens import DetailScreen, KeysScreen, LogScreen, Prompt, Question
 
 pytestmark = pytest.mark.asyncio
 
@@ -77,7 +77,7 @@ async def test_a_marked_stream_joins_the_overlay_and_leaves_it() -> None:
     async with shown(Played(sketch())) as (app, pilot):
         assert "● lora-8  ■ lora-32  ▲ dora-8  ◆ qlora-8" in text(app), "told apart without colours"
         await pilot.press("m")
-        assert "▸· lora-8" in text(app)
+        assert "▸·  lora-8" in text(app)
         await until(pilot, lambda: [row.name for row in app.query_one(Curves).rows] == ["lora-32", "dora-8", "qlora-8"])
         await pilot.press("y")
         assert "loss · smoothed · log" in text(app)
@@ -199,17 +199,36 @@ async def test_a_note_goes_into_the_log_and_not_into_the_filter() -> None:
         await pilot.press("o", *"q x", "enter")
         await until(pilot, lambda: bool(source.said))
         await pilot.press("o")
-        assert isinstance(app.screen, Note)
+        assert isinstance(app.screen, Prompt)
         await pilot.press("a", "escape")
         assert app.view.words == ""
     assert source.said == [("post", "lora-8", {"body": "q x"})]
+
+
+async def test_c_and_n_ask_for_a_stream_that_joins_and_a_refused_line_is_offered_again() -> None:
+    source = Played()
+    source.refusal = UserErrors([UserError("command line: streams.x.lora_rr", "unknown setting", "did you mean `lora_r`?")], "nothing was added")  # fmt: skip
+    async with shown(source) as (app, pilot):
+        await pilot.press("c", *"lora_rr=4 -- it jumps", "enter")
+        await until(pilot, lambda: "unknown setting" in text(app))
+        source.refusal = None
+        await pilot.press("c")
+        assert isinstance(app.screen, Prompt) and app.screen.query_one(Input).value == "lora-8-2 lora_rr=4 -- it jumps"
+        app.screen.query_one(Input).value = "calm learning_rate=1e-4 -- it jumps"
+        await pilot.press("enter", "n")
+        assert app.screen.query_one(Input).value == "lora-8-2 "
+        await pilot.press("enter")
+        await until(pilot, lambda: len(source.said) == 2)
+    clone = {"like": "lora-8", "changes": ["learning_rate=1e-4"], "warm": True, "why": "it jumps"}
+    assert source.said[0] == ("add", "calm", clone)
+    assert source.said[1] == ("add", "lora-8-2", {"like": "lora-8", "changes": [], "warm": False, "why": ""})
 
 
 async def test_who_only_looks_is_offered_no_act() -> None:
     source = Played(sketch())
     async with shown(source, readonly=True) as (app, pilot):
         await pilot.press("p", "x", "o")
-        assert source.said == [] and not isinstance(app.screen, (Question, Note))
+        assert source.said == [] and not isinstance(app.screen, (Question, Prompt))
         assert "pause" not in lines(app)[-1] and "stop" not in lines(app)[-1] and "detach" in lines(app)[-1]
         await pilot.press("ctrl+c")
         await pilot.pause()
@@ -262,7 +281,7 @@ async def test_when_the_run_ends_over_an_open_note_its_text_stays_and_the_result
         source.become(replace(sketch(), state="ended", rc=0, promoted="lora-32", why="held-out 0.110"))
         await until(pilot, lambda: app.view.snapshot.state == "ended")
         await pilot.pause(0.3)
-        assert isinstance(app.screen, Note) and app.screen.query_one(Input).value == "half a w"
+        assert isinstance(app.screen, Prompt) and app.screen.query_one(Input).value == "half a w"
         await pilot.press(*"ord", "enter")
         await until(pilot, lambda: source.said == [("post", "lora-8", {"body": "half a word"})])
         assert "ended · ★ lora-32 promoted: held-out 0.110" in lines(app)[1]

@@ -53,3 +53,14 @@ def test_workers_are_ordered_by_name_or_by_device() -> None:
     moved = tuple(replace(w, device="gpu1" if w.name == "light-1" else "gpu0") for w in run.workers)
     assert View(replace(run, workers=moved)).workers[0].name == "light-1"
     assert View(replace(run, workers=moved), by_device=True).workers[-1].name == "light-1"
+
+
+def test_streams_are_sorted_by_name_state_figure_and_eta_and_what_is_not_known_comes_last() -> None:
+    run = sketch()
+    unknown = replace(run.streams[0], figures={}, eta_seconds=None)
+    view = View(replace(run, streams=(unknown, *run.streams[1:])))
+    assert names(view) == ["lora-8", "lora-32", "dora-8", "qlora-8"]
+    assert names(replace(view, order="name")) == ["dora-8", "lora-32", "lora-8", "qlora-8"]
+    assert names(replace(view, order="loss"))[0] == "lora-32" and names(replace(view, order="loss"))[-1] == "lora-8"
+    assert names(replace(view, order="eta"))[0] == "dora-8"
+    assert view.free_name("lora-8") == "lora-8-2"

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
+from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swarm.errors import UserError
 from swarm.figures import as_name
 from swarm.policy.batching import Engine
+from trainer import warm
 from trainer.progress import TrainingProgress
 
 ENGINE: Engine = "trl"
@@ -64,6 +66,19 @@ class Figures(TrainerCallback):
         figures = {NAMES.get(name, as_name(name)): value for name, value in logs.items() if is_number(value)}
         tokens = self.progress.before_tokens + figures["tokens"]
         self.progress.log_step(state.global_step, state.max_steps, {**figures, "epoch": state.epoch, "tokens": tokens})
+
+
+class Begin(TrainerCallback):
+    """A clone's training begins with the weights and moments of another stream."""
+
+    def __init__(self, model: PeftModel, progress: TrainingProgress) -> None:
+        self.model, self.progress = model, progress
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trained = [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+        warm.begin(self.progress, trained, kwargs["optimizer"], self.model.peft_config["default"])
 
 
 class Steps(TrainerCallback):

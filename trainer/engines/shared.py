@@ -15,7 +15,7 @@ from swarm.errors import UserError
 from swarm.events import Post
 from swarm.policy.batching import Engine
 from swarm.settings import StreamSettings
-from trainer import bases, training
+from trainer import bases, training, warm
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
 from trainer.engines.arrangement import Arrangement
@@ -173,6 +173,7 @@ class Group(Boundary):
         progress.trainable = sum(value.numel() for value in stream.adapter.parameters())
         if progress.resumed:
             folder.read(stream, progress.resumed.folder)
+        warm.begin(progress, stream.adapter.named_parameters(), stream.optimizer, stream.adapter.config)
         held_out = rows_to_choose_by(prepared) if settings.eval_steps else []
         return Member(work, progress, stream, held_out)
 

@@ -22,7 +22,7 @@ from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from trainer import bases, training
 from trainer.data.prepared import TRAIN, rows_to_choose_by
-from trainer.engines.callbacks import Figures, NotFinite, Saves, Steps
+from trainer.engines.callbacks import Begin, Figures, NotFinite, Saves, Steps
 from trainer.judge.heldout import held_out_loss
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
 from trainer.place import Place
@@ -62,7 +62,7 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, StreamTrainer]:
             folder=progress.staging,
             dtype=compute_dtype(settings, place),
             on_gpu=place.on_gpu,
-            callbacks=[Figures(progress), steps, Saves(progress, progress.staging)],
+            callbacks=[Figures(progress), steps, Saves(progress, progress.staging), Begin(model, progress)],
         )
     )
     return steps, made

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from rich.text import Text
 from textual import events
 from textual.strip import Strip
 
-from swarm import units
+from swarm import figures, units
 from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.canvas import Series, plot
@@ -58,10 +59,11 @@ class Curves(Pane):
 
     def chosen(self) -> tuple[object, ...]:
         """The person's choices that change the plot."""
-        return (self.view.log_y, self.view.smoothed, [row.name for row in self.rows])
+        view = self.view
+        return (view.log_y, view.smoothed, view.figure, view.by_time, [row.name for row in self.rows])
 
     def points(self) -> list[object]:
-        return [(row.curve(LOSS), row.curve(HELD_OUT)) for row in self.rows]
+        return [(row.curve(self.view.figure), row.curve(HELD_OUT)) for row in self.rows]
 
     @property
     def is_on_screen(self) -> bool:
@@ -77,11 +79,12 @@ class Curves(Pane):
         width, height = self.size
         series = [curve(view, row) for row in rows]
         self.is_log = log = is_wide(series) if view.log_y is None else view.log_y
-        drawn = plot(series, width, height - 1, log=log)
-        known = any(row.curve(LOSS) or row.curve(HELD_OUT) for row in rows)
-        self.lines = [legend(view, rows, width), *drawn] if drawn else waiting(width, height, known=known)
+        drawn = plot(series, width, height - 1, log=log, label=units.duration if view.by_time else units.count)
+        known = any(one.points or one.marks for one in series)
+        what = figures.of(view.figure).label
+        self.lines = [legend(view, rows, width), *drawn] if drawn else waiting(what, width, height, known=known)
         self.border_title = title(view, log=log)
-        self.border_subtitle = "× held-out" if any(row.curve(HELD_OUT) for row in rows) else ""
+        self.border_subtitle = "× held-out" if any(one.marks for one in series) else ""
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
@@ -91,7 +94,8 @@ class Curves(Pane):
 
 
 def title(view: View, *, log: bool) -> str:
-    words = ["loss", "smoothed" if view.smoothed else "as measured"]
+    words = [figures.of(view.figure).label, "smoothed" if view.smoothed and view.figure == LOSS else "as measured"]
+    words += ["over time"] if view.by_time else []
     return " · ".join([*words, "log"] if log else words)
 
 
@@ -102,13 +106,23 @@ def is_wide(series: Sequence[Series]) -> bool:
 
 
 def curve(view: View, row: StreamRow) -> Series:
-    """A stream's losses over its steps, its held-out losses as marks."""
-    values = [y for _, y in row.curve(LOSS)]
-    if view.smoothed and len(values) >= FEW:
+    """A stream's figure over its steps or its time; beside losses the held-out ones as marks."""
+    measured = row.curve(view.figure)
+    values = [y for _, y in measured]
+    if view.smoothed and view.figure == LOSS and len(values) >= FEW:
         values = units.smooth(values, SMOOTHING)
-    points = [(float(x), y) for (x, _), y in zip(row.curve(LOSS), values, strict=True)]
+    points = [(across(view, row, x), y) for (x, _), y in zip(measured, values, strict=True)]
+    marks = [(across(view, row, x), y) for x, y in row.curve(HELD_OUT)] if view.figure == LOSS else []
     place = view.place(row.name)
-    return Series(points, looks.hue(place), [(float(x), y) for x, y in row.curve(HELD_OUT)], looks.shape(place))
+    return Series(points, looks.hue(place), marks, looks.shape(place))
+
+
+def across(view: View, row: StreamRow, step: int) -> float:
+    """Where a step stands on the axis: at its number, or at the seconds from the first step to it (or the next one known)."""
+    if not view.by_time or not row.times:
+        return float(step)
+    at = bisect_left(row.times, step, key=lambda point: point[0])
+    return row.times[min(at, len(row.times) - 1)][1]
 
 
 def legend(view: View, rows: tuple[StreamRow, ...], width: int) -> Text:
@@ -122,8 +136,8 @@ def legend(view: View, rows: tuple[StreamRow, ...], width: int) -> Text:
     return line
 
 
-def waiting(width: int, height: int, *, known: bool) -> list[Text]:
-    """The text in place of a plot; `known`: there are losses, but no room to draw them."""
-    text = Text("no room for curves" if known else "no loss yet", style=f"italic {looks.DIM}")
+def waiting(what: str, width: int, height: int, *, known: bool) -> list[Text]:
+    """The text in place of a plot; `known`: there are values, but no room to draw them."""
+    text = Text("no room for curves" if known else f"no {what} yet", style=f"italic {looks.DIM}")
     text.align("center", width)
     return [*[Text()] * (max(0, height - 1) // 2), text]

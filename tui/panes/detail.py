@@ -12,7 +12,7 @@ from textual.widgets import Static
 from swarm import figures, units
 from swarm.views.snapshot import StreamRow
 from tui import looks
-from tui.panes.log import ENTRY, coloured
+from tui.panes.log import coloured
 from tui.panes.pane import Pane
 from tui.view import View
 
@@ -23,14 +23,15 @@ ENTRIES_SHOWN = 12
 class Detail(Static, Pane):
     """The selected stream."""
 
-    shown: tuple[StreamRow | None, tuple[str, ...]] | None = None
+    shown: tuple[StreamRow | None, tuple[str, ...], tuple[str, ...]] | None = None
 
     def show(self, view: View) -> None:
         row = view.row
-        entries = about(row.name, view.snapshot.tail) if row else ()
-        if (row, entries) == self.shown:
+        entries = about(row) if row else ()
+        printed = printed_by(view, row) if row else ()
+        if (row, entries, printed) == self.shown:
             return
-        self.shown = (row, entries)
+        self.shown = (row, entries, printed)
         if row is None:
             self.border_title = "no stream"
             self.update("")
@@ -41,13 +42,23 @@ class Detail(Static, Pane):
             " · ",
             (row.state, looks.STATES.get(row.state, "")),
         )
-        self.update(Group(grid(row), Text(), *map(coloured, entries)))
+        self.update(Group(grid(row), Text(), *map(coloured, entries), *printed_text(row, printed)))
 
 
-def about(name: str, tail: tuple[str, ...]) -> tuple[str, ...]:
+def about(row: StreamRow) -> tuple[str, ...]:
     """The stream's newest entries, the newest first, so that it is visible in a small pane."""
-    found = [line for line in tail if (entry := ENTRY.match(line)) and entry["ref"].partition("/")[0] == name]
-    return tuple(line.replace(f" {name}/", " ", 1) for line in reversed(found[-ENTRIES_SHOWN:]))
+    return tuple(line.replace(f" {row.name}/", " ", 1) for line in reversed(row.tail[-ENTRIES_SHOWN:]))
+
+
+def printed_by(view: View, row: StreamRow) -> tuple[str, ...]:
+    """The last lines of the worker that has, or last had, one of its tasks."""
+    return next((worker.lines for worker in view.snapshot.workers if worker.name == row.last_worker), ())
+
+
+def printed_text(row: StreamRow, lines: tuple[str, ...]) -> Iterator[Text]:
+    if lines:
+        yield Text(f"\n{row.last_worker} printed:", style=looks.DIM)
+        yield from (Text(line, style=looks.DIM) for line in lines)
 
 
 def grid(row: StreamRow) -> Grid:

@@ -50,7 +50,10 @@ def states(view: View) -> Text:
 
 def clock(snapshot: Snapshot) -> Text:
     seconds = snapshot.elapsed_seconds
-    return Text(units.duration(seconds) if seconds is not None else "", style=looks.DIM)
+    text = Text(units.duration(seconds) if seconds is not None else "", style=looks.DIM)
+    if snapshot.state == "running" and snapshot.eta_seconds is not None:
+        text.append(f" eta {units.duration(snapshot.eta_seconds)}")
+    return text
 
 
 def losses(bus: BusCounters) -> Text:

@@ -22,9 +22,11 @@ RANKS = {
     "detail": 4,
     "filter": 5,
     "mark": 6,
-    "workers": 7,
-    "note": 8,
-    "palette": 9,
+    "clone": 7,
+    "new": 8,
+    "workers": 9,
+    "note": 10,
+    "palette": 11,
 }
 """Rank by the binding's description; keys without one are left out first."""
 
@@ -37,7 +39,7 @@ class Keys(Line):
             active.binding.action: active.binding for active in bindings if active.binding.show and active.enabled
         }
         shown = by_action.values()
-        self.show_parts([Part(Text(" "))] + [Part(hint(b), RANKS.get(b.description.split("/")[0], 10)) for b in shown])
+        self.show_parts([Part(Text(" "))] + [Part(hint(b), RANKS.get(b.description.split("/")[0], 12)) for b in shown])
 
 
 def hint(binding: Binding) -> Text:

@@ -28,7 +28,7 @@ WRONG_RANKS = {"why": 0, "bar": 2, "loss": 1}
 WRONG_CELLS = 38
 """Room for a file, a line and what is wrong with it."""
 COLUMNS = (
-    Column("mark", "", 2),
+    Column("mark", "", 3),
     Column("name", "stream", 7),
     Column("state", "state", 8),
     Column("bar", "", 6, grow=10),
@@ -126,7 +126,11 @@ def drawn(view: View, row: StreamRow, selected: bool, widths: Widths) -> dict[st
     over = row.state in OVER
     shape = looks.shape(view.place(row.name)) if row.name in view.marks else "·"
     return {
-        "mark": Text.assemble("▸" if selected else " ", (shape, colour if shape != "·" else looks.FAINT)),
+        "mark": Text.assemble(
+            "▸" if selected else " ",
+            (shape, colour if shape != "·" else looks.FAINT),
+            ("★" if row.name == view.snapshot.leader else " ", looks.WARN),
+        ),
         "name": Text(row.name, style=looks.STRONG if selected else ""),
         "state": Text(row.state, style=state),
         "bar": progress(row, colour, widths.bar),

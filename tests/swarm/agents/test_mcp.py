@@ -18,6 +18,7 @@ pytest.importorskip("mcp")
 from mcp import Client, ClientSession, StdioServerParameters, stdio_client
 
 import toon
+from swarm import events as ev
 from swarm.agents.agent import Agent
 from swarm.agents.mcp import server
 from swarm.artifacts.metrics import MetricsFile
@@ -43,14 +44,14 @@ def as_(name: str, folder: RunFolder) -> StdioServerParameters:
     return StdioServerParameters(command=sys.executable, args=words, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
 
 
-async def test_nine_tools_and_their_schema_is_small(folder: RunFolder) -> None:
+async def test_eleven_tools_and_their_schema_is_small(folder: RunFolder) -> None:
     async with Client(server(Agent("ada", folder.path))) as client:
         tools = (await client.list_tools()).tools
     schema = json.dumps(
         [t.model_dump(mode="json", exclude_none=True, by_alias=True) for t in tools], separators=(",", ":")
     )
-    assert len(tools) == 9
-    assert len(schema.encode()) <= 3000
+    assert len(tools) == 11
+    assert len(schema.encode()) <= 4200
 
 
 async def test_a_call_that_is_repeated_with_its_key_is_recorded_once(folder: RunFolder) -> None:
@@ -121,6 +122,42 @@ async def test_a_model_that_validates_states_both_losses(folder: RunFolder, cand
     assert verdict is not None and verdict.figures == figures
 
 
+async def test_a_refusal_needs_no_other_text_and_names_tools_and_no_commands(folder: RunFolder) -> None:
+    async with Client(server(Agent("ada", folder.path))) as ada, Client(server(Agent("bob", folder.path))) as bob:
+        await said(ada, "steer", ref="data/check", how="task")
+        await said(ada, "claim", ref="data/check")
+        held = await refused(bob, "claim", ref="data/check")
+        assert held.endswith("wait or ask with `post`") and "swarm " not in held
+        wrong = await refused(bob, "settle", ref="data/check", token="seven", how="forget")
+        assert (
+            wrong.startswith("settle: token: input should be a valid integer")
+            and "how: input should be 'renew'" in wrong
+        )
+        assert "http" not in wrong and "pydantic" not in wrong
+
+
+async def test_a_model_that_begins_in_an_empty_folder_opens_a_run_plans_and_reviews_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with Client(server(None, "ada")) as ada:
+        assert (await refused(ada, "digest")) == "run: none is in use; `runs` with how=start or how=open makes one"
+        assert (await said(ada, "runs", how="open", what="rates")).startswith("using rates-")
+        [opened] = (tmp_path / "runs").iterdir()
+        assert "rates-" in await said(ada, "runs", how="list")
+        missing = await refused(ada, "runs", how="plan", what="none.yaml")
+        assert missing.startswith("none.yaml: no such file") and "swarm init" not in missing
+        await said(ada, "steer", ref="rate/choose", how="task")
+        token = int((await said(ada, "claim", ref="rate/choose")).partition("token=")[2].split()[0])
+        (tmp_path / "rates.txt").write_text("2e-3")
+        evidence = {"command": "python sweep.py", "file": str(tmp_path / "rates.txt")}
+        await said(ada, "settle", ref="rate/choose", token=token, how="done", text="2e-3", **evidence)
+        outcome = await said(ada, "review", ref="run", question="2e-3?", between="bob", seconds=0.2)
+        assert outcome == "review of run: open after 1 round\n- open: bob: no answer"
+    done = state(RunFolder(opened)).tasks["rate/choose"].done
+    assert isinstance(done, ev.Done) and done.cmd == "python sweep.py" and done.path and done.sha256
+
+
 async def test_reading_goes_on_from_a_cursor_and_stays_within_its_budget(folder: RunFolder) -> None:
     ada = Agent("ada", folder.path)
     for number in range(60):
@@ -181,7 +218,7 @@ async def test_the_older_handshake_is_served_too(folder: RunFolder) -> None:
     async with stdio_client(as_("ada", folder)) as (read, write), ClientSession(read, write) as session:
         hello = await session.initialize()
         assert hello.protocol_version < "2026"
-        assert len((await session.list_tools()).tools) == 9
+        assert len((await session.list_tools()).tools) == 11
         answer = await session.call_tool("post", {"ref": "run", "text": "from an older client"})
         assert not answer.is_error
     assert kinds(folder)[-1] == "post"

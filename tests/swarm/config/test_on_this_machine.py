@@ -106,7 +106,7 @@ def test_a_run_can_be_looked_at_where_its_data_are_not(there: Path) -> None:
     folder.path.mkdir()
     folder.config.write_text(read.dump())
     (there / "data/train.jsonl").unlink()
-    assert of_run(folder) == read.run
+    assert of_run(folder, ()) == read.run
     with pytest.raises(UserErrors, match=r"no file matches"):
         load(folder.config, cwd=there)
 

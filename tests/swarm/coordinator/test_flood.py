@@ -18,7 +18,6 @@ from bus.keys import Join, Members
 from bus.peer import Peer
 from swarm import events as ev
 from swarm.artifacts.metrics import MetricsFile
-from swarm.coordinator.effects import Effects
 from swarm.coordinator.reception import LIMITS, MAX_NOTES, SPEAKS, Reception
 from swarm.coordinator.record import NAME, Record
 from swarm.coordinator.supervisor import Supervisor
@@ -49,7 +48,7 @@ async def reception(place: Path) -> AsyncIterator[Reception]:
     with LogWriter.open(folder.log) as writer:
         record = Record(writer, hub, settings)
         crew = Supervisor(Layout(workers=()), folder, members, settings)
-        reception = Reception(record, hub, crew, metrics, Effects(record, hub, crew, folder, settings).promote_for)
+        reception = Reception(record, hub, crew, metrics, {})
         run = ev.Run(ref="run", name="demo", config_sha256="a" * 64, streams=1)
         record.append([(NAME, run), (NAME, ev.Stream(ref="only"))])
 

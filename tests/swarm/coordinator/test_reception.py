@@ -34,8 +34,8 @@ async def test_while_the_disk_is_full_figures_wait_and_none_is_lost_or_half_stor
     with LogWriter.open(folder.log) as writer:
         record = Record(writer, hub, settings)
         crew = Supervisor(Layout(workers=()), folder, members, settings)
-        deeds = Effects(record, hub, crew, folder, settings)
-        reception = Reception(record, hub, crew, metrics, deeds.promote_for)
+        deeds = Effects(record, hub, crew, folder)
+        reception = Reception(record, hub, crew, metrics, {ev.Promote: deeds.promote_for})
         metrics._db.execute("PRAGMA max_page_count = 3")  # SQLite's own "database or disk is full"
         tables = [
             Metrics.of("wide", 5, 4000, [MetricRow(first + n, "train", 1.0) for n in range(100)])
@@ -75,7 +75,7 @@ async def test_a_worker_whose_result_is_refused_has_left_the_task_and_after_a_ha
 @asynccontextmanager
 async def desk(folder: RunFolder, story: Story, *workers: WorkerSpec) -> AsyncIterator[Reception]:
     """The reception of a coordinator that goes on with this story and has started no workers."""
-    chosen = RunSettings(name="demo", streams={})
+    chosen = settings("wide")
     members = Members.create(folder.keys, f"ipc://{folder.path}/in", f"ipc://{folder.path}/out")
     hub, metrics = Hub(members, allowed=SPEAKS), MetricsFile(folder.metrics)
     await hub.start()
@@ -83,8 +83,8 @@ async def desk(folder: RunFolder, story: Story, *workers: WorkerSpec) -> AsyncIt
         writer.append([(entry.author, entry.event) for entry in story.entries])
         record = Record(writer, hub, chosen)
         crew = Supervisor(Layout(workers), folder, members, chosen)
-        deeds = Effects(record, hub, crew, folder, chosen)
-        yield Reception(record, hub, crew, metrics, deeds.promote_for)
+        deeds = Effects(record, hub, crew, folder)
+        yield Reception(record, hub, crew, metrics, {ev.Promote: deeds.promote_for})
     metrics.close()
     await hub.close()
 
@@ -100,7 +100,7 @@ async def test_a_worker_that_could_not_be_reached_gets_nothing_until_it_has_been
             commands = decide(record.state, crew.view(), record.clock(), settings("wide"))
             decided += len(commands)
             for command in commands:
-                await Effects(record, hub, crew, folder, settings("wide")).do(command)
+                await Effects(record, hub, crew, folder).do(command)
         assert list(record.writer.log.entries(2)) == [] and decided == 1, "no lease begins that nobody could keep"
         peer = Peer(Join.load(hub.members.invite("prep-1", "worker")), heartbeat_seconds=0.05).start()
         while crew.view()[0].state != "ready":

@@ -244,6 +244,24 @@ def test_a_result_that_comes_again_word_for_word_is_the_entry_that_stands(tmp_pa
     assert repeat_of(state, "trainer-1", first.model_copy(update={"step": 6}), 0.0) is None
 
 
+def test_a_stream_joins_only_a_running_run_under_a_free_name_and_a_clone_needs_a_checkpoint() -> None:
+    story = Story("wide")
+    add = ev.Add(ref="new", like="wide")
+    for refused, why in (
+        (add.model_copy(update={"ref": "wide"}), "there is a stream of that name"),
+        (add.model_copy(update={"like": "wdie"}), "no such stream; there is wide"),
+        (add.model_copy(update={"warm": True}), "wide: has no checkpoint yet"),
+    ):
+        with pytest.raises(Refusal, match=why):
+            admit(story.state, "ada", refused, 0.0)
+    permit("agent", add)
+    story.say("ada", add)
+    assert story.state.next_role(story.state.streams["new"]) == "prepare" and story.state.added == [add]
+    story.say("ada", ev.Stop(ref="run"))
+    with pytest.raises(Refusal, match="new2: the run is stopped, and streams join a running one"):
+        admit(story.state, "ada", ev.Add(ref="new2", like="wide"), 0.0)
+
+
 # ---- anything at all -------------------------------------------------------------------------------------------------
 
 NAMES = ("wide", "narrow", "coordinator", "ada", "bob", "trainer-1", "validator-1", "run", "review")
@@ -282,7 +300,7 @@ def any_event(rng: random.Random, state: State) -> Event:
         "result": rng.choice(["SUCCESS", "WARNING", "FAIL"]), "rc": rng.choice([0, 0, 0, 1]),
         "name": "demo", "config_sha256": SHA, "streams": 2, "seconds": 5.0, "failed": rng.random() < 0.5, "by": "ada", "chain": "0" * 16,
         "mac": "-", "off": 1, "n": 1, "sha": "0", "idem": rng.choice([*[None] * 9, "a", "b"]), "force": rng.choice([None, True]),
-        "body": "x", "asks": rng.choice([None, "bob"]), "beats": rng.choice([None, True]),
+        "like": "wide", "warm": rng.choice([None, True]), "body": "x", "asks": rng.choice([None, "bob"]), "beats": rng.choice([None, True]),
         "number": 1, "overlap": 0, "metric": "eval_loss", "best": "wide", "arm": "wide", "chosen": "wide", "beats_base": True, "level": 0.01, "scores": SHA,
         "figures": rng.choice([{"eval_loss": math.nan}, *[{"eval_loss": 0.5, "base_eval_loss": 1.0}] * 3]),
     }  # fmt: skip

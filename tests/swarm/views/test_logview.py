@@ -26,6 +26,8 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
     [
         (e.Run(ref="run", name="demo", config_sha256=SHA, streams=4), "begins with 4 streams"),
         (e.Stream(ref="wide"), "joins the run"),
+        (e.Add(ref="new", like="wide", changes="lora_r=4", why="smaller"), "joins like wide with lora_r=4: smaller"),
+        (e.Add(ref="new", like="wide", warm=True, step=40), "joins as a clone of wide at step 40"),
         (e.Pause(ref="wide"), ""),
         (e.Resume(ref="wide"), ""),
         (e.Stop(ref="run", why="the user"), "stops: the user"),
