@@ -119,7 +119,8 @@ def _bare(cls: type[Event]) -> Event:
     values = {
         "ref": "lora-8/train", "name": "demo", "config_sha256": SHA, "streams": 1, "why": "because", "rc": 1, "seconds": 3.5, "ttl": 60.0, "tok": 1,
         "to": "bob", "by": "bob", "path": "x", "sha256": SHA, "rows": 1, "held_out": 1, "step": 1, "trainable": 1, "result": "FAIL",
-        "rows_sha256": SHA, "of": 1, "off": 0, "n": 1, "sha": "00", "chain": "x", "mac": "-", "like": "lora-8",
+        "rows_sha256": SHA, "of": 1, "off": 0, "n": 1, "sha": "00", "chain": "x", "mac": "-", "like": "lora-8", "number": 1, "overlap": 0,
+        "metric": "eval_loss", "best": "lora-8", "arm": "lora-8", "chosen": "lora-8", "beats_base": True, "level": 0.01, "scores": SHA,
     }  # fmt: skip
     needed = {name: values[name] for name, field in cls.model_fields.items() if field.is_required()}
     return cls.model_validate({**needed, "why": "torn"} if cls is ev.Seal else needed)
