@@ -52,7 +52,7 @@ def checked(
     """
     problems, above = Problems(), f"streams.{name}"
     root = _tree({**run.dumped(), "streams": {name: run.streams[like].model_dump(mode="json")}}, Spot(f"like {like}", 0, cwd), "")  # fmt: skip
-    root = layers.laid(root, [f"{above}.{word.removeprefix(f'{above}.')}" for word in words], cwd, problems)
+    root = layers.merged(root, [f"{above}.{word.removeprefix(f'{above}.')}" for word in words], cwd, problems)
     root = _without_keys_of_other_kinds(root, name, run.streams[like])
     root = paths.absolute(root, problems) if files else root
     made = checks.checked(root, problems)
