@@ -119,6 +119,6 @@ async def test_the_next_attempt_is_given_the_seconds_that_a_killed_one_worked(tm
     story.say("coordinator", ev.Expire(ref="wide/train", tok=tok, why="killed by SIGKILL", worked=8.0))
     again = story.claim("wide/train", "trainer-1")
     async with desk(folder, story) as reception:
-        effects = Effects(reception.record, reception.hub, reception.crew, folder, settings("wide"))
+        effects = Effects(reception.record, reception.hub, reception.crew, folder)
         piece = effects._piece("wide/train", again)
     assert (piece.token, piece.spent_seconds) == (again, 8.0)

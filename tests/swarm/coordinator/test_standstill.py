@@ -123,7 +123,7 @@ async def test_a_worker_that_gave_its_connection_up_during_a_freeze_gets_its_tas
 
         async def decided() -> list[str]:
             for command in decide(record.state, crew.view(), record.clock(), settings("wide")):
-                await Effects(record, hub, crew, folder, settings("wide")).do(command)
+                await Effects(record, hub, crew, folder).do(command)
             return [entry.event.kind for entry in record.writer.log.entries(2)]
 
         join = Join.load(hub.members.invite("prep-1", "worker"))
