@@ -330,7 +330,7 @@ class RunSettings(Settings):
     lease_seconds: Annotated[float, Field(ge=10)] = 60.0
     """A worker that is silent this long loses its task (>= 10 heartbeats)."""
     stall_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """A task that makes no progress this long (no step, no row) is shown as stalled, though its worker's heart beats."""
+    """A task that makes no progress this long (no step, no row) is shown as stalled, although its worker sends heartbeats."""
     stop_seconds: Annotated[float, Field(gt=0)] = 60.0
     """How long a worker may take to save once it is told to stop; then SIGTERM, 15 s later SIGKILL of its group."""
     retries: Annotated[int, Field(ge=0)] = 1

@@ -48,7 +48,7 @@ class Member:
     watermark: tuple[tuple[tuple[str, int | None], ...], float] = ((), 0.0)
     """The step of each task that it works on, and when one last moved."""
     heard: bool = True
-    """Whether the process has said hello since it was started or adopted: until then it may have reports to bring."""
+    """Whether the process has sent its hello since it was started or adopted; until then earlier reports may still arrive."""
     leaving_since: float | None = None
     """When it was dismissed or said that it leaves."""
     stalled: bool = False

@@ -85,9 +85,9 @@ class Record:
         """Append and fold; nothing is published yet.  Entries of the coordinator and of workers get their sentence here."""
         for author, event in items:
             self.admit(author, event)
-        told = [(author, diary.with_sentence(self.state, author, event)) for author, event in items]
+        items_in_full = [(author, diary.with_sentence(self.state, author, event)) for author, event in items]
         try:
-            entries = self.writer.append(told, via)
+            entries = self.writer.append(items_in_full, via)
         except (LogFull, LogBlocked) as error:
             raise NoSpace(str(error)) from error
         except LogError as error:

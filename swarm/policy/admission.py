@@ -313,7 +313,7 @@ def _admit_verdict(stream: Stream, event: ev.Verdict) -> None:
         return
     if event.sha256 != candidate.sha256:
         raise Refusal(
-            f"{event.ref}: the weights were said to be {candidate.sha256[:12]}, these are {event.sha256[:12]}"
+            f"{event.ref}: the weights were reported as {candidate.sha256[:12]}, these are {event.sha256[:12]}"
         )
     if not _states_both_losses(event):
         raise Refusal(f"{event.ref}: {event.result} states eval_loss and base_eval_loss, both finite; else say FAIL")

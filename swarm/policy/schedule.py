@@ -56,8 +56,8 @@ class Worker:
     strays: tuple[Held, ...] = ()
     """Of these, those that are over: it still works on them."""
 
-    def says_of(self, task: Task) -> Held | None:
-        """What its last heartbeat says of this task's present lease (a token from before a hand-over counts)."""
+    def reported_of(self, task: Task) -> Held | None:
+        """What its last heartbeat reports of this task's present lease (a token from before a hand-over counts)."""
         lease = task.lease
         if lease is None:
             return None
@@ -83,7 +83,7 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
     return [*_orders(state, workers), *(_grants(state, workers, now, settings) or _ending(state, workers, settings))]
 
 
-# ---- leases that are over --------------------------------------------------------------------------------------------
+# ---- leases that end --------------------------------------------------------------------------------------------
 
 
 def _revocations(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Revoke]:
@@ -121,10 +121,10 @@ def _lost(worker: Worker | None, tasks: Sequence[Task], settings: RunSettings) -
 
 
 def _endings(tasks: Sequence[Task], worker: Worker | None) -> tuple[Ending, ...]:
-    said = [worker.says_of(task) if worker else None for task in tasks]
+    reported = [worker.reported_of(task) if worker else None for task in tasks]
     return tuple(
         Ending(task.ref, task.lease.token, held.worked if held else None)
-        for task, held in zip(tasks, said, strict=True)
+        for task, held in zip(tasks, reported, strict=True)
         if task.lease
     )
 
@@ -213,17 +213,17 @@ def _orders(state: State, workers: Sequence[Worker]) -> list[Command]:
         worker = known.get(task.lease.worker or "")
         if stream is None or worker is None:
             continue
-        if what := _order(task.lease, worker.says_of(task), "stop" if state.stopped else stream.wish):
+        if what := _order(task.lease, worker.reported_of(task), "stop" if state.stopped else stream.wish):
             found.append(SendOrder(task.ref, task.lease.token, worker.name, what))
     return found
 
 
-def _order(lease: Lease, said: Held | None, wish: str) -> What | None:
-    if said and said.token < lease.token:
+def _order(lease: Lease, reported: Held | None, wish: str) -> What | None:
+    if reported and reported.token < lease.token:
         return "hand"  # first: the worker does not know the token yet that other orders carry
     if wish == "stop":
         return "stop"
-    paused = said is not None and said.state == "paused"
+    paused = reported is not None and reported.state == "paused"
     if wish == "pause" and not paused:
         return "pause"
     return "resume" if wish == "go" and paused else None

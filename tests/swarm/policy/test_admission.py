@@ -78,7 +78,7 @@ def test_a_verdict_is_about_what_was_trained_and_a_score_about_what_was_validate
         return ev.Verdict(ref="wide/validate", tok=tok, result="SUCCESS", **facts)  # type: ignore[arg-type]
 
     refused(story, "validator-1", verdict(first, OTHER, 0.5), "is not what is to be judged")
-    refused(story, "validator-1", verdict(last, OTHER, 0.5), "the weights were said to be")
+    refused(story, "validator-1", verdict(last, OTHER, 0.5), "the weights were reported as")
     for loss, base in ((math.nan, 2.0), (0.5, math.inf), (None, 2.0), (0.5, None)):
         refused(story, "validator-1", verdict(last, SHA, loss, base), "both finite; else say FAIL")
     story.say("validator-1", verdict(last, SHA, 0.5))
