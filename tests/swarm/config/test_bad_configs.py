@@ -158,7 +158,7 @@ listen: tcp://0.0.0.0:5555
         """
 my.yaml:6: roles.validate.0: expected worker or agent:NAME, got 'someone'; correct it, or leave it out
 my.yaml:6: roles.judge: judge is no role; take prepare, train, validate or evaluate
-my.yaml:6: roles.train: expected a list of worker or agent:NAMEs, got 'worker'; correct it, or leave it out
+my.yaml:6: roles.train: expected a list of worker or agent:NAME, got 'worker'; correct it, or leave it out
 my.yaml:7: listen: expected tcp://ADDRESS:PORT (an address that others can connect to, a port up to 65534), got 'tcp://0.0.0.0:5555'; correct it, or leave it out
 4 problems; nothing was started
 """,
