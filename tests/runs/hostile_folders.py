@@ -33,6 +33,7 @@ class Maker:
 
     def __init__(self, seed: int, folder: Path, outside: Path, foreign_pid: int) -> None:
         self.rng, self.folder, self.outside, self.foreign_pid = random.Random(seed), folder, outside, foreign_pid
+        self.moved = 0
         self.done: list[str] = []
         """What was changed, for the message of a failing test."""
 
@@ -66,7 +67,8 @@ class Maker:
         if path.is_symlink() or path.is_file() or path.is_fifo() or path.is_socket():
             path.unlink()
         elif path.is_dir():
-            path.rename(path.with_name(f"{path.name}~"))
+            self.moved += 1
+            path.rename(path.with_name(f"{path.name}~{self.moved}"))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
