@@ -54,6 +54,21 @@ def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
     replace_file(path, text.encode(), mode=mode, mark=f"{os.getpid()}.staged")
 
 
+def write_named(path: Path, text: str) -> None:
+    """Write a file that a person has named, which is in no run folder: their own links are followed.  Raises OSError."""
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.staged")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
 def take_place(new: Path, path: Path) -> bool:
     """Put the file `new` at `path`; the file that stood there is `new` afterwards.
 
@@ -129,9 +144,8 @@ def read_or_nothing(path: Path, size: int | None = None) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in the folder durable."""
-    with plainfiles.folder(folder) as here:
-        _sync(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here))
+    """Make the names in it durable; it may be any folder, since nothing in it is read or written."""
+    _sync(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def sync_file(path: Path) -> None:

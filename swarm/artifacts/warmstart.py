@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from swarm.artifacts.publish import intact
 from swarm.events import Add, Checkpoint
 from swarm.files import sync_folder
+from swarm.plainfiles import link, make_folder, remove_tree, rename
 from swarm.rundir import RunFolder
 from swarm.state import Refusal, State
 
@@ -34,7 +33,7 @@ def kept(folder: RunFolder, state: State, event: Add) -> Iterator[Add]:
         path = str(place.relative_to(folder.path))
         yield event.model_copy(update={"step": saved.step, "path": path, "sha256": saved.sha256})
     except BaseException:
-        shutil.rmtree(place)
+        remove_tree(place)
         raise
 
 
@@ -54,9 +53,9 @@ def _link(source: Path, place: Path) -> None:
     """A checkpoint's files never change, so that a second name for them is a copy that costs nothing."""
     staged = place.with_name(f".{place.name}.staged")
     for left in (staged, place):
-        shutil.rmtree(left, ignore_errors=True)  # of an attempt that was cut off
-    staged.mkdir(parents=True)
+        remove_tree(left, ignore_errors=True)  # of an attempt that was cut off
+    make_folder(staged)
     for file in source.iterdir():
-        os.link(file, staged / file.name)
-    staged.rename(place)
+        link(file, staged / file.name)
+    rename(staged, place)
     sync_folder(place.parent)

@@ -314,9 +314,9 @@ def _figures(answer: dict[str, Any]) -> str:
 
 
 def _write_page(comparison: Comparison, path: Path) -> None:
-    from swarm.files import write_whole
+    from swarm.files import write_named
     from swarm.views.comparison import page
 
     title = f"{' and '.join(comparison.models[1:]) or 'answers'} beside {comparison.about['base']}"
-    write_whole(path, page(comparison, title))
+    write_named(path, page(comparison, title))
     print(f"wrote {path}", file=sys.stderr)

@@ -7,6 +7,7 @@ arrives.  After a gap the files are read again.  Without a coordinator the files
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -28,6 +29,7 @@ from swarm.events import KINDS
 from swarm.launch import local
 from swarm.log import Log, LogError, run_is_alive
 from swarm.messages import Metrics
+from swarm.plainfiles import opener
 from swarm.printable import one_line
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
@@ -257,8 +259,8 @@ class Watcher:
 def _last_lines(path: Path) -> tuple[str, ...]:
     """The last lines of a file that grows; none where it is not there (yet)."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LINES_BYTES))
+        with open(path, "rb", opener=opener) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LINES_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ()

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from swarm import figures
 from swarm.errors import UserError
-from swarm.files import write_whole
+from swarm.files import write_named
 from swarm.policy import chance
 from swarm.printable import printable
 from swarm.settings import StreamSettings
@@ -215,7 +215,7 @@ def samples(found: Evaluated) -> list[dict[str, Any]]:
 def _write_samples(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     from trainer.judge.examination import jsonl
 
-    write_whole(path, encode(list(rows)) + "\n" if path.suffix == ".toon" else jsonl(rows))
+    write_named(path, encode(list(rows)) + "\n" if path.suffix == ".toon" else jsonl(rows))
 
 
 def _table(shown: dict[str, Any]) -> str:
