@@ -71,7 +71,7 @@ otherwise, 6 the time is over) with what changed since you last waited. Where a 
 
     swarm --help
 
-lists the rest: `swarm pause STREAM`, `swarm resume --stream STREAM`, `swarm stop`, `swarm export --what metrics --format auto`.
+lists the rest: `swarm pause STREAM`, `swarm clone STREAM NEW lora_r=16` (a stream joins with the other's weights), `swarm resume --stream STREAM`, `swarm stop`, `swarm export --what metrics --format auto`.
 Steering is an entry under your name too.
 
 ## Rules

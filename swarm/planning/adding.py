@@ -20,6 +20,7 @@ from swarm.planning.bases import Inspection
 from swarm.planning.estimate import Need
 from swarm.planning.gpus import Devices
 from swarm.planning.placement import USABLE_SHARE
+from swarm.policy.batching import engine_of
 from swarm.rundir import RunFolder
 from swarm.settings import Part, RunSettings, StreamSettings
 
@@ -42,7 +43,8 @@ def admitted(folder: RunFolder, run: RunSettings, event: Add, layout: Layout) ->
     devices = gpus.devices(run.placement)
     need, known = (estimate.of_stream(inspection.facts, s, on_gpu=bool(devices.gpus)) for s in (made, like))
     disk.check(run.model_copy(update={"streams": {event.ref: made}}), {event.ref: need}, folder.path)
-    return _placed(event, layout, need, known, devices)
+    own = need.total - need.weights if engine_of(made) == "shared" else None
+    return _with_slots(_placed(event, layout, need, known, devices), event.ref, own, devices)
 
 
 def _placed(event: Add, layout: Layout, need: Need, known: Need, devices: Devices) -> Layout:
@@ -56,6 +58,19 @@ def _placed(event: Add, layout: Layout, need: Need, known: Need, devices: Device
     workers = [
         replace(one, streams=(*one.streams, event.ref))
         if one.streams is not None and (one.name in fit or (one.name not in able and _takes(one, event.like)))
+        else one
+        for one in layout.workers
+    ]
+    return replace(layout, workers=tuple(workers))
+
+
+def _with_slots(layout: Layout, stream: str, own: int | None, devices: Devices) -> Layout:
+    """One more stream at once where the base is shared and the rest of what it needs is free now; else it waits for its turn."""
+    if own is None:
+        return layout
+    workers = [
+        replace(one, slots=one.slots + 1)
+        if "train" in one.roles and _takes(one, stream) and _has_room(one, own, devices)
         else one
         for one in layout.workers
     ]
