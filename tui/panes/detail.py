@@ -18,6 +18,8 @@ from tui.view import View
 
 CHECKPOINTS_SHOWN = 6
 ENTRIES_SHOWN = 12
+LABEL_CELLS = 12
+"""Room for the name of a fact; longer ones are cut."""
 
 
 class Detail(Static, Pane):
@@ -64,7 +66,7 @@ def printed_text(row: StreamRow, lines: tuple[str, ...]) -> Iterator[Text]:
 def grid(row: StreamRow) -> Grid:
     """The facts, one per line."""
     table = Grid.grid(padding=(0, 2, 0, 0))
-    table.add_column(style=looks.DIM, no_wrap=True)
+    table.add_column(style=looks.DIM, no_wrap=True, max_width=LABEL_CELLS)
     table.add_column(overflow="fold")
     for name, fact in facts(row):
         table.add_row(Text(name), fact)

@@ -12,6 +12,9 @@ from tui.panes.line import Line, Part
 from tui.panes.pane import Pane
 from tui.view import View
 
+BANNER_LINES, WORD_CELLS = 3, 20
+"""Lines that the banner may take, and the cells that breaking between words may leave empty in them."""
+
 
 class Header(Line, Pane):
     """The top line."""
@@ -71,6 +74,7 @@ class Banner(Static, Pane):
         text = advice(view)
         self.set_class(text is not None, "-shown")
         if text is not None:
+            text.truncate(max(20, BANNER_LINES * (self.app.size.width - 2) - WORD_CELLS), overflow="ellipsis")
             self.update(text)
 
 
