@@ -160,6 +160,11 @@ def link(old: Path, new: Path) -> None:
         os.link(old.name, new.name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a folder may be written to, as far as its owner is concerned."""
+    return path.stat().st_uid == os.geteuid() or bool(os.environ.get(FOREIGN))
+
+
 def check_ours(path: Path) -> None:
     """Raises NotPlain for a folder that we may not write to."""
     with folder(path, writes=True):

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from swarm.errors import UserError
 from swarm.figures import MAX_FIGURES_OF_A_RUN
 from swarm.messages import ROW, MetricRow, Metrics
-from swarm.plainfiles import check_file, check_ours
+from swarm.plainfiles import check_file, check_ours, is_ours
 
 VERSION = 1
 """In the file's `user_version`; 0 is the version before, whose rows of kind eval have their held-out loss under `loss`."""
@@ -207,6 +207,13 @@ def _check_files(path: Path, *, readonly: bool) -> None:
 
 
 def _mode(path: Path) -> str:
-    """For a reader; where it may not write, SQLite could not make the index that it keeps beside the file (wal.html, 8)."""
-    beside = path.with_name(f"{path.name}-wal")
-    return "mode=ro" if beside.exists() or os.access(path.parent, os.W_OK) else "mode=ro&immutable=1"
+    """For a reader.  SQLite keeps an index beside a file that somebody writes, and makes it where it is missing (wal.html, 8).
+
+    That is not for us to do where we may not write, nor in a folder of another user: there the file is read as it was last folded in.
+    """
+    wal, index = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
+    if is_ours(path.parent):
+        changes = wal.exists() or os.access(path.parent, os.W_OK)
+    else:
+        changes = wal.exists() and index.exists()
+    return "mode=ro" if changes else "mode=ro&immutable=1"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import UserError
 from swarm.log import Log, LogError, run_is_alive
-from swarm.plainfiles import FOREIGN, NotPlain, remove_tree
+from swarm.plainfiles import NotPlain, is_ours, remove_tree
 from swarm.rundir import RunFolder, all_runs, resolved
 from swarm.state import fold
 
@@ -51,7 +50,7 @@ def _folders_in(place: Path) -> list[Path]:
 
 def _is_finished(folder: RunFolder) -> bool:
     """True if the run ended by itself; a stopped run (130) may be resumed and keeps its checkpoints."""
-    if folder.path.stat().st_uid != os.geteuid() and not os.environ.get(FOREIGN):
+    if not is_ours(folder.path):
         return False
     try:
         end = fold(Log(folder.log).entries()).end
