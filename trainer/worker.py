@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,6 +46,10 @@ LISTEN_SECONDS = 0.5
 ORPHAN_GRACE_SECONDS = 20.0
 """An orphan that was told to leave and reaches no boundary within this is ended."""
 FLUSH_SECONDS = 5.0
+JUDGING: tuple[Role, ...] = ("validate", "evaluate")
+LATER_SECONDS = 20.0
+"""Imports for judging wait so long: at a run's start the cores belong to preparing, and to the imports of trainers."""
+LOW_PRIORITY = 5
 TRACEBACK_LINES = 40
 
 
@@ -82,6 +87,7 @@ class Worker:
         """All leases, in the order in which they came; replaced, never changed, so that any thread may read it."""
         self._changing = threading.Lock()
         """Held while `_held` is replaced."""
+        self._importing = threading.Lock()
         # SimpleQueue: its put is safe inside a signal handler.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         """Something to look at for the thread that works."""
@@ -124,8 +130,10 @@ class Worker:
     def _import(self) -> Place:
         quieten()
         began = time.monotonic()
+        judging = [role for role in self.post.roles if role in JUDGING and role != self.post.roles[0]]
         for role in self.post.roles:
-            roles.load(role)
+            if role not in judging:
+                roles.load(role)
         _refuse_missing_gpu(self.post)
         floor_bytes = resident.resident_bytes()
         self._ready = True
@@ -137,7 +145,23 @@ class Worker:
             ),
             True,
         )
+        threading.Thread(target=self._import_later, args=(judging,), name="import", daemon=True).start()
         return Place(self.post.run_folder, self.post.device, self.post.threads, floor_bytes)
+
+    def _import_later(self, judging: Sequence[Role]) -> None:
+        """What judging needs, while the machine has nothing better to do; a task that comes earlier imports it at once."""
+        if not judging or self._gone.wait(LATER_SECONDS):
+            return
+        if sys.platform == "linux":  # of this thread alone
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
+        for role in judging:
+            if not self._leaving:
+                self._role(role)
+
+    def _role(self, role: Role) -> roles.RoleModule:
+        """One import at a time: some libraries' modules are half made for a second thread."""
+        with self._importing:
+            return roles.load(role)
 
     # ---- one task ----
 
@@ -202,7 +226,7 @@ class Worker:
 
                 train.apart(work, place)
             else:
-                roles.load(piece.role).run(piece, lease, place)
+                self._role(piece.role).run(piece, lease, place)
         except Exception as error:  # a task's failure is the stream's, not the worker's: the worker serves on
             return error
         return None

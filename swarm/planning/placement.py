@@ -27,8 +27,6 @@ CONTEXT_BYTES = 600_000_000
 """Memory of a GPU that CUDA and its libraries take in each process."""
 USABLE_SHARE = 0.9
 """Share of a GPU's free memory that is planned with; the rest covers fragmentation and errors of the estimate."""
-ROOMY_BYTES = 8_000_000_000
-"""With less free memory on the host, prepare, validate and evaluate share one process."""
 LEAST_CPU_STREAMS = 4
 """Trainers at once on a small CPU, so that a person can compare streams early."""
 GPU_THREADS_AT_MOST = 4
@@ -45,32 +43,23 @@ def place(needs: Mapping[str, Need], devices: Devices, placement: Placement, gro
 # ---- light roles -----------------------------------------------------------------------------------------------------
 
 
-def _roomy(devices: Devices) -> bool:
-    return devices.free_memory_bytes is None or devices.free_memory_bytes >= ROOMY_BYTES
+def _light(device: str, threads: int, gpu_index: int | None = None, *, judge: bool = True) -> list[WorkerSpec]:
+    """Workers for prepare, validate and evaluate: where they share a device, one with one import serves them all.
 
-
-def _light(judges: int, device: str, threads: int, gpu_index: int | None = None) -> list[WorkerSpec]:
-    """Workers for prepare, validate and evaluate: two judges, one, or none beside the trainers.  Preparing needs no GPU."""
+    Preparing needs no GPU; without a `judge` the trainers judge.
+    """
     judging: tuple[Role, ...] = ("validate", "evaluate")
-    if judges == 1 and gpu_index is None:
+    if gpu_index is None:
         return [WorkerSpec("clerk", ("prepare", *judging), device, threads)]
     made = [WorkerSpec("preparer", ("prepare",), "cpu", threads)]
-    if judges == 1:
-        made.append(WorkerSpec("judge", judging, device, threads, gpu_index))
-    elif judges == 2:
-        made += [
-            WorkerSpec("validator", ("validate",), device, threads, gpu_index),
-            WorkerSpec("evaluator", ("evaluate",), device, threads, gpu_index),
-        ]
-    return made
+    return [*made, WorkerSpec("judge", judging, device, threads, gpu_index)] if judge else made
 
 
 # ---- CPU -------------------------------------------------------------------------------------------------------------
 
 
 def _on_cpu(needs: Mapping[str, Need], groups: Groups, devices: Devices, placement: Placement) -> Layout:
-    judges = 2 if _roomy(devices) else 1
-    room = _cpu_room(needs, devices, judges)
+    room = _cpu_room(needs, devices)
     if room is not None:
         _refuse(needs, "this machine", room - PROCESS_BYTES, devices.free_memory_bytes)
     asked = None if placement.cpu_streams == "auto" else placement.cpu_streams
@@ -85,7 +74,7 @@ def _on_cpu(needs: Mapping[str, Need], groups: Groups, devices: Devices, placeme
         )
         for number, (names, part, count) in enumerate(zip(dealt, parts, slots, strict=True), start=1)
     ]  # fmt: skip
-    return Layout((*_light(judges, "cpu", threads), *workers), (_note_of_cpu(workers, len(needs), devices, threads),))
+    return Layout((*_light("cpu", threads), *workers), (_note_of_cpu(workers, len(needs), devices, threads),))
 
 
 def _trainers_on_cpu(
@@ -109,12 +98,11 @@ def _dealt(groups: Groups, single: Sequence[str], trainers: int) -> list[tuple[s
     return [*dealt, *[tuple(single)] * for_single]
 
 
-def _cpu_room(needs: Mapping[str, Need], devices: Devices, judges: int) -> int | None:
+def _cpu_room(needs: Mapping[str, Need], devices: Devices) -> int | None:
     """Memory for trainers and their processes; None where it is not known."""
     if devices.free_memory_bytes is None:
         return None
-    light = PROCESS_BYTES * (3 if judges == 2 else 1) + judges * max(need.judging for need in needs.values())
-    return devices.free_memory_bytes - light
+    return devices.free_memory_bytes - PROCESS_BYTES - max(need.judging for need in needs.values())
 
 
 def _note_of_cpu(workers: Sequence[WorkerSpec], streams: int, devices: Devices, threads: int) -> str:
@@ -160,31 +148,30 @@ def _on_gpus(needs: Mapping[str, Need], groups: Groups, devices: Devices, placem
         key=lambda room: (-(room.bytes or 0), room.gpu.index)
     )  # the largest first: a stream that fits anywhere fits there
     _refuse_what_no_gpu_holds(needs, rooms)
-    judges, slots = _judged(needs, groups, rooms, placement, roomy=_roomy(devices))
+    judge, slots = _judged(needs, groups, rooms, placement)
     trainers = len(slots) if groups else _count(slots)
-    threads = max(1, min(GPU_THREADS_AT_MOST, devices.cores // (trainers + judges)))
-    light = _light(judges, _name(rooms[0].gpu), threads, rooms[0].gpu.index)
+    threads = max(1, min(GPU_THREADS_AT_MOST, devices.cores // (trainers + judge)))
+    light = _light(_name(rooms[0].gpu), threads, rooms[0].gpu.index, judge=judge)
     return Layout(
-        (*light, *_trainers(slots, len(needs), threads, judging=judges == 0, together=bool(groups))),
+        (*light, *_trainers(slots, len(needs), threads, judging=not judge, together=bool(groups))),
         tuple(_note_of(slot, needs, groups) for slot in slots),
     )
 
 
 def _judged(
-    needs: Mapping[str, Need], groups: Groups, rooms: list[_Room], placement: Placement, *, roomy: bool
-) -> tuple[int, list[_Slots]]:
-    """Validator and evaluator on the largest GPU, unless a trainer would lose its place: then trainers do their roles too."""
+    needs: Mapping[str, Need], groups: Groups, rooms: list[_Room], placement: Placement
+) -> tuple[bool, list[_Slots]]:
+    """A judge of its own on the largest GPU, unless a trainer would lose its place: then trainers do its roles too."""
     widest, *others = rooms
     each = max(need.judging for need in needs.values()) + CONTEXT_BYTES
     both = {
         name: replace(need, overhead=need.overhead + max(0, need.judging - need.total)) for name, need in needs.items()
     }
     by_trainers = _shared_out(both, groups, rooms, placement)
-    for judges in (2, 1) if roomy else (1,):
-        slots = _shared_out(needs, groups, [widest.less(each * judges), *others], placement)
-        if {name for slot in slots for name in slot.streams} == set(needs) and _count(slots) >= _count(by_trainers):
-            return judges, slots
-    return 0, by_trainers
+    slots = _shared_out(needs, groups, [widest.less(each), *others], placement)
+    if {name for slot in slots for name in slot.streams} == set(needs) and _count(slots) >= _count(by_trainers):
+        return True, slots
+    return False, by_trainers
 
 
 def _count(slots: Sequence[_Slots]) -> int:
