@@ -157,11 +157,11 @@ def test_a_worker_holds_three_tasks_does_one_after_another_and_an_order_is_for_o
 ) -> None:
     desk.start_worker("prepare,train")
     desk.wait(lambda one: one.type == "ready")
-    long = settings(max_steps=100_000, save_steps=50_000)
+    long = settings(engine="trl", max_steps=100_000, save_steps=50_000)
     desk.assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=long)
     prepared = desk.report("prepared", 1)
     rows = {"prepared": prepared.path, "prepared_sha256": prepared.sha256}
-    short = settings(max_steps=2)
+    short = settings(engine="trl", max_steps=2)
     chosen = {"one": long, "two": short, "three": short, "four": short}
     desk.tell(
         Assign(
