@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm.artifacts.warmstart import FOLDER
 from swarm.errors import UserError
 from swarm.log import Log, LogError, run_is_alive
 from swarm.plainfiles import NotPlain, is_ours, remove_tree
@@ -38,7 +39,7 @@ def candidates(runs: Path, *, whole_runs: bool, keep: int) -> list[Candidate]:
 
 def _attempts(folder: RunFolder) -> Iterator[Path]:
     for stream in _folders_in(folder.path / "streams"):
-        yield from (path for path in _folders_in(stream) if path.name.startswith("t"))
+        yield from (path for path in _folders_in(stream) if path.name.startswith("t") or path.name == FOLDER)
 
 
 def _folders_in(place: Path) -> list[Path]:

@@ -13,6 +13,8 @@ from swarm.plainfiles import link, make_folder, remove_tree, rename
 from swarm.rundir import RunFolder
 from swarm.state import Refusal, State
 
+FOLDER = "warm"
+"""Of the stream that joins."""
 OPTIMIZER = "optimizer.pt"
 """The optimizer's state in a checkpoint, by every engine's name."""
 
@@ -27,7 +29,7 @@ def kept(folder: RunFolder, state: State, event: Add) -> Iterator[Add]:
         yield event
         return
     saved = _newest(folder, state, event.like)
-    place = folder.stream(event.ref) / "warm"
+    place = folder.stream(event.ref) / FOLDER
     _link(folder.path / saved.path, place)
     try:
         path = str(place.relative_to(folder.path))
