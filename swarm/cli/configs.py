@@ -1,4 +1,4 @@
-"""`swarm init, check, show, plan, env`: everything before a run is started."""
+"""`swarm init, check, show, certify, plan, env`: everything before a run is started."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from swarm.cli.options import Config, Form, Overrides, form_words
 from swarm.spawning import module_command
-
-if TYPE_CHECKING:
-    from swarm.settings import StreamSettings
 
 EMBEDDED = "tiny-toon"
 """The base that ships with the product."""
@@ -26,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(show)
     app.command()(plan)
+    app.command()(certify)
     app.command()(env)
 
 
@@ -83,7 +81,7 @@ def _tried(path: Path) -> str:
     except UserError as error:
         return f" (no row was rendered: {error.what})"
     settings = next(iter(read.run.streams.values()))
-    with _settings_file(settings) as name:
+    with _json_file(settings.model_dump(mode="json")) as name:
         done = subprocess.run(
             module_command("trainer.show", "--settings", name, "--json"), capture_output=True, text=True, check=False,
             encoding="utf-8",
@@ -135,21 +133,55 @@ def show(
     name = stream or next(iter(read.run.streams))
     if name not in read.run.streams:
         raise UserError("--stream", f"no stream {name!r}", f"there is {', '.join(read.run.streams)}")
-    with _settings_file(read.run.streams[name]) as file:
+    with _json_file(read.run.streams[name].model_dump(mode="json")) as file:
         command = module_command("trainer.show", "--settings", file, "--rows", str(rows), *form_words(form))
         sys.exit(subprocess.run(command, check=False).returncode)
 
 
 @contextlib.contextmanager
-def _settings_file(settings: StreamSettings) -> Iterator[str]:
-    """One stream's settings as JSON, for a process of the trainer."""
+def _json_file(value: object) -> Iterator[str]:
+    """Settings, for a process of the trainer."""
     import json
     import tempfile
 
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        file.write(json.dumps(settings.model_dump(mode="json")))
+        file.write(json.dumps(value))
         file.flush()
         yield file.name
+
+
+def certify(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="at most so many optimizer steps of each stream")] = 20,
+    stream: Annotated[list[str] | None, typer.Option("--stream", help="only this stream; may be given several times")] = None,
+    fp64: Annotated[bool, typer.Option("--fp64", help="compute bases that are not in 4 bits in float64")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="each stream in forward passes of its own: bit-equal to alone")] = False,
+    form: Form = None,
+) -> None:  # fmt: skip
+    """Prove that streams trained together go as each goes alone.
+
+    Each is trained beside the others, alone, and with PEFT in a plain loop, on the first rows of its data, on the CPU.
+    Exit status 1: a difference is above its bound.
+    """
+    import subprocess
+
+    from swarm import config as configs
+    from swarm.errors import UserError
+    from swarm.planning import starting
+
+    read = configs.load(config, overrides or [], cwd=Path.cwd())
+    starting.require_training_extra()
+    streams = read.run.streams
+    for name in stream or ():
+        if name not in streams:
+            raise UserError("--stream", f"no stream {name!r}", f"there is {', '.join(streams)}")
+    chosen = {name: streams[name].model_dump(mode="json") for name in stream or streams}
+    words = ["--steps", str(steps), *(["--fp64"] if fp64 else []), *(["--exact"] if exact else [])]
+    with _json_file(chosen) as file:
+        command = module_command("trainer.certify", "--settings", file, *words, *form_words(form))
+        sys.exit(subprocess.run(command, check=False).returncode)
 
 
 def plan(

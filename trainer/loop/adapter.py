@@ -35,7 +35,7 @@ class Adapter:
         return bool(self.config.use_dora)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """By the names that PEFT saves."""
+        """By the names that PEFT saves; B transposed."""
         for name, pair in self.pairs.items():
             yield f"{PREFIX}{name}.lora_A.weight", pair.a
             yield f"{PREFIX}{name}.lora_B.weight", pair.b
@@ -51,9 +51,9 @@ class Adapter:
             value.data, value.grad = value.data.clone(), None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies in main memory: the loop may go on while they are written."""
+        """As PEFT saves it.  Copies in main memory: the loop may go on while they are written."""
         return {
-            name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            name: _as_in_peft(name, value.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, value in self.named_parameters()
         }
 
@@ -68,7 +68,12 @@ class Adapter:
                 "use the adapter's own settings",
             )
         for name, value in mine.items():
-            value.copy_(state[name])
+            value.copy_(_as_in_peft(name, state[name]))
+
+
+def _as_in_peft(name: str, value: Tensor) -> Tensor:
+    """From here to there, and back."""
+    return value.T if name.endswith("lora_B.weight") else value
 
 
 class Layers:
@@ -130,7 +135,7 @@ class Layers:
         nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
         return Pair(
             a.weight.detach().to(self.device, self.dtype),
-            torch.zeros(out_features, rank, device=self.device, dtype=self.dtype),
+            torch.zeros(rank, out_features, device=self.device, dtype=self.dtype),
             self._norm(name) if config.use_dora else None,
             alpha / (math.sqrt(rank) if config.use_rslora else rank),
             config.lora_dropout,

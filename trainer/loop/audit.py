@@ -35,6 +35,10 @@ def refuse_rate(stream: Stream) -> None:
 
 
 def _of_tensors(stream: Stream, layers: Layers) -> Iterator[str]:
+    for name, layer in layers.stacked.items():
+        pair = stream.adapter.pairs.get(name)
+        if pair and pair.b.untyped_storage().data_ptr() != layer.b.untyped_storage().data_ptr():
+            yield f"{name} computes with another tensor than the one that the optimizer steps"
     for name, value in stream.adapter.named_parameters():
         if value.device.type != layers.device.type or value.dtype is not layers.dtype:
             yield f"{name} is {value.dtype} on {value.device}, not {layers.dtype} on {layers.device}"

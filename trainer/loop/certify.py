@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from swarm.errors import UserError
 from trainer.data.tokens import IGNORED
 from trainer.loop.adapter import PREFIX, number_of
 from trainer.loop.batches import Tokenised
@@ -45,6 +46,8 @@ class Certificate:
     stream: str
     against: str
     """`alone` or `peft`"""
+    steps: int
+    """Optimizer steps compared."""
     loss: float
     """Largest relative difference of a step's loss."""
     tensors: dict[str, float]
@@ -60,8 +63,12 @@ class Certificate:
         return max(self.loss, self.worst[1]) <= self.bound
 
 
-def certify(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: bool = False) -> list[Certificate]:
-    """The model is left as it was."""
+def certify(
+    model: PreTrainedModel, recipes: Mapping[str, Recipe], *, steps: int | None = None, exact: bool = False
+) -> list[Certificate]:
+    """Over the first `steps` optimizer steps of each; the model is left as it was."""
+    if steps is not None:
+        recipes = {name: replace(recipe, steps=min(steps, recipe.steps)) for name, recipe in recipes.items()}
     together = trained(model, recipes, exact=exact)
     bound = bound_of(model)
     made = []
@@ -79,7 +86,7 @@ def bound_of(model: PreTrainedModel) -> float:
 
 
 def trained(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: bool = False) -> dict[str, Trajectory]:
-    """All of them on one loop.  A stream that fails is an error here."""
+    """All of them on one loop.  Raises UserError where one fails."""
     losses: dict[str, list[float]] = {name: [] for name in recipes}
 
     class Recorded(Boundary):
@@ -88,7 +95,7 @@ def trained(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: boo
             return None
 
         def failed(self, stream: Stream, why: Failed) -> None:
-            raise AssertionError(f"{stream.name}: {why}")
+            raise UserError(stream.name, str(why), why.fix)
 
     loop = Loop(model, Recorded(), exact=exact)
     streams = [recipe.stream(loop, name) for name, recipe in recipes.items()]
@@ -192,7 +199,8 @@ def _compared(stream: str, against: str, mine: Trajectory, other: Trajectory, bo
     assert mine.tensors.keys() == other.tensors.keys() and len(mine.losses) == len(other.losses)
     losses = zip(mine.losses, other.losses, strict=True)
     differences = {name: _relative(mine.tensors[name], other.tensors[name]) for name in mine.tensors}
-    return Certificate(stream, against, max(abs(a - b) / abs(b) for a, b in losses), differences, bound)
+    loss = max(abs(a - b) / abs(b) for a, b in losses)
+    return Certificate(stream, against, len(mine.losses), loss, differences, bound)
 
 
 def _relative(mine: Tensor, other: Tensor) -> float:

@@ -19,11 +19,14 @@ from trainer.loop.plan import Pass, Plan
 
 
 class Pair:
-    """One stream's tensors on one layer, of PEFT's shapes.  They are views into the layer's stacks, and so are their gradients."""
+    """One stream's tensors on one layer.  They are views into the layer's stacks, and so are their gradients.
+
+    B is held as PEFT's lora_B transposed, so that its view is contiguous: bitsandbytes' optimizers replace other tensors by copies.
+    """
 
     def __init__(self, a: Tensor, b: Tensor, magnitude: Tensor | None, scale: float, dropout: float) -> None:
         self.a = nn.Parameter(a)  # (rank, in)
-        self.b = nn.Parameter(b)  # (out, rank)
+        self.b = nn.Parameter(b)  # (rank, out)
         self.magnitude = None if magnitude is None else nn.Parameter(magnitude)  # (out,), of DoRA
         self.scale = scale
         self.dropout = dropout
@@ -86,6 +89,8 @@ class StackedLinear(nn.Module):
         self.number = number
         """Keys the layer's dropout."""
         self.pairs: Sequence[Pair | None] = ()
+        self.squares: Tensor | None = None
+        """(out,) |W|^2 by row, once a DoRA stream needs it."""
         self.out_features, self.in_features = shape_of(base)
 
     def stack(self, pairs: Sequence[Pair | None], dtype: torch.dtype, device: torch.device) -> None:
@@ -108,21 +113,26 @@ class StackedLinear(nn.Module):
         for slot, pair in enumerate(pairs):
             if pair:
                 _move(pair.a, self.a, lambda stack, s=slot, r=pair.rank: stack[s, :r])
-                _move(pair.b, self.b, lambda stack, s=slot, r=pair.rank: stack[s, :r].T)
+                _move(pair.b, self.b, lambda stack, s=slot, r=pair.rank: stack[s, :r])
                 if pair.magnitude is not None:
                     _move(pair.magnitude, self.magnitude, lambda stack, s=slot: stack[s])
                     self.renorm(slot)
 
+    @torch.no_grad()
     def renorm(self, slot: int) -> None:
-        """After a step of a DoRA stream: |W + s B A|^2 = |W|^2 + 2 s W.(B A) + s^2 |B A|^2 by row, without the matrix B A."""
+        """After a step of a DoRA stream: |W + s B A|^2 = |W|^2 + 2 s W.(B A) + s^2 |B A|^2 by row, without the matrix B A.
+
+        Added up in fp64: the layer computes with magnitude / norm - 1, which is nearly 0.
+        """
         pair = self.pairs[slot]
         if pair is None or pair.magnitude is None:
             return
-        with torch.no_grad():
-            weight, a, b, s = weight_of(self.base).to(pair.a.dtype), pair.a, pair.b, pair.scale
-            cross = (torch.mm(weight, a.T) * b).sum(1)  # (out,)
-            own = (torch.mm(b, torch.mm(a, a.T)) * b).sum(1)  # (out,)
-            self.norm[slot] = (weight.square().sum(1) + 2 * s * cross + s * s * own).sqrt()
+        weight, a, b, s = weight_of(self.base).to(pair.a.dtype), pair.a, pair.b, pair.scale
+        if self.squares is None:
+            self.squares = weight.double().square().sum(1)
+        cross = (torch.mm(weight, a.T).T.double() * b).sum(0)  # (out,)
+        own = (torch.mm(torch.mm(a, a.T), b).double() * b).sum(0)  # (out,)
+        self.norm[slot] = (self.squares + 2 * s * cross + s * s * own).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base(x)

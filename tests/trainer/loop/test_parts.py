@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from swarm import kinds
 from tests.trainer.loop import bases
 from tests.trainer.loop.recipes import FIVE, loop_of, same
 from trainer.loop import folder
@@ -124,3 +125,14 @@ def test_the_order_of_rows_is_that_of_accelerates_sampler() -> None:
         mine = [row for step in range(3) for part in batches.of_step(3 * epoch + step) for row in part]
         assert mine == theirs
     assert [[len(part) for part in batches.of_step(step)] for step in range(3)] == [[2, 2], [2, 2], [2, 1]]
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("name", sorted(kinds.installed("optimizer")))
+def test_every_optimizer_of_the_product_steps_the_tensors_that_the_layers_compute_with(name) -> None:
+    made, arguments = kinds.optimizer(name).made_of(None)
+    recipe = replace(FIVE["rs"], optimizer=lambda values: made(values, lr=1e-3, **arguments))
+    loop, kept, streams = loop_of({"small": FIVE["small"], "wide": FIVE["wide"], "rs": recipe})
+    loop.run()
+    assert not kept.failures
+    assert streams["rs"].audits == 1

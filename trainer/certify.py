@@ -1,0 +1,146 @@
+"""python -m trainer.certify --settings FILE [--steps 20] [--fp64] [--exact] [--json | --toon]
+
+Trains the streams of a config together, each alone, and each with PEFT and its optimizer in a plain loop, and prints how far apart they end.
+FILE holds the settings of each stream as JSON, by name.  Nothing is written.  Exit status 1: a bound is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from swarm import kinds
+from swarm.errors import UserError
+from swarm.policy.batching import batch_key
+from swarm.printable import printable
+from swarm.settings import StreamSettings
+from swarm.surroundings import open_output
+from trainer import bases
+from trainer.place import Place
+from trainer.quiet import quieten
+from trainer.show import add_forms, print_form
+
+if TYPE_CHECKING:
+    from trainer.data.tokens import Tokens
+    from trainer.loop.certify import Certificate
+
+CPU = Place(run_folder=Path(), device="cpu")
+
+
+def certified(streams: Mapping[str, StreamSettings], *, steps: int, fp64: bool, exact: bool) -> Iterator[Certificate]:
+    """Group by group of streams that can share a base.  Raises UserError where a stream cannot be trained by the loop."""
+    keys = {name: batch_key(settings) for name, settings in streams.items()}
+    for name, key in keys.items():
+        if "shared" not in key.engines:
+            raise UserError(name, f"the loop does not train method {streams[name].method}", "leave it out: --stream")
+    for _, names in groupby(sorted(streams, key=lambda name: repr(keys[name])), key=keys.__getitem__):
+        yield from _of_group({name: streams[name] for name in names}, steps, fp64=fp64, exact=exact)
+
+
+def _of_group(streams: Mapping[str, StreamSettings], steps: int, *, fp64: bool, exact: bool) -> Iterator[Certificate]:
+    import torch
+
+    from trainer.inspection import facts_of_model
+    from trainer.loading import load_base
+    from trainer.loop.batches import Batches
+    from trainer.loop.certify import certify
+    from trainer.loop.fusable import unfusable
+    from trainer.loop.recipe import Recipe
+
+    first = next(iter(streams.values()))
+    model = load_base(bases.folder_of(first.base_model), first, CPU)
+    if reason := unfusable(model):
+        raise UserError(first.base_model, f"cannot be trained by the loop: {reason}", "set engine: trl")
+    if fp64 and kinds.adapter(first.adapter).quantisation is None:
+        model.to(torch.float64)  # type: ignore[arg-type]  # transformers types it as a device
+    recipes = {}
+    for name, settings in streams.items():
+        size, accumulation = settings.micro_batch_size, settings.gradient_accumulation_steps
+        batches = Batches(
+            _rows(settings, steps * size * accumulation), micro_batch_size=size, accumulation=accumulation, seed=settings.seed
+        )  # fmt: skip
+        recipes[name] = Recipe.of(settings, facts_of_model(model), batches)
+    yield from certify(model, recipes, steps=steps, exact=exact)
+
+
+def _rows(settings: StreamSettings, count: int) -> list[Tokens]:
+    """The first rows that count, as they would be trained on."""
+    from trainer.data.boundary import GoodRow, RowBoundary
+    from trainer.data.prepared import counts_all
+    from trainer.data.tokens import stop_tokens, tokeniser_of
+    from trainer.loading import load_tokenizer
+
+    folder = bases.folder_of(settings.base_model)
+    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    found = RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder))).rows(settings.datasets)
+    rows = list(islice((item.row for item in found if isinstance(item, GoodRow) and counts_all(item.row)), count))
+    if not rows:
+        raise UserError("datasets", "hold no row that the loss counts", "look at them with `swarm show`")
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer.certify", description="Together as alone, within bounds?")
+    parser.add_argument("--settings", type=Path, required=True, help="settings of streams by name, as JSON")
+    parser.add_argument("--steps", type=int, default=20, help="at most so many optimizer steps of each stream")
+    parser.add_argument("--fp64", action="store_true")
+    parser.add_argument("--exact", action="store_true")
+    add_forms(parser)
+    options = parser.parse_args(argv)
+    open_output()
+    quieten()
+    try:
+        streams = _streams_of(options.settings)
+        found = list(certified(streams, steps=options.steps, fp64=options.fp64, exact=options.exact))
+    except UserError as error:
+        print(printable(str(error)), file=sys.stderr)
+        return 2
+    if not print_form([_data(each) for each in found], options.form):
+        print("\n".join([HEADING.format(*_data(found[0])), *(_line(each) for each in found)]))
+    if all(each.holds for each in found):
+        return 0
+    print(BROKEN, file=sys.stderr)
+    return 1
+
+
+BROKEN = (
+    "certify: a difference is above its bound; in fp32 the first steps of an optimizer that divides by the gradient's size "
+    "can make rounding that large: with --fp64 rounding stays below 1e-12 and a fault does not"
+)
+HEADING = "{:16} {:7} {:>5} {:>9} {:>9} {:>7} {:5} {}"
+
+
+def _data(found: Certificate) -> dict[str, Any]:
+    name, worst = found.worst
+    return {
+        "stream": found.stream, "against": found.against, "steps": found.steps, "loss": found.loss, "weights": worst,
+        "bound": found.bound, "holds": found.holds, "tensor": name,
+    }  # fmt: skip
+
+
+def _line(found: Certificate) -> str:
+    data = _data(found)
+    numbers = {key: f"{data[key]:.1e}" for key in ("loss", "weights")}
+    return HEADING.format(
+        *{**data, **numbers, "bound": f"{found.bound:.0e}", "holds": "yes" if found.holds else "NO"}.values()
+    )
+
+
+def _streams_of(path: Path) -> dict[str, StreamSettings]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        return {name: StreamSettings.model_validate(settings) for name, settings in read.items()}
+    except (OSError, ValueError, ValidationError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise UserError(str(path), f"no settings of streams ({what})", "give the JSON of streams by name") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
