@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from swarm import kinds
 from swarm.errors import UserError
-from swarm.policy.batching import batch_key
+from swarm.policy.batching import batch_key, engines_of
 from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
@@ -36,10 +36,11 @@ CPU = Place(run_folder=Path(), device="cpu")
 
 def certified(streams: Mapping[str, StreamSettings], *, steps: int, fp64: bool, exact: bool) -> Iterator[Certificate]:
     """Group by group of streams that can share a base.  Raises UserError where a stream cannot be trained by the loop."""
-    keys = {name: batch_key(settings) for name, settings in streams.items()}
-    for name, key in keys.items():
-        if "shared" not in key.engines:
-            raise UserError(name, f"the loop does not train method {streams[name].method}", "leave it out: --stream")
+    for name, settings in streams.items():
+        if "shared" not in engines_of(settings):
+            what = f"the loop does not train method {settings.method} with adapter {settings.adapter}"
+            raise UserError(name, what, "leave it out: --stream")
+    keys = {name: batch_key(settings).bases for name, settings in streams.items()}
     for _, names in groupby(sorted(streams, key=lambda name: repr(keys[name])), key=keys.__getitem__):
         yield from _of_group({name: streams[name] for name in names}, steps, fp64=fp64, exact=exact)
 
@@ -57,7 +58,7 @@ def _of_group(streams: Mapping[str, StreamSettings], steps: int, *, fp64: bool, 
     first = next(iter(streams.values()))
     model = load_base(bases.folder_of(first.base_model), first, CPU)
     if reason := unfusable(model):
-        raise UserError(first.base_model, f"cannot be trained by the loop: {reason}", "set engine: trl")
+        raise UserError(first.base_model, f"cannot be trained by the loop: {reason}", "train it with engine: trl")
     if fp64 and kinds.adapter(first.adapter).quantisation is None:
         model.to(torch.float64)  # type: ignore[arg-type]  # transformers types it as a device
     recipes = {}
