@@ -59,7 +59,7 @@ def config(rank: int) -> LoraConfig:
 
 
 def adamw(values) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(values, lr=1e-4)
+    return torch.optim.AdamW(values, lr=1e-4, fused=True)
 
 
 def loop_of(model, rows: list[list[Tokens]], size: int, rank: int) -> Loop:

@@ -98,7 +98,7 @@ def _own_gradients(layers: Layers) -> Iterator[None]:
     stacks = [stack for layer in layers.stacked.values() for stack in (layer.a, layer.b, layer.magnitude)]
     gathered = [stack.grad for stack in stacks]
     for stack in stacks:
-        stack.grad = None
+        stack.grad = torch.zeros_like(stack)
     try:
         yield
     finally:

@@ -39,44 +39,51 @@ class Pair:
         return [value for value in (self.a, self.b, self.magnitude) if value is not None]
 
 
-class _LowRank(torch.autograd.Function):
-    """scale * x A^T B for each block of rows with its own A and B; only x and x A^T are kept for the backward pass.
+Slots = slice | Tensor
+"""Which slots the blocks of a pass take: a run of neighbours, whose stacks need no copy, or any."""
 
-    `slots` None: block i is slot i, for all slots.
+
+class _LowRank(torch.autograd.Function):
+    """y + scale * x A^T B for each block of rows with its own A and B; only x and x A^T are kept for the backward pass.
+
+    The gradients of A and B are added to the stacks' in place: autograd would fill whole stacks with zeros for a few rows.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, slots: Tensor | None, rank: int) -> Tensor:
-        factor = scale if slots is None else scale.index_select(0, slots)
-        low = torch.bmm(x.to(a.dtype), _picked(a, slots, rank).transpose(1, 2)) * factor[:, None, None]  # (S, t, rank)
-        ctx.save_for_backward(x, low, a, b, factor, slots)
-        ctx.rank = rank
-        return torch.bmm(low, _picked(b, slots, rank))  # (S, t, out)
+    def forward(
+        ctx: Any, x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, layer: StackedLinear, slots: Slots, rank: int
+    ) -> Tensor:
+        factor = _picked(layer.scale, slots)[:, None, None]
+        low = torch.bmm(x.to(a.dtype), _picked(a, slots, rank).transpose(1, 2)) * factor  # (S, t, rank)
+        ctx.save_for_backward(x, low, factor)
+        ctx.layer, ctx.slots, ctx.rank = layer, slots, rank
+        up = _picked(b, slots, rank)
+        return torch.bmm(low, up) if y is None else torch.baddbmm(y, low, up)  # (S, t, out)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = gradients
-        x, low, a, b, factor, slots = ctx.saved_tensors
-        rank = ctx.rank
-        dlow = torch.bmm(dy, _picked(b, slots, rank).transpose(1, 2)) * factor[:, None, None]  # (S, t, rank)
-        da = _spread(torch.bmm(dlow.transpose(1, 2), x.to(a.dtype)), slots, a)
-        db = _spread(torch.bmm(low.transpose(1, 2), dy), slots, b)
-        dx = torch.bmm(dlow, _picked(a, slots, rank)).to(x.dtype) if ctx.needs_input_grad[0] else None
-        return dx, da, db, None, None, None
+        x, low, factor = ctx.saved_tensors
+        layer, slots, rank = ctx.layer, ctx.slots, ctx.rank
+        dlow = torch.bmm(dy, _picked(layer.b, slots, rank).transpose(1, 2)) * factor  # (S, t, rank)
+        _add(layer.a.grad, dlow.transpose(1, 2), x.to(dlow.dtype), slots)
+        _add(layer.b.grad, low.transpose(1, 2), dy, slots)
+        dx = torch.bmm(dlow, _picked(layer.a, slots, rank)).to(x.dtype) if ctx.needs_input_grad[0] else None
+        return dx, None, None, dy if ctx.needs_input_grad[3] else None, None, None, None
 
 
-def _picked(stack: Tensor, slots: Tensor | None, rank: int) -> Tensor:
-    """(N, r, d) -> (S, rank, d)"""
-    return stack if slots is None else stack[:, :rank].index_select(0, slots)
+def _picked(stack: Tensor, slots: Slots, rank: int | None = None) -> Tensor:
+    """(N, r, ...) -> (S, rank, ...)"""
+    stack = stack if rank is None else stack[:, :rank]
+    return stack[slots] if isinstance(slots, slice) else stack.index_select(0, slots)
 
 
-def _spread(blocks: Tensor, slots: Tensor | None, stack: Tensor) -> Tensor:
-    """The gradient of `_picked`: what blocks of one slot give is added up."""
-    if slots is None:
-        return blocks
-    gradient = torch.zeros_like(stack)
-    gradient[:, : blocks.shape[1]].index_add_(0, slots, blocks)
-    return gradient
+def _add(stack: Tensor, left: Tensor, right: Tensor, slots: Slots) -> None:
+    """Adds left @ right of each block, (S, rank, t) @ (S, t, d), to its slot of a stack (N, r, d)."""
+    if isinstance(slots, slice):
+        stack[slots, : left.shape[1]].baddbmm_(left, right)
+    else:
+        stack[:, : left.shape[1]].index_add_(0, slots, torch.bmm(left, right))
 
 
 class StackedLinear(nn.Module):
@@ -99,7 +106,7 @@ class StackedLinear(nn.Module):
         Slots of DoRA come last: the rows from `first_dora` on are one view.
         """
         self.pairs = pairs
-        self.all_slots = list(range(len(pairs)))
+        self.drops = any(pair.dropout for pair in pairs if pair)
         dora = [slot for slot, pair in enumerate(pairs) if pair and pair.magnitude is not None]
         self.first_dora = min(dora, default=len(pairs))
         rank = max((pair.rank for pair in pairs if pair), default=0)
@@ -142,18 +149,24 @@ class StackedLinear(nn.Module):
         rank = max((pair.rank for slot in current.used if (pair := self.pairs[slot])), default=0)
         if not rank:
             return y
-        dropped = _dropped(x.reshape(*current.ids.shape, -1), current, self.pairs, self.number)
-        blocks = dropped.reshape(len(current.blocks), -1, self.in_features)  # (S, t, in)
-        slots = None if current.blocks == self.all_slots else current.slots
-        added: Tensor = _LowRank.apply(blocks, self.a, self.b, self.scale, slots, rank)  # type: ignore[no-untyped-call]  # (S, t, out)
-        return self._joined(blocks, y.reshape(added.shape), added, current).reshape(y.shape)
+        if self.drops:
+            x = _dropped(x.reshape(*current.ids.shape, -1), current, self.pairs, self.number)
+        blocks = x.reshape(len(current.blocks), -1, self.in_features)  # (S, t, in)
+        whole = y.reshape(*blocks.shape[:2], -1)  # (S, t, out)
+        if current.blocks[-1] < self.first_dora and y.dtype is self.a.dtype:
+            return self._low_rank(blocks, whole, current, rank).reshape(y.shape)
+        return self._joined(blocks, whole, self._low_rank(blocks, None, current, rank), current).reshape(y.shape)
+
+    def _low_rank(self, x: Tensor, y: Tensor | None, current: Pass, rank: int) -> Tensor:
+        added: Tensor = _LowRank.apply(x, self.a, self.b, y, self, current.slots, rank)  # type: ignore[no-untyped-call]
+        return added
 
     def _joined(self, x: Tensor, y: Tensor, added: Tensor, current: Pass) -> Tensor:
         """Returns y + added; for DoRA y + (g - 1) W x + g added with g = magnitude / norm (both 1 where a slot of these has none)."""
         plain = sum(slot < self.first_dora for slot in current.blocks)
         if plain == len(current.blocks):
             return (y + added).to(y.dtype)
-        slots = current.slots[plain:]
+        slots = torch.tensor(current.blocks[plain:], device=y.device)
         g = (self.magnitude.index_select(0, slots) / self.norm.index_select(0, slots)).unsqueeze(1)  # (S', 1, out)
         without = self._base_of(x[plain:], y[plain:], current)
         dora = (y[plain:] + (g - 1) * without + g * added[plain:]).to(y.dtype)

@@ -6,9 +6,11 @@ position sees a pad, so that no attention mask is needed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 
@@ -39,7 +41,7 @@ class Row:
     @property
     def supervised(self) -> int:
         """Tokens that the loss counts: the first one is never predicted."""
-        return sum(label != IGNORED for label in self.labels[1:])
+        return len(self.labels) - 1 - self.labels[1:].count(IGNORED)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Pass:
     ids: Tensor  # (R, T)
     blocks: Sequence[int]
     """The slot of each of S equal blocks of rows: one block a stream where all streams bring as many rows, else one a row."""
-    slots: Tensor  # (S,) the same, on the device
+    slots: slice | Tensor  # (S,)
+    """The same: on the device, or a slice where they are neighbours."""
     positions: Tensor
     """(M,) Where a next token is supervised, as indices into (R * T)."""
     targets: Tensor  # (M,) the tokens predicted there
@@ -62,36 +65,37 @@ class Pass:
     def of(cls, rows: Sequence[Row], device: torch.device) -> Pass:
         rows = sorted(rows, key=attrgetter("slot"))
         width = max(len(row.ids) for row in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        places: list[tuple[int, int, float, int]] = []
-        for number, row in enumerate(rows):
-            ids[number, : len(row.ids)] = torch.tensor(row.ids)
-            places += [
-                (number * width + at, label, row.weight, row.slot)
-                for at, label in enumerate(row.labels[1:])
-                if label != IGNORED
-            ]
+        ids = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in rows])
+        labels = torch.tensor([[*row.labels[1:], *[IGNORED] * (width + 1 - len(row.labels))] for row in rows])
+        number, at = (labels != IGNORED).nonzero(as_tuple=True)
+        weights = torch.tensor([row.weight for row in rows], dtype=torch.float64)
         blocks = _blocks(rows)
-        positions, targets, weights, owners = zip(*places, strict=True) if places else ((), (), (), ())
         return cls(
             rows=rows,
             ids=ids.to(device),
             blocks=blocks,
-            slots=torch.tensor(blocks, device=device),
-            positions=torch.tensor(positions, dtype=torch.long, device=device),
-            targets=torch.tensor(targets, dtype=torch.long, device=device),
-            weights=torch.tensor(weights, dtype=torch.float64, device=device),
-            owners=torch.tensor(owners, dtype=torch.long, device=device),
+            slots=_slots(blocks, device),
+            positions=(number * width + at).to(device),
+            targets=labels[number, at].to(device),
+            weights=weights[number].to(device),
+            owners=torch.tensor([row.slot for row in rows])[number].to(device),
         )
 
-    @property
-    def used(self) -> set[int]:
-        return {row.slot for row in self.rows}
+    @cached_property
+    def used(self) -> frozenset[int]:
+        return frozenset(self.blocks)
 
 
 def _blocks(rows: Sequence[Row]) -> list[int]:
-    counts = {slot: len(list(own)) for slot, own in groupby(rows, key=attrgetter("slot"))}
+    counts = Counter(row.slot for row in rows)
     return list(counts) if len(set(counts.values())) == 1 else [row.slot for row in rows]
+
+
+def _slots(blocks: Sequence[int], device: torch.device) -> slice | Tensor:
+    first, count = blocks[0], len(blocks)
+    if list(blocks) == list(range(first, first + count)):
+        return slice(first, first + count)
+    return torch.tensor(blocks, device=device)
 
 
 class Plan:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.loop.adapter import Adapter
 from trainer.loop.batches import Batches, Tokenised
@@ -175,8 +175,12 @@ class Stream:
         return done
 
     def _clipped(self) -> float:
-        limit = self.max_grad_norm if self.max_grad_norm is not None else float("inf")
-        return float(nn.utils.clip_grad_norm_(self.adapter.parameters(), limit))
+        """The norm of the gradient, which is cut to the limit; as torch's clip_grad_norm_, without its work for several devices."""
+        gradients = [value.grad for value in self.adapter.parameters() if value.grad is not None]
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        if self.max_grad_norm is not None and (factor := self.max_grad_norm / (norm + 1e-6)) < 1:
+            torch._foreach_mul_(gradients, factor)
+        return norm
 
     def _set_learning_rate(self) -> float:
         """The one place where a learning rate is written: schedule x controllers."""

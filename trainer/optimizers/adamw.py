@@ -25,7 +25,7 @@ class AdamW(Optimizer[NoSettings]):
     def made_of(self, settings: NoSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
         from torch.optim import AdamW as TorchAdamW
 
-        return TorchAdamW, dict(BETAS_AND_EPSILON)
+        return TorchAdamW, {**BETAS_AND_EPSILON, "fused": True}
 
 
 class AdamW8bit(Optimizer[NoSettings]):
