@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -69,14 +71,22 @@ def certify(
     """Over the first `steps` optimizer steps of each; the model is left as it was."""
     if steps is not None:
         recipes = {name: replace(recipe, steps=min(steps, recipe.steps)) for name, recipe in recipes.items()}
-    together = trained(model, recipes, exact=exact)
-    bound = bound_of(model)
-    made = []
-    for name, recipe in recipes.items():
-        alone = trained(model, {name: recipe}, exact=exact)[name]
-        made += [_compared(name, "alone", together[name], alone, bound)]
-        made += [_compared(name, "peft", together[name], trained_by_peft(model, recipe), bound)]
+    bound, made = bound_of(model), []
+    with _StaysDouble():
+        together = trained(model, recipes, exact=exact)
+        for name, recipe in recipes.items():
+            alone = trained(model, {name: recipe}, exact=exact)[name]
+            made += [_compared(name, "alone", together[name], alone, bound)]
+            made += [_compared(name, "peft", together[name], trained_by_peft(model, recipe), bound)]
     return made
+
+
+class _StaysDouble(TorchFunctionMode):
+    """Keeps fp64 where a family's norms would compute in fp32: a cast can turn a difference of 1e-16 into one of 1e-7."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        to_single = func is Tensor.float or (func is Tensor.to and args[1:] == (torch.float32,))
+        return args[0] if to_single and args[0].dtype is torch.float64 else func(*args, **(kwargs or {}))
 
 
 def bound_of(model: PreTrainedModel) -> float:
