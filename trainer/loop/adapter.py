@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swarm.errors import UserError
+from trainer.loop.dequantised import Dequantise, is_cached, is_packed, whole
 from trainer.loop.layer import Pair, StackedLinear, shape_of, weight_of
 from trainer.loop.plan import Plan
 
@@ -79,8 +80,10 @@ def _as_in_peft(name: str, value: Tensor) -> Tensor:
 class Layers:
     """The linear layers of one base, each under a StackedLinear once a stream adapts it."""
 
-    def __init__(self, model: PreTrainedModel, plan: Plan) -> None:
+    def __init__(self, model: PreTrainedModel, plan: Plan, dequantise: Dequantise = "step") -> None:
         self.model = model
+        self.cached = is_cached(dequantise, model)
+        """Whether 4-bit layers that are adapted keep their whole matrices beside them."""
         self.plan = plan
         self.dtype = torch.float64 if model.dtype is torch.float64 else torch.float32
         self.device = model.device
@@ -165,7 +168,9 @@ class Layers:
         """Gives each adapter its slot, in this order.  Those of DoRA come last."""
         for name in {name: None for adapter in adapters for name in adapter.pairs}:
             if name not in self.stacked:
-                self.stacked[name] = StackedLinear(self.linear[name], self.plan, number_of(name))
+                base = self.linear[name]
+                frozen = whole(base, self.model.dtype) if self.cached and is_packed(base) else base
+                self.stacked[name] = StackedLinear(frozen, self.plan, number_of(name))
                 self.model.set_submodule(name, self.stacked[name])
         for name, layer in self.stacked.items():
             layer.stack([adapter.pairs.get(name) for adapter in adapters], self.dtype, self.device)
@@ -176,8 +181,8 @@ class Layers:
 
     def remove(self) -> None:
         """The base as it was."""
-        for name, layer in self.stacked.items():
-            self.model.set_submodule(name, layer.base)
+        for name in self.stacked:
+            self.model.set_submodule(name, self.linear[name])
         self.stacked.clear()
 
 

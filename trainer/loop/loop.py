@@ -21,6 +21,7 @@ from trainer.loop.adapter import Adapter, Layers
 from trainer.loop.audit import audit, refuse_rate
 from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
+from trainer.loop.dequantised import Dequantise
 from trainer.loop.head import NLL, Head
 from trainer.loop.plan import PASS_TOKENS, Pass, Plan, Row, arranged, buckets
 from trainer.loop.stream import Failed, Stepped, Stream
@@ -42,6 +43,7 @@ class Loop:
         *,
         exact: bool = False,
         pass_tokens: int = PASS_TOKENS,
+        dequantise: Dequantise = "step",
     ) -> None:
         self.model = model.requires_grad_(False)
         self.model.eval()  # type: ignore[no-untyped-call]
@@ -49,7 +51,7 @@ class Loop:
         self.exact = exact
         self.pass_tokens = pass_tokens
         self.plan = Plan()
-        self.layers = Layers(model, self.plan)
+        self.layers = Layers(model, self.plan, dequantise)
         self.head = Head(model)
         self.streams: list[Stream] = []
         """By slot.  An evicted one keeps its place, and adds nothing, until another comes or leaves."""
