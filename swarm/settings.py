@@ -144,6 +144,8 @@ class Part(Settings):
     """Compute in bfloat16; auto: on GPUs that have it."""
     attn_implementation: Literal["auto", "sdpa", "eager"] = "auto"
     """How attention is computed: sdpa is torch's fused kernels, eager plain matrix products; auto: sdpa wherever the base's family can."""
+    dequantise: Literal["auto", "step", "cached"] = "auto"
+    """On the shared engine, a base in 4 bits: step unpacks its matrices in each pass, cached keeps them unpacked; auto: cached where they take at most a quarter of the free memory."""
 
     @classmethod
     def chosen_by(cls, values: Mapping[str, object]) -> type[Self]:

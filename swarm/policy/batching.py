@@ -20,6 +20,7 @@ class BaseKey(NamedTuple):
     dtype: str
     """The type it computes in: `auto` (bfloat16 where the GPU has it), `bfloat16` or `float32`."""
     attention: str
+    dequantise: str
 
 
 class BatchKey(NamedTuple):
@@ -64,4 +65,5 @@ def _base_key(part: Part) -> BaseKey:
         quantisation=kinds.adapter(part.adapter).quantisation,
         dtype="auto" if part.bf16 == "auto" else "bfloat16" if part.bf16 else "float32",
         attention=part.attn_implementation,
+        dequantise=part.dequantise if kinds.adapter(part.adapter).quantisation else "",
     )

@@ -187,7 +187,7 @@ class Group(Boundary):
                     raise Elsewhere(why)
                 raise UserError("engine", f"shared cannot train on {settings.base_model}: {why}", "write `engine: trl`")
             self._facts = facts_of_model(model)
-            self._loop = Loop(model, self, exact=settings.exact)
+            self._loop = Loop(model, self, exact=settings.exact, dequantise=settings.dequantise)
             self._arrangement = Arrangement(self._loop, is_open=not settings.exact)
         return self._loop
 
