@@ -4,6 +4,9 @@
     python tests/benchmarks/bench_loop.py shared     # 8 streams in one pass against one after another, by tokens a stream
     python tests/benchmarks/bench_loop.py rows       # the demo's rows: 8 streams against padded steps as TRL makes them
     python tests/benchmarks/bench_loop.py one        # one stream against a plain PyTorch loop and against TRL's trainer
+    python tests/benchmarks/bench_loop.py memory     # bytes of an added stream, counted, against what is predicted
+    python tests/benchmarks/bench_loop.py map        # speed-up by tokens a stream and streams: a table, and docs/loop-cpu.svg
+    python tests/benchmarks/bench_loop.py gpu        # the map on a GPU, 0.5B- and 1.5B-shaped bases, bf16 and NF4 (never run yet: none was at hand)
 
 Ratios above 1 say that the loop is faster.
 """
@@ -17,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -27,8 +30,11 @@ from peft import LoraConfig, get_peft_model
 from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from swarm.planning.estimate import estimate
+from swarm.settings import StreamSettings
 from tests.trainer.loop import bases
 from trainer.data.tokens import IGNORED, Tokens
+from trainer.inspection import facts_of_model
 from trainer.loop.batches import Batches
 from trainer.loop.loop import Loop
 from trainer.loop.schedules import NamedSchedule
@@ -216,9 +222,131 @@ def trl_seconds(model, data: list[Tokens], size: int) -> float:
     return statistics.median(seconds[2:])
 
 
+def memory() -> None:
+    """Tensors counted by their storages: what two streams more of the same kind add, by stream."""
+    print("bytes of an added stream, rank 16, 1 x 256 tokens: counted / predicted")
+    ids = [random.Random(1).randrange(3, 1024) for _ in range(256)]
+    rows = [[Tokens(ids, ids, 0)] * 4]
+    few, many = (counted(loop_of(wide(False), rows * count, 1, 16)) for count in (2, 4))
+    held, kept = ((more - less) / 2 for more, less in zip(many, few, strict=True))
+    facts = facts_of_model(wide(False))
+    settings = StreamSettings.model_validate(
+        {"base_model": "-", "datasets": [{"path": "-"}], "lora_r": 16, "sequence_len": 256, "micro_batch_size": 1}
+    )
+    need = estimate(facts, settings, on_gpu=False)
+    own = need.adapter + need.gradients + need.moments
+    print(f"  parameters, gradients, moments {held:12,.0f} / {own:12,} = {held / own:.2f}")
+    print(f"  activations                    {kept:12,.0f} / {need.activations:12,} = {kept / need.activations:.2f}")
+    print(f"  together                       {held + kept:12,.0f} / {need.own:12,} = {(held + kept) / need.own:.2f}")
+
+
+def counted(loop: Loop) -> tuple[int, int]:
+    """Bytes that are held between steps beside the base, and those that a forward pass keeps for the backward one."""
+    frozen = {value.untyped_storage().data_ptr() for value in loop.model.parameters() if not value.requires_grad}
+    kept: dict[int, int] = {}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        storage = value.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    loop.tick()  # the optimizers make their moments
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        loop.tick()
+    stacks = [
+        stack for layer in loop.layers.stacked.values() for stack in (layer.a, layer.b, layer.magnitude, layer.norm)
+    ]
+    moments = [
+        value for stream in loop.streams for state in stream.optimizer.state.values() for value in state.values()
+    ]
+    tensors = [*stacks, *(stack.grad for stack in stacks if stack.grad is not None), *moments]
+    held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}
+    return sum(held.values()), sum(size for place, size in kept.items() if place not in frozen and place not in held)
+
+
+TOKENS, COUNTS = (16, 64, 256, 1024), (2, 4, 8, 16)
+
+
+def map_() -> None:
+    found = regimes(lambda: wide(False), TOKENS, COUNTS)
+    Path("docs/loop-cpu.svg").write_text(drawn(found, "llama 512 x 4, fp32, one CPU core"), encoding="utf-8")
+
+
+def gpu() -> None:
+    """Not run yet.  0.5B and 1.5B are Qwen2.5's shapes."""
+    shapes = {"0.5B": (896, 4864, 24, 14, 2), "1.5B": (1536, 8960, 28, 12, 2)}
+    for title, (hidden, inner, layers, heads, groups) in shapes.items():
+        for nf4 in (False, True):
+
+            def base(shape=(hidden, inner, layers, heads, groups), nf4=nf4):
+                sizes = (
+                    "hidden_size",
+                    "intermediate_size",
+                    "num_hidden_layers",
+                    "num_attention_heads",
+                    "num_key_value_heads",
+                )
+                model = bases.decoder(
+                    "qwen2", torch.bfloat16, vocab_size=151936, max_position_embeddings=4096,
+                    head_dim=shape[0] // shape[3], **dict(zip(sizes, shape, strict=True)),
+                )  # fmt: skip
+                return (bases.quantised(model) if nf4 else model).cuda()
+
+            found = regimes(base, (64, 256, 1024, 2048), (2, 4, 8, 16, 32))
+            name = f"{title}, {'NF4' if nf4 else 'bf16'}, {torch.cuda.get_device_name()}"
+            Path(f"docs/loop-{title}-{'nf4' if nf4 else 'bf16'}.svg").write_text(drawn(found, name), encoding="utf-8")
+
+
+def regimes(base: Callable, tokens: Sequence[int], counts: Sequence[int]) -> dict[tuple[int, int], float]:
+    """Speed-up of one pass for all over one after another, by tokens a stream and streams."""
+    print(f"load {os.getloadavg()[0]:.1f}; speed-up of a shared pass; columns: streams")
+    print(f"{'tokens':>8}" + "".join(f"{count:>8}" for count in counts), flush=True)
+    found = {}
+    for length in tokens:
+        for count in counts:
+            ids = [random.Random(length).randrange(3, 1024) for _ in range(length)]
+            loop = loop_of(base(), [[Tokens(ids, ids, 0)] * 8] * count, 1, 16)
+
+            def tick(exact: bool, loop=loop) -> None:
+                loop.exact = exact
+                loop.tick()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+
+            together, apart = medians(lambda tick=tick: tick(False), lambda tick=tick: tick(True))
+            found[length, count] = apart / together
+        print(f"{length:>8}" + "".join(f"{found[length, count]:>7.2f}x" for count in counts), flush=True)
+    return found
+
+
+def drawn(found: dict[tuple[int, int], float], title: str) -> str:
+    """The map as an SVG: the greener, the more a shared pass saves."""
+    tokens, counts = ([*dict.fromkeys(key[at] for key in found)] for at in (0, 1))
+    parts = [
+        f'<text x="10" y="18">Speed-up of a shared pass: {title}</text>',
+        '<text x="10" y="40">tokens a stream</text>',
+    ]
+    parts += [f'<text x="{150 + 70 * at}" y="40">{count} streams</text>' for at, count in enumerate(counts)]
+    for row, length in enumerate(tokens):
+        parts.append(f'<text x="10" y="{70 + 30 * row}">{length}</text>')
+        for at, count in enumerate(counts):
+            value = found[length, count]
+            light = max(45, min(97, round(97 - 50 * (value - 1))))
+            parts += [
+                f'<rect x="{145 + 70 * at}" y="{50 + 30 * row}" width="66" height="28" fill="hsl(140,45%,{light}%)"/>',
+                f'<text x="{155 + 70 * at}" y="{70 + 30 * row}">{value:.2f}x</text>',
+            ]
+    width, height = 160 + 70 * len(counts), 60 + 30 * len(tokens)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">'
+    return "\n".join([head, *parts, "</svg>", ""])
+
+
+FIGURES = {"shared": shared, "rows": rows, "one": one, "memory": memory, "map": map_, "gpu": gpu}
+
 if __name__ == "__main__":
     quieten()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    for name in sys.argv[1:] or ("shared", "rows", "one"):
-        {"shared": shared, "rows": rows, "one": one}[name]()
+    print(f"load {os.getloadavg()[0]:.1f}")
+    for name in sys.argv[1:] or ("shared", "rows", "one", "memory"):
+        FIGURES[name]()
