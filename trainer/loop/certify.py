@@ -7,7 +7,8 @@ micro-batches and an attention mask.  Compared are the losses of all steps and t
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,6 @@ from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -72,7 +72,7 @@ def certify(
     if steps is not None:
         recipes = {name: replace(recipe, steps=min(steps, recipe.steps)) for name, recipe in recipes.items()}
     bound, made = bound_of(model), []
-    with _StaysDouble():
+    with _stays_double():
         together = trained(model, recipes, exact=exact)
         for name, recipe in recipes.items():
             alone = trained(model, {name: recipe}, exact=exact)[name]
@@ -81,12 +81,27 @@ def certify(
     return made
 
 
-class _StaysDouble(TorchFunctionMode):
-    """Keeps fp64 where a family's norms would compute in fp32: a cast can turn a difference of 1e-16 into one of 1e-7."""
+@contextmanager
+def _stays_double() -> Iterator[None]:
+    """Keeps fp64 where a family's norms would compute in fp32: a cast can turn a difference of 1e-16 into one of 1e-7.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        to_single = func is Tensor.float or (func is Tensor.to and args[1:] == (torch.float32,))
-        return args[0] if to_single and args[0].dtype is torch.float64 else func(*args, **(kwargs or {}))
+    Methods are replaced, since torch's modes are off while a backward pass recomputes activations.
+    """
+    plain_to: Any = Tensor.to
+    plain_float: Any = Tensor.float
+
+    def to(value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        stays = value.dtype is torch.float64 and args == (torch.float32,)
+        return value if stays else plain_to(value, *args, **kwargs)
+
+    def single(value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return value if value.dtype is torch.float64 else plain_float(value, *args, **kwargs)
+
+    Tensor.to, Tensor.float = to, single  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        Tensor.to, Tensor.float = plain_to, plain_float  # type: ignore[method-assign]
 
 
 def bound_of(model: PreTrainedModel) -> float:
