@@ -199,8 +199,10 @@ def test_a_worker_holds_three_tasks_does_one_after_another_and_an_order_is_for_o
 def test_a_worker_that_is_asked_to_leave_gives_back_what_it_has_not_begun(
     desk: Desk, settings: Callable[..., StreamSettings]
 ) -> None:
-    process = training(desk, settings(max_steps=100_000, save_steps=50_000))
-    desk.assign(ref="two/train", token=3, role="train", stream="two", settings=settings(), prepared="prepared/x")
+    process = training(desk, settings(max_steps=100_000, save_steps=50_000, engine="trl"))
+    desk.assign(
+        ref="two/train", token=3, role="train", stream="two", settings=settings(engine="trl"), prepared="prepared/x"
+    )
     desk.wait_for(lambda: desk.states() == ["working", "waiting"])
     process.terminate()
     assert process.wait(60) == 0, desk.log()
