@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from swarm.messages import Assign, Hello, Order, Piece, Quit, Ready, Report
 from swarm.settings import StreamSettings
@@ -246,19 +243,3 @@ def test_a_join_file_that_cannot_be_read_is_reported_in_a_line(desk: Desk) -> No
         2,
         "--roles: 'cook' is no role; choose from prepare, train, validate, evaluate\n",
     )
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process as Linux sets them")
-def test_a_full_disk_while_preparing_is_told_with_what_to_do_and_the_worker_serves_on(
-    desk: Desk, settings: Callable[..., StreamSettings]
-) -> None:
-    process = desk.start_worker("prepare")
-    desk.wait(lambda one: one.type == "ready")
-    before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, before[1]))  # none of its files can grow
-    desk.assign(ref="one/prepare", token=1, role="prepare", stream="one", settings=settings())
-    dropped = desk.report("drop", 1)
-    assert dropped.why.endswith(": no space; free some, then `swarm resume`") and dropped.failed and not dropped.retry
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
-    desk.assign(ref="one/prepare", token=2, role="prepare", stream="one", settings=settings())
-    assert desk.report("prepared", 2).rows > 0
