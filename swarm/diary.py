@@ -119,7 +119,8 @@ def words_of(event: Event) -> Words:
         case ev.Look():
             return Words(f"its weights are examined on the sealed rows: look {event.number} of this run at them")
         case ev.Compared():
-            return Words(f"its streams are compared by {one_line(event.metric)} at level {event.level:g}")
+            columns = f"difference ({100 * (1 - event.level):g}% interval), smallest detectable one, p"
+            return Words(f"arms compared by {one_line(event.metric)}: {columns}")
         case ev.Back() | ev.Adapter() | ev.Promote():
             return _weights(event)
         case _:
@@ -168,10 +169,11 @@ def _weights(event: ev.Back | ev.Adapter | ev.Promote) -> Words:
         case ev.Back():
             return Words(f"goes back to checkpoint-{event.step}: {one_line(event.why)}", "WARN", " ")
         case ev.Adapter():
-            return Words(f"its adapter is published in {one_line(event.path)}")
+            return Words("its adapter is published")
         case ev.Promote():
             said = "promoted by force" if event.force else "promoted"
-            return Words(f"{said}: {one_line(event.why)} {{{one_line(event.path)}, {hash_of(event.sha256)}}}", "OK")
+            reason = one_line(event.why).partition(";")[0]  # what follows stands in the comparison
+            return Words(f"{said}: {reason} {{{one_line(event.path)}, {hash_of(event.sha256)}}}", "OK")
 
 
 def _result(event: Event) -> Words:
@@ -235,7 +237,7 @@ def _figure(name: str, own: Mapping[str, float], base: Mapping[str, float]) -> s
     return f"{about.label} {first}{about.text(own[name])}{beside}"
 
 
-UNSAID = frozenset({"first_loss", "seconds", "tokens_per_second", "peak_bytes"})
+UNSAID = frozenset({"first_loss", "seconds", "tokens_per_second", "peak_bytes", "ended"})
 """Figures that a sentence says elsewhere, or that only tables need."""
 
 

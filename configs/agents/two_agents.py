@@ -116,7 +116,7 @@ def losses(ada: Agent) -> tuple[float, float]:
     from trainer.loading import load_adapter, load_base
     from trainer.place import Place
 
-    settings, stream = config.of_run(ada.folder).streams["tables"], ada.state.streams["tables"]
+    settings, stream = config.of_run(ada.folder, ada.state.added).streams["tables"], ada.state.streams["tables"]
     assert stream.prepared is not None and stream.candidate is not None
     rows = list(read_rows(ada.folder.path / stream.prepared.path / HELD_OUT))
     base = load_base(bases.folder_of(settings.base_model), settings, Place(ada.folder.path, "cpu"))

@@ -115,8 +115,8 @@ def _outcome(comparison: Comparison, key: str) -> ev.Compared:
         of_base = comparison.against(chosen, None)
         beats = _told_apart(differences, of_base, level)[-1]
     lines = [
-        *(_line(best, other.name, one, comparison.promotion) for other, one in zip(others, differences, strict=True)),
-        _line(chosen, "the bare base", of_base, comparison.promotion),
+        *(_line(best, other.name, one) for other, one in zip(others, differences, strict=True)),
+        _line(chosen, "base", of_base),
         _about_seeds(comparison, len(others)),
     ]
     return ev.Compared(
@@ -165,7 +165,8 @@ def _why(
     closest = next(one for one, is_apart in zip(differences, apart, strict=True) if not is_apart)
     how = "best" if comparison.promotion.tie_break == "best" else f"cheapest ({units.count(chosen.cost[0])} parameters)"
     parts = [
-        f"{figures.TIE} by {metric}: {names} cannot be told apart ({_interval(closest, comparison.promotion)})",
+        f"{figures.TIE} by {metric}: {names} cannot be told apart",
+        _interval(closest, comparison.promotion),
         f"{chosen.name} is the {how}",
         of_base,
         *_cautions(comparison),
@@ -183,8 +184,8 @@ def _interval(one: Difference, promotion: Promotion) -> str:
     )
 
 
-def _line(arm: Arm, other: str, one: Difference, promotion: Promotion) -> str:
-    return f"{arm.name} against {other}: {_interval(one, promotion)}, p {one.p:.2g}"
+def _line(arm: Arm, other: str, one: Difference) -> str:
+    return f"{arm.name} - {other}: {one.value:.3g} ({one.low:.3g} to {one.high:.3g}), {one.detectable:.2g}, {one.p:.2g}"
 
 
 def _cautions(comparison: Comparison) -> list[str]:
@@ -200,9 +201,7 @@ def _cautions(comparison: Comparison) -> list[str]:
 def _about_seeds(comparison: Comparison, others: int) -> str:
     match comparison.spread:
         case None:
-            return (
-                "one seed per arm: the spread over seeds is not known (`seeds: 3` measures it, `seed_spread` states it)"
-            )
+            return ""  # the reason says so
         case Spread(value, None):
             factor = chance.multiple(comparison.promotion.test_level, others)
             return f"given spread over seeds {value:.3g}: a difference below {factor:.2g} times it counts as chance"

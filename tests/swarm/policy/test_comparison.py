@@ -52,8 +52,8 @@ def test_what_is_better_on_the_rows_wins_with_its_interval_and_the_seeds_that_no
     assert promotion.choice.why.startswith("lowest eval_loss 0.4; next narrow 0.5, difference 0.1, 99% interval 0.0")
     assert promotion.choice.why.endswith("base 2; the spread over seeds is not known")
     body = story.state.compared.body  # type: ignore[union-attr]
-    assert "wide against narrow: difference 0.1" in body and "detectable from 0.0" in body
-    assert "wide against the bare base: difference 1.6" in body
+    assert "- wide - narrow: 0.1 (0.0" in body
+    assert "- wide - base: 1.6 (" in body
 
 
 def test_a_tie_is_called_one_and_the_cheaper_is_taken() -> None:

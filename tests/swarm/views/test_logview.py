@@ -67,7 +67,7 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
             "on 60 rows: held-out 0.110, base 2.040; exact match 91%, base 3%; meteor 31.5",
         ),
         (e.Back(ref="a", tok=1, step=4, path="x", sha256=SHA, why="weights are not finite"), "[WARN] goes back to checkpoint-4: weights are not finite"),
-        (e.Adapter(ref="a", tok=1, path="streams/a/adapter", sha256=SHA), "its adapter is published in streams/a/adapter"),
+        (e.Adapter(ref="a", tok=1, path="streams/a/adapter", sha256=SHA), "its adapter is published"),
         (e.Look(ref="a", sha256=SHA, number=1), "its weights are examined on the sealed rows: look 1 of this run at them"),
         (
             e.Sealed(ref="a/sealed", tok=1, sha256=SHA, result="FAIL", rows=30, overlap=0, why="no gain", figures={"sealed_loss": 0.5, "base_sealed_loss": 0.5}),
@@ -75,7 +75,7 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
         ),
         (
             e.Compared(ref="run", metric="eval_loss", best="a", arm="a", chosen="a", beats_base=True, level=0.01, scores=SHA, why="lowest", body="- a against b"),
-            "its streams are compared by eval_loss at level 0.01 · - a against b",
+            "arms compared by eval_loss: difference (99% interval), smallest detectable one, p · - a against b",
         ),
         (e.Promote(ref="a", path="promoted", sha256=SHA, why="lowest held-out loss"), "[OK] promoted: lowest held-out loss {promoted, sha256 9f3a9f3a}"),
         (e.Post(ref="run", body="look at s3\nplease"), "look at s3 please"),
