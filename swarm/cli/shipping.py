@@ -99,7 +99,7 @@ def push(
     run: NamedRun = None,
     form: Form = None,
 ) -> None:
-    """Upload an adapter with tokenizer and model card to a hub; asks first.
+    """Upload an adapter and its model card to a hub; asks first.
 
     To HF_ENDPOINT, with the token of `hf auth login` or HF_TOKEN.
     """

@@ -73,7 +73,7 @@ def compare(
     run: NamedRun = None,
     form: Form = None,
 ) -> None:  # fmt: skip
-    """Put the same prompts to a base and its adapters, side by side.
+    """Put the same prompts to a base and its adapters.
 
     Without --prompt and --prompts 21 short tasks are asked.
     """
@@ -103,7 +103,7 @@ def chat(
     trust_remote_code: RemoteCode = False,
     run: NamedRun = None,
 ) -> None:
-    """Talk to adapters and their base; /help lists the commands inside.
+    """Talk to adapters and their base; /help inside.
 
     Without a terminal each line of standard input is a message.
     """
@@ -129,7 +129,7 @@ def serve(
     run: NamedRun = None,
     as_json: Annotated[bool, typer.Option("--json", help="print address and models as a line of JSON")] = False,
 ) -> None:  # fmt: skip
-    """Serve a base and its adapters as OpenAI's API.
+    """Serve a base and its adapters as OpenAI does.
 
     /v1/chat/completions, /v1/completions, /v1/models; the request's `model` chooses.
     """

@@ -49,6 +49,7 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
     without_a_run = {
         "init",
         "check",
+        "certify",
         "show",
         "plan",
         "env",
