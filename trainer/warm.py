@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,12 @@ from swarm.errors import UserError
 from swarm.events import Post
 from swarm.messages import WarmStart
 from swarm.weights import ADAPTER, adapter_sha256
+from trainer.loop.adapter import as_in_peft
+from trainer.loop.folder import PARTS
 from trainer.progress import TrainingProgress
+
+Form = Callable[[str, Tensor], Tensor]
+"""From a tensor in an engine's memory to PEFT's form, and back."""
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 OPTIMIZER = "optimizer.pt"
@@ -51,28 +56,42 @@ class Carried:
         return math.sqrt(max(0.0, self.lost) / self.whole) if self.whole else 0.0
 
 
+def as_it_is(_: str, value: Tensor) -> Tensor:
+    return value
+
+
 def begin(
-    progress: TrainingProgress, parameters: Iterable[tuple[str, Tensor]], optimizer: Any, config: PeftConfig
+    progress: TrainingProgress,
+    parameters: Iterable[tuple[str, Tensor]],
+    optimizer: Any,
+    config: PeftConfig,
+    form: Form = as_it_is,
 ) -> None:
     """Before the first step of a training: where it is a clone that has no checkpoint of its own yet, from its source."""
     warm = progress.assign.warm
     if warm is None or progress.resumed:
         return
-    said = carry(parameters, optimizer, config, progress.place.run_folder / warm.path, warm)
+    said = carry(parameters, optimizer, config, progress.place.run_folder / warm.path, warm, form)
     progress.lease.report(Post(ref=progress.assign.ref, body=said))
 
 
 def carry(
-    parameters: Iterable[tuple[str, Tensor]], optimizer: Any, config: PeftConfig, folder: Path, warm: WarmStart
+    parameters: Iterable[tuple[str, Tensor]],
+    optimizer: Any,
+    config: PeftConfig,
+    folder: Path,
+    warm: WarmStart,
+    form: Form = as_it_is,
 ) -> str:
     """Fill a new adapter and its optimizer, before the first step; returns what the log says of it.
 
-    `parameters`: by the names that PEFT has in memory or in its file; `optimizer`: over them.  Raises UserError where the
-    checkpoint is not the one that the log names, or has other tensors.
+    `parameters`: by the names that PEFT has in memory or in its file, in PEFT's shapes once `form` was applied; `optimizer`: over
+    them.  Raises UserError where the checkpoint is not the one that the log names, or has other tensors.
     """
     if adapter_sha256(folder) != warm.sha256:
         raise UserError(warm.path, "is not the checkpoint that the log names", "clone the stream again")
-    new = {IN_MEMORY.sub("", name): value for name, value in parameters}
+    trained = {IN_MEMORY.sub("", name): value for name, value in parameters}
+    new = {name: form(name, value) for name, value in trained.items()}  # views of the same memory
     old = load_file(folder / ADAPTER)
     _check_names(new, old, warm)
     carried = components(old, new, scale(PeftConfig.from_pretrained(str(folder))) / scale(config))
@@ -80,7 +99,7 @@ def carry(
         for name, value in new.items():
             value.copy_(resized(name, old[name], value, carried))
     moments = (
-        _moments(new, old, optimizer, folder, carried)
+        _moments(trained, old, optimizer, folder, carried, form)
         if warm.moments
         else "without its moments: the optimizer is another"
     )
@@ -132,19 +151,27 @@ def _columns(old: Tensor, new: Tensor, kept: Tensor) -> Tensor:
 
 
 def _moments(
-    new: Mapping[str, Tensor], old: Mapping[str, Tensor], optimizer: Any, folder: Path, carried: Carried
+    trained: Mapping[str, Tensor], old: Mapping[str, Tensor], optimizer: Any, folder: Path, carried: Carried, form: Form
 ) -> str:
     """Give the optimizer the moments of the checkpoint, in the new shapes; says which are left behind."""
     states = torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")["state"]
-    names = {id(value): name for name, value in new.items()}
+    kept_in = as_in_peft if (folder / PARTS).is_file() else as_it_is  # the engine that wrote them
+    names = {id(value): name for name, value in trained.items()}
     order = [names[id(value)] for group in optimizer.param_groups for value in group["params"]]
-    made = {
-        place: _moved(name, states.get(place, {}), old[name], new[name], carried) for place, name in enumerate(order)
-    }
-    if states.keys() != made.keys() or any(moments is None for moments in made.values()):
-        return "without its moments, which are kept in another form"
+    made = {}
+    for place, name in enumerate(order):
+        there = _each(states.get(place, {}), name, kept_in)
+        moved = _moved(name, there, old[name], form(name, trained[name]), carried)
+        if place not in states or moved is None:
+            return "without its moments, which are kept in another form"
+        made[place] = _each(moved, name, form)
     optimizer.load_state_dict({"state": made, "param_groups": optimizer.state_dict()["param_groups"]})
     return "with its moments"
+
+
+def _each(state: Mapping[str, Any], name: str, form: Form) -> dict[str, Any]:
+    """The same moments in another form."""
+    return {key: form(name, value).contiguous() if isinstance(value, Tensor) else value for key, value in state.items()}
 
 
 def _moved(name: str, state: Mapping[str, Any], old: Tensor, new: Tensor, carried: Carried) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
 
 def running(tmp_path: Path) -> RunFolder:
     """A run whose one stream has saved a checkpoint and trains on for long."""
-    folder = sp.start(sp.write_config(tmp_path, streams="  fast: {save_steps: 2}", steps=4000))
+    folder = sp.start(sp.write_config(tmp_path, streams="  fast: {save_steps: 25}", steps=4000))
     sp.wait_for(lambda: sp.state(folder).streams["fast"].checkpoints, "a checkpoint", folder=folder)
     return folder
 

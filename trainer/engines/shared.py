@@ -23,6 +23,7 @@ from trainer.errors import Elsewhere
 from trainer.inspection import facts_of_model
 from trainer.loading import load_base
 from trainer.loop import folder
+from trainer.loop.adapter import as_in_peft
 from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.fusable import unfusable
@@ -173,7 +174,7 @@ class Group(Boundary):
         progress.trainable = sum(value.numel() for value in stream.adapter.parameters())
         if progress.resumed:
             folder.read(stream, progress.resumed.folder)
-        warm.begin(progress, stream.adapter.named_parameters(), stream.optimizer, stream.adapter.config)
+        warm.begin(progress, stream.adapter.named_parameters(), stream.optimizer, stream.adapter.config, as_in_peft)
         held_out = rows_to_choose_by(prepared) if settings.eval_steps else []
         return Member(work, progress, stream, held_out)
 

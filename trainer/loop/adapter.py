@@ -54,7 +54,7 @@ class Adapter:
     def state_dict(self) -> dict[str, Tensor]:
         """As PEFT saves it.  Copies in main memory: the loop may go on while they are written."""
         return {
-            name: _as_in_peft(name, value.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
+            name: as_in_peft(name, value.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, value in self.named_parameters()
         }
 
@@ -69,12 +69,12 @@ class Adapter:
                 "use the adapter's own settings",
             )
         for name, value in mine.items():
-            value.copy_(_as_in_peft(name, state[name]))
+            value.copy_(as_in_peft(name, state[name]))
 
 
-def _as_in_peft(name: str, value: Tensor) -> Tensor:
-    """From here to there, and back."""
-    return value.T if name.endswith("lora_B.weight") else value
+def as_in_peft(name: str, value: Tensor) -> Tensor:
+    """From a tensor in memory to PEFT's form, and back."""
+    return value.T if name.endswith("lora_B.weight") and value.dim() == 2 else value
 
 
 class Layers:
