@@ -131,7 +131,9 @@ def test_one_is_handed_over_one_paused_one_stopped_and_the_next_coordinator_adop
         door.append(ev.Resume(ref="c"))
     state = sp.wait_for_end(folder)
     assert state.streams["c"].trained is not None and state.end is not None and state.end.rc == 0
-    assert not {"expire", "refuse"} & {e.event.kind for e in sp.entries(folder)}
+    assert "expire" not in {e.event.kind for e in sp.entries(folder)}
+    refused = {(e.event.ref, e.event.tok) for e in sp.entries(folder) if isinstance(e.event, ev.Refuse)}
+    assert refused <= {("b/train", lease.token)}, "what was on its way under the token before the hand-over"
     assert [e.event.failed for e in sp.entries(folder) if isinstance(e.event, ev.Drop)] == [False]
 
 

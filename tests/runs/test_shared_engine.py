@@ -30,7 +30,7 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
 
 
 def started(tmp_path: Path, streams: str) -> RunFolder:
-    config = sp.write_config(tmp_path, streams=streams, steps=120, extra="  exact: true")
+    config = sp.write_config(tmp_path, streams=streams, steps=300, extra="  exact: true")
     return sp.start(config, "placement.cpu_streams=4")
 
 
@@ -51,7 +51,7 @@ def test_a_group_that_is_paused_stopped_and_killed_ends_bit_for_bit_as_one_that_
         door.append(ev.Stop(ref="endless"))
     sp.wait_for(lambda: held() == ["plain", "dora", "wide"], "the end of one", folder=folder)
     sp.wait_for(
-        lambda: len(sp.state(folder).streams["wide"].checkpoints) > 3, "more steps of the others", folder=folder
+        lambda: len(sp.state(folder).streams["wide"].checkpoints) > 1, "more steps of the others", folder=folder
     )
     os.kill(sp.worker_pids(folder)["trainer-1"], signal.SIGKILL)
     ends = sp.wait_for(
