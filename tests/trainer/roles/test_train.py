@@ -166,7 +166,7 @@ def test_the_time_cap_counts_earlier_attempts_and_saves(bench: Bench, settings: 
 def test_of_a_training_that_overfits_the_best_checkpoint_is_kept_and_handed_over(
     bench: Bench, settings: Make, tmp_path: Path
 ) -> None:
-    files = {"train.jsonl": "aaaa", "held_out.jsonl": "aaab"}  # the surer it is of an a, the worse it is at the b
+    files = {"train.jsonl": "aaaa", "held_out.jsonl": "bbbb"}  # the surer it is of an a, the worse it is at a b
     for name, answer in files.items():
         rows = [{"prompt": f"{name} {n}", "completion": answer} for n in range(12)]
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))

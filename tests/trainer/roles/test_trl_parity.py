@@ -40,7 +40,7 @@ def by_hand(settings: StreamSettings, prepared: Path, folder: Path, lora: dict[s
         output_dir=str(folder), use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none", logging_steps=1,
         dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, max_steps=STEPS, save_strategy="no", seed=settings.seed,
         per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=5e-3, lr_scheduler_type="linear", warmup_steps=0,
-        max_grad_norm=1.0, weight_decay=0.0, optim="adamw_torch", disable_tqdm=True,
+        max_grad_norm=1.0, weight_decay=0.0, optim="adamw_torch_fused", disable_tqdm=True,
     )  # fmt: skip
     trainer = SFTTrainer(
         model=model, args=how, train_dataset=Dataset.from_list(rows),
