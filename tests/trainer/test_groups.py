@@ -22,6 +22,8 @@ from trainer.errors import LeaseRevoked, LeaseStopped
 from trainer.loop.loop import Loop
 from trainer.loop.stream import Stream
 
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+
 Make = Callable[..., StreamSettings]
 FOUR: dict[str, dict[str, object]] = {
     "plain": {"lora_r": 4},
