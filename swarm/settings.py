@@ -61,6 +61,9 @@ KindName = Annotated[str, AfterValidator(_is_installed)]
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".toon")
 """Endings of the files that rows are read from."""
 
+MOST_SEEDS, MOST_RATES = 64, 16
+"""Streams that one stream of a config may become: a typing error must not fill the memory."""
+
 
 class Dataset(Settings):
     path: str
@@ -218,9 +221,9 @@ class StreamSettings(Part):
     """Wall-clock minutes of training, over all attempts."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the order of rows, the adapter's first values and dropout."""
-    seeds: Positive | None = None
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | None = None
     """So many replicas, `NAME.s1` and so on, with the seeds from `seed` on; promotion compares their means by their spread."""
-    sweep_lr: list[Annotated[float, Field(gt=0)]] = []
+    sweep_lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(max_length=MOST_RATES)] = []
     """A stream for each of these learning rates, `NAME.lr0.0002` and so on."""
     replica_of: str | None = None
     """Whose replica it is; set by `seeds`."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -279,7 +279,9 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     if origin is Literal:
         return _listed(_words(annotation))
     if origin is list:
-        return f"a list of {_several(get_args(annotation)[0], at_least_one=any(isinstance(part, MinLen) for part in metadata))}"
+        longest = next((f", at most {part.max_length}" for part in metadata if isinstance(part, MaxLen)), "")
+        at_least_one = any(isinstance(part, MinLen) for part in metadata)
+        return f"a list of {_several(get_args(annotation)[0], at_least_one=at_least_one)}{longest}"
     if table := next((part for part in metadata if isinstance(part, OneOf)), None):
         return _listed(table.names())
     if words_of_field := next((part.words for part in metadata if isinstance(part, Reads)), None):
@@ -310,6 +312,8 @@ def _bounds(metadata: Iterable[Any]) -> str:
                 limits.append(f"above {value}")
             case Lt(lt=value):
                 limits.append(f"below {value}")
+            case Le(le=value):
+                limits.append(f"at most {value}")
             case _:
                 pass
     return " " + " and ".join(limits) if limits else ""

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from swarm.config.tree import Node, Problems
+from swarm.settings import MOST_RATES, MOST_SEEDS
 
 
 def expanded(root: Node, problems: Problems) -> Node:
-    """The tree with such streams replaced.  Values of a wrong type are left for the checks."""
+    """The tree with such streams replaced.  Values of a wrong type or size are left for the checks."""
     streams = root.items.get("streams")
     if streams is None or not streams.items:
         return root
@@ -32,7 +33,7 @@ def _add(made: dict[str, Node], name: str, stream: Node, problems: Problems) -> 
 def _swept(name: str, stream: Node) -> Iterator[tuple[str, Node]]:
     rates = stream.items.get("sweep_lr")
     values = rates.value if rates and isinstance(rates.value, list) else []
-    if not values or not all(_is_number(rate.value) and float(rate.value) > 0 for rate in values):  # type: ignore[arg-type]
+    if not 0 < len(values) <= MOST_RATES or not all(_is_rate(rate.value) for rate in values):
         yield name, stream
         return
     for rate in values:
@@ -42,7 +43,7 @@ def _swept(name: str, stream: Node) -> Iterator[tuple[str, Node]]:
 def _seeded(name: str, stream: Node) -> Iterator[tuple[str, Node]]:
     count, first = stream.items.get("seeds"), stream.items.get("seed")
     start = first.value if first else 0
-    if count is None or type(count.value) is not int or type(start) is not int or count.value < 2:
+    if count is None or type(count.value) is not int or type(start) is not int or not 1 < count.value <= MOST_SEEDS:
         yield name, stream
         return
     for number in range(count.value):
@@ -54,5 +55,5 @@ def _with(stream: Node, without: str, **values: Node) -> Node:
     return replace(stream, value={**{key: node for key, node in stream.items.items() if key != without}, **values})
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

@@ -225,7 +225,7 @@ my.yaml:5: defaults.judge.modell: unknown setting; did you mean `model`?
 my.yaml:5: defaults.judge.endpoint: expected http(s)://HOST[:PORT]/v1, got 'localhost:8000'; correct it
 my.yaml:5: defaults.judge.model: is missing; write it
 my.yaml:6: streams.one.sealed_datasets.0.path: no file matches nowhere.jsonl in {proj}; the folder holds no data files
-my.yaml:6: streams.one.seeds: expected a whole number of at least 1, got 0; correct it, or leave it out
+my.yaml:6: streams.one.seeds: expected a whole number of at least 1 and at most 64, got 0; correct it, or leave it out
 my.yaml:6: streams.one.sweep_lr.1: expected a number above 0, got -1; the default is []
 6 problems; nothing was started
 """,

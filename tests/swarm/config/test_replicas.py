@@ -38,6 +38,14 @@ def test_a_name_that_is_there_already_is_a_problem(loading: Loading) -> None:
         loading(TEXT + "  narrow.s1: {}\n")
 
 
+def test_a_slip_of_the_key_makes_no_million_streams(loading: Loading) -> None:
+    with pytest.raises(UserErrors, match=r"my\.yaml:6: streams\.narrow\.seeds: .*64"):
+        loading(TEXT.replace("seeds: 2", "seeds: 1000000000"))
+    rates = ", ".join(f"{rate}e-4" for rate in range(1, 1000))
+    with pytest.raises(UserErrors, match=r"sweep_lr: .*16"):
+        loading(TEXT.replace("seeds: 2", f"sweep_lr: [{rates}]"))
+
+
 def test_ways_of_training_at_one_learning_rate_each_get_a_warning(loading: Loading) -> None:
     [line] = [line for line in notes(loading(TEXT).run, {}) if "learning rate" in line]
     assert line.startswith("warning: different ways of training are compared, each at one learning rate")
