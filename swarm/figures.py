@@ -56,7 +56,7 @@ class Figure:
     could do before."""
     compared_as: str = ""
     """The figure whose values row by row are compared in place of its own: a perplexity is compared as the loss it is made of."""
-    library: str = ""
+    package: str = ""
     """The module that computes it, if that is none of ours; it comes with the extra `judge`."""
 
 
@@ -64,9 +64,9 @@ def _share(label: str, goal: Goal | None = None) -> Figure:
     return Figure(label, "share of the answers", goal, units.percent, "answers")
 
 
-def _overlap(label: str, unit: str, library: str) -> Figure:
+def _overlap(label: str, unit: str, package: str) -> Figure:
     """How much of the expected text an answer holds."""
-    return Figure(label, unit, "max", of="answers", library=library)
+    return Figure(label, unit, "max", of="answers", package=package)
 
 
 FIGURES: dict[str, Figure] = {
@@ -85,7 +85,7 @@ FIGURES: dict[str, Figure] = {
     "bleu": _overlap("BLEU", "0 to 100, of all answers; row by row of each", "sacrebleu"),
     "chrf": _overlap("chrF", "0 to 100, of all answers; row by row of each", "sacrebleu"),
     "json_valid": _share("JSON", "max"),
-    "json_schema": replace(_share("JSON schema", "max"), library="jsonschema"),
+    "json_schema": replace(_share("JSON schema", "max"), package="jsonschema"),
     "toon_valid": _share("TOON", "max"),
     "headings": _share("headings"),
     "lists": _share("lists"),

@@ -65,8 +65,8 @@ def _check_metrics(stream: Node, settings: StreamSettings, run: RunSettings, pro
         what = f"{wanted} is not measured, but it is `promotion.metric`"
         _add(stream, "metrics", what, f"add {wanted}", problems)
     for metric in settings.metrics:
-        if (library := figures.of(metric).library) and find_spec(library) is None:
-            what = f"{metric} needs the library {library}"
+        if (package := figures.of(metric).package) and find_spec(package) is None:
+            what = f"{metric} needs the package {package}"
             fix = "install it with `pip install 'toonswarm[judge]'`, or take it out"
             _add(stream, "metrics", what, fix, problems)
     if "json_schema" in settings.metrics and settings.json_schema is None:

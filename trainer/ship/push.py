@@ -26,16 +26,6 @@ from trainer.ship.portable import copy_adapter, public_name
 from trainer.ship.sources import read_lineage, sources_of
 from trainer.show import add_forms, print_form
 
-TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "*.model",
-)
-TEMPLATE = "chat_template.jinja"
-"""transformers takes it before the template in tokenizer_config.json."""
 CARD = "README.md"
 
 

@@ -92,5 +92,5 @@ def test_json_is_matched_against_the_schema_of_the_file(tmp_path: Path) -> None:
 
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sacrebleu", None)
-    with pytest.raises(UserError, match=r"metrics: bleu needs the library sacrebleu; .*toonswarm\[judge\]"):
+    with pytest.raises(UserError, match=r"metrics: bleu needs the package sacrebleu; .*toonswarm\[judge\]"):
         scorers.of_each(["bleu"], given(["a"]))

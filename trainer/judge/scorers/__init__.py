@@ -72,11 +72,11 @@ def of_all(scores: Mapping[str, Sequence[float]], given: Sequence[Given]) -> dic
     }
 
 
-def library(figure: str) -> Any:
+def package_of(figure: str) -> Any:
     """The module that computes a figure.  Raises UserError where it is not installed."""
-    name = figures.of(figure).library
+    name = figures.of(figure).package
     try:
         return import_module(name)
     except ImportError as error:
         fix = "install it with `pip install 'toonswarm[judge]'`, or take the metric out"
-        raise UserError("metrics", f"{figure} needs the library {name}", fix) from error
+        raise UserError("metrics", f"{figure} needs the package {name}", fix) from error

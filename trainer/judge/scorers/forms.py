@@ -9,7 +9,7 @@ from typing import Any
 
 from swarm.errors import UserError
 from toon import ToonError, decode
-from trainer.judge.scorers import Given, library
+from trainer.judge.scorers import Given, package_of
 
 
 def json_valid(given: Given) -> float:
@@ -51,7 +51,7 @@ def _validator(path: str | None) -> Any:
     """Raises UserError where there is no schema that jsonschema takes."""
     if path is None:
         raise UserError("json_schema", "is not set, but `metrics` names json_schema", "name a file with a JSON schema")
-    jsonschema = library("json_schema")
+    jsonschema = package_of("json_schema")
     try:
         schema = json.loads(Path(path).read_text(encoding="utf-8"))
         kind = jsonschema.validators.validator_for(schema)

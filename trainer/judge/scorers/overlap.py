@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from trainer.judge.scorers import Given, library
+from trainer.judge.scorers import Given, package_of
 
 
 def rouge_1(given: Given) -> float:
@@ -30,7 +30,7 @@ def _rouge(expected: str, text: str) -> dict[str, float]:
 
 @lru_cache(maxsize=1)
 def _rouge_scorer() -> Any:
-    library("rouge_1")
+    package_of("rouge_1")
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rouge1", "rouge2", "rougeL"])
@@ -38,19 +38,19 @@ def _rouge_scorer() -> Any:
 
 def bleu(given: Given) -> float:
     """Of one answer: sacrebleu's sentence BLEU, with effective order."""
-    return float(library("bleu").sentence_bleu(given.text, [given.expected]).score)
+    return float(package_of("bleu").sentence_bleu(given.text, [given.expected]).score)
 
 
 def chrf(given: Given) -> float:
-    return float(library("chrf").sentence_chrf(given.text, [given.expected]).score)
+    return float(package_of("chrf").sentence_chrf(given.text, [given.expected]).score)
 
 
 def _corpus_bleu(given: Sequence[Given]) -> float:
-    return float(library("bleu").corpus_bleu(*_texts(given)).score)
+    return float(package_of("bleu").corpus_bleu(*_texts(given)).score)
 
 
 def _corpus_chrf(given: Sequence[Given]) -> float:
-    return float(library("chrf").corpus_chrf(*_texts(given)).score)
+    return float(package_of("chrf").corpus_chrf(*_texts(given)).score)
 
 
 def _texts(given: Sequence[Given]) -> tuple[list[str], list[list[str]]]:
