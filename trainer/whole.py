@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from swarm.files import sync_file, sync_folder, write_whole
@@ -44,6 +48,25 @@ def publish(staged: Path, place: Path) -> None:
             raise
         remove_tree(staged)
     sync_folder(place.parent)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill; then it is synced and renamed to `out`, which must not exist.  Nothing is left where the block fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield staged
+        for path in staged.rglob("*"):
+            if path.is_file():
+                sync_file(path)
+        sync_folder(staged)
+        staged.chmod(0o755)  # mkdtemp makes it the owner's alone
+        staged.rename(out)
+        sync_folder(out.parent)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
 
 
 def verify(folder: Path, sha256: str | None = None) -> dict[str, Any]:

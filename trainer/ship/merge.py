@@ -12,7 +12,6 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ import torch
 from safetensors import safe_open
 
 from swarm.errors import UserError
-from swarm.files import sync_folder
 from swarm.surroundings import open_output
 from trainer import bases
 from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter, Delta, combined, names_in_base
 from trainer.ship.outcome import PROBES, LayerError, Merged
 from trainer.show import add_forms, print_form
+from trainer.whole import new_folder
 
 COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
 """Beside the weights: config, generation config, tokenizer, chat template."""
@@ -66,21 +65,13 @@ def merge(recipe: Recipe, base: str, out: Path, *, probe: str = "layers") -> Mer
     _refuse_quantised(base, config)
     shards = bases.weights_of(folder)
     targets = _targets(recipe, shards, config)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(out) as staged:
         for shard in shards:
             _merge_shard(recipe, shard, staged / shard.name, targets)
         _copy_small_files(folder, staged)
         errors = [error for shard in shards for error in _compare(recipe, shard, staged / shard.name, targets)]
         worst = max(errors, key=lambda error: error.relative)
         logits, loss = _full_probe(recipe, folder, staged) if probe == "full" else (None, None)
-        staged.chmod(0o755)
-        staged.rename(out)
-        sync_folder(out.parent)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "as stored")
     return Merged(str(out), base, len(errors), dtype, worst, logits, loss)
 

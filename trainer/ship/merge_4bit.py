@@ -8,17 +8,16 @@ from __future__ import annotations
 import shutil
 import warnings
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, cast
 
 import torch
 
 from swarm.errors import UserError
-from swarm.files import sync_folder
 from trainer import bases
 from trainer.ship.deltas import Adapter
 from trainer.ship.outcome import PROBES, LayerError, Merged
 from trainer.ship.portable import TEMPLATE, TOKENIZER
+from trainer.whole import new_folder
 
 
 def merge_4bit(adapter: Adapter, base: str, out: Path) -> Merged:
@@ -31,19 +30,11 @@ def merge_4bit(adapter: Adapter, base: str, out: Path) -> Merged:
         raise UserError("--4bit", f"{base} is not stored in 4 bits", "leave it out: the merge loses nothing then")
     merged = _by_peft(folder, adapter)
     errors = _compared(_loaded(folder), merged, adapter)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(out) as staged:
         merged.save_pretrained(staged, save_original_format=False)  # transformers cannot turn back how it read 4 bits
         for pattern in (*TOKENIZER, TEMPLATE, "generation_config.json"):
             for path in folder.glob(pattern):
                 shutil.copyfile(path, staged / path.name)
-        staged.chmod(0o755)
-        staged.rename(out)
-        sync_folder(out.parent)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
     worst = max(errors, key=lambda error: error.relative)
     return Merged(str(out), base, len(errors), f"4 bits ({quantisation.get('bnb_4bit_quant_type', 'fp4')})", worst)
 

@@ -16,7 +16,6 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from swarm.errors import UserError
@@ -26,6 +25,7 @@ from swarm.weights import ADAPTER, ADAPTER_CONFIG, PROMPT
 from trainer import bases
 from trainer.ship.sources import sources_of
 from trainer.show import add_forms, print_form
+from trainer.whole import new_folder
 
 if TYPE_CHECKING:
     import torch
@@ -83,19 +83,13 @@ def write_folder(folder: Path, base: str, out: Path, kind: str | None) -> Writte
     from safetensors.torch import load_file, save_file
 
     _refuse_existing(out)
-    staged = Path(mkdtemp(prefix=f".{out.name}.", dir=_parent(out)))
-    try:
+    _parent(out)
+    with new_folder(out) as staged:
         copy_adapter(folder, staged, bases.folder_of(base), public_name(base))
         tensors = load_file(staged / ADAPTER)
         if kind is not None:
             tensors = {name: value.to(_dtype(kind)).contiguous() for name, value in tensors.items()}
             save_file(tensors, staged / ADAPTER, {"format": "pt"})
-        staged.chmod(0o755)
-        staged.rename(out)
-        sync_folder(out.parent)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
     size = sum(path.stat().st_size for path in out.iterdir())
     return Written(str(out), public_name(base), kind or "as stored", len(tensors), size)
 
