@@ -22,7 +22,7 @@ from swarm.policy.batching import batch_key, engines_of
 from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
-from trainer import bases
+from trainer import base_models
 from trainer.place import Place
 from trainer.quiet import quieten
 from trainer.show import add_forms, print_form
@@ -56,7 +56,7 @@ def _of_group(streams: Mapping[str, StreamSettings], steps: int, *, fp64: bool, 
     from trainer.loop.recipe import Recipe
 
     first = next(iter(streams.values()))
-    model = load_base(bases.folder_of(first.base_model), first, CPU)
+    model = load_base(base_models.folder_of(first.base_model), first, CPU)
     if reason := unfusable(model):
         raise UserError(first.base_model, f"cannot be trained by the loop: {reason}", "train it with engine: trl")
     if fp64 and kinds.adapter(first.adapter).quantisation is None:
@@ -78,7 +78,7 @@ def _rows(settings: StreamSettings, count: int) -> list[Tokens]:
     from trainer.data.tokens import stop_tokens, tokeniser_of
     from trainer.loading import load_tokenizer
 
-    folder = bases.folder_of(settings.base_model)
+    folder = base_models.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     found = RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder))).rows(settings.datasets)
     rows = list(islice((item.row for item in found if isinstance(item, GoodRow) and counts_all(item.row)), count))

@@ -50,7 +50,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
     except (OSError, ValueError, KeyError) as error:
         what = f"{settings.base_model} cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise UserError(
-            "base_model", what, "check it with `python -m trainer.bases --check`, or use another base"
+            "base_model", what, "check it with `python -m trainer.base_models --check`, or use another base"
         ) from error
     kind.after_loading(model, on_gpu=place.on_gpu)
     return cast("PreTrainedModel", model)

@@ -22,7 +22,7 @@ from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
 from toon import encode
-from trainer import bases
+from trainer import base_models
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ def shown_rows(settings: StreamSettings) -> Iterator[Shown]:
     from trainer.data.tokens import stop_tokens, tokeniser_of
     from trainer.loading import load_tokenizer
 
-    folder = bases.folder_of(settings.base_model)
+    folder = base_models.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     boundary = RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder)))
     for item in boundary.rows(settings.datasets):

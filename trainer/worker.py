@@ -8,7 +8,6 @@ tasks; what it has to report waits in its spool on disk, for the next coordinato
 
 from __future__ import annotations
 
-import gc
 import os
 import queue
 import shlex
@@ -17,7 +16,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +28,13 @@ from swarm.errors import UserError
 from swarm.event import DONE_BY, Role
 from swarm.events import Drop
 from swarm.files import write_whole
-from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Piece, Quit, Ready
+from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Quit, Ready
 from swarm.plainfiles import NO_SPACE, make_folder
 from swarm.policy.batching import BatchKey, batch_key
-from swarm.redaction import redacted
 from swarm.rundir import RunFolder
-from trainer import resident, roles
-from trainer.errors import Elsewhere, LeaseRevoked, LeaseStopped
+from trainer import device, resident, roles
+from trainer.drops import drop_for
+from trainer.errors import Elsewhere
 from trainer.lease import Lease
 from trainer.place import Place
 from trainer.quiet import quieten
@@ -50,7 +48,6 @@ JUDGING: tuple[Role, ...] = ("validate", "evaluate")
 LATER_SECONDS = 20.0
 """Imports for judging wait so long: at a run's start the cores belong to preparing, and to the imports of trainers."""
 LOW_PRIORITY = 5
-TRACEBACK_LINES = 40
 
 
 @dataclass(frozen=True)
@@ -134,14 +131,14 @@ class Worker:
         for role in self.post.roles:
             if role not in judging:
                 roles.load(role)
-        _refuse_missing_gpu(self.post)
+        device.refuse_missing_gpu(self.post.device)
         floor_bytes = resident.resident_bytes()
         self._ready = True
         self._send(
             Ready(
                 import_seconds=round(time.monotonic() - began, 3),
                 resident_bytes=floor_bytes,
-                device_name=_gpu_name(self.post),
+                device_name=device.gpu_name(self.post.device),
             ),
             True,
         )
@@ -172,7 +169,7 @@ class Worker:
             train.together(_Company(self, batch_key(work.piece.settings)), place)
         elif work.lease.begin():  # else it was given back a moment ago
             self.ended(work, self._error_of(work, place))
-        _free()
+        device.free_memory()
 
     def _is_shared(self, work: Work) -> bool:
         piece = work.piece
@@ -197,7 +194,7 @@ class Worker:
             work.set_apart(str(error))
             lease.put_back()
             return
-        if error is not None and (drop := _drop_for(work.piece, error)):
+        if error is not None and (drop := drop_for(work.piece, error)):
             lease.report(drop)
         self._let_go(work)
 
@@ -326,53 +323,3 @@ class _Company:
 
     def wait(self) -> None:
         self._worker.wait()
-
-
-def _drop_for(piece: Piece, error: Exception) -> Drop | None:
-    """How an error is reported; None for a lease that is another's by now."""
-    match error:
-        case LeaseRevoked():
-            return None
-        case LeaseStopped():
-            return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=False)
-        case UserError():
-            return Drop(ref=piece.ref, tok=piece.token, why=str(error), failed=True, retry=False)
-        case OSError(errno=number) if number in NO_SPACE:
-            what = f"{error.filename or 'the run folder'}: no space; free some, then `swarm resume`"
-            return Drop(ref=piece.ref, tok=piece.token, why=redacted(what), failed=True, retry=False)
-        case _:
-            print(redacted("".join(traceback.format_exception(error))), file=sys.stderr)
-            return Drop(ref=piece.ref, tok=piece.token, why=_reason(error), failed=True, body=_tail(error))
-
-
-def _reason(error: Exception) -> str:
-    """One line for the log; for lack of memory it names the settings that need less."""
-    text = redacted(" ".join(str(error).split()))[:300]
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text.lower():
-        return "out of memory; lower micro_batch_size or sequence_len, or set gradient_checkpointing: true"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _tail(error: Exception) -> str:
-    return "\n".join(redacted("".join(traceback.format_exception(error))).rstrip().splitlines()[-TRACEBACK_LINES:])
-
-
-def _free() -> None:
-    """Free the memory of the last task; without torch there is none on a GPU."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _refuse_missing_gpu(post: Post) -> None:
-    torch = sys.modules.get("torch")
-    if post.device != "cpu" and torch is not None and not torch.cuda.is_available():
-        raise UserError(
-            "--device", f"{post.device} cannot be used: torch {torch.__version__} sees no GPU", "install a CUDA build"
-        )
-
-
-def _gpu_name(post: Post) -> str | None:
-    torch = sys.modules.get("torch")
-    return str(torch.cuda.get_device_name(0)) if torch is not None and post.device != "cpu" else None

@@ -15,7 +15,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from swarm.cli import agents, configs, joining, judging, looking, members, record, running, shipping, talking, using
+from swarm.cli import (
+    agents,
+    asking,
+    configs,
+    joining,
+    judging,
+    looking,
+    members,
+    reading,
+    record,
+    running,
+    shipping,
+    talking,
+    tidying,
+    using,
+)  # fmt: skip
 from swarm.plainfiles import FOREIGN
 from swarm.redaction import print_uncaught
 from swarm.surroundings import open_output
@@ -103,6 +118,9 @@ configs.add_to(app)
 running.add_to(app)
 joining.add_to(app)
 looking.add_to(app)
+reading.add_to(app)
+asking.add_to(app)
+tidying.add_to(app)
 record.add_to(app)
 agents.add_to(app)
 talking.add_to(app)

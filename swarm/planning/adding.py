@@ -16,9 +16,9 @@ from swarm.facts import BaseFacts
 from swarm.kinds import Shape
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.planning import disk, estimate, gpus, rows
-from swarm.planning.bases import Inspection
 from swarm.planning.estimate import Need
 from swarm.planning.gpus import Devices
+from swarm.planning.machine_checks import Inspection
 from swarm.planning.placement import USABLE_SHARE
 from swarm.policy.batching import engine_of
 from swarm.rundir import RunFolder

@@ -23,9 +23,9 @@ from swarm.launch import local
 from swarm.launch.layout import Layout
 from swarm.log import Log, run_is_alive
 from swarm.plainfiles import opener
-from swarm.planning import bases, disk, estimate, gpus, packing, placement, rows
-from swarm.planning.bases import Inspection
+from swarm.planning import disk, estimate, gpus, machine_checks, packing, placement, rows
 from swarm.planning.estimate import Need
+from swarm.planning.machine_checks import Inspection
 from swarm.planning.notes import notes
 from swarm.planning.plan import PlanRow, plan_table
 from swarm.policy.admission import admit
@@ -76,7 +76,7 @@ def check(path: Path, overrides: Sequence[str]) -> tuple[Config, list[str]]:
     """The config and remarks on it.  Raises what `plan` and `start` would raise; without the packages for training, only what can be
     checked without them.
     """
-    if bases.missing_packages():
+    if machine_checks.missing_packages():
         return _read(path, overrides)[0], []
     made = plan(path, overrides)
     return made.config, notes(made.config.run, made.bases)
@@ -121,7 +121,7 @@ def _memory_of_groups(made: Plan) -> Iterator[str]:
 
 def require_training_extra() -> None:
     """Raises UserError with the command that installs the missing packages."""
-    if missing := bases.missing_packages():
+    if missing := machine_checks.missing_packages():
         raise UserError("swarm", f"training needs {', '.join(missing)}", "pip install 'toonswarm[train]'")
 
 
@@ -154,7 +154,7 @@ def _fetch(made: Plan) -> None:
         for name, key, part in parts
     }
     trusted = {part.base_model for _, _, part in parts if part.trust_remote_code}
-    bases.fetch(made.bases, places.__getitem__, trusted)
+    machine_checks.fetch(made.bases, places.__getitem__, trusted)
 
 
 def _check_names(opened: RunFolder, streams: Iterable[str]) -> None:

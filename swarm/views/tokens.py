@@ -9,7 +9,7 @@ from typing import Any
 from swarm import config
 from swarm.errors import UserError
 from swarm.log import Log
-from swarm.planning import bases
+from swarm.planning import machine_checks
 from swarm.rundir import RunFolder
 from swarm.state import fold
 
@@ -38,7 +38,7 @@ def _file(name: str, folder: RunFolder) -> Path:
         return Path(name)
     streams = config.of_run(folder, fold(Log(folder.log).entries()).added).streams
     base = streams[name].base_model if name in streams else name
-    found = bases.folder_of(base, "--tokenizer") / "tokenizer.json"
+    found = machine_checks.folder_of(base, "--tokenizer") / "tokenizer.json"
     if not found.is_file():
         raise UserError("--tokenizer", f"{found} is missing", "name a stream, a base model or a tokenizer.json")
     return found

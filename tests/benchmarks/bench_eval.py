@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from swarm.settings import StreamSettings
-from trainer import bases
+from trainer import base_models
 from trainer.judge.answers import GREEDY
 from trainer.judge.evaluation import examination_of
 from trainer.judge.together import Together
@@ -30,7 +30,7 @@ NEVER = [0]
 
 
 def base():
-    return AutoModelForCausalLM.from_pretrained(bases.folder_of("tiny-toon"), dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(base_models.folder_of("tiny-toon"), dtype=torch.float32).eval()
 
 
 def saved(folder: Path, number: int) -> Path:

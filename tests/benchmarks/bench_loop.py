@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swarm.planning.estimate import estimate
 from swarm.settings import StreamSettings
-from tests.trainer.loop import bases
+from tests.trainer.loop import decoders
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.inspection import facts_of_model
 from trainer.loop.batches import Batches
@@ -48,16 +48,16 @@ DEMO_ROWS = "configs/data/demo/train.jsonl"
 
 
 def wide(nf4: bool):
-    model = bases.decoder(
+    model = decoders.decoder(
         hidden_size=512, intermediate_size=1536, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4, head_dim=64,
         vocab_size=1024, max_position_embeddings=1024,
     )  # fmt: skip
-    return bases.quantised(model) if nf4 else model
+    return decoders.quantised(model) if nf4 else model
 
 
 def embedded(nf4: bool):
     model = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
-    return bases.quantised(model) if nf4 else model
+    return decoders.quantised(model) if nf4 else model
 
 
 def config(rank: int) -> LoraConfig:
@@ -286,11 +286,11 @@ def gpu() -> None:
                     "num_attention_heads",
                     "num_key_value_heads",
                 )
-                model = bases.decoder(
+                model = decoders.decoder(
                     "qwen2", torch.bfloat16, vocab_size=151936, max_position_embeddings=4096,
                     head_dim=shape[0] // shape[3], **dict(zip(sizes, shape, strict=True)),
                 )  # fmt: skip
-                return (bases.quantised(model) if nf4 else model).cuda()
+                return (decoders.quantised(model) if nf4 else model).cuda()
 
             found = regimes(base, (64, 256, 1024, 2048), (2, 4, 8, 16, 32))
             name = f"{title}, {'NF4' if nf4 else 'bf16'}, {torch.cuda.get_device_name()}"

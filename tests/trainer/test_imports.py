@@ -13,7 +13,14 @@ HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "numpy")
 
 @pytest.mark.parametrize(
     "module",
-    ["trainer.roles", "trainer.worker", "trainer.methods", "trainer.adapters", "trainer.bases", "trainer.__main__"],
+    [
+        "trainer.roles",
+        "trainer.worker",
+        "trainer.methods",
+        "trainer.adapters",
+        "trainer.base_models",
+        "trainer.__main__",
+    ],
 )
 def test_importing_it_leaves_the_heavy_libraries_out(module: str) -> None:
     code = f"import sys, json, {module}; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"

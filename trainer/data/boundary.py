@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from swarm.errors import UserError
 from swarm.settings import Dataset
 from trainer.data.bad import BadRow, NotARow, NotProven, reason_of
-from trainer.data.files import RawRow, raw_rows
+from trainer.data.files import raw_rows
+from trainer.data.raw import RawRow
 from trainer.data.rows import columns_read, normalised, read
 from trainer.data.tokens import Tokeniser, Tokens
 

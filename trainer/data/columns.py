@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from swarm.errors import UserError
-from trainer.data.files import RawRow, rows_of_file
+from trainer.data.files import rows_of_file
+from trainer.data.raw import RawRow
 
 ROWS_TRIED = 20
 """Bad rows may stand in front."""

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from swarm.errors import UserError
-from trainer.data.files import batches, reading_columns, rows_of_file
+from trainer.data.files import rows_of_file
+from trainer.data.formats.arrow import batches, reading_columns
 
 
 def main(names: list[str]) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 
 from swarm.settings import Dataset
 from trainer.data.bad import NotARow
-from trainer.data.files import RawRow
 from trainer.data.gate import plain_row
 from trainer.data.messages import Turn, tools_of, turns_of, words_of_turn
+from trainer.data.raw import RawRow
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from swarm.errors import UserError
 from swarm.events import Post
 from swarm.policy.batching import Engine
 from swarm.settings import StreamSettings
-from trainer import bases, training, warm
+from trainer import base_models, training, warm
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
 from trainer.engines.arrangement import Arrangement
@@ -170,7 +170,7 @@ class Group(Boundary):
             accumulation=settings.gradient_accumulation_steps, seed=settings.seed,
         )  # fmt: skip
         stream = Recipe.of(settings, self._facts, batches).stream(loop, work.piece.stream)
-        stream.adapter.config.base_model_name_or_path = bases.name_in_adapters(settings.base_model)
+        stream.adapter.config.base_model_name_or_path = base_models.name_in_adapters(settings.base_model)
         progress.trainable = sum(value.numel() for value in stream.adapter.parameters())
         if progress.resumed:
             folder.read(stream, progress.resumed.folder)
@@ -182,7 +182,7 @@ class Group(Boundary):
         """The group's loop; the first member brings the base.  Raises UserError or Elsewhere where the loop cannot train on it."""
         if self._loop is None:
             training.forget_peak(self.place)
-            model = load_base(bases.folder_of(settings.base_model), settings, self.place)
+            model = load_base(base_models.folder_of(settings.base_model), settings, self.place)
             if why := unfusable(model):
                 if settings.engine == "auto":
                     raise Elsewhere(why)

@@ -28,7 +28,7 @@ from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
 from toon import encode
-from trainer import bases
+from trainer import base_models
 from trainer.place import Place
 from trainer.quiet import quieten
 from trainer.ship.sources import set_device
@@ -60,7 +60,7 @@ def evaluated(adapters: Sequence[Path], settings: StreamSettings, place: Place) 
     from trainer.loading import load_base
 
     examination = examination_of(settings, adapters)
-    model = load_base(bases.folder_of(settings.base_model), settings, place)
+    model = load_base(base_models.folder_of(settings.base_model), settings, place)
     try:
         together = Together(model, adapters)
     except UserError as why:
@@ -97,7 +97,7 @@ def _one_by_one(
 
     found = [Result(examination.losses_of(model), examination.answers_of(model))]
     for folder in adapters:
-        base = load_base(bases.folder_of(settings.base_model), settings, place)
+        base = load_base(base_models.folder_of(settings.base_model), settings, place)
         tuned = cast("PreTrainedModel", load_adapter(base, folder))
         found.append(Result(examination.losses_of(tuned), examination.answers_of(tuned)))
     return found
@@ -113,7 +113,7 @@ def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> E
     from trainer.judge.examination import Examination
     from trainer.loading import load_tokenizer
 
-    folder = bases.folder_of(settings.base_model)
+    folder = base_models.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     stops = stop_tokens(tokenizer, folder)
     if prompt := _prompt_of(adapters):

@@ -11,7 +11,7 @@ from swarm.messages import Piece
 from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.fitting import refuse_unfit
 from swarm.weights import MANIFEST, sha256_in_run
-from trainer import bases, whole
+from trainer import base_models, whole
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
 from trainer.data.tokens import stop_tokens, tokeniser_of
@@ -21,8 +21,8 @@ from trainer.place import Place
 
 
 def run(piece: Piece, lease: Lease, place: Place) -> None:
-    base_folder = bases.folder_of(piece.settings.base_model)
-    known = bases.facts_of(piece.settings.base_model, trust_remote_code=piece.settings.trust_remote_code)
+    base_folder = base_models.folder_of(piece.settings.base_model)
+    known = base_models.facts_of(piece.settings.base_model, trust_remote_code=piece.settings.trust_remote_code)
     refuse_unfit(piece.settings, known)
     key = key_of(piece.settings, base_folder)
     folder = place.run_folder / "prepared" / key.folder

@@ -15,7 +15,7 @@ from swarm.errors import UserError
 from swarm.events import Sealed
 from swarm.messages import Piece
 from swarm.policy.chance import Difference, difference
-from trainer import bases
+from trainer import base_models
 from trainer.data.bad import BadRow
 from trainer.data.boundary import RowBoundary
 from trainer.data.prepared import TRAIN, counts_all, read_rows, verified
@@ -64,7 +64,7 @@ def _examined(piece: Piece, lease: Lease, place: Place) -> Sealed:
 
 
 def _rows(piece: Piece, lease: Lease) -> list[Tokens]:
-    settings, folder = piece.settings, bases.folder_of(piece.settings.base_model)
+    settings, folder = piece.settings, base_models.folder_of(piece.settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     boundary = RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder)))
     found: list[Tokens] = []
@@ -81,7 +81,7 @@ def _rows(piece: Piece, lease: Lease) -> list[Tokens]:
 def _losses(piece: Piece, rows: list[Tokens], lease: Lease, place: Place) -> tuple[list[RowLoss], list[RowLoss]]:
     """Of the freshly loaded base, and of the same with the adapter on it."""
     assert piece.checkpoint is not None and piece.sha256 is not None
-    model = load_base(bases.folder_of(piece.settings.base_model), piece.settings, place)
+    model = load_base(base_models.folder_of(piece.settings.base_model), piece.settings, place)
     base = row_losses(model, rows, lease.progress)
     with private_copy(place.run_folder / piece.checkpoint, piece.sha256) as copy:
         tuned = cast("PreTrainedModel", load_adapter(model, copy))

@@ -21,7 +21,7 @@ from safetensors import safe_open
 
 from swarm.errors import UserError
 from swarm.surroundings import open_output
-from trainer import bases
+from trainer import base_models
 from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter, Delta, combined, names_in_base
 from trainer.ship.outcome import PROBES, LayerError, Merged
@@ -60,10 +60,10 @@ def merge(recipe: Recipe, base: str, out: Path, *, probe: str = "layers") -> Mer
     """Write the merged model to `out`, which must not exist.  Raises UserError, and then nothing is left behind."""
     if out.exists():
         raise UserError(str(out), "is there already", "name a new folder")
-    folder = bases.folder_of(base)
-    config = bases.config_of(folder)
+    folder = base_models.folder_of(base)
+    config = base_models.config_of(folder)
     _refuse_quantised(base, config)
-    shards = bases.weights_of(folder)
+    shards = base_models.weights_of(folder)
     targets = _targets(recipe, shards, config)
     with new_folder(out) as staged:
         for shard in shards:
@@ -86,7 +86,7 @@ def _refuse_quantised(base: str, config: dict[str, Any]) -> None:
 
 def _targets(recipe: Recipe, shards: list[Path], config: dict[str, Any]) -> dict[str, str]:
     """Module by the name of its matrix in the files.  Raises UserError unless every pair has its matrix."""
-    stored = {name for shard in shards for name in bases.header_of(shard)}
+    stored = {name for shard in shards for name in base_models.header_of(shard)}
     modules = {module for adapter in recipe.adapters for module in adapter.modules}
     found = dict(names_in_base(modules, stored))
     if missing := sorted(modules - set(found)):
@@ -99,7 +99,7 @@ def _targets(recipe: Recipe, shards: list[Path], config: dict[str, Any]) -> dict
 
 def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]) -> None:
     shutil.copyfile(shard, out)
-    mine = {name: about for name, about in bases.header_of(shard).items() if name in targets}
+    mine = {name: about for name, about in base_models.header_of(shard).items() if name in targets}
     with out.open("r+b") as written:
         start = HEADER + int.from_bytes(written.read(HEADER), "little")
         for name, about in mine.items():
@@ -116,7 +116,7 @@ def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]
 def _compare(recipe: Recipe, shard: Path, merged: Path, targets: dict[str, str]) -> list[LayerError]:
     """Read back: the stored matrix against base and adapter, in fp32, on random inputs."""
     found = []
-    for name in sorted(set(bases.header_of(shard)) & set(targets)):
+    for name in sorted(set(base_models.header_of(shard)) & set(targets)):
         deltas = recipe.deltas(targets[name])
         wanted, stored = recipe.changed(deltas, _tensor(shard, name)), _tensor(merged, name).float()
         if deltas[0][0].is_transposed:

@@ -14,7 +14,7 @@ from peft.tuners.lora.dora import DoraLinearLayer
 
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
-from trainer import bases
+from trainer import base_models
 from trainer.data.prompt import Asker, prompt_of_base, read_prompt
 from trainer.data.tokens import stop_tokens
 from trainer.loading import load_adapter, load_base, load_tokenizer
@@ -38,8 +38,8 @@ class Models:
     def __init__(self, sources: Sources, place: Place, *, trust_remote_code: bool = False) -> None:
         """Raises UserError."""
         self.sources, self.names = sources, sources.names
-        folder = bases.folder_of(sources.base)
-        facts = bases.facts_of(sources.base, trust_remote_code=trust_remote_code)
+        folder = base_models.folder_of(sources.base)
+        facts = base_models.facts_of(sources.base, trust_remote_code=trust_remote_code)
         self.context_tokens = facts.context_tokens or UNBOUNDED_TOKENS
         self.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         stops = stop_tokens(self.tokenizer, folder)

@@ -14,7 +14,7 @@ from typing import Any
 
 from swarm.errors import UserError
 from swarm.weights import ADAPTER, ADAPTER_CONFIG
-from trainer import bases
+from trainer import base_models
 
 LINEAGE = "lineage.json"
 """Beside an adapter that a run has published: stream, base and settings (swarm/artifacts/lineage.py)."""
@@ -58,7 +58,7 @@ def sources_of(words: Sequence[str], base: str | None = None, *, quantised: bool
         raise UserError(named[-1], what, "name folders with adapter_config.json and one base")
     adapters = _distinct([source for _, source in found if source])
     chosen = next(iter(named), base) or _common_base(adapters)
-    bases.folder_of(chosen)  # refuses what is not there, before anything is imported or loaded
+    base_models.folder_of(chosen)  # refuses what is not there, before anything is imported or loaded
     kinds = {source.kind for source in adapters}
     in_nf4 = kinds == {QUANTISED} if quantised is None else quantised
     sources = Sources(chosen, Path(chosen).name, tuple(adapters), in_nf4)
@@ -93,7 +93,7 @@ def _bases_named(config: dict[str, Any], lineage: dict[str, Any]) -> list[str]:
 
 def _is_here(base: str) -> bool:
     try:
-        bases.folder_of(base)
+        base_models.folder_of(base)
     except UserError:
         return False
     return True
@@ -131,12 +131,16 @@ def _refuse_equal_names(sources: Sources) -> None:
 
 def _common_base(adapters: Sequence[Source]) -> str:
     if not adapters:
-        raise UserError("ADAPTER", "no model is named", f"name an adapter's folder, or a base such as {bases.EMBEDDED}")
+        raise UserError(
+            "ADAPTER", "no model is named", f"name an adapter's folder, or a base such as {base_models.EMBEDDED}"
+        )
     missing = next((source for source in adapters if not source.base), None)
     if missing:
         what = f"the base of {missing.folder} is not on this machine"
-        raise UserError("--base", what, "name it with --base; `python -m trainer.bases --fetch NAME` downloads one")
-    folders = {str(bases.folder_of(source.base)) for source in adapters}
+        raise UserError(
+            "--base", what, "name it with --base; `python -m trainer.base_models --fetch NAME` downloads one"
+        )
+    folders = {str(base_models.folder_of(source.base)) for source in adapters}
     if len(folders) > 1:
         told = ", ".join(f"{source.name} on {source.base}" for source in adapters)
         raise UserError("--base", f"the adapters have different bases ({told})", "ask them apart, or give --base")

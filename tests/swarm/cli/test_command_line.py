@@ -206,7 +206,7 @@ def test_init_writes_what_it_has_rendered_with_the_rows_here_and_nothing_else(tm
 
 
 def test_words_without_quotes_are_one_question(tmp_path: Path) -> None:
-    from swarm.cli.looking import _questions
+    from swarm.cli.asking import _questions
 
     assert _questions(["what", "is", "2+2?"]) == ["what is 2+2?"]
     assert _questions(["what is", "2+2?"]) == ["what is", "2+2?"]

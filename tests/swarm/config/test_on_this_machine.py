@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from swarm.cli import app
 from swarm.config import load, of_run
 from swarm.errors import UserErrors
-from swarm.planning import bases, gpus
+from swarm.planning import gpus, machine_checks
 from swarm.planning.gpus import Gpu
 from swarm.rundir import RunFolder
 from tests.families import facts_of
@@ -67,15 +67,15 @@ def test_a_base_that_cannot_be_fetched_is_reported_where_it_is_written(
     assert read.place("a", "base_model") == "my.yaml:3: defaults.base_model"
     assert read.place("b", "base_model") == "my.yaml:7: streams.b.base_model"
     with pytest.raises(
-        bases.UserError, match=r"^my\.yaml:3: defaults\.base_model: nosuch/thing is not on this machine"
+        machine_checks.UserError, match=r"^my\.yaml:3: defaults\.base_model: nosuch/thing is not on this machine"
     ):
-        bases.fetch({"nosuch/thing": facts_of("llama")}, lambda name: read.place("a", "base_model"), set())
+        machine_checks.fetch({"nosuch/thing": facts_of("llama")}, lambda name: read.place("a", "base_model"), set())
 
 
 def test_without_what_training_needs_a_config_can_still_be_checked(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bases, "missing_packages", lambda: ["torch"])
+    monkeypatch.setattr(machine_checks, "missing_packages", lambda: ["torch"])
     (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", "").replace("[0, 99, 7]", "all"))
     assert CliRunner().invoke(app, ["check", "my.yaml", "streams.d.base_model=tiny-toon"]).exit_code == 0
 
@@ -112,7 +112,7 @@ def test_a_run_can_be_looked_at_where_its_data_are_not(there: Path) -> None:
 
 
 def test_the_trainer_tells_a_problem_as_data_too(capsys: pytest.CaptureFixture[str]) -> None:
-    from trainer import bases as judged
+    from trainer import base_models as judged
 
     assert judged.main(["--check=--odd", "--json"]) == 2
     said = capsys.readouterr()
@@ -170,7 +170,7 @@ def test_the_trainer_is_asked_once_about_all_bases(there: Path, monkeypatch: pyt
         asked.append(command)
         return run(command, **how)
 
-    monkeypatch.setattr("swarm.planning.bases.subprocess.run", counted)
+    monkeypatch.setattr("swarm.planning.machine_checks.subprocess.run", counted)
     CliRunner().invoke(app, ["plan", "my.yaml", "streams.d.base_model=tiny-toon"])
     assert [[word for word in words if word.startswith("--check")] for words in asked] == [
         ["--check=nosuch/thing", "--check=other/none", "--check=tiny-toon"]

@@ -12,7 +12,8 @@ import pytest
 from swarm.errors import UserError
 from swarm.settings import Dataset
 from trainer.data.bad import BadRow, NotARow
-from trainer.data.files import RawRow, raw_rows
+from trainer.data.files import raw_rows
+from trainer.data.raw import RawRow
 from trainer.data.rows import Chat, Pair, Text, read
 
 ROWS = [{"prompt": "one", "completion": "1"}, {"prompt": "two, or\nso", "completion": "2"}]

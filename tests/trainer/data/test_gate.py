@@ -17,8 +17,9 @@ import pytest
 from swarm.errors import UserError
 from swarm.settings import Dataset
 from trainer.data.bad import BadRow, NotARow
-from trainer.data.files import RawRow, raw_rows
+from trainer.data.files import raw_rows
 from trainer.data.gate import plain, plain_row, written
+from trainer.data.raw import RawRow
 
 
 def rows_in(path: Path, **options: object) -> list[RawRow | BadRow]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from tests.trainer.loop import bases
+from tests.trainer.loop import decoders
 from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.loop import Loop
@@ -44,7 +44,7 @@ def recipe(number: int = 0, **changes: Any) -> Recipe:
         ({"r": 32, "lora_alpha": 64, "lora_dropout": 0.05, "use_dora": True}, 3, (3, 9)),
         ({"r": 8, "lora_alpha": 16, "use_rslora": True, "lora_dropout": 0.2}, 4, (16, 18)),
     ][number]
-    rows = bases.rows(14, length, seed=number)
+    rows = decoders.rows(14, length, seed=number)
     made: dict[str, Any] = {
         "config": LoraConfig(task_type="CAUSAL_LM", target_modules=changes.pop("targets", "all-linear"), **adapter),
         "optimizer": (lambda values: Lion(values, lr=2e-4, weight_decay=0.1))
@@ -93,7 +93,7 @@ class Kept(Boundary):
 
 def loop_of(recipes: dict[str, Recipe], model=None, **options: Any) -> tuple[Loop, Kept, dict[str, Stream]]:
     kept = Kept()
-    loop = Loop(model or bases.decoder(), kept, **options)
+    loop = Loop(model or decoders.decoder(), kept, **options)
     streams = {name: recipe.stream(loop, name) for name, recipe in recipes.items()}
     loop.add(*streams.values())
     return loop, kept, streams

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.trainer.loop import bases
+from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE
 from trainer.loop.certify import NF4_BOUND, certify
 
@@ -12,14 +12,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_five_streams_that_differ_in_everything_train_together_as_alone_and_as_with_peft(dtype) -> None:
-    certificates = certify(bases.decoder(dtype=dtype), FIVE)
+    certificates = certify(decoders.decoder(dtype=dtype), FIVE)
     assert len(certificates) == 10
     for certificate in certificates:
         assert certificate.holds, certificate
 
 
 def test_a_base_in_nf4_is_certified_too() -> None:
-    certificates = certify(bases.quantised(bases.decoder()), FIVE)
+    certificates = certify(decoders.quantised(decoders.decoder()), FIVE)
     assert {certificate.bound for certificate in certificates} == {NF4_BOUND}
     for certificate in certificates:
         assert certificate.holds, certificate
@@ -31,13 +31,13 @@ def test_a_learning_rate_that_is_a_hundredth_off_breaks_the_certificate() -> Non
     from trainer.loop import certify as room
 
     wrong = replace(FIVE["small"], optimizer=lambda values: torch.optim.AdamW(values, lr=1.01e-3))
-    mine = room.trained(bases.decoder(), {"small": wrong})["small"]
-    right = room.trained(bases.decoder(), {"small": FIVE["small"]})["small"]
+    mine = room.trained(decoders.decoder(), {"small": wrong})["small"]
+    right = room.trained(decoders.decoder(), {"small": FIVE["small"]})["small"]
     assert not room._compared("small", "alone", mine, right, 2e-5).holds
 
 
 def test_exact_training_is_bit_equal_to_training_alone() -> None:
-    for certificate in certify(bases.decoder(), FIVE, exact=True):
+    for certificate in certify(decoders.decoder(), FIVE, exact=True):
         if certificate.against == "alone":
             assert certificate.loss == 0
             assert certificate.worst[1] == 0

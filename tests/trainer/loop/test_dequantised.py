@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.trainer.loop import bases
+from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of
 from trainer.loop.dequantised import image_bytes, is_cached
 
@@ -13,7 +13,7 @@ TWO = {"rs": FIVE["rs"], "wide": FIVE["wide"]}
 def test_a_4_bit_base_kept_unpacked_trains_as_one_that_is_unpacked_in_each_pass_and_is_4_bit_again_afterwards() -> None:
     trained = {}
     for way in ("step", "cached"):
-        model = bases.quantised(bases.decoder())
+        model = decoders.quantised(decoders.decoder())
         before = dict(model.named_modules())
         loop, kept, streams = loop_of(TWO, model, dequantise=way)
         layer = loop.layers.stacked["model.layers.0.mlp.up_proj"]
@@ -32,7 +32,7 @@ def test_a_4_bit_base_kept_unpacked_trains_as_one_that_is_unpacked_in_each_pass_
 def test_auto_keeps_what_is_small_beside_the_free_memory(monkeypatch) -> None:
     from trainer.loop import dequantised
 
-    whole, packed = bases.decoder(), bases.quantised(bases.decoder())
+    whole, packed = decoders.decoder(), decoders.quantised(decoders.decoder())
     elements = sum(
         module.weight.numel()
         for module in whole.modules()

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from swarm.errors import UserError
-from tests.trainer.loop import bases
+from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of, same
 from trainer.loop import folder
 from trainer.loop.adapter import Layers
@@ -22,7 +22,7 @@ def test_streams_go_on_from_their_folders_bit_for_bit(tmp_path, nf4) -> None:
     recipes = {**FIVE, "rs": FUSED}
 
     def base():
-        return bases.quantised(bases.decoder()) if nf4 else bases.decoder()
+        return decoders.quantised(decoders.decoder()) if nf4 else decoders.decoder()
 
     loop, kept, through = loop_of(recipes, base(), exact=True)
 
@@ -46,7 +46,7 @@ def test_streams_go_on_from_their_folders_bit_for_bit(tmp_path, nf4) -> None:
 
 @pytest.mark.parametrize(("family", "name"), [("llama", "dora"), ("gpt2", "wide"), ("llama", "rs")])
 def test_peft_loads_the_folder_and_computes_the_same_logits(tmp_path, family, name) -> None:
-    loop, _, streams = loop_of({name: replace(FIVE[name], recompute=False)}, bases.decoder(family))
+    loop, _, streams = loop_of({name: replace(FIVE[name], recompute=False)}, decoders.decoder(family))
     loop.tick()
     loop.tick()
     folder.write(streams[name], tmp_path) if streams[name].window is None else None
@@ -60,7 +60,7 @@ def test_peft_loads_the_folder_and_computes_the_same_logits(tmp_path, family, na
         pair.dropout = 0
     with torch.no_grad(), loop.plan.running(Pass.of([Row(0, row, row)], torch.device("cpu"))):
         mine = loop.head.logits(loop.head.hidden(torch.tensor([row]))[0])
-    theirs = PeftModel.from_pretrained(bases.decoder(family).eval(), str(tmp_path))(
+    theirs = PeftModel.from_pretrained(decoders.decoder(family).eval(), str(tmp_path))(
         input_ids=torch.tensor([row])
     ).logits[0]
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
@@ -84,7 +84,7 @@ def test_an_adapter_of_other_settings_is_refused_by_name(tmp_path) -> None:
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"], "every", r".*\.q_proj"], ids=str)
 def test_its_config_names_the_layers_as_peft_does(targets) -> None:
-    base = bases.decoder(num_hidden_layers=3)  # 21 linear layers: PEFT shortens lists of 20 and more
+    base = decoders.decoder(num_hidden_layers=3)  # 21 linear layers: PEFT shortens lists of 20 and more
     if targets == "every":
         targets = [
             name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.trainer.loop import bases
+from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of, recipe, same
 from trainer.loop.audit import audit
 from trainer.loop.batches import Batches
@@ -69,7 +69,7 @@ class Failing(list):
 
 
 def test_a_stream_whose_data_fails_is_evicted_and_leaves_the_others_bit_equal() -> None:
-    alike = [replace(row, labels=row.ids) for row in bases.rows(8, (12, 12))]
+    alike = [replace(row, labels=row.ids) for row in decoders.rows(8, (12, 12))]
     even = Batches(alike, micro_batch_size=2)  # of one length and one number of supervised tokens: the shapes stay
     healthy, _, expected = loop_of({**FIVE, "rs": replace(FIVE["rs"], batches=even)})
     healthy.run()
@@ -88,7 +88,7 @@ def test_a_stream_whose_data_fails_is_evicted_and_leaves_the_others_bit_equal() 
 
 
 def test_rows_without_a_supervised_token_fail_their_stream() -> None:
-    bare = [replace(row, labels=[-100] * len(row.ids)) for row in bases.rows(4, (5, 9))]
+    bare = [replace(row, labels=[-100] * len(row.ids)) for row in decoders.rows(4, (5, 9))]
     loop, kept, _ = loop_of({"small": FIVE["small"], "bare": recipe(1, batches=Batches(bare, micro_batch_size=2))})
     loop.run()
     assert kept.failures == {"bare": "the rows of step 1 hold no supervised token"}
@@ -108,9 +108,9 @@ def limited(loop, tokens: int) -> None:
 
 
 def test_what_memory_does_not_hold_is_split_and_tried_again_without_changing_a_result() -> None:
-    free, _, expected = loop_of(FIVE, bases.decoder(dtype=torch.float64))
+    free, _, expected = loop_of(FIVE, decoders.decoder(dtype=torch.float64))
     free.run()
-    loop, kept, streams = loop_of(FIVE, bases.decoder(dtype=torch.float64))
+    loop, kept, streams = loop_of(FIVE, decoders.decoder(dtype=torch.float64))
     limited(loop, 40)
     loop.run()
     assert kept.splits
@@ -123,7 +123,7 @@ def test_what_memory_does_not_hold_is_split_and_tried_again_without_changing_a_r
 
 def test_only_a_stream_that_does_not_fit_alone_is_blamed() -> None:
     loop, kept, _ = loop_of(
-        {"small": FIVE["small"], "long": recipe(4, batches=Batches(bases.rows(6, (50, 60)), micro_batch_size=2))}
+        {"small": FIVE["small"], "long": recipe(4, batches=Batches(decoders.rows(6, (50, 60)), micro_batch_size=2))}
     )
     limited(loop, 40)
     loop.run()

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from swarm.errors import UserError
-from tests.trainer.loop import bases
+from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of, recipe, same
 from trainer.loop.batches import Batches
 from trainer.loop.loop import Loop
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_new_adapter_has_the_names_and_first_values_that_peft_gives_it(family) -> None:
     config = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=4, use_dora=True)
-    mine = Loop(bases.decoder(family)).adapter(copy.deepcopy(config), seed=7).state_dict()
+    mine = Loop(decoders.decoder(family)).adapter(copy.deepcopy(config), seed=7).state_dict()
     config.fan_in_fan_out = family == "gpt2"
-    base = bases.decoder(family)
+    base = decoders.decoder(family)
     torch.manual_seed(7)
     peft = get_peft_model(base, config)
     theirs = {name.replace(".default", ""): value for name, value in peft.named_parameters() if value.requires_grad}
@@ -49,7 +49,9 @@ def test_streams_join_and_leave_at_any_tick_and_the_others_are_bit_equal_in_exac
 
 
 def test_a_stream_that_joins_does_not_cost_the_others_the_gradient_that_they_have_gathered() -> None:
-    accumulating = replace(FIVE["small"], batches=Batches(bases.rows(12, (5, 9)), micro_batch_size=1, accumulation=3))
+    accumulating = replace(
+        FIVE["small"], batches=Batches(decoders.rows(12, (5, 9)), micro_batch_size=1, accumulation=3)
+    )
     undisturbed, _, alone = loop_of({"small": accumulating}, exact=True)
     undisturbed.run()
     loop, _, streams = loop_of({"small": accumulating}, exact=True)
@@ -60,11 +62,13 @@ def test_a_stream_that_joins_does_not_cost_the_others_the_gradient_that_they_hav
 
 
 def test_accumulation_only_splits_the_work_even_with_dropout() -> None:
-    rows = bases.rows(16, (4, 15))
+    rows = decoders.rows(16, (4, 15))
     made = []
     for size, accumulation in ((4, 1), (1, 4), (2, 2)):
         batches = Batches(rows, micro_batch_size=size, accumulation=accumulation, seed=3)
-        loop, kept, streams = loop_of({"rs": replace(FIVE["rs"], batches=batches)}, bases.decoder(dtype=torch.float64))
+        loop, kept, streams = loop_of(
+            {"rs": replace(FIVE["rs"], batches=batches)}, decoders.decoder(dtype=torch.float64)
+        )
         loop.run()
         made.append((kept.losses("rs"), streams["rs"].adapter.parameters()))
     for losses, values in made[1:]:
@@ -116,7 +120,7 @@ def test_recomputing_activations_changes_no_bit() -> None:
 
 def test_the_head_in_chunks_gives_the_plain_loss_and_gradient() -> None:
     loop, _, _ = loop_of({"small": FIVE["small"]})
-    rows = [Row(0, row.ids, row.labels, 0.01) for row in bases.rows(6, (5, 20))]
+    rows = [Row(0, row.ids, row.labels, 0.01) for row in decoders.rows(6, (5, 20))]
     current = Pass.of(rows, torch.device("cpu"))
     sums = torch.zeros(2, 1, dtype=torch.float64)
     gradients = []
@@ -135,7 +139,7 @@ def test_the_head_in_chunks_gives_the_plain_loss_and_gradient() -> None:
 
 
 def test_an_adapter_that_changes_the_base_is_refused_with_the_reason() -> None:
-    loop = Loop(bases.decoder())
+    loop = Loop(decoders.decoder())
     with pytest.raises(UserError, match="modules_to_save"):
         loop.adapter(LoraConfig(target_modules="all-linear", modules_to_save=["lm_head"]))
     with pytest.raises(UserError, match="matches no linear layer"):

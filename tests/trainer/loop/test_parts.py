@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from swarm import kinds
-from tests.trainer.loop import bases
+from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of, same
 from trainer.loop import folder
 from trainer.loop.batches import Batches
@@ -67,7 +67,7 @@ class TokenBudget:
 def test_a_stream_has_its_own_loss_beside_others_and_goes_as_if_alone() -> None:
     made = []
     for others in ({}, {"wide": FIVE["wide"], "lion": FIVE["lion"]}):
-        loop, kept, streams = loop_of({"rs": FIVE["rs"], **others}, bases.decoder(dtype=torch.float64))
+        loop, kept, streams = loop_of({"rs": FIVE["rs"], **others}, decoders.decoder(dtype=torch.float64))
         streams["rs"].loss = Dft()
         loop.run()
         made.append((kept.losses("rs"), streams["rs"].adapter.parameters()))
@@ -117,7 +117,7 @@ def test_controllers_and_stops_go_on_from_where_they_were(tmp_path) -> None:
 def test_the_order_of_rows_is_that_of_accelerates_sampler() -> None:
     from accelerate.data_loader import SeedableRandomSampler
 
-    rows = bases.rows(11, (4, 6))
+    rows = decoders.rows(11, (4, 6))
     batches = Batches(rows, micro_batch_size=2, accumulation=2, seed=5)
     sampler = SeedableRandomSampler(range(11), data_seed=5)
     for epoch in range(2):

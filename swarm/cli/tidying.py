@@ -1,0 +1,52 @@
+"""`swarm prune`: free the disk space of finished runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarm.cli.options import Runs
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(prune)
+
+
+def prune(
+    *,
+    runs: Runs = Path("runs"),
+    whole_runs: Annotated[
+        bool, typer.Option("--whole-runs", help="remove finished runs, not only their checkpoints")
+    ] = False,
+    keep: Annotated[int, typer.Option("--keep", min=0, help="newest runs that are left alone")] = 1,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+) -> None:
+    """Free disk: checkpoints of finished runs; asks first.
+
+    With --whole-runs everything of them.
+    """
+    from swarm import units
+    from swarm.artifacts import pruning
+    from swarm.errors import UserError
+
+    if not runs.is_dir():
+        raise UserError("--runs", f"there is no folder {runs}", "name the folder that holds the runs")
+    found = pruning.candidates(runs, whole_runs=whole_runs, keep=keep)
+    if not found:
+        print("nothing to prune", file=sys.stderr)
+        return
+    for item in found:
+        print(f"{units.size(item.bytes):>9}  {item.path}")
+    total = units.size(sum(item.bytes for item in found))
+    if not yes and not sys.stdin.isatty():
+        raise UserError(
+            "prune", "asks before it removes anything, and there is no terminal", "look at the list, then add --yes"
+        )
+    if not yes and not typer.confirm(f"remove these {len(found)} folders ({total})?", err=True):
+        print("nothing was removed", file=sys.stderr)
+        return
+    pruning.remove(found)
+    print(f"removed {len(found)} folders, {total} freed", file=sys.stderr)

@@ -1,0 +1,65 @@
+"""Rows of `.parquet` and `.arrow` files, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from swarm.errors import UserError
+from trainer.data.bad import BadRow, reason_of
+from trainer.data.gate import written
+from trainer.data.raw import RawRow, refuse_twice
+
+BATCH_ROWS = 64
+"""Rows that are taken from a file at a time: one may have megabytes."""
+
+
+def read(path: Path) -> Iterator[RawRow | BadRow]:
+    number = 0
+    with reading_columns(path):
+        for batch in batches(path):
+            refuse_twice(path, batch.schema.names)
+            for at in range(batch.num_rows):
+                number += 1
+                yield _row(f"{path}: row {number}", batch.slice(at, 1))
+
+
+@contextmanager
+def reading_columns(path: Path) -> Iterator[None]:
+    """Raises UserError for a file that is not what its ending says."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        what = f"not a {path.suffix[1:].capitalize()} file that can be read ({reason_of(error)})"
+        raise UserError(str(path), what, "write it again") from error
+
+
+def batches(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix == ".parquet":
+        yield from pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS)
+        return
+    with pa.memory_map(str(path)) as source:
+        try:
+            reader: Any = pa.ipc.open_file(source)
+            yield from map(reader.get_batch, range(reader.num_record_batches))
+        except pa.ArrowInvalid:  # the format without a footer, which `datasets` writes
+            source.seek(0)
+            yield from pa.ipc.open_stream(source)
+
+
+def _row(where: str, row: Any) -> RawRow | BadRow:
+    try:
+        (values,) = row.to_pylist()
+    except Exception as error:
+        return BadRow(
+            where, f"cannot be read ({reason_of(error)})", "write the column in another type", partial(str, row)
+        )
+    return RawRow(where, values, partial(written, values), filled=True)

@@ -1,0 +1,83 @@
+"""Rows of `.json` and `.toon` files, which are read whole: a list of objects, or an object with exactly one list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from swarm.errors import UserError
+from toon import decode
+from trainer.data.bad import BadRow
+from trainer.data.formats.jsonl import Twice, object_of
+from trainer.data.formats.text import whole_text
+from trainer.data.gate import written
+from trainer.data.raw import RawRow
+
+
+def read_json(path: Path) -> Iterator[RawRow | BadRow]:
+    yield from _listed(path, _json_document(path))
+
+
+def read_toon(path: Path) -> Iterator[RawRow | BadRow]:
+    yield from _listed(path, _toon_document(path))
+
+
+def _json_document(path: Path) -> Any:
+    try:
+        return json.loads(whole_text(path), object_pairs_hook=_document_object)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            str(path), f"not JSON ({error})", "one list of objects; for an object per line use .jsonl"
+        ) from error
+
+
+class _TwiceNamed(dict[str, Any]):
+    """An object of a JSON document that names a key twice: its row is a bad one, the document is read on."""
+
+    why = ""
+
+
+def _document_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    try:
+        return object_of(pairs)
+    except Twice as error:
+        twice = _TwiceNamed(pairs)
+        twice.why = str(error)
+        return twice
+
+
+def _toon_document(path: Path) -> Any:
+    try:
+        return decode(whole_text(path))
+    except ValueError as error:
+        raise UserError(
+            str(path), f"not TOON ({str(error).splitlines()[0]})", "one table, like `rows[2]{prompt,completion}:`"
+        ) from error
+
+
+def _listed(path: Path, document: Any) -> Iterator[RawRow | BadRow]:
+    """Rows of a document that is a list, or an object with exactly one list."""
+    if isinstance(document, dict):
+        lists = [value for value in document.values() if isinstance(value, list)]
+        document = lists[0] if len(lists) == 1 else document
+    if not isinstance(document, list):
+        raise UserError(str(path), "holds no list of rows", "write one list of objects")
+    for number, values in enumerate(document, start=1):
+        where, text = f"{path}: row {number}", partial(written, values)
+        if why := next(_whys(values), ""):
+            yield BadRow(where, why, "keep one of them", text)
+        elif isinstance(values, dict):
+            yield RawRow(where, values, text)
+        else:
+            yield BadRow(where, f"a {type(values).__name__}, not an object", "write objects with named columns", text)
+
+
+def _whys(value: Any) -> Iterator[str]:
+    """What is wrong with the objects in a value."""
+    if isinstance(value, _TwiceNamed):
+        yield value.why
+    for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _whys(entry)

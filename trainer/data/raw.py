@@ -1,0 +1,29 @@
+"""One row as it stands in a file or in a data set of the hub, and the place it came from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swarm.errors import UserError
+
+
+@dataclass(frozen=True)
+class RawRow:
+    where: str
+    """`file:line`, or `file: row N` where a format has no lines."""
+    values: Mapping[str, Any]
+    text: Callable[[], str]
+    """The row without loss, for setting it aside."""
+    filled: bool = False
+    """From Arrow, which gives every object the keys that any other has."""
+
+
+def refuse_twice(path: Path, columns: list[str]) -> None:
+    """Raises UserError where two columns of a table have one name: one of them would be lost."""
+    name, count = Counter(columns).most_common(1)[0] if columns else ("", 0)
+    if count > 1:
+        raise UserError(str(path), f"{count} columns are named {name!r}", "give each column a name of its own")
