@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -24,6 +25,9 @@ class OneOf:
     """A text that is one of the names of a table; the table may grow."""
 
     names: Callable[[], Sequence[str]]
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, of: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**of(core), "enum": list(self.names())}
 
 
 class Settings(BaseModel):

@@ -19,6 +19,7 @@ from swarm.cli import (
     agents,
     asking,
     configs,
+    drafting,
     joining,
     judging,
     looking,
@@ -114,6 +115,7 @@ def _main(
         os.environ[FOREIGN] = "1"  # the processes that a command starts know it too
 
 
+drafting.add_to(app)
 configs.add_to(app)
 running.add_to(app)
 joining.add_to(app)

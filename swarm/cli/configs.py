@@ -1,9 +1,8 @@
-"""`swarm init, check, show, certify, plan, env`: everything before a run is started."""
+"""`swarm check, show, certify, plan, env`: everything before a run is started."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,8 @@ import typer
 from swarm.cli.options import Config, Form, Overrides, form_words
 from swarm.spawning import module_command
 
-EMBEDDED = "tiny-toon"
-"""The base that ships with the product."""
-
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(init)
     app.command()(check)
     app.command()(show)
     app.command()(plan)
@@ -27,87 +22,39 @@ def add_to(app: typer.Typer) -> None:
     app.command()(env)
 
 
-def init(
-    path: Annotated[Path, typer.Argument(help="the file to write")] = Path("swarm.yaml"),
-    *,
-    base: Annotated[str | None, typer.Option("--base", help="base model: a folder, a hub name or tiny-toon")] = None,
-) -> None:
-    """Write a config to start from, for the data files here.
-
-    Some rows are rendered with it first.  Never over an existing file.
-    """
-    from swarm.errors import UserError
-    from swarm.planning import initfile
-
-    if path.exists():
-        raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`")
-    text = initfile.text(Path.cwd(), base or _asked_base())
-    staged = path.with_name(f".{path.stem}-{os.getpid()}.yaml")
-    try:
-        staged.write_text(text, encoding="utf-8")
-        tried = _tried(staged) if initfile.data_files(Path.cwd()) else ""
-        os.link(staged, path)  # unlike a rename it never replaces a file
-    except FileExistsError:
-        raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`") from None
-    except OSError as error:
-        raise UserError(str(path), f"cannot be written ({error.strerror})", "name another place") from None
-    finally:
-        with contextlib.suppress(OSError):
-            staged.unlink()
-    print(f"wrote {path}{tried}; next: swarm run {path}", file=sys.stderr)
-
-
-def _asked_base() -> str:
-    """The base model by name; without a person to ask, the one that ships with the product."""
-    if not (sys.stdin and sys.stdin.isatty()):
-        return EMBEDDED
-    return str(typer.prompt("base model: a folder or a name on the hub", default=EMBEDDED, err=True))
-
-
-def _tried(path: Path) -> str:
-    """What came of rendering the first rows with a config; raises UserError where none of them can be used."""
-    import json
-    import subprocess
-
-    from swarm import config as rooms
-    from swarm.errors import UserError, UserErrors
-    from swarm.planning import starting
-
-    try:
-        read = rooms.load(path, [], cwd=Path.cwd())
-        starting.require_training_extra()
-    except UserErrors:  # without data files there is nothing to render
-        return " (no rows found: name your files in it)"
-    except UserError as error:
-        return f" (no row was rendered: {error.what})"
-    settings = next(iter(read.run.streams.values()))
-    with _json_file(settings.model_dump(mode="json")) as name:
-        done = subprocess.run(
-            module_command("trainer.show", "--settings", name, "--json"), capture_output=True, text=True, check=False,
-            encoding="utf-8",
-        )  # fmt: skip
-    if not done.stdout:
-        return f" (no row was rendered: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode})"
-    rows = json.loads(done.stdout)
-    if done.returncode:
-        raise UserError(rows[0]["where"], *rows[0]["problem"].rsplit("; ", 1))
-    good = [row for row in rows if not row["problem"]]
-    return f" ({len(good)} rows rendered, {sum(row['supervised'] for row in good)} of {sum(row['tokens'] for row in good)} tokens supervised)"
-
-
 def check(config: Config, overrides: Overrides = None, *, form: Form = None) -> None:
-    """Check a config, its files, bases and GPUs."""
+    """Check a config, its files, bases and GPUs.
+
+    As data, what is wrong comes on standard output too: each problem with file, line, column, key and fix.
+    """
     from swarm.cli import screen
     from swarm.planning import starting
     from swarm.printable import printable
 
-    read, notes = starting.check(config, overrides or [])
+    with _problems_as_data(form):
+        read, notes = starting.check(config, overrides or [])
     if form is not None:
-        screen.print_data({"run": read.run.dumped(), "origins": read.origins, "notes": notes}, form)
+        screen.print_data({"problems": [], "run": read.run.dumped(), "origins": read.origins, "notes": notes}, form)
         return
     for note in notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     print(f"{config}: ok, {len(read.run.streams)} streams: {', '.join(read.run.streams)}")
+
+
+@contextlib.contextmanager
+def _problems_as_data(form: bool | None) -> Iterator[None]:
+    """What is wrong is printed as data, where data is asked for; the exit status stays that of an error."""
+    from swarm.cli import screen
+    from swarm.config.tree import problem_rows
+    from swarm.errors import UserError, UserErrors
+
+    try:
+        yield
+    except (UserError, UserErrors) as error:
+        if form is None:
+            raise
+        screen.print_data({"problems": problem_rows(error)}, form)
+        raise typer.Exit(2) from None
 
 
 def show(
@@ -133,13 +80,13 @@ def show(
     name = stream or next(iter(read.run.streams))
     if name not in read.run.streams:
         raise UserError("--stream", f"no stream {name!r}", f"there is {', '.join(read.run.streams)}")
-    with _json_file(read.run.streams[name].model_dump(mode="json")) as file:
+    with json_file(read.run.streams[name].model_dump(mode="json")) as file:
         command = module_command("trainer.show", "--settings", file, "--rows", str(rows), *form_words(form))
         sys.exit(subprocess.run(command, check=False).returncode)
 
 
 @contextlib.contextmanager
-def _json_file(value: object) -> Iterator[str]:
+def json_file(value: object) -> Iterator[str]:
     """Settings, for a process of the trainer."""
     import json
     import tempfile
@@ -179,7 +126,7 @@ def certify(
             raise UserError("--stream", f"no stream {name!r}", f"there is {', '.join(streams)}")
     chosen = {name: streams[name].model_dump(mode="json") for name in stream or streams}
     words = ["--steps", str(steps), *(["--fp64"] if fp64 else []), *(["--exact"] if exact else [])]
-    with _json_file(chosen) as file:
+    with json_file(chosen) as file:
         command = module_command("trainer.certify", "--settings", file, *words, *form_words(form))
         sys.exit(subprocess.run(command, check=False).returncode)
 

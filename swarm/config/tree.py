@@ -29,6 +29,8 @@ class Spot:
     """From 1; 0 if the format has no line numbers.  For the command line: the number of the override."""
     folder: Path
     """The folder to which relative paths written here are relative."""
+    column: int = 0
+    """From 1; 0 if the format has no columns."""
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}" if self.line and not self.typed else self.source
@@ -101,15 +103,27 @@ def joined(path: str, step: Step) -> str:
     return f"{path}.{shown}" if path else shown
 
 
+class Mistake(UserError):
+    """A problem of a config, with its place for programs that read it."""
+
+    def __init__(self, at: Spot, path: str, what: str, fix: str) -> None:
+        super().__init__(f"{at}: {path}" if path else str(at), what, fix)
+        self.at, self.key = at, path
+
+    def place(self) -> dict[str, str | int | None]:
+        line, column = (0, 0) if self.at.typed else (self.at.line, self.at.column)
+        return {"file": self.at.source, "line": line or None, "column": column or None, "key": self.key or None}
+
+
 @dataclass(slots=True)
 class Problems:
     """The problems of a config, collected so that all are raised together."""
 
-    found: dict[str, tuple[tuple[bool, int], UserError]] = field(default_factory=dict)
+    found: dict[str, tuple[tuple[bool, int], Mistake]] = field(default_factory=dict)
     """By its text, so that a mistake in `defaults` is reported once and not once per stream."""
 
     def add(self, at: Spot, path: str, what: str, fix: str) -> None:
-        error = UserError(f"{at}: {path}" if path else str(at), what, fix)
+        error = Mistake(at, path, what, fix)
         self.found.setdefault(str(error), ((at.typed, at.line), error))
 
     def has(self, at: Spot, path: str) -> bool:
@@ -125,7 +139,20 @@ class Problems:
 
 def only(at: Spot, what: str, fix: str) -> UserErrors:
     """UserErrors with one problem, after which nothing else can be checked."""
-    return UserErrors([UserError(str(at), what, fix)])
+    return UserErrors([Mistake(at, "", what, fix)])
+
+
+def problem_rows(error: UserError | UserErrors) -> list[dict[str, str | int | None]]:
+    """Each problem as data: file, line, column, key (None where there is none), what it is and the fix."""
+    found = error.errors if isinstance(error, UserErrors) else (error,)
+    return [{**_place(one), "what": one.what, "fix": one.fix} for one in found]
+
+
+def _place(error: UserError) -> dict[str, str | int | None]:
+    """That of an error outside of configs is named in words: a device, a folder."""
+    if isinstance(error, Mistake):
+        return error.place()
+    return {"file": None, "line": None, "column": None, "key": error.where}
 
 
 def follow(root: Node, steps: Sequence[Step]) -> tuple[Node, list[Step]]:

@@ -164,18 +164,18 @@ class _Reading:
         return merged
 
     def _spot(self, node: yaml.Node) -> Spot:
-        return Spot(self.source, node.start_mark.line + 1, self.folder)
+        return Spot(self.source, node.start_mark.line + 1, self.folder, node.start_mark.column + 1)
 
 
 def _spot_of(error: yaml.YAMLError, text: str, at: Spot) -> Spot:
     match error:
         case yaml.MarkedYAMLError(problem_mark=mark) if mark is not None:
-            line = mark.line
+            line, column = mark.line, mark.column + 1
         case yaml.reader.ReaderError(position=int(position)):
-            line = text.count("\n", 0, position)
+            line, column = text.count("\n", 0, position), position - text.rfind("\n", 0, position)
         case _:
             return at
-    return Spot(at.source, line + 1, at.folder)
+    return Spot(at.source, line + 1, at.folder, column)
 
 
 def _what(error: yaml.YAMLError) -> str:

@@ -1,0 +1,102 @@
+"""`swarm init, schema`: a config to begin with, and what a config may hold."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarm.cli.configs import json_file
+from swarm.spawning import module_command
+
+EMBEDDED = "tiny-toon"
+"""The base that ships with the product."""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(schema)
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="the file to write")] = Path("swarm.yaml"),
+    *,
+    base: Annotated[str | None, typer.Option("--base", help="base model: a folder, a hub name or tiny-toon")] = None,
+) -> None:
+    """Write a config to start from, for the data files here.
+
+    Some rows are rendered with it first.  Never over an existing file.
+    """
+    from swarm.errors import UserError
+    from swarm.planning import initfile
+
+    if path.exists():
+        raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`")
+    text = initfile.text(Path.cwd(), base or _asked_base())
+    staged = path.with_name(f".{path.stem}-{os.getpid()}.yaml")
+    try:
+        staged.write_text(text, encoding="utf-8")
+        tried = _tried(staged) if initfile.data_files(Path.cwd()) else ""
+        os.link(staged, path)  # unlike a rename it never replaces a file
+    except FileExistsError:
+        raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`") from None
+    except OSError as error:
+        raise UserError(str(path), f"cannot be written ({error.strerror})", "name another place") from None
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+    print(f"wrote {path}{tried}; next: swarm run {path}", file=sys.stderr)
+
+
+def _asked_base() -> str:
+    """The base model by name; without a person to ask, the one that ships with the product."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        return EMBEDDED
+    return str(typer.prompt("base model: a folder or a name on the hub", default=EMBEDDED, err=True))
+
+
+def _tried(path: Path) -> str:
+    """What came of rendering the first rows with a config; raises UserError where none of them can be used."""
+    import json
+    import subprocess
+
+    from swarm import config as rooms
+    from swarm.errors import UserError, UserErrors
+    from swarm.planning import starting
+
+    try:
+        read = rooms.load(path, [], cwd=Path.cwd())
+        starting.require_training_extra()
+    except UserErrors:  # without data files there is nothing to render
+        return " (no rows found: name your files in it)"
+    except UserError as error:
+        return f" (no row was rendered: {error.what})"
+    settings = next(iter(read.run.streams.values()))
+    with json_file(settings.model_dump(mode="json")) as name:
+        done = subprocess.run(
+            module_command("trainer.show", "--settings", name, "--json"), capture_output=True, text=True, check=False,
+            encoding="utf-8",
+        )  # fmt: skip
+    if not done.stdout:
+        return f" (no row was rendered: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode})"
+    rows = json.loads(done.stdout)
+    if done.returncode:
+        raise UserError(rows[0]["where"], *rows[0]["problem"].rsplit("; ", 1))
+    good = [row for row in rows if not row["problem"]]
+    return f" ({len(good)} rows rendered, {sum(row['supervised'] for row in good)} of {sum(row['tokens'] for row in good)} tokens supervised)"
+
+
+def schema() -> None:
+    """Print the JSON Schema of a config, with the settings of all installed kinds.
+
+    For editors: `# yaml-language-server: $schema=swarm.schema.json` on a config's first line.
+    """
+    import json
+
+    from swarm.config.schema import schema as made
+
+    print(json.dumps(made(), indent=2, ensure_ascii=False))
