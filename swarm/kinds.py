@@ -39,6 +39,10 @@ class Kind(Generic[S]):
     """What it is, in a few words, for docs and messages."""
     settings: type[S]
     """Its own settings; users write their keys beside the others of a stream."""
+    package: str = ""
+    """The module that it is made with, where none of our dependencies brings it,"""
+    extra: str = ""
+    """and the extra that does."""
 
 
 class Method(Kind[S]):
@@ -117,6 +121,10 @@ class Optimizer(Kind[S]):
     def state_bytes(self, shape: Shape) -> float:
         """What it keeps for one tensor between steps."""
         raise NotImplementedError
+
+    def on_cpu(self) -> str | None:
+        """What it does otherwise on a CPU than its name says; the log says so."""
+        return None
 
     def made_of(self, settings: S) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
         """The class and its arguments, without parameters, learning rate and weight decay."""

@@ -54,6 +54,8 @@ def _is_installed(name: str, info: ValidationInfo) -> str:
     return name
 
 
+WITHOUT_WARM_UP = ("constant", "rms_ratio")
+"""Schedules that begin at once."""
 KindName = Annotated[str, AfterValidator(_is_installed)]
 """The name of an installed method, adapter kind or optimizer; the field's name says which of them."""
 
@@ -127,20 +129,22 @@ class Part(Settings):
     # what is trained, and what steps it
     adapter: KindName = "lora"
     """What is trained beside the frozen base."""
-    optimizer: KindName = "adamw_torch"
+    optimizer: KindName = "adamw"
     """What steps the weights."""
     micro_batch_size: Positive = 2
     """Sequences per forward pass."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     """The highest one, reached after the warm-up."""
-    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
-    """How the learning rate goes on after the warm-up."""
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "rms_ratio"] = "linear"
+    """How the learning rate goes on after the warm-up; rms_ratio: rises with `beta2` of the optimizer, without end or warm-up."""
     warmup_ratio: Share = 0.03
     """Share of the steps in which the learning rate rises."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """The same in steps; wins over warmup_ratio."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Per step, times the learning rate."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Longer gradients are cut to this norm."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Longer gradients are cut to this norm; 0: none is."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, more time."""
     bf16: Literal["auto"] | bool = "auto"
@@ -149,6 +153,11 @@ class Part(Settings):
     """How attention is computed: sdpa is torch's fused kernels, eager plain matrix products; auto: sdpa wherever the base's family can."""
     dequantise: Literal["auto", "step", "cached"] = "auto"
     """On the shared engine, a base in 4 bits: step unpacks its matrices in each pass, cached keeps them unpacked; auto: cached where they take at most a quarter of the free memory."""
+
+    @property
+    def warmup(self) -> float:
+        """A share of the steps below 1, else steps."""
+        return self.warmup_ratio if self.warmup_steps is None else self.warmup_steps
 
     @classmethod
     def chosen_by(cls, values: Mapping[str, object]) -> type[Self]:
@@ -173,8 +182,8 @@ class Part(Settings):
 
 
 def _implied_by(values: Mapping[str, object]) -> dict[str, object]:
-    """Defaults that another choice changes: a constant learning rate has no warm-up."""
-    return {"warmup_ratio": 0.0} if values.get("lr_scheduler") == "constant" else {}
+    """Defaults that another choice changes."""
+    return {"warmup_ratio": 0.0} if values.get("lr_scheduler") in WITHOUT_WARM_UP else {}
 
 
 @cache

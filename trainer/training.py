@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.events import Checkpoint, Post, Trained
 from swarm.files import write_whole
@@ -42,7 +43,16 @@ def begin(assign: Piece, lease: Lease, place: Place) -> TrainingProgress:
     remove_tree(progress.staging, ignore_errors=True)
     make_folder(progress.staging)
     progress.begin(_rows_before(progress))
+    _note_what_a_cpu_does_otherwise(progress)
     return progress
+
+
+def _note_what_a_cpu_does_otherwise(progress: TrainingProgress) -> None:
+    if progress.place.on_gpu:
+        return
+    for part in progress.assign.settings.parts.values():
+        if note := kinds.optimizer(part.optimizer).on_cpu():
+            progress.lease.report(Post(ref=progress.assign.ref, body=f"{part.optimizer}: {note}"))
 
 
 def _resumed(progress: TrainingProgress) -> Whole | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 
-from swarm import figures
+from swarm import figures, kinds
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems
 from swarm.policy.batching import engine_of, engines_of
-from swarm.settings import Dataset, RunSettings, StreamSettings
+from swarm.settings import WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
 
 
 def check(root: Node, run: RunSettings, problems: Problems) -> None:
@@ -18,6 +19,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_held_out(stream, settings, run, problems)
         _check_metrics(stream, settings, run, problems)
         _check_steps(stream, settings, problems)
+        _check_packages(stream, settings, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
 
@@ -91,9 +93,42 @@ def _check_steps(stream: Node, settings: StreamSettings, problems: Problems) -> 
             f"write at most {last}",
             problems,
         )
-    if settings.lr_scheduler == "constant" and settings.warmup_ratio > 0 and "warmup_ratio" in stream.items:
-        what = "`lr_scheduler: constant` has no warm-up"
-        _add(stream, "warmup_ratio", what, "write `lr_scheduler: constant_with_warmup`, or `warmup_ratio: 0`", problems)
+    _check_schedule(stream, settings, problems)
+
+
+def _check_schedule(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    scheduler, warmup, last = settings.lr_scheduler, settings.warmup_steps, settings.max_steps
+    for key in ("warmup_ratio", "warmup_steps"):
+        if scheduler in WITHOUT_WARM_UP and key in stream.items and getattr(settings, key):
+            what = f"`lr_scheduler: {scheduler}` has no warm-up"
+            _add(stream, key, what, f"write `lr_scheduler: constant_with_warmup`, or `{key}: 0`", problems)
+    if warmup is not None and last is not None and warmup >= last:
+        what = f"the learning rate rises for {warmup} steps, but `max_steps` is {last}"
+        _add(stream, "warmup_steps", what, f"write at most {last - 1}", problems)
+    for keys, part in _parts(stream, settings):
+        if part.lr_scheduler == "rms_ratio" and "beta2" not in type(part).model_fields:
+            what = f"rms_ratio follows `beta2`, which {part.optimizer} does not have"
+            _add(keys, "lr_scheduler", what, "take an optimizer such as adamw or lion, or another schedule", problems)
+
+
+def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]]:
+    """The parts of a stream, each with where its settings are written."""
+    for name, part in settings.parts.items():
+        node = stream
+        for step in settings.part_steps(name):
+            node = node.items[step]
+        yield node, part
+
+
+def _check_packages(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    chosen = [(stream, "method", settings.method)]
+    for node, part in _parts(stream, settings):
+        chosen += [(node, "adapter", part.adapter), (node, "optimizer", part.optimizer)]
+    for node, key, name in chosen:
+        kind = kinds.installed(key)[name]
+        if kind.package and find_spec(kind.package) is None:
+            fix = f"install it with `pip install 'toonswarm[{kind.extra}]'`, or take another {key}"
+            _add(node, key, f"{name} needs the package {kind.package}", fix, problems)
 
 
 def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) -> None:

@@ -100,10 +100,12 @@ STREAM = {
     "`learning_rate`": "lr embedding_lr embedding_lr_scale lr_groups loraplus_lr_ratio loraplus_lr_embedding",
     "`lr_scheduler`": "lr_scheduler_type scheduler lr_scheduler_kwargs lr_quadratic_warmup cosine_min_lr_ratio "
     "cosine_constant_lr_ratio lr_div_factor",
-    "`warmup_ratio`, a share of the steps": "warmup_steps num_warmup_steps",
+    "`warmup_steps`": "num_warmup_steps",
     "`optimizer`": "optim use_adam_mini use_muon torchdistx_path optim_target_modules lisa_n_layers",
-    "the optimizer's own numbers are those of its paper": "optim_args adam_beta1 adam_beta2 adam_beta3 adam_epsilon adam_epsilon2 "
-    "beta1 beta2 eps",
+    "`beta1`": "adam_beta1",
+    "`beta2`": "adam_beta2",
+    "`eps`": "adam_epsilon",
+    "the optimizer's other numbers are those of its paper": "optim_args adam_beta3 adam_epsilon2",
     "`max_grad_norm`": "clip_grad_norm gradient_clipping",
     "`bf16`": "fp16 dtype torch_dtype pure_bf16 bfloat16 float16 float32 infer_dtype bf16_full_eval fp16_full_eval tf32",
     "`bf16`; 8-bit arithmetic is not used": "fp8 fp8_backend fp8_enable_fsdp_float8_all_gather",

@@ -23,9 +23,7 @@ VALUES: dict[tuple[str, str], str] = {
     ("type", "chat"): "write `type: chatml`",
     ("type", "completion"): "write `type: text`, with `text:` for the column",
     ("type", "input_output"): "write `type: prompt_completion`, with `prompt:` and `completion:` for the columns",
-    ("optimizer", "adamw"): "write `optimizer: adamw_torch`",
     ("optimizer", "adamw_bnb_8bit"): "write `optimizer: adamw_8bit`",
-    ("optimizer", "lion"): "write `optimizer: lion_32bit`",
 }
 """Values of other tools, and what to write instead."""
 

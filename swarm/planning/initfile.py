@@ -133,7 +133,7 @@ defaults:                           # for every stream; a stream's own settings 
   gradient_accumulation_steps: 4    # forward passes per optimizer step
   num_epochs: 1                     # passes over the rows; max_steps or max_minutes end it sooner
   learning_rate: 2e-4
-  lr_scheduler: cosine              # linear | cosine | constant | constant_with_warmup | polynomial
+  lr_scheduler: cosine              # linear | cosine | constant | constant_with_warmup | polynomial | rms_ratio
   warmup_ratio: 0.03                # share of the steps
   save_steps: 50                    # optimizer steps between checkpoints
   seed: 0

@@ -1,4 +1,4 @@
-"""Each optimizer makes the update of its published formula, with the settings of the stream."""
+"""Each optimizer makes the update of its published formula, with the settings of the stream (rows D09, G13, C16)."""
 
 from __future__ import annotations
 
@@ -14,35 +14,45 @@ RATE, DECAY, STEPS = 1e-2, 0.1, 3
 SHAPE = (64, 128)
 """Large enough for 8-bit states: bitsandbytes keeps smaller ones in fp32."""
 
-Formula = Callable[[torch.Tensor, list[torch.Tensor]], torch.Tensor]
+Formula = Callable[[torch.Tensor, list[torch.Tensor], float, float, float], torch.Tensor]
 
 
-def adamw(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:
+def adamw(weight: torch.Tensor, gradients: list[torch.Tensor], beta1: float, beta2: float, eps: float) -> torch.Tensor:
     """arXiv 1711.05101, algorithm 2."""
     first = second = torch.zeros_like(weight)
     for step, gradient in enumerate(gradients, start=1):
-        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-        update = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        first, second = beta1 * first + (1 - beta1) * gradient, beta2 * second + (1 - beta2) * gradient**2
+        update = first / (1 - beta1**step) / ((second / (1 - beta2**step)).sqrt() + eps)
         weight = weight * (1 - RATE * DECAY) - RATE * update
     return weight
 
 
-def lion(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:
-    """arXiv 2302.06675, algorithm 2, with the second beta of transformers' Trainer."""
-    mean = torch.zeros_like(weight)
-    for gradient in gradients:
-        weight = weight * (1 - RATE * DECAY) - RATE * (0.9 * mean + 0.1 * gradient).sign()
-        mean = 0.999 * mean + 0.001 * gradient
+def adam(weight: torch.Tensor, gradients: list[torch.Tensor], beta1: float, beta2: float, eps: float) -> torch.Tensor:
+    """arXiv 1412.6980, algorithm 1, with the weight's decay as a part of the gradient."""
+    first = second = torch.zeros_like(weight)
+    for step, plain in enumerate(gradients, start=1):
+        gradient = plain + DECAY * weight
+        first, second = beta1 * first + (1 - beta1) * gradient, beta2 * second + (1 - beta2) * gradient**2
+        weight = weight - RATE * first / (1 - beta1**step) / ((second / (1 - beta2**step)).sqrt() + eps)
     return weight
 
 
-def sgd(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:
+def lion(weight: torch.Tensor, gradients: list[torch.Tensor], beta1: float, beta2: float, eps: float) -> torch.Tensor:
+    """arXiv 2302.06675, algorithm 2."""
+    mean = torch.zeros_like(weight)
+    for gradient in gradients:
+        weight = weight * (1 - RATE * DECAY) - RATE * (beta1 * mean + (1 - beta1) * gradient).sign()
+        mean = beta2 * mean + (1 - beta2) * gradient
+    return weight
+
+
+def sgd(weight: torch.Tensor, gradients: list[torch.Tensor], *numbers: float) -> torch.Tensor:
     for gradient in gradients:
         weight = weight - RATE * (gradient + DECAY * weight)
     return weight
 
 
-def adafactor(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:
+def adafactor(weight: torch.Tensor, gradients: list[torch.Tensor], *numbers: float) -> torch.Tensor:
     """arXiv 1804.04235, algorithm 4, at a given learning rate and without momentum."""
     rows = columns = torch.zeros(())
     for step, gradient in enumerate(gradients, start=1):
@@ -56,32 +66,65 @@ def adafactor(weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tens
 
 
 FORMULAS: dict[str, tuple[Formula, float]] = {
+    "adamw": (adamw, 1e-5),
     "adamw_torch": (adamw, 1e-5),
     "adamw_8bit": (adamw, 2e-3),
+    "paged_adamw": (adamw, 1e-5),
     "paged_adamw_8bit": (adamw, 2e-3),
+    "adamw_kahan": (adamw, 1e-5),
+    "adam": (adam, 1e-5),
+    "adam_kahan": (adam, 1e-5),
+    "lion": (lion, 1e-5),
     "lion_32bit": (lion, 1e-5),
     "lion_8bit": (lion, 1e-5),
+    "paged_lion": (lion, 1e-5),
+    "paged_lion_8bit": (lion, 1e-5),
+    "lion_kahan": (lion, 1e-5),
     "sgd": (sgd, 1e-5),
     "adafactor": (adafactor, 1e-5),
 }
 """With the largest difference of 99 in 100 weights: states of 8 bits are rounded, and the sign of a sum near zero may change."""
+NUMBERS = {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}
+
+
+def made(chosen: StreamSettings, weight: torch.nn.Parameter) -> torch.optim.Optimizer:
+    kind, arguments = kinds.optimizer(chosen.optimizer).made_of(chosen)
+    return kind([{"params": [weight], "weight_decay": chosen.weight_decay}], lr=chosen.learning_rate, **arguments)
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("own", [False, True], ids=["defaults", "own numbers"])
 @pytest.mark.parametrize("name", kinds.installed("optimizer"))
-def test_an_optimizer_makes_the_update_of_its_formula(name: str, settings: Callable[..., StreamSettings]) -> None:
-    chosen = settings(optimizer=name, learning_rate=RATE, weight_decay=DECAY)
+def test_an_optimizer_makes_the_update_of_its_formula(
+    name: str, own: bool, settings: Callable[..., StreamSettings]
+) -> None:
+    has = kinds.optimizer(name).settings.model_fields
+    given = {key: value for key, value in NUMBERS.items() if own and key in has}
+    chosen = settings(optimizer=name, learning_rate=RATE, weight_decay=DECAY, **given)
     torch.manual_seed(0)
     start = torch.randn(SHAPE)
     gradients = [torch.randn(SHAPE) * 10**-step for step in range(STEPS)]
     weight = torch.nn.Parameter(start.clone())
-    kind, arguments = kinds.optimizer(name).made_of(chosen)
-    optimizer = kind([{"params": [weight], "weight_decay": chosen.weight_decay}], lr=chosen.learning_rate, **arguments)
+    optimizer = made(chosen, weight)
     for gradient in gradients:
         weight.grad = gradient.clone()
         optimizer.step()
     formula, tolerance = FORMULAS[name]
-    expected = formula(start, gradients)
+    expected = formula(start, gradients, *(getattr(chosen, key, 0.0) for key in NUMBERS))
     differences = (weight.detach() - expected).abs().flatten()
     assert float(differences.quantile(0.99)) <= tolerance
     assert (expected - start).abs().mean() > 5 * tolerance, "the update is larger than what rounding may hide"
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "lion"])
+def test_kahan_summation_keeps_what_bfloat16_rounds_away(name: str, settings: Callable[..., StreamSettings]) -> None:
+    """C16: a weight of 1 in bfloat16 moves by no step below 2^-9."""
+    moved = []
+    for optimizer in (name, f"{name}_kahan"):
+        weight = torch.nn.Parameter(torch.ones(8, dtype=torch.bfloat16))
+        stepper = made(settings(optimizer=optimizer, learning_rate=1e-3), weight)
+        for _ in range(100):
+            weight.grad = torch.ones_like(weight)
+            stepper.step()
+        moved.append(1 - float(weight.detach().float().mean()))
+    assert moved == [0.0, pytest.approx(0.1, abs=0.01)]

@@ -12,7 +12,7 @@ import torch
 from accelerate.state import AcceleratorState  # type: ignore[import-untyped]  # ships no types
 from datasets import Dataset
 from peft import PeftModel
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -25,6 +25,7 @@ from trainer.data.prepared import TRAIN, rows_to_choose_by
 from trainer.engines.callbacks import Begin, Figures, NotFinite, Saves, Steps
 from trainer.judge.heldout import held_out_loss
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
+from trainer.loop.schedules import NamedSchedule
 from trainer.place import Place
 from trainer.progress import TrainingProgress
 
@@ -95,6 +96,8 @@ class Ingredients:
 class StreamTrainer(SFTTrainer):
     """SFTTrainer that stops at the first loss that is not finite, before it reaches the weights."""
 
+    settings: StreamSettings
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]  # TRL annotates no arguments
         if not torch.isfinite(loss).all():
@@ -102,10 +105,12 @@ class StreamTrainer(SFTTrainer):
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """A warm-up begins at a learning rate of zero, so it may not last for all steps: a training of one step has none."""
-        longest = max(0, num_training_steps - 1)
-        self.args.warmup_steps = min(self.args.get_warmup_steps(num_training_steps), longest)
-        return super().create_scheduler(num_training_steps, optimizer)
+        """The schedule of the shared engine."""
+        schedule = NamedSchedule.of(self.settings, num_training_steps)
+        stepped = optimizer or self.optimizer
+        assert stepped is not None
+        self.lr_scheduler = LambdaLR(stepped, lambda step: schedule(step))  # noqa: PLW0108  of an object the state would be saved
+        return self.lr_scheduler
 
 
 def trainer(ingredients: Ingredients, kind: type[StreamTrainer] = StreamTrainer) -> StreamTrainer:
@@ -121,6 +126,7 @@ def trainer(ingredients: Ingredients, kind: type[StreamTrainer] = StreamTrainer)
         callbacks=list(ingredients.callbacks),
         optimizer_cls_and_kwargs=_optimizer(ingredients.settings),
     )
+    made.settings = ingredients.settings
     made.remove_callback(PrinterCallback)  # figures go over the bus
     # TRL casts A and B to bf16 on a quantised base, which loses small updates: the fp32 ones are put back (nothing holds them yet).
     for name, value in ingredients.model.named_parameters():
@@ -148,8 +154,6 @@ def arguments(ingredients: Ingredients) -> SFTConfig:
         num_train_epochs=settings.num_epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_scheduler,
-        warmup_steps=settings.warmup_ratio,  # a float below 1 is a share of the steps
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,

@@ -46,10 +46,8 @@ class Recipe:
             optimizer=lambda values: made([{"params": values, "weight_decay": decay}], lr=rate, **arguments),
             batches=batches,
             steps=steps,
-            schedule=NamedSchedule(
-                settings.lr_scheduler, steps=steps, warmup=settings.warmup_ratio, learning_rate=settings.learning_rate
-            ),
-            max_grad_norm=settings.max_grad_norm,
+            schedule=NamedSchedule.of(settings, steps),
+            max_grad_norm=settings.max_grad_norm or None,
             seed=settings.seed,
             recompute=settings.gradient_checkpointing,
             loss=kinds.method(settings.method).loss(settings),

@@ -1,31 +1,41 @@
-"""Lion (arXiv 2302.06675): one moment, and steps of equal size; bitsandbytes' own, with the moment in 32 or 8 bits."""
+"""Lion (arXiv 2302.06675): one moment, and steps of equal size; bitsandbytes' own, with the moment in 32 or 8 bits, or paged."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swarm.keys import NoSettings
 from swarm.kinds import Optimizer, Shape
-from trainer.optimizers.states import moment_bytes
+from trainer.optimizers.moments import LionSettings
+from trainer.optimizers.states import PAGED_ON_CPU, moment_bytes
 
 if TYPE_CHECKING:
     import torch
 
 
-class Lion(Optimizer[NoSettings]):
-    settings = NoSettings
+class Lion(Optimizer[LionSettings]):
+    settings = LionSettings
 
-    def __init__(self, bits: int) -> None:
-        self.name, self.summary, self.bits = f"lion_{bits}bit", f"Lion with a {bits}-bit moment", bits
+    def __init__(self, name: str, bits: int, *, paged: bool = False) -> None:
+        self.name, self.bits, self.paged = name, bits, paged
+        self.summary = f"Lion with a {bits}-bit moment{', which may move to host memory' if paged else ''}"
 
     def state_bytes(self, shape: Shape) -> float:
         return moment_bytes(shape, self.bits)
 
-    def made_of(self, settings: NoSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    def on_cpu(self) -> str | None:
+        return PAGED_ON_CPU if self.paged else None
+
+    def made_of(self, settings: LionSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
         from bitsandbytes.optim.lion import Lion as QuantisedLion
 
-        # Betas as transformers' Trainer gives them to Lion; the paper's second one is 0.99.
-        return QuantisedLion, {"betas": (0.9, 0.999), "optim_bits": self.bits, "is_paged": False}
+        betas = (settings.beta1, settings.beta2)
+        return QuantisedLion, {"betas": betas, "optim_bits": self.bits, "is_paged": self.paged}
 
 
-KINDS = (Lion(32), Lion(8))
+KINDS = (
+    Lion("lion", 32),
+    Lion("lion_32bit", 32),
+    Lion("lion_8bit", 8),
+    Lion("paged_lion", 32, paged=True),
+    Lion("paged_lion_8bit", 8, paged=True),
+)

@@ -9,6 +9,7 @@ from swarm.kinds import Shape
 FP32 = 4
 SMALL_ELEMENTS = 4096
 """bitsandbytes keeps the state of smaller tensors in fp32 (`min_8bit_size`)."""
+PAGED_ON_CPU = "there is no GPU here, so nothing is paged: its state stays in memory"
 BLOCK_ELEMENTS = 256
 """Elements that share an fp32 constant in bitsandbytes' 8-bit states."""
 

@@ -50,7 +50,7 @@ my.yaml:7: streams.wide.learnig_rate: unknown setting; did you mean `learning_ra
   load_in_4bit: true
   max_seq_length: 9
   num_train_epochs: 1
-  warmup_steps: 3
+  num_warmup_steps: 3
 streams:
   one: {lora_rank: 3, rank: 2, optim: x}
 output_dir: x
@@ -60,7 +60,7 @@ my.yaml:5: defaults.per_device_train_batch_size: unknown setting; here it is `mi
 my.yaml:6: defaults.load_in_4bit: unknown setting; here it is `adapter: qlora`
 my.yaml:7: defaults.max_seq_length: unknown setting; here it is `sequence_len`
 my.yaml:8: defaults.num_train_epochs: unknown setting; here it is `num_epochs`
-my.yaml:9: defaults.warmup_steps: unknown setting; here it is `warmup_ratio`, a share of the steps
+my.yaml:9: defaults.num_warmup_steps: unknown setting; here it is `warmup_steps`
 my.yaml:11: streams.one.lora_rank: unknown setting; here it is `lora_r`
 my.yaml:11: streams.one.rank: unknown setting; here it is `lora_r`
 my.yaml:11: streams.one.optim: unknown setting; here it is `optimizer`
@@ -195,7 +195,7 @@ my.yaml:13: lease_seconds: expected a number of at least 10, got 1; the default 
         DEFAULTS
         + """\
   adapter: dora
-  optimizer: adamw
+  optimizer: adamw_bnb_8bit
   lr_scheduler: cosin
   method: dpo
   on_bad_row: ignore
@@ -204,8 +204,8 @@ promotion: {metric: accuracy, must_beat: bas}
 """,
         """
 my.yaml:5: defaults.adapter: 'dora' is not one of lora, qlora; write `adapter: lora` with `use_dora: true`
-my.yaml:6: defaults.optimizer: 'adamw' is not one of adafactor, adamw_8bit, adamw_torch, lion_32bit, lion_8bit, paged_adamw_8bit, sgd; write `optimizer: adamw_torch`
-my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial; did you mean `cosine`?
+my.yaml:6: defaults.optimizer: 'adamw_bnb_8bit' is not one of adafactor, adam, adam_kahan, adamw, adamw_8bit, adamw_kahan, adamw_torch, lion, lion_32bit, lion_8bit, lion_kahan, paged_adamw, paged_adamw_8bit, paged_lion, paged_lion_8bit, sgd; write `optimizer: adamw_8bit`
+my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial, rms_ratio; did you mean `cosine`?
 my.yaml:8: defaults.method: 'dpo' is not one of sft; write `sft`
 my.yaml:9: defaults.on_bad_row: 'ignore' is not one of fail, skip; take one of them
 my.yaml:11: promotion.metric: 'accuracy' is not one of eval_loss, perplexity, exact_match, exact_match_normalised, ended, rouge_1, rouge_2, rouge_l, bleu, chrf, json_valid, json_schema, toon_valid, banned; take one of them
@@ -619,6 +619,8 @@ streams:
   four: {lr_scheduler: constant, warmup_ratio: 0.1}
   five: {test_datasets: [{path: 'data/*.jsonl'}]}
   six: {engine: trl, exact: true}
+  seven: {max_steps: 10, warmup_steps: 10}
+  eight: {lr_scheduler: rms_ratio, warmup_steps: 1, optimizer: sgd}
 promotion: {metric: exact_match, goal: min}
 """,
         """
@@ -632,8 +634,11 @@ my.yaml:8: streams.three.metrics: json_schema has no schema to match; name a fil
 my.yaml:9: streams.four.warmup_ratio: `lr_scheduler: constant` has no warm-up; write `lr_scheduler: constant_with_warmup`, or `warmup_ratio: 0`
 my.yaml:10: streams.five.test_datasets.0.path: {proj}/data/train.jsonl is trained on too; hold out other rows, or leave `test_datasets` out and set `val_set_size`; or set `allow_overlap: true`
 my.yaml:11: streams.six.exact: it is for the shared engine, and sft + lora is trained by trl, without company; leave it out, or write `engine: shared`
-my.yaml:12: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
-11 problems; nothing was started
+my.yaml:12: streams.seven.warmup_steps: the learning rate rises for 10 steps, but `max_steps` is 10; write at most 9
+my.yaml:13: streams.eight.warmup_steps: `lr_scheduler: rms_ratio` has no warm-up; write `lr_scheduler: constant_with_warmup`, or `warmup_steps: 0`
+my.yaml:13: streams.eight.lr_scheduler: rms_ratio follows `beta2`, which sgd does not have; take an optimizer such as adamw or lion, or another schedule
+my.yaml:14: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
+14 problems; nothing was started
 """,
     ),
     Bad(

@@ -89,7 +89,9 @@ def test_any_legal_settings(
     assert load(tmp_path / "again.yaml", cwd=Path("/")).run == config.run
 
 
-@pytest.mark.parametrize("scheduler", ["constant", "linear", "cosine", "constant_with_warmup", "polynomial"])
+@pytest.mark.parametrize(
+    "scheduler", ["constant", "linear", "cosine", "constant_with_warmup", "polynomial", "rms_ratio"]
+)
 def test_every_schedule_is_read_back_with_its_warm_up(tmp_path: Path, scheduler: str) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n")
     (tmp_path / "my.yaml").write_text(
@@ -100,4 +102,4 @@ def test_every_schedule_is_read_back_with_its_warm_up(tmp_path: Path, scheduler:
     (tmp_path / "again.yaml").write_text(config.dump())
     again = load(Path("again.yaml"), cwd=tmp_path)
     assert again.run == config.run
-    assert (again.run.streams["a"].warmup_ratio == 0) == (scheduler == "constant")
+    assert (again.run.streams["a"].warmup_ratio == 0) == (scheduler in {"constant", "rms_ratio"})

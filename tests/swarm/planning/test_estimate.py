@@ -56,10 +56,10 @@ def test_nf4_with_double_quantisation_takes_5_7_gigabytes_of_it():
 @pytest.mark.parametrize(
     ("optimizer", "bytes_per_parameter"),
     [
-        ("adamw_torch", 8),
+        ("adamw", 8),
         ("adamw_8bit", 2.03),
         ("paged_adamw_8bit", 2.03),
-        ("lion_32bit", 4),
+        ("lion", 4),
         ("lion_8bit", 1.02),
         ("sgd", 0),
     ],

@@ -130,7 +130,8 @@ def test_the_order_of_rows_is_that_of_accelerates_sampler() -> None:
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 @pytest.mark.parametrize("name", sorted(kinds.installed("optimizer")))
 def test_every_optimizer_of_the_product_steps_the_tensors_that_the_layers_compute_with(name) -> None:
-    made, arguments = kinds.optimizer(name).made_of(None)
+    kind = kinds.optimizer(name)
+    made, arguments = kind.made_of(kind.settings())
     recipe = replace(FIVE["rs"], optimizer=lambda values: made(values, lr=1e-3, **arguments))
     loop, kept, streams = loop_of({"small": FIVE["small"], "wide": FIVE["wide"], "rs": recipe})
     loop.run()

@@ -64,6 +64,32 @@ def test_the_learning_rate_of_every_step_is_that_of_the_schedule_and_its_warm_up
     assert rates == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
+def test_a_warm_up_may_be_given_in_steps(bench: Bench, settings: Make) -> None:
+    """Row D14."""
+    bench.trained(settings(max_steps=6, learning_rate=RATE, warmup_steps=3, save_steps=6))
+    rates = [row.figures["learning_rate"] for row in bench.metric_rows() if row.kind == "train"]
+    assert rates == pytest.approx([0, RATE / 3, RATE * 2 / 3, RATE, RATE * 2 / 3, RATE / 3])
+
+
+def test_the_rms_ratio_rises_by_itself_whatever_the_number_of_steps(bench: Bench, settings: Make) -> None:
+    """Row C17: sqrt((1 - b^t) / (1 + b^t)), .071 at t = 1 and .224 at t = 10 for b = 0.99; no step is made at t = 0, which is zero."""
+    for steps in (3, 10):
+        given = {
+            "lr_scheduler": "rms_ratio",
+            "beta2": 0.99,
+            "learning_rate": RATE,
+            "max_steps": steps,
+            "save_steps": 10,
+        }
+        bench.trained(settings(**given))
+        rates = [row.figures["learning_rate"] for row in bench.metric_rows() if row.kind == "train"]
+        assert rates[:3] == pytest.approx(
+            [RATE * math.sqrt((1 - 0.99**t) / (1 + 0.99**t)) for t in (1, 2, 3)], rel=1e-6
+        )
+    assert rates[0] == pytest.approx(0.071 * RATE, rel=0.01)
+    assert rates[9] == pytest.approx(0.224 * RATE, rel=0.01)
+
+
 def test_a_constant_rate_has_no_warm_up(bench: Bench, settings: Make) -> None:
     bench.trained(settings(lr_scheduler="constant", learning_rate=RATE, max_steps=3))
     assert [row.figures["learning_rate"] for row in bench.metric_rows() if row.kind == "train"] == [RATE] * 3
@@ -83,6 +109,20 @@ def test_weight_decay_shrinks_what_has_no_gradient(bench: Bench, settings: Make)
     shrunk = weights(bench, settings(**adamw, weight_decay=0.5))
     torch.testing.assert_close(of("A", shrunk), of("A", kept) * (1 - RATE * 0.5), rtol=1e-5, atol=1e-8)
     torch.testing.assert_close(of("B", shrunk), of("B", kept), rtol=1e-4, atol=1e-7)
+
+
+def test_without_a_limit_no_gradient_is_clipped(bench: Bench, settings: Make) -> None:
+    """Row A14: 0 is off."""
+    free, off = (of("B", weights(bench, settings(**ONE_STEP, max_grad_norm=limit))) for limit in (1e6, 0.0))
+    assert torch.equal(free, off)
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_a_cpu_says_that_it_pages_nothing(bench: Bench, settings: Make) -> None:
+    """Row G13."""
+    bench.trained(settings(optimizer="paged_adamw_8bit", max_steps=1))
+    [said] = [event.body for event in bench.events() if event.kind == "post"]
+    assert said == "paged_adamw_8bit: there is no GPU here, so nothing is paged: its state stays in memory"
 
 
 def test_a_gradient_longer_than_max_grad_norm_is_clipped_to_it(bench: Bench, settings: Make) -> None:
