@@ -56,7 +56,7 @@ class Method(Kind[S]):
         raise NotImplementedError
 
     def loss(self, settings: S) -> Any:
-        """The loss of single tokens on the shared engine, a `trainer.loop.head.Loss`; streams that are given one object share its calls."""
+        """The loss of single tokens on the shared engine, a `trainer.loop.parts.Loss`; streams that are given one object share its calls."""
         raise NotImplementedError
 
 

@@ -28,8 +28,9 @@ from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.fusable import unfusable
 from trainer.loop.loop import Loop, is_out_of_memory
+from trainer.loop.parts import Stepped
 from trainer.loop.recipe import Recipe
-from trainer.loop.stream import Failed, Stepped, Stream
+from trainer.loop.stream import Failed, Stream
 from trainer.place import Place
 from trainer.progress import Next, Snapshot, TrainingProgress
 from trainer.work import Mates, Work

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainer.loop.stream import Failed, Stepped, Stream
+    from trainer.loop.parts import Stepped
+    from trainer.loop.stream import Failed, Stream
 
 
 class Boundary:

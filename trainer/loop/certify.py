@@ -16,7 +16,6 @@ import torch
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -27,8 +26,9 @@ from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
 from trainer.loop.layer import draw_mask, mixed
 from trainer.loop.loop import Loop
+from trainer.loop.parts import Predicted, Stepped
 from trainer.loop.recipe import Recipe
-from trainer.loop.stream import Failed, Stepped, Stream
+from trainer.loop.stream import Failed, Stream
 
 FP64_BOUND, FP32_BOUND, NF4_BOUND = 1e-12, 2e-5, 5e-5
 
@@ -133,7 +133,7 @@ def trained(model: PreTrainedModel, recipes: Mapping[str, Recipe], *, exact: boo
 
 
 def trained_by_peft(model: PreTrainedModel, recipe: Recipe) -> Trajectory:
-    """The reference shares the order of rows, the drawn dropout masks and nothing else with the loop."""
+    """The reference shares the order of rows, the drawn dropout masks, the loss of a token and nothing else with the loop."""
     model.eval()  # type: ignore[no-untyped-call]
     torch.manual_seed(recipe.seed)
     config = copy.deepcopy(recipe.config)  # PEFT writes into it
@@ -170,11 +170,17 @@ def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step
         for drop in masks:
             drop.keys = [mixed(recipe.seed, step, before + number) for number in range(len(rows))]
             drop.lengths = [len(row.ids) for row in rows]
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        part = (
-            cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")
-            / total
-        )
+        counted = labels[:, 1:] != IGNORED
+
+        def logits(ids: Tensor = ids, mask: Tensor = mask, counted: Tensor = counted) -> Tensor:
+            found: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1][counted]
+            return found  # (m, V)
+
+        base = None
+        if recipe.loss.needs_base:
+            with torch.no_grad(), model.disable_adapter():
+                base = logits()
+        part = recipe.loss(Predicted(logits(), labels[:, 1:][counted], base)).sum() / total
         part.backward()  # type: ignore[no-untyped-call]
         loss, before = loss + part.item(), before + len(rows)
     return loss

@@ -23,7 +23,7 @@ def unfusable(model: PreTrainedModel) -> str | None:
     if model.get_output_embeddings() is None or model.base_model is model:  # type: ignore[no-untyped-call]
         return f"{type(model).__name__} has no head over a decoder"
     model.eval()  # type: ignore[no-untyped-call]
-    head = Head(model)
+    head = Head(model, Plan())
     rows = [torch.arange(3, 3 + length, device=model.device) % head.vocabulary for length in LENGTHS]
     joint = torch.zeros(len(rows), max(LENGTHS), dtype=torch.long, device=model.device)
     for number, row in enumerate(rows):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,34 +11,19 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from trainer.loop.plan import Pass
+from trainer.loop.parts import Loss, Predicted
+from trainer.loop.plan import Pass, Plan
 
 LOGITS_BYTES = 256 << 20
 """Bound on a chunk's logits in fp32."""
 
 
-class Loss(Protocol):
-    """A loss of single tokens.  Streams that share one object share its calls."""
-
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(m, V), (m,) -> (m,)"""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class NegativeLogLikelihood:
+class NegativeLogLikelihood(Loss):
     """Cross entropy in nats; in fp32 where the logits are shorter."""
 
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(logits if logits.dtype is torch.float64 else logits.float(), targets, reduction="none")
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        assert not state
+    def __call__(self, tokens: Predicted) -> Tensor:
+        logits = tokens.logits if tokens.logits.dtype is torch.float64 else tokens.logits.float()
+        return cross_entropy(logits, tokens.targets, reduction="none")
 
 
 NLL = NegativeLogLikelihood()
@@ -56,8 +41,9 @@ class _Given(nn.Module):
 class Head:
     """A causal model in two halves: ids -> hidden states, hidden states -> logits with all that the family does to them (caps, scales)."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, plan: Plan) -> None:
         self.model = model
+        self.plan = plan
         self.prefix = model.base_model_prefix
         self.decoder: nn.Module = model.base_model
         self.given = _Given()
@@ -85,12 +71,12 @@ class Head:
 
         Each chunk goes through the head forth and back at once; the decoder's backward pass is one for all of them.
         """
-        picked = hidden.flatten(0, 1).index_select(0, current.positions)  # (M, d)
+        picked = _at(hidden, current)  # (M, d)
+        base = self._of_base(current, losses)
         gradient = torch.empty_like(picked)
-        for at in range(0, len(picked), self.chunk_tokens):
-            part = slice(at, at + self.chunk_tokens)
+        for part in self._chunks(picked):
             leaf = picked[part].detach().requires_grad_()
-            nats = per_token(self.logits(leaf), current.targets[part], current.owners[part], losses)
+            nats = self._per_token(leaf, base, part, current, losses)
             (nats * current.weights[part].to(nats.dtype)).sum().backward()  # type: ignore[no-untyped-call]
             assert leaf.grad is not None
             gradient[part] = leaf.grad
@@ -100,24 +86,58 @@ class Head:
     @torch.no_grad()
     def evaluate(self, current: Pass, losses: Sequence[Loss], sums: Tensor) -> None:
         """As `backward`, without gradients."""
-        picked = self.hidden(current.ids).flatten(0, 1).index_select(0, current.positions)
-        for at in range(0, len(picked), self.chunk_tokens):
-            part = slice(at, at + self.chunk_tokens)
-            nats = per_token(self.logits(picked[part]), current.targets[part], current.owners[part], losses)
+        picked = _at(self.hidden(current.ids), current)
+        base = self._of_base(current, losses)
+        for part in self._chunks(picked):
+            nats = self._per_token(picked[part], base, part, current, losses)
             sums.index_add_(0, current.owners[part], nats.to(sums.dtype))
 
+    def _chunks(self, picked: Tensor) -> Iterator[slice]:
+        return (slice(at, at + self.chunk_tokens) for at in range(0, len(picked), self.chunk_tokens))
 
-def per_token(logits: Tensor, targets: Tensor, owners: Tensor, losses: Sequence[Loss]) -> Tensor:
-    """(m,) Each token's loss by the loss of its stream; `losses` by slot."""
-    kinds = list({id(loss): loss for loss in losses}.values())
-    if len(kinds) == 1:
-        return kinds[0](logits, targets)
-    nats = torch.zeros(
-        len(targets), dtype=logits.dtype if logits.dtype is torch.float64 else torch.float32, device=logits.device
-    )
-    for kind in kinds:
-        slots = torch.tensor([slot for slot, loss in enumerate(losses) if loss is kind], device=owners.device)
-        at = torch.isin(owners, slots).nonzero().squeeze(1)
-        if len(at):
-            nats = nats.index_copy(0, at, kind(logits.index_select(0, at), targets.index_select(0, at)).to(nats.dtype))
-    return nats
+    @torch.no_grad()
+    def _of_base(self, current: Pass, losses: Sequence[Loss]) -> Tensor | None:
+        """(M, d) The bare base's hidden states where a loss needs them, zeros elsewhere; None where none does."""
+        rows = [number for number, row in enumerate(current.rows) if losses[row.slot].needs_base]
+        if not rows:
+            return None
+        with self.plan.running(None):
+            hidden = self.hidden(current.ids[rows])  # (R', T, d)
+        return _at(
+            hidden.new_zeros(*current.ids.shape, hidden.shape[2]).index_copy_(0, _index(rows, hidden), hidden), current
+        )
+
+    def _per_token(
+        self, picked: Tensor, base: Tensor | None, part: slice, current: Pass, losses: Sequence[Loss]
+    ) -> Tensor:
+        """(m,) Each token's loss by the loss of its stream; `losses` by slot."""
+        logits, targets = self.logits(picked), current.targets[part]
+        kinds = list({id(loss): loss for loss in losses}.values())
+        if len(kinds) == 1:
+            return kinds[0](Predicted(logits, targets, self._without_gradient(base, part, kinds[0])))
+        nats = torch.zeros(len(targets), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+        for kind in kinds:
+            slots = _index([slot for slot, loss in enumerate(losses) if loss is kind], logits)
+            at = torch.isin(current.owners[part], slots).nonzero().squeeze(1)
+            if len(at):
+                mine = Predicted(logits[at], targets[at], self._without_gradient(base, part, kind, at))
+                nats = nats.index_copy(0, at, kind(mine).to(nats.dtype))
+        return nats
+
+    @torch.no_grad()
+    def _without_gradient(
+        self, base: Tensor | None, part: slice, loss: Loss, at: Tensor | None = None
+    ) -> Tensor | None:
+        """(m, V)"""
+        if base is None or not loss.needs_base:
+            return None
+        return self.logits(base[part] if at is None else base[part][at])
+
+
+def _at(hidden: Tensor, current: Pass) -> Tensor:
+    """(R, T, d) -> (M, d)"""
+    return hidden.flatten(0, 1).index_select(0, current.positions)
+
+
+def _index(numbers: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(numbers, device=like.device)

@@ -23,8 +23,9 @@ from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
 from trainer.loop.dequantised import Dequantise
 from trainer.loop.head import NLL, Head
+from trainer.loop.parts import Stepped
 from trainer.loop.plan import PASS_TOKENS, Pass, Plan, Row, arranged, buckets
-from trainer.loop.stream import Failed, Stepped, Stream
+from trainer.loop.stream import Failed, Stream
 
 AUDIT_STEPS = (1, 20)
 """Each stream is audited at the first step from these on whose learning rate is above zero."""
@@ -52,7 +53,7 @@ class Loop:
         self.pass_tokens = pass_tokens
         self.plan = Plan()
         self.layers = Layers(model, self.plan, dequantise)
-        self.head = Head(model)
+        self.head = Head(model, self.plan)
         self.streams: list[Stream] = []
         """By slot.  An evicted one keeps its place, and adds nothing, until another comes or leaves."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -13,9 +13,10 @@ from torch import nn
 
 from swarm import kinds
 from trainer.loop.batches import Batches
-from trainer.loop.head import NLL, Loss
+from trainer.loop.head import NLL
+from trainer.loop.parts import Controller, Loss, Schedule, Stop
 from trainer.loop.schedules import NamedSchedule
-from trainer.loop.stream import Schedule, Stream
+from trainer.loop.stream import Stream
 
 if TYPE_CHECKING:
     from swarm.facts import BaseFacts
@@ -34,6 +35,8 @@ class Recipe:
     seed: int = 0
     recompute: bool = False
     loss: Loss = NLL
+    controllers: Callable[[], Sequence[Controller]] = tuple
+    stops: Callable[[], Sequence[Stop]] = tuple
 
     @classmethod
     def of(cls, settings: StreamSettings, facts: BaseFacts, batches: Batches) -> Self:
@@ -58,7 +61,7 @@ class Recipe:
         return Stream(
             name=name, adapter=adapter, optimizer=self.optimizer(adapter.parameters()), batches=self.batches, steps=self.steps,
             schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,
-            loss=self.loss,
+            loss=self.loss, controllers=self.controllers(), stops=self.stops(),
         )  # fmt: skip
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from transformers import get_scheduler
+
+from trainer.loop.parts import Schedule
 
 if TYPE_CHECKING:
     from swarm.settings import StreamSettings
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 RMS_RATIO = "rms_ratio"
 
 
-class NamedSchedule:
+class NamedSchedule(Schedule):
     """Constant, linear, cosine, ...: a factor of the highest rate for each step."""
 
     def __init__(
@@ -43,12 +45,6 @@ class NamedSchedule:
 
     def __call__(self, step: int) -> float:
         return float(self._factor(step))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        assert not state
 
 
 def rms_ratio(step: int, beta2: float) -> float:

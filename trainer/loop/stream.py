@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.loop.adapter import Adapter
 from trainer.loop.batches import Batches, Tokenised
-from trainer.loop.head import NLL, Loss
+from trainer.loop.head import NLL
 from trainer.loop.layer import mixed
+from trainer.loop.parts import Controller, Loss, Part, Schedule, Stepped, Stop
 from trainer.loop.plan import Row
 
 LOOK = "look at the rows with `swarm show`"
@@ -27,37 +28,6 @@ class Failed(Exception):
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(what)
         self.fix = fix
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One finished optimizer step."""
-
-    step: int
-    figures: dict[str, float]
-
-
-class Part(Protocol):
-    """Whatever carries something from one step to the next."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class Schedule(Part, Protocol):
-    def __call__(self, step: int) -> float:
-        """The factor of the learning rate at a step, counted from 0."""
-
-
-class Controller(Part, Protocol):
-    def __call__(self, step: Stepped) -> float:
-        """A factor of the learning rate from the next step on."""
-
-
-class Stop(Part, Protocol):
-    def __call__(self, step: Stepped) -> str | None:
-        """Why training is to end after this step, or None."""
 
 
 @dataclass

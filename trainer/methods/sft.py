@@ -9,7 +9,7 @@ from swarm.kinds import Method
 
 if TYPE_CHECKING:
     from trainer.engines.trl import Ingredients, StreamTrainer
-    from trainer.loop.head import Loss
+    from trainer.loop.parts import Loss
 
 
 class Sft(Method[NoSettings]):

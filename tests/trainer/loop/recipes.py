@@ -11,9 +11,10 @@ from tests.trainer.loop import decoders
 from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.loop import Loop
+from trainer.loop.parts import Stepped
 from trainer.loop.recipe import Recipe
 from trainer.loop.schedules import NamedSchedule
-from trainer.loop.stream import Failed, Stepped, Stream
+from trainer.loop.stream import Failed, Stream
 
 
 class Lion(torch.optim.Optimizer):

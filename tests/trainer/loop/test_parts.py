@@ -13,23 +13,30 @@ from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of, same
 from trainer.loop import folder
 from trainer.loop.batches import Batches
+from trainer.loop.certify import certify
+from trainer.loop.parts import Controller, Loss, Stop
 
 
-class Dft:
+class Dft(Loss):
     """Probability-weighted likelihood (arXiv 2508.05629): tokens that the model finds unlikely count for less."""
 
-    def __call__(self, logits, targets):
-        nats = cross_entropy(logits, targets, reduction="none")
+    def __call__(self, tokens):
+        nats = cross_entropy(tokens.logits, tokens.targets, reduction="none")
         return nats * (-nats.detach()).exp()
 
-    def state_dict(self):
-        return {}
 
-    def load_state_dict(self, state): ...
+class DriftFromBase(Loss):
+    """Reverse KL divergence from the bare base, beside the likelihood."""
+
+    needs_base = True
+
+    def __call__(self, tokens):
+        mine, base = tokens.logits.log_softmax(-1), tokens.base.log_softmax(-1)
+        return cross_entropy(tokens.logits, tokens.targets, reduction="none") + (mine.exp() * (mine - base)).sum(-1)
 
 
 @dataclass
-class Halved:
+class Halved(Controller):
     """Halves the learning rate for good once the loss has risen `patience` times."""
 
     patience: int = 1
@@ -49,19 +56,11 @@ class Halved:
 
 
 @dataclass
-class TokenBudget:
+class TokenBudget(Stop):
     tokens: int
-    spent: int = 0
 
     def __call__(self, step):
-        self.spent = int(step.figures["tokens"])
-        return "tokens" if self.spent >= self.tokens else None
-
-    def state_dict(self):
-        return {"spent": self.spent}
-
-    def load_state_dict(self, state):
-        self.spent = state["spent"]
+        return "tokens" if step.figures["tokens"] >= self.tokens else None
 
 
 def test_a_stream_has_its_own_loss_beside_others_and_goes_as_if_alone() -> None:
@@ -77,10 +76,30 @@ def test_a_stream_has_its_own_loss_beside_others_and_goes_as_if_alone() -> None:
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_losses_that_look_at_the_base_are_certified_beside_one_that_does_not() -> None:
+    drift = DriftFromBase()
+    recipes = {
+        "rs": replace(FIVE["rs"], loss=drift), "lion": replace(FIVE["lion"], loss=Dft()),
+        "dora": replace(FIVE["dora"], loss=drift), "small": FIVE["small"],
+    }  # fmt: skip
+    for certificate in certify(bases.decoder(dtype=torch.float64), recipes, steps=3):
+        assert certificate.holds, certificate
+
+
+def test_an_untrained_adapter_has_not_drifted_from_the_base() -> None:
+    made = []
+    for loss in (FIVE["small"].loss, DriftFromBase()):
+        loop, kept, _ = loop_of({"small": replace(FIVE["small"], loss=loss, steps=2)})
+        loop.run()
+        made.append(kept.losses("small"))
+    assert made[0][0] == pytest.approx(made[1][0], rel=1e-6)
+    assert made[1][1] > made[0][1]
+
+
 def test_a_controller_scales_the_learning_rate_from_the_next_step_on() -> None:
-    loop, kept, streams = loop_of({"small": FIVE["small"]})
+    loop, kept, streams = loop_of({"small": replace(FIVE["small"], controllers=lambda: [Halved()])})
     free = [streams["small"].schedule(step) * 1e-3 for step in range(7)]
-    streams["small"].controllers, streams["small"].factors = [Halved()], [1.0]
     loop.run()
     rates = [step.figures["learning_rate"] for step in kept.steps["small"]]
     losses = kept.losses("small")
@@ -89,8 +108,7 @@ def test_a_controller_scales_the_learning_rate_from_the_next_step_on() -> None:
 
 
 def test_a_stop_ends_its_stream_and_says_why() -> None:
-    loop, kept, streams = loop_of({"small": FIVE["small"], "rs": FIVE["rs"]})
-    streams["rs"].stops = [TokenBudget(100)]
+    loop, kept, streams = loop_of({"small": FIVE["small"], "rs": replace(FIVE["rs"], stops=lambda: [TokenBudget(100)])})
     loop.run()
     assert kept.ends == {"small": "steps", "rs": "tokens"}
     assert streams["rs"].tokens >= 100 > streams["rs"].tokens - 34
@@ -98,9 +116,8 @@ def test_a_stop_ends_its_stream_and_says_why() -> None:
 
 def test_controllers_and_stops_go_on_from_where_they_were(tmp_path) -> None:
     def made():
-        loop, kept, streams = loop_of({"small": replace(FIVE["small"], steps=12)})
-        streams["small"].controllers, streams["small"].factors = [Halved()], [1.0]
-        streams["small"].stops = [TokenBudget(70)]
+        parts = {"controllers": lambda: [Halved()], "stops": lambda: [TokenBudget(70)]}
+        loop, kept, streams = loop_of({"small": replace(FIVE["small"], steps=12, **parts)})
         return loop, kept, streams["small"]
 
     loop, kept, through = made()

@@ -1,0 +1,69 @@
+"""What plugs into a stream: its loss, its schedule, its controllers and its stops.
+
+Each is a callable with a state, which is saved with the stream; one that carries nothing from step to step overrides nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+
+class Part:
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert not state, f"{type(self).__name__} keeps no state"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Tokens that a loss counts, of the streams that have this loss; their order means nothing."""
+
+    logits: Tensor
+    """(m, V)"""
+    targets: Tensor
+    """(m,)"""
+    base: Tensor | None = None
+    """(m, V) The logits of the base without adapters, which carry no gradient; None unless the loss `needs_base`."""
+
+
+class Loss(Part, ABC):
+    """A loss of single tokens.  Streams that share one object share its calls."""
+
+    needs_base: ClassVar[bool] = False
+    """Rows of its streams go through the bare base too, without gradient: a third more work."""
+
+    @abstractmethod
+    def __call__(self, tokens: Predicted) -> Tensor:
+        """(m,)"""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One finished optimizer step."""
+
+    step: int
+    figures: dict[str, float]
+
+
+class Schedule(Part, ABC):
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """The factor of the learning rate at a step, counted from 0."""
+
+
+class Controller(Part, ABC):
+    @abstractmethod
+    def __call__(self, step: Stepped) -> float:
+        """A factor of the learning rate from the next step on."""
+
+
+class Stop(Part, ABC):
+    @abstractmethod
+    def __call__(self, step: Stepped) -> str | None:
+        """Why training is to end after this step, or None."""
