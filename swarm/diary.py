@@ -28,6 +28,7 @@ BEGINNINGS = {
     "sealed": "the examination on sealed rows begins",
 }
 """What it means that a worker got the task of a role."""
+SAME_ROWS = "the same rows as"
 PINGS: dict[str, Literal["OK", "WARN", "FAIL"]] = {"SUCCESS": "OK", "WARNING": "WARN", "FAIL": "FAIL"}
 
 
@@ -55,12 +56,14 @@ def shown(event: Event, characters: int = TEXT_CHARACTERS) -> str:
     words, own = words_of(event), event.body
     if (said := sentence(event)) and own.startswith(said):
         own = own[len(said) :].lstrip(" ;\n")
+    if own.startswith(f"{event.stream}: {SAME_ROWS} "):
+        own = own.removeprefix(f"{event.stream}: ")
     return joined(" · ", joined(" ", words.ping and f"[{words.ping}]", words.text), one_line(own, characters))
 
 
 def with_sentence(state: State, author: str, event: Event) -> Event:
     """The event with its sentence as (the first line of) its body, if the coordinator or a worker process is its author."""
-    said = sentence(event) if is_automatic(state, author, event) else ""
+    said = (_same_rows(state, event) or sentence(event)) if is_automatic(state, author, event) else ""
     if not said:
         return event
     return event.model_copy(update={"body": joined("\n", said + _again(state, event), event.body)})
@@ -72,6 +75,15 @@ def is_automatic(state: State, author: str, event: Event) -> bool:
         return True
     task = state.tasks.get(event.ref)
     return task is not None and task.lease is not None and task.lease.worker == author
+
+
+def _same_rows(state: State, event: Event) -> str:
+    """For rows that another stream has prepared: their counts stand there."""
+    if not isinstance(event, ev.Prepared):
+        return ""
+    others = (s.name for s in state.streams.values() if s.prepared and s.prepared.path == event.path)
+    other = next((name for name in others if name != event.stream), None)
+    return f"{event.stream}: {SAME_ROWS} {other}" if other else ""
 
 
 def _again(state: State, event: Event) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -43,6 +44,9 @@ RelativePath = Annotated[str, AfterValidator(_stays_inside)]
 """A path inside the run folder: relative, never climbing out."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ShortSha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
+"""The first 16 digits of one: names what nothing else vouches for.  Earlier versions wrote all 64."""
+SHORT = 16
 Token = Annotated[int, Field(ge=1)]
 """A fencing token: the seq of the claim (or hand) that began the lease."""
 
@@ -58,6 +62,9 @@ class Event(BaseModel):
     """Something that happened, about `ref`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    implied: ClassVar[Mapping[str, str]] = {}
+    """Facts that follow from the others, as templates of these and of `stream`: an entry states one only where it differs."""
 
     ref: Ref
     body: Annotated[str, AfterValidator(without_control)] = ""

@@ -7,11 +7,12 @@ A new event is one class here and its line in `swarm/state.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from swarm.event import Event, Measured, Name, RelativePath, Role, Sha256, Token
+from swarm.event import Event, Measured, Name, RelativePath, Role, Sha256, ShortSha256, Token
 from swarm.figures import is_compared
 
 # ---- the run and its streams -----------------------------------------------------------------------------------------
@@ -184,8 +185,14 @@ class Prepared(Event):
     """The command that backs this."""
 
 
+CHECKPOINT_PATH = "streams/{stream}/t{tok}/checkpoint-{step}"
+"""Where `swarm.rundir` has the checkpoints of a lease."""
+
+
 class Checkpoint(Measured):
     """A whole checkpoint stands under `path`."""
+
+    implied: ClassVar[Mapping[str, str]] = {"path": CHECKPOINT_PATH}
 
     tok: Token
     step: int
@@ -196,6 +203,8 @@ class Checkpoint(Measured):
 
 class Trained(Measured):
     """Training ended at `step`; the figures of the whole training: first and last loss, seconds, tokens_per_second, peak_bytes."""
+
+    implied: ClassVar[Mapping[str, str]] = {"path": CHECKPOINT_PATH}
 
     tok: Token
     step: int
@@ -248,7 +257,7 @@ class Score(Measured):
     rows_sha256: Sha256
     """Of the held-out rows: scores are compared only where this is equal."""
     rows: int
-    scores_sha256: Sha256 | None = None
+    scores_sha256: ShortSha256 | None = None
     """Of `scores.toon` in the stream's folder: the scores row by row, by which streams are compared."""
     cmd: str | None = None
     """The command that backs this."""
@@ -256,6 +265,8 @@ class Score(Measured):
 
 class Adapter(Event):
     """The validated adapter was published under `streams/<name>/adapter`."""
+
+    implied: ClassVar[Mapping[str, str]] = {"path": "streams/{stream}/adapter"}
 
     tok: Token
     """Of the train lease that made it."""
@@ -265,6 +276,8 @@ class Adapter(Event):
 
 class Promote(Event):
     """The stream's adapter is the run's winner and stands under `promoted/`."""
+
+    implied: ClassVar[Mapping[str, str]] = {"path": "promoted"}
 
     path: RelativePath
     sha256: Sha256
@@ -300,6 +313,8 @@ class Sealed(Measured):
 class Compared(Event):
     """The arms that may win were compared before the promotion; `ref` is `run`, the intervals are the body."""
 
+    implied: ClassVar[Mapping[str, str]] = {"arm": "{best}", "chosen": "{arm}"}
+
     metric: str
     best: Name
     """The arm with the best figure: a stream, or what its replicas have in common."""
@@ -313,7 +328,7 @@ class Compared(Event):
     """Whether the arm that is taken is better than the bare base, and not by chance."""
     level: float
     """Of the test, over all comparisons."""
-    scores: Sha256
+    scores: ShortSha256
     """Names the scores row by row that were compared."""
     why: str
 

@@ -25,10 +25,10 @@ class ScoresError(Exception):
 
 
 def of_rows(folder: RunFolder, stream: str, sha256: str, metric: str) -> RowScores:
-    """Raises ScoresError where the file is not the one that was reported, or lacks the figure."""
+    """`sha256`: the file's, or its first digits.  Raises ScoresError where the file is not the one that was reported, or lacks the figure."""
     path, name = folder.stream(stream) / FILE, figures.of(metric).compared_as or metric
     try:
-        if sha256_in_run(path) != sha256:
+        if not sha256_in_run(path).startswith(sha256):
             raise ScoresError(f"{FILE} is not what the evaluator reported; put it back as it was, then `swarm resume`")
         rows = decode(read_text(path, LOG_BYTES))[name]
         columns = {key: [float(row[key]) for row in rows] for key in ("adapter", "base", "weight")}

@@ -77,10 +77,10 @@ class Raw(NamedTuple):
         return self.gap + self.whole
 
     @property
-    def day(self) -> bytes | None:
-        """The day that its heading states; None: that of the entry before."""
+    def states_day(self) -> bool:
+        """Whether its heading states day and time; else those of the entry before are needed."""
         heading = self.form.header.match(self.form.begin + self.piece)
-        return heading["day"] if heading else None
+        return heading is not None and heading["day"] is not None
 
     def entry(self, earlier: Earlier) -> Entry:
         """The entry as a value.  Raises LogError."""

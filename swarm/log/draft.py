@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from swarm.event import Event
 from swarm.events import Head, Seal
 from swarm.log.chain import Place, Raw, chained, mac_of, sha_of
-from swarm.log.entry import Entry, day_of, texts_of, time_text, written
+from swarm.log.entry import Entry, day_of, implied_facts, texts_of, time_text, written
 from swarm.log.forms import HEAD
 from swarm.log.reader import with_sealed_text
 from swarm.log.same import LEAST_TEXT, Stated, text_of
@@ -18,7 +18,7 @@ UNKNOWN = "unknown"
 """The author of what a person typed, until somebody amends it."""
 
 STATE_DAY_EVERY = 64
-"""Entries; who reads the last ones of a file then need not look far back for the day."""
+"""Entries; who reads the last ones of a file then need not look far back for day and time."""
 
 
 class Draft:
@@ -34,9 +34,8 @@ class Draft:
         self.data = b""
         self.head_seq = 0
         """The last head among them; 0 if there is none."""
-        self._when = time_text(int(time))
-        if before is not None and day_of(before) == day_of(time):
-            self._when = self._when[11:]
+        self._when = _stated(int(time), before)
+        """What the next heading states of the time."""
         self._stated_so_far = stated
         self.stated: Stated | None = None
         """What these entries state; None if nothing of it is worth a reference."""
@@ -52,17 +51,19 @@ class Draft:
         self.place = Place(seq, chain, place.offset + len(on_disk))
         self.data += on_disk
         self.entries.append(entry)
-        self._when = self._when[-8:]
+        self._when = ""
         return entry
 
     def _facts(self, seq: int, event: Event) -> str:
         """The log's own entries are written whole: they are looked for in the bytes."""
         facts = texts_of(event)
-        text = text_of(facts)
-        if len(text) < LEAST_TEXT or isinstance(event, Seal | Head):
+        if isinstance(event, Seal | Head):
+            return text_of(facts)
+        implied = implied_facts(type(event), event.stream, facts)
+        if not implied and len(text := text_of(facts)) < LEAST_TEXT:
             return text
         self.stated = self.stated or Stated(known=self._stated_so_far())
-        return self.stated.add(seq, event.kind, facts)
+        return self.stated.add(seq, event.kind, facts, implied)
 
     def add_all(
         self, items: Iterable[tuple[str, Event]], via: str | None, then: Callable[[Draft], None]
@@ -93,3 +94,10 @@ class Draft:
         """A head that vouches for the chain up to here; without a secret it only says where the chain stood."""
         mac = mac_of(secret, self.place.seq, self.place.chain) if secret else "-"
         self.head_seq = self.add(LOG, Head(ref="-", chain=self.place.chain.decode(), mac=mac, file=file, body=body)).seq
+
+
+def _stated(time: int, before: float | None) -> str:
+    """Nothing in the second of the entry before, the time alone on its day."""
+    if before is None or day_of(before) != day_of(time):
+        return time_text(time)
+    return "" if int(before) == time else time_text(time)[11:]

@@ -7,16 +7,17 @@ r"""One entry of the log as text and as a value: `written` and `understood` are 
 The heading is for people, the body for readers, the comment holds every fact that is folded and the chain value.  A value with
 white space, `=`, `"`, control characters or nothing in it stands as a JSON string, others bare.
 
-In a file an entry may lean on those before it: a heading without a day has that of the entry before; `k=~17` is the value that
+In a file an entry may lean on those before it: a heading without a day or without a time has that of the entry before; `k=~17` is the value that
 entry 17 gives to k; a comment that begins with `~17` says what entry 17 says, but for what it states itself, and `k=~` that it
-states no k (`same.py`).  `understood` also reads the form of earlier versions (`forms.py`).
+states no k (`same.py`).  A fact that follows from the others, as its class says (`Event.implied`), need not be stated.  `understood` also reads the form of earlier versions (`forms.py`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -68,8 +69,8 @@ class Earlier(Protocol):
         """Those of entry `seq`.  Raises LogError if it is not there."""
         ...
 
-    def day(self, seq: int) -> bytes:
-        """The day on which the last entry before `seq` was written.  Raises LogError if there is none."""
+    def time(self, seq: int) -> float:
+        """When the last entry before `seq` was written, UTC seconds.  Raises LogError if there is none."""
         ...
 
 
@@ -79,19 +80,19 @@ class Nothing:
     def facts(self, seq: int) -> Mapping[str, Any]:
         raise LogError(f"refers to entry {seq}, which is not there")
 
-    def day(self, seq: int) -> bytes:
-        raise LogError(f"entry {seq} states no day")
+    def time(self, seq: int) -> float:
+        raise LogError(f"entry {seq} does not state day and time, and nothing stands before it")
 
 
 def written(seq: int, author: str, when: str, event: Event, facts: str, via: str | None = None) -> bytes:
-    """An entry as it stands in a file, up to its chain value; `when` is the time, with the day if that is to be stated.
+    """An entry as it stands in a file, up to its chain value; `when` is what is to be stated of day and time.
 
     Raises LogError if there is no such entry.
     """
     body = escape(event.body.encode("utf-8", "backslashreplace"))
     try:
         route = "" if via is None else f" via={value_text(via)}"
-        heading = f"##### {seq} {event.kind} {event.ref} {author} {when}\n".encode()
+        heading = f"##### {seq} {event.kind} {event.ref} {author}{when and ' '}{when}\n".encode()
         comment = f"<!--{facts}{route} ".encode()
     except ValueError as bad:  # half a surrogate pair, a number of a million digits
         raise LogError(f"not an entry: {event.kind} {event.ref}: {bad}") from bad
@@ -103,23 +104,37 @@ def written(seq: int, author: str, when: str, event: Event, facts: str, via: str
 
 
 def texts_of(event: Event) -> dict[str, str]:
-    """The event's facts as they stand in a comment.  Raises LogError."""
+    """The event's facts as they stand in a comment, with those that follow from others.  Raises LogError."""
     try:
         return {key: value_text(value) for key, value in event.facts().items()}
     except ValueError as bad:
         raise LogError(f"not an entry: {event.kind} {event.ref}: {bad}") from bad
 
 
+def implied_facts(kind: type[Event], stream: str, facts: Mapping[str, Any]) -> dict[str, str]:
+    """Those that follow from `facts`, as far as these are enough."""
+    found: dict[str, str] = {}
+    for key, template in kind.implied.items():
+        with suppress(KeyError):
+            found[key] = template.format_map({**found, **facts, "stream": stream})
+    return found
+
+
 def understood(data: bytes, form: Form, earlier: Earlier) -> Entry:
     """The entry whose bytes, up to and with its chain value, are `data`.  Raises LogError."""
     header, body, comment = parts_of(data, form)
     seq, chain = int(header["seq"]), data[-form.chain_size :].decode()
-    facts = facts_in(comment, seq, earlier) if form is DIARY else facts_first(comment)
+    kind, ref = header["kind"].decode(), header["ref"].decode()
+    facts = facts_in(comment, seq, kind, ref, earlier) if form is DIARY else facts_first(comment)
     via = facts.pop("via", None)
-    fields = {**facts, "ref": header["ref"].decode(), "body": unescape(body, form).decode("utf-8", "replace")}
-    event = event_of(header["kind"].decode(), fields)
-    day = header["day"] or earlier.day(seq)
-    return Entry(seq, header["author"].decode(), seconds_of(day, header["time"]), event, chain, via)
+    event = event_of(kind, {**facts, "ref": ref, "body": unescape(body, form).decode("utf-8", "replace")})
+    return Entry(seq, header["author"].decode(), _time_of(header, seq, earlier), event, chain, via)
+
+
+def _time_of(header: re.Match[bytes], seq: int, earlier: Earlier) -> float:
+    if header["time"] is None:
+        return earlier.time(seq)
+    return seconds_of(header["day"] or day_of(earlier.time(seq)), header["time"])
 
 
 def parts_of(data: bytes, form: Form) -> tuple[re.Match[bytes], bytes, bytes]:
@@ -133,12 +148,14 @@ def parts_of(data: bytes, form: Form) -> tuple[re.Match[bytes], bytes, bytes]:
     return header, data[header.end() : max(comment, header.end())], data[comment + len(COMMENT) - 1 : -DIARY_CHAIN - 1]
 
 
-def facts_in(comment: bytes, seq: int, earlier: Earlier) -> dict[str, Any]:
-    """The facts that entry `seq` states, with those that it takes from earlier ones; also `via`.  Raises LogError."""
+def facts_in(comment: bytes, seq: int, kind: str, ref: str, earlier: Earlier) -> dict[str, Any]:
+    """The facts of entry `seq`: stated, taken from earlier ones, and implied; also `via`.  Raises LogError."""
+    cls = KINDS.get(kind, Event)
     try:
-        return resolved(comment.decode(), seq, earlier)
+        facts = resolved(comment.decode(), seq, cls.implied.keys(), earlier)
     except ValueError as bad:  # also a JSON string that is none
         raise LogError(f"not an entry: {seq}: {comment[:80]!r}: {bad}") from bad
+    return implied_facts(cls, ref.partition("/")[0], facts) | facts
 
 
 def facts_first(header: bytes) -> dict[str, Any]:
@@ -154,12 +171,13 @@ def value_of(text: str) -> str:
     return json.loads(text) if text.startswith('"') else text
 
 
-def resolved(text: str, seq: int, earlier: Earlier) -> dict[str, Any]:
-    """The facts that a comment states, with those that it takes from entries before `seq`."""
+def resolved(text: str, seq: int, implied: Collection[str], earlier: Earlier) -> dict[str, Any]:
+    """The facts that a comment states, with those that it takes from entries before `seq`; what is `implied` is not taken as a whole."""
     facts: dict[str, Any] = {}
     own = text
     if base := BASE.match(text):
-        facts, own = dict(earlier_facts(int(base[1]), seq, earlier)), text[base.end() :]
+        there = earlier_facts(int(base[1]), seq, earlier)
+        facts, own = {key: there[key] for key in there if key not in implied}, text[base.end() :]
     left = len(own)
     for key, value in FACT.findall(own):
         left -= len(key) + len(value) + 2

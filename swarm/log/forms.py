@@ -1,6 +1,6 @@
 r"""The two forms in which entries stand in a file, as bytes; what an entry says is `entry.py`'s business.  Pure.
 
-    ##### <seq> <kind> <ref> <author> [<day> ]<time>        DIARY: every entry that is written today
+    ##### <seq> <kind> <ref> <author>[ [<day> ]<time>]      DIARY: every entry that is written today
     <body>
     <!-- k=v ... <chain> -->
 
@@ -29,8 +29,8 @@ CUT_FIRST = b"\n<!-- /"
 DIARY_CHAIN = 11
 
 HEADING = re.compile(
-    rb"##### (?P<seq>[1-9]\d{0,17}) (?P<kind>[a-z]{1,32}) (?P<ref>[^\s@]+) (?P<author>%s) "
-    rb"(?:(?P<day>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d:\d\d)\n" % NAME.encode()
+    rb"##### (?P<seq>[1-9]\d{0,17}) (?P<kind>[a-z]{1,32}) (?P<ref>[^\s@]+) (?P<author>%s)"
+    rb"(?: (?:(?P<day>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d:\d\d))?\n" % NAME.encode()
 )
 """A whole heading; `[1-9]` and the bounds keep `int()` cheap whatever the text says."""
 FIRST_HEADER = re.compile(

@@ -26,7 +26,7 @@ from swarm.files import (
 )
 from swarm.log.chain import Place, sha_of, walk
 from swarm.log.draft import LOG, Draft
-from swarm.log.entry import texts_of
+from swarm.log.entry import implied_facts, texts_of
 from swarm.log.escaping import escape
 from swarm.log.kept import Kept, kept_files
 from swarm.log.mend import (
@@ -89,7 +89,10 @@ class Ledger:
             self._known = Stated()
             opening = Opening.of(self._wal.payload())
             for entry in self._log.entries(opening.before.seq if opening else 0):
-                self._known.add(entry.seq, entry.event.kind, texts_of(entry.event))
+                facts = texts_of(entry.event)
+                self._known.add(
+                    entry.seq, entry.event.kind, facts, implied_facts(type(entry.event), entry.event.stream, facts)
+                )
         return self._known
 
     # ---- opening -----------------------------------------------------------------------------------------------------

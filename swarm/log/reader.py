@@ -17,7 +17,7 @@ from swarm import plainfiles
 from swarm.events import Seal
 from swarm.files import read_or_nothing, stat_or_none
 from swarm.log.chain import Place, Raw, Walk, entry_at, holds_entries, walk
-from swarm.log.entry import Entry, day_of
+from swarm.log.entry import Entry
 from swarm.log.errors import LogDamaged, LogError
 from swarm.log.escaping import unescape
 from swarm.log.older import Full, Opening, damaged, newest_text, scan, vouched
@@ -202,13 +202,17 @@ class Log:
             raise LogError(f"refers to entry {seq}, which is not in this file")
         return self._entry(index).event.facts()
 
-    def day(self, seq: int) -> bytes:
-        """The day of the last entry before `seq`.  Raises LogError where the file begins with an entry that states none."""
-        for index in range(self._index(seq) - 1, -1, -1):
-            record = self._records[index]
-            if day := record.day if isinstance(record, Raw) else day_of(record.time):
-                return day
-        raise LogError(f"entry {seq} states no day, and none before it does")
+    def time(self, seq: int) -> float:
+        """When the last entry before `seq` was written.  Raises LogError where the file begins with an entry that does not say it."""
+        before = self._index(seq) - 1
+        known = before
+        while known >= 0 and isinstance(record := self._records[known], Raw) and not record.states_day:
+            known -= 1
+        if known < 0:
+            raise LogError(f"entry {seq} does not state day and time, and none before it does")
+        for index in range(known, before):  # each leans on the one before: not by recursion, which has a limit
+            self._entry(index)
+        return self._entry(before).time
 
     def _index(self, seq: int) -> int:
         """Where entry `seq` stands among the records; below 0 if it was not read."""

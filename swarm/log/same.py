@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-LEAST_VALUE = 24
+LEAST_VALUE = 7
 """Characters of a value that is worth a reference; shorter ones are better read where they stand."""
 LEAST_TEXT = 16
 """Characters of an entry's facts that are worth one."""
@@ -41,15 +41,16 @@ class Stated:
         self.values.update(drafted.values)
         self.kinds.update(drafted.kinds)
 
-    def add(self, seq: int, kind: str, facts: Mapping[str, str]) -> str:
-        """The facts of the next entry as its comment states them; what they are is remembered."""
-        stated = {
+    def add(self, seq: int, kind: str, facts: Mapping[str, str], implied: Mapping[str, str]) -> str:
+        """The facts of the next entry as its comment states them; what they are is remembered.  `implied` ones need not be stated."""
+        values = {
             key: value if len(value) < LEAST_VALUE else self._value(seq, key, value) for key, value in facts.items()
         }
+        stated = {key: value for key, value in values.items() if implied.get(key) != facts[key]}
         whole = text_of(stated)
         if found := self.kinds.get(kind) or (self.known and self.known.kinds.get(kind)):
             base, there = found
-            differs = {key: stated[key] for key in facts if there.get(key) != facts[key]}
+            differs = {key: text for key, text in stated.items() if there.get(key) != facts[key] or key in implied}
             same = f" ~{base}" + text_of(differs | dict.fromkeys(there.keys() - facts.keys(), UNSET))
             if len(same) + LEAST_SAVING <= len(whole):
                 return same

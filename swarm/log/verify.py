@@ -16,7 +16,7 @@ from typing import Any
 from swarm.events import Head, Seal
 from swarm.files import read_or_nothing
 from swarm.log.chain import Place, Raw, chained, entry_at, head_at, holds_entries, mac_of, sha_of, walk
-from swarm.log.entry import Entry, Nothing, day_of
+from swarm.log.entry import Entry, Nothing
 from swarm.log.errors import LogError
 from swarm.log.forms import FORMS, HEADER_LINE
 from swarm.log.lock import is_held
@@ -179,9 +179,11 @@ class FileCheck:
         entry = self.understood.get(seq)
         return entry.event.facts() if entry else Nothing().facts(seq)
 
-    def day(self, seq: int) -> bytes:
-        """The day of the last sound entry before `seq`.  Raises LogError."""
-        return day_of(self.last.time) if self.last else Nothing().day(seq)
+    def time(self, seq: int) -> float:
+        """When the last sound entry before `seq` was written; 0 if those that state it are faults already.  Raises LogError."""
+        if self.last is None and self.faults:
+            return 0.0
+        return self.last.time if self.last else Nothing().time(seq)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from swarm import events as ev
 from swarm import figures
+from swarm.event import SHORT
 from swarm.settings import Promotion, RunSettings
 from swarm.state import Refusal, State, Stream
 
@@ -47,7 +48,7 @@ def choose(state: State, promotion: Promotion) -> Choice:
     if not compared:
         hint = "; set `eval_rows` above 0" if figures.of(promotion.metric).of == "answers" else ""
         return Choice(None, f"no stream has the figure {promotion.metric}{hint}")
-    if (found := state.compared) and found.scores == _key([stream for stream, _ in compared], promotion):
+    if (found := state.compared) and found.scores[:SHORT] == _key([stream for stream, _ in compared], promotion):
         return _by_comparison(found, promotion)
     compared.sort(key=lambda item: item[1], reverse=promotion.direction == "max")
     best = compared[0][0]
@@ -72,7 +73,7 @@ def to_compare(state: State, promotion: Promotion) -> tuple[list[Stream], str]:
     streams = [s for s, _ in scored if math.isfinite(s.figures.get(promotion.metric, math.nan))]
     key = _key(streams, promotion)
     same_rows = len({score.rows_sha256 for _, score in scored}) == 1
-    if not streams or not same_rows or not key or (state.compared and state.compared.scores == key):
+    if not streams or not same_rows or not key or (state.compared and state.compared.scores[:SHORT] == key):
         return [], ""
     return streams, key
 
@@ -83,7 +84,7 @@ def _key(streams: Sequence[Stream], promotion: Promotion) -> str:
     if any(sha256 is None for _, sha256 in scores):
         return ""
     named = [promotion.metric, promotion.direction, promotion.tie_break, promotion.test_level, promotion.seed_spread]
-    return hashlib.sha256(repr([named, sorted(scores)]).encode()).hexdigest()
+    return hashlib.sha256(repr([named, sorted(scores)]).encode()).hexdigest()[:SHORT]
 
 
 def _may_win(state: State, stream: Stream, promotion: Promotion) -> bool:

@@ -76,6 +76,16 @@ def test_the_coordinators_entries_and_the_workers_get_a_sentence() -> None:
     assert diary.with_sentence(story.state, "coordinator", failed).body == "[FAIL] lora-8: no rows"
 
 
+def test_rows_that_another_stream_has_prepared_are_not_counted_again() -> None:
+    story = Story("lora-8", "lora-32")
+    first, second = story.claim("lora-8/prepare", "prep-1"), story.claim("lora-32/prepare", "prep-1")
+    rows = ev.Prepared(ref="lora-8/prepare", tok=first, path="prepared/x", sha256=SHA, rows=9, held_out=1)
+    story.say("prep-1", rows)
+    same = diary.with_sentence(story.state, "prep-1", rows.model_copy(update={"ref": "lora-32/prepare", "tok": second}))
+    assert same.body == "lora-32: the same rows as lora-8"
+    assert diary.shown(same) == "9 rows ready, 1 held out · the same rows as lora-8"
+
+
 def test_a_task_that_is_tried_again_says_for_how_manyth_time() -> None:
     story = Story("lora-8")
     tok = story.claim("lora-8/prepare", "prep-1")

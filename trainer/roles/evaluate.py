@@ -7,6 +7,7 @@ from typing import Any, cast
 from transformers import PreTrainedModel
 
 from swarm import figures
+from swarm.event import SHORT
 from swarm.events import Score
 from swarm.files import write_whole
 from swarm.messages import Piece
@@ -37,7 +38,7 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
     lease.report(
         Score(
             ref=piece.ref, tok=piece.token, sha256=piece.sha256, rows=len(examination.rows),
-            rows_sha256=examination.rows_sha256(manifest["held_out_sha256"]), scores_sha256=sha256_in_run(scores),
+            rows_sha256=examination.rows_sha256(manifest["held_out_sha256"]), scores_sha256=sha256_in_run(scores)[:SHORT],
             figures={**_figures(of_base, of_tuned), **kept},
         )
     )  # fmt: skip

@@ -58,6 +58,7 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
         "prune",
         "skill",
         "eval",
+        "schema",
         "runs",
     }
     assert {name for name in taken if "--run" not in taken[name]} == without_a_run

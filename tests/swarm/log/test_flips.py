@@ -25,7 +25,7 @@ Items = list[tuple[str, Event]]
 @pytest.fixture
 def run(path: Path, corpus: Items) -> Path:
     """A log of three files with signed heads, a typed note and a torn tail, both sealed."""
-    with LogWriter.open(path, secret=SECRET, head_every=8, rotate_bytes=2500) as writer:
+    with LogWriter.open(path, secret=SECRET, head_every=8, rotate_bytes=2000) as writer:
         for at, item in enumerate(corpus):
             writer.append([item])
             if at == 17:
