@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from swarm.printable import one_line
+
 REASON_CHARACTERS = 200
 
 
@@ -40,6 +42,11 @@ class BadRow:
     """What stands there, without loss; called where the row is set aside."""
     of_base: bool = False
     """True where the base refuses the row; where it refuses all rows, the base is to blame."""
+
+    def __post_init__(self) -> None:
+        # A row's own words may stand in them, and those may be of any kind and length.
+        object.__setattr__(self, "what", one_line(self.what))
+        object.__setattr__(self, "fix", one_line(self.fix))
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.fix}"

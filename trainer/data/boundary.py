@@ -6,14 +6,18 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from swarm.errors import UserError
+from swarm.printable import one_line
 from swarm.settings import Dataset
 from trainer.data.bad import BadRow, NotARow, NotProven, reason_of
 from trainer.data.files import raw_rows
 from trainer.data.raw import RawRow
 from trainer.data.rows import columns_read, normalised, read
 from trainer.data.tokens import Tokeniser, Tokens
+
+COLUMNS_NOTED, NAME_CHARACTERS = 200, 80
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class RowBoundary:
     def __init__(self, tokeniser: Tokeniser) -> None:
         self.tokeniser = tokeniser
         self.unread: Counter[str] = Counter()
-        """Columns that nothing reads, with the rows that have them."""
+        """Columns that nothing reads, with the rows that have them: the first hundreds of columns."""
 
     def rows(self, datasets: Sequence[Dataset]) -> Iterator[GoodRow | BadRow]:
         for dataset in datasets:
@@ -38,8 +42,16 @@ class RowBoundary:
             known = columns_read(dataset)
             for raw in raw_rows(dataset):
                 if isinstance(raw, RawRow):
-                    self.unread.update(str(name) for name in raw.values if name not in known)
+                    self._note_unread(raw, known)
                 yield raw if isinstance(raw, BadRow) else self._row(raw, dataset)
+
+    def _note_unread(self, raw: RawRow, known: frozenset[str]) -> None:
+        """A column's name may be of any length, and rows may name columns without end."""
+        names = [
+            one_line(str(name), NAME_CHARACTERS) for name in islice(raw.values, COLUMNS_NOTED) if name not in known
+        ]
+        room = COLUMNS_NOTED - len(self.unread)
+        self.unread.update(name for name in names if room > 0 or name in self.unread)
 
     def _row(self, raw: RawRow, dataset: Dataset) -> GoodRow | BadRow:
         try:

@@ -149,3 +149,19 @@ def test_a_bad_row_is_kept_whole_whatever_stands_in_it(tmp_path: Path) -> None:
     kept: Any = json.loads(json.dumps(bad.text()))
     assert kept.encode("utf-8", "surrogateescape") + b"\n" == line
     assert json.loads(written({"b": b"\xff", "d": Decimal("1.5"), "m": {"n": float("nan")}}))["b"] == {"base64": "/w=="}
+
+
+def test_a_row_that_begins_as_utf_16_would_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    for odd in (b"{\x00", b"\x00{", b'\xff\xfe{"a": 1}', b"\xfe\xff"):
+        path.write_bytes(odd + b'\n{"a": 1}\n{"a": 2}\n{"a": 3}\n{"a": 4}\n')
+        bad, *good = rows_in(path)
+        assert isinstance(bad, BadRow)
+        assert [row.values["a"] for row in good if isinstance(row, RawRow)] == [1, 2, 3, 4]
+    for said in ("ગુજરાતી\u010a", "中文上" * 200):  # 0x0A is half of some characters
+        for encoding, times in (("utf-16", 1), ("utf-16-le", 3), ("utf-16-be", 3)):
+            path.write_bytes((json.dumps({"a": said}, ensure_ascii=False) + "\n").encode(encoding) * times)
+            assert [row.values for row in rows_in(path) if isinstance(row, RawRow)] == [{"a": said}] * times
+        whole = tmp_path / "x.json"
+        whole.write_bytes(json.dumps([{"a": said}] * 3, ensure_ascii=False).encode("utf-16"))
+        assert [row.values for row in rows_in(whole) if isinstance(row, RawRow)] == [{"a": said}] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -59,7 +60,23 @@ def _row(where: str, row: Any) -> RawRow | BadRow:
     try:
         (values,) = row.to_pylist()
     except Exception as error:
-        return BadRow(
-            where, f"cannot be read ({reason_of(error)})", "write the column in another type", partial(str, row)
-        )
+        what = f"cannot be read ({reason_of(error)})"
+        return BadRow(where, what, "write the column in another type", partial(_written_by_columns, row))
     return RawRow(where, values, partial(written, values), filled=True)
+
+
+def _written_by_columns(row: Any) -> str:
+    """A row of which some columns cannot be read: those as an Arrow stream in base64."""
+    return written({name: _value_or_stream(row.select([name])) for name in row.schema.names})
+
+
+def _value_or_stream(column: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return column.column(0)[0].as_py()
+    except Exception:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, column.schema) as writer:
+            writer.write_batch(column)
+        return {"arrow": base64.b64encode(sink.getvalue().to_pybytes()).decode()}

@@ -37,16 +37,20 @@ def _json_document(path: Path) -> Any:
 class _TwiceNamed(dict[str, Any]):
     """An object of a JSON document that names a key twice: its row is a bad one, the document is read on."""
 
-    why = ""
+    def __init__(self, pairs: list[tuple[str, Any]], why: str) -> None:
+        super().__init__(pairs)
+        self.pairs, self.why = pairs, why
+
+    def items(self) -> Any:
+        """All that was named, so that the row is set aside without loss."""
+        return self.pairs
 
 
 def _document_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     try:
         return object_of(pairs)
     except Twice as error:
-        twice = _TwiceNamed(pairs)
-        twice.why = str(error)
-        return twice
+        return _TwiceNamed(pairs, str(error))
 
 
 def _toon_document(path: Path) -> Any:
@@ -67,7 +71,7 @@ def _listed(path: Path, document: Any) -> Iterator[RawRow | BadRow]:
         raise UserError(str(path), "holds no list of rows", "write one list of objects")
     for number, values in enumerate(document, start=1):
         where, text = f"{path}: row {number}", partial(written, values)
-        if why := next(_whys(values), ""):
+        if why := _why_named_twice(values):
             yield BadRow(where, why, "keep one of them", text)
         elif isinstance(values, dict):
             yield RawRow(where, values, text)
@@ -75,9 +79,12 @@ def _listed(path: Path, document: Any) -> Iterator[RawRow | BadRow]:
             yield BadRow(where, f"a {type(values).__name__}, not an object", "write objects with named columns", text)
 
 
-def _whys(value: Any) -> Iterator[str]:
-    """What is wrong with the objects in a value."""
-    if isinstance(value, _TwiceNamed):
-        yield value.why
-    for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _whys(entry)
+def _why_named_twice(row: Any) -> str:
+    """What is wrong with an object in a row; empty: nothing.  Without recursion: rows may be deep."""
+    waiting = [row]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, _TwiceNamed):
+            return value.why
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return ""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from swarm.errors import UserError
 
 WHOLE_BYTES = 1 << 27
 """A document that has to be read whole takes some ten times its size in memory; a larger one is refused."""
+HEAD_BYTES = 1 << 16
+"""Of a text file are read to tell how it was saved."""
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 SAVE_AS_UTF8 = "save the file as UTF-8"
 
 
@@ -18,14 +22,23 @@ def opened(path: Path, newline: str = "\n") -> IO[str]:
     UTF-8 with or without a mark, UTF-16 by its mark or by the zero bytes that ASCII characters have in it.
     """
     with path.open("rb") as file:
-        head = file.read(4)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding, errors = "utf-16", "surrogatepass"
-    elif len(head) >= 2 and 0 in head[:2]:
-        encoding, errors = ("utf-16-le" if head[1] == 0 else "utf-16-be"), "surrogatepass"
-    else:
-        encoding, errors = "utf-8-sig", "surrogateescape"
-    return path.open(encoding=encoding, errors=errors, newline=newline)
+        head = file.read(HEAD_BYTES)
+    encoding = "utf-16-le" if _is_utf16(head, "<") else "utf-16-be" if _is_utf16(head, ">") else None
+    if encoding and head.startswith(UTF16_MARKS):
+        encoding = "utf-16"
+    errors = "surrogatepass" if encoding else "surrogateescape"
+    return path.open(encoding=encoding or "utf-8-sig", errors=errors, newline=newline)
+
+
+def _is_utf16(head: bytes, order: Literal["<", ">"]) -> bool:
+    """Whether a file begins as UTF-16 of this byte order does: a row of another encoding may begin with any bytes as well.
+
+    Its mark or an ASCII character stands in front, and it has line breaks or a share of ASCII characters that chance does not give.
+    """
+    units = [unit for (unit,) in struct.iter_unpack(f"{order}H", head[: len(head) // 2 * 2])]
+    marked, first = units[:1] == [0xFEFF], units[0] if units else 0
+    ascii_units = sum(0 < unit < 0x80 for unit in units)
+    return (marked or 0 < first < 0x80) and (0x0A in units or ascii_units * (100 if marked else 8) > len(units))
 
 
 def whole_text(path: Path) -> str:
