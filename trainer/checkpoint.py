@@ -1,7 +1,7 @@
-"""Checkpoints of a training: `checkpoint-<step>` folders with PEFT's files and those of the engine that wrote them, whole or not there.
+"""Checkpoints of a training: `checkpoint-<step>` folders with PEFT's files and those of the engine that wrote them; each is complete or absent.
 
-Trainer saves in place and resumes from whatever lies there: a torn newest folder ends it, a missing optimizer.pt is taken without a
-word.  So every engine saves into a staging folder, and only what verifies is resumed from.
+transformers' Trainer saves in place and resumes from whatever it finds: an incomplete newest folder ends it, a missing optimizer.pt is
+accepted silently.  So every engine saves into a staging folder, and training resumes only from checkpoints that verify.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
 from trainer.whole import MANIFEST_BYTES, Torn, publish, seal, verify
 
 OLDER_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
-"""What TRL needs, the one engine of versions whose manifests name none."""
+"""What TRL needs to resume: manifests of versions that had no other engine do not list their files."""
 OLDER_FIGURES = "figures.json"
-"""In checkpoints of the version before: tokens so far, and all metric rows up to this step."""
+"""A file in checkpoints of the version before: the tokens trained on, and all metric rows up to this step."""
 SPARE_BYTES = 64 << 20
 FIRST_CHECKPOINT_BYTES = 32 << 20
 """Tokenizer, configs and cards beside the tensors, before a first checkpoint has shown its size."""
@@ -42,14 +42,14 @@ class Whole:
 
     @property
     def steps(self) -> int:
-        """Of the whole training, as it was planned then."""
+        """Optimizer steps of the whole training, as planned when it was saved."""
         if "steps" in self.facts:
             return int(self.facts["steps"])
         return int(json.loads(read_text(self.folder / "trainer_state.json", MANIFEST_BYTES))["max_steps"])
 
     @property
     def engine(self) -> str:
-        """That wrote it."""
+        """The engine that wrote it."""
         return str(self.facts.get("engine", "trl"))
 
     @property
@@ -58,12 +58,12 @@ class Whole:
 
     @property
     def tokens(self) -> int:
-        """Seen since training began."""
+        """Tokens trained on, pads left out."""
         return int((self._older or self.facts)["tokens"])
 
     @property
     def older_rows(self) -> list[dict[str, Any]] | None:
-        """None: the stream's own log has them."""
+        """Metric rows that the checkpoint holds; None: they stand in the stream's own log."""
         return self._older["rows"] if self._older else None
 
     @cached_property

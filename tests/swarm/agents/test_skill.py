@@ -62,7 +62,17 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
         "runs",
     }
     assert {name for name in taken if "--run" not in taken[name]} == without_a_run
-    answers_in_words = {"schema", "chat", "serve", "init", "prune", "skill", "mcp", "watch", "export"}  # the last has --format
+    answers_in_words = {
+        "schema",
+        "chat",
+        "serve",
+        "init",
+        "prune",
+        "skill",
+        "mcp",
+        "watch",
+        "export",
+    }  # the last has --format
     assert {name for name in taken if not {"--json", "--toon"} <= taken[name]} == answers_in_words
     writes = {name for name in taken if "--idem" in taken[name]} | {"open", "inbox"}
     assert all("--as" in taken[name] for name in writes)
