@@ -26,21 +26,26 @@ def init(
     path: Annotated[Path, typer.Argument(help="the file to write")] = Path("swarm.yaml"),
     *,
     base: Annotated[str | None, typer.Option("--base", help="base model: a folder, a hub name or tiny-toon")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="a config of axolotl, TRL, LLaMA-Factory, airoad or qlora-pipe-lite"
+        ),
+    ] = None,
 ) -> None:
     """Write a config to start from, for the data files here.
 
-    Some rows are rendered with it first.  Never over an existing file.
+    Some rows are rendered with it first.  Never over an existing file.  With --from, that of another tool becomes ours: what has no
+    equal here stands in it as a comment with the reason, or is refused.
     """
     from swarm.errors import UserError
-    from swarm.planning import initfile
 
     if path.exists():
         raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`")
-    text = initfile.text(Path.cwd(), base or _asked_base())
     staged = path.with_name(f".{path.stem}-{os.getpid()}.yaml")
     try:
-        staged.write_text(text, encoding="utf-8")
-        tried = _tried(staged) if initfile.data_files(Path.cwd()) else ""
+        staged.write_text(_own(base) if source is None else _of_other(source, base, path, staged), encoding="utf-8")
+        tried = _tried_of_other(staged) if source is not None else _tried(staged) if _has_data() else ""
         os.link(staged, path)  # unlike a rename it never replaces a file
     except FileExistsError:
         raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`") from None
@@ -49,7 +54,35 @@ def init(
     finally:
         with contextlib.suppress(OSError):
             staged.unlink()
-    print(f"wrote {path}{tried}; next: swarm run {path}", file=sys.stderr)
+    print(f"wrote {path}{tried}; next: swarm {'run' if source is None else 'check'} {path}", file=sys.stderr)
+
+
+def _own(base: str | None) -> str:
+    from swarm.planning import initfile
+
+    return initfile.text(Path.cwd(), base or _asked_base())
+
+
+def _has_data() -> bool:
+    from swarm.planning import initfile
+
+    return bool(initfile.data_files(Path.cwd()))
+
+
+def _of_other(source: Path, base: str | None, path: Path, staged: Path) -> str:
+    """The text, after it was read as the config that it will be."""
+    from swarm import config as rooms
+    from swarm.config.importers import imported
+    from swarm.errors import UserError
+
+    if base is not None:
+        raise UserError("--base", "the base is that of the file", f"set base_model in {path} afterwards")
+
+    def load(text: str) -> object:
+        staged.write_text(text, encoding="utf-8")
+        return rooms.load(staged, cwd=Path.cwd(), files=False)
+
+    return imported(source, Path.cwd(), path, load)
 
 
 def _asked_base() -> str:
@@ -57,6 +90,16 @@ def _asked_base() -> str:
     if not (sys.stdin and sys.stdin.isatty()):
         return EMBEDDED
     return str(typer.prompt("base model: a folder or a name on the hub", default=EMBEDDED, err=True))
+
+
+def _tried_of_other(path: Path) -> str:
+    """Rows that cannot be read are no reason to write nothing: they may be elsewhere, and `check` names them."""
+    from swarm.errors import UserError
+
+    try:
+        return _tried(path)
+    except UserError as error:
+        return f" (no row was rendered: {error})"
 
 
 def _tried(path: Path) -> str:

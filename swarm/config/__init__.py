@@ -23,7 +23,7 @@ from swarm.redaction import holds_token
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 
-__all__ = ["Config", "load", "of_run"]
+__all__ = ["Config", "load", "of_run", "read_tree"]
 
 BYTES_AT_MOST = 1 << 20
 """A larger file is refused: it is probably a data file, named by mistake."""
@@ -94,6 +94,14 @@ def of_run(folder: RunFolder, joined: Iterable[Add]) -> RunSettings:
         read = load(folder.config, cwd=folder.path, files=False, of_a_run=True).run
         return reduce(added.settings_of, joined, read)
     return RunSettings.model_construct(name=folder.name, streams={})
+
+
+def read_tree(path: Path, cwd: Path) -> Node:
+    """A YAML or TOML file as it is written, whosever config it is.  Raises UserErrors."""
+    problems = Problems()
+    root = _read(path, cwd, problems, of_a_run=False)
+    problems.raise_any()
+    return root
 
 
 def _refuse_tokens(node: Node, problems: Problems) -> None:

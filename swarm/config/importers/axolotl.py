@@ -1,0 +1,145 @@
+"""axolotl's YAML (docs.axolotl.ai, `axolotl config-schema`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from swarm.config.importers.rules import (
+    OFF,
+    CannotTake,
+    Foreign,
+    Outcome,
+    Rule,
+    Tool,
+    base_model,
+    dataset,
+    left_out,
+    limited,
+    refused_if_on,
+    run_name,
+    to,
+)  # fmt: skip
+
+JUDGED = "here an adapter is judged on held-out rows, so that some are kept apart"
+
+
+def _adapter(value: Any, foreign: Foreign) -> Outcome:
+    """Without one all weights are trained; `load_in_4bit` makes a LoRA's base NF4."""
+    if value is None:
+        return {"adapter": "full"}
+    return {"adapter": "qlora" if value == "lora" and foreign.values.get("load_in_4bit") else value}
+
+
+def _load_in_4bit(value: Any, foreign: Foreign) -> Outcome:
+    if not value:
+        return OFF
+    if foreign.values.get("adapter") not in ("lora", "qlora"):
+        raise CannotTake("a base in 4 bits without an adapter on it cannot be trained", "write adapter: qlora")
+    return {"adapter": "qlora"}
+
+
+def _datasets(value: Any, foreign: Foreign, name: str = "datasets") -> Outcome:
+    made, notes = [], []
+    for number, entry in enumerate(value or []):
+        one, left = dataset(entry, foreign, DATASET, f"{name}.{number}")
+        made.append(_typed(one, entry, f"{name}.{number}"))
+        notes += [(f"{number}.{key}", why) for key, why in left]
+    return {name: made, "notes": notes} if made else OFF
+
+
+def _type(value: Any, _: Foreign) -> Outcome:
+    """A type of axolotl is a prompt strategy; one of its own making (a group of columns) is seen to afterwards."""
+    if isinstance(value, Mapping):
+        return {"type": "prompt_completion"}
+    if value in ("chat_template", "sharegpt", "alpaca", "completion", "pretrain"):
+        columns = {"sharegpt": {"messages": "conversations"}}.get(value, {})
+        return {"type": {"alpaca": "alpaca", "completion": "text", "pretrain": "text"}.get(value, "chatml"), **columns}
+    fix = "write the rows as chats, or as columns prompt and completion"
+    raise CannotTake(f"the prompt strategy {value!r} has no equal here", fix, "type")
+
+
+def _typed(made: dict[str, Any], entry: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The columns of a type of its own making."""
+    own = entry.get("type")
+    if not isinstance(own, Mapping):
+        return made
+    odd = [key for key in ("field_input", "field_system") if own.get(key)]
+    if odd or own.get("format", "{instruction}") not in ("{instruction}", "{instruction} "):
+        what = f"a prompt of several columns ({', '.join([*odd, 'format'])}) has no equal here"
+        raise CannotTake(what, "write the whole prompt into one column", f"{where}.type")
+    columns = {"prompt": own.get("field_instruction", "instruction"), "completion": own.get("field_output", "output")}
+    return {**made, **columns}
+
+
+def _val_set_size(value: Any, foreign: Foreign) -> Outcome:
+    """It may be zero there: nothing is judged."""
+    return {"val_set_size": value} if value or foreign.values.get("test_datasets") else JUDGED
+
+
+def _rl(value: Any, _: Foreign) -> Outcome:
+    return {"method": value} if value else OFF
+
+
+DATASET: dict[str, Rule] = {
+    "path": lambda value, foreign: {"path": foreign.path(str(value))},
+    "data_files": lambda value, foreign: {"path": foreign.path(str(value[0] if isinstance(value, list) else value))},
+    "ds_type": left_out("a file's ending says it"),
+    "type": _type,
+    "field": to("text"),
+    "field_messages": to("messages"),
+    "name": refused_if_on("a configuration of a hub dataset cannot be named", "download it and name its file as path"),
+    "shards": left_out("all rows are read; limit takes fewer"),
+    "message_property_mappings": lambda value, _: OFF if value in (None, {"role": "role", "content": "content"}) else _mapped(value),
+}  # fmt: skip
+
+
+def _mapped(value: Any) -> Outcome:
+    if value == {"role": "from", "content": "value"}:
+        return OFF  # read as they are
+    raise CannotTake("messages with other names than role/content or from/value are not read", "rename the two columns")
+
+
+RULES: dict[str, Rule] = {
+    "base_model": base_model,
+    "adapter": _adapter,
+    "load_in_4bit": _load_in_4bit,
+    "load_in_8bit": left_out("bases are held as they are, or in 4 bits with adapter: qlora"),
+    "datasets": _datasets,
+    "test_datasets": lambda value, foreign: _datasets(value, foreign, "test_datasets"),
+    "pretraining_dataset": lambda value, foreign: _datasets(
+        [{"type": "pretrain", **entry} if isinstance(entry, dict) else {"path": entry, "type": "pretrain"} for entry in (value if isinstance(value, list) else [value])],
+        foreign,
+    ),
+    "val_set_size": _val_set_size,
+    "lora_target_linear": lambda value, _: {"lora_target_modules": "all-linear"} if value else OFF,
+    "lora_model_dir": refused_if_on("going on from another adapter has no equal in this file", "start a new adapter"),
+    "relora": refused_if_on("ReLoRA is not done", "write adapter: lora alone"),
+    "rl": _rl,
+    "max_steps": limited("max_steps"),
+    "gradient_checkpointing": lambda value, _: {"gradient_checkpointing": bool(value)},
+    "eval_steps": lambda value, _: {"eval_steps": value} if isinstance(value, int) else OFF if value is None else "a share of the run there",
+    "save_steps": lambda value, _: {"save_steps": value} if isinstance(value, int) else OFF if value is None else "a share of the run there",
+    "lora_modules_to_save": refused_if_on("whole layers beside an adapter are not trained", "remove it"),
+    "unfrozen_parameters": refused_if_on("some of the base's own weights are not trained", "write adapter: full, or remove it"),
+    "wandb_name": run_name,
+    "output_dir": left_out("run folders stand in runs_dir"),
+}  # fmt: skip
+
+
+def _defaults(foreign: Foreign) -> dict[str, Any]:
+    """Axolotl's own where ours differ."""
+    bare = {} if "adapter" in foreign.values else {"adapter": "full"}
+    lora = {} if foreign.values.get("adapter") is None else {"lora_dropout": 0.0}
+    return {**bare, **lora, "sequence_len": 512, "micro_batch_size": 1, "lr_scheduler": "cosine", "seed": 42}
+
+
+TOOL = Tool(
+    "axolotl",
+    frozenset({
+        "base_model", "datasets", "micro_batch_size", "sequence_len", "lora_target_linear", "sample_packing", "val_set_size",
+        "dataset_prepared_path", "special_tokens", "flash_attention", "wandb_project", "rl",
+    }),
+    RULES,
+    _defaults,
+)  # fmt: skip

@@ -1,0 +1,308 @@
+"""A config of another tool becomes ours: read back it trains the same, and whatever has no equal is said or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from swarm.cli import app
+from swarm.config import load
+from swarm.config.importers import TOOLS, imported
+from swarm.config.importers.rules import Foreign
+from swarm.config.importers.trl import TOOL as TRL
+from swarm.errors import UserErrors
+from swarm.settings import StreamSettings
+from tests.swarm.config.test_keys_of_other_tools import AXOLOTL, LLAMA_FACTORY
+
+AXOLOTL_FILE = """\
+base_model: org/base
+load_in_8bit: false
+load_in_4bit: true
+adapter: qlora
+datasets:
+  - {path: data/alpaca.jsonl, type: alpaca, ds_type: json}
+  - {path: data/chats.jsonl, type: chat_template, field_messages: conversations, message_property_mappings: {role: from, content: value}}
+  - path: data/pairs.jsonl
+    type: {field_instruction: question, field_output: answer, format: "{instruction}"}
+  - {path: org/stories, type: completion, field: story, shards: 10}
+val_set_size: 0.1
+sequence_len: 2048
+lora_r: 32
+lora_alpha: 16
+lora_target_linear: true
+gradient_accumulation_steps: 4
+micro_batch_size: 2
+num_epochs: 4
+optimizer: adamw_bnb_8bit
+learning_rate: 2e-4
+bf16: auto
+tf32: false
+warmup_ratio: 0.1
+evals_per_epoch: 4
+flash_attention: true
+deepspeed: zero2.json
+special_tokens: {pad_token: "<|end|>"}
+trust_remote_code: true
+hub_token: hf_abcdefghijklmnopqrstuvwx
+"""
+TRL_FILE = """\
+model_name_or_path: org/base
+dataset_name: data/chats.jsonl
+use_peft: true
+lora_r: 8
+lora_target_modules: [q_proj, v_proj]
+learning_rate: 2.0e-4
+per_device_train_batch_size: 4
+max_length: 512
+max_steps: -1
+num_train_epochs: 2
+eval_strategy: steps
+eval_steps: 100
+lr_scheduler_type: cosine
+report_to: none
+output_dir: out
+"""
+LLAMA_FACTORY_FILE = """\
+model_name_or_path: org/base
+stage: sft
+finetuning_type: lora
+lora_rank: 8
+lora_target: all
+quantization_bit: 4
+dataset: identity, chats
+template: qwen
+cutoff_len: 1024
+mask_history: true
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 8
+learning_rate: 1.0e-4
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+val_size: 0.1
+overwrite_cache: true
+plot_loss: true
+output_dir: saves/lora
+"""
+INFO = {
+    "identity": {"file_name": "alpaca.jsonl"},
+    "chats": {"file_name": "chats.jsonl", "formatting": "sharegpt", "columns": {"messages": "conversations"}},
+}
+AIROAD_FILE = """\
+base_model: org/base
+dataset_path: data/chats.jsonl
+system_prompt: Be brief.
+output_dir: adapters
+max_steps: 60
+learning_rate: 6e-5
+batch_size: 1
+grad_accum: 8
+max_seq_len: 512
+print_every_steps: 5
+max_minutes: 10
+ablate_examples: 0
+lora_r: 8
+lora_alpha: 32
+use_dora: true
+log_wandb: false
+early_stop_patience: 15
+"""
+PIPE_LITE_FILE = """\
+model_dir = "org/base"
+output_dir = "out"
+lora_rank = 16
+lora_dropout = 0.0
+load_in_4bit = true
+lr = 2e-5
+epochs = 1
+gradient_accumulation_steps = 16
+sequence_len = 1024
+eval_fraction = 0.02
+max_checkpoints = 3
+pipeline_stages = 1
+[[datasets]]
+dataset_path = "data/*.jsonl"
+"""
+FILES = {
+    "axolotl.yml": (AXOLOTL_FILE, {
+        "base_model": "org/base", "adapter": "qlora", "lora_r": 32, "lora_alpha": 16, "lora_dropout": 0.0, "lora_target_modules": "all-linear",
+        "sequence_len": 2048, "micro_batch_size": 2, "gradient_accumulation_steps": 4, "num_epochs": 4, "learning_rate": 2e-4, "warmup_ratio": 0.1,
+        "val_set_size": 0.1, "optimizer": "adamw_8bit", "lr_scheduler": "cosine", "seed": 42, "trust_remote_code": False,
+    }),
+    "trl.yaml": (TRL_FILE, {
+        "base_model": "org/base", "adapter": "lora", "lora_r": 8, "lora_alpha": 32, "lora_dropout": 0.05, "lora_target_modules": ["q_proj", "v_proj"],
+        "learning_rate": 2e-4, "micro_batch_size": 4, "sequence_len": 512, "num_epochs": 2, "max_steps": None, "eval_steps": 100,
+        "lr_scheduler": "cosine", "gradient_checkpointing": True, "logging_steps": 10, "warmup_ratio": 0.0,
+    }),
+    "llamafactory.yaml": (LLAMA_FACTORY_FILE, {
+        "base_model": "org/base", "method": "sft", "adapter": "qlora", "lora_r": 8, "lora_alpha": 16, "lora_target_modules": "all-linear", "sequence_len": 1024,
+        "micro_batch_size": 1, "gradient_accumulation_steps": 8, "learning_rate": 1e-4, "num_epochs": 3, "lr_scheduler": "cosine", "warmup_ratio": 0.1,
+        "bf16": True, "val_set_size": 0.1, "train_on": "last",
+    }),
+    "airoad.yaml": (AIROAD_FILE, {
+        "base_model": "org/base", "lora_r": 8, "lora_alpha": 32, "lora_dropout": 0.05, "use_dora": True, "micro_batch_size": 1,
+        "gradient_accumulation_steps": 8, "sequence_len": 512, "max_steps": 60, "learning_rate": 6e-5, "logging_steps": 5, "max_minutes": 10,
+    }),
+    "pipe.toml": (PIPE_LITE_FILE, {
+        "base_model": "org/base", "adapter": "qlora", "lora_r": 16, "lora_alpha": 4, "learning_rate": 2e-5, "num_epochs": 1, "micro_batch_size": 1,
+        "gradient_accumulation_steps": 16, "sequence_len": 1024, "val_set_size": 0.02, "save_total_limit": 3,
+    }),
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    for name, row in {
+        "alpaca": {"instruction": "a", "input": "", "output": "b"},
+        "chats": {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+        "pairs": {"question": "a", "answer": "b"},
+    }.items():
+        (tmp_path / f"data/{name}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (tmp_path / "data/dataset_info.json").write_text(json.dumps(INFO))
+    return tmp_path
+
+
+def taken(folder: Path, text: str, name: str = "other.yaml", target: str = "ours/my.yaml") -> str:
+    (folder / name).write_text(text, encoding="utf-8")
+    path = folder / target
+    path.parent.mkdir(exist_ok=True)
+
+    def read(made: str) -> object:
+        path.write_text(made, encoding="utf-8")
+        return load(path, cwd=folder, files=False)
+
+    return imported(Path(name), folder, Path(target), read)
+
+
+def stream(folder: Path, text: str, name: str = "other.yaml") -> StreamSettings:
+    """The one stream of the config that comes of it, read as any config is."""
+    taken(folder, text, name)
+    (only,) = load(folder / "ours/my.yaml", cwd=folder, files=False).run.streams.values()
+    return only
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_config_that_was_written_for_another_tool_trains_the_same_here(folder: Path, name: str) -> None:
+    text, expected = FILES[name]
+    found = stream(folder, text, name).model_dump()
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_datasets_are_found_from_the_new_place_with_their_type_and_columns(folder: Path) -> None:
+    found = [one.model_dump() for one in stream(folder, AXOLOTL_FILE).datasets]
+    assert [one["path"] for one in found] == [
+        "../data/alpaca.jsonl",
+        "../data/chats.jsonl",
+        "../data/pairs.jsonl",
+        "org/stories",
+    ]
+    assert [one["type"] for one in found] == ["alpaca", "chatml", "prompt_completion", "text"]
+    assert found[1]["messages"] == "conversations" and found[3]["text"] == "story"
+    assert (found[2]["prompt"], found[2]["completion"]) == ("question", "answer")
+    found = [one.model_dump() for one in stream(folder, LLAMA_FACTORY_FILE).datasets]
+    assert [(one["path"], one["type"]) for one in found] == [
+        ("../data/alpaca.jsonl", "alpaca"),
+        ("../data/chats.jsonl", "chatml"),
+    ]
+    assert stream(folder, PIPE_LITE_FILE, "pipe.toml").datasets[0].path == "../data/*.jsonl"
+
+
+def test_every_key_stands_in_the_new_file_as_a_setting_a_reason_or_off(folder: Path) -> None:
+    for name, (text, _) in FILES.items():
+        made = taken(folder, text, name)
+        keys = re.findall(r"^(?:\[\[)?([a-z_0-9]+)", text.partition("dataset_path =")[0], re.MULTILINE)
+        assert [key for key in keys if not re.search(rf"[#,] {key}\b|^#   .*\b{key}\b", made, re.MULTILINE)] == [], made
+
+
+def test_what_has_no_equal_is_kept_with_the_reason_and_secrets_are_not(folder: Path) -> None:
+    made = taken(folder, AXOLOTL_FILE)
+    assert re.search(
+        r"^#   deepspeed: zero2.json \(every stream trains in a process on one device\)", made, re.MULTILINE
+    )
+    assert "#   datasets.3.shards (" in made
+    assert "hub_token: ***" in made and "hf_abc" not in made
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_code_that_a_model_brings_is_never_run_for_another_tools_word(folder: Path, name: str) -> None:
+    text = FILES[name][0]
+    text = (
+        f"trust_remote_code = true\n{text}"
+        if name.endswith("toml")
+        else f"{text.replace('trust_remote_code: true', '')}\ntrust_remote_code: true\n"
+    )
+    made = taken(folder, text, name)
+    assert stream(folder, text, name).trust_remote_code is False
+    assert "#   trust_remote_code: true (running the code that a model brings is decided here anew" in made
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (AXOLOTL_FILE + "learnig_rate: 1\n", r":\d+: learnig_rate: no key of axolotl is known by this name"),
+        (AXOLOTL_FILE.replace("type: alpaca", "type: pygmalion"), r":6: datasets.0.type: the prompt strategy 'pygmalion' has no equal here"),
+        (AXOLOTL_FILE.replace("adapter: qlora", "adapter: relora"), r":3: load_in_4bit: a base in 4 bits without an adapter"),
+        (AXOLOTL_FILE.replace("adamw_bnb_8bit", "galore_adamw"), r":19: optimizer: here defaults.optimizer: "),
+        (TRL_FILE + "lora_modules_to_save: [lm_head]\n", r":16: lora_modules_to_save: whole layers"),
+        (LLAMA_FACTORY_FILE.replace("identity, chats", "identity, none"), r":7: dataset: the dataset 'none' does not stand in .*dataset_info.json"),
+        (LLAMA_FACTORY_FILE.replace("stage: sft", "stage: ppo"), r":2: stage: the stage 'ppo' has no equal here"),
+        ("name: a\nstreams: {one: {}}\n", r"streams: is a config of this program already"),
+        ("colour: red\n", r"has no key by which a tool is known"),
+    ],
+)  # fmt: skip
+def test_what_would_train_otherwise_is_refused_at_its_line_and_nothing_is_written(
+    folder: Path, text: str, problem: str
+) -> None:
+    with pytest.raises(UserErrors) as caught:
+        taken(folder, text)
+    assert re.search(problem, str(caught.value)), str(caught.value)
+    assert str(caught.value).endswith("nothing was written")
+
+
+@pytest.mark.parametrize(
+    ("tool", "keys"), [(TOOLS[0], AXOLOTL), (TOOLS[1], LLAMA_FACTORY)], ids=["axolotl", "LLaMA-Factory"]
+)
+def test_every_key_that_the_tool_has_is_known(folder: Path, tool: object, keys: str) -> None:
+    unknown = []
+    text = AXOLOTL_FILE if tool is TOOLS[0] else LLAMA_FACTORY_FILE
+    for key in keys.split():
+        if re.search(rf"^{key}:", text, re.MULTILINE):
+            continue
+        try:
+            taken(folder, f"{text}{key}: null\n")
+        except UserErrors as errors:
+            unknown += [key] if "is known by this name" in str(errors) else []
+    assert not unknown
+
+
+def test_the_defaults_of_trl_are_those_of_the_installed_trl(folder: Path) -> None:
+    from trl import ModelConfig, SFTConfig
+
+    theirs = {field.name: field.default for one in (SFTConfig, ModelConfig) for field in dataclasses.fields(one)}
+    ours = TRL.defaults(Foreign(TRL, {"use_peft": True}, folder, folder))
+    names = {
+        "micro_batch_size": "per_device_train_batch_size", "num_epochs": "num_train_epochs", "sequence_len": "max_length", "warmup_ratio": "warmup_steps",
+    }  # fmt: skip
+    assert {name: theirs[names.get(name, name)] for name in ours} == ours
+    assert theirs["lr_scheduler_type"] == StreamSettings.model_fields["lr_scheduler"].default
+
+
+def test_init_from_a_file_writes_ours_and_never_over_an_existing_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    text = TRL_FILE.replace("org/base", "tiny-toon")
+    (folder / "trl.yaml").write_text(text)
+    done = CliRunner().invoke(app, ["init", "my.yaml", "--from", "trl.yaml"])
+    assert done.exit_code == 0, done.output
+    assert load(folder / "my.yaml", cwd=folder).run.streams["lora"].base_model == "tiny-toon"
+    assert "swarm check my.yaml" in done.stderr
+    assert CliRunner().invoke(app, ["init", "my.yaml", "--from", "trl.yaml"]).exit_code != 0
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "my.yaml", "trl.yaml"]
