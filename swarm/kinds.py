@@ -1,4 +1,4 @@
-"""What a method, an adapter kind and an optimizer state about themselves, and how the installed ones are found.
+"""What a method, an adapter kind, an optimizer and a stop state about themselves, and how the installed ones are found.
 
 Kinds are found through the entry points of installed distributions, never in the current folder.  An entry point names a
 module with `KINDS`, or a package whose modules have it.  Those modules import heavy libraries inside functions only, so
@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
@@ -31,10 +31,10 @@ Shape = tuple[int, ...]
 
 
 class Kind(Generic[S]):
-    """What the three have in common."""
+    """What the four have in common."""
 
     name: str
-    """As users write it under `method:`, `adapter:` or `optimizer:`."""
+    """As users write it under `method:`, `adapter:` or `optimizer:`; a stop is armed by its settings."""
     summary: str
     """What it is, in a few words, for docs and messages."""
     settings: type[S]
@@ -131,10 +131,67 @@ class Optimizer(Kind[S]):
         raise NotImplementedError
 
 
+class Watch(Protocol):
+    """A stop that is armed: it sees every step, and what it remembers is saved with each checkpoint."""
+
+    def __call__(self, step: int, figures: Mapping[str, float]) -> str | None:
+        """Why training ends after this step, or None.
+
+        `figures`: `tokens`, `seconds` of training and `seconds_from_start`; where they were measured at this step, `loss` as
+        logged and `eval_loss`.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of JSON's values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Stateless:
+    """The state of a watch that remembers nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert not state
+
+
+class Unreachable(NamedTuple):
+    """Why a stop can end nothing: the setting, the arithmetic and the fix."""
+
+    key: str
+    what: str
+    fix: str
+
+
+class Stop(Kind[S]):
+    """What ends a training before its last step.  Its settings belong to every stream; their defaults leave it off."""
+
+    def armed(self, settings: S) -> bool:
+        raise NotImplementedError
+
+    def unreachable(self, settings: S, steps: int | None) -> Unreachable | None:
+        """Whether it could end nothing in a training of so many steps; None: their number is not known yet."""
+        return None
+
+    def begin(self, settings: S) -> Watch:
+        """What watches a training, if it is armed."""
+        raise NotImplementedError
+
+
 # ---- the installed ones ----------------------------------------------------------------------------------------------
 
 GROUPS: dict[str, type[Kind[Any]]] = {"method": Method, "adapter": AdapterKind, "optimizer": Optimizer}
 """By the setting that chooses one; the entry point group is `toonswarm.<setting>s`."""
+
+
+ALL: dict[str, type[Kind[Any]]] = {**GROUPS, "stop": Stop}
+
+
+def stops_armed(settings: Any) -> list[Stop[Any]]:
+    """Of a stream's settings."""
+    return [stop for stop in installed("stop").values() if isinstance(stop, Stop) and stop.armed(settings)]
 
 
 def method(name: str) -> Method[Any]:
@@ -169,7 +226,7 @@ def installed(setting: str) -> dict[str, Kind[Any]]:
     for point in _entry_points(f"toonswarm.{setting}s"):
         package = point.dist.name if point.dist else point.value
         for kind in _kinds_of(point, package):
-            assert isinstance(kind, GROUPS[setting]), f"{kind!r} of {package} is no {setting}"
+            assert isinstance(kind, ALL[setting]), f"{kind!r} of {package} is no {setting}"
             if kind.name in found:
                 what = f"{origin[kind.name]} and {package} both bring the {setting} {kind.name!r}"
                 raise UserError("installed packages", what, "uninstall one of them")

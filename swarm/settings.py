@@ -97,6 +97,7 @@ class Part(Settings):
     """
 
     has_settings_of_kinds: ClassVar[bool] = False
+    has_stops: ClassVar[bool] = False
 
     # what is tuned
     base_model: str
@@ -171,6 +172,8 @@ class Part(Settings):
                 known, name = kinds.installed(setting), values.get(setting, cls.model_fields[setting].default)
                 taken = [known[name]] if isinstance(name, str) and name in known else known.values()
                 chosen += [kind.settings for kind in taken]
+        if cls.has_stops:
+            chosen += [stop.settings for stop in kinds.installed("stop").values()]
         return cast("type[Self]", _with_settings_of_kinds(cls, tuple(dict.fromkeys(chosen))))
 
     @model_validator(mode="wrap")
@@ -214,6 +217,8 @@ class Judge(Settings):
 class StreamSettings(Part):
     """One fine-tune.  `defaults` in a config are copied into every stream; a stream's own keys win."""
 
+    has_stops: ClassVar[bool] = True
+
     method: KindName = "sft"
     """How it is tuned."""
     engine: Literal["auto", "shared", "trl"] = "auto"
@@ -226,8 +231,6 @@ class StreamSettings(Part):
     """Passes over the rows."""
     max_steps: Positive | None = None
     """Optimizer steps; wins over num_epochs."""
-    max_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Wall-clock minutes of training, over all attempts."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the order of rows, the adapter's first values and dropout."""
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | None = None

@@ -57,6 +57,22 @@ class Whole:
         return float(self.facts["spent_seconds"])
 
     @property
+    def seconds_from_start(self) -> float:
+        """Of all attempts so far, since a worker took the stream; older checkpoints know the seconds of training alone."""
+        return float(self.facts.get("seconds_from_start", self.spent_seconds))
+
+    @property
+    def stops(self) -> dict[str, dict[str, Any]]:
+        """What the stops remembered, by name."""
+        return dict(self.facts.get("stops", {}))
+
+    @property
+    def over(self) -> str | None:
+        """Why training ended here, where it did so by itself."""
+        over = self.facts.get("over")
+        return None if over is None else str(over)
+
+    @property
     def tokens(self) -> int:
         """Tokens trained on, pads left out."""
         return int((self._older or self.facts)["tokens"])

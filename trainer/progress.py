@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
 
 from swarm.events import Checkpoint
+from swarm.kinds import Watch
 from swarm.messages import Kind, MetricRow, Piece
 from swarm.plainfiles import remove_tree
 from trainer import checkpoint, resident
@@ -45,6 +47,10 @@ class Snapshot(NamedTuple):
     kept_step: int | None
     is_stated: bool
     """Whether it is reported by itself; the last one is stated with the end of the training."""
+    stops: dict[str, dict[str, Any]]
+    """What the stops remember, by name."""
+    over: str | None
+    """Why training ends here, where no order ends it."""
 
 
 @dataclass
@@ -61,6 +67,15 @@ class TrainingProgress:
     """Training time of earlier attempts."""
     before_tokens: int = 0
     log: TrainLog = field(init=False)
+    stops: dict[str, Watch] = field(default_factory=dict)
+    """Those that are armed, by name."""
+    before_seconds_from_start: float = 0.0
+    """Of earlier attempts: since a worker took the stream, loading included."""
+    taken: float = field(default_factory=time.monotonic)
+    means: dict[str, float] = field(default_factory=dict)
+    """Of the losses of the steps since one was last logged, as of the last logged one."""
+    _losses: list[dict[str, float]] = field(default_factory=list)
+    """Of those steps."""
     newest: dict[Kind, MetricRow] = field(default_factory=dict)
     """The last row of each kind."""
     best: tuple[int, float] | None = None
@@ -120,6 +135,10 @@ class TrainingProgress:
     @property
     def spent_seconds(self) -> float:
         return self.before_seconds + self.loop_seconds
+
+    @property
+    def seconds_from_start(self) -> float:
+        return self.before_seconds_from_start + time.monotonic() - self.taken - self.lease.paused_seconds
 
     @property
     def tokens(self) -> int:
@@ -191,29 +210,45 @@ class TrainingProgress:
 
     # ---- after each step ----
 
-    def measured(self, step: int, steps: int, held_out_loss: Callable[[], float]) -> Next:
-        """What is due after this step: the limits, held-out loss, figures and checkpoints."""
-        settings = self.assign.settings
-        ends = self._is_over(step, steps)
-        saves = ends or step % settings.save_steps == 0
-        every = settings.eval_steps
-        if every is not None and (ends or step % every == 0):
-            began = time.monotonic()
-            loss = rounded(held_out_loss(), 6)
-            self.eval_seconds += time.monotonic() - began
-            self.add("eval", step, steps, {"eval_loss": loss})
-            saves = saves or self.kept_step == step
-        return Next(step % settings.logging_steps == 0, saves, ends)
+    def measured(
+        self, step: int, steps: int, losses: Mapping[str, float], tokens: int, held_out_loss: Callable[[], float]
+    ) -> Next:
+        """What is due after this step: the stops, held-out loss, figures and checkpoints.
 
-    def _is_over(self, step: int, steps: int) -> bool:
+        `losses`: `loss` of this very step and what it is made of; `tokens`: trained on so far.
+        """
         settings = self.assign.settings
-        if step >= steps:
-            self.why = self.why_all_steps
-        elif settings.max_minutes is not None and self.spent_seconds >= settings.max_minutes * 60:
-            self.why = "max_minutes"
-        else:
-            return False
-        return True
+        logs, every = step % settings.logging_steps == 0, settings.eval_steps
+        self._losses.append(dict(losses))
+        if logs:
+            self.means = {name: fmean(one[name] for one in self._losses) for name in losses}
+            self._losses.clear()
+        figures = {
+            "tokens": float(tokens),
+            "seconds": self.spent_seconds,
+            "seconds_from_start": self.seconds_from_start,
+        }
+        if every is not None and step % every == 0:
+            figures["eval_loss"] = self._evaluated(step, steps, held_out_loss)
+        ends = self._is_over(step, steps, {**figures, **(self.means if logs else {})})
+        if every is not None and ends and step % every:
+            self._evaluated(step, steps, held_out_loss)
+        saves = ends or step % settings.save_steps == 0 or (self.kept_step == step and every is not None)
+        return Next(logs, saves, ends)
+
+    def _evaluated(self, step: int, steps: int, held_out_loss: Callable[[], float]) -> float:
+        began = time.monotonic()
+        loss = held_out_loss()
+        self.eval_seconds += time.monotonic() - began
+        self.add("eval", step, steps, {"eval_loss": rounded(loss, 6)})
+        return loss
+
+    def _is_over(self, step: int, steps: int, figures: Mapping[str, float]) -> bool:
+        """Every stop sees every step."""
+        answers = [watch(step, figures) for watch in self.stops.values()]
+        over = self.why_all_steps if step >= steps else next(filter(None, answers), None)
+        self.why = over or self.why
+        return over is not None
 
     @property
     def why_all_steps(self) -> str:
@@ -236,6 +271,8 @@ class TrainingProgress:
         return Snapshot(
             step=step, steps=steps, spent_seconds=round(self.spent_seconds, 3), tokens=self.tokens, figures=self.figures_at(step),
             kept_step=self.kept_step, is_stated=not ends or self.why == "stop",
+            stops={name: watch.state_dict() for name, watch in self.stops.items()},
+            over=self.why if ends and self.why != "stop" else None,
         )  # fmt: skip
 
     def refuse_full_disk(self) -> None:
@@ -255,7 +292,8 @@ class TrainingProgress:
         self.log.write()
         facts = {
             "step": of.step, "steps": of.steps, "token": token, "spent_seconds": of.spent_seconds, "tokens": of.tokens,
-            "engine": engine,
+            "engine": engine, "stops": of.stops, "over": of.over,
+            "seconds_from_start": round(self.seconds_from_start, 3),
         }  # fmt: skip
         sha256 = checkpoint.keep(staged, place, facts, files)
         checkpoint.remove_old(place.parent, self.assign.settings.save_total_limit, of.kept_step)

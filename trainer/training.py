@@ -14,6 +14,7 @@ from swarm.files import write_whole
 from swarm.messages import MetricRow, Piece
 from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.batching import Engine
+from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
 from trainer import checkpoint, resident
 from trainer.checkpoint import Whole
@@ -40,11 +41,22 @@ def begin(assign: Piece, lease: Lease, place: Place) -> TrainingProgress:
     progress.resumed = _resumed(progress)
     progress.before_seconds = max(assign.spent_seconds, progress.resumed.spent_seconds if progress.resumed else 0.0)
     progress.before_tokens = progress.resumed.tokens if progress.resumed else 0
+    _arm_stops(progress)
     remove_tree(progress.staging, ignore_errors=True)
     make_folder(progress.staging)
     progress.begin(_rows_before(progress))
     _note_what_a_cpu_does_otherwise(progress)
     return progress
+
+
+def _arm_stops(progress: TrainingProgress) -> None:
+    settings, resumed = progress.assign.settings, progress.resumed
+    progress.stops = {stop.name: stop.begin(settings) for stop in kinds.stops_armed(settings)}
+    for name, state in (resumed.stops if resumed else {}).items():
+        if name in progress.stops:
+            progress.stops[name].load_state_dict(state)
+    from_start = resumed.seconds_from_start if resumed else 0.0
+    progress.before_seconds_from_start = max(from_start, progress.before_seconds)
 
 
 def _note_what_a_cpu_does_otherwise(progress: TrainingProgress) -> None:
@@ -89,20 +101,23 @@ def refuse_other(progress: TrainingProgress, engine: Engine) -> None:
 def is_finished(progress: TrainingProgress) -> bool:
     """Whether the checkpoint is the end of a training: its worker died after saving it and before reporting it."""
     assign, resumed = progress.assign, progress.resumed
-    cap = assign.settings.max_minutes
     if resumed is None:
         return False
-    if resumed.step >= resumed.steps:
-        progress.why = progress.why_all_steps
-    elif cap is not None and progress.before_seconds >= cap * 60:
-        progress.why = "max_minutes"
-    else:
+    if resumed.over is None and resumed.step < resumed.steps:
         return False
+    progress.why = resumed.over or progress.why_all_steps
     progress.saved = Checkpoint(
         ref=assign.ref, tok=assign.token, step=resumed.step, path=progress.place.relative(resumed.folder),
         sha256=adapter_sha256(resumed.folder),
     )  # fmt: skip
     return True
+
+
+def refuse_unreachable_stops(settings: StreamSettings, steps: int) -> None:
+    """Raises UserError where a stop could end nothing: with `num_epochs`, the steps are known only now."""
+    for stop in kinds.stops_armed(settings):
+        if why := stop.unreachable(settings, steps):
+            raise UserError(why.key, why.what, why.fix)
 
 
 def forget_peak(place: Place) -> None:

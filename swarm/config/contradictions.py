@@ -20,6 +20,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_metrics(stream, settings, run, problems)
         _check_steps(stream, settings, problems)
         _check_packages(stream, settings, problems)
+        _check_stops(stream, settings, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
 
@@ -109,6 +110,12 @@ def _check_schedule(stream: Node, settings: StreamSettings, problems: Problems) 
         if part.lr_scheduler == "rms_ratio" and "beta2" not in type(part).model_fields:
             what = f"rms_ratio follows `beta2`, which {part.optimizer} does not have"
             _add(keys, "lr_scheduler", what, "take an optimizer such as adamw or lion, or another schedule", problems)
+
+
+def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    for stop in kinds.stops_armed(settings):
+        if why := stop.unreachable(settings, settings.max_steps):
+            _add(stream, why.key, why.what, why.fix, problems)
 
 
 def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]]:

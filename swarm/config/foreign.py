@@ -135,8 +135,13 @@ STREAM = {
     "predict_with_generate do_predict do_causal_lm_eval eval_causal_lm_metrics do_bench_eval include_tokens_per_second "
     "include_effective_tokens_per_second include_num_input_tokens_seen",
     "with `eval_steps` the checkpoint with the best held-out figure is kept, judged and published": "load_best_model_at_end",
-    "a stream ends with `max_steps`, `num_epochs` or `max_minutes`, and when its loss is not finite": "early_stopping_patience "
-    "early_stopping_steps loss_watchdog_threshold loss_watchdog_patience logging_nan_inf_filter",
+    "`early_stopping_patience`": "early_stopping_steps eval_patience",
+    "`early_stopping_min_delta`": "early_stopping_threshold",
+    "`plateau_patience`": "early_stop_patience",
+    "`plateau_min_delta`": "early_stop_min_delta plateau_delta",
+    "`plateau_window`": "early_stop_window",
+    "`plateau_min_steps`": "early_stop_min_steps",
+    "a stream whose loss is not finite ends": "loss_watchdog_threshold loss_watchdog_patience logging_nan_inf_filter",
     "checkpoints always hold what resuming needs, as safetensors": "save_only_model save_safetensors save_on_each_node",
     # machinery
     "every stream trains in a process on one device": "ddp world_size local_rank accelerator_config parallelism_config "

@@ -43,7 +43,16 @@ UNITS = {
 
 def text() -> str:
     groups = [line for group, title in TITLES.items() for line in _table(group, title, f"Written {GROUPS[group]}")]
-    return "\n".join([HEAD, *groups, *(line for setting in kinds.GROUPS for line in _kinds(setting))])
+    chosen = [line for setting in kinds.GROUPS for line in _kinds(setting)]
+    return "\n".join([HEAD, *groups, *_stops(), *chosen])
+
+
+def _stops() -> Iterator[str]:
+    place = (
+        f"Written {GROUPS[StreamSettings]}; one that could end nothing in the training is refused with the arithmetic"
+    )
+    for stop in kinds.installed("stop").values():
+        yield from _table(stop.settings, f"Of the stop {stop.name}: {stop.summary}", place)
 
 
 def _kinds(setting: str) -> Iterator[str]:

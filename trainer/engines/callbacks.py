@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from swarm.errors import UserError
 from swarm.figures import as_name
 from swarm.policy.batching import Engine
-from trainer import warm
+from trainer import training, warm
 from trainer.progress import TrainingProgress
 
 ENGINE: Engine = "trl"
@@ -84,6 +84,9 @@ class Begin(TrainerCallback):
 class Steps(TrainerCallback):
     """At each step's end: weights that move, and what `progress` says is due.  A pause waits here: Trainer has one training."""
 
+    step_loss: Callable[[], float]
+    """Of the step that is being made; the trainer's."""
+
     def __init__(self, progress: TrainingProgress, held_out_loss: Callable[[], float]) -> None:
         self.progress = progress
         self.moved = False
@@ -99,6 +102,7 @@ class Steps(TrainerCallback):
     ) -> None:  # fmt: skip
         assert model is not None and optimizer is not None
         each_in_one_group(model, optimizer)
+        training.refuse_unreachable_stops(self.progress.assign.settings, state.max_steps)
         self._sums = _sums(model)
 
     def on_step_begin(
@@ -115,7 +119,9 @@ class Steps(TrainerCallback):
         assert model is not None
         progress = self.progress
         self._must_move(state, model)
-        due = progress.measured(state.global_step, state.max_steps, self._held_out_loss)
+        losses = {"loss": self.step_loss()}
+        tokens = int(state.num_input_tokens_seen)
+        due = progress.measured(state.global_step, state.max_steps, losses, tokens, self._held_out_loss)
         progress.lease.boundary(state.global_step)
         due = progress.ordered(due)
         control.should_log, control.should_save, control.should_training_stop = due

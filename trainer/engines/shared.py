@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from swarm.errors import UserError
@@ -53,8 +53,6 @@ class Member:
     progress: TrainingProgress
     stream: Stream
     held_out: Sequence[Tokens]
-    losses: list[float] = field(default_factory=list)
-    """Of the steps since one was last logged."""
     saving: Future[None] | None = None
     error: Exception | None = None
     """Why it ends, where it fails."""
@@ -171,6 +169,7 @@ class Group(Boundary):
             accumulation=settings.gradient_accumulation_steps, seed=settings.seed,
         )  # fmt: skip
         stream = Recipe.of(settings, self._facts, batches).stream(loop, work.piece.stream)
+        training.refuse_unreachable_stops(settings, stream.steps)
         stream.adapter.config.base_model_name_or_path = base_models.name_in_adapters(settings.base_model)
         progress.trainable = sum(value.numel() for value in stream.adapter.parameters())
         if progress.resumed:
@@ -208,13 +207,11 @@ class Group(Boundary):
         if member.error:  # a checkpoint could not be written
             raise member.error
         progress.lease.step = step.step
-        member.losses.append(step.figures["loss"])
-        due = progress.measured(step.step, stream.steps, lambda: self._held_out_loss(member))
+        losses = {"loss": step.figures["loss"]}
+        due = progress.measured(step.step, stream.steps, losses, stream.tokens, lambda: self._held_out_loss(member))
         due = progress.ordered(due)
         if due.log:
-            loss = sum(member.losses) / len(member.losses)
-            progress.log_step(step.step, stream.steps, {**step.figures, "loss": loss})
-            member.losses.clear()
+            progress.log_step(step.step, stream.steps, {**step.figures, **progress.means})
         member.is_paused = not due.ends and progress.lease.paused
         return self._follow(member, due) or ("paused" if member.is_paused else None)
 

@@ -66,6 +66,7 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, StreamTrainer]:
             callbacks=[Figures(progress), steps, Saves(progress, progress.staging), Begin(model, progress)],
         )
     )
+    steps.step_loss = made.step_loss
     return steps, made
 
 
@@ -97,11 +98,19 @@ class StreamTrainer(SFTTrainer):
     """SFTTrainer that stops at the first loss that is not finite, before it reaches the weights."""
 
     settings: StreamSettings
+    _loss_of_step: float = 0.0
+    """Of its micro-batches so far."""
+
+    def step_loss(self) -> float:
+        """Of the step that has been made; the next one begins."""
+        loss, self._loss_of_step = self._loss_of_step, 0.0
+        return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]  # TRL annotates no arguments
         if not torch.isfinite(loss).all():
             raise NotFinite("loss", self.state.global_step + 1)
+        self._loss_of_step += float(loss)
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
@@ -170,6 +179,7 @@ def arguments(ingredients: Ingredients) -> SFTConfig:
         save_steps=settings.save_steps,
         save_total_limit=None,
         eval_strategy="no",
+        include_num_input_tokens_seen="non_padding",
         report_to="none",
         disable_tqdm=True,
     )

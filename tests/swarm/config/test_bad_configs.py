@@ -621,6 +621,11 @@ streams:
   six: {engine: trl, exact: true}
   seven: {max_steps: 10, warmup_steps: 10}
   eight: {lr_scheduler: rms_ratio, warmup_steps: 1, optimizer: sgd}
+  nine: {max_steps: 60, logging_steps: 5, plateau_patience: 15}
+  ten: {max_steps: 60, plateau_patience: 5, plateau_min_steps: 100}
+  eleven: {max_steps: 60, early_stopping_patience: 5}
+  twelve: {max_steps: 60, eval_steps: 20, early_stopping_patience: 2}
+  thirteen: {max_steps: 10, micro_batch_size: 2, sequence_len: 64, max_tokens: 1280}
 promotion: {metric: exact_match, goal: min}
 """,
         """
@@ -637,8 +642,13 @@ my.yaml:11: streams.six.exact: it is for the shared engine, and sft + lora is tr
 my.yaml:12: streams.seven.warmup_steps: the learning rate rises for 10 steps, but `max_steps` is 10; write at most 9
 my.yaml:13: streams.eight.warmup_steps: `lr_scheduler: rms_ratio` has no warm-up; write `lr_scheduler: constant_with_warmup`, or `warmup_steps: 0`
 my.yaml:13: streams.eight.lr_scheduler: rms_ratio follows `beta2`, which sgd does not have; take an optimizer such as adamw or lion, or another schedule
-my.yaml:14: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
-14 problems; nothing was started
+my.yaml:14: streams.nine.plateau_patience: it can end nothing before step 16 x 5 = 80 (16 logged steps), and the training has 60; write at most 10, or lower `logging_steps`
+my.yaml:15: streams.ten.plateau_min_steps: it never ends before step 100, and the training has 60; write less than 60, or leave plateau_patience out
+my.yaml:16: streams.eleven.early_stopping_patience: nothing measures the held-out loss on the way; set `eval_steps`
+my.yaml:17: streams.twelve.early_stopping_patience: it can end nothing before step 3 x 20 = 60 (3 evaluations), and the training has 60; write at most 1, or lower `eval_steps`
+my.yaml:18: streams.thirteen.max_tokens: 10 steps x 2 rows x 64 tokens are 1280 at most, which is no more than 1280; write less than 1280, or leave it out
+my.yaml:19: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
+19 problems; nothing was started
 """,
     ),
     Bad(

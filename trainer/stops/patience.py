@@ -1,0 +1,127 @@
+"""Stops that lose patience: of the training loss, which is logged, and of the held-out loss, which `eval_steps` measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from swarm.keys import Positive, Settings
+from swarm.kinds import Stop, Unreachable
+
+Loss = Annotated[float, Field(ge=0)]
+
+
+class PlateauSettings(Settings):
+    plateau_patience: Positive | None = None
+    """End when the training loss has not improved in so many logged steps."""
+    plateau_min_delta: Loss = 1e-3
+    """By how much its mean must fall to count as better."""
+    plateau_window: Positive = 5
+    """Logged steps in that mean: the newest."""
+    plateau_min_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps before which it never ends."""
+
+
+class EarlyStoppingSettings(Settings):
+    early_stopping_patience: Positive | None = None
+    """End when the held-out loss has not improved in so many evaluations; `save: best` keeps the best one."""
+    early_stopping_min_delta: Loss = 0.0
+    """By how much it must fall to count as better."""
+
+
+@dataclass
+class Patience:
+    """Counts how often in a row the mean of the newest values of a figure was no better than the best one."""
+
+    figure: str
+    patience: int
+    min_delta: float
+    why: str
+    window: int = 1
+    min_steps: int = 0
+    values: list[float] = field(default_factory=list)
+    best: float | None = None
+    stalled: int = 0
+
+    def __call__(self, step: int, figures: Mapping[str, float]) -> str | None:
+        if self.figure not in figures:
+            return None
+        self.values = [*self.values, figures[self.figure]][-self.window :]
+        mean = fmean(self.values)
+        if self.best is None or (mean < self.best and self.best - mean >= self.min_delta):
+            self.best, self.stalled = mean, 0
+        else:
+            self.stalled += 1
+        if self.stalled < self.patience or step < self.min_steps:
+            return None
+        return f"{self.why}: {self.stalled} times in a row no better than {self.best:.4g} by {self.min_delta:g}"
+
+    def state_dict(self) -> dict[str, Any]:
+        state = asdict(self)
+        return {key: state[key] for key in ("values", "best", "stalled")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.values, self.best, self.stalled = state["values"], state["best"], state["stalled"]
+
+
+class Plateau(Stop[PlateauSettings]):
+    name = "plateau"
+    summary = "a training loss that no longer falls"
+    settings = PlateauSettings
+
+    def armed(self, settings: PlateauSettings) -> bool:
+        return settings.plateau_patience is not None
+
+    def unreachable(self, settings: Any, steps: int | None) -> Unreachable | None:
+        if steps is None:
+            return None
+        times, every, least = settings.plateau_patience + 1, settings.logging_steps, settings.plateau_min_steps
+        if least >= steps:
+            what = f"it never ends before step {least}, and the training has {steps}"
+            return Unreachable("plateau_min_steps", what, f"write less than {steps}, or leave plateau_patience out")
+        return _too_patient("plateau_patience", times, every, steps, "logged steps", "`logging_steps`")
+
+    def begin(self, settings: PlateauSettings) -> Patience:
+        assert settings.plateau_patience is not None
+        return Patience(
+            "loss", settings.plateau_patience, settings.plateau_min_delta, "plateau of the training loss",
+            settings.plateau_window, settings.plateau_min_steps,
+        )  # fmt: skip
+
+
+class EarlyStopping(Stop[EarlyStoppingSettings]):
+    name = "early stopping"
+    summary = "a held-out loss that no longer falls"
+    settings = EarlyStoppingSettings
+
+    def armed(self, settings: EarlyStoppingSettings) -> bool:
+        return settings.early_stopping_patience is not None
+
+    def unreachable(self, settings: Any, steps: int | None) -> Unreachable | None:
+        key, every = "early_stopping_patience", settings.eval_steps
+        if every is None:
+            return Unreachable(key, "nothing measures the held-out loss on the way", "set `eval_steps`")
+        if steps is None:
+            return None
+        return _too_patient(key, settings.early_stopping_patience + 1, every, steps, "evaluations", "`eval_steps`")
+
+    def begin(self, settings: EarlyStoppingSettings) -> Patience:
+        assert settings.early_stopping_patience is not None
+        why = "early stop by the held-out loss"
+        return Patience("eval_loss", settings.early_stopping_patience, settings.early_stopping_min_delta, why)
+
+
+def _too_patient(key: str, times: int, every: int, steps: int, what: str, setting: str) -> Unreachable | None:
+    """The first value is the best so far, so that `times` of them, one every so many steps, come before it can end anything."""
+    if times * every < steps:
+        return None
+    arithmetic = f"it can end nothing before step {times} x {every} = {times * every} ({times} {what}), and the training has {steps}"
+    most = (steps - 1) // every - 1
+    return Unreachable(key, arithmetic, f"write at most {most}, or lower {setting}" if most > 0 else f"lower {setting}")
+
+
+KINDS = (Plateau(), EarlyStopping())

@@ -1,0 +1,49 @@
+"""A budget of tokens, pads left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from swarm.keys import Positive, Settings
+from swarm.kinds import Stateless, Stop, Unreachable
+
+
+class TokenBudgetSettings(Settings):
+    max_tokens: Positive | None = None
+    """Tokens to train on, pads left out: the step that reaches them is the last."""
+
+
+@dataclass
+class Budget(Stateless):
+    tokens: int
+
+    def __call__(self, step: int, figures: Mapping[str, float]) -> str | None:
+        return "max_tokens" if figures["tokens"] >= self.tokens else None
+
+
+class TokenBudget(Stop[TokenBudgetSettings]):
+    name = "token budget"
+    summary = "tokens trained on"
+    settings = TokenBudgetSettings
+
+    def armed(self, settings: TokenBudgetSettings) -> bool:
+        return settings.max_tokens is not None
+
+    def unreachable(self, settings: Any, steps: int | None) -> Unreachable | None:
+        if steps is None:
+            return None
+        rows = settings.micro_batch_size * settings.gradient_accumulation_steps
+        most = steps * rows * settings.sequence_len
+        if settings.max_tokens < most:
+            return None
+        what = f"{steps} steps x {rows} rows x {settings.sequence_len} tokens are {most} at most, which is no more than {settings.max_tokens}"
+        return Unreachable("max_tokens", what, f"write less than {most}, or leave it out")
+
+    def begin(self, settings: TokenBudgetSettings) -> Budget:
+        assert settings.max_tokens is not None
+        return Budget(settings.max_tokens)
+
+
+KINDS = (TokenBudget(),)
