@@ -133,7 +133,7 @@ def test_every_setting_that_a_meaning_names_is_one() -> None:
     known = {name for group in GROUPS for name in group.model_fields} | {"defaults"}
     known |= {
         name
-        for setting in kinds.GROUPS
+        for setting in kinds.ALL
         for kind in kinds.installed(setting).values()
         for name in kind.settings.model_fields
     }
