@@ -1,0 +1,183 @@
+"""Unified LoRA's controller: golden numbers of its equations (U02-U10), hysteresis (U14, U15), factors (U07, U16, U17), jumps (U22)."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from trainer import JumpMonitor, UnifiedController
+from trainer.controllers.unified import MIRROR, MULTI, PRESETS, SINGLE, Weights
+
+
+def shock(step: int) -> float:
+    """The source's demonstration: a loss of 0.5, of 5.0 in steps 300 to 499, and of 0.5 again (U10)."""
+    return 5.0 if 300 <= step < 500 else 0.5
+
+
+def test_the_demonstration_of_the_source_is_replayed_to_three_decimals() -> None:
+    """U03, U04, U05, U06, U10."""
+    controller, seen = UnifiedController(), {}
+    for step in range(1, 701):
+        controller.update(shock(step))
+        state = controller.get_state()
+        seen[step] = (round(state["phi"], 3), round(state["E_smooth"], 3), state["mode"])
+    assert {step: seen[step] for step in (1, 250, 300, 310, 320, 350, 499, 505, 520, 550, 700)} == {
+        1: (0.499, 0.950, MULTI), 250: (0.333, 0.500, MULTI), 300: (0.349, 0.950, MULTI), 310: (0.597, 3.588, MULTI),
+        320: (0.735, 4.508, MIRROR), 350: (0.827, 4.979, MIRROR), 499: (0.833, 5.000, MIRROR), 505: (0.807, 2.891, MIRROR),
+        520: (0.624, 0.992, MULTI), 550: (0.371, 0.521, MULTI), 700: (0.333, 0.500, MULTI),
+    }  # fmt: skip
+    changes = [(change["step"], change["to"]) for change in controller.trace.transitions]
+    assert changes == [(317, MIRROR), (515, MULTI)], "18 updates after the shock begins, 16 after it ends"
+
+
+@pytest.mark.parametrize(("band", "dwell", "changes"), [(0.0, 0, 69), (0.01, 0, 13), (0.02, 10, 1), (0.05, 20, 0)])
+def test_a_band_and_a_dwell_time_keep_a_noisy_loss_from_flipping_the_mode(
+    band: float, dwell: int, changes: int
+) -> None:
+    """U14: 2,000 losses around the upper threshold."""
+    draw = random.Random(0)
+    controller = UnifiedController(band=band, dwell=dwell, phi=0.7, smooth=2.33)
+    for _ in range(2000):
+        controller.update(draw.uniform(1.2, 3.6))
+    assert len(controller.trace.transitions) == changes
+
+
+def test_the_thresholds_of_phi_are_losses_of_0_43_and_2_33_in_absolute_stress() -> None:
+    for loss, theta in ((0.42857, 0.3), (2.33333, 0.7)):
+        controller = UnifiedController(phi=0.0, smooth=0.0)
+        for _ in range(2000):
+            controller.update(loss)
+        assert controller.get_state()["phi"] == pytest.approx(theta, abs=1e-4)
+
+
+def test_each_mode_has_its_learning_rate_or_its_factor() -> None:
+    """U07, U08, U16, U17."""
+    rates = UnifiedController(theta0=0.3, theta1=0.7, lr_single=5e-5, lr_multi=3e-5, lr_mirror=1e-5)
+    assert rates.update(0.5) == 3e-5 and rates.update(0.5).mode == MULTI
+    assert [UnifiedController.preset("glue").values, UnifiedController.preset("tinker").values] == [
+        (1, 0.6, 0.2),
+        (4, 1, 0.2),
+    ]
+    changed = UnifiedController.preset("glue", lr_mirror=0.1)
+    assert changed.values == (1, 0.6, 0.1)
+    with pytest.raises(ValueError, match="'none' is no preset; take one of absolute, glue, tinker, relative"):
+        UnifiedController.preset("none")
+
+
+def falling(steps: int, noise: float = 0.05) -> Iterator[float]:
+    """A language model's loss: from 4 to 1.5, with noise of each batch."""
+    draw = random.Random(1)
+    for step in range(steps):
+        yield (1.5 + 2.5 * math.exp(-step / 200)) * (1 + draw.gauss(0, noise))
+
+
+def test_relative_stress_knows_a_shock_of_a_falling_loss_that_absolute_stress_calls_mirror_throughout() -> None:
+    """A healthy language model at a loss above 2.33 is not under stress (U06 as it was); a doubled loss is."""
+    relative, absolute = UnifiedController.preset("relative"), UnifiedController.preset("absolute")
+    modes: dict[int, int] = {}
+    for step, loss in enumerate(falling(1000), start=1):
+        given = loss * (2 if 600 <= step < 700 else 1)
+        modes[step] = relative.update(given).mode
+        absolute.update(given)
+    assert {modes[step] for step in range(1, 600)} == {SINGLE}
+    assert MIRROR in {modes[step] for step in range(600, 640)}, "within forty steps"
+    assert modes[1000] == SINGLE
+    assert absolute.get_summary()["share"]["mirror"] > 0.1 > relative.get_summary()["share"]["mirror"]
+
+
+def test_a_loss_that_is_not_finite_is_an_event_and_no_part_of_an_average() -> None:
+    controller = UnifiedController()
+    before = controller.get_state()
+    decided = controller.update(math.nan)
+    assert decided.events == ("multi -> mirror: the loss is not finite",) and decided == 1e-5
+    assert controller.get_state() == {**before, "mode": MIRROR, "step": 1}
+
+
+def test_without_skipping_modes_are_passed_one_by_one_and_a_locked_mirror_opens_to_single_alone() -> None:
+    """U15."""
+    stepwise = UnifiedController(skip=False, mode=SINGLE, phi=0.0, alpha=1.0, beta=0.0)
+    assert [stepwise.update(9.0).mode, stepwise.update(9.0).mode] == [MULTI, MIRROR]
+    locked = UnifiedController(mirror_lock=True, mode=MIRROR, alpha=1.0, beta=0.0)
+    assert [locked.update(loss).mode for loss in (1.0, 0.5, 0.1)] == [MIRROR, MIRROR, SINGLE]
+
+
+def test_conflict_stability_and_their_changes_for_the_worse_are_stress_by_their_weights() -> None:
+    """U02: phi = f(C, E, S, dC, dE, dS)."""
+
+    def target(weights: Weights, *given: tuple[float | None, float | None]) -> float:
+        controller = UnifiedController(alpha=1.0, beta=0.0, weights=weights, phi=0.0)
+        for conflict, stability in given:
+            controller.update(1.0, conflict=conflict, stability=stability)
+        return controller.get_state()["phi"]
+
+    assert target(Weights(), (1.0, 0.0)) == 0.5, "the error alone, by default"
+    assert target(Weights(error=0, conflict=0.5), (0.6, None)) == pytest.approx(0.3)
+    assert target(Weights(error=0, stability=0.5), (None, 0.2)) == pytest.approx(0.4)
+    assert target(Weights(error=0, conflict_rise=1), (0.2, None), (0.5, None)) == pytest.approx(0.3)
+    assert target(Weights(error=0, conflict_rise=1), (0.5, None), (0.2, None)) == 0
+    assert target(Weights(error=0, stability_fall=1), (None, 0.9), (None, 0.4)) == pytest.approx(0.5)
+    assert target(Weights(error=9), (None, None)) == 1, "never above 1"
+
+
+def test_stress_from_outside_counts_beside_the_loss_and_can_reach_mirror() -> None:
+    """U13: the source divides twice, so that phi stays below its own threshold."""
+    controller = UnifiedController(stress_share=0.5)
+    for _ in range(300):
+        decided = controller.update(9.0, stress=1.0)
+    assert decided.mode == MIRROR and decided.phi == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_goes_on_from_its_saved_state_as_if_it_had_never_stopped(preset: str) -> None:
+    losses = list(falling(400, noise=0.3))
+    whole, first = UnifiedController.preset(preset), UnifiedController.preset(preset)
+    expected = [whole.update(loss) for loss in losses]
+    for loss in losses[:150]:
+        first.update(loss)
+    second = UnifiedController.preset(preset)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert [second.update(loss) for loss in losses[150:]] == expected[150:]
+    assert second.get_state() == whole.get_state()
+
+
+def test_its_state_history_and_names_are_the_sources() -> None:
+    """U09."""
+    controller = UnifiedController()
+    for _ in range(3):
+        controller.update(0.5)
+    assert controller.get_state().keys() == {"phi", "E_smooth", "mode", "step"}
+    assert {len(values) for values in controller.get_history().values()} == {3}
+    assert [controller.mode_name(mode) for mode in range(3)] == ["single", "multi", "mirror"]
+    assert repr(controller) == "UnifiedController(step=3, mode=multi, phi=0.493)"
+    controller.reset()
+    assert (
+        controller.get_state() == {"phi": 0.5, "E_smooth": 1.0, "mode": MULTI, "step": 0}
+        and not controller.get_history()["phi"]
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"theta0": 0.8}, {"theta1": 1.5}, {"alpha": 0.0}, {"beta": 1.0}])
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="needed, not"):
+        UnifiedController(**wrong)
+
+
+def test_a_loss_that_keeps_rising_is_an_alarm_and_one_that_is_not_finite_is_another() -> None:
+    """U22."""
+    steady, rising = JumpMonitor(), JumpMonitor()
+    assert not any(steady.update(2.0 + 0.01 * (step % 2)) for step in range(200))
+    alarms = [step for step in range(1, 101) if rising.update(1.0 if step < 70 else 1.0 + 0.3 * (step - 69))]
+    assert alarms[0] == 73 and alarms[-1] == 100
+    assert rising.update(math.inf) == "the loss is not finite"
+
+
+def test_it_is_imported_without_torch() -> None:
+    code = "import sys; from trainer import UnifiedController; UnifiedController().update(1.0); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
