@@ -43,6 +43,17 @@ def test_a_difference_above_its_bound_is_exit_status_1_and_says_how_to_tell_roun
     assert "--fp64" in done.stderr
 
 
+def test_rounding_that_peft_has_too_widens_the_bound_and_is_printed(capsys, monkeypatch) -> None:
+    from trainer import certify
+    from trainer.loop.certify import Certificate
+
+    certificate = Certificate("small", "peft", 4, 1e-7, {"lora_B": 2.4e-5}, 4e-5, rounding=2e-5)
+    monkeypatch.setattr(certify, "_streams_of", lambda path: {})
+    monkeypatch.setattr(certify, "certified", lambda *_, **__: [certificate])
+    assert certify.main(["--settings", "-"]) == 0
+    assert "small: its bound is twice 2.0e-05" in capsys.readouterr().out
+
+
 def test_a_stream_that_fails_and_one_that_is_not_there_are_users_errors() -> None:
     done = sp.swarm(
         "certify", CONFIG, "streams.rs.learning_rate=1e38", "--stream", "rs", cwd=ROOT, check=None, timeout=240

@@ -36,6 +36,27 @@ def test_a_learning_rate_that_is_a_hundredth_off_breaks_the_certificate() -> Non
     assert not room._compared("small", "alone", mine, right, 2e-5).holds
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_fp32_is_certified_after_any_number_of_steps(steps) -> None:
+    """AdamW's first steps divide by gradients that are nearly zero: there PEFT itself is far from its own training in fp64."""
+    found = certify(decoders.decoder(), {name: FIVE[name] for name in ("small", "dora", "rs")}, steps=steps)
+    assert all(certificate.holds for certificate in found), found
+    assert all(certificate.bound <= 1e-3 for certificate in found)
+
+
+def test_a_broken_bound_becomes_twice_the_rounding_that_peft_has_by_itself(monkeypatch) -> None:
+    from trainer.loop import certify as room
+
+    monkeypatch.setattr(room, "FP32_BOUND", 1e-12)
+    model = decoders.decoder()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for certificate in certify(model, {"small": FIVE["small"]}):
+        assert certificate.holds
+        assert certificate.rounding is not None
+        assert 1e-12 < certificate.bound == 2 * certificate.rounding < 1e-4
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
 def test_exact_training_is_bit_equal_to_training_alone() -> None:
     for certificate in certify(decoders.decoder(), FIVE, exact=True):
         if certificate.against == "alone":
