@@ -60,7 +60,7 @@ KindName = Annotated[str, AfterValidator(_is_installed)]
 """The name of an installed method, adapter kind or optimizer; the field's name says which of them."""
 
 
-DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".toon")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".toon", ".txt")
 """Endings of the files that rows are read from."""
 
 MOST_SEEDS, MOST_RATES = 64, 16
@@ -69,9 +69,9 @@ MOST_SEEDS, MOST_RATES = 64, 16
 
 class Dataset(Settings):
     path: str
-    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .parquet, .arrow or .toon; or a dataset of the hub, `owner/name`."""
-    type: Literal["chatml", "alpaca", "prompt_completion", "text", "toon"] = "chatml"
-    """How a row is read: chat messages; instruction/input/output; two columns; plain text; prompt_completion from a TOON table."""
+    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .parquet, .arrow, .toon or .txt (a row a file); or a dataset of the hub, `owner/name`."""
+    type: Literal["auto", "chatml", "alpaca", "prompt_completion", "text", "toon"] = "auto"
+    """How a row is read: chat messages; instruction/input/output; two columns; plain text; prompt_completion from a TOON table; auto: what the columns of the first row fit."""
     split: str = "train"
     """Which split of a hub dataset."""
     messages: str = "messages"
@@ -86,8 +86,22 @@ class Dataset(Settings):
     """Column with the text (`text`): all of it is supervised."""
     separator: str = "\n"
     """Between prompt and completion, on a base without a chat template."""
+    prompt_template: str | None = None
+    """The prompt, with `{column}` where a row's value belongs, or `alpaca`: Stanford's (`alpaca`, `prompt_completion`, `toon`); unset: the prompt is the column's text alone."""
+    no_input_template: str | None = None
+    """The same for rows whose column `input` is empty; unset: such rows are bad ones if `prompt_template` names it."""
+    system_prompt: str | None = None
+    """The system message of chats and pairs that have none, on a base with a chat template; unset: the stream's."""
+    group_by: str | None = None
+    """Column whose equal values (a document, an author) stay together, in training or held out; unset: each row for itself, and equal rows together."""
     limit: Positive | None = None
-    """Take only the first rows of this dataset."""
+    """Take only so many rows of this dataset: the first, or with `shuffle` random ones."""
+    shuffle: bool = False
+    """Let `limit` take random rows.  Each epoch's order is random without it."""
+    shuffle_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Of these random rows."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Its part among all datasets' training rows, 3 beside 1 say; unset everywhere: as many as there are, unset beside others: 1."""
 
 
 class Part(Settings):
@@ -126,6 +140,22 @@ class Part(Settings):
     """Accept `test_datasets` with rows that are trained on too; the verdict says so."""
     on_bad_row: Literal["fail", "skip"] = "fail"
     """What a row that cannot be read does: fail ends the stream, skip sets the row aside and counts it."""
+    system_prompt: str | None = None
+    """The system message of chats and pairs that have none, on a base with a chat template."""
+    dedupe: Literal["auto"] | bool = "auto"
+    """Train once on rows that are equal but for case, white space and system message; the first one counts.  auto: where a `weight` is set."""
+    mix_strategy: Literal["repeat", "sample"] = "repeat"
+    """How `weight` is reached: repeat uses every row and smaller datasets several times, sample uses no row twice and parts of larger ones."""
+    mix_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Of the rows that are drawn for it."""
+    ablate_examples: Positive | None = None
+    """Train on so many random rows alone, in their order; the held-out rows stay the same."""
+    ablate_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Of these random rows."""
+    max_cut_rows: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the rows that `sequence_len` may cut before the stream is refused."""
+    max_lost_rows: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the rows that `sequence_len` may cut before their answer; they are left out and counted."""
 
     # what is trained, and what steps it
     adapter: KindName = "lora"

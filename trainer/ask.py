@@ -40,7 +40,7 @@ def asked(
 
     folder = base_models.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    prompt = read_prompt(adapter) or prompt_of_rows(settings.datasets, tokenizer, stop_tokens(tokenizer, folder))
+    prompt = read_prompt(adapter) or prompt_of_rows(settings, tokenizer, stop_tokens(tokenizer, folder))
     asker, most = Asker(tokenizer, prompt, settings.sequence_len), settings.eval_max_new_tokens
     stops = list(prompt.stop_tokens)
     try:

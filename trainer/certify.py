@@ -73,14 +73,13 @@ def _of_group(streams: Mapping[str, StreamSettings], steps: int, *, fp64: bool, 
 
 def _rows(settings: StreamSettings, count: int) -> list[Tokens]:
     """The first rows that count, as they would be trained on."""
-    from trainer.data.boundary import GoodRow, RowBoundary
+    from trainer.data.boundary import GoodRow, boundary_of
     from trainer.data.prepared import counts_all
-    from trainer.data.tokens import stop_tokens, tokeniser_of
     from trainer.loading import load_tokenizer
 
     folder = base_models.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    found = RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder))).rows(settings.datasets)
+    found = boundary_of(settings, tokenizer, folder).rows(settings.datasets)
     rows = list(islice((item.row for item in found if isinstance(item, GoodRow) and counts_all(item.row)), count))
     if not rows:
         raise UserError("datasets", "hold no row that the loss counts", "look at them with `swarm show`")

@@ -50,13 +50,12 @@ class Shown:
 def shown_rows(settings: StreamSettings) -> Iterator[Shown]:
     """The training rows in the order of the files, bad ones with their problem."""
     from trainer.data.bad import BadRow
-    from trainer.data.boundary import RowBoundary
-    from trainer.data.tokens import stop_tokens, tokeniser_of
+    from trainer.data.boundary import boundary_of
     from trainer.loading import load_tokenizer
 
     folder = base_models.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    boundary = RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder)))
+    boundary = boundary_of(settings, tokenizer, folder)
     for item in boundary.rows(settings.datasets):
         if isinstance(item, BadRow):
             yield Shown(item.where, [], 0, 0, 0, f"{item.what}; {item.fix}")

@@ -22,7 +22,7 @@ def evaluate(
     data: Annotated[Path, typer.Option("--data", metavar="FILE", help="rows with the expected answers")],
     *,
     metrics: Annotated[str, typer.Option("--metrics", metavar="A,B", help="figures; docs/settings.md, `metrics`")] = "exact_match,ended",
-    type_: Annotated[str, typer.Option("--type", help="how a row is read, as in a config")] = "chatml",
+    type_: Annotated[str, typer.Option("--type", help="how a row is read, as in a config")] = "auto",
     base: Annotated[str | None, typer.Option("--base", help="default: the one that the adapters name")] = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="rows that are answered; all give their loss")] = 64,
     tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="cut an answer after so many")] = 128,

@@ -9,6 +9,7 @@ from swarm import figures, kinds
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems
 from swarm.policy.batching import engine_of, engines_of
+from swarm.policy.templates import BUILT_IN
 from swarm.settings import WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
 
 
@@ -23,6 +24,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_stops(stream, settings, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
+        _check_data(stream, settings, problems)
 
 
 def _add(group: Node, key: str, what: str, fix: str, problems: Problems) -> None:
@@ -164,6 +166,31 @@ def _check_leaks(stream: Node, settings: StreamSettings, problems: Problems) -> 
     if settings.val_datasets and not settings.chooses_steps:
         what = "no step is chosen by it"
         _add(stream, "val_datasets", what, "set `eval_steps` with `save: best`, or leave it out", problems)
+
+
+def _check_data(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    """Keys of datasets that would change nothing."""
+    for key in ("datasets", "test_datasets", "val_datasets"):
+        entries = stream.items[key].value if key in stream.items else []
+        assert isinstance(entries, list)
+        for entry, dataset in zip(entries, getattr(settings, key), strict=True):
+            for setting, what, fix in _idle(dataset, is_trained_on=key == "datasets"):
+                _add(entry, setting, what, fix, problems)
+    if settings.ablate_examples and any(dataset.weight for dataset in settings.datasets):
+        what = "it would take rows out of a mixture by `weight`"
+        _add(stream, "ablate_examples", what, "set `limit` with `shuffle` of each dataset instead", problems)
+
+
+def _idle(dataset: Dataset, *, is_trained_on: bool) -> Iterator[tuple[str, str, str]]:
+    if dataset.prompt_template and dataset.type in {"chatml", "text"}:
+        what = f"rows of `type: {dataset.type}` have no prompt that a template could write"
+        yield "prompt_template", what, "write `type: prompt_completion`, or leave it out"
+    if dataset.no_input_template and (not dataset.prompt_template or dataset.prompt_template in BUILT_IN):
+        yield "no_input_template", "it goes with a `prompt_template` of your own", "write one, or leave it out"
+    if dataset.system_prompt and dataset.type == "text":
+        yield "system_prompt", "plain text has no system message", "leave it out"
+    if dataset.weight and not is_trained_on:
+        yield "weight", "held-out rows are not mixed", "leave it out"
 
 
 def _sources(dataset: Dataset) -> list[str]:

@@ -39,6 +39,7 @@ STREAM = {
     "`datasets: [{path: ..., type: text, text: COLUMN}]`": "dataset_text_field text_column",
     "`split`, in an entry of `datasets:`": "dataset_train_split train_on_split dataset_config",
     "`limit`, in an entry of `datasets:`": "max_samples max_train_samples",
+    "`weight`, in each entry of `datasets:`": "interleave_probs",
     "`test_datasets`": "dataset_val eval_dataset eval_datasets validation_file dataset_test_split",
     "`val_set_size`": "eval_split val_split val_size test_size",
     "`sequence_len`": "max_length max_seq_length max_seq_len sequence_length seq_len cutoff_len model_max_length max_prompt_len "
@@ -48,20 +49,20 @@ STREAM = {
     "`train_on`": "train_on_eos roles_to_train mask_history",
     "`on_bad_row`": "skip_bad_rows",
     "the chat template is the base's own: save another with its tokenizer": "chat_template chat_template_jinja template "
-    "chat_template_path tool_format default_system_message default_system system_prompt",
+    "chat_template_path tool_format",
+    "`system_prompt`": "default_system_message default_system",
     "rows are prepared once and shared by streams that ask for the same": "dataset_prepared_path tokenized_path overwrite_cache "
     "skip_prepare_dataset dataset_processes dataset_num_proc preprocessing_num_workers preprocessing_batch_size dataset_kwargs "
     "dataset_keep_in_memory preprocess_iterable is_preprocess dataset_shard_num dataset_shard_idx num_proc",
     "rows are read whole and shuffled by `seed`": "streaming dataset_streaming buffer_size shuffle shuffle_dataset "
     "shuffle_merged_datasets disable_shuffling curriculum_sampling data_seed train_sampling_strategy dataloader_shuffle",
-    "all rows of all `datasets` are trained on once an epoch": "mix_strategy interleave_probs eval_on_each_dataset "
-    "accelerate_dataset",
+    "all held-out rows are judged together": "eval_on_each_dataset accelerate_dataset",
     "a row is a sequence of its own, padded to the longest of its micro-batch": "packing eval_packing packing_strategy "
     "sample_packing eval_sample_packing neat_packing packed pad_to_sequence_len pad_to_multiple_of padding_free "
     "batch_flattening group_by_length length_column_name multipack_real_batches pretraining_sample_concatenation "
     "wrapped_packing efficient_eos",
-    "equal rows of training and held-out files are refused; nothing else is taken out": "dataset_exact_deduplication "
-    "min_sample_len excess_length_strategy",
+    "`dedupe`": "dataset_exact_deduplication",
+    "rows longer than `sequence_len` are cut; `max_cut_rows` says how many may be": "min_sample_len excess_length_strategy",
     "rows longer than `sequence_len` are cut at the end": "truncation_mode truncation overlong_prompt",
     "text alone is trained on: rows with images or sound are refused": "media_dir freeze_vision_tower "
     "freeze_multi_modal_projector freeze_language_model crop_to_patches use_audio_in_video vision_tower",
@@ -178,7 +179,7 @@ DATASET = {
     "`path`": "file files dataset",
     "`path`: a name on the hub, a file or a pattern": "name data_files ds_type shards shards_idx preprocess_shards revision "
     "trust_remote_code subset hf_hub_url ms_hub_url script_url file_name folder skip input_transform input_format",
-    "`type`": "format formatting conversation",
+    "`type`": "formatting conversation",
     "`messages`": "field_messages conversations field_conversations",
     "`tools`": "field_tools",
     "`prompt`": "field_instruction instruction prompt_column input field_input query field_prompt field_human question",
@@ -190,13 +191,15 @@ DATASET = {
     "system_tag",
     "`train_on`, in the stream; a message's own `train` or `weight` is honoured": "roles_to_train train_on_eos train_on_split "
     "message_field_training message_field_training_detail train_on_last_step_only",
-    "a system message is a row's own": "system_prompt system_format field_system system drop_system_message",
+    "`system_prompt`; a row's own system message wins": "system_format field_system system drop_system_message",
+    "`prompt_template`": "prompt_format format instruction_template",
+    "`no_input_template`": "no_input_format",
     "the chat template is the base's own: save another with its tokenizer": "chat_template chat_template_jinja split_thinking "
-    "field_thinking template_thinking_key no_input_format prompt_format completion_format chosen_format rejected_format "
+    "field_thinking template_thinking_key completion_format chosen_format rejected_format "
     "step_separator",
     "see `method` for what can be taken": "ranking rejected field_rejected field_label kto_tag logprobs_field temperature "
     "max_completion_length",
-    "all rows of all `datasets` are trained on once an epoch": "weight weights probability sampling_ratio",
+    "`weight`": "weights probability sampling_ratio",
     "text alone is trained on": "images videos audios columns",
 }
 PLACEMENT = {

@@ -34,7 +34,7 @@ TITLES: dict[type[Settings], str] = {
 UNITS = {
     "seconds": "s", "minutes": "min", "steps": "optimizer steps", "epochs": "epochs", "rows": "rows", "tokens": "tokens",
     "sequence_len": "tokens", "limit": "rows", "micro_batch_size": "rows", "gradient_accumulation_steps": "passes",
-    "val_set_size": "share, or rows", "lora_dropout": "share", "warmup_ratio": "share", "max_heldout_ratio": "ratio",
+    "val_set_size": "share, or rows", "max_cut_rows": "share", "max_lost_rows": "share", "lora_dropout": "share", "warmup_ratio": "share", "max_heldout_ratio": "ratio",
     "save_total_limit": "checkpoints", "streams_per_gpu": "streams", "cpu_streams": "streams", "retries": "attempts",
     "approvals": "entries",
 }  # fmt: skip

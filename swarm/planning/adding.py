@@ -15,7 +15,7 @@ from swarm.events import Add
 from swarm.facts import BaseFacts
 from swarm.kinds import Shape
 from swarm.launch.layout import Layout, WorkerSpec
-from swarm.planning import disk, estimate, gpus, rows
+from swarm.planning import columns, disk, estimate, gpus, rows
 from swarm.planning.estimate import Need
 from swarm.planning.gpus import Devices
 from swarm.planning.machine_checks import Inspection
@@ -34,6 +34,7 @@ def admitted(folder: RunFolder, run: RunSettings, event: Add, layout: Layout) ->
 
     def further(root: Node, alone: RunSettings, problems: Problems) -> None:
         inspection.look(root, alone, problems)
+        columns.look(root, alone, problems)
         rows.look(root, alone, problems)
 
     made = added.checked(run, event.ref, event.like, shlex.split(event.changes or ""), Path("/"), further=further)

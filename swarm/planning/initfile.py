@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm.planning.columns import columns_in
+from swarm.policy.row_types import guessed
 from swarm.settings import DATA_SUFFIXES
-from swarm.spawning import module_command
 
 FOLDERS = (".", "data")
 """Folders that are searched for data files, in this order."""
 HELD_OUT = re.compile(r"(?:^|[-_.])(?:dev|eval|test|val|valid|validation|held[-_]?out)(?:[-_.]|$)", re.IGNORECASE)
 """Names of files with held-out rows."""
-PAIRS = (
-    ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("instruction", "response"),
-    ("input", "output"), ("source", "target"), ("query", "response"),
-)  # fmt: skip
-"""Pairs of column names that usually hold prompt and completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,7 @@ def data_files(folder: Path) -> list[Path]:
         file
         for place in FOLDERS
         for file in sorted((folder / place).glob("*"))
-        if file.suffix in DATA_SUFFIXES and file.is_file()
+        if file.suffix in DATA_SUFFIXES and file.suffix != ".txt" and file.is_file()  # any text may lie in a folder
     ]
     return sorted(found, key=lambda file: (file.parent != folder, "train" not in file.name.lower(), file.name))
 
@@ -66,24 +61,9 @@ def look_at(folder: Path, files: Sequence[Path]) -> list[Found]:
     """
     if not files:
         return []
-    command = module_command("trainer.data.columns", *map(str, files))
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    columns = json.loads(done.stdout)
+    columns = columns_in(files)
     looked = ((file, guessed(columns.get(str(file), []))) for file in files)
     return [Found(file.relative_to(folder).as_posix(), settings) for file, settings in looked if settings]
-
-
-def guessed(columns: list[str]) -> tuple[tuple[str, str], ...] | None:
-    """The row type that fits the columns, or None."""
-    if "messages" in columns or "conversations" in columns:
-        name = "messages" if "messages" in columns else "conversations"
-        return (("type", "chatml"), *((("messages", name),) if name != "messages" else ()))
-    if {"instruction", "output"} <= set(columns):
-        return (("type", "alpaca"),)
-    for prompt, completion in PAIRS:
-        if prompt in columns and completion in columns:
-            return (("type", "prompt_completion"), ("prompt", prompt), ("completion", completion))
-    return (("type", "text"),) if "text" in columns else None
 
 
 def _is_held_out(found: Found) -> bool:
@@ -104,10 +84,10 @@ def _quoted(value: str) -> str:
 
 
 def _datasets(train: Found | None) -> str:
-    types = "# chatml | alpaca | prompt_completion | text | toon"
+    types = "# chatml | alpaca | prompt_completion | text | toon; auto: by its columns"
     if train is None:
         example = Found("data/train.jsonl", (("type", "chatml"),))
-        return f"  # No data file was found here: name yours.  .jsonl, .json, .csv, .parquet, .arrow, .toon, or owner/name on the hub.\n  datasets:\n    - {_entry(example)}   {types}"
+        return f"  # No data file was found here: name yours.  .jsonl, .json, .csv, .parquet, .arrow, .toon, .txt, or owner/name on the hub.\n  datasets:\n    - {_entry(example)}   {types}"
     return f"  datasets:\n    - {_entry(train)}   {types}"
 
 

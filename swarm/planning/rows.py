@@ -12,6 +12,7 @@ from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems, follow
 from swarm.errors import UserError
 from swarm.policy.holding_out import held_out_count
+from swarm.policy.mixing import mixed, shares
 from swarm.settings import DATA_SUFFIXES, Dataset, Part, RunSettings
 from swarm.spawning import module_command
 
@@ -26,12 +27,18 @@ Answer = int | tuple[str, str] | None
 def trained_on(part: Part) -> int | None:
     """Rows to train on; None where there are none (`config.paths` says so), or where they cannot be counted (a dataset of the hub).
 
-    Raises UserError where `val_set_size` leaves none.
+    Equal rows and bad ones are known once they are prepared.  Raises UserError where `val_set_size` or a weight leaves none.
     """
-    every = _counted(part)
-    if every is None or part.test_datasets:
-        return every
-    return every - held_out_count(every, part.val_set_size)
+    counts = _counted(part)
+    if counts is None:
+        return None
+    every = sum(counts)
+    held_out = 0 if part.test_datasets else held_out_count(every, part.val_set_size)
+    left = min(every - held_out, part.ablate_examples or every)
+    parts = shares([dataset.weight for dataset in part.datasets])
+    if parts is None:
+        return left
+    return sum(mixed([round(count * left / every) for count in counts], parts, part.mix_strategy))
 
 
 def look(root: Node, run: RunSettings, problems: Problems) -> None:
@@ -64,9 +71,11 @@ def _unreadable(files: Sequence[Path]) -> Iterator[tuple[Path, tuple[str, str]]]
             yield file, answer
 
 
-def _counted(part: Part) -> int | None:
+def _counted(part: Part) -> list[int] | None:
+    """Rows of each dataset."""
     counts = [_rows_of(dataset) for dataset in part.datasets]
-    return None if None in counts else sum(count for count in counts if count is not None) or None
+    known = [count for count in counts if count is not None]
+    return known if len(known) == len(counts) and any(known) else None
 
 
 def _rows_of(dataset: Dataset) -> int | None:

@@ -23,7 +23,7 @@ from swarm.launch import local
 from swarm.launch.layout import Layout
 from swarm.log import Log, run_is_alive
 from swarm.plainfiles import opener
-from swarm.planning import disk, estimate, gpus, machine_checks, packing, placement, rows
+from swarm.planning import columns, disk, estimate, gpus, machine_checks, packing, placement, rows
 from swarm.planning.estimate import Need
 from swarm.planning.machine_checks import Inspection
 from swarm.planning.notes import notes
@@ -90,6 +90,7 @@ def _read(
     def further(root: Node, run: RunSettings | None, problems: Problems) -> None:
         inspection.look(root, run, problems)
         if run is not None:
+            columns.look(root, run, problems)
             rows.look(root, run, problems)
 
     cwd = of.path if of else Path.cwd()

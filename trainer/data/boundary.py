@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from swarm.errors import UserError
 from swarm.printable import one_line
-from swarm.settings import Dataset
+from swarm.settings import Dataset, StreamSettings
 from trainer.data.bad import BadRow, NotARow, NotProven, reason_of
 from trainer.data.files import raw_rows
+from trainer.data.gate import plain
 from trainer.data.raw import RawRow
-from trainer.data.rows import columns_read, normalised, read
-from trainer.data.tokens import Tokeniser, Tokens
+from trainer.data.rows import columns_read, normalised, read, with_system
+from trainer.data.settling import settled
+from trainer.data.tokens import Tokeniser, Tokens, stop_tokens, tokeniser_of
 
 COLUMNS_NOTED, NAME_CHARACTERS = 200, 80
 
@@ -24,26 +30,41 @@ COLUMNS_NOTED, NAME_CHARACTERS = 200, 80
 class GoodRow:
     where: str
     row: Tokens
+    source: int = 0
+    """Number of its dataset."""
+    group: bytes = b""
+    """Equal for rows that stay together; empty where the dataset has no `group_by`."""
 
 
 class RowBoundary:
     """All rows of datasets as tokens; a row that cannot be used costs itself alone."""
 
-    def __init__(self, tokeniser: Tokeniser) -> None:
+    def __init__(self, tokeniser: Tokeniser, system_prompt: str | None = None) -> None:
+        """`system_prompt`: of rows that have no system message, in datasets that do not say it."""
         self.tokeniser = tokeniser
+        self.system_prompt = system_prompt
         self.unread: Counter[str] = Counter()
         """Columns that nothing reads, with the rows that have them: the first hundreds of columns."""
 
     def rows(self, datasets: Sequence[Dataset]) -> Iterator[GoodRow | BadRow]:
-        for dataset in datasets:
-            if dataset.type == "chatml" and not self.tokeniser.tokenizer.chat_template:
-                fix = "take an instruct model, or other row types"
-                raise UserError("base_model", "its tokenizer has no chat template", fix)
+        for source, dataset in enumerate(map(settled, datasets)):
+            system = self.system_prompt if dataset.system_prompt is None else dataset.system_prompt
+            self._refuse_without_template(dataset, system)
             known = columns_read(dataset)
             for raw in raw_rows(dataset):
                 if isinstance(raw, RawRow):
                     self._note_unread(raw, known)
-                yield raw if isinstance(raw, BadRow) else self._row(raw, dataset)
+                yield raw if isinstance(raw, BadRow) else self._row(raw, dataset, source, system or "")
+
+    def _refuse_without_template(self, dataset: Dataset, system: str | None) -> None:
+        if self.tokeniser.tokenizer.chat_template:
+            return
+        if dataset.type == "chatml":
+            fix = "take an instruct model, or other row types"
+            raise UserError("base_model", "its tokenizer has no chat template", fix)
+        if system and dataset.type != "text":
+            fix = "write it into `prompt_template`, or take an instruct model"
+            raise UserError("system_prompt", "the base has no chat template, so that it would stand nowhere", fix)
 
     def _note_unread(self, raw: RawRow, known: frozenset[str]) -> None:
         """A column's name may be of any length, and rows may name columns without end."""
@@ -53,10 +74,11 @@ class RowBoundary:
         room = COLUMNS_NOTED - len(self.unread)
         self.unread.update(name for name in names if room > 0 or name in self.unread)
 
-    def _row(self, raw: RawRow, dataset: Dataset) -> GoodRow | BadRow:
+    def _row(self, raw: RawRow, dataset: Dataset, source: int, system: str) -> GoodRow | BadRow:
         try:
             row = read(raw, dataset)
-            tokens = self.tokeniser.tokens(row)
+            tokens = self.tokeniser.tokens(with_system(row, system))
+            group = _group(raw, dataset)
         except NotARow as error:
             return BadRow(raw.where, error.what, error.fix, raw.text, of_base=isinstance(error, NotProven))
         except BaseException as error:
@@ -64,5 +86,30 @@ class RowBoundary:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             return BadRow(raw.where, reason_of(error), "correct the row, or leave it out", raw.text, of_base=True)
-        fingerprint = hashlib.sha256(normalised(row).encode()).digest()[:16]
-        return GoodRow(raw.where, replace(tokens, fingerprint=fingerprint))
+        fingerprint = _digest(normalised(row))
+        return GoodRow(raw.where, replace(tokens, fingerprint=fingerprint), source, group)
+
+
+def boundary_of(settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, base_folder: Path) -> RowBoundary:
+    """As one stream reads its rows."""
+    return RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, base_folder)), settings.system_prompt)
+
+
+def _group(raw: RawRow, dataset: Dataset) -> bytes:
+    """Raises NotARow where the row does not say to which group it belongs."""
+    if dataset.group_by is None:
+        return b""
+    value = plain(raw.values.get(dataset.group_by), dataset.group_by)
+    if value is None or value == "":
+        what = (
+            f"column {dataset.group_by!r} is empty"
+            if dataset.group_by in raw.values
+            else f"no column {dataset.group_by!r}"
+        )
+        raise NotARow(f"{what}, by which rows are kept together", "fill it, or name another column with `group_by:`")
+    return _digest(json.dumps(value, sort_keys=True))
+
+
+def _digest(text: str) -> bytes:
+    """16 bytes: a set of them is held in memory."""
+    return hashlib.sha256(text.encode()).digest()[:16]

@@ -1,6 +1,6 @@
-"""python -m trainer.data.columns FILE... : the columns of each file's first row, as one JSON object; files without rows are left out.
+"""python -m trainer.data.columns FILE... : the columns of each file's first rows, as one JSON object; files without rows are left out.
 
-For `swarm init`, which knows no formats of its own.
+For `swarm init` and `swarm check`, which know no formats of their own.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from trainer.data.files import rows_of_file
 from trainer.data.raw import RawRow
 
 ROWS_TRIED = 20
-"""Bad rows may stand in front."""
+"""Bad rows may stand in front, and not every row has every column."""
 
 
 def columns_of(path: Path) -> list[str]:
     """Empty for a file that holds no rows, or cannot be read."""
     try:
-        first = next((row for row in islice(rows_of_file(path), ROWS_TRIED) if isinstance(row, RawRow)), None)
+        rows = [row for row in islice(rows_of_file(path), ROWS_TRIED) if isinstance(row, RawRow)]
     except (UserError, OSError, ModuleNotFoundError):  # Parquet needs a library that comes with the training extra
         return []
-    return [str(name) for name in first.values] if first else []
+    return list(dict.fromkeys(str(name) for row in rows for name in row.values))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -32,7 +33,17 @@ def files_of(dataset: Dataset) -> list[Path]:
 
 def raw_rows(dataset: Dataset) -> Iterator[RawRow | BadRow]:
     """All rows of one dataset, in the order of its files."""
-    yield from islice(_all_rows(dataset), dataset.limit)
+    if dataset.shuffle and dataset.limit is not None:
+        yield from _random_rows(dataset, dataset.limit)
+    else:
+        yield from islice(_all_rows(dataset), dataset.limit)
+
+
+def _random_rows(dataset: Dataset, limit: int) -> Iterator[RawRow | BadRow]:
+    """They are counted first, so that none is kept in memory."""
+    count = sum(1 for _ in _all_rows(dataset))
+    chosen = set(random.Random(dataset.shuffle_seed).sample(range(count), min(limit, count)))
+    yield from (row for number, row in enumerate(_all_rows(dataset)) if number in chosen)
 
 
 def _all_rows(dataset: Dataset) -> Iterator[RawRow | BadRow]:

@@ -21,15 +21,21 @@ from swarm.errors import UserError
 from swarm.settings import Dataset, StreamSettings
 from swarm.weights import sha256_of
 from trainer.data.files import files_of
+from trainer.data.settling import settled
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.whole import Torn, verify
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same settings would give other rows."""
 TRAIN, HELD_OUT, BAD_ROWS = "train.arrow", "held_out.arrow", "bad_rows.jsonl"
 VALIDATION = "validation.arrow"
 """Rows on which steps are chosen, where there are any beside the held-out ones."""
 BATCH_ROWS = 512
+OF_ROWS = (
+    "sequence_len", "train_on_inputs", "train_on", "on_bad_row", "allow_overlap", "system_prompt", "dedupe", "mix_strategy", "mix_seed",
+    "ablate_examples", "ablate_seed", "max_cut_rows", "max_lost_rows",
+)  # fmt: skip
+"""Settings of a stream that rows depend on."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -64,24 +70,24 @@ class Key:
 
 
 def key_of(settings: StreamSettings, base_folder: Path) -> Key:
-    data = [_source(dataset) for dataset in settings.datasets]
-    tests = [_source(dataset) for dataset in settings.test_datasets]
+    data, tests, validation = (
+        [_source(dataset) for dataset in listed]
+        for listed in (settings.datasets, settings.test_datasets, settings.val_datasets)
+    )
     tokenizer = {name: sha256_of(base_folder / name) for name in TOKENIZER_FILES if (base_folder / name).is_file()}
     whole = {
-        "format": FORMAT, "datasets": data, "test_datasets": tests, "tokenizer": tokenizer,
-        "val_set_size": None if tests else settings.val_set_size, "sequence_len": settings.sequence_len,
-        "train_on_inputs": settings.train_on_inputs, "train_on": settings.train_on, "on_bad_row": settings.on_bad_row,
-        "allow_overlap": settings.allow_overlap,
+        "format": FORMAT, "tokenizer": tokenizer, "datasets": data, "test_datasets": tests, "val_datasets": validation,
+        "weights": [dataset.weight for dataset in settings.datasets],
+        "val_set_size": None if tests else settings.val_set_size,
+        **{name: getattr(settings, name) for name in OF_ROWS},
     }  # fmt: skip
-    if settings.val_datasets:
-        whole["val_datasets"] = [_source(dataset) for dataset in settings.val_datasets]
     return Key(_sha256({"datasets": data}), _sha256(whole))
 
 
 def _source(dataset: Dataset) -> dict[str, Any]:
-    """A dataset by its content: where its files lie does not matter, a hub dataset goes by its name."""
+    """A dataset by its content: where its files lie does not matter, a hub dataset goes by its name, and its weight chooses no row."""
     files = files_of(dataset)
-    read = dataset.model_dump(mode="json", exclude={"path"})
+    read = settled(dataset).model_dump(mode="json", exclude={"path", "weight"}, exclude_defaults=True)
     return {**read, "files": [sha256_of(path) for path in files] or dataset.path}
 
 

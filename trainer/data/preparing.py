@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
 from swarm.policy.holding_out import held_out_count
+from swarm.policy.mixing import in_words, shares
 from swarm.settings import Dataset, StreamSettings
 from trainer.data.bad import BadRow, reason_of
-from trainer.data.boundary import RowBoundary
+from trainer.data.boundary import GoodRow, RowBoundary
+from trainer.data.findings import EXAMPLES, Findings
 from trainer.data.prepared import BAD_ROWS, HELD_OUT, TRAIN, VALIDATION, Key, RowFile, counts_all, read_rows
 from trainer.data.prompt import prompt_of_rows
+from trainer.data.selection import Selection
 from trainer.data.splits import held_out_rows
-from trainer.data.tokens import Tokeniser, Tokens
 
 GATHERED = "gathered.arrow"
 BAD_ROWS_NAMED = 10
@@ -25,57 +28,74 @@ Progress = Callable[[int], None]
 """Told the number of rows done; may raise to end the work."""
 
 
+class Gathered:
+    """Rows of datasets in a file, with what decides on which side they go."""
+
+    def __init__(self, file: RowFile, datasets: Sequence[Dataset]) -> None:
+        self.file, self.datasets = file, datasets
+        self.fingerprints: list[bytes] = []
+        self.groups: list[bytes] = []
+        self.sources: list[int] = []
+
+    def add(self, row: GoodRow) -> None:
+        self.file.add(row.row)
+        self.fingerprints.append(row.row.fingerprint)
+        self.groups.append(row.group)
+        self.sources.append(row.source)
+
+
 class Preparation:
     """One making of prepared rows in `folder`, which is staged by the caller."""
 
-    def __init__(self, settings: StreamSettings, tokeniser: Tokeniser, folder: Path, progress: Progress) -> None:
-        self.settings, self.tokeniser, self.folder, self._progress = settings, tokeniser, folder, progress
-        self.boundary = RowBoundary(tokeniser)
-        self.bad = self.empty = self._done = self._of_base = 0
+    def __init__(self, settings: StreamSettings, boundary: RowBoundary, folder: Path, progress: Progress) -> None:
+        self.settings, self.boundary, self.folder, self._progress = settings, boundary, folder, progress
+        self.findings = Findings()
+        self._done = self._of_base = 0
         self.first_bad: list[BadRow] = []
+        self.mixed: list[int] = []
+        """Training rows of each dataset, where weights chose them."""
 
     def make(self, key: Key) -> dict[str, Any]:
         """Write the rows; returns the facts for the manifest."""
-        if self.settings.test_datasets:
-            train = self._gather(self.settings.datasets, TRAIN)
-            held_out = self._gather(self.settings.test_datasets, HELD_OUT)
-            self._refuse_bad()
-        else:
-            gathered = self._gather(self.settings.datasets, GATHERED)
-            self._refuse_bad()
-            train, held_out = self._split(gathered, key)
-        if self.settings.val_datasets:
-            self._refuse_none(self._gather(self.settings.val_datasets, VALIDATION), "val_datasets")
-            self._refuse_bad()
+        settings, tokeniser = self.settings, self.boundary.tokeniser
+        gathered = self._gather(settings.datasets, GATHERED)
+        self._refuse_none(gathered.file, "datasets")
+        if settings.val_datasets:
+            self._refuse_none(self._gather(settings.val_datasets, VALIDATION).file, "val_datasets")
+        tests = self._gather(settings.test_datasets, HELD_OUT) if settings.test_datasets else None
+        train, held_out = self._chosen(gathered, tests, key)
         self._refuse_none(train, "datasets")
         self._refuse_none(held_out, "test_datasets")
-        prompt_of_rows(self.settings.datasets, self.tokeniser.tokenizer, self.tokeniser.stops).write(self.folder)
+        prompt_of_rows(settings, tokeniser.tokenizer, tokeniser.stops).write(self.folder)
         return {
             "key": key.sha256, "rows": train.rows, "held_out": held_out.rows, "held_out_sha256": held_out.sha256,
             "tokens": train.tokens, "supervised": train.supervised, "cut": train.cut + held_out.cut,
-            "bad": self.bad, "empty": self.empty, "overlap": self._overlap(), "unread": dict(self.boundary.unread),
-            "sequence_len": self.settings.sequence_len, "stop_tokens": sorted(self.tokeniser.stops),
+            "bad": self.findings.counts["bad"], "empty": self.findings.counts["lost"],
+            "duplicates": self.findings.counts["duplicate"], "mixed": self.mixed,
+            "overlap": self._overlap(gathered, tests), "unread": dict(self.boundary.unread),
+            "sequence_len": settings.sequence_len, "stop_tokens": sorted(tokeniser.stops),
         }  # fmt: skip
 
-    def _gather(self, datasets: Sequence[Dataset], name: str) -> RowFile:
+    def _gather(self, datasets: Sequence[Dataset], name: str) -> Gathered:
         with RowFile(self.folder / name) as file:
+            gathered = Gathered(file, datasets)
             for item in self.boundary.rows(datasets):
                 self._done += 1
                 self._progress(self._done)
                 if isinstance(item, BadRow):
                     self._set_aside(item)
+                elif counts_all(item.row):
+                    gathered.add(item)
+                    if item.row.cut:
+                        self.findings.note("cut", item.where)
                 else:
-                    self._add(file, item.row)
-        return file
-
-    def _add(self, file: RowFile, row: Tokens) -> None:
-        if counts_all(row):
-            file.add(row)
-        else:
-            self.empty += 1
+                    self.findings.note("lost", item.where)
+        self._refuse_bad()
+        self.findings.refuse_cut(self.settings, self._done)
+        return gathered
 
     def _set_aside(self, row: BadRow) -> None:
-        self.bad += 1
+        self.findings.note("bad", row.where)
         self._of_base += row.of_base
         if len(self.first_bad) < BAD_ROWS_NAMED:
             self.first_bad.append(row)
@@ -85,47 +105,104 @@ class Preparation:
 
     def _refuse_bad(self) -> None:
         """Raises UserError where the base refuses every row, or where bad rows are to end the stream."""
-        if not self.bad:
+        if not self.first_bad:
             return
-        first = self.first_bad[0]
+        first, bad = self.first_bad[0], self.findings.counts["bad"]
         if self._of_base == self._done:
-            raise UserError("base_model", f"{first.what} (so for all {self.bad} rows)", first.fix)
+            raise UserError("base_model", f"{first.what} (so for all {bad} rows)", first.fix)
         if self.settings.on_bad_row == "fail":
             others = ", ".join(row.where for row in self.first_bad[1:])
-            more = f" (and {self.bad - 1} more bad rows: {others}{', ...' if self.bad > BAD_ROWS_NAMED else ''})"
+            more = f" (and {bad - 1} more bad rows: {others}{', ...' if bad > BAD_ROWS_NAMED else ''})"
             raise UserError(first.where, first.what + (more if others else ""), f"{first.fix}, or set on_bad_row: skip")
 
-    def _split(self, gathered: RowFile, key: Key) -> tuple[RowFile, RowFile]:
-        self._refuse_none(gathered, "datasets")
+    # ---- which rows are trained on ----
+
+    def _chosen(self, gathered: Gathered, tests: Gathered | None, key: Key) -> tuple[RowFile, RowFile]:
+        """Training rows and held-out ones, written."""
+        settings, parts = self.settings, shares([dataset.weight for dataset in self.settings.datasets])
+        selection = Selection(gathered.sources)
+        if settings.dedupe is True or (settings.dedupe == "auto" and parts):
+            self.findings.counts["duplicate"] = selection.dedupe(gathered.fingerprints)
+        held_out = frozenset[int]() if tests else self._split(gathered, selection, key)
+        selection.leave_out(held_out)
+        if settings.ablate_examples:
+            selection.ablate(settings.ablate_examples, settings.ablate_seed)
+        if parts:
+            self.mixed = selection.mix(parts, settings.mix_strategy, settings.mix_seed)
+        return self._written(selection, held_out, tests)
+
+    def _split(self, gathered: Gathered, selection: Selection, key: Key) -> frozenset[int]:
+        """Rows to hold out, of those that are not equal to earlier ones where these are left out."""
+        rows = selection.chosen()
+        fingerprints, groups = ([keys[row] for row in rows] for keys in (gathered.fingerprints, gathered.groups))
+        chosen = held_out_rows(fingerprints, self.settings.val_set_size, key.data_sha256, groups)
+        return frozenset(rows[index] for index in chosen)
+
+    def _written(
+        self, selection: Selection, held_out: frozenset[int], tests: Gathered | None
+    ) -> tuple[RowFile, RowFile]:
         path = self.folder / GATHERED
-        fingerprints = [row.fingerprint for row in read_rows(path)]
-        chosen = held_out_rows(fingerprints, self.settings.val_set_size, key.data_sha256)
-        with RowFile(self.folder / TRAIN) as train, RowFile(self.folder / HELD_OUT) as held_out:
+        with RowFile(self.folder / TRAIN) as train:
+            for times, row in zip(selection.times, read_rows(path), strict=True):
+                for _ in range(times):
+                    train.add(row)
+        if tests:
+            path.unlink()
+            return train, tests.file
+        with RowFile(self.folder / HELD_OUT) as judged:
             for index, row in enumerate(read_rows(path)):
-                (held_out if index in chosen else train).add(row)
+                if index in held_out:
+                    judged.add(row)
         path.unlink()
-        return train, held_out
+        return train, judged
 
     def _refuse_none(self, file: RowFile, setting: str) -> None:
         if not file.rows:
-            what = f"no row is left to use ({self.bad} bad, {self.empty} cut before their answer)"
+            counts = self.findings.counts
+            what = f"no row is left to use ({counts['bad']} bad, {counts['lost']} cut before their answer)"
             raise UserError(setting, what, "check the columns, or raise sequence_len")
 
-    def _overlap(self) -> int:
-        """Training rows that equal a held-out row: the judging would be of learning by heart."""
-        held_out = {row.fingerprint for row in read_rows(self.folder / HELD_OUT)}
-        count = sum(row.fingerprint in held_out for row in read_rows(self.folder / TRAIN))
-        if count and not self.settings.allow_overlap:
-            raise UserError("test_datasets", f"{count} training rows equal held-out rows", OVERLAP_FIX)
-        return count
+    # ---- rows on both sides ----
+
+    def _overlap(self, gathered: Gathered, tests: Gathered | None) -> int:
+        """Training rows that equal a row on which steps are chosen or streams are judged: it would judge learning by heart."""
+        train = {row.fingerprint for row in read_rows(self.folder / TRAIN)}
+        for name, setting in ((HELD_OUT, "test_datasets"), (VALIDATION, "val_datasets")):
+            path = self.folder / name
+            equal = {row.fingerprint for row in read_rows(path)} & train if path.is_file() else set[bytes]()
+            count = sum(row.fingerprint in equal for row in read_rows(self.folder / TRAIN)) if equal else 0
+            if count and not self.settings.allow_overlap:
+                places = self._places(getattr(self.settings, setting), equal)
+                raise UserError(setting, f"{count} training rows equal held-out rows ({places})", OVERLAP_FIX)
+            self.findings.counts["overlap"] += count
+        self._refuse_shared_groups(gathered, tests)
+        return self.findings.counts["overlap"]
+
+    def _refuse_shared_groups(self, gathered: Gathered, tests: Gathered | None) -> None:
+        both = {group for group in gathered.groups if group} & set(tests.groups if tests else ())
+        if both and not self.settings.allow_overlap:
+            count = sum(group in both for group in gathered.groups)
+            what = f"{count} training rows belong to groups of held-out rows (`group_by`)"
+            raise UserError("test_datasets", what, OVERLAP_FIX)
+
+    def _places(self, datasets: Sequence[Dataset], fingerprints: set[bytes]) -> str:
+        """Where the first of these rows stand; the files are read again, since places are not kept."""
+        rows = (item for item in self.boundary.rows(datasets) if isinstance(item, GoodRow))
+        found = (item.where for item in rows if item.row.fingerprint in fingerprints)
+        return ", ".join(islice(found, EXAMPLES))
 
     def remarks(self, facts: dict[str, Any]) -> list[str]:
         """What a reader should know beside the figures."""
         lines = []
         if facts["empty"]:
+            places = self.findings.examples("lost")
             lines.append(
-                f"{facts['empty']} rows were cut before their answer and left out; raise sequence_len to keep them"
+                f"{facts['empty']} rows were cut before their answer and left out ({places}); raise sequence_len to keep them"
             )
+        if facts["duplicates"]:
+            lines.append(f"{facts['duplicates']} rows equal earlier ones and were left out")
+        if facts["mixed"]:
+            lines.append(f"mixed by weight: {in_words(facts['mixed'])} rows")
         if facts["overlap"]:
             lines.append(f"warning: {facts['overlap']} training rows equal held-out rows (allow_overlap: true)")
         if not self.settings.test_datasets:

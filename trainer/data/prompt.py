@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from transformers import PreTrainedTokenizerBase
 from swarm.errors import UserError
 from swarm.files import write_whole
 from swarm.plainfiles import read_file
-from swarm.settings import Dataset
+from swarm.policy import templates
+from swarm.settings import StreamSettings
 from swarm.weights import PROMPT
 from trainer.data.bad import NotARow, TooLong
 from trainer.data.messages import Turn
-from trainer.data.rows import Chat, Pair
+from trainer.data.rows import Chat, Pair, with_system
+from trainer.data.settling import settled
 from trainer.data.tokens import Tokeniser
 
 PLACEHOLDER = "x"
@@ -39,24 +41,30 @@ class Prompt:
     """Between prompt and answer where there is no chat template; None: the rows were plain text, and an answer continues it."""
     stop_tokens: tuple[int, ...]
     """Ids that end an answer."""
+    system: str = ""
+    """The system message of a conversation that has none."""
+    template: str | None = None
+    """The `prompt_template` of the rows: a question stands in it where it has one place for it."""
+    no_input_template: str | None = None
+    """The one of rows without an input, which a question is."""
 
     def write(self, folder: Path) -> None:
         write_whole(folder / PROMPT, json.dumps(asdict(self), indent=1) + "\n")
 
 
-def prompt_of_rows(
-    datasets: Sequence[Dataset], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int] | frozenset[int]
-) -> Prompt:
+def prompt_of_rows(settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> Prompt:
     """Of the first dataset whose rows have a prompt; where none has, the rows are plain text."""
-    asked = next((dataset for dataset in datasets if dataset.type != "text"), None)
+    asked = next((dataset for dataset in map(settled, settings.datasets) if dataset.type != "text"), None)
     stop_tokens = tuple(sorted(stops))
     if asked is None:
         return Prompt(None, None, stop_tokens)
-    separator = Pair.separator if asked.type == "alpaca" else asked.separator
-    return Prompt(tokenizer.chat_template, separator, stop_tokens)
+    separator = Pair.separator if asked.type == "alpaca" and asked.prompt_template is None else asked.separator
+    system = settings.system_prompt if asked.system_prompt is None else asked.system_prompt
+    made = asked.prompt_template and templates.settled(asked.prompt_template, asked.no_input_template)
+    return Prompt(tokenizer.chat_template, separator, stop_tokens, system or "", *(made or ()))
 
 
-def prompt_of_base(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int] | frozenset[int]) -> Prompt:
+def prompt_of_base(tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> Prompt:
     """A bare base's: its own chat template, or a line break between question and answer."""
     return Prompt(tokenizer.chat_template, Pair.separator, tuple(sorted(stops)))
 
@@ -68,7 +76,15 @@ def read_prompt(folder: Path) -> Prompt | None:
         return None
     try:
         told: Any = json.loads(read_file(path.resolve()))
-        prompt = Prompt(told["chat_template"], told["separator"], tuple(told["stop_tokens"]))
+        stop_tokens = tuple(told["stop_tokens"])
+        prompt = Prompt(
+            told["chat_template"],
+            told["separator"],
+            stop_tokens,
+            told.get("system", ""),
+            told.get("template"),
+            told.get("no_input_template"),
+        )
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         fix = "put it back as it was, or remove it: then the base's own template is used"
         raise UserError(str(path), "cannot be read", fix) from error
@@ -83,6 +99,9 @@ def _is_sound(prompt: Prompt) -> bool:
     return (
         (template is None or isinstance(template, str) or named)
         and isinstance(prompt.separator, str | None)
+        and isinstance(prompt.system, str)
+        and isinstance(prompt.template, str | None)
+        and isinstance(prompt.no_input_template, str | None)
         and bool(stops)
         and all(isinstance(token, int) and token >= 0 for token in stops)
     )
@@ -100,13 +119,19 @@ class Asker:
 
     def question(self, text: str) -> list[int]:
         """Raises NotARow, as the others do."""
-        return self.conversation([{"role": "user", "content": text}])
+        return self.conversation([{"role": "user", "content": self._in_template(text)}])
+
+    def _in_template(self, text: str) -> str:
+        """As the rows' prompts were written; a template of several columns cannot be filled with one text."""
+        template = self.prompt.no_input_template or self.prompt.template
+        names = templates.placeholders(template) if template else ()
+        return templates.filled(template, {names[0]: text}) if template and len(names) == 1 else text
 
     def conversation(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """The tokens up to where the next answer begins."""
         if self.prompt.chat_template is not None:
             answer = {"role": "assistant", "content": PLACEHOLDER}
-            return self._tokeniser.prompt(Chat([*turns, answer], tools))
+            return self._tokeniser.prompt(with_system(Chat([*turns, answer], tools), self.prompt.system))
         text = _only_question(turns, tools)
         if self.prompt.separator is None:
             return self.text(text)

@@ -81,9 +81,8 @@ class Renderer:
                 return Rendered(text, (Answer(0, len(text), 0, len(text), counts=True),), is_plain=True)
             case Pair() if not self.tokenizer.chat_template:
                 return self._pair(row)
-            case Pair(prompt, completion):
-                turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-                return self._chat(Chat(turns))
+            case Pair():
+                return self._chat(Chat(row.turns))
             case Chat():
                 return self._chat(row)
 

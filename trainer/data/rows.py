@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from swarm.policy import templates
 from swarm.settings import Dataset
 from trainer.data.bad import NotARow
 from trainer.data.gate import plain_row
@@ -24,9 +25,9 @@ class Chat:
     """What the assistant may call, as JSON schemas."""
 
     def words(self) -> list[str]:
-        return [json.dumps(self.tools, sort_keys=True)] * bool(self.tools) + [
-            words_of_turn(turn) for turn in self.turns
-        ]
+        """System messages aside: who has learned an answer has learned it under every system prompt."""
+        asked = [turn for turn in self.turns if turn["role"] not in SYSTEM] or self.turns
+        return [json.dumps(self.tools, sort_keys=True)] * bool(self.tools) + [words_of_turn(turn) for turn in asked]
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,17 @@ class Pair:
     completion: str
     separator: str = "\n"
     """Between the two on a base without a chat template."""
+    system: str = ""
+    """The system message, on a base with one."""
 
     def words(self) -> list[str]:
-        return [self.prompt, self.completion]
+        """Those of the same chat."""
+        return [words_of_turn(turn) for turn in self.turns if turn["role"] not in SYSTEM]
+
+    @property
+    def turns(self) -> list[Turn]:
+        asked = {"role": "user", "content": self.prompt}
+        return [*_system(self.system), asked, {"role": "assistant", "content": self.completion}]
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,23 @@ class Text:
 
 
 Row = Chat | Pair | Text
+SYSTEM = ("system", "developer")
+"""Roles of a system message."""
+
+
+def _system(text: str) -> list[Turn]:
+    return [{"role": "system", "content": text}] if text else []
+
+
+def with_system(row: Row, prompt: str) -> Row:
+    """The row with this system message, where it may have one and has none."""
+    match row:
+        case Pair(system=""):
+            return replace(row, system=prompt)
+        case Chat(turns) if prompt and not any(turn["role"] in SYSTEM for turn in turns):
+            return replace(row, turns=[*_system(prompt), *turns])
+        case _:
+            return row
 
 
 def normalised(row: Row) -> str:
@@ -67,26 +93,51 @@ def read(raw: RawRow, dataset: Dataset) -> Row:
     match dataset.type:
         case "chatml":
             return _chat(cells, dataset, columns)
-        case "alpaca":
-            return _alpaca(cells, columns)
-        case "prompt_completion" | "toon":
-            prompt = _words(cells, dataset.prompt, "prompt", columns)
-            return Pair(prompt, _words(cells, dataset.completion, "completion", columns), dataset.separator)
         case "text":
             return Text(_words(cells, dataset.text, "text", columns))
+        case "alpaca" if dataset.prompt_template is None:
+            return _alpaca(cells, columns)
+        case "alpaca":
+            return Pair(_templated(cells, dataset, columns), _words(cells, "output", None, columns), dataset.separator)
+        case "prompt_completion" | "toon":
+            prompt = (
+                _words(cells, dataset.prompt, "prompt", columns)
+                if dataset.prompt_template is None
+                else _templated(cells, dataset, columns)
+            )
+            return Pair(prompt, _words(cells, dataset.completion, "completion", columns), dataset.separator)
+        case "auto":
+            raise AssertionError("a dataset is settled before its rows are read")
 
 
 def columns_read(dataset: Dataset) -> frozenset[str]:
     """The columns that `read` looks at; any other is not used."""
-    match dataset.type:
-        case "chatml":
-            return frozenset({dataset.messages, dataset.tools})
-        case "alpaca":
-            return frozenset({"instruction", "input", "output"})
-        case "prompt_completion" | "toon":
-            return frozenset({dataset.prompt, dataset.completion})
-        case "text":
-            return frozenset({dataset.text})
+    return frozenset({*_columns_of_type(dataset), *([dataset.group_by] if dataset.group_by else ())})
+
+
+def _columns_of_type(dataset: Dataset) -> set[str]:
+    if dataset.type == "chatml":
+        return {dataset.messages, dataset.tools}
+    if dataset.type == "text":
+        return {dataset.text, "file"}
+    completion = "output" if dataset.type == "alpaca" else dataset.completion
+    if dataset.prompt_template is not None:
+        return {completion, *columns_of_templates(dataset)}
+    return {completion, *(("instruction", "input") if dataset.type == "alpaca" else (dataset.prompt,))}
+
+
+def columns_of_templates(dataset: Dataset) -> set[str]:
+    """Raises UserError where one cannot be read."""
+    found = templates.settled(dataset.prompt_template or "", dataset.no_input_template)
+    return {name for template in found if template for name in templates.placeholders(template)}
+
+
+def _templated(cells: dict[str, Any], dataset: Dataset, columns: list[str]) -> str:
+    template, without_input = templates.settled(dataset.prompt_template or "", dataset.no_input_template)
+    chosen = without_input if without_input and not _is_filled(cells.get(templates.INPUT)) else template
+    return templates.filled(
+        chosen, {name: _words(cells, name, "prompt_template", columns) for name in templates.placeholders(chosen)}
+    )
 
 
 def _chat(cells: dict[str, Any], dataset: Dataset, columns: list[str]) -> Chat:
@@ -105,10 +156,17 @@ def _is_filled(value: Any) -> bool:
     return value is not None and (not isinstance(value, str) or bool(value.strip()))
 
 
+FIXES = {
+    None: "alpaca rows have instruction, input, output",
+    "prompt_template": "`prompt_template` names it: correct it, or fill the column",
+}
+"""Of a column that is missing, by the setting that names it."""
+
+
 def _column(cells: dict[str, Any], name: str, setting: str | None, columns: list[str]) -> Any:
     if name not in cells:
         have = ", ".join(columns) or "none"
-        fix = f"name the column with `{setting}:`" if setting else "alpaca rows have instruction, input, output"
+        fix = FIXES.get(setting, f"name the column with `{setting}:`")
         raise NotARow(
             f"no column {name!r} (it has {have})" if name not in columns else f"column {name!r} is empty", fix
         )

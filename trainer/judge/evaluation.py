@@ -25,7 +25,7 @@ from swarm.errors import UserError
 from swarm.files import write_named
 from swarm.policy import chance
 from swarm.printable import printable
-from swarm.settings import StreamSettings
+from swarm.settings import Dataset, StreamSettings
 from swarm.surroundings import open_output
 from toon import encode
 from trainer import base_models
@@ -118,13 +118,10 @@ def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> E
     stops = stop_tokens(tokenizer, folder)
     if prompt := _prompt_of(adapters):
         tokenizer.chat_template, stops = prompt.chat_template, frozenset(prompt.stop_tokens)
-    datasets = (
-        [one.model_copy(update={"separator": prompt.separator}) for one in settings.test_datasets]
-        if prompt and prompt.separator
-        else settings.test_datasets
-    )
+    datasets = [as_in_training(one, prompt) for one in settings.test_datasets] if prompt else settings.test_datasets
     rows = []
-    for item in RowBoundary(tokeniser_of(settings, tokenizer, stops)).rows(datasets):
+    system = prompt.system if prompt else settings.system_prompt
+    for item in RowBoundary(tokeniser_of(settings, tokenizer, stops), system).rows(datasets):
         if isinstance(item, BadRow):
             raise UserError(item.where, item.what, item.fix)
         rows += [item.row] if counts_all(item.row) else []
@@ -132,6 +129,16 @@ def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> E
         raise UserError("--data", "no row is left to use", "check the columns with --type, or raise --sequence-len")
     asked = questions(rows, tokenizer, sorted(stops), settings.eval_rows)
     return Examination(rows, asked, sorted(stops), settings, tokenizer, lambda: None)
+
+
+def as_in_training(dataset: Dataset, prompt: Prompt) -> Dataset:
+    """Its prompts are written as those of the rows that were trained on."""
+    from trainer.data.settling import settled
+
+    changes: dict[str, object] = {"separator": prompt.separator} if prompt.separator else {}
+    if prompt.template and settled(dataset).type not in {"chatml", "text"}:
+        changes |= {"prompt_template": prompt.template, "no_input_template": prompt.no_input_template}
+    return dataset.model_copy(update=changes)
 
 
 def _prompt_of(adapters: Sequence[Path]) -> Prompt | None:
@@ -297,7 +304,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m trainer.judge.evaluation", description="Adapters and base on the same rows."
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--type", default="chatml")
+    parser.add_argument("--type", default="auto")
     parser.add_argument("--metrics", default="exact_match,ended")
     parser.add_argument("--base")
     parser.add_argument("--rows", type=int, default=64, help="rows that are answered; all give their loss")

@@ -12,9 +12,9 @@ from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.fitting import refuse_unfit
 from swarm.weights import MANIFEST, sha256_in_run
 from trainer import base_models, whole
+from trainer.data.boundary import boundary_of
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
-from trainer.data.tokens import stop_tokens, tokeniser_of
 from trainer.lease import Lease
 from trainer.loading import load_tokenizer
 from trainer.place import Place
@@ -49,11 +49,11 @@ def _found(folder: Path) -> dict[str, Any] | None:
 def _made(piece: Piece, key: Key, base_folder: Path, folder: Path, lease: Lease) -> tuple[dict[str, Any], str]:
     settings = piece.settings
     tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
-    tokeniser = tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, base_folder))
+    boundary = boundary_of(settings, tokenizer, base_folder)
     staged = folder.with_name(f".{folder.name}.{os.getpid()}-{piece.token}")
     make_folder(staged)
     try:
-        preparation = Preparation(settings, tokeniser, staged, _progress(lease))
+        preparation = Preparation(settings, boundary, staged, _progress(lease))
         facts = preparation.make(key)
         whole.seal(staged, facts)
         whole.publish(staged, folder)

@@ -17,9 +17,9 @@ from swarm.messages import Piece
 from swarm.policy.chance import Difference, difference
 from trainer import base_models
 from trainer.data.bad import BadRow
-from trainer.data.boundary import RowBoundary
+from trainer.data.boundary import boundary_of
 from trainer.data.prepared import TRAIN, counts_all, read_rows, verified
-from trainer.data.tokens import Tokens, stop_tokens, tokeniser_of
+from trainer.data.tokens import Tokens
 from trainer.errors import LeaseRevoked, LeaseStopped
 from trainer.judge.fitness import private_copy
 from trainer.judge.heldout import RowLoss, mean_loss, row_losses
@@ -66,7 +66,7 @@ def _examined(piece: Piece, lease: Lease, place: Place) -> Sealed:
 def _rows(piece: Piece, lease: Lease) -> list[Tokens]:
     settings, folder = piece.settings, base_models.folder_of(piece.settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    boundary = RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder)))
+    boundary = boundary_of(settings, tokenizer, folder)
     found: list[Tokens] = []
     for item in boundary.rows(settings.sealed_datasets):
         lease.progress()

@@ -139,7 +139,7 @@ def test_every_setting_that_a_meaning_names_is_one() -> None:
     }
     words = [words for table in (STREAM, DATASET, PLACEMENT, PROMOTION, RUN) for words in table]
     named = [name for text in [*words, *(text for _, text in PATTERNS)] for name in re.findall(r"`(\w+)", text)]
-    assert set(named) - known == {"swarm", "hf", "train", "weight"}, "commands, and keys of a message"
+    assert set(named) - known == {"swarm", "hf", "train"}, "commands, and keys of a message"
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,8 @@ def test_the_trainer_is_asked_once_about_all_bases(there: Path, monkeypatch: pyt
 
     monkeypatch.setattr("swarm.planning.machine_checks.subprocess.run", counted)
     CliRunner().invoke(app, ["plan", "my.yaml", "streams.d.base_model=tiny-toon"])
-    assert [[word for word in words if word.startswith("--check")] for words in asked] == [
+    of_bases = [words for words in asked if "trainer.base_models" in words]
+    assert [[word for word in words if word.startswith("--check")] for words in of_bases] == [
         ["--check=nosuch/thing", "--check=other/none", "--check=tiny-toon"]
     ]
 

@@ -111,7 +111,7 @@ def test_an_override_reaches_into_lists_and_groups_that_are_not_there_yet(loadin
     one = config.run.streams["one"]
     assert [(d.path, d.type) for d in one.datasets] == [
         (f"{project}/data/*.json", "text"),
-        (f"{project}/data/train.jsonl", "chatml"),
+        (f"{project}/data/train.jsonl", "auto"),
     ]
     assert (config.run.placement.gpus, one.lora_target_modules) == ([0, 1], ["q_proj", "v_proj"])
     assert config.run.promotion.metric == "exact_match"

@@ -70,7 +70,7 @@ def test_a_csv_row_with_too_many_fields_is_a_bad_row(tmp_path: Path) -> None:
     ("name", "text", "words"),
     [
         ("x.json", "{", "not JSON"), ("x.json", "3", "holds no list"), ("x.toon", "rows[2]{a}:\n  1\n", "not TOON"),
-        ("x.csv", "", "an empty file"), ("x.parquet", "no", "not a Parquet file"), ("x.txt", "hi", "is no .jsonl"),
+        ("x.csv", "", "an empty file"), ("x.parquet", "no", "not a Parquet file"), ("x.pdf", "hi", "is no .jsonl"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_is_an_error_with_a_fix(tmp_path: Path, name: str, text: str, words: str) -> None:
@@ -93,7 +93,7 @@ def test_nothing_that_matches_is_said_with_the_folder(tmp_path: Path) -> None:
 
 
 def meaning(values: dict[str, object], **options: object) -> object:
-    return read(RawRow("f:1", values, str), Dataset(path="f", **options))
+    return read(RawRow("f:1", values, str), Dataset(path="f", **{"type": "chatml", **options}))
 
 
 def test_each_type_reads_its_columns() -> None:

@@ -77,7 +77,10 @@ def test_held_out_files_with_rows_that_are_trained_on_are_refused_unless_the_use
 ) -> None:
     train, test = doubles(tmp_path / "train.jsonl", range(10)), doubles(tmp_path / "test.jsonl", range(8, 14))
     given = {"datasets": dataset(train), "test_datasets": dataset(test)}
-    with pytest.raises(UserError, match=r"test_datasets: 2 training rows equal held-out rows; .*allow_overlap: true"):
+    with pytest.raises(
+        UserError,
+        match=r"test_datasets: 2 training rows equal held-out rows \(.*test.jsonl:1, .*:2\); .*allow_overlap: true",
+    ):
         bench.do("prepare", settings(**given))
     done = bench.do("prepare", settings(**given, allow_overlap=True))["prepared"]
     assert (done.rows, done.held_out) == (10, 6)
@@ -99,7 +102,7 @@ def test_rows_that_were_cut_before_their_answer_are_left_out_and_told(
     [
         ({"val_set_size": 0}, "no rows are held out for validation"),
         ({"val_set_size": 60}, "none are left to train on"),
-        ({"sequence_len": 8}, "no row is left to use"),
+        ({"sequence_len": 8}, "8 tokens cut 60 of 60 rows before their answer"),
         ({"sequence_len": 513}, "sequence_len: 513, and the base reads 512 tokens"),
     ],
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trainer.data.bad import BadRow
-from trainer.data.formats import arrow, comma_separated, documents, jsonl
+from trainer.data.formats import arrow, comma_separated, documents, jsonl, plain_text
 from trainer.data.raw import RawRow
 
 READERS: dict[str, Callable[[Path], Iterator[RawRow | BadRow]]] = {
@@ -20,5 +20,6 @@ READERS: dict[str, Callable[[Path], Iterator[RawRow | BadRow]]] = {
     ".parquet": arrow.read,
     ".arrow": arrow.read,
     ".toon": documents.read_toon,
+    ".txt": plain_text.read,
 }
 """By ending: those of `swarm.settings.DATA_SUFFIXES`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.bad import BadRow, reason_of
-from trainer.data.formats.text import SAVE_AS_UTF8, opened
+from trainer.data.formats.text import SAVE_AS_UTF8, not_utf8, opened
 from trainer.data.raw import RawRow
 
 
@@ -29,20 +28,14 @@ def _json_line(where: str, line: str) -> RawRow | BadRow:
     except Twice as error:
         return BadRow(where, str(error), "keep one of them", text)
     except (ValueError, RecursionError) as error:
-        if (at := _not_utf8(line)) is not None:
+        if (at := not_utf8(line)) is not None:
             return BadRow(where, f"not UTF-8 at byte {at}", SAVE_AS_UTF8, text)
         return BadRow(where, f"not JSON ({reason_of(error)})", "write one JSON object per line", text)
-    if (at := _not_utf8(line)) is not None:
+    if (at := not_utf8(line)) is not None:
         return BadRow(where, f"not UTF-8 at byte {at}", SAVE_AS_UTF8, text)
     if not isinstance(values, dict):
         return BadRow(where, f"a JSON {type(values).__name__}, not an object", "write one JSON object per line", text)
     return RawRow(where, values, text)
-
-
-def _not_utf8(text: str) -> int | None:
-    """Index of the first byte that was no UTF-8, or None."""
-    found = None if text.isascii() else re.search("[\udc80-\udcff]", text)
-    return len(text[: found.start()].encode("utf-8", "surrogatepass")) if found else None
 
 
 class Twice(ValueError):

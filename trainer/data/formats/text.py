@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import IO, Literal
@@ -47,3 +48,9 @@ def whole_text(path: Path) -> str:
         raise UserError(str(path), what, "write one JSON object per line into a .jsonl file, which is read row by row")
     with opened(path) as file:
         return file.read()
+
+
+def not_utf8(text: str) -> int | None:
+    """Index of the first byte that was no UTF-8, or None."""
+    found = None if text.isascii() else re.search("[\udc80-\udcff]", text)
+    return len(text[: found.start()].encode("utf-8", "surrogatepass")) if found else None

@@ -1,0 +1,93 @@
+"""Do the columns that a dataset's settings name stand in its files?  Read by a process of the trainer, only where something depends on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from swarm.config.names import close_to
+from swarm.config.paths import files_of
+from swarm.config.tree import Node, Problems, follow
+from swarm.errors import UserError
+from swarm.policy import templates
+from swarm.policy.row_types import guessed
+from swarm.settings import Dataset, RunSettings
+from swarm.spawning import module_command
+
+
+def look(root: Node, run: RunSettings, problems: Problems) -> None:
+    """Adds templates that are none, columns that no row has, and files whose columns fit no row type."""
+    for name, settings in run.streams.items():
+        for key, part in settings.parts.items():
+            group, _ = follow(root.items["streams"].items[name], settings.part_steps(key))
+            for listed in ("datasets", "test_datasets", "val_datasets"):
+                for number, dataset in enumerate(getattr(part, listed)):
+                    node, _ = follow(group, [listed, number])
+                    for setting, what, fix in _wrong(dataset):
+                        at, path = node.setting(setting)
+                        if not problems.has(at, path):
+                            problems.add(at, path, what, fix)
+
+
+def columns_in(files: Sequence[Path]) -> dict[str, list[str]]:
+    """The columns of each file's first rows, by its name; a file without rows is left out."""
+    return _read(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@cache
+def _read(seen: tuple[tuple[str, int, int], ...]) -> dict[str, list[str]]:
+    command = module_command("trainer.data.columns", *(name for name, _, _ in seen))
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    try:
+        found: dict[str, list[str]] = json.loads(done.stdout)
+    except ValueError:  # without what training needs: preparing will say it
+        return {}
+    return found
+
+
+Wrong = tuple[str, str, str]
+"""Setting, what and fix."""
+
+
+def _wrong(dataset: Dataset) -> Iterator[Wrong]:
+    try:
+        named = _named(dataset)
+    except UserError as error:
+        yield error.where, error.what, error.fix
+        return
+    if not named and dataset.type != "auto":
+        return
+    for file, columns in columns_in(files_of(dataset.path)).items():
+        yield from _missing(file, columns, named)
+        if dataset.type == "auto" and not named and not _is_named(dataset, columns) and guessed(columns) is None:
+            what = f"no row type fits the columns of {file} ({', '.join(columns)})"
+            yield "type", what, "write `type:` and name its columns"
+
+
+def _named(dataset: Dataset) -> dict[str, str]:
+    """Columns by name, with the setting that names each.  Raises UserError for a template that is none."""
+    named = {dataset.group_by: "group_by"} if dataset.group_by else {}
+    if dataset.type in {"chatml", "text"}:
+        return named
+    template, without_input = templates.settled(dataset.prompt_template or "", dataset.no_input_template)
+    for text, setting in ((template, "prompt_template"), (without_input, "no_input_template")):
+        if text:
+            named |= dict.fromkeys(templates.placeholders(text), setting)
+    return named
+
+
+def _is_named(dataset: Dataset, columns: Sequence[str]) -> bool:
+    """Whether the settings name a column that stands there."""
+    keys = {"messages", "completion", "text"} & dataset.model_fields_set
+    return any(getattr(dataset, key) in columns for key in keys)
+
+
+def _missing(file: str, columns: Sequence[str], named: dict[str, str]) -> Iterator[Wrong]:
+    for column, setting in named.items():
+        if column not in columns and not (setting == "prompt_template" and column == templates.INPUT):
+            near = close_to(column, list(columns), likeness=0.8)
+            fix = f"did you mean {near}?" if near else f"it has {', '.join(columns)}"
+            yield setting, f"{file} has no column {column!r}", fix

@@ -1,0 +1,72 @@
+"""What a dataset's settings name must stand in its files: `swarm check` says it, with the line of the config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swarm import config
+from swarm.config.tree import Problems
+from swarm.errors import UserErrors
+from swarm.planning import columns
+
+
+def problems(tmp_path: Path, dataset: str, row: dict[str, object]) -> list[str]:
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        f"name: a\ndefaults:\n  base_model: tiny-toon\n  datasets:\n    - {dataset}\nstreams: {{one: {{}}}}\n"
+    )
+
+    def further(root: object, run: object, found: Problems) -> None:
+        if run is not None:
+            columns.look(root, run, found)  # type: ignore[arg-type]
+
+    try:
+        config.load(path, [], cwd=tmp_path, further=further)
+    except UserErrors as errors:
+        return [f"{error.where.removeprefix(str(tmp_path))}: {error.what}; {error.fix}" for error in errors.errors]
+    return []
+
+
+ROW = {"word": "red", "answer": "rouge", "language": "French"}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "row", "words"),
+    [
+        ('{path: x.jsonl, type: prompt_completion, prompt_template: "Say {word} in {langage}", completion: answer}', ROW,
+         "prompt_template: {file} has no column 'langage'; did you mean language?"),
+        ('{path: x.jsonl, prompt_template: "Say {word:>9}", completion: answer}', ROW,
+         "prompt_template: {word} is no name of a column; write {column} alone"),
+        ('{path: x.jsonl, prompt_template: "Say {", completion: answer}', ROW, "prompt_template: cannot be read ("),
+        ('{path: x.jsonl, prompt_template: "Say it", completion: answer}', ROW, "prompt_template: names no column; write {column}"),
+        ("{path: x.jsonl, prompt: word, completion: answer, group_by: book}", ROW, "group_by: {file} has no column 'book'; it has word,"),
+        ("{path: x.jsonl}", {"a": 1, "b": 2}, "type: no row type fits the columns of {file} (a, b); write `type:`"),
+    ],
+)  # fmt: skip
+def test_a_name_that_no_column_has_is_found_before_a_run(tmp_path: Path, dataset: str, row: dict[str, object], words: str) -> None:  # fmt: skip
+    """G19."""
+    (said,) = problems(tmp_path, dataset, row)
+    assert f"my.yaml:5: defaults.datasets.0.{words.replace('{file}', str(tmp_path / 'x.jsonl'))}" in said.lstrip("/")
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    ['{path: x.jsonl, prompt_template: "Say {word} in {language}, {{please}}", completion: answer}',
+     "{path: x.jsonl, prompt: word, completion: answer}"],
+)  # fmt: skip
+def test_columns_that_are_there_pass(tmp_path: Path, dataset: str) -> None:
+    assert problems(tmp_path, dataset, ROW) == []
+
+
+def test_keys_of_a_dataset_that_would_change_nothing_are_refused(tmp_path: Path) -> None:
+    said = problems(
+        tmp_path, "{path: x.jsonl, type: text, prompt_template: alpaca, system_prompt: be kind}", {"text": "a"}
+    )
+    assert [line.split(": ")[1] for line in said] == [
+        "defaults.datasets.0.prompt_template",
+        "defaults.datasets.0.system_prompt",
+    ]
