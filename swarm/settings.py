@@ -154,7 +154,7 @@ class Part(Settings):
     """Of these random rows."""
     max_cut_rows: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the rows that `sequence_len` may cut before the stream is refused."""
-    max_lost_rows: Annotated[float, Field(ge=0, le=1)] = 0.1
+    max_lost_rows: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of the rows that `sequence_len` may cut before their answer; they are left out and counted."""
 
     # what is trained, and what steps it

@@ -77,11 +77,13 @@ def prepared(dataset: Dataset, on_bad_row: str) -> Outcome:
             "on_bad_row": on_bad_row,
             "val_set_size": 1,
             "sequence_len": LENGTH,
+            "max_lost_rows": 1.0,
+            "max_cut_rows": 1.0,
         }
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        preparation = Preparation(chosen, tokeniser(), folder, lambda rows: None)
+        preparation = Preparation(chosen, RowBoundary(tokeniser()), folder, lambda rows: None)
         facts = preparation.make(Key("0" * 64, "0" * 64))
         whole.seal(folder, facts)
         counts = {name: facts[name] for name in ("rows", "held_out", "bad", "tokens", "supervised", "cut")}
