@@ -105,6 +105,8 @@ FIGURES: dict[str, Figure] = {
     "skills_gained": Figure("gained", "skills of the list", of="retention"),
     "learning_rate": Figure("lr", text=units.rate),
     "grad_norm": Figure("grad norm"),
+    "phi": Figure("phi", "stress of the training, 0 to 1"),
+    "mode": Figure("mode", "0 single, 1 multi, 2 mirror", text=units.count),
     "epoch": Figure("epoch", "passes over the rows"),
     "tokens": Figure("tokens", "tokens since training began", text=units.count),
     "tokens_per_second": Figure("tok/s", "tokens per second", text=units.count),

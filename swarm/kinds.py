@@ -1,4 +1,4 @@
-"""What a method, an adapter kind, an optimizer and a stop state about themselves, and how the installed ones are found.
+"""What a method, an adapter kind, an optimizer, a controller and a stop state about themselves, and how the installed ones are found.
 
 Kinds are found through the entry points of installed distributions, never in the current folder.  An entry point names a
 module with `KINDS`, or a package whose modules have it.  Those modules import heavy libraries inside functions only, so
@@ -31,10 +31,10 @@ Shape = tuple[int, ...]
 
 
 class Kind(Generic[S]):
-    """What the four have in common."""
+    """What the five have in common."""
 
     name: str
-    """As users write it under `method:`, `adapter:` or `optimizer:`; a stop is armed by its settings."""
+    """As users write it under `method:`, `adapter:`, `optimizer:` or `controller:`; a stop is armed by its settings."""
     summary: str
     """What it is, in a few words, for docs and messages."""
     settings: type[S]
@@ -131,6 +131,21 @@ class Optimizer(Kind[S]):
         raise NotImplementedError
 
 
+class Controller(Kind[S]):
+    """What changes the learning rate while a stream trains, beside the schedule."""
+
+    engines: ClassVar[frozenset[str]] = frozenset({"shared"})
+    """Training engines in which it works."""
+
+    def wrong(self, settings: S) -> tuple[str, str, str] | None:
+        """Settings that contradict each other: the key, what is wrong and the fix."""
+        return None
+
+    def begin(self, settings: S) -> Any:
+        """What follows one training, a `trainer.loop.parts.Controller`; None where there is nothing to follow."""
+        raise NotImplementedError
+
+
 class Watch(Protocol):
     """A stop that is armed: it sees every step, and what it remembers is saved with each checkpoint."""
 
@@ -182,7 +197,9 @@ class Stop(Kind[S]):
 
 # ---- the installed ones ----------------------------------------------------------------------------------------------
 
-GROUPS: dict[str, type[Kind[Any]]] = {"method": Method, "adapter": AdapterKind, "optimizer": Optimizer}
+GROUPS: dict[str, type[Kind[Any]]] = {
+    "method": Method, "adapter": AdapterKind, "optimizer": Optimizer, "controller": Controller,
+}  # fmt: skip
 """By the setting that chooses one; the entry point group is `toonswarm.<setting>s`."""
 
 
@@ -204,6 +221,10 @@ def adapter(name: str) -> AdapterKind[Any]:
 
 def optimizer(name: str) -> Optimizer[Any]:
     return _one("optimizer", name)  # type: ignore[return-value]
+
+
+def controller(name: str) -> Controller[Any]:
+    return _one("controller", name)  # type: ignore[return-value]
 
 
 def _one(setting: str, name: str) -> Kind[Any]:

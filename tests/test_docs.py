@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 import toon.cli
 from swarm import config
@@ -93,6 +94,18 @@ def test_the_config_in_the_readme_loads(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text[1])
     assert set(config.load(path, cwd=tmp_path).run.streams) == {"narrow", "wide", "dora", "small"}
+
+
+def test_the_source_of_the_controller_is_cited_and_its_script_runs() -> None:
+    """U12."""
+    page = (ROOT / "docs/unified.md").read_text(encoding="utf-8")
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    [reference] = cited["references"]
+    assert f"howpublished = {{\\url{{{reference['url']}}}}}" in page and "@misc{unified_lora_2025," in page
+    [script] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith("3e-05 1 ")
 
 
 def test_the_python_script_of_the_agents_page_claims_works_and_finishes(tmp_path: Path) -> None:

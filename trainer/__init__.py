@@ -3,6 +3,6 @@
 What may be used in anybody's training loop is imported from here; the rest of the package is the workers' own.
 """
 
-from trainer.controllers.unified import Decision, JumpMonitor, UnifiedController
+from trainer.unified import Decision, JumpMonitor, UnifiedController
 
 __all__ = ["Decision", "JumpMonitor", "UnifiedController"]

@@ -22,6 +22,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_steps(stream, settings, problems)
         _check_packages(stream, settings, problems)
         _check_stops(stream, settings, problems)
+        _check_controller(stream, settings, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
         _check_data(stream, settings, problems)
@@ -120,6 +121,11 @@ def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> 
             _add(stream, why.key, why.what, why.fix, problems)
 
 
+def _check_controller(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    if wrong := kinds.controller(settings.controller).wrong(settings):
+        _add(stream, *wrong, problems)
+
+
 def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]]:
     """The parts of a stream, each with where its settings are written."""
     for name, part in settings.parts.items():
@@ -130,7 +136,7 @@ def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]
 
 
 def _check_packages(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    chosen = [(stream, "method", settings.method)]
+    chosen = [(stream, "method", settings.method), (stream, "controller", settings.controller)]
     for node, part in _parts(stream, settings):
         chosen += [(node, "adapter", part.adapter), (node, "optimizer", part.optimizer)]
     for node, key, name in chosen:
@@ -142,7 +148,8 @@ def _check_packages(stream: Node, settings: StreamSettings, problems: Problems) 
 
 def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     able = engines_of(settings)
-    chosen = " + ".join(dict.fromkeys([settings.method, *(part.adapter for part in settings.parts.values())]))
+    named = [settings.method, *(part.adapter for part in settings.parts.values()), settings.controller]
+    chosen = " + ".join(dict.fromkeys(name for name in named if name != "none"))
     if engine_of(settings) not in able:
         what = f"{settings.engine} cannot train {chosen}"
         _add(stream, "engine", what, f"write {' or '.join(sorted(able))}, or leave it out", problems)

@@ -39,7 +39,28 @@ def merged(root: Node, overrides: Sequence[str], cwd: Path, problems: Problems) 
     for override in typed:
         if override.steps[0] in RUN_KEYS:
             tree = _placed(tree, _stream_steps(tree, override, problems), override.leaf, problems)
-    return tree
+    return _with_flat_kinds(tree, problems)
+
+
+def _with_flat_kinds(root: Node, problems: Problems) -> Node:
+    """`controller: {kind: unified, preset: glue}` of a stream as the flat keys that it is short for."""
+    streams = root.items.get("streams")
+    if streams is None or not isinstance(streams.value, dict):
+        return root
+    flat = {name: _flat(stream, "controller", problems) for name, stream in streams.items.items()}
+    return root.with_child("streams", replace(streams, value=flat))
+
+
+def _flat(stream: Node, setting: str, problems: Problems) -> Node:
+    group = stream.items.get(setting) if isinstance(stream.value, dict) else None
+    if group is None or not isinstance(group.value, dict):
+        return stream
+    rest = {key: node for key, node in stream.items.items() if key != setting}
+    if "kind" not in group.items:
+        problems.add(group.at, group.path, "names no kind", f"write `{setting}: {{kind: NAME, ...}}`")
+        return replace(stream, value=rest)
+    keys = {setting if key == "kind" else f"{setting}_{key}": node for key, node in group.items.items()}
+    return replace(stream, value={**keys, **rest})
 
 
 def _override(text: str, number: int, cwd: Path, problems: Problems) -> Override | None:

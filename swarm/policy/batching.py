@@ -53,9 +53,9 @@ def engine_of(settings: StreamSettings) -> Engine:
 
 
 def engines_of(settings: StreamSettings) -> frozenset[str]:
-    """Those that can run its method with its adapters."""
+    """Those that can run its method with its adapters and its controller."""
     adapters = [kinds.adapter(part.adapter).engines for part in settings.parts.values()]
-    return kinds.method(settings.method).engines.intersection(*adapters)
+    return kinds.method(settings.method).engines.intersection(*adapters, kinds.controller(settings.controller).engines)
 
 
 def _base_key(part: Part) -> BaseKey:

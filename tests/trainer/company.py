@@ -30,6 +30,8 @@ class Company:
         self.errors: dict[str, Exception | None] = {}
         self.events: dict[str, list[Event]] = {}
         self.losses: dict[str, list[float]] = {}
+        self.figures: dict[str, list[dict[str, float]]] = {}
+        """Of the logged steps of a stream."""
         self.at: Callable[[str, int], None] = lambda stream, step: None
         """Called with the last logged step of a stream."""
         self.idle: Callable[[], None] = lambda: None
@@ -43,6 +45,7 @@ class Company:
             prepared_sha256=sha256, **given,
         )  # fmt: skip
         events, losses = self.events.setdefault(stream, []), self.losses.setdefault(stream, [])
+        figures = self.figures.setdefault(stream, [])
 
         def send(message: Message, fact: bool) -> None:
             if isinstance(message, Report):
@@ -50,6 +53,7 @@ class Company:
             if isinstance(message, Metrics):
                 rows = [row for row in message.rows if "loss" in row.figures]
                 losses.extend(row.figures["loss"] for row in rows)
+                figures.extend(dict(row.figures) for row in rows)
 
         self.works[stream] = Work(piece, Lease(piece.ref, piece.token, send))
         self.waiting.append(self.works[stream])

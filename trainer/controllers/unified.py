@@ -1,308 +1,90 @@
-"""Unified LoRA's controller: one number, phi, says how much stress a training is under, and chooses one of three modes by it.
-
-    stress  ->  phi (smoothed, 0 to 1)  ->  mode: 0 single, 1 multi, 2 mirror  ->  a factor of the learning rate
-
-It needs no torch and can be used in anybody's loop:
-
-    controller = UnifiedController()
-    for batch in batches:
-        rate = controller.update(loss)          # a float; it knows its mode, phi and events too
-
-Source: Unified LoRA (Martinelli, 2025); the equations and where they were changed stand in `docs/unified.md`.  Its author found no
-regime in which it beats a constant learning rate on his task: measure it beside a baseline.
-"""
+"""Unified LoRA's controller for a stream: `phi` chooses a factor of the scheduled learning rate (U07, U16, U17)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-MODES = ("single", "multi", "mirror")
-SINGLE, MULTI, MIRROR = range(3)
+from pydantic import Field
 
-SPREAD_SHARE = 0.01
-"""Of a step in the usual distance."""
-STRESSED = 0.1
-"""How much slower the usual loss follows under stress: a shock is not to become usual, a lasting change is to."""
+from swarm.keys import Settings
+from swarm.kinds import Controller
+from trainer.unified import UnifiedController
 
-Stress = Literal["absolute", "relative"]
+if TYPE_CHECKING:
+    from trainer.loop import parts
 
-
-@dataclass(frozen=True)
-class Weights:
-    """Of the parts of stress: error E, conflict C, stability S, and of how fast each gets worse."""
-
-    error: float = 1.0
-    conflict: float = 0.0
-    stability: float = 0.0
-    error_rise: float = 0.0
-    conflict_rise: float = 0.0
-    stability_fall: float = 0.0
+Above = Annotated[float, Field(gt=0)]
+Within = Annotated[float, Field(gt=0, lt=1)]
+FACTORS = {"lr_single": 1.0, "lr_multi": 0.6, "lr_mirror": 0.2}
+"""The source's learning rates, 5e-5, 3e-5 and 1e-5, as factors."""
 
 
-@dataclass
-class Trace:
-    """All that goes on from one step to the next."""
-
-    phi: float
-    smooth: float
-    """The smoothed loss."""
-    mode: int
-    step: int = 0
-    since: int = 0
-    """The step of the last change of mode."""
-    reference: float = 0.0
-    """The usual loss, for relative stress: smoothed longer, and longest under stress."""
-    spread: float = 0.0
-    """The usual distance of the smoothed loss from it, relative to it."""
-    conflict: float = 0.0
-    stability: float = 1.0
-    error: float = 0.0
-    transitions: list[dict[str, Any]] = field(default_factory=list)
-
-
-class Decision(float):
-    """What an update decided: the learning rate, or its factor, as a number that also knows why."""
-
-    mode: int
-    phi: float
-    events: tuple[str, ...]
-
-    def __new__(cls, value: float, mode: int, phi: float, events: Sequence[str] = ()) -> Self:
-        made = super().__new__(cls, value)
-        made.mode, made.phi, made.events = mode, phi, tuple(events)
-        return made
+class UnifiedSettings(Settings):
+    controller_preset: Literal["relative", "absolute", "glue", "tinker"] = "relative"
+    """relative: stress is how far the loss stands above its usual value; the others take the loss itself, as the source does, with its
+    starting values (absolute), or its factors for GLUE (1, 0.6, 0.2) and for language models (4, 1, 0.2)."""
+    controller_alpha: Annotated[float, Field(gt=0, le=1)] | None = None
+    """How fast phi follows the stress; unset here and below: the preset's."""
+    controller_beta: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """How long the loss is smoothed."""
+    controller_theta0: Within | None = None
+    """Phi from which on the mode is multi."""
+    controller_theta1: Within | None = None
+    """Phi from which on the mode is mirror."""
+    controller_band: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    """By how much phi must pass a threshold."""
+    controller_dwell: Annotated[int, Field(ge=0)] | None = None
+    """Steps that a mode lasts at least."""
+    controller_warmup: Annotated[int, Field(ge=1)] | None = None
+    """Steps in which relative stress measures the usual loss and the mode does not change."""
+    controller_single: Above | None = None
+    """Factor of the learning rate in mode single."""
+    controller_multi: Above | None = None
+    """In mode multi."""
+    controller_mirror: Above | None = None
+    """In mode mirror."""
+    controller_mirror_lock: bool | None = None
+    """From mirror only to single."""
+    controller_skip: bool | None = None
+    """From single to mirror at once, and back."""
 
 
-class UnifiedController:
-    """Update it once a step with the training loss.
+ARGUMENTS = {"single": "lr_single", "multi": "lr_multi", "mirror": "lr_mirror"}
+"""Settings whose arguments have other names."""
 
-    The defaults are the source's: absolute stress, learning rates 5e-5, 3e-5 and 1e-5 by mode, no hysteresis.  `preset` names
-    others, and every argument that is given wins over it.
-    """
 
-    def __init__(
-        self,
-        alpha: float = 0.1,
-        beta: float = 0.9,
-        theta0: float = 0.3,
-        theta1: float = 0.7,
-        lr_single: float = 5e-5,
-        lr_multi: float = 3e-5,
-        lr_mirror: float = 1e-5,
-        *,
-        stress: Stress = "absolute",
-        stress_share: float = 0.5,
-        warmup: int = 50,
-        sigmas: float = 4.0,
-        reference_beta: float = 0.95,
-        band: float = 0.0,
-        dwell: int = 0,
-        skip: bool = True,
-        mirror_lock: bool = False,
-        weights: Weights | None = None,
-        phi: float = 0.5,
-        smooth: float = 1.0,
-        mode: int = MULTI,
-    ) -> None:
-        """
-        alpha, beta: how fast phi and the smoothed loss follow; theta0, theta1: phi from which on the mode is multi, mirror.
-        lr_*: the value of `update` in each mode: a learning rate, or a factor of one.
-        stress: `absolute` takes the loss itself, E / (1 + E), so that a loss of 0.43 and one of 2.33 are the thresholds whatever the
-        task; `relative` takes how far the loss stands above its usual value, in its usual fluctuations: `sigmas` of them are a stress
-        of one half.  It is measured in the first `warmup` steps, in which the mode does not change, and followed slowly after.
-        stress_share: of a stress that `update` is given from outside, beside the loss.
-        band: phi must pass a threshold by so much; dwell: a mode lasts so many steps at least; skip: from single to mirror at once and
-        back; mirror_lock: from mirror only to single.
-        phi, smooth, mode: at the start.
-        """
-        if not 0 < theta0 < theta1 < 1:
-            raise ValueError(f"0 < theta0 < theta1 < 1 is needed, not {theta0}, {theta1}")
-        if not (0 < alpha <= 1 and 0 <= beta < 1):
-            raise ValueError(f"0 < alpha <= 1 and 0 <= beta < 1 are needed, not {alpha}, {beta}")
-        self.alpha, self.beta = alpha, beta
-        self.theta0, self.theta1 = theta0, theta1
-        self.values = (lr_single, lr_multi, lr_mirror)
-        self.stress: Stress = stress
-        self.stress_share = stress_share
-        self.warmup = warmup if stress == "relative" else 0
-        self.sigmas = sigmas
-        self.reference_beta = reference_beta
-        self.band, self.dwell, self.skip, self.mirror_lock = band, dwell, skip, mirror_lock
-        self.weights = weights or Weights()
-        self._start = Trace(phi=phi, smooth=smooth, mode=mode)
-        self.reset()
+class Unified(Controller[UnifiedSettings]):
+    name = "unified"
+    summary = "phi, a smoothed measure of stress, lowers the learning rate while training is disturbed (Unified LoRA)"
+    settings = UnifiedSettings
+    engines: ClassVar[frozenset[str]] = frozenset({"shared"})
 
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> Self:
-        """`absolute`: the source's own; `relative`: for language models; `glue`, `tinker`: its factors of a learning rate."""
-        if name not in PRESETS:
-            raise ValueError(f"{name!r} is no preset; take one of {', '.join(PRESETS)}")
-        return cls(**{**PRESETS[name], **changes})
-
-    def reset(self) -> None:
-        self.trace = Trace(**{**asdict(self._start), "transitions": []})
-        self._history: dict[str, list[float]] = {"phi": [], "E_smooth": [], "mode": [], "value": []}
-
-    def update(
-        self,
-        loss: float,
-        *,
-        stress: float | None = None,
-        conflict: float | None = None,
-        stability: float | None = None,
-    ) -> Decision:
-        """The learning rate (or its factor) after this loss.
-
-        stress: from outside, 0 to 1; conflict of the tasks, 0 to 1; stability of what was learned before, 1 is undisturbed.
-        A loss that is not finite leads to mirror mode at once and leaves all averages as they are.
-        """
-        trace = self.trace
-        trace.step += 1
-        if not math.isfinite(loss):
-            return self._decision(self._change(MIRROR, "the loss is not finite"))
-        target = self._target(float(loss), stress, conflict, stability)
-        trace.phi = (1 - self.alpha) * trace.phi + self.alpha * target
-        return self._decision(self._follow(self._mode_of(trace.phi)))
-
-    # ---- stress ----
-
-    def _target(self, loss: float, outside: float | None, conflict: float | None, stability: float | None) -> float:
-        """What phi moves towards: the weighted parts of stress and their changes for the worse, within 0 and 1."""
-        trace, weights = self.trace, self.weights
-        error = self._error(loss)
-        if outside is not None:
-            error = self.stress_share * outside + (1 - self.stress_share) * error
-        conflict = trace.conflict if conflict is None else conflict
-        stability = trace.stability if stability is None else stability
-        target = (
-            weights.error * error
-            + weights.conflict * conflict
-            + weights.stability * (1 - stability)
-            + weights.error_rise * max(0.0, error - trace.error)
-            + weights.conflict_rise * max(0.0, conflict - trace.conflict)
-            + weights.stability_fall * max(0.0, trace.stability - stability)
+    def wrong(self, settings: UnifiedSettings) -> tuple[str, str, str] | None:
+        low, high = (
+            theta or usual for theta, usual in ((settings.controller_theta0, 0.3), (settings.controller_theta1, 0.7))
         )
-        trace.error, trace.conflict, trace.stability = error, conflict, stability
-        return min(1.0, max(0.0, target))
-
-    def _error(self, loss: float) -> float:
-        """E / (1 + E), 0 to 1."""
-        trace = self.trace
-        if self.stress == "relative" and trace.step == 1:
-            trace.smooth = loss  # an average that began elsewhere would be stress of its own
-        trace.smooth = self.beta * trace.smooth + (1 - self.beta) * loss
-        error = trace.smooth if self.stress == "absolute" else self._excess()
-        return error / (1 + error)
-
-    def _excess(self) -> float:
-        """By how much the smoothed loss stands above the usual one, `sigmas` usual distances being 1."""
-        trace = self.trace
-        if trace.step == 1:
-            trace.reference = trace.smooth
-        excess = trace.smooth / trace.reference - 1 if trace.reference > 0 else 0.0
-        stress = max(0.0, excess) / (self.sigmas * trace.spread) if trace.spread > 0 else 0.0
-        slower = STRESSED if stress > 1 and trace.step > self.warmup else 1.0
-        trace.reference += slower * max(1 - self.reference_beta, 1 / trace.step) * (trace.smooth - trace.reference)
-        trace.spread += slower * max(SPREAD_SHARE, 1 / trace.step) * (abs(excess) - trace.spread)
-        return stress if trace.step > self.warmup else 0.0
-
-    # ---- modes ----
-
-    def _mode_of(self, phi: float) -> int:
-        """The mode for this phi, seen from the present one: a threshold is passed only beyond its band."""
-        now = self.trace.mode
-        up0, up1 = (
-            theta + (self.band if now <= at else -self.band) for at, theta in enumerate((self.theta0, self.theta1))
+        if low < high:
+            return None
+        return (
+            "controller_theta0",
+            f"mode multi would begin at {low:g}, above mirror's {high:g}",
+            f"write less than {high:g}",
         )
-        wanted = SINGLE if phi < up0 else MULTI if phi < up1 else MIRROR
-        if self.mirror_lock and now == MIRROR:
-            return SINGLE if phi < self.theta0 - self.band else MIRROR
-        return wanted if self.skip else max(now - 1, min(now + 1, wanted))
 
-    def _follow(self, mode: int) -> list[str]:
-        """Goes to the mode, unless the usual loss is still being measured or the present mode has to last longer."""
-        trace = self.trace
-        held = trace.since > 0 and trace.step - trace.since < self.dwell
-        if trace.step <= self.warmup or held:
-            return []
-        return self._change(mode, f"phi is {trace.phi:.3f}")
+    def begin(self, settings: UnifiedSettings) -> parts.Controller:
+        from trainer.loop.steering import Steering
 
-    def _change(self, mode: int, why: str) -> list[str]:
-        """The event of going to a mode, if it is another one."""
-        trace = self.trace
-        if mode == trace.mode:
-            return []
-        event = f"{MODES[trace.mode]} -> {MODES[mode]}: {why}"
-        trace.transitions.append({"step": trace.step, "from": trace.mode, "to": mode, "phi": trace.phi, "why": why})
-        trace.mode, trace.since = mode, trace.step
-        return [event]
-
-    def _decision(self, events: list[str]) -> Decision:
-        trace = self.trace
-        value = self.values[trace.mode]
-        for key, number in (("phi", trace.phi), ("E_smooth", trace.smooth), ("mode", trace.mode), ("value", value)):
-            self._history[key].append(number)
-        return Decision(value, trace.mode, trace.phi, events)
-
-    # ---- what it knows ----
-
-    @staticmethod
-    def mode_name(mode: int) -> str:
-        return MODES[mode]
-
-    def get_state(self) -> dict[str, float]:
-        trace = self.trace
-        return {"phi": trace.phi, "E_smooth": trace.smooth, "mode": trace.mode, "step": trace.step}
-
-    def get_history(self) -> dict[str, list[float]]:
-        """By step, since it was made or reset."""
-        return {key: list(values) for key, values in self._history.items()}
-
-    def get_summary(self) -> dict[str, Any]:
-        """Steps, how often the mode changed, and the share of the steps in each mode."""
-        modes = self._history["mode"]
-        shares = {name: modes.count(number) / len(modes) if modes else 0.0 for number, name in enumerate(MODES)}
-        return {"steps": len(modes), "transitions": len(self.trace.transitions), "share": shares}
-
-    def state_dict(self) -> dict[str, Any]:
-        return asdict(self.trace)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.trace = Trace(**state)
-
-    def __repr__(self) -> str:
-        trace = self.trace
-        return f"UnifiedController(step={trace.step}, mode={MODES[trace.mode]}, phi={trace.phi:.3f})"
+        return Steering(made(settings))
 
 
-FACTORS_GLUE = {"lr_single": 1.0, "lr_multi": 0.6, "lr_mirror": 0.2, "phi": 0.0, "smooth": 0.0, "mode": SINGLE}
-PRESETS: dict[str, dict[str, Any]] = {
-    "absolute": {},
-    "glue": FACTORS_GLUE,
-    "tinker": {"lr_single": 4.0, "lr_multi": 1.0, "lr_mirror": 0.2},
-    "relative": {**FACTORS_GLUE, "stress": "relative", "band": 0.02, "dwell": 10},
-}
+def made(settings: UnifiedSettings) -> UnifiedController:
+    given: dict[str, Any] = {}
+    for name in UnifiedSettings.model_fields:
+        key = name.removeprefix("controller_")
+        if key != "preset" and (value := getattr(settings, name)) is not None:
+            given[ARGUMENTS.get(key, key)] = value
+    factors = FACTORS if settings.controller_preset == "absolute" else {}
+    return UnifiedController.preset(settings.controller_preset, **{**factors, **given})
 
 
-class JumpMonitor:
-    """Warns of a loss that keeps rising: the smoothed rise was at least `bound` for `steps` steps, from step `first` on."""
-
-    def __init__(self, bound: float = 0.10, steps: int = 3, first: int = 60, beta: float = 0.8) -> None:
-        self.bound, self.steps, self.first, self.beta = bound, steps, first, beta
-        self.step = self.above = 0
-        self.rise = 0.0
-        self.before: float | None = None
-
-    def update(self, loss: float) -> str | None:
-        """What is wrong, or None; a loss that is not finite is told apart from a rise and never counts as healthy."""
-        self.step += 1
-        if not math.isfinite(loss):
-            return "the loss is not finite"
-        jump = 0.0 if self.before is None else max(0.0, loss - self.before)
-        self.before = loss
-        self.rise = self.beta * self.rise + (1 - self.beta) * jump
-        self.above = self.above + 1 if self.rise >= self.bound and self.step >= self.first else 0
-        return f"the loss rose by {self.rise:.2f} a step for {self.above} steps" if self.above >= self.steps else None
+KINDS = (Unified(),)

@@ -210,6 +210,8 @@ class Group(Boundary):
         losses = {"loss": step.figures["loss"]}
         due = progress.measured(step.step, stream.steps, losses, stream.tokens, lambda: self._held_out_loss(member))
         due = progress.ordered(due)
+        for event in step.events:
+            member.work.lease.report(Post(ref=member.work.piece.ref, body=f"step {step.step}: {event}"))
         if due.log:
             progress.log_step(step.step, stream.steps, {**step.figures, **progress.means})
         member.is_paused = not due.ends and progress.lease.paused

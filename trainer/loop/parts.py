@@ -6,6 +6,7 @@ Each is a callable with a state, which is saved with the stream; one that carrie
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -49,6 +50,8 @@ class Stepped:
 
     step: int
     figures: dict[str, float]
+    events: Sequence[str] = ()
+    """What the log is to say of it."""
 
 
 class Schedule(Part, ABC):
@@ -61,6 +64,16 @@ class Controller(Part, ABC):
     @abstractmethod
     def __call__(self, step: Stepped) -> float:
         """A factor of the learning rate from the next step on."""
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """What it found in this step, beside the step's own figures."""
+        return {}
+
+    @property
+    def events(self) -> Sequence[str]:
+        """What the log is to say of this step."""
+        return ()
 
 
 class Stop(Part, ABC):

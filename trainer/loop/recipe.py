@@ -54,6 +54,7 @@ class Recipe:
             seed=settings.seed,
             recompute=settings.gradient_checkpointing,
             loss=kinds.method(settings.method).loss(settings),
+            controllers=lambda: _controllers(settings),
         )
 
     def stream(self, loop: Loop, name: str) -> Stream:
@@ -63,6 +64,11 @@ class Recipe:
             schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,
             loss=self.loss, controllers=self.controllers(), stops=self.stops(),
         )  # fmt: skip
+
+
+def _controllers(settings: StreamSettings) -> list[Controller]:
+    made = kinds.controller(settings.controller).begin(settings)
+    return [] if made is None else [made]
 
 
 def steps_of(settings: StreamSettings, batches: Batches) -> int:

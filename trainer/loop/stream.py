@@ -142,7 +142,8 @@ class Stream:
         }  # fmt: skip
         done = Stepped(self.step, figures)
         self.factors = [controller(done) for controller in self.controllers]
-        return done
+        found = {name: value for controller in self.controllers for name, value in controller.figures.items()}
+        return Stepped(self.step, figures | found, [event for each in self.controllers for event in each.events])
 
     def _clipped(self) -> float:
         """The norm of the gradient, which is cut to the limit; as torch's clip_grad_norm_, without its work for several devices."""

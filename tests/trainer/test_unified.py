@@ -8,11 +8,12 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
 from trainer import JumpMonitor, UnifiedController
-from trainer.controllers.unified import MIRROR, MULTI, PRESETS, SINGLE, Weights
+from trainer.unified import MIRROR, MULTI, PRESETS, SINGLE, Weights
 
 
 def shock(step: int) -> float:
@@ -70,9 +71,9 @@ def test_each_mode_has_its_learning_rate_or_its_factor() -> None:
         UnifiedController.preset("none")
 
 
-def falling(steps: int, noise: float = 0.05) -> Iterator[float]:
+def falling(steps: int, noise: float = 0.05, seed: int = 1) -> Iterator[float]:
     """A language model's loss: from 4 to 1.5, with noise of each batch."""
-    draw = random.Random(1)
+    draw = random.Random(seed)
     for step in range(steps):
         yield (1.5 + 2.5 * math.exp(-step / 200)) * (1 + draw.gauss(0, noise))
 
@@ -89,6 +90,20 @@ def test_relative_stress_knows_a_shock_of_a_falling_loss_that_absolute_stress_ca
     assert MIRROR in {modes[step] for step in range(600, 640)}, "within forty steps"
     assert modes[1000] == SINGLE
     assert absolute.get_summary()["share"]["mirror"] > 0.1 > relative.get_summary()["share"]["mirror"]
+
+
+def test_noise_is_no_stress_and_a_doubled_loss_is_whatever_the_noise() -> None:
+    reached = []
+    for noise, seed in product((0.02, 0.05, 0.1, 0.3), range(3)):
+        quiet, shocked = UnifiedController.preset("relative"), UnifiedController.preset("relative")
+        modes = []
+        for step, loss in enumerate(falling(1500, noise, seed), start=1):
+            quiet.update(loss)
+            modes.append(shocked.update(loss * (2 if 600 <= step < 700 else 1)).mode)
+        assert not quiet.trace.transitions, (noise, seed)
+        assert modes[711:] == [SINGLE] * (1500 - 711)
+        reached.append(max(modes[599:626]))
+    assert sorted(reached) == [MULTI] + [MIRROR] * 11
 
 
 def test_a_loss_that_is_not_finite_is_an_event_and_no_part_of_an_average() -> None:

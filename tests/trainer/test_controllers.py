@@ -1,0 +1,107 @@
+"""Issue 17: a controller of a stream, from its settings to the learning rate, the figures, the log and a resumed run (U07, U14, U17, U21)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swarm import config
+from swarm.errors import UserErrors
+from swarm.settings import StreamSettings
+from tests.trainer.company import Company, same
+from tests.trainer.conftest import Bench
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+Make = Callable[..., StreamSettings]
+THETA1 = 0.838
+"""A loss of 5.17, which the tiny base passes several times."""
+AT_ONCE = {
+    "controller": "unified", "controller_preset": "absolute", "controller_alpha": 1.0, "controller_beta": 0.0,
+    "controller_theta1": THETA1,
+    "lr_scheduler": "constant", "learning_rate": 0.02, "lora_r": 8, "max_steps": 12, "save_steps": 6, "save": "last",
+    "micro_batch_size": 8, "exact": True,
+}  # fmt: skip
+"""Phi is the step's own stress: the mode follows the loss without delay."""
+
+
+@pytest.fixture
+def company(tmp_path: Path, settings: Make) -> Callable[[str], Company]:
+    def made(name: str) -> Company:
+        bench = Bench(tmp_path / name)
+        bench.do("prepare", settings())
+        return Company(tmp_path / name, bench.prepared)
+
+    return made
+
+
+def factor_of(loss: float) -> float:
+    phi = loss / (1 + loss)
+    return 1.0 if phi < 0.3 else 0.6 if phi < THETA1 else 0.2
+
+
+def test_the_mode_scales_the_schedule_and_is_a_figure_and_an_entry(
+    company: Callable[[str], Company], settings: Make
+) -> None:
+    group = company("one")
+    group.come("one", settings(**AT_ONCE))
+    group.train()
+    rows = group.figures["one"]
+    assert [row["learning_rate"] for row in rows[1:]] == pytest.approx(
+        [0.02 * factor_of(row["loss"]) for row in rows[:-1]]
+    )
+    assert [row["phi"] for row in rows] == pytest.approx([row["loss"] / (1 + row["loss"]) for row in rows])
+    modes = [row["mode"] for row in rows]
+    assert modes[0] == 2 and set(modes) == {1, 2}
+    posts = [event.body for event in group.events["one"] if event.kind == "post"]
+    assert posts[0].startswith("step 1: multi -> mirror: phi is 0.") and len(posts) == 1 + sum(
+        before != after for before, after in itertools.pairwise(modes)
+    )
+
+
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(company: Callable[[str], Company], settings: Make) -> None:
+    through, again = company("through"), company("again")
+    through.come("one", settings(**AT_ONCE, controller_dwell=4))
+    through.train()
+    saved = next(event for event in through.events["one"] if event.kind == "checkpoint")
+    again.place.stream_folder("one").mkdir(parents=True)
+    (through.place.run_folder / saved.path).rename(again.place.stream_folder("one") / "checkpoint-6")
+    again.come("one", settings(**AT_ONCE, controller_dwell=4), resume_from=["streams/one/checkpoint-6"])
+    again.train()
+    assert same(again.weights("one"), through.weights("one"))
+    assert [row["phi"] for row in again.figures["one"]] == [row["phi"] for row in through.figures["one"]][6:]
+
+
+STREAM = "name: demo\nstreams:\n  one:\n    base_model: tiny-toon\n    datasets: [{path: a.jsonl}]\n"
+
+
+def read(folder: Path, lines: str) -> StreamSettings:
+    (folder / "a.jsonl").write_text('{"messages": []}\n' * 50)
+    (folder / "my.yaml").write_text(STREAM + lines)
+    return config.load(folder / "my.yaml", cwd=folder).run.streams["one"]
+
+
+def test_a_group_of_settings_is_short_for_flat_keys(tmp_path: Path) -> None:
+    nested = read(tmp_path, "    controller: {kind: unified, preset: glue, mirror: 0.1}\n")
+    flat = read(tmp_path, "    controller: unified\n    controller_preset: glue\n    controller_mirror: 0.1\n")
+    assert nested == flat
+    assert read(tmp_path, "").controller == "none"
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("    controller: {kind: unfied}\n", "my.yaml:6: streams.one.controller.kind: 'unfied' is not one of none, unified; did you mean `unified`?"),
+        ("    controller: {preset: glue}\n", "my.yaml:6: streams.one.controller: names no kind; write `controller: {kind: NAME, ...}`"),
+        ("    controller: {kind: unified, presets: glue}\n", "my.yaml:6: streams.one.controller.presets: unknown setting; did you mean `controller_preset`?"),
+        ("    controller_preset: glue\n", "my.yaml:6: streams.one.controller_preset: unknown setting; it is a setting of `controller: unified`"),
+        ("    controller: unified\n    controller_theta0: 0.8\n", "my.yaml:7: streams.one.controller_theta0: mode multi would begin at 0.8, above mirror's 0.7; write less than 0.7"),
+        ("    controller: unified\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified; write shared, or leave it out"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_it_is_found_before_anything_starts(tmp_path: Path, lines: str, problem: str) -> None:
+    with pytest.raises(UserErrors) as found:
+        read(tmp_path, lines)
+    assert [str(error).replace(f"{tmp_path}/", "") for error in found.value.errors] == [problem]
