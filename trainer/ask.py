@@ -15,6 +15,7 @@ from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.surroundings import open_output
 from trainer import base_models
+from trainer.device import place_of, set_environment
 from trainer.place import Place
 from trainer.quiet import quieten
 from trainer.show import add_forms, print_form, settings_of
@@ -77,19 +78,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--adapter", type=Path, required=True, help="folder of the adapter, absolute or inside the run")
     parser.add_argument("--base", help="base model; by default that of the settings")
     parser.add_argument("--settings", type=Path, required=True, help="the stream's settings as JSON")
-    parser.add_argument("--device", default="cpu", help="cpu, or gpu0")
+    parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
     add_forms(parser)
     parser.add_argument("prompts", metavar="PROMPT", nargs="+")
     arguments = parser.parse_args(argv)
     open_output()
+    set_environment(arguments.device)
     quieten()
     try:
+        place = place_of(arguments.device, arguments.run)
         settings = settings_of(arguments.settings)
         settings = settings.model_copy(update={"base_model": arguments.base or settings.base_model})
         adapter = arguments.run / arguments.adapter
         if not (adapter / "adapter_config.json").is_file():
             raise UserError("--adapter", f"{adapter} holds no adapter", "name a folder with adapter_config.json")
-        answers = asked(arguments.prompts, adapter, settings, Place(arguments.run, arguments.device))
+        answers = asked(arguments.prompts, adapter, settings, place)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

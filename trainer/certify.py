@@ -23,6 +23,7 @@ from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
 from trainer import base_models
+from trainer.device import place_of, set_environment
 from trainer.place import Place
 from trainer.quiet import quieten
 from trainer.show import add_forms, print_form
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from trainer.data.tokens import Tokens
     from trainer.loop.certify import Certificate
 
-CPU = Place(run_folder=Path(), device="cpu")
 
-
-def certified(streams: Mapping[str, StreamSettings], *, steps: int, fp64: bool, exact: bool) -> Iterator[Certificate]:
+def certified(
+    streams: Mapping[str, StreamSettings], place: Place, *, steps: int, fp64: bool, exact: bool
+) -> Iterator[Certificate]:
     """Group by group of streams that can share a base.  Raises UserError where a stream cannot be trained by the loop."""
     for name, settings in streams.items():
         if "shared" not in engines_of(settings):
@@ -42,10 +43,12 @@ def certified(streams: Mapping[str, StreamSettings], *, steps: int, fp64: bool, 
             raise UserError(name, what, "leave it out: --stream")
     keys = {name: batch_key(settings).bases for name, settings in streams.items()}
     for _, names in groupby(sorted(streams, key=lambda name: repr(keys[name])), key=keys.__getitem__):
-        yield from _of_group({name: streams[name] for name in names}, steps, fp64=fp64, exact=exact)
+        yield from _of_group({name: streams[name] for name in names}, place, steps, fp64=fp64, exact=exact)
 
 
-def _of_group(streams: Mapping[str, StreamSettings], steps: int, *, fp64: bool, exact: bool) -> Iterator[Certificate]:
+def _of_group(
+    streams: Mapping[str, StreamSettings], place: Place, steps: int, *, fp64: bool, exact: bool
+) -> Iterator[Certificate]:
     import torch
 
     from trainer.inspection import facts_of_model
@@ -55,8 +58,8 @@ def _of_group(streams: Mapping[str, StreamSettings], steps: int, *, fp64: bool, 
     from trainer.loop.fusable import unfusable
     from trainer.loop.recipe import Recipe
 
-    first = next(iter(streams.values()))
-    model = load_base(base_models.folder_of(first.base_model), first, CPU)
+    first = next(iter(streams.values())).model_copy(update={"bf16": False})  # its rounding would hide faults
+    model = load_base(base_models.folder_of(first.base_model), first, place)
     if reason := unfusable(model):
         raise UserError(first.base_model, f"cannot be trained by the loop: {reason}", "train it with engine: trl")
     if fp64 and kinds.adapter(first.adapter).quantisation is None:
@@ -92,13 +95,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=20, help="at most so many optimizer steps of each stream")
     parser.add_argument("--fp64", action="store_true")
     parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--device", default="cpu", help="cpu, or gpu0")
     add_forms(parser)
     options = parser.parse_args(argv)
     open_output()
+    set_environment(options.device)
     quieten()
     try:
-        streams = _streams_of(options.settings)
-        found = list(certified(streams, steps=options.steps, fp64=options.fp64, exact=options.exact))
+        streams, place = _streams_of(options.settings), place_of(options.device)
+        found = list(certified(streams, place, steps=options.steps, fp64=options.fp64, exact=options.exact))
     except UserError as error:
         print(printable(str(error)), file=sys.stderr)
         return 2

@@ -1,11 +1,39 @@
-"""The device that a worker was given, as far as torch is imported at all."""
+"""The device that a process computes on, as far as torch is imported at all."""
 
 from __future__ import annotations
 
 import gc
+import os
+import re
 import sys
+from pathlib import Path
 
 from swarm.errors import UserError
+from trainer.place import Place
+
+ONE_ORDER = ":4096:8"
+"""Workspaces with which cuBLAS adds up in the same order each time."""
+
+
+def set_environment(device: str | None = None) -> None:
+    """Before torch is imported: the process sees the one GPU that the user named, and cuBLAS is deterministic."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ONE_ORDER)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the driver's order, in which users count
+    if device and device.startswith("gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("gpu")
+
+
+def place_of(device: str | None, folder: Path = Path()) -> Place:
+    """Where a command computes: on the device that the user named, or on a GPU where there is one.  Raises UserError."""
+    import torch
+
+    is_there = torch.cuda.is_available()
+    if device is not None and re.fullmatch(r"cpu|gpu\d+", device) is None:
+        raise UserError("--device", f"{device!r} is no device", "take cpu, or gpu0 as `swarm env` lists them")
+    if device not in {None, "cpu"} and not is_there:
+        what = f"{device} is not there: torch {torch.__version__} sees no GPU"
+        raise UserError("--device", what, "take cpu, or a GPU that `swarm env` lists")
+    return Place(folder, device or ("gpu0" if is_there else "cpu"))
 
 
 def free_memory() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.cli.options import Form, Run, form_words
+from swarm.cli.options import Device, Form, Run, form_words
 from swarm.spawning import module_command
 
 
@@ -36,6 +36,7 @@ def ask(
             help="cut an answer after N tokens; by default after `eval_max_new_tokens`",
         ),
     ] = None,
+    device: Device = None,
     form: Form = None,
 ) -> None:
     """Put the same questions to base and adapter."""
@@ -69,7 +70,8 @@ def ask(
         file.flush()
         command = module_command(
             "trainer.ask", "--run", str(folder.path), "--adapter", str(adapter),
-            "--base", settings.base_model, "--settings", file.name, *form_words(form), "--", *texts,
+            "--base", settings.base_model, "--settings", file.name,
+            *(["--device", device] if device else []), *form_words(form), "--", *texts,
         )  # fmt: skip
         sys.exit(subprocess.run(command, check=False).returncode)
 

@@ -105,11 +105,12 @@ def certify(
     stream: Annotated[list[str] | None, typer.Option("--stream", help="only this stream; may be given several times")] = None,
     fp64: Annotated[bool, typer.Option("--fp64", help="compute bases that are not in 4 bits in float64")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="each stream in forward passes of its own: bit-equal to alone")] = False,
+    device: Annotated[str, typer.Option("--device", help="cpu, or gpu0; bases are computed in float32 there too")] = "cpu",
     form: Form = None,
 ) -> None:  # fmt: skip
     """Prove that streams trained together go as each goes alone.
 
-    Each is trained beside the others, alone, and with PEFT in a plain loop, on the first rows of its data, on the CPU.
+    Each is trained beside the others, alone, and with PEFT in a plain loop, on the first rows of its data.
     Exit status 1: a difference is above its bound.
     """
     import subprocess
@@ -125,7 +126,7 @@ def certify(
         if name not in streams:
             raise UserError("--stream", f"no stream {name!r}", f"there is {', '.join(streams)}")
     chosen = {name: streams[name].model_dump(mode="json") for name in stream or streams}
-    words = ["--steps", str(steps), *(["--fp64"] if fp64 else []), *(["--exact"] if exact else [])]
+    words = ["--steps", str(steps), "--device", device, *(["--fp64"] if fp64 else []), *(["--exact"] if exact else [])]
     with json_file(chosen) as file:
         command = module_command("trainer.certify", "--settings", file, *words, *form_words(form))
         sys.exit(subprocess.run(command, check=False).returncode)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.cli.options import Form, form_words
+from swarm.cli.options import Device, Form, form_words
 from swarm.spawning import module_command
 
 
@@ -32,7 +32,7 @@ def evaluate(
     length: Annotated[int, typer.Option("--sequence-len", min=8, help="longer rows are cut")] = 512,
     schema: Annotated[Path | None, typer.Option("--schema", help="JSON schema for the metric json_schema")] = None,
     samples: Annotated[Path | None, typer.Option("--samples", metavar="FILE", help="every answer, as .jsonl or .toon")] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, or gpu0")] = "cpu",
+    device: Device = None,
     form: Form = None,
 ) -> None:  # fmt: skip
     """Measure adapters and their base on the same rows.

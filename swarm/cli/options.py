@@ -42,6 +42,8 @@ OnlyStream = Annotated[str | None, typer.Option("--stream", help="only this stre
 Plain = Annotated[bool, typer.Option("--plain", help="lines instead of the dashboard")]
 Detach = Annotated[bool, typer.Option("--detach", help="start it and return")]
 
+Device = Annotated[str | None, typer.Option("--device", help="cpu or gpu0; default: a GPU if there is one")]
+
 As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="act under this name")]
 Idem = Annotated[
     str | None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.options import Form, NamedRun
+from swarm.cli.options import Device, Form, NamedRun
 from swarm.spawning import module_command
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ Models = Annotated[
     ),
 ]
 Base = Annotated[str | None, typer.Option("--base", help="the base; default: the one that the adapters name")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu or gpu0; default: a GPU if there is one")]
 Quantised = Annotated[
     bool | None, typer.Option("--4bit/--no-4bit", help="the base in NF4; default: as the adapters were trained")
 ]

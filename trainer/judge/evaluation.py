@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,9 +28,9 @@ from swarm.settings import Dataset, StreamSettings
 from swarm.surroundings import open_output
 from toon import encode
 from trainer import base_models
+from trainer.device import place_of, set_environment
 from trainer.place import Place
 from trainer.quiet import quieten
-from trainer.ship.sources import set_device
 from trainer.show import add_forms, print_form
 
 if TYPE_CHECKING:
@@ -290,15 +289,6 @@ def _base_of(adapters: Sequence[Path]) -> str:
     return next(iter(named))
 
 
-def _check_device(device: str) -> None:
-    import torch
-
-    if re.fullmatch(r"cpu|gpu\d+", device) is None:
-        raise UserError("--device", f"{device!r} is no device", "take cpu, or gpu0")
-    if device != "cpu" and not torch.cuda.is_available():
-        raise UserError("--device", f"torch {torch.__version__} sees no {device}", "take cpu, or install a CUDA build")
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.judge.evaluation", description="Adapters and base on the same rows."
@@ -315,18 +305,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--schema")
     parser.add_argument("--samples", type=Path, help="write every answer there: .jsonl or .toon")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
     add_forms(parser)
     parser.add_argument("adapters", metavar="ADAPTER", nargs="+", type=Path)
     arguments = parser.parse_args(argv)
     open_output()
-    set_device(arguments.device)
+    set_environment(arguments.device)
     quieten()
     try:
-        _check_device(arguments.device)
+        place = place_of(arguments.device, Path.cwd())
         if not arguments.data.is_file():
             raise UserError("--data", f"there is no file {arguments.data}", "name a file with rows")
-        found = evaluated(arguments.adapters, settings_from(arguments), Place(Path.cwd(), arguments.device))
+        found = evaluated(arguments.adapters, settings_from(arguments), place)
         if arguments.samples:
             _write_samples(arguments.samples, samples(found))
     except UserError as error:

@@ -184,7 +184,9 @@ def trained_by_peft(model: PreTrainedModel, recipe: Recipe) -> Trajectory:
         scheduler.step()
         optimizer.zero_grad()
     named = {
-        name.replace(".default", ""): value.detach() for name, value in peft.named_parameters() if value.requires_grad
+        name.replace(".default", ""): value.detach().cpu()
+        for name, value in peft.named_parameters()
+        if value.requires_grad
     }
     peft.unload()  # the base as it was
     return Trajectory(
@@ -198,7 +200,7 @@ def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step
     total = sum(label != IGNORED for rows in micro_batches for row in rows for label in row.labels[1:])
     loss, before = 0.0, 0
     for rows in micro_batches:
-        ids, labels, mask = _padded(rows)
+        ids, labels, mask = _padded(rows, model.device)
         for drop in masks:
             drop.keys = [mixed(recipe.seed, step, before + number) for number in range(len(rows))]
             drop.lengths = [len(row.ids) for row in rows]
@@ -245,11 +247,11 @@ def _keyed_dropout(model: PeftModel, share: float) -> list[_KeyedDropout]:
     return made
 
 
-def _padded(rows: Sequence[Tokenised]) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(rows: Sequence[Tokenised], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     width = max(len(row.ids) for row in rows)
 
     def filled(values: Sequence[Sequence[int]], fill: int) -> Tensor:
-        return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
+        return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values], device=device)
 
     return (
         filled([row.ids for row in rows], 0),

@@ -58,18 +58,23 @@ class _LowRank(torch.autograd.Function):
         ctx.save_for_backward(x, low, factor)
         ctx.layer, ctx.slots, ctx.rank = layer, slots, rank
         up = _picked(b, slots, rank)
-        return torch.bmm(low, up) if y is None else torch.baddbmm(y, low, up)  # (S, t, out)
+        if y is None:
+            return torch.bmm(low, up)  # (S, t, out)
+        if y.dtype is low.dtype:
+            return torch.baddbmm(y, low, up)
+        return torch.add(y, torch.bmm(low, up), out=torch.empty_like(y))  # added in fp32, rounded once
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (dy,) = gradients
+        (given,) = gradients
         x, low, factor = ctx.saved_tensors
+        dy = given.to(low.dtype)
         layer, slots, rank = ctx.layer, ctx.slots, ctx.rank
         dlow = torch.bmm(dy, _picked(layer.b, slots, rank).transpose(1, 2)) * factor  # (S, t, rank)
         _add(layer.a.grad, dlow.transpose(1, 2), x.to(dlow.dtype), slots)
         _add(layer.b.grad, low.transpose(1, 2), dy, slots)
         dx = torch.bmm(dlow, _picked(layer.a, slots, rank)).to(x.dtype) if ctx.needs_input_grad[0] else None
-        return dx, None, None, dy if ctx.needs_input_grad[3] else None, None, None, None
+        return dx, None, None, given if ctx.needs_input_grad[3] else None, None, None, None
 
 
 def _picked(stack: Tensor, slots: Slots, rank: int | None = None) -> Tensor:
@@ -153,7 +158,7 @@ class StackedLinear(nn.Module):
             x = _dropped(x.reshape(*current.ids.shape, -1), current, self.pairs, self.number)
         blocks = x.reshape(len(current.blocks), -1, self.in_features)  # (S, t, in)
         whole = y.reshape(*blocks.shape[:2], -1)  # (S, t, out)
-        if current.blocks[-1] < self.first_dora and y.dtype is self.a.dtype:
+        if current.blocks[-1] < self.first_dora:
             return self._low_rank(blocks, whole, current, rank).reshape(y.shape)
         return self._joined(blocks, whole, self._low_rank(blocks, None, current, rank), current).reshape(y.shape)
 
@@ -164,8 +169,6 @@ class StackedLinear(nn.Module):
     def _joined(self, x: Tensor, y: Tensor, added: Tensor, current: Pass) -> Tensor:
         """Returns y + added; for DoRA y + (g - 1) W x + g added with g = magnitude / norm (both 1 where a slot of these has none)."""
         plain = sum(slot < self.first_dora for slot in current.blocks)
-        if plain == len(current.blocks):
-            return (y + added).to(y.dtype)
         slots = torch.tensor(current.blocks[plain:], device=y.device)
         g = (self.magnitude.index_select(0, slots) / self.norm.index_select(0, slots)).unsqueeze(1)  # (S', 1, out)
         without = self._base_of(x[plain:], y[plain:], current)

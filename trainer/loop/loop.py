@@ -17,11 +17,13 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from swarm.policy.fitting import JUDGED_TOKENS
+from trainer.device import free_memory
 from trainer.loop.adapter import Adapter, Layers
 from trainer.loop.audit import audit, refuse_rate
 from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
 from trainer.loop.dequantised import Dequantise
+from trainer.loop.determinism import one_order
 from trainer.loop.head import NLL, Head
 from trainer.loop.parts import Stepped
 from trainer.loop.plan import PASS_TOKENS, Pass, Plan, Row, arranged, buckets
@@ -50,6 +52,9 @@ class Loop:
         self.model.eval()  # type: ignore[no-untyped-call]
         self.boundary = boundary or Boundary()
         self.exact = exact
+        """Each stream goes in passes of its own."""
+        self.is_bit_equal = exact
+        """It is promised that these give the same bits, whoever is beside it."""
         self.pass_tokens = pass_tokens
         self.plan = Plan()
         self.layers = Layers(model, self.plan, dequantise)
@@ -89,11 +94,9 @@ class Loop:
         sums = torch.zeros(len(self.streams), dtype=torch.float64, device=self.layers.device)
         padded = [0] * len(self.streams)
         for part in arranged(rows, exact=self.exact, pass_tokens=self.pass_tokens):
-            try:
-                self._compute(part, sums, padded)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
+            with one_order(self.layers.device, wanted=self.is_bit_equal):
+                fitted = self._fitted(part, sums, padded)
+            if not fitted:
                 self._split(part)
                 return 0
         self._finish(sums.tolist(), padded)
@@ -134,6 +137,18 @@ class Loop:
                 self._evict(stream, error, keeps_place=stream.before is not None)
                 return self._drawn()  # windows that are open stay as they are
         return rows
+
+    def _fitted(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> bool:
+        """Computes one pass; False where memory did not hold it, and by then all that it took is free again."""
+        try:
+            self._compute(rows, sums, padded)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return True
+        free_memory()  # once the error is gone, whose traceback holds the pass's tensors
+        return False
 
     def _compute(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> None:
         """Forward and backward of one pass."""
@@ -223,5 +238,10 @@ def _checkpoint(function: Callable[..., Tensor], *args: object) -> Tensor:
     return computed
 
 
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How errors without a class of their own begin or go on."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    is_named = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_named or any(words in str(error) for words in OUT_OF_MEMORY)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.surroundings import open_output
+from trainer.device import place_of, set_environment
 from trainer.quiet import quieten
-from trainer.ship.sources import Sources, add_models, set_device, sources_of
+from trainer.ship.sources import Sources, add_models, sources_of
 
 if TYPE_CHECKING:
     from trainer.ship.answering import Sampling
@@ -103,11 +104,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     open_output()
     quieten()
-    set_device(options.device)
+    set_environment(options.device)
     try:
         sources = sources_of(options.models, options.base, quantised=options.quantised)
         from trainer.ship.answering import Sampling
-        from trainer.ship.models import Models, place_of
+        from trainer.ship.models import Models
 
         prompts = prompts_of(options)
         models = Models(sources, place_of(options.device), trust_remote_code=options.trust_remote_code)

@@ -126,13 +126,6 @@ def _forget_norms(model: torch.nn.Module) -> None:
             module._cache_clear()  # PEFT itself clears it only where training begins
 
 
-def place_of(device: str | None) -> Place:
-    """Where models are held: the named device, or a GPU where there is one."""
-    if device not in {None, "cpu"} and not torch.cuda.is_available():
-        raise UserError("--device", f"{device} is not there", "take cpu, or a GPU that `swarm env` lists")
-    return Place(Path(), device or ("gpu0" if torch.cuda.is_available() else "cpu"))
-
-
 def prompts_in(path: Path) -> list[str]:
     """A file of prompts: lines of text, or JSON lines with `prompt`, or with `messages` of which the user's last is taken."""
     try:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.surroundings import open_output
+from trainer.device import place_of, set_environment
 from trainer.quiet import quieten
-from trainer.ship.sources import Sources, add_models, set_device, sources_of
+from trainer.ship.sources import Sources, add_models, sources_of
 
 if TYPE_CHECKING:
     from trainer.ship.endpoints import Endpoints
@@ -107,13 +108,13 @@ def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
     open_output()
     quieten()
-    set_device(options.device)
+    set_environment(options.device)
     try:
         sources = sources_of(options.models, options.base, quantised=options.quantised)
         routes, key = routes_of(options.route, sources), key_of(options.key_file)
         with contextlib.closing(listening(options.host, options.port)) as bound:
             from trainer.ship.endpoints import Endpoints, Limits
-            from trainer.ship.models import Models, place_of
+            from trainer.ship.models import Models
 
             models = Models(sources, place_of(options.device), trust_remote_code=options.trust_remote_code)
             limits = Limits(options.most_waiting, options.most_bytes, options.temperature)

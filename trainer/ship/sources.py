@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -164,9 +163,3 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
     parser.add_argument("--4bit", dest="quantised", action=argparse.BooleanOptionalAction, help="the base in NF4")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that the base brings")
-
-
-def set_device(device: str | None) -> None:
-    """Before torch is imported: the process sees the one GPU that the user named."""
-    if device and device.startswith("gpu"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("gpu")

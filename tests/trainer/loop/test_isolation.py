@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -119,6 +120,28 @@ def test_what_memory_does_not_hold_is_split_and_tried_again_without_changing_a_r
     for name, stream in streams.items():
         for mine, other in zip(stream.adapter.parameters(), expected[name].adapter.parameters(), strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
+
+
+def test_what_a_pass_took_is_free_before_smaller_ones_are_tried() -> None:
+    loop, kept, _ = loop_of(FIVE)
+    held: list[weakref.ref[torch.Tensor]] = []
+    hidden = loop.head.hidden
+
+    def too_much(ids):
+        states = hidden(ids)
+        held.append(weakref.ref(states))
+        if len(held) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return states
+
+    def split(pass_tokens: int) -> None:
+        assert held[0]() is None
+        kept.splits.append(pass_tokens)
+
+    loop.head.hidden, kept.split = too_much, split
+    loop.run()
+    assert len(kept.splits) == 1
+    assert not kept.failures
 
 
 def test_only_a_stream_that_does_not_fit_alone_is_blamed() -> None:
