@@ -21,8 +21,8 @@ from trainer.work import Work
 class Company:
     """Mates of a group; whoever arrives is trained by the thread that calls `train`."""
 
-    def __init__(self, run_folder: Path, prepared: dict[str, str]) -> None:
-        self.place = Place(run_folder, "cpu")
+    def __init__(self, run_folder: Path, prepared: dict[str, str], device: str = "cpu") -> None:
+        self.place = Place(run_folder, device)
         self.prepared = prepared
         self.token = 0
         self.waiting: list[Work] = []

@@ -41,7 +41,7 @@ def decoder(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int
     return model.to(dtype)
 
 
-def quantised(model):
+def quantised(model, device: str = "cpu", compute: torch.dtype = torch.float32):
     """Its linear layers but the head in NF4 with double quantisation."""
     import bitsandbytes as bnb
 
@@ -51,7 +51,7 @@ def quantised(model):
                 module.in_features,
                 module.out_features,
                 bias=module.bias is not None,
-                compute_dtype=torch.float32,
+                compute_dtype=compute,
                 quant_type="nf4",
             )
             layer.weight = bnb.nn.Params4bit(
@@ -60,8 +60,8 @@ def quantised(model):
             if module.bias is not None:
                 layer.bias = module.bias
             layer.support_avx512bf16_for_cpu = False
-            model.set_submodule(name, layer.to("cpu"))
-    return model
+            model.set_submodule(name, layer.to(device))
+    return model.to(device)
 
 
 def rows(count: int, lengths: tuple[int, int], seed: int = 0) -> list[Tokens]:
