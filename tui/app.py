@@ -115,7 +115,7 @@ class Dashboard(App[None]):
 
     def look(self, view: View) -> None:
         """Draw this view in all panes and open screens."""
-        self.view = view
+        self.view = view = view.pinned()
         if not all(pane.is_attached for pane in self.panes):
             return  # a late snapshot: the screen is being closed
         with self.batch_update():
@@ -131,7 +131,8 @@ class Dashboard(App[None]):
         now = (self.view.row and self.view.row.state, bool(self.view.snapshot.waits))
         if now != self.keys_shown_for:
             self.keys_shown_for = now
-            self.main.query_one(Keys).show_bindings(self.main.active_bindings.values())
+            idle = () if self.view.row and self.view.row.state not in OVER else ("pause", "stop")
+            self.main.query_one(Keys).show_bindings(self.main.active_bindings.values(), without=idle)
 
     def on_lost(self, event: Lost) -> None:
         self.exit(return_code=FAILED, message=f"tui: the run can no longer be watched: {one_line(event.why)}")

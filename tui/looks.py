@@ -135,8 +135,9 @@ LogScreen #whole { height: 1fr; }
 DetailScreen #facts { height: auto; max-height: 50%; }
 DetailScreen #curve { height: 1fr; }
 Question, Prompt, KeysScreen { align: center middle; background: $background 60%; }
-.box { width: auto; max-width: 76; height: auto; padding: 1 2; border: round $accent; background: $surface; border-title-color: $accent; }
+.box { width: auto; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; border: round $accent; background: $surface; border-title-color: $accent; }
 Prompt .box { width: 70; }
+KeysScreen .box { width: 76; }
 Prompt Input { border: none; height: 1; padding: 0; margin: 1 0 0 0; background: $panel; }
 Toast { max-width: 70; }
 """

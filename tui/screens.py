@@ -9,7 +9,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
@@ -74,9 +74,9 @@ class KeysScreen(ModalScreen[None]):
         grid = Grid.grid(padding=(0, 3, 0, 0))
         for key, meaning in self.keys:
             grid.add_row(Text(key, style="bold #ffad66"), Text(meaning))
-        box = Static(grid, classes="box")
+        with VerticalScroll(classes="box") as box:
+            yield Static(grid)
         box.border_title = "keys"
-        yield box
 
 
 class LiveScreen(ModalScreen[None]):

@@ -6,7 +6,7 @@ Textual's DataTable redraws itself completely for each changed cell, which costs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -56,6 +56,9 @@ def fit(columns: Sequence[Column], width: int) -> list[Placed]:
     kept = list(columns)
     while len(kept) > 1 and _needs(kept, GAP) > width and any(column.rank > 0 for column in kept):
         kept.remove(max(reversed(kept), key=lambda column: column.rank))
+    if (excess := _needs(kept, GAP) - width) > 0:  # none of them is left out: the widest is cut
+        widest = max(kept, key=lambda column: column.width)
+        kept[kept.index(widest)] = replace(widest, width=max(1, widest.width - excess))
     gap = ROOMY_GAP if _needs(kept, ROOMY_GAP) + sum(c.grow for c in kept) // 2 <= width else GAP
     spare = max(0, width - _needs(kept, gap))
     placed: list[Placed] = []

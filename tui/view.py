@@ -60,6 +60,10 @@ class View:
         rows = self.rows
         return next((row for row in rows if row.name == self.selected), rows[0] if rows else None)
 
+    def pinned(self) -> View:
+        """With a stream selected, which stays so when the order changes."""
+        return self if self.selected or not self.row else replace(self, selected=self.row.name)
+
     @property
     def marks(self) -> frozenset[str]:
         first = (row.name for row in self.snapshot.streams[:FIRST_MARKS])

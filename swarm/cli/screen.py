@@ -253,6 +253,8 @@ def status_text(snapshot: Snapshot) -> str:
 
 
 def _status_row(row: StreamRow) -> tuple[str, ...]:
+    from swarm.views.reasons import work
+
     return (
         row.name,
         row.state,
@@ -262,7 +264,7 @@ def _status_row(row: StreamRow) -> tuple[str, ...]:
         units.count(row.figure("tokens_per_second")),
         units.duration(row.eta_seconds),
         f"{row.worker} token {row.token}" if row.worker else "-",
-        row.why,
+        row.why or work(row),
     )
 
 

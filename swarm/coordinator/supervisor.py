@@ -268,6 +268,7 @@ class Supervisor:
             word = "left"  # it was dismissed: nothing was left to do for it
         if member.state == "ready":
             word = "idle" if not tasks else "paused" if len(paused) == len(tasks) else "working"
+        done = [f"{held.ref}={held.step}" for held in member.holds if held.step is not None and held.ref in tasks]
         silent, signals = member.silent_seconds(self._pulse.awake_since), member.signals(self._pulse.awake_since)
         if member.child and (verdict := judge(signals, self._timeouts)).state in {"unreachable", "stalled"}:
             word, why = verdict.state, verdict.why
@@ -277,6 +278,7 @@ class Supervisor:
             state=word,
             task=" ".join(tasks),
             paused=" ".join(paused),
+            progress=" ".join(done),
             device=member.spec.device,
             pid=member.child.pid if member.child else 0,
             memory_bytes=member.beat.memory_bytes if member.beat and member.child else None,

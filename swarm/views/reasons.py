@@ -1,8 +1,11 @@
-"""Shortens the reason of a failure (`place: what is wrong; the fix`) and keeps what is wrong; pure."""
+"""Reasons as screens have room for: what is wrong of a failure (`place: what is wrong; the fix`), how far work without steps is; pure."""
 
 from __future__ import annotations
 
 import re
+
+from swarm import units
+from swarm.views.snapshot import StreamRow
 
 FOLDERS = re.compile(r"(?<![\w.~])(?:~|\.{1,2})?/(?:[^\s/:;,'\"]+/)+")
 """The folders of a path, without the name of the file."""
@@ -16,6 +19,18 @@ FIX = re.compile(r"; [^;]*$")
 
 PLACE = re.compile(r"^[^\s:]+:\d+: ")
 """File and line, which a person has to open: such a reason is cut from the right."""
+
+
+WORDS = {"prepare": "rows", "validate": "batches", "evaluate": "batches"}
+"""What is counted in the roles that have no steps."""
+
+
+def work(row: StreamRow) -> str:
+    """What a task without steps has done so far: `12 batches · for 8s`; empty in other states."""
+    if row.state not in WORDS or row.held_seconds is None:
+        return ""
+    counted = f"{row.done:,} {WORDS[row.state]} · " if row.done else ""
+    return f"{counted}for {units.duration(row.held_seconds)}"
 
 
 def short(text: str, characters: int) -> str:

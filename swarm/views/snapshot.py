@@ -47,6 +47,8 @@ class StreamRow:
     token: int | None = None
     held_seconds: float | None = None
     """How long the current task has been held."""
+    done: int | None = None
+    """How much of the current task is done: rows of a preparation, batches of an examination, steps of a training."""
     lease_left_seconds: float | None = None
     verdict: str = ""
     why: str = ""
@@ -111,8 +113,14 @@ class WorkerRow:
     reconnects: int = 0
     paused: str = ""
     """Those of its tasks that are paused."""
+    progress: str = ""
+    """What is done of its tasks, in rows, batches or steps: `fast/evaluate=12`, with spaces between."""
     lines: tuple[str, ...] = ()
     """The last lines that it printed."""
+
+    def done_of(self, task: str) -> int | None:
+        counts = dict(each.rsplit("=", 1) for each in self.progress.split())
+        return int(counts[task]) if task in counts else None
 
     @property
     def bus(self) -> str:

@@ -89,6 +89,7 @@ def _row(
         worker=task.lease.by if task and task.lease else "",
         token=task.lease.token if task and task.lease else None,
         held_seconds=max(0.0, now - task.lease.began) if task and task.lease else None,
+        done=worker.done_of(task.ref) if worker and task else None,
         lease_left_seconds=max(0.0, task.lease.until - now)
         if task and task.lease and task.lease.worker is None
         else None,
@@ -116,9 +117,8 @@ def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[st
     if stream.failed:
         return "failed", stream.failed
     if role is None:
-        if state.promoted and state.promoted.ref == stream.name:
-            return "promoted", state.promoted.why
-        return "done", (stream.verdict.why or "") if stream.verdict and stream.verdict.result != "SUCCESS" else ""
+        word = "promoted" if state.promoted and state.promoted.ref == stream.name else "done"
+        return word, (stream.verdict.why or "") if stream.verdict and stream.verdict.result != "SUCCESS" else ""
     task = state.tasks[f"{stream.name}/{role}"]
     if stream.wish == "stop" or (state.stopped and not task.lease):
         return "stopped", "`swarm resume` goes on" if state.stopped else ""

@@ -60,7 +60,7 @@ def printed_by(view: View, row: StreamRow) -> tuple[str, ...]:
 def printed_text(row: StreamRow, lines: tuple[str, ...]) -> Iterator[Text]:
     if lines:
         yield Text(f"\n{row.last_worker} printed:", style=looks.DIM)
-        yield from (Text(line, style=looks.DIM) for line in lines)
+        yield from (Text(line, style=looks.DIM, no_wrap=True, overflow="ellipsis") for line in lines)
 
 
 def grid(row: StreamRow) -> Grid:

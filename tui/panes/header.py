@@ -34,10 +34,10 @@ def parts(view: View) -> list[Part]:
         Part(Text(snapshot.devices, style=looks.DIM), rank=7),
         Part(clock(snapshot), rank=2),
         Part(
-            Text.assemble(("bus ", looks.DIM), f"{units.count(snapshot.bus.messages_per_second)}/s"), rank=3, right=True
+            Text.assemble(("bus ", looks.DIM), f"{units.count(snapshot.bus.messages_per_second)}/s"), rank=5, right=True
         ),
         Part(losses(snapshot.bus), rank=1 if snapshot.bus.gaps or snapshot.bus.dropped else 6, right=True),
-        Part(Text.assemble(log, " "), rank=1, right=True),
+        Part(Text.assemble(log, " "), rank=3 if snapshot.log_ok else 1, right=True),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from rich.style import Style
 from rich.text import Text
@@ -16,6 +16,8 @@ RANKS = {
     "keys": 0,
     "detach": 0,
     "back": 0,
+    "approve": 1,
+    "retry": 1,
     "stop": 1,
     "pause": 2,
     "log": 3,
@@ -34,11 +36,11 @@ RANKS = {
 class Keys(Line):
     """The keys of the screen."""
 
-    def show_bindings(self, bindings: Iterable[ActiveBinding]) -> None:
+    def show_bindings(self, bindings: Iterable[ActiveBinding], without: Container[str] = ()) -> None:
         by_action = {
             active.binding.action: active.binding for active in bindings if active.binding.show and active.enabled
         }
-        shown = by_action.values()
+        shown = [binding for action, binding in by_action.items() if action not in without]
         self.show_parts([Part(Text(" "))] + [Part(hint(b), RANKS.get(b.description.split("/")[0], 12)) for b in shown])
 
 

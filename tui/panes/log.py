@@ -69,7 +69,7 @@ def coloured(line: str) -> Text:
     """An entry with its parts in different styles; any other line unchanged."""
     found = ENTRY.match(line)
     if found is None:
-        return Text(line, no_wrap=True)
+        return Text(line, no_wrap=True, overflow="ellipsis")
     seq, at, space, kind, gap, ref, rest = found.groups()
     return Text.assemble(
         (seq, looks.DIM),
@@ -80,4 +80,5 @@ def coloured(line: str) -> Text:
         (ref, "bold"),
         rest,
         no_wrap=True,
+        overflow="ellipsis",
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.text import Text
 
 from swarm import figures, units
-from swarm.views.reasons import short
+from swarm.views.reasons import short, work
 from swarm.views.snapshot import StreamRow
 from tui import looks
 from tui.panes.pane import Pane
@@ -85,7 +85,7 @@ def columns(view: View) -> tuple[Column, ...]:
     """The columns, some of them as wide as their content."""
     names = max((len(row.name) for row in view.snapshot.streams), default=0)
     steps = max((len(str(row.steps)) for row in view.snapshot.streams), default=0)
-    whys = max((len(row.why) for row in view.rows), default=0)
+    whys = max((len(row.why or work(row)) for row in view.rows), default=0)
     widths = {
         "name": min(max(names, NAME_CELLS.start), NAME_CELLS.stop - 1),
         "step": max(7, 2 * steps + 1),
@@ -167,8 +167,8 @@ def measured(row: StreamRow, name: str) -> Text:
 
 
 def reason(row: StreamRow, width: int) -> Text:
-    """The reason of its state; for work without steps how long it has been going."""
-    if not row.why and row.state in ("prepare", "validate", "evaluate") and row.held_seconds is not None:
-        return Text(f"for {units.duration(row.held_seconds)}", style=looks.DIM)
+    """The reason of its state; for work without steps how far it is."""
+    if not row.why and (done := work(row)):
+        return Text(done, style=looks.DIM)
     style = looks.BAD if row.state in WRONG else looks.WARN if is_waited_for(row) else looks.DIM
     return Text(short(row.why, max(1, width)), style=style)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 
 from swarm import units
@@ -40,12 +42,19 @@ class Workers(Table, Pane):
         self.show_rows([row.name for row in rows], [cells(row) for row in rows])
 
 
+def held(tasks: Sequence[str]) -> Text:
+    """The first of its tasks, or how many there are and their names, which may be cut."""
+    if not tasks:
+        return Text(units.NONE, style=looks.DIM)
+    return Text(tasks[0] if len(tasks) == 1 else f"{len(tasks)}: {' '.join(tasks)}")
+
+
 def cells(row: WorkerRow) -> dict[str, Text]:
     """One row."""
     return {
         "name": Text(row.name),
         "state": Text(row.state, style=looks.STATES.get(row.state, "")),
-        "task": Text(row.task or units.NONE, style="" if row.task else looks.DIM),
+        "task": held(row.task.split()),
         "device": Text(row.device or units.NONE),
         "memory": Text(units.size(row.memory_bytes)),
         "silent": Text(
