@@ -248,7 +248,7 @@ def find(run: str | None, runs: Path | None = None) -> RunFolder:
     near = [r.name for r in all_runs(runs) if r.name.startswith(run)]
     if len(near) == 1:
         return RunFolder((runs / near[0]).resolve())
-    hint = f"it could be {', '.join(near[:4])}" if near else f"`ls {runs}` lists the runs"
+    hint = f"it could be {', '.join(near[:4])}" if near else "`swarm runs` lists the runs"
     raise UserError(run, "no such run", hint)
 
 

@@ -6,6 +6,8 @@ The config belongs to the weights: its `lora_alpha` scales them, its `target_mod
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +22,8 @@ PROMPT = "prompt.json"
 MANIFEST = "manifest.json"
 """Sealed into a folder of prepared rows and into a checkpoint: the hash of every file (trainer/whole.py)."""
 CHUNK_BYTES = 1 << 20
+QUICK_BYTES = 256 << 20
+"""A file of this length is hashed within a second; a longer one is first held against its own header."""
 
 
 def sha256_of(path: Path) -> str:
@@ -52,5 +56,25 @@ def adapter_sha256(folder: Path) -> str:
 
     Raises OSError.
     """
+    _check_length(folder / ADAPTER)
     lines = "".join(f"{sha256_in_run(folder / name)}  {name}\n" for name in ADAPTER_FILES)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _check_length(path: Path) -> None:
+    """Raises NotPlain for a long file that its own safetensors header does not describe: somebody put it there to be read for minutes."""
+    with open(path, "rb", opener=plainfiles.opener) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > QUICK_BYTES and size != _described(file):
+            raise plainfiles.NotPlain(path, f"its header does not describe its {size:,} bytes", "take a whole copy")
+
+
+def _described(file: BinaryIO) -> int | None:
+    """How long a safetensors file is by its header (https://github.com/huggingface/safetensors#format); None where that is none."""
+    length = int.from_bytes(file.read(8), "little")
+    try:
+        header = json.loads(file.read(min(length, plainfiles.LOG_BYTES)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return 8 + length + max(ends, default=0)
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return None

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.screenshot is not None:
             return take_picture(arguments.run_folder, arguments.screenshot)
-        return watch(arguments.run_folder, readonly=arguments.readonly)
+        return watch(arguments.run_folder, readonly=arguments.readonly, name=arguments.name)
     except UserError as error:
         print(error, file=sys.stderr)
         return USAGE
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m tui", description="The dashboard of one run.")
     made.add_argument("run_folder", type=Path)
     made.add_argument("--readonly", action="store_true", help="offer no key that changes the run")
+    made.add_argument("--as", dest="name", metavar="NAME", help="act under this name; default: the run's owner")
     made.add_argument(
         "--screenshot", type=Path, metavar="FILE.svg", help="write a picture of the run as it stands, and leave"
     )
@@ -50,12 +51,12 @@ def on_a_terminal() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
-def watch(run_folder: Path, *, readonly: bool) -> int:
+def watch(run_folder: Path, *, readonly: bool, name: str | None = None) -> int:
     from swarm import asciitext
     from swarm.views.watch import Watcher
     from tui.app import Dashboard
 
-    watcher = Watcher.attach(run_folder)
+    watcher = Watcher.attach(run_folder, name=name)
     try:
         only_ascii = asciitext.needed(os.environ)
         app = Dashboard(watcher, readonly=readonly, only_ascii=only_ascii)

@@ -28,7 +28,7 @@ from swarm.agents.agent import LEASE_SECONDS, Agent, open_run
 from swarm.agents.inbox import Message
 from swarm.errors import UserError, UserErrors
 from swarm.event import Event
-from swarm.log import LogError
+from swarm.log import LogError, run_is_alive
 from swarm.planning import starting
 from swarm.planning.starting import resume
 from swarm.printable import one_line
@@ -63,9 +63,9 @@ INSTRUCTIONS = (
 Words = ParamSpec("Words")
 
 
-def server(agent: Agent | None, name: str = "", *, own_key: bool = True) -> MCPServer[Any]:
+def server(agent: Agent | None, name: str = "") -> MCPServer[Any]:
     """A server that acts as `agent`, or under `name` in the run that it makes first; `run(transport="stdio")` serves it."""
-    tools = Tools(agent, name, own_key=own_key)
+    tools = Tools(agent, name)
     calls = (
         tools.digest, tools.read_log, tools.wait, tools.metrics, tools.post, tools.claim, tools.settle, tools.judge,
         tools.review, tools.steer, tools.runs,
@@ -146,8 +146,8 @@ class Call(Tool):
 class Tools:
     """Each public method is a tool or a resource; its signature and first words are its schema."""
 
-    def __init__(self, agent: Agent | None, name: str = "", *, own_key: bool = True) -> None:
-        self._agent, self.name, self._own_key = agent, agent.name if agent else name, own_key
+    def __init__(self, agent: Agent | None, name: str = "") -> None:
+        self._agent, self.name = agent, agent.name if agent else name
 
     @property
     def agent(self) -> Agent:
@@ -161,7 +161,7 @@ class Tools:
     def digest(self, since: int = 0, budget: int = BUDGET_TOKENS) -> str:
         """Streams and claims in TOON, and what is addressed to you after entry `since`. budget: tokens."""
         from swarm import config
-        from swarm.views.digest import LEAST_TOKENS, Unread, digest
+        from swarm.views.digest import LEAST_TOKENS, Unread, digest, going_of
         from swarm.views.streamrows import waits_of
 
         found = self.agent.inbox(since=since)
@@ -176,8 +176,9 @@ class Tools:
         left = max(LEAST_TOKENS, budget - estimated_tokens(mine))
         name = self.agent.folder.name
         state, now = self.agent.state, self.agent.now()
-        waits = waits_of(state, config.of_run(self.agent.folder, state.added))
-        return f"{digest(state, now, left, unread=unread, name=name, waits=waits)}\n{mine}"
+        waits = in_tools(waits_of(state, config.of_run(self.agent.folder, state.added)))
+        going = in_tools(going_of(alive=run_is_alive(self.agent.folder.log)))
+        return f"{digest(state, now, left, unread=unread, name=name, waits=waits, going=going)}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:
         """Entries after `since`, a line each; `next`: the next `since`."""
@@ -322,7 +323,7 @@ class Tools:
     def _use(self, folder: RunFolder) -> str:
         if self._agent:
             self._agent.close()
-        self._agent = Agent(self.name, folder.path, own_key=self._own_key)
+        self._agent = Agent(self.name, folder.path)
         return f"using {folder.name}"
 
     def _append(self, kind: type[Event], ref: str, **fields: Any) -> str:

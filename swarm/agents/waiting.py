@@ -54,7 +54,7 @@ class Woken:
     """Why waiting ended, and what is new."""
 
     cause: str
-    """The condition that was met, `ended` or `timeout`."""
+    """The condition that was met, `ended` (without success) or `timeout`."""
     status: int
     """The exit status of `swarm wait`."""
     next: int
@@ -111,14 +111,14 @@ def _wait(agent: Waiter, settings: RunSettings, until: Sequence[str], start: int
             happened.add(entry.event.kind)
         waits = waits_of(state, settings)
         now = {
-            "done": state.end is not None,
+            "done": state.end is not None and not state.end.rc,
             "failed": "fail" in happened,
             "verdict": "verdict" in happened,
             "waits": bool(waits) and waits != waited_before,
             "question": any(asked.to == agent.name and seq > start for seq, asked in state.questions.items()),
         }
         if cause := next((condition for condition in until if now.get(condition)), ""):
-            return cause, ENDED if cause == "done" and state.end and state.end.rc else MET
+            return cause, MET
         if state.end:
             return "ended", ENDED
         if "stalled" in until and state.run and standing.still():

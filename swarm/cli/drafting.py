@@ -134,7 +134,9 @@ def _tried(path: Path) -> str:
 
 
 def schema() -> None:
-    """Print the JSON Schema of a config, with the settings of all installed kinds.
+    """Print the JSON Schema of a config.
+
+    It has the settings of all installed kinds.
 
     For editors: `# yaml-language-server: $schema=swarm.schema.json` on a config's first line.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,6 +80,7 @@ def run_or_stream(word: str | None, named: str | None, stream: str | None) -> tu
     Raises UserError if it names neither.
     """
     from swarm import rundir
+    from swarm.errors import UserError
     from swarm.log import Log
     from swarm.rundir import RunFolder
     from swarm.state import fold
@@ -90,9 +92,21 @@ def run_or_stream(word: str | None, named: str | None, stream: str | None) -> tu
     any_run = named is not None or next(rundir.all_runs(rundir.runs_here()), None) is not None
     if any_run and not any(RunFolder(path).is_run for path in places):
         folder = rundir.find(named)
-        if word in fold(Log(folder.log).entries()).streams:
+        streams = fold(Log(folder.log).entries()).streams
+        if word in streams:
             return folder, word
+        try:
+            rundir.find(word)
+        except UserError:
+            raise UserError(word, f"is no run and no stream of {folder.name}", _near(word, streams)) from None
     return rundir.find(one_run(word, named)), stream
+
+
+def _near(word: str, streams: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, streams, n=1)
+    return f"did you mean {near[0]}?" if near else "`swarm runs` lists the runs, `swarm status` the streams"
 
 
 def form_words(form: bool | None) -> list[str]:

@@ -35,6 +35,7 @@ def digest(
     from swarm import config
     from swarm.cli import screen
     from swarm.errors import UserError
+    from swarm.log import run_is_alive
     from swarm.views import digest as digests
     from swarm.views.streamrows import waits_of
     from toon import encode
@@ -48,7 +49,10 @@ def digest(
         name, write = agent.folder.name, compact_json if form else encode
         state = agent.state
         waits = waits_of(state, config.of_run(agent.folder, state.added))
-        text = digests.digest(state, agent.now(), budget, unread=unread, name=name, waits=waits, write=write)
+        going = digests.going_of(alive=run_is_alive(agent.folder.log))
+        text = digests.digest(
+            state, agent.now(), budget, unread=unread, name=name, waits=waits, going=going, write=write
+        )
     screen.tell(text)
 
 

@@ -77,6 +77,7 @@ def watch(
     named: NamedRun = None,
     plain: Plain = False,
     readonly: Annotated[bool, typer.Option("--readonly", help="look, but touch nothing")] = False,
+    author: As = None,
 ) -> None:
     """Attach to a run; `q` detaches, and the run goes on.
 
@@ -84,7 +85,9 @@ def watch(
     """
     from swarm import rundir
 
-    sys.exit(attach(rundir.find(one_run(run, named)), plain=plain, owns=False, readonly=readonly))
+    if author is not None:
+        rundir.checked_name(author)
+    sys.exit(attach(rundir.find(one_run(run, named)), plain=plain, owns=False, readonly=readonly, author=author))
 
 
 def resume(
@@ -163,24 +166,28 @@ def attach(
     readonly: bool = False,
     form: bool | None = None,
     since: int | None = None,
+    author: str | None = None,
 ) -> int:
-    """Show the run until it ends or the person leaves; the exit status of `swarm run`."""
+    """Show the run until it ends or the person leaves; the exit status of `swarm run`.
+
+    `author`: in whose name the dashboard's keys act; by default the owner's.
+    """
     from swarm.cli import progress, screen
 
     if not plain and can_draw(sys.stdin, sys.stdout):
-        status = _dashboard(folder, readonly=readonly)
+        status = _dashboard(folder, readonly=readonly, author=author)
         if status is not None:
             if status == STOPPED:
                 progress.wait_for_end(folder)
             if screen.has_ended(folder):
                 return screen.print_result(folder, form)
             if status == 0:
-                screen.print_detached(folder)
+                screen.print_left(folder)
             return status
     return progress.follow(folder, owns=owns, form=form, since=since)
 
 
-def _dashboard(folder: RunFolder, *, readonly: bool) -> int | None:
+def _dashboard(folder: RunFolder, *, readonly: bool, author: str | None) -> int | None:
     """Run the dashboard in its own process; None if it cannot be shown."""
     import contextlib
     import importlib.util
@@ -190,7 +197,8 @@ def _dashboard(folder: RunFolder, *, readonly: bool) -> int | None:
     if importlib.util.find_spec("textual") is None:
         print("swarm: the dashboard needs: pip install 'toonswarm[tui]'; plain lines follow", file=sys.stderr)
         return None
-    command = module_command("tui", str(folder.path), *(["--readonly"] if readonly else []))
+    words = [*(["--readonly"] if readonly else []), *(["--as", author] if author else [])]
+    command = module_command("tui", str(folder.path), *words)
     process = subprocess.Popen(command, env=dict(os.environ))
     before = signal.signal(
         signal.SIGTERM, lambda *_: process.terminate()

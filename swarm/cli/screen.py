@@ -89,6 +89,19 @@ def columns(rows: Sequence[Sequence[str]], *, gap: int = 2, width: int | None = 
     )
 
 
+def print_left(folder: RunFolder) -> None:
+    """Print, after a person left the dashboard, how the run stands and the next command."""
+    from swarm.log import Log, run_is_alive
+    from swarm.state import fold
+
+    if run_is_alive(folder.log):
+        print_detached(folder)
+    elif fold(Log(folder.log).entries()).run is None:
+        print(f"swarm: `swarm run CONFIG --in {folder.name}` starts a run in this log", file=sys.stderr)
+    else:
+        print_orphaned(folder)
+
+
 def announce(folder: RunFolder, made: Plan) -> None:
     bases = ", ".join(made.bases)
     devices = ", ".join(sorted({spec.device for spec in made.layout.workers if "train" in spec.roles}))

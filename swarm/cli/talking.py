@@ -98,6 +98,10 @@ def post(
         raise typer.Exit(IN_VAIN)
 
 
+REFS_SHOWN = 8
+"""At most so many streams, and agents' tasks, are named to whoever names none of them."""
+
+
 def check_ref(state: State, ref: str) -> None:
     """Raises UserError for a ref that names no stream or task of the run: nobody would find a note on it."""
     from difflib import get_close_matches
@@ -105,13 +109,15 @@ def check_ref(state: State, ref: str) -> None:
     from swarm.errors import UserError
 
     known = {"run", "-", *state.streams, *state.tasks}
+    tasks = [name for name, task in state.tasks.items() if task.role is None]
+    there = [*list(state.streams)[:REFS_SHOWN], *tasks[:REFS_SHOWN], "run"]
     if state.run is None or ref in known or ref.partition("/")[0] in {task.partition("/")[0] for task in state.tasks}:
         return
     near = get_close_matches(ref, known, n=1)
     fix = (
         f"did you mean {near[0]}?"
         if near
-        else f"there is {', '.join(sorted(known - {'-'}))}, or `-` for nothing in particular"
+        else f"there is {', '.join(there)}, a stream's task such as {there[0]}/train, or `-` for nothing in particular"
     )
     raise UserError(ref, "names no stream or task of this run", fix)
 
@@ -160,9 +166,16 @@ def approve(
 ) -> None:
     """Agree to a stream's promotion, or to an entry (`--of`).
 
-    It takes your own objection back.
+    It takes your own objection back.  Whose approval is still missing is printed.
     """
+    from swarm import config
+    from swarm.views.streamrows import still_waits
+
     say("approve", run, author, form, ref=ref, of=of, body=text, idem=idem)
+    with agent_of(run, author) as agent:
+        still = still_waits(agent.state, config.of_run(agent.folder, agent.state.added), ref)
+    if still and of is None:
+        print(f"{ref} {still}", file=sys.stderr)
 
 
 def wait(
@@ -287,19 +300,23 @@ def skill() -> None:
 
 
 def mcp(*, author: As = None, run: Run = None) -> None:
-    """Serve an MCP client over standard input and output."""
+    """Serve an MCP client over standard input and output.
+
+    It acts under the name given with --as, with an agent's key: the owner's is never lent to a model.
+    """
     from swarm.errors import UserError
 
+    if author is None:
+        raise UserError("swarm mcp", "needs a name: a model does not act as the run's owner", "swarm mcp --as NAME")
     try:
         from swarm.agents.mcp import server
     except ModuleNotFoundError as error:
         raise UserError("swarm mcp", f"needs the package {error.name}", "pip install 'toonswarm[agents]'") from None
     from swarm import rundir
-    from swarm.rundir import checked_name, user_name
+    from swarm.rundir import checked_name
 
     if run is None and next(rundir.all_runs(rundir.runs_here()), None) is None:
-        name = user_name() if author is None else checked_name(author)
-        server(None, name, own_key=author is not None).run(transport="stdio")
+        server(None, checked_name(author)).run(transport="stdio")
         return
     with agent_of(run, author) as agent:
         server(agent).run(transport="stdio")

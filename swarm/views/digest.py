@@ -31,6 +31,14 @@ after them; then what is left over is filled in the same order.
 URGENCY = ("failed", "train", "validate", "evaluate", "prepare", "paused", "wait", "stopped", "promoted", "done")
 
 
+GOING = "running"
+
+
+def going_of(*, alive: bool) -> str:
+    """How a run stands that has begun and has not ended; `alive`: a coordinator is at work."""
+    return GOING if alive else "no coordinator, `swarm resume` goes on"
+
+
 @dataclass(frozen=True, slots=True)
 class Unread:
     """An entry addressed to the reader that it has not read."""
@@ -49,17 +57,19 @@ def digest(
     unread: Sequence[Unread] = (),
     name: str | None = None,
     waits: str = "",
+    going: str = GOING,
     write: Callable[[Any], str] = encode,
 ) -> str:
     """The digest at log time `now` in the form that `write` gives it, at most `budget_tokens` as `tokens_at_most` counts them.
 
     `name`: the run folder's, for a log in which no run was started.  `waits`: for whom a promotion waits (`waits_of`).
+    `going`: how a run stands that has begun and has not ended (`going_of`).
     Raises ValueError for a budget below LEAST_TOKENS.
     """
     if budget_tokens < LEAST_TOKENS:
         raise ValueError(f"a digest takes at least {LEAST_TOKENS} tokens")
     rows = [_stream_row(state, stream, _compared(state)) for stream in state.streams.values()]
-    head = _head(state, rows, name) | ({"waits": one_line(waits, TEXT_CHARACTERS)} if waits else {})
+    head = _head(state, rows, name, going) | ({"waits": one_line(waits, TEXT_CHARACTERS)} if waits else {})
     draft = _Draft(head, budget_tokens, write)
     whole = {
         "streams": [{**row, "why": None} for row in sorted(rows, key=_urgency)],
@@ -126,9 +136,9 @@ def _counted(section: str, count: int) -> str:
     return f"{count} {section.removesuffix('s') if count == 1 else section}"
 
 
-def _head(state: State, rows: Sequence[Mapping[str, Any]], name: str | None) -> dict[str, Any]:
+def _head(state: State, rows: Sequence[Mapping[str, Any]], name: str | None, going: str) -> dict[str, Any]:
     counts = Counter(str(row["state"]) for row in rows)
-    word = "ended" if state.end else "stopped" if state.stopped else "running" if state.run else "not started"
+    word = "ended" if state.end else "stopped" if state.stopped else going if state.run else "not started"
     counted = ", ".join(f"{counts[name]} {name}" for name in URGENCY if counts[name])
     return {
         "run": state.run.name if state.run else name,

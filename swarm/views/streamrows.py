@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from swarm import figures, kinds
-from swarm.policy.promotion import waiting
+from swarm.policy.promotion import waiting, waits_for
 from swarm.printable import one_line
 from swarm.settings import Promotion, RunSettings, StreamSettings
 from swarm.state import State, Stream
@@ -38,6 +38,11 @@ def why_of(state: State) -> str:
 def waits_of(state: State, settings: RunSettings) -> str:
     """Whose approval a promotion waits for, with the command; safe for a screen."""
     return one_line(waiting(state, settings.promotion))
+
+
+def still_waits(state: State, settings: RunSettings, stream: str) -> str:
+    """What the promotion of this stream waits for after an approval; empty: nothing, or there is no such stream."""
+    return one_line(waits_for(state, settings.promotion, stream)) if stream in state.streams else ""
 
 
 def task_rows(state: State, now: float) -> tuple[TaskRow, ...]:

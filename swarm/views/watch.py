@@ -37,6 +37,7 @@ from swarm.state import State
 from swarm.views import logview
 from swarm.views.runview import RunView
 from swarm.views.snapshot import BusCounters, Snapshot, WorkerRow
+from swarm.views.streamrows import still_waits
 from toon import ToonError, decode
 
 POLL_SECONDS = 0.5
@@ -137,7 +138,12 @@ class Watcher:
         """Append an event; returns a line for the screen.  Raises UserError when it is refused."""
         event = checked(KINDS[kind], ref=ref, **facts)
         with Client(self.folder, self.name) as client:
-            return f"{client.append(event)} {kind} {ref}"
+            line = f"{client.append(event)} {kind} {ref}"
+        if kind != "approve":
+            return line
+        self._read_log()
+        still = still_waits(self.state, self.settings, ref)
+        return f"{line}; it {still}" if still else line
 
     def add(self, name: str, like: str, changes: Sequence[str], *, warm: bool, why: str = "") -> str:
         """Let a stream join, a clone of `like` with `warm`; as `say`.  Raises UserErrors for changes that will not do."""

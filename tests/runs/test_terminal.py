@@ -125,6 +125,19 @@ def test_a_front_end_that_leaves_hangs_or_is_ended_is_not_the_end_of_the_run(
     terminal.wait_for("and echoes")
     still_trains(folder)
 
+    terminal.type(f"clear; {SWARM} watch")
+    terminal.wait_for("only", "q detach")
+    os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
+    terminal.wait_for("no coordinator", "train on; swarm resume adopts them")
+    terminal.press("q")
+    assert "goes on; " not in terminal.wait_for("its coordinator is gone; `swarm resume", "ready$")
+    assert "no coordinator, `swarm resume` goes on: 1 train" in sp.swarm("digest", cwd=tmp_path).stdout
+    terminal.type(f"clear; {SWARM} resume")
+    terminal.wait_for("only", "q detach")
+    still_trains(folder)
+    terminal.press("q")
+    terminal.wait_for("detached", "ready$")
+
     terminal.type(f"clear; {SWARM} stop; echo stopped with $?")
     terminal.wait_for("stopped with 0")
     state = sp.state(folder)

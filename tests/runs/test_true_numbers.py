@@ -72,7 +72,9 @@ def test_clock_pace_and_speed_are_those_of_the_log_and_the_metrics_and_who_must_
         everybody_who_looks_is_told(folder, tmp_path)
 
         sp.swarm("invite", "bob", cwd=tmp_path)
-        sp.swarm("approve", "fast", "--as", "bob", cwd=tmp_path)
+        assert sp.swarm("approve", "fast", cwd=tmp_path).stderr == "fast waits for bob: `swarm approve fast`\n"
+        assert watcher.say("approve", "fast").endswith("; it waits for bob: `swarm approve fast`")
+        assert sp.swarm("approve", "fast", "--as", "bob", cwd=tmp_path).stderr == ""
         sp.wait_for_end(folder)
         sp.wait_for(lambda: watcher.snapshot().state == "ended", "the end on screens")
         time.sleep(2.5)

@@ -22,8 +22,9 @@ from swarm import events as ev
 from swarm.agents.agent import Agent
 from swarm.agents.mcp import server
 from swarm.artifacts.metrics import MetricsFile
+from swarm.log import Log
 from swarm.messages import MetricRow, Metrics
-from swarm.rundir import RunFolder
+from swarm.rundir import RunFolder, user_name
 from tests.swarm.places import kinds, state
 
 
@@ -42,6 +43,20 @@ async def refused(client: Client, tool: str, **words: Any) -> str:
 def as_(name: str, folder: RunFolder) -> StdioServerParameters:
     words = ["-m", "swarm.cli", "mcp", "--as", name, "--run", str(folder.path)]
     return StdioServerParameters(command=sys.executable, args=words, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+
+
+async def test_a_model_never_acts_with_the_owners_key_even_under_the_owners_name(
+    folder: RunFolder,
+) -> None:
+    command = [sys.executable, "-m", "swarm.cli", "mcp", "--run", str(folder.path)]
+    nameless = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert nameless.returncode == 2 and "needs a name" in nameless.stderr and "swarm mcp --as NAME" in nameless.stderr
+    async with Client(as_(user_name(), folder)) as model:
+        await said(model, "judge", ref="run", agree=False, text="wait")
+        await said(model, "judge", ref="run", agree=True, text="fine")
+    *_, approved = Log(folder.log).entries()
+    assert isinstance(approved.event, ev.Approve) and approved.author == user_name()
+    assert approved.event.person is None, "it is no person's approval"
 
 
 async def test_eleven_tools_and_their_schema_is_small(folder: RunFolder) -> None:

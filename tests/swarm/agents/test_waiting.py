@@ -108,7 +108,7 @@ def test_a_stream_that_is_given_up_and_a_question_wake_up(folder: RunFolder, sto
 
 
 @pytest.mark.parametrize(
-    ("rc", "until", "cause", "status"), [(0, "done", "done", 0), (1, "done", "done", 1), (0, "verdict", "ended", 1)]
+    ("rc", "until", "cause", "status"), [(0, "done", "done", 0), (1, "done", "ended", 1), (0, "verdict", "ended", 1)]
 )
 def test_the_end_of_the_run_ends_every_wait(
     folder: RunFolder, story: Story, rc: int, until: str, cause: str, status: int

@@ -72,7 +72,8 @@ def test_stop_resume_and_lineage_take_the_name_of_a_stream_as_pause_does(folder:
     assert state(folder).streams["narrow"].wish == "stop" and not state(folder).stopped
     assert [row["stream"] for row in json.loads(swarm("lineage", "wide", "--json").stdout)["adapters"]] == ["wide"]
     assert json.loads(swarm("lineage", "narrow", "--json").stdout)["adapters"] == []
-    assert refusal("stop", "nrrow").startswith("nrrow: no such run")
+    assert refusal("stop", "nrrow") == f"nrrow: is no run and no stream of {folder.name}; did you mean narrow?"
+    assert refusal("resume", "x9").endswith("; `swarm runs` lists the runs, `swarm status` the streams")
 
 
 def test_a_stream_named_like_a_run_is_distinguished_by_its_option(folder: RunFolder, tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_all_runs_are_listed_with_how_they_stand(folder: RunFolder, tmp_path: Pa
 def test_a_note_on_what_there_is_not_is_refused_with_the_likely_name(folder: RunFolder) -> None:
     before = kinds(folder)
     assert refusal("post", "wied", "look") == "wied: names no stream or task of this run; did you mean wide?"
-    assert "there is narrow, narrow/evaluate" in refusal("post", "x9", "look")
+    assert "there is narrow, wide, run, a stream's task such as narrow/train" in refusal("post", "x9", "look")
     assert kinds(folder) == before
     swarm("post", "wide/train", "look")
     swarm("post", "-", "look")
