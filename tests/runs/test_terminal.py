@@ -44,6 +44,10 @@ class Terminal:
     def screen(self) -> str:
         return self._tmux("capture-pane", "-t", self.name, "-p")
 
+    def pipe(self, path: Path) -> None:
+        """Keep all that is sent to the screen from here on."""
+        self._tmux("pipe-pane", "-t", self.name, f"cat >> '{path}'")
+
     def wait_for(self, *texts: str) -> str:
         try:
             sp.wait_for(lambda: all(text in self.screen() for text in texts), f"{texts} on the screen", 60)
@@ -102,6 +106,7 @@ def test_a_front_end_that_leaves_hangs_or_is_ended_is_not_the_end_of_the_run(
 ) -> None:
     folder = begun(terminal, tmp_path)
     still_trains(folder)
+    what_others_write_is_drawn_as_text(terminal, folder)
 
     terminal.press("q", "l", "l", "x", "y")
     said = terminal.wait_for("detached", "goes on", f"swarm stop {folder.name}")
@@ -143,6 +148,27 @@ def test_a_front_end_that_leaves_hangs_or_is_ended_is_not_the_end_of_the_run(
     state = sp.state(folder)
     assert state.end is not None
     assert state.end.rc == 130
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[red]RED[/red] \u2066" + "long" * 2000
+"""A title, a cleared screen, colours in two ways, marks that turn the direction, markup, and more than any line holds."""
+
+
+def what_others_write_is_drawn_as_text(terminal: Terminal, folder: sp.RunFolder) -> None:
+    """An agent's note and what a library prints in the worker, on the live screen and in the pane of details."""
+    sent = folder.path.parent / "sent"
+    terminal.pipe(sent)
+    sp.swarm("post", "only", f"noted {ESCAPES}", cwd=folder.path.parents[1])
+    with (folder.workers / "trainer-1.log").open("a") as file:
+        file.write(f"printed {ESCAPES}\n")
+    terminal.wait_for("[red]RED[/red]")
+    terminal.press("Enter")
+    terminal.wait_for("trainer-1 printed:", "printed ", "esc back")
+    terminal.press("Escape")
+    terminal.wait_for("q detach")
+    raw = sent.read_bytes()
+    for harm in (b"]0;", b"\x07", b"\x1b[2J", "\u202e".encode(), "\u2066".encode(), "\x9b".encode()):
+        assert harm not in raw, harm
 
 
 def state_of(pid: int) -> str:
