@@ -24,6 +24,7 @@ RESERVED = frozenset({"coordinator", "hub", "log", "run", "unknown"})
 """Author names that no member may have: they are the program's own."""
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
+Names = Annotated[str, StringConstraints(pattern=f"^{NAME}(,{NAME})*$")]
 Role = Literal["prepare", "train", "validate", "evaluate", "sealed"]
 ROLES: tuple[Role, ...] = ("prepare", "train", "validate", "evaluate")
 """A stream's tasks, in the order in which they are done.  `sealed` is none of them: only who is to be promoted is examined."""

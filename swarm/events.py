@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from swarm.event import Event, Measured, Name, RelativePath, Role, Sha256, ShortSha256, Token
+from swarm.event import Event, Measured, Name, Names, RelativePath, Role, Sha256, ShortSha256, Token
 from swarm.figures import is_compared
 
 # ---- the run and its streams -----------------------------------------------------------------------------------------
@@ -339,8 +339,8 @@ class Compared(Event):
 class Post(Event):
     """A note; the text is the body.  A name after an @ in it reaches that agent's inbox."""
 
-    asks: Name | None = None
-    """Who is asked: the question is open until a post answers it (`of`)."""
+    asks: Names | None = None
+    """Who is asked, with commas between: the question is open to each until its entry is answered (`of`)."""
     of: Token | None = None
     """The entry that it answers."""
 

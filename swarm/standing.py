@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from swarm import events as ev
 from swarm.event import Role
@@ -177,8 +177,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question from one agent to another that is not answered yet."""
+    """A question from one agent to others that is not answered yet."""
 
     by: str
-    to: str
+    to: tuple[str, ...]
+    """Who has still to answer."""
     ref: str
+
+    def after(self, author: str) -> Question | None:
+        """What is open of it after this author's answer: one word of the asker, or of anybody where one is asked, closes it."""
+        left = tuple(name for name in self.to if name != author)
+        return None if not left or author == self.by or len(self.to) == 1 else replace(self, to=left)

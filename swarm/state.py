@@ -110,6 +110,7 @@ class State:
                     entry.author, self.approvers(event.ref), self.objections(event.ref), self.reasons(event.ref)
                 )
             case ev.Approve() | ev.Object():
+                self._take_answer(entry.author, event.of)
                 self._take_opinion(entry, event)
             case ev.Claim() | ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
                 if task := self.tasks.get(event.ref):
@@ -124,13 +125,18 @@ class State:
                 self._take_result(stream, event)
                 self._record(stream, entry)
             case ev.Post(asks=asked, of=answered):
-                self.questions.pop(answered or 0, None)
+                self._take_answer(entry.author, answered)
                 if asked:
-                    self.questions[entry.seq] = Question(entry.author, asked, event.ref)
+                    self.questions[entry.seq] = Question(entry.author, tuple(asked.split(",")), event.ref)
             case _ if stream := self.streams.get(event.stream):
                 self._record(stream, entry)
             case _:  # amendments, seals and heads are for readers
                 pass
+
+    def _take_answer(self, author: str, of: int | None) -> None:
+        if question := self.questions.pop(of or 0, None):
+            left = question.after(author)
+            self.questions |= {of: left} if of and left else {}
 
     def _join(self, stream: Stream) -> None:
         self.streams[stream.name] = stream

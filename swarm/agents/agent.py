@@ -90,15 +90,26 @@ class Agent:
 
         Raises Refused with the reason, UserError if nobody answers or it names nobody or nothing.
         """
-        if isinstance(event, ev.Post) and event.asks == self.name:
+        if isinstance(event, ev.Post) and event.asks and self.name in event.asks.split(","):
             raise UserError("ask", f"{self.name} is you", "ask somebody else, or post a note")
         if isinstance(event, ev.Post | ev.Amend | ev.Approve | ev.Object) and event.of is not None:
             self._ref_of(event.of)
+        if isinstance(event, ev.Approve | ev.Object) and event.of is None:
+            self._check_no_question(event)
         return self._client.append(event)
 
-    def post(self, text: str, ref: str = "-", *, of: int | None = None, idem: str | None = None) -> int:
-        """A note; `@bob` in it reaches bob's inbox; `of` is the entry that it answers."""
-        return self.append(checked(ev.Post, ref=ref, body=text, of=of, idem=idem))
+    def _check_no_question(self, event: Event) -> None:
+        """Raises UserError for an opinion on what one is asked about that would not count as the answer."""
+        for seq, question in self.state.questions.items():
+            if self.name in question.to and question.ref == event.ref:
+                what = f"{question.by} asks you about it in entry {seq}, and this would be no answer"
+                raise UserError(event.ref, what, f"answer first (`--of {seq}`)")
+
+    def post(
+        self, text: str, ref: str = "-", *, of: int | None = None, asks: str | None = None, idem: str | None = None
+    ) -> int:
+        """A note; `@bob` in it reaches bob's inbox; `of` is the entry that it answers, `asks` names those who are to answer it."""
+        return self.append(checked(ev.Post, ref=ref, body=text, of=of, asks=asks, idem=idem))
 
     def ask(
         self, whom: str, text: str, ref: str = "-", *, wait_seconds: float = 0.0, idem: str | None = None

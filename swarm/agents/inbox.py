@@ -125,7 +125,7 @@ def messages(entries: Sequence[Entry], name: str, since: int = 0) -> Iterator[Me
 def questions(entries: Sequence[Entry], state: State, name: str) -> list[Message]:
     """The open questions to `name`: which they are is in `state`, their text in the entries."""
     newest = amendments(entries)
-    open_ = {seq for seq, question in state.questions.items() if question.to == name}
+    open_ = {seq for seq, question in state.questions.items() if name in question.to}
     return [Message("unanswered", entry, newest.get(entry.seq)) for entry in entries if entry.seq in open_]
 
 
@@ -174,7 +174,7 @@ def addressed(entry: Entry, name: str, authors: Mapping[int, str]) -> str:
     """Why the entry concerns `name`; "" if it does not."""
     event = entry.event
     match event:
-        case ev.Post(asks=asked) if asked == name:
+        case ev.Post(asks=asked) if asked and name in asked.split(","):
             return "question"
         case ev.Post(of=of) if of and authors.get(of) == name:
             return "answer"

@@ -124,8 +124,8 @@ def with_reasons(tool: Callable[Words, str]) -> Callable[Words, str]:
 
 
 def in_tools(reason: str) -> str:
-    """A refusal's commands as the tools that do the same."""
-    return COMMAND.sub(lambda found: f"`{TOOL_OF.get(found[1], found[1])}`", reason)
+    """A refusal's commands as the tools that do the same, its options as their arguments."""
+    return COMMAND.sub(lambda found: f"`{TOOL_OF.get(found[1], found[1])}`", reason).replace("`--", "`")
 
 
 class Call(Tool):

@@ -25,7 +25,9 @@ class Chair(Protocol):
 
     @property
     def name(self) -> str: ...
-    def post(self, text: str, ref: str = "-", *, of: int | None = None, idem: str | None = None) -> int: ...
+    def post(
+        self, text: str, ref: str = "-", *, of: int | None = None, asks: str | None = None, idem: str | None = None
+    ) -> int: ...
     def find(self, wanted: Callable[[Entry], bool], since: int, timeout_seconds: float) -> Entry | None: ...
 
 
@@ -61,7 +63,8 @@ def review(
 ) -> Outcome:  # fmt: skip
     """Ask in rounds until all approve, one objects, or the limit is reached.
 
-    An answer is `approve`, `object` or `post` with `of` the round's entry.  With the same key an interrupted review is
+    Each round is a question to all of them, which the next one, or the outcome, closes.  An answer is `approve`, `object` or `post` with `of`
+    the round's entry.  With the same key an interrupted review is
     continued.  Raises UserError for names, rounds or seconds that are not valid.
     """
     if not between or not all(map(is_name, between)) or len(set(between)) < len(between):
@@ -75,16 +78,16 @@ def review(
     if rounds < 1:
         raise UserError("--rounds", f"{rounds} rounds ask nobody", "take 1 or more")
     waitable("--answer-seconds", answer_seconds)
-    said = ""
+    said, asked = "", 0
     for number in range(1, rounds + 1):
         call = _call(ref, between, question, number, rounds, said)
-        asked = chair.post(call, ref, idem=idem and f"{idem}:{number}")
+        asked = chair.post(call, ref, of=asked or None, asks=",".join(between), idem=idem and f"{idem}:{number}")
         words = _answers(chair, asked, between, answer_seconds)
         outcome = Outcome(ref, _result(words), number, words=words)
         if outcome.result != "open":
             break
         said = "\n".join(outcome.left_open)
-    outcome.seq = chair.post(outcome.text(), ref, idem=idem and f"{idem}:end")
+    outcome.seq = chair.post(outcome.text(), ref, of=asked, idem=idem and f"{idem}:end")
     return outcome
 
 

@@ -58,7 +58,8 @@ a FAIL goes without).
 
 A question stays open until a post with `--of` its seq answers it; `--ask bob --wait 60` waits and prints the answer. An objection
 stops the promotion of that stream (with REF `run`: any) until you approve. Entries are never changed: correct them with `amend`.
-`swarm review REF "question" --between ada,bob` asks in rounds until all approve, one objects, or the limit is reached.
+`swarm review REF "question" --between ada,bob` asks in rounds until all approve, one objects, or the limit is reached: each is a question that
+approve, object or post with `--of` its seq answers.
 
 ## Run, wait, judge
 

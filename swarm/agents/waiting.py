@@ -115,7 +115,7 @@ def _wait(agent: Waiter, settings: RunSettings, until: Sequence[str], start: int
             "failed": "fail" in happened,
             "verdict": "verdict" in happened,
             "waits": bool(waits) and waits != waited_before,
-            "question": any(asked.to == agent.name and seq > start for seq, asked in state.questions.items()),
+            "question": any(agent.name in asked.to and seq > start for seq, asked in state.questions.items()),
         }
         if cause := next((condition for condition in until if now.get(condition)), ""):
             return cause, MET

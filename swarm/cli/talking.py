@@ -262,7 +262,7 @@ def inbox_text(found: Inbox) -> str:
 def _question_text(question: Message) -> str:
     seq, ref = question.entry.seq, question.entry.event.ref
     asked = _marked(f"{question.why} {seq} from {question.entry.author} about {ref}: {question.text}", question)
-    return f"{asked}  (`swarm post {ref} '…' --of {seq}`)"
+    return f"{asked}  (`swarm post {ref} '…' --of {seq}`; `approve` and `object` take --of too)"
 
 
 def _marked(line: str, message: Message) -> str:

@@ -95,7 +95,7 @@ def _opinions(entries: Sequence[Entry], kind: type[ev.Approve | ev.Object]) -> l
 
 def _questions(state: State, entries: Sequence[Entry]) -> list[str]:
     return [
-        _said(entry, f"to {state.questions[entry.seq].to}: {entry.event.body}")
+        _said(entry, f"to {', '.join(state.questions[entry.seq].to)}: {entry.event.body}")
         for entry in entries
         if entry.seq in state.questions
     ]

@@ -144,7 +144,7 @@ def test_an_agents_own_task_may_be_claimed_after_the_end_of_the_run() -> None:
 def test_a_question_is_open_until_a_post_answers_it() -> None:
     story = Story("wide")
     asked = story.say("ada", ev.Post(ref="wide", asks="bob", body="which rate?"))
-    assert [(q.by, q.to) for q in story.state.questions.values()] == [("ada", "bob")]
+    assert [(q.by, q.to) for q in story.state.questions.values()] == [("ada", ("bob",))]
     story.say("bob", ev.Post(ref="wide", of=asked, body="2e-3"))
     assert story.state.questions == {}
     with pytest.raises(Refusal, match="no entry 99"):

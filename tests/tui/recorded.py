@@ -40,7 +40,8 @@ class Recorder:
     def __init__(self, place: Path) -> None:
         config = sp.write_config(place, streams=STREAMS, steps=STEPS, extra="  save_total_limit: 2", rows=120)
         config.write_text(config.read_text() + "promotion: {approvers: [bob]}\n")
-        self.place, self.folder = place, sp.start(config)
+        self.place = place
+        self.folder = sp.start(config, "defaults.eval_rows=24", "defaults.eval_max_new_tokens=64")
         self.taken: dict[str, Snapshot] = {}
 
     def states(self, snapshot: Snapshot) -> dict[str, str]:

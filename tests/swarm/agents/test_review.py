@@ -80,6 +80,25 @@ def test_a_reviewer_who_does_not_answer_keeps_a_review_open_and_the_limit_ends_i
     assert (outcome.result, outcome.rounds, outcome.left_open) == ("open", 2, ["ada: no answer"])
 
 
+def test_a_round_is_an_open_question_to_each_and_an_opinion_that_would_not_count_is_refused(folder: RunFolder) -> None:
+    seen: list[str] = []
+
+    def answers_in_two_ways(agent: Agent, entry: Entry, number: int) -> None:
+        [question] = agent.inbox().questions
+        seen.append(f"{question.entry.seq} {'-'.join(state(folder).questions[entry.seq].to)}")
+        with pytest.raises(UserError, match=rf"a: chair asks you about it in entry {entry.seq}, and this would be no"):
+            agent.approve("a", text="fine")
+        agent.approve("a", of=entry.seq, text="fine")
+        seen.append("-".join(state(folder).questions[entry.seq].to))
+
+    thread = answering(folder, "bob", answers_in_two_ways)
+    with Agent("chair", folder.path) as chair:
+        outcome = review(chair, "a", ["ada", "bob"], "may we publish?", rounds=1, answer_seconds=3)
+    thread.join()
+    assert (seen, outcome.left_open) == (["2 ada-bob", "ada"], ["ada: no answer"])
+    assert state(folder).questions == {}, "the outcome closes it for who was silent"
+
+
 def test_a_review_between_nobody_is_refused(folder: RunFolder) -> None:
     with Agent("chair", folder.path) as chair, pytest.raises(UserError, match="no names of agents"):
         review(chair, "a", ["ada", "ada"], "?")

@@ -204,7 +204,10 @@ def test_a_corrected_message_and_an_open_question_are_shown_whole_in_every_form(
     note, asked, question = CliRunner().invoke(app, words).stdout.splitlines()
     assert note.endswith("post run ada  @zoe take token 5 · via local  ← amended: 4 by ada: it is token 7")
     assert asked.startswith("question") and "amended" not in asked
-    assert question == "unanswered 3 from ada about -: which rate?  (`swarm post - '…' --of 3`)"
+    assert (
+        question
+        == "unanswered 3 from ada about -: which rate?  (`swarm post - '…' --of 3`; `approve` and `object` take --of too)"
+    )
     found = swarm("inbox", "--as", "zoe", "--peek")
     assert [(m["text"], m["amended"]) for m in found["messages"]] == [
         ("@zoe take token 5", "4 by ada: it is token 7"), ("asks zoe · which rate?", None),
