@@ -173,7 +173,7 @@ class Dashboard(App[None]):
         self.look(replace(self.view, by_time=not self.view.by_time))
 
     def action_order(self) -> None:
-        self.look(replace(self.view, order=after(ORDERS, self.view.order)))
+        self.look(replace(self.view, order=after(ORDERS, self.view.order), selected=""))  # the first of the new order
         self.notify(f"streams by {self.view.order}", timeout=2, markup=False)
 
     def action_workers(self, by_device: bool) -> None:

@@ -157,6 +157,8 @@ def waiting(state: State, promotion: Promotion) -> str:
     held = any(task.role for task in state.held())
     if state.promoted or state.end or state.stopped or held or not state.streams or state.open_streams():
         return ""
+    if to_compare(state, promotion)[0]:
+        return ""  # which stream wins is not known before they are compared
     winner = choose(state, promotion).winner
     why = waits_for(state, promotion, winner) if winner else ""
     return f"{winner}: {why}" if why else ""

@@ -106,7 +106,6 @@ def test_a_front_end_that_leaves_hangs_or_is_ended_is_not_the_end_of_the_run(
 ) -> None:
     folder = begun(terminal, tmp_path)
     still_trains(folder)
-    what_others_write_is_drawn_as_text(terminal, folder)
 
     terminal.press("q", "l", "l", "x", "y")
     said = terminal.wait_for("detached", "goes on", f"swarm stop {folder.name}")

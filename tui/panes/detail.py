@@ -17,7 +17,8 @@ from tui.panes.pane import Pane
 from tui.view import View
 
 CHECKPOINTS_SHOWN = 6
-ENTRIES_SHOWN = 12
+ENTRIES_SHOWN, ENTRIES_BEFORE_PRINTED = 12, 3
+"""Of the newest entries; what the worker printed stands after the first of them, where a small pane still shows it."""
 LABEL_CELLS = 12
 """Room for the name of a fact; longer ones are cut."""
 
@@ -44,7 +45,10 @@ class Detail(Static, Pane):
             " · ",
             (row.state, looks.STATES.get(row.state, "")),
         )
-        self.update(Group(grid(row), Text(), *map(coloured, entries), *printed_text(row, printed)))
+        newest, earlier = entries[:ENTRIES_BEFORE_PRINTED], entries[ENTRIES_BEFORE_PRINTED:]
+        self.update(
+            Group(grid(row), Text(), *map(coloured, newest), *printed_text(row, printed), *map(coloured, earlier))
+        )
 
 
 def about(row: StreamRow) -> tuple[str, ...]:
@@ -59,7 +63,7 @@ def printed_by(view: View, row: StreamRow) -> tuple[str, ...]:
 
 def printed_text(row: StreamRow, lines: tuple[str, ...]) -> Iterator[Text]:
     if lines:
-        yield Text(f"\n{row.last_worker} printed:", style=looks.DIM)
+        yield Text(f"{row.last_worker} printed:", style=looks.DIM)
         yield from (Text(line, style=looks.DIM, no_wrap=True, overflow="ellipsis") for line in lines)
 
 

@@ -25,6 +25,8 @@ class Header(Line, Pane):
 
 def parts(view: View) -> list[Part]:
     snapshot = view.snapshot
+    known = snapshot.elapsed_seconds is not None
+    is_expected = snapshot.state == "running" and snapshot.eta_seconds is not None
     log_style = looks.GOOD if snapshot.log_ok else looks.BAD
     log = Text.assemble(("log ", looks.DIM), str(snapshot.seq), (" ok" if snapshot.log_ok else " BROKEN", log_style))
     return [
@@ -32,7 +34,8 @@ def parts(view: View) -> list[Part]:
         Part(Text((" " if snapshot.run else "") + (snapshot.run or "no run yet"), style=looks.STRONG)),
         Part(states(view)),
         Part(Text(snapshot.devices, style=looks.DIM), rank=7),
-        Part(clock(snapshot), rank=2),
+        Part(Text(units.duration(snapshot.elapsed_seconds) if known else "", style=looks.DIM), rank=2),
+        *([Part(Text(f"eta {units.duration(snapshot.eta_seconds)}"), rank=1)] if is_expected else []),
         Part(
             Text.assemble(("bus ", looks.DIM), f"{units.count(snapshot.bus.messages_per_second)}/s"), rank=5, right=True
         ),
@@ -48,14 +51,6 @@ def states(view: View) -> Text:
     for i, (state, count) in enumerate(view.counts):
         text.append(" · " if i == 0 else " ", looks.DIM)
         text.append(f"{count} {state}", looks.STATES.get(state, ""))
-    return text
-
-
-def clock(snapshot: Snapshot) -> Text:
-    seconds = snapshot.elapsed_seconds
-    text = Text(units.duration(seconds) if seconds is not None else "", style=looks.DIM)
-    if snapshot.state == "running" and snapshot.eta_seconds is not None:
-        text.append(f" eta {units.duration(snapshot.eta_seconds)}")
     return text
 
 

@@ -10,7 +10,7 @@ from swarm import events as ev
 from swarm.policy.admission import admit
 from swarm.policy.commands import Compare, Finish, PromoteWinner
 from swarm.policy.comparison import RowScores, compared
-from swarm.policy.promotion import choose, to_compare
+from swarm.policy.promotion import choose, to_compare, waiting
 from swarm.policy.schedule import decide
 from swarm.settings import Dataset, RunSettings
 from swarm.standing import Stream
@@ -66,6 +66,14 @@ def test_a_tie_is_called_one_and_the_cheaper_is_taken() -> None:
     best = compare(story.state, settings(*story.state.streams, tie_break="best"))
     assert best.chosen == "wide"
     assert "a tie by eval_loss" in best.why
+
+
+def test_nobody_is_asked_to_approve_a_winner_that_the_comparison_may_change() -> None:
+    story = story_of({"wide": 0.40, "narrow": 0.405}, trainable={"wide": 900, "narrow": 100})
+    chosen = settings(*story.state.streams, approvers=["ada"])
+    assert waiting(story.state, chosen.promotion) == ""
+    story.say("coordinator", compare(story.state, chosen))
+    assert waiting(story.state, chosen.promotion) == "narrow: waits for ada: `swarm approve narrow`"
 
 
 def test_the_bare_base_is_an_arm_and_what_cannot_be_distinguished_from_it_is_not_promoted() -> None:
