@@ -3,6 +3,20 @@
 What may be used in anybody's training loop is imported from here; the rest of the package is the workers' own.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from trainer.unified import Decision, JumpMonitor, UnifiedController
 
-__all__ = ["Decision", "JumpMonitor", "UnifiedController"]
+if TYPE_CHECKING:
+    from trainer.duo import Duo
+
+__all__ = ["Decision", "Duo", "JumpMonitor", "UnifiedController"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Duo` needs torch, which is imported with it."""
+    if name != "Duo":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from trainer.duo import Duo
+
+    return Duo

@@ -46,6 +46,18 @@ def lion(weight: torch.Tensor, gradients: list[torch.Tensor], beta1: float, beta
     return weight
 
 
+def duo(weight: torch.Tensor, gradients: list[torch.Tensor], beta1: float, beta2: float, eps: float) -> torch.Tensor:
+    """Half of AdamW's update and half of Lion's, each from the decayed weight and with its own means."""
+    first = second = momentum = torch.zeros_like(weight)
+    for step, gradient in enumerate(gradients, start=1):
+        first, second = beta1 * first + (1 - beta1) * gradient, beta2 * second + (1 - beta2) * gradient**2
+        by_adamw = first / (1 - beta1**step) / ((second / (1 - beta2**step)).sqrt() + eps)
+        by_lion = 0.3 * (0.9 * momentum + 0.1 * gradient).sign()
+        weight = weight * (1 - RATE * DECAY) - RATE * (by_adamw + by_lion) / 2
+        momentum = 0.99 * momentum + 0.01 * gradient
+    return weight
+
+
 def sgd(weight: torch.Tensor, gradients: list[torch.Tensor], *numbers: float) -> torch.Tensor:
     for gradient in gradients:
         weight = weight - RATE * (gradient + DECAY * weight)
@@ -80,6 +92,7 @@ FORMULAS: dict[str, tuple[Formula, float]] = {
     "paged_lion": (lion, 1e-5),
     "paged_lion_8bit": (lion, 1e-5),
     "lion_kahan": (lion, 1e-5),
+    "duo": (duo, 1e-5),
     "sgd": (sgd, 1e-5),
     "adafactor": (adafactor, 1e-5),
 }

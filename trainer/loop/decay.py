@@ -1,0 +1,75 @@
+"""Decay of what an adapter adds, W = s B A, instead of A and B apart: after each optimizer step, with the learning rate in effect.
+
+With G_A = A A^T and G_B = B^T B, both rank x rank, |W|^2 = s^2 tr(G_B G_A) and the gradients of the penalties need no matrix of the
+layer's size.  Decaying A and B apart instead pulls W to zero in directions that the data need (qlora-pipe issue 29).
+
+    l2         1/2 |W|^2                    dA = s^2 G_B A, dB = s^2 B G_A
+    nuclear    s (|A|^2 + |B|^2)            dA = 2 s A, dB = 2 s B; at least twice the nuclear norm of W, and equal where A and B are balanced
+    frobenius  |W|                          exact: |W| is lowered by rate * strength, and A and B by the root of that ratio each
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainer.loop.layer import Pair
+
+Penalty = Literal["nuclear", "l2", "frobenius"]
+
+
+@dataclass(frozen=True)
+class Decay:
+    penalty: Penalty = "nuclear"
+    strength: float = 0.0
+    """Of the penalty; times the learning rate it is a step."""
+    max_norm: float = 0.0
+    """|W| of a layer is cut to it, after the decay; 0: it is not."""
+
+    @torch.no_grad()
+    def __call__(self, pairs: Sequence[Pair], rate: float) -> dict[str, float]:
+        """Takes one step on every layer; returns the layers' mean and largest |W|, and the mean and largest part of it that was taken off."""
+        before = [norm_of(pair) for pair in pairs]
+        for pair, norm in zip(pairs, before, strict=True):
+            self._shrink(pair, norm, rate * self.strength)
+        for pair in pairs if self.max_norm else ():
+            _scale(pair, self.max_norm / norm_of(pair))
+        after = torch.stack([norm_of(pair) for pair in pairs])
+        taken = 1 - after / torch.stack(before).clamp(min=torch.finfo(after.dtype).tiny)
+        taken = taken.where(after > 0, torch.stack(before).sign())
+        return {
+            "adapter_norm": float(after.mean()), "adapter_norm_max": float(after.max()),
+            "adapter_decay": float(taken.mean()), "adapter_decay_max": float(taken.max()),
+        }  # fmt: skip
+
+    def _shrink(self, pair: Pair, norm: Tensor, step: float) -> None:
+        """An adapter whose B is still zero adds nothing: its A stays as it was drawn."""
+        a, b, s = pair.a, pair.b, pair.scale  # (rank, in), (rank, out)
+        match self.penalty:
+            case "nuclear":
+                factor = (1 - 2 * s * step * norm.sign()).to(a.dtype)
+                a.mul_(factor)
+                b.mul_(factor)
+            case "l2":  # both from the values before the step
+                change_a, change_b = (b @ b.T) @ a, (a @ a.T) @ b
+                a.sub_(change_a, alpha=step * s * s)
+                b.sub_(change_b, alpha=step * s * s)
+            case "frobenius":
+                _scale(pair, (1 - step / norm).clamp(min=0).where(norm > 0, 1.0))
+
+
+def norm_of(pair: Pair) -> Tensor:
+    """|s B A|, Frobenius.  In fp64: a small one is the root of a sum whose terms fp32 would lose."""
+    a, b = pair.a.detach().double(), pair.b.detach().double()
+    return pair.scale * ((a @ a.T) * (b @ b.T)).sum().clamp(min=0).sqrt()
+
+
+def _scale(pair: Pair, ratio: Tensor) -> None:
+    """W times `ratio`, which is at most 1, shared evenly by A and B."""
+    root = ratio.clamp(max=1).sqrt().to(pair.a.dtype)
+    pair.a.mul_(root)
+    pair.b.mul_(root)
