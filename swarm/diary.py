@@ -54,8 +54,8 @@ def sentence(event: Event) -> str:
 def shown(event: Event, characters: int = TEXT_CHARACTERS) -> str:
     """What a line of a screen says beside the ref: the facts in words, and what the author wrote himself."""
     words, own = words_of(event), event.body
-    if (said := sentence(event)) and own.startswith(said):
-        own = own[len(said) :].lstrip(" ;\n")
+    if (opening := sentence(event)) and own.startswith(opening):
+        own = own[len(opening) :].lstrip(" ;\n")
     if own.startswith(f"{event.stream}: {SAME_ROWS} "):
         own = own.removeprefix(f"{event.stream}: ")
     return joined(" · ", joined(" ", words.ping and f"[{words.ping}]", words.text), one_line(own, characters))
@@ -63,10 +63,10 @@ def shown(event: Event, characters: int = TEXT_CHARACTERS) -> str:
 
 def with_sentence(state: State, author: str, event: Event) -> Event:
     """The event with its sentence as (the first line of) its body, if the coordinator or a worker process is its author."""
-    said = (_same_rows(state, event) or sentence(event)) if is_automatic(state, author, event) else ""
-    if not said:
+    opening = (_same_rows(state, event) or sentence(event)) if is_automatic(state, author, event) else ""
+    if not opening:
         return event
-    return event.model_copy(update={"body": joined("\n", said + _again(state, event), event.body)})
+    return event.model_copy(update={"body": joined("\n", opening + _again(state, event), event.body)})
 
 
 def is_automatic(state: State, author: str, event: Event) -> bool:
@@ -161,12 +161,12 @@ def _lease(event: ev.Claim | ev.Renew | ev.Hand | ev.Drop | ev.Expire | ev.Refus
         case ev.Hand():
             return Words(f"to {event.to} for {event.ttl:g} s")
         case ev.Drop():
-            said = joined(": ", "failed" if event.failed else "given back", one_line(event.why))
-            return Words(said, "WARN" if event.failed else "")
+            text = joined(": ", "failed" if event.failed else "given back", one_line(event.why))
+            return Words(text, "WARN" if event.failed else "")
         case ev.Expire():
             together = event.held and f"{event.held} tasks were held together, so each is tried again alone"
-            said = joined("; ", f"the lease ended: {one_line(event.why)}", together)
-            return Words(said, "WARN" if event.failed else "")
+            text = joined("; ", f"the lease ended: {one_line(event.why)}", together)
+            return Words(text, "WARN" if event.failed else "")
         case ev.Refuse():
             token = event.tok and f"under token {event.tok}"
             return Words(joined(" ", f"a report of {event.by}", token, f"was refused: {one_line(event.why)}"))
@@ -183,9 +183,9 @@ def _weights(event: ev.Back | ev.Adapter | ev.Promote) -> Words:
         case ev.Adapter():
             return Words("its adapter is published")
         case ev.Promote():
-            said = "promoted by force" if event.force else "promoted"
+            verb = "promoted by force" if event.force else "promoted"
             reason = one_line(event.why).partition(";")[0]  # what follows stands in the comparison
-            return Words(f"{said}: {reason} {{{one_line(event.path)}, {hash_of(event.sha256)}}}", "OK")
+            return Words(f"{verb}: {reason} {{{one_line(event.path)}, {hash_of(event.sha256)}}}", "OK")
 
 
 def _result(event: Event) -> Words:
@@ -220,8 +220,8 @@ def _trained(event: ev.Trained) -> str:
     ended = None if event.why in {None, "max_steps", "num_epochs"} else f"ended by {event.why}"
     duration = None if seconds is None else f"in {units.duration(seconds)}"
     found = joined(", ", measured(event.figures), duration, one_line(ended))
-    said = joined(": ", f"trained {counted(event.step, 'step')}", found)
-    return f"{said}; checkpoint-{event.step} goes to the validator"
+    text = joined(": ", f"trained {counted(event.step, 'step')}", found)
+    return f"{text}; checkpoint-{event.step} goes to the validator"
 
 
 def _of_the_log(event: ev.Seal | ev.Head) -> Words:

@@ -178,18 +178,18 @@ def _figure_in(path: Path, key: str) -> int:
 
 def _free_memory_of_macos() -> int | None:
     try:
-        said = subprocess.run(["vm_stat"], capture_output=True, text=True, check=True).stdout
+        report = subprocess.run(["vm_stat"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    return pages_of_vm_stat(said)
+    return pages_of_vm_stat(report)
 
 
-def pages_of_vm_stat(said: str) -> int | None:
+def pages_of_vm_stat(report: str) -> int | None:
     """Bytes in pages that are free or can be had at once."""
-    page = re.search(r"page size of (\d+) bytes", said)
+    page = re.search(r"page size of (\d+) bytes", report)
     counts = [
         int(count)
-        for count in re.findall(r"^Pages (?:free|inactive|speculative|purgeable):\s+(\d+)\.", said, re.MULTILINE)
+        for count in re.findall(r"^Pages (?:free|inactive|speculative|purgeable):\s+(\d+)\.", report, re.MULTILINE)
     ]
     return int(page[1]) * sum(counts) if page and counts else None
 

@@ -71,8 +71,8 @@ def begin(
     warm = progress.assign.warm
     if warm is None or progress.resumed:
         return
-    said = carry(parameters, optimizer, config, progress.place.run_folder / warm.path, warm, form)
-    progress.lease.report(Post(ref=progress.assign.ref, body=said))
+    note = carry(parameters, optimizer, config, progress.place.run_folder / warm.path, warm, form)
+    progress.lease.report(Post(ref=progress.assign.ref, body=note))
 
 
 def carry(

@@ -42,11 +42,11 @@ def _without_weights(folder: Path, *, trust_remote_code: bool) -> PreTrainedMode
     except UserError:
         raise
     except Exception as error:  # whatever a config's values make of a model's code
-        said = " ".join(str(error).split())
-        if "trust_remote_code" in said and not trust_remote_code:
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason and not trust_remote_code:
             fix = "read that code, then set `trust_remote_code: true`; or take another base"
             raise UserError("base_model", f"{folder} brings code of its own", fix) from error
-        what = f"transformers {__version__} makes no causal language model of {folder} ({type(error).__name__}: {said[:200]})"
+        what = f"transformers {__version__} makes no causal language model of {folder} ({type(error).__name__}: {reason[:200]})"
         raise UserError("base_model", what, "take another base, or update transformers") from error
     return cast("PreTrainedModel", model)
 

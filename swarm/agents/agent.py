@@ -190,8 +190,8 @@ class Agent:
 
     def now(self) -> float:
         """The log's time, by which leases run; it is the coordinator's clock, which may differ from this machine's."""
-        told = self._client.log_time()
-        return self._log.now() if told is None else told
+        seconds_of_log = self._client.log_time()
+        return self._log.now() if seconds_of_log is None else seconds_of_log
 
     def _left_seconds(self, ref: str, token: int, ttl_seconds: float) -> float:
         """Seconds that certainly remain: a lease that was handed over or claimed again began earlier than now."""
@@ -227,9 +227,9 @@ class Agent:
         `figures` are those that you measured: `eval_loss` of the adapter and `base_eval_loss` of the bare base, in nats per
         supervised token, and any other; a FAIL may do without.  Raises UserError if there is nothing to judge, or no figure.
         """
-        said = self.state.idems.get((self.name, idem or ""))
-        if said and (said[1].kind, said[1].ref) == ("verdict", ref):
-            return said[0]  # what it was about may be gone since
+        before = self.state.idems.get((self.name, idem or ""))
+        if before and (before[1].kind, before[1].ref) == ("verdict", ref):
+            return before[0]  # what it was about may be gone since
         stream = self.state.streams.get(ref.partition("/")[0])
         candidate = stream.candidate if stream else None
         if candidate is None:

@@ -162,8 +162,8 @@ def changed(
         "streams": [_stream_row(state, stream) for stream in state.streams if stream in touched],
         "waits": waits_of(state, settings),
     }
-    told = {key: value for key, value in tables.items() if value}
-    left = budget_tokens - estimated_tokens(encode(told))
+    answer = {key: value for key, value in tables.items() if value}
+    left = budget_tokens - estimated_tokens(encode(answer))
     lines: list[str] = []
     notable = list(_notable(entries, name, since))
     for entry in reversed(notable):
@@ -173,7 +173,7 @@ def changed(
             break
         lines.append(line)
     more = len(notable) - len(lines)
-    return {**told, **({"entries": lines[::-1]} if lines else {}), **({"more": more} if more else {})}
+    return {**answer, **({"entries": lines[::-1]} if lines else {}), **({"more": more} if more else {})}
 
 
 def _notable(entries: Sequence[Entry], name: str, since: int) -> Iterator[Entry]:

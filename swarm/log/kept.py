@@ -46,12 +46,14 @@ class Kept:
 def kept_files(files: LogFiles, log: Log) -> tuple[list[Kept], list[Path]]:
     """The kept files that a seal names, with how much of each is recorded; and those that no entry names yet."""
     there = sorted(files.folder.glob("saved-*.md"))
-    told: dict[Path, int] = {}
+    recorded_bytes: dict[Path, int] = {}
     for entry in log.entries() if there else ():
         match entry.event:
             case Seal(file=str(name), upto=upto, n=size):
-                told[files.path.parent / name] = size if upto is None else upto
+                recorded_bytes[files.path.parent / name] = size if upto is None else upto
             case _:
                 pass
-    kept = [Kept(path, size, sha_of(read_or_nothing(path, size))) for path, size in told.items() if path in there]
-    return kept, [path for path in there if path not in told]
+    kept = [
+        Kept(path, size, sha_of(read_or_nothing(path, size))) for path, size in recorded_bytes.items() if path in there
+    ]
+    return kept, [path for path in there if path not in recorded_bytes]

@@ -237,10 +237,10 @@ def launch(folder: RunFolder) -> None:
         )  # fmt: skip
     assert process.stdout
     deadline = time.monotonic() + START_SECONDS
-    with process.stdout as told:
+    with process.stdout as first_words:
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                why = told.read().decode(errors="replace").strip() or _last_line(talk)
+                why = first_words.read().decode(errors="replace").strip() or _last_line(talk)
                 raise UserError(folder.name, f"the coordinator ended at once: {why}", f"see {talk}")
             if folder.connect.exists() and run_is_alive(folder.log):
                 return

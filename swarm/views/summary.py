@@ -103,8 +103,8 @@ def _questions(state: State, entries: Sequence[Entry]) -> list[str]:
 
 def _said(entry: Entry, text: str) -> str:
     about = "" if entry.event.ref in {"-", "run"} else f" on {entry.event.ref}"
-    said = one_line(text, CHARACTERS)
-    return f"{entry.author}{about} (entry {entry.seq}){': ' if said else ''}{said}"
+    shortened = one_line(text, CHARACTERS)
+    return f"{entry.author}{about} (entry {entry.seq}){': ' if shortened else ''}{shortened}"
 
 
 def _listed(title: str, lines: Sequence[str]) -> str:

@@ -75,15 +75,15 @@ def read_prompt(folder: Path) -> Prompt | None:
     if not path.exists():
         return None
     try:
-        told: Any = json.loads(read_file(path.resolve()))
-        stop_tokens = tuple(told["stop_tokens"])
+        stored: Any = json.loads(read_file(path.resolve()))
+        stop_tokens = tuple(stored["stop_tokens"])
         prompt = Prompt(
-            told["chat_template"],
-            told["separator"],
+            stored["chat_template"],
+            stored["separator"],
             stop_tokens,
-            told.get("system", ""),
-            told.get("template"),
-            told.get("no_input_template"),
+            stored.get("system", ""),
+            stored.get("template"),
+            stored.get("no_input_template"),
         )
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         fix = "put it back as it was, or remove it: then the base's own template is used"

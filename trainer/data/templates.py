@@ -80,11 +80,11 @@ def plainly(turns: Sequence[Turn], tools: Sequence[dict[str, Any]], tokenizer: P
 
 def _owned_turn(index: int, turn: Turn) -> Turn:
     """All texts of a message are its own, but for the role: templates make control tokens of it."""
-    said = {key: traced(value, index) for key, value in turn.items() if key not in {"role", TRAIN}}
-    thoughts = next((said[key] for key in THOUGHTS if said.get(key) is not None), None)
+    fields = {key: traced(value, index) for key, value in turn.items() if key not in {"role", TRAIN}}
+    thoughts = next((fields[key] for key in THOUGHTS if fields.get(key) is not None), None)
     aliases = {} if thoughts is None else {"thinking": thoughts}
     named = {} if thoughts is None else {"reasoning_content": thoughts}
-    return {"role": turn["role"], **aliases, **said, **named}
+    return {"role": turn["role"], **aliases, **fields, **named}
 
 
 def literal_text(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -95,16 +95,16 @@ def _config(copy: Path) -> dict[str, Any]:
     return config
 
 
-def _refuse_other_config(told: dict[str, Any], made: PeftConfig, settings: StreamSettings) -> None:
+def _refuse_other_config(stored: dict[str, Any], made: PeftConfig, settings: StreamSettings) -> None:
     """All fields are compared, those that PEFT has yet to invent too; one that is left out is what PEFT takes it for."""
-    told = {**_plain(type(made)()), **told}
+    stored = {**_plain(type(made)()), **stored}
     wanted = {**_plain(made), BASE: base_models.name_in_adapters(settings.base_model)}
-    if Path(wanted[BASE]).is_absolute() and Path(str(told.get(BASE))).name == Path(wanted[BASE]).name:
-        told[BASE] = wanted[BASE]  # a folder that was moved since, with the whole run say, is still that base
-    for field in sorted({*told, *wanted} - MAY_DIFFER):
-        if _in_order(told.get(field)) != wanted.get(field):
-            said, ours = (f"{value.get(field)!r:.80}" for value in (told, wanted))
-            raise Unfit(f"{ADAPTER_CONFIG} says {field} {said}, the stream's settings make it {ours}")
+    if Path(wanted[BASE]).is_absolute() and Path(str(stored.get(BASE))).name == Path(wanted[BASE]).name:
+        stored[BASE] = wanted[BASE]  # a folder that was moved since, with the whole run say, is still that base
+    for field in sorted({*stored, *wanted} - MAY_DIFFER):
+        if _in_order(stored.get(field)) != wanted.get(field):
+            theirs, ours = (f"{value.get(field)!r:.80}" for value in (stored, wanted))
+            raise Unfit(f"{ADAPTER_CONFIG} says {field} {theirs}, the stream's settings make it {ours}")
 
 
 def _plain(config: PeftConfig) -> dict[str, Any]:
@@ -116,14 +116,14 @@ def _in_order(value: Any) -> Any:
     return sorted(value, key=str) if isinstance(value, list) else value
 
 
-def _refuse_other_shapes(told: Mapping[str, torch.Tensor], wanted: Mapping[str, Shape]) -> None:
-    for name in sorted({*told, *wanted}):
-        if name not in told:
+def _refuse_other_shapes(stored: Mapping[str, torch.Tensor], wanted: Mapping[str, Shape]) -> None:
+    for name in sorted({*stored, *wanted}):
+        if name not in stored:
             raise Unfit(f"{ADAPTER} lacks {name}")
         if name not in wanted:
             raise Unfit(f"{ADAPTER} holds {name}, which the stream's settings do not make")
-        if tuple(told[name].shape) != wanted[name]:
-            shapes = list(told[name].shape), list(wanted[name])
+        if tuple(stored[name].shape) != wanted[name]:
+            shapes = list(stored[name].shape), list(wanted[name])
             raise Unfit(f"{name} has shape {shapes[0]}, the stream's settings make it {shapes[1]}")
 
 

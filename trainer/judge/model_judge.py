@@ -95,7 +95,7 @@ def _both(
         rows = [_row(number, cases[number - 1], swapped=swapped) for number in missing]
         kept.toon.append(encode(rows))
         kept.json.append(json.dumps(rows, ensure_ascii=False, separators=(",", ":")))
-        for number, points in said(_asked(judge, kept.toon[-1])):
+        for number, points in points_in(_asked(judge, kept.toon[-1])):
             if number in missing:
                 scores.setdefault(number, points if swapped else 1 - points)
     return [scores.get(number) for number in range(1, len(cases) + 1)]
@@ -106,7 +106,7 @@ def _row(number: int, case: Case, *, swapped: bool) -> dict[str, Any]:
     return {"row": number, "prompt": case.prompt, "expected": case.expected, "first": first, "second": second}
 
 
-def said(text: str) -> Iterator[tuple[int, float]]:
+def points_in(text: str) -> Iterator[tuple[int, float]]:
     """(row, points of the first answer) of each whole object in a judge's answer, whatever stands around it."""
     decoder, at = json.JSONDecoder(), text.find("{")
     while at >= 0:

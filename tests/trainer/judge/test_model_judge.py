@@ -15,7 +15,7 @@ from swarm.settings import Judge, StreamSettings
 from tests.trainer.conftest import Bench
 from tests.trainer.roles.test_judging import a_trained
 from toon import decode
-from trainer.judge.model_judge import Case, judged, said
+from trainer.judge.model_judge import Case, judged, points_in
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 CASES = [
@@ -175,7 +175,7 @@ def test_a_server_that_refuses_or_is_not_there_is_named(server: Server) -> None:
     ],
 )
 def test_only_objects_of_the_right_shape_count(text: str, found: list[tuple[int, float]]) -> None:
-    assert list(said(text)) == found
+    assert list(points_in(text)) == found
 
 
 def test_a_stream_that_names_a_judge_gets_its_figures_and_each_sample_its_judgement(
