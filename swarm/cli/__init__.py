@@ -19,6 +19,7 @@ from swarm.cli import (
     agents,
     asking,
     configs,
+    data,
     drafting,
     joining,
     judging,
@@ -130,6 +131,7 @@ members.add_to(app)
 shipping.add_to(app)
 using.add_to(app)
 judging.add_to(app)
+data.add_to(app)
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ def shares(weights: Sequence[float | None]) -> list[Fraction] | None:
     return [weight / sum(exact) for weight in exact]
 
 
-def mixed(counts: Sequence[int], parts: Sequence[Fraction], strategy: Strategy) -> list[int]:
-    """Rows of each dataset, within one row of its part.
+def mixed(counts: Sequence[int], parts: Sequence[Fraction], strategy: Strategy, most: int | None = None) -> list[int]:
+    """Rows of each dataset, within one row of its part; no more than `most` together.
 
     `repeat`: as many as it takes for every dataset to be used whole.  `sample`: as many as there are without using a row twice.
     Raises UserError where a dataset has no rows, or its part is so small that it gets none.
@@ -30,6 +30,7 @@ def mixed(counts: Sequence[int], parts: Sequence[Fraction], strategy: Strategy) 
         raise UserError(f"datasets.{empty[0]}", what, "take it out, or set `dedupe: false`")
     needed = [count / part for count, part in zip(counts, parts, strict=True)]
     whole = int(max(needed)) if strategy == "repeat" else int(min(needed))
+    whole = min(whole, most or whole)
     made = _rounded([part * whole for part in parts])
     if strategy == "sample":
         made = [min(rows, count) for rows, count in zip(made, counts, strict=True)]

@@ -21,6 +21,7 @@ from trainer.data.gate import plain
 from trainer.data.raw import RawRow
 from trainer.data.rows import columns_read, normalised, read, with_system
 from trainer.data.settling import settled
+from trainer.data.soundness import refuse_unsound
 from trainer.data.tokens import Tokeniser, Tokens, stop_tokens, tokeniser_of
 
 COLUMNS_NOTED, NAME_CHARACTERS = 200, 80
@@ -39,10 +40,12 @@ class GoodRow:
 class RowBoundary:
     """All rows of datasets as tokens; a row that cannot be used costs itself alone."""
 
-    def __init__(self, tokeniser: Tokeniser, system_prompt: str | None = None) -> None:
-        """`system_prompt`: of rows that have no system message, in datasets that do not say it."""
+    def __init__(
+        self, tokeniser: Tokeniser, system_prompt: str | None = None, embedding_rows: int | None = None
+    ) -> None:
+        """`system_prompt`: of rows that have no system message, in datasets that do not say it; `embedding_rows`: the base's, if known."""
         self.tokeniser = tokeniser
-        self.system_prompt = system_prompt
+        self.system_prompt, self.embedding_rows = system_prompt, embedding_rows
         self.unread: Counter[str] = Counter()
         """Columns that nothing reads, with the rows that have them: the first hundreds of columns."""
 
@@ -78,6 +81,7 @@ class RowBoundary:
         try:
             row = read(raw, dataset)
             tokens = self.tokeniser.tokens(with_system(row, system))
+            refuse_unsound(row, tokens, self.tokeniser, self.embedding_rows)
             group = _group(raw, dataset)
         except NotARow as error:
             return BadRow(raw.where, error.what, error.fix, raw.text, of_base=isinstance(error, NotProven))
@@ -90,9 +94,15 @@ class RowBoundary:
         return GoodRow(raw.where, replace(tokens, fingerprint=fingerprint), source, group)
 
 
-def boundary_of(settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, base_folder: Path) -> RowBoundary:
+def boundary_of(
+    settings: StreamSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    base_folder: Path,
+    embedding_rows: int | None = None,
+) -> RowBoundary:
     """As one stream reads its rows."""
-    return RowBoundary(tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, base_folder)), settings.system_prompt)
+    tokeniser = tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, base_folder))
+    return RowBoundary(tokeniser, settings.system_prompt, embedding_rows)
 
 
 def _group(raw: RawRow, dataset: Dataset) -> bytes:

@@ -44,10 +44,10 @@ class Selection:
         kept = set(random.Random(seed).sample(chosen, min(count, len(chosen))))
         self.leave_out(frozenset(row for row in chosen if row not in kept))
 
-    def mix(self, parts: Sequence[Fraction], strategy: Strategy, seed: int) -> list[int]:
+    def mix(self, parts: Sequence[Fraction], strategy: Strategy, seed: int, *, most: int | None = None) -> list[int]:
         """Each dataset its part; returns the rows of each.  Raises UserError where one has none."""
         by_source = [self.of_source(source) for source in range(len(parts))]
-        wanted = mixed([len(rows) for rows in by_source], parts, strategy)
+        wanted = mixed([len(rows) for rows in by_source], parts, strategy, most)
         draw = random.Random(seed)
         for rows, count in zip(by_source, wanted, strict=True):
             whole, rest = divmod(count, len(rows))

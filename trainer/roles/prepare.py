@@ -28,7 +28,7 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
     folder = place.run_folder / "prepared" / key.folder
     facts, body = _found(folder), ""
     if facts is None:
-        facts, body = _made(piece, key, base_folder, folder, lease)
+        facts, body = _made(piece, key, base_folder, folder, lease, known.embedding_rows)
     sha256 = sha256_in_run(folder / MANIFEST)
     counts = {name: facts[name] for name in ("rows", "held_out", "bad", "tokens", "supervised", "cut")}
     path = place.relative(folder)
@@ -46,10 +46,12 @@ def _found(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _made(piece: Piece, key: Key, base_folder: Path, folder: Path, lease: Lease) -> tuple[dict[str, Any], str]:
+def _made(
+    piece: Piece, key: Key, base_folder: Path, folder: Path, lease: Lease, embedding_rows: int
+) -> tuple[dict[str, Any], str]:
     settings = piece.settings
     tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
-    boundary = boundary_of(settings, tokenizer, base_folder)
+    boundary = boundary_of(settings, tokenizer, base_folder, embedding_rows)
     staged = folder.with_name(f".{folder.name}.{os.getpid()}-{piece.token}")
     make_folder(staged)
     try:

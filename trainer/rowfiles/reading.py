@@ -1,0 +1,66 @@
+"""Rows of the files that a command names, read as a config's datasets are; a bad row ends the command with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from swarm.errors import UserError
+from swarm.settings import Dataset
+from trainer.data.bad import BadRow, NotARow
+from trainer.data.files import files_of, raw_rows
+from trainer.data.messages import TRAIN, Turn
+from trainer.data.rows import Chat, Pair, Row, Text, read
+from trainer.data.settling import settled
+
+
+def dataset_of(path: str, kind: str, **more: Any) -> Dataset:
+    """Raises UserError for an unknown type."""
+    try:
+        return settled(Dataset.model_validate({"path": path, "type": kind, **more}))
+    except ValidationError as error:
+        what = error.errors()[0]["msg"]
+        raise UserError("--type", f"{kind!r} is no row type ({what})", "docs/settings.md lists them") from error
+
+
+def files_read(datasets: Sequence[Dataset]) -> list[Path]:
+    return [path for dataset in datasets for path in files_of(dataset)]
+
+
+def rows_of(dataset: Dataset) -> Iterator[tuple[str, Row]]:
+    """Each row with its place.  Raises UserError."""
+    for raw in raw_rows(dataset):
+        if isinstance(raw, BadRow):
+            raise UserError(raw.where, raw.what, raw.fix)
+        try:
+            yield raw.where, read(raw, dataset)
+        except NotARow as error:
+            raise UserError(raw.where, error.what, error.fix) from error
+
+
+def conversation(where: str, row: Row) -> list[Turn]:
+    """The messages of a chat or a pair.  Raises UserError for plain text."""
+    if isinstance(row, Text):
+        raise UserError(where, "plain text has no question and no answer", "name chats or pairs")
+    return list(row.turns)
+
+
+def record(row: Row) -> dict[str, Any]:
+    """A row as a line that `type: auto` reads again."""
+    match row:
+        case Text(text):
+            return {"text": text}
+        case Pair():
+            return {"messages": row.turns}
+        case Chat(turns, tools):
+            return {"messages": [_with_mark(turn) for turn in turns], **({"tools": list(tools)} if tools else {})}
+
+
+def _with_mark(turn: Turn) -> Turn:
+    """`train` as the loader reads it: false anywhere, true at an assistant's message."""
+    if turn.get(TRAIN) and turn["role"] != "assistant":
+        return {key: value for key, value in turn.items() if key != TRAIN}
+    return turn
