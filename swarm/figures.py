@@ -109,6 +109,8 @@ FIGURES: dict[str, Figure] = {
     "mode": Figure("mode", "0 single, 1 multi, 2 mirror", text=units.count),
     "epoch": Figure("epoch", "passes over the rows"),
     "tokens": Figure("tokens", "tokens since training began", text=units.count),
+    "supervised": Figure("supervised", "supervised tokens of the step", text=units.count),
+    "padded": Figure("pads", "share of the tokens computed", text=units.percent),
     "tokens_per_second": Figure("tok/s", "tokens per second", text=units.count),
     "memory_bytes": Figure("memory", "bytes", text=units.size),
     "peak_bytes": Figure("peak", "bytes above the imports", text=units.size),

@@ -164,6 +164,12 @@ class Part(Settings):
     """What steps the weights."""
     micro_batch_size: Positive = 2
     """Sequences per forward pass."""
+    packing: Literal["none", "bfd"] = "none"
+    """bfd: a sequence is as many rows as fit into `sequence_len` (best fit decreasing); none of them sees another (shared engine)."""
+    group_by_length: bool = False
+    """Micro-batches of rows of like length, in an order that is random in parts (shared engine)."""
+    batch_size_tokens: Positive | None = None
+    """Micro-batches of at most so many tokens, pads counted, in place of `micro_batch_size` rows (shared engine)."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     """The highest one, reached after the warm-up."""
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "rms_ratio"] = "linear"

@@ -67,9 +67,7 @@ def _of_group(
     recipes = {}
     for name, settings in streams.items():
         size, accumulation = settings.micro_batch_size, settings.gradient_accumulation_steps
-        batches = Batches(
-            _rows(settings, steps * size * accumulation), micro_batch_size=size, accumulation=accumulation, seed=settings.seed
-        )  # fmt: skip
+        batches = Batches.of(settings, _rows(settings, steps * size * accumulation))
         recipes[name] = Recipe.of(settings, facts_of_model(model), batches)
     yield from certify(model, recipes, steps=steps, exact=exact)
 

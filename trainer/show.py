@@ -55,7 +55,8 @@ def shown_rows(settings: StreamSettings) -> Iterator[Shown]:
 
     folder = base_models.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    boundary = boundary_of(settings, tokenizer, folder)
+    facts = base_models.facts_of(settings.base_model, trust_remote_code=settings.trust_remote_code)
+    boundary = boundary_of(settings, tokenizer, folder, facts.embedding_rows)
     for item in boundary.rows(settings.datasets):
         if isinstance(item, BadRow):
             yield Shown(item.where, [], 0, 0, 0, f"{item.what}; {item.fix}")

@@ -8,9 +8,12 @@ from importlib.util import find_spec
 from swarm import figures, kinds
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems
-from swarm.policy.batching import engine_of, engines_of
+from swarm.policy.batching import engine_of, engines_of, shapes_batches
 from swarm.policy.templates import BUILT_IN
 from swarm.settings import WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
+
+
+BATCHES = "`packing`, `group_by_length` and `batch_size_tokens`"
 
 
 def check(root: Node, run: RunSettings, problems: Problems) -> None:
@@ -151,8 +154,10 @@ def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) ->
     named = [settings.method, *(part.adapter for part in settings.parts.values()), settings.controller]
     chosen = " + ".join(dict.fromkeys(name for name in named if name != "none"))
     if engine_of(settings) not in able:
-        what = f"{settings.engine} cannot train {chosen}"
-        _add(stream, "engine", what, f"write {' or '.join(sorted(able))}, or leave it out", problems)
+        shaped = " in micro-batches of this kind" if shapes_batches(settings) else ""
+        what = f"{settings.engine} cannot train {chosen}{shaped}"
+        fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else f"leave out {BATCHES}"
+        _add(stream, "engine", what, fix, problems)
     elif settings.exact and engine_of(settings) != "shared":
         what = f"it is for the shared engine, and {chosen} is trained by trl, without company"
         _add(stream, "exact", what, "leave it out, or write `engine: shared`", problems)
@@ -183,9 +188,23 @@ def _check_data(stream: Node, settings: StreamSettings, problems: Problems) -> N
         for entry, dataset in zip(entries, getattr(settings, key), strict=True):
             for setting, what, fix in _idle(dataset, is_trained_on=key == "datasets"):
                 _add(entry, setting, what, fix, problems)
+    _check_batches(stream, settings, problems)
     if settings.ablate_examples and any(dataset.weight for dataset in settings.datasets):
         what = "it would take rows out of a mixture by `weight`"
         _add(stream, "ablate_examples", what, "set `limit` with `shuffle` of each dataset instead", problems)
+
+
+def _check_batches(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    """How a micro-batch is made is said once."""
+    tokens = settings.batch_size_tokens
+    if settings.packing != "none" and tokens:
+        what = "`packing` makes micro-batches of `micro_batch_size` full sequences"
+        _add(stream, "batch_size_tokens", what, "leave one of them out", problems)
+    if settings.packing != "none" and settings.group_by_length:
+        _add(stream, "group_by_length", "packed sequences are of like length", "leave one of them out", problems)
+    if tokens and tokens < settings.sequence_len:
+        what = f"{tokens} tokens do not hold one row of `sequence_len: {settings.sequence_len}`"
+        _add(stream, "batch_size_tokens", what, f"write at least {settings.sequence_len}", problems)
 
 
 def _idle(dataset: Dataset, *, is_trained_on: bool) -> Iterator[tuple[str, str, str]]:

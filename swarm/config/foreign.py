@@ -57,9 +57,9 @@ STREAM = {
     "rows are read whole and shuffled by `seed`": "streaming dataset_streaming buffer_size shuffle shuffle_dataset "
     "shuffle_merged_datasets disable_shuffling curriculum_sampling data_seed train_sampling_strategy dataloader_shuffle",
     "all held-out rows are judged together": "eval_on_each_dataset accelerate_dataset",
-    "a row is a sequence of its own, padded to the longest of its micro-batch": "packing eval_packing packing_strategy "
-    "sample_packing eval_sample_packing neat_packing packed pad_to_sequence_len pad_to_multiple_of padding_free "
-    "batch_flattening group_by_length length_column_name multipack_real_batches pretraining_sample_concatenation "
+    "`packing: bfd`": "sample_packing neat_packing packed packing_strategy multipack_real_batches",
+    "`packing: bfd` packs; a pass holds rows of like length, and its pads are never seen": "eval_packing eval_sample_packing "
+    "pad_to_sequence_len pad_to_multiple_of padding_free batch_flattening length_column_name pretraining_sample_concatenation "
     "wrapped_packing efficient_eos",
     "`dedupe`": "dataset_exact_deduplication",
     "rows longer than `sequence_len` are cut; `max_cut_rows` says how many may be": "min_sample_len excess_length_strategy",
@@ -167,7 +167,7 @@ PATTERNS = (
     (r"ppo_|grpo_|kto_|pref_|dpo_|reward_model|rl_|simpo_", "see `method` for what can be taken"),
     (r"relora|oft_|module_dropout|freeze_|vera_|loha_", "see `adapter` for what can be taken"),
     (r"flash_attn", "`attn_implementation`"),
-    (r"unsloth_|pose_|use_pose|pretrain_multipack|sample_packing|xformers", "the libraries' own kernels are used, a row is a sequence of its own"),
+    (r"unsloth_|pose_|use_pose|pretrain_multipack|xformers", "the libraries' own kernels are used; `packing: bfd` packs"),
     (r"image_|video_|audio_", "text alone is trained on: rows with images or sound are refused"),
     (r"export_", "write what was trained with `swarm merge` or `swarm export`"),
     (r"bench_", "judging is on held-out rows alone"),

@@ -117,7 +117,7 @@ def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, widt
     Counted with transformers 5.23 and PEFT 0.21, and again by tests/trainer: per token and layer 8 hidden + 4 intermediate
     values, and what the adapter keeps.
     """
-    tokens = settings.micro_batch_size * settings.sequence_len
+    tokens = settings.batch_size_tokens or settings.micro_batch_size * settings.sequence_len
     layers = base.layers
     per_layer: float = (8 * max(base.hidden_size, base.heads * base.head_size) + 4 * base.intermediate_size) * width
     per_layer += settings.sequence_len * width + (base.heads + 2) * FP32  # attention's mask and log-sums; norms' scales

@@ -84,8 +84,8 @@ def steps_of(settings: StreamSettings, rows: int | None) -> int | None:
     """Optimizer steps as transformers' Trainer counts them: the last step of an epoch may have fewer rows."""
     if settings.max_steps is not None:
         return settings.max_steps
-    if rows is None or kinds.stops_armed(settings):
-        return None
+    if rows is None or kinds.stops_armed(settings) or settings.packing != "none" or settings.batch_size_tokens:
+        return None  # tokens, which are not counted before they are prepared, decide
     per_epoch = math.ceil(math.ceil(rows / settings.micro_batch_size) / settings.gradient_accumulation_steps)
     return math.ceil(settings.num_epochs * per_epoch)
 

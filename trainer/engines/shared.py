@@ -28,6 +28,7 @@ from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.fusable import unfusable
 from trainer.loop.loop import Loop, is_out_of_memory
+from trainer.loop.packing import refuse_contamination
 from trainer.loop.parts import Stepped
 from trainer.loop.recipe import Recipe
 from trainer.loop.stream import Failed, Stream
@@ -138,9 +139,13 @@ class Group(Boundary):
 
     def _add(self, member: Member) -> None:
         """Into the loop, or out of it again with the error."""
-        loop = self._ready(member.work.piece.settings)
+        settings = member.work.piece.settings
+        loop = self._ready(settings)
         try:
             loop.add(member.stream)
+            if settings.packing != "none":
+                slot = loop.streams.index(member.stream)
+                refuse_contamination(loop.head, loop.plan, slot, member.stream.batches.rows[:2])
         except Exception:
             del self._members[member.stream]
             loop.remove(member.stream)
@@ -164,10 +169,7 @@ class Group(Boundary):
         settings = work.piece.settings
         loop = self._ready(settings)
         prepared = self.place.run_folder / (work.piece.prepared or "")
-        batches = Batches(
-            Rows(prepared / TRAIN), micro_batch_size=settings.micro_batch_size,
-            accumulation=settings.gradient_accumulation_steps, seed=settings.seed,
-        )  # fmt: skip
+        batches = Batches.of(settings, Rows(prepared / TRAIN))
         stream = Recipe.of(settings, self._facts, batches).stream(loop, work.piece.stream)
         training.refuse_unreachable_stops(settings, stream.steps)
         stream.adapter.config.base_model_name_or_path = base_models.name_in_adapters(settings.base_model)

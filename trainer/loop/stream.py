@@ -139,6 +139,7 @@ class Stream:
         figures = {
             "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": self.tokens,
             "epoch": self.batches.epochs_after(self.step), "padded": 1 - window.tokens / window.padded,
+            "supervised": window.supervised,
         }  # fmt: skip
         done = Stepped(self.step, figures)
         self.factors = [controller(done) for controller in self.controllers]

@@ -35,6 +35,8 @@ class TokenBudget(Stop[TokenBudgetSettings]):
         if steps is None:
             return None
         rows = settings.micro_batch_size * settings.gradient_accumulation_steps
+        if settings.packing != "none" or settings.batch_size_tokens:
+            return None  # a sequence or a micro-batch holds as many tokens as fit
         most = steps * rows * settings.sequence_len
         if settings.max_tokens < most:
             return None

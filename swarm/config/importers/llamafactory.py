@@ -126,6 +126,7 @@ RULES: dict[str, Rule] = {
     **TRAINING,
     "model_name_or_path": base_model,
     "stage": _stage,
+    **dict.fromkeys(("packing", "neat_packing"), lambda value, _: {"packing": "bfd"} if value else OFF),
     "finetuning_type": _adapter,
     "quantization_bit": _quantization,
     "dataset": _datasets,

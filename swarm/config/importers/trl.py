@@ -123,6 +123,7 @@ RULES: dict[str, Rule] = {
     "load_in_8bit": left_out("bases are held as they are, or in 4 bits with adapter: qlora"),
     "attn_implementation": _attention,
     "lora_modules_to_save": refused_if_on("whole layers beside an adapter are not trained", "remove it"),
+    "packing": lambda value, _: {"packing": "bfd"} if value else OFF,
     "completion_only_loss": lambda value, _: OFF if value is None else {"train_on_inputs": not value},
     "assistant_only_loss": lambda value, _: {"train_on_inputs": False} if value else OFF,
 }

@@ -11,6 +11,8 @@ from swarm import config
 from swarm.config.tree import Problems
 from swarm.errors import UserErrors
 from swarm.planning import columns
+from swarm.planning.rows import trained_on
+from swarm.settings import Part
 
 
 def problems(tmp_path: Path, dataset: str, row: dict[str, object]) -> list[str]:
@@ -70,3 +72,56 @@ def test_keys_of_a_dataset_that_would_change_nothing_are_refused(tmp_path: Path)
         "defaults.datasets.0.prompt_template",
         "defaults.datasets.0.system_prompt",
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (
+            "packing: bfd, batch_size_tokens: 600",
+            "batch_size_tokens: `packing` makes micro-batches of `micro_batch_size` full sequences",
+        ),
+        ("packing: bfd, group_by_length: true", "group_by_length: packed sequences are of like length"),
+        (
+            "batch_size_tokens: 100",
+            "batch_size_tokens: 100 tokens do not hold one row of `sequence_len: 512`; write at least 512",
+        ),
+        (
+            "packing: bfd, engine: trl",
+            "engine: trl cannot train sft + lora in micro-batches of this kind; write shared",
+        ),
+        (
+            "datasets: [{path: x.jsonl, weight: 2}], ablate_examples: 4",
+            "ablate_examples: it would take rows out of a mixture",
+        ),
+        ("test_datasets: [{path: x.jsonl, weight: 2}], allow_overlap: true", "weight: held-out rows are not mixed"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, keys: str, words: str) -> None:
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
+    path = tmp_path / "my.yaml"
+    path.write_text(f"name: a\nstreams:\n  one: {{base_model: tiny-toon, datasets: [{{path: x.jsonl}}], {keys}}}\n".replace("datasets: [{path: x.jsonl}], datasets", "datasets"))  # fmt: skip
+    with pytest.raises(UserErrors) as caught:
+        config.load(path, [], cwd=tmp_path)
+    assert words in str(caught.value)
+
+
+def test_a_plan_counts_the_rows_of_a_mixture(tmp_path: Path) -> None:
+    """A28: as many as preparing makes, where no rows are equal or bad."""
+    for name, count in (("core", 110), ("more", 66)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"prompt": "{name} {n}", "completion": "1"}}\n' for n in range(count)))  # fmt: skip
+    listed = [
+        {"path": str(tmp_path / "core.jsonl"), "weight": 3.0},
+        {"path": str(tmp_path / "more.jsonl"), "weight": 1.0},
+    ]
+    part = Part.model_validate({"base_model": "x", "datasets": listed, "val_set_size": 16})
+    assert trained_on(part) == 240
+    assert trained_on(part.model_copy(update={"mix_strategy": "sample"})) == 133
+    plain = [{**dataset, "weight": None} for dataset in listed]
+    assert trained_on(Part.model_validate({"base_model": "x", "datasets": plain, "val_set_size": 16})) == 160
+    assert (
+        trained_on(
+            Part.model_validate({"base_model": "x", "datasets": plain, "val_set_size": 16, "ablate_examples": 96})
+        )
+        == 96
+    )
