@@ -12,7 +12,6 @@ from swarm.policy.batching import engine_of, engines_of, shapes_batches
 from swarm.policy.templates import BUILT_IN
 from swarm.settings import WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
 
-
 BATCHES = "`packing`, `group_by_length` and `batch_size_tokens`"
 
 

@@ -55,17 +55,13 @@ def engine_of(settings: StreamSettings) -> Engine:
 def engines_of(settings: StreamSettings) -> frozenset[str]:
     """Those that can run its method with its adapters and its controller."""
     adapters = [kinds.adapter(part.adapter).engines for part in settings.parts.values()]
-<<<<<<< HEAD
-    return kinds.method(settings.method).engines.intersection(*adapters, kinds.controller(settings.controller).engines)
-=======
-    able = kinds.method(settings.method).engines.intersection(*adapters)
+    able = kinds.method(settings.method).engines.intersection(*adapters, kinds.controller(settings.controller).engines)
     return able & {"shared"} if shapes_batches(settings) else able
 
 
 def shapes_batches(settings: StreamSettings) -> bool:
     """Whether it has micro-batches of another kind than so many rows in random order: the shared engine's alone."""
     return settings.packing != "none" or settings.group_by_length or settings.batch_size_tokens is not None
->>>>>>> 7771c9d (Rows are packed best fit decreasing, grouped by length or cut by tokens; two documents are compared together and apart before a packed training)
 
 
 def _base_key(part: Part) -> BaseKey:

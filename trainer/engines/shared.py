@@ -28,8 +28,8 @@ from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.fusable import unfusable
 from trainer.loop.loop import Loop, is_out_of_memory
-from trainer.loop.packing import refuse_contamination
 from trainer.loop.parts import Stepped
+from trainer.loop.probe import refuse_contamination
 from trainer.loop.recipe import Recipe
 from trainer.loop.stream import Failed, Stream
 from trainer.place import Place

@@ -9,22 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-import torch
-
-from swarm.errors import UserError
-from trainer.loop.head import Head
-from trainer.loop.plan import Pass, Plan, Row
-
-if TYPE_CHECKING:
-    from trainer.loop.batches import Tokenised
-
-PROBE_TOKENS = 64
-"""Of each of the two documents that are compared."""
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
-"""Relative to the largest hidden state; shorter types round."""
-COARSE = 2e-2
 
 
 def best_fit_decreasing(lengths: Sequence[int], room: int) -> list[list[int]]:
@@ -68,31 +52,3 @@ def within_tokens(lengths: Sequence[int], most: int, *, by_length: bool) -> list
             longest = lengths[row]
         made[-1].append(row)
     return made
-
-
-def refuse_contamination(head: Head, plan: Plan, slot: int, rows: Sequence[Tokenised]) -> None:
-    """Raises UserError unless two documents have the same hidden states together as apart."""
-    two = [
-        Row(slot, row.ids[:length], row.labels[:length])
-        for row, length in zip(rows, (PROBE_TOKENS, PROBE_TOKENS // 2), strict=False)
-    ]
-    if (found := contamination(head, plan, two)) > TOLERANCES.get(head.model.dtype, COARSE):
-        what = (
-            f"two documents of a packed sequence change each other on this base, by {found:.1e} of their hidden states"
-        )
-        raise UserError("packing", what, "write `packing: none`")
-
-
-@torch.no_grad()
-def contamination(head: Head, plan: Plan, rows: Sequence[Row]) -> float:
-    """The largest difference of a hidden state, of rows together and each alone, by the largest one."""
-    device = head.model.device
-
-    def hidden(listed: Sequence[Row]) -> torch.Tensor:
-        current = Pass.of(listed, device)
-        with plan.running(current):
-            return head.hidden(current.ids)  # (R, T, d)
-
-    together = hidden(rows)
-    differences = [(together[at, : len(row.ids)] - hidden([row])[0]).abs().max() for at, row in enumerate(rows)]
-    return float(torch.stack(differences).max() / together.abs().max())

@@ -108,9 +108,10 @@ def first_sentence(prompt: Sequence[Turn], chosen: str, draw: random.Random) -> 
 def _generated(arguments: Namespace) -> Reject:
     """By the model itself; loaded once."""
     from trainer.data.bad import NotARow
+    from trainer.device import place_of, set_environment
     from trainer.quiet import quieten
     from trainer.ship.answering import Sampling
-    from trainer.ship.models import Models, place_of
+    from trainer.ship.models import Models
     from trainer.ship.sources import sources_of
 
     if arguments.by == "adapter" and arguments.adapter is None:
@@ -118,8 +119,9 @@ def _generated(arguments: Namespace) -> Reject:
     if arguments.by == "base" and arguments.base is None:
         raise UserError("--base", "is missing", "name the base whose answers are rejected")
     quieten()
+    set_environment()
     words = [str(arguments.adapter)] if arguments.by == "adapter" else []
-    models = Models(sources_of(words, arguments.base), place_of("cpu"))
+    models = Models(sources_of(words, arguments.base), place_of(None))
     name = models.names[-1]
 
     def reject(prompt: Sequence[Turn], chosen: str, draw: random.Random) -> str:

@@ -20,8 +20,9 @@ from tests.trainer.loop import decoders
 from trainer.data.prepared import TRAIN, Rows
 from trainer.loop.batches import Batches
 from trainer.loop.head import Head
-from trainer.loop.packing import best_fit_decreasing, contamination, refuse_contamination, within_tokens
+from trainer.loop.packing import best_fit_decreasing, within_tokens
 from trainer.loop.plan import Plan, Row
+from trainer.loop.probe import contamination, refuse_contamination
 
 Make = Callable[..., StreamSettings]
 pytestmark = [
