@@ -166,6 +166,14 @@ class Rows(Sequence[Tokens]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    def lengths(self) -> list[int]:
+        """Tokens of each row, without reading the rows themselves."""
+        import pyarrow.compute as pc
+
+        return [
+            length for batch in self._batches for length in pc.list_value_length(batch.column("input_ids")).to_pylist()
+        ]
+
     @overload
     def __getitem__(self, at: int) -> Tokens: ...
     @overload

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from trainer.data.prepared import Rows
 from trainer.loop import packing
 
 if TYPE_CHECKING:
@@ -47,17 +48,17 @@ class Batches:
         self.micro_batch_size = micro_batch_size
         self.accumulation = accumulation
         self.seed = seed
-        self._lengths = [len(row.ids) for row in rows] if by_length else None
+        self._lengths = lengths_of(rows) if by_length else None
         self._order: tuple[int, list[int]] = (-1, [])
 
     @classmethod
     def of(cls, settings: StreamSettings, rows: Sequence[Tokenised]) -> Self:
         size, units = settings.micro_batch_size, None
         if settings.packing == "bfd":
-            units = packing.best_fit_decreasing([len(row.ids) for row in rows], settings.sequence_len)
+            units = packing.best_fit_decreasing(lengths_of(rows), settings.sequence_len)
         elif settings.batch_size_tokens:
-            size, lengths = 1, [len(row.ids) for row in rows]
-            units = packing.within_tokens(lengths, settings.batch_size_tokens, by_length=settings.group_by_length)
+            size, by_length = 1, settings.group_by_length
+            units = packing.within_tokens(lengths_of(rows), settings.batch_size_tokens, by_length=by_length)
         return cls(
             rows, micro_batch_size=size, accumulation=settings.gradient_accumulation_steps, seed=settings.seed, units=units,
             by_length=settings.group_by_length and units is None,
@@ -95,3 +96,7 @@ class Batches:
         if self._lengths:
             return list(get_length_grouped_indices(self._lengths, self.micro_batch_size, generator=generator))  # type: ignore[no-untyped-call]
         return list(torch.randperm(len(self.units), generator=generator).tolist())
+
+
+def lengths_of(rows: Sequence[Tokenised]) -> list[int]:
+    return rows.lengths() if isinstance(rows, Rows) else [len(row.ids) for row in rows]
