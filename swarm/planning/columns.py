@@ -48,6 +48,7 @@ def _read(seen: tuple[tuple[str, int, int], ...]) -> dict[str, list[str]]:
     return found
 
 
+COLUMNS = ("messages", "prompt", "completion", "text")
 Wrong = tuple[str, str, str]
 """Setting, what and fix."""
 
@@ -80,9 +81,9 @@ def _named(dataset: Dataset) -> dict[str, str]:
 
 
 def _is_named(dataset: Dataset, columns: Sequence[str]) -> bool:
-    """Whether the settings name a column that stands there."""
-    keys = {"messages", "completion", "text"} & dataset.model_fields_set
-    return any(getattr(dataset, key) in columns for key in keys)
+    """Whether the settings name a column that stands there, by another name than the default."""
+    named = ((getattr(dataset, key), Dataset.model_fields[key].default) for key in COLUMNS)
+    return any(name != default and name in columns for name, default in named)
 
 
 def _missing(file: str, columns: Sequence[str], named: dict[str, str]) -> Iterator[Wrong]:

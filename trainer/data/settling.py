@@ -32,13 +32,12 @@ def settled(dataset: Dataset) -> Dataset:
 
 
 def _named(dataset: Dataset, columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The type whose columns the settings name."""
-    if {"prompt", "completion"} & dataset.model_fields_set and dataset.completion in columns:
+    """The type whose columns the settings name: by another name than the default, which says nothing."""
+
+    def stands(key: str) -> bool:
+        name = getattr(dataset, key)
+        return name != Dataset.model_fields[key].default and name in columns
+
+    if stands("completion") or (dataset.prompt_template and dataset.completion in columns) or stands("prompt"):
         return (("type", "prompt_completion"),)
-    if dataset.prompt_template and dataset.completion in columns:
-        return (("type", "prompt_completion"),)
-    by_column = (("messages", "chatml"), ("text", "text"))
-    return next(
-        ((("type", kind),) for key, kind in by_column if key in dataset.model_fields_set and getattr(dataset, key) in columns),
-        (),
-    )  # fmt: skip
+    return (("type", "chatml"),) if stands("messages") else (("type", "text"),) if stands("text") else ()

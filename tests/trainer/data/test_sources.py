@@ -67,7 +67,7 @@ def test_a_text_file_is_a_row_and_a_pattern_is_all_of_them(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("columns", "options", "kind", "named"),
     [
-        (["messages"], {}, "chatml", {}), (["conversations", "id"], {}, "chatml", {"messages": "conversations"}),
+        (["messages"], {}, "chatml", {}), (["text", "instruction", "output"], {}, "alpaca", {}), (["conversations", "id"], {}, "chatml", {"messages": "conversations"}),
         (["instruction", "input", "output"], {}, "alpaca", {}), (["text"], {}, "text", {}),
         (["question", "answer"], {}, "prompt_completion", {"prompt": "question", "completion": "answer"}),
         (["text", "body"], {"text": "body"}, "text", {}), (["ask", "say"], {"prompt": "ask", "completion": "say"}, "prompt_completion", {}),
@@ -80,6 +80,8 @@ def test_a_type_is_guessed_by_the_columns_unless_it_is_stated(
     """A25."""
     path = jsonl(tmp_path / "x.jsonl", [dict.fromkeys(columns, "words")])
     found = settled(Dataset(path=str(path), **options))
+    sent = Dataset.model_validate_json(Dataset(path=str(path), **options).model_dump_json())
+    assert settled(sent) == found, "a worker, which is given every setting, reads them alike"
     assert found.type == kind
     assert {key: getattr(found, key) for key in named} == named
 
