@@ -13,7 +13,7 @@ from typing import Any
 
 from swarm.errors import UserError
 from swarm.events import Post
-from swarm.policy.batching import Engine
+from swarm.policy.batching import Engine, shapes_batches
 from swarm.settings import StreamSettings
 from trainer import base_models, training, warm
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
@@ -186,9 +186,10 @@ class Group(Boundary):
             training.forget_peak(self.place)
             model = load_base(base_models.folder_of(settings.base_model), settings, self.place)
             if why := unfusable(model):
-                if settings.engine == "auto":
+                if settings.engine == "auto" and not shapes_batches(settings):
                     raise Elsewhere(why)
-                raise UserError("engine", f"shared cannot train on {settings.base_model}: {why}", "write `engine: trl`")
+                fix = "leave out `packing` and its like" if shapes_batches(settings) else "write `engine: trl`"
+                raise UserError("engine", f"shared cannot train on {settings.base_model}: {why}", fix)
             self._facts = facts_of_model(model)
             self._loop = Loop(model, self, exact=settings.exact, dequantise=settings.dequantise)
             self._arrangement = Arrangement(self._loop, is_open=not settings.exact)
