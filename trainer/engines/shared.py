@@ -145,7 +145,7 @@ class Group(Boundary):
             loop.add(member.stream)
             if settings.packing != "none":
                 slot = loop.streams.index(member.stream)
-                refuse_contamination(loop.head, loop.plan, slot, member.stream.batches.rows[:2])
+                refuse_contamination(loop.head, slot, member.stream.batches.rows[:2])
         except Exception:
             del self._members[member.stream]
             loop.remove(member.stream)

@@ -9,7 +9,7 @@ import torch
 from swarm.errors import UserError
 from trainer.loop.batches import Tokenised
 from trainer.loop.head import Head
-from trainer.loop.plan import Pass, Plan, Row
+from trainer.loop.plan import Pass, Row
 
 PROBE_TOKENS = 64
 """Of each of the two documents that are compared."""
@@ -18,13 +18,13 @@ TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
 COARSE = 2e-2
 
 
-def refuse_contamination(head: Head, plan: Plan, slot: int, rows: Sequence[Tokenised]) -> None:
+def refuse_contamination(head: Head, slot: int, rows: Sequence[Tokenised]) -> None:
     """Raises UserError unless two documents have the same hidden states together as apart."""
     two = [
         Row(slot, row.ids[:length], row.labels[:length])
         for row, length in zip(rows, (PROBE_TOKENS, PROBE_TOKENS // 2), strict=False)
     ]
-    if (found := contamination(head, plan, two)) > TOLERANCES.get(head.model.dtype, COARSE):
+    if (found := contamination(head, two)) > TOLERANCES.get(head.model.dtype, COARSE):
         what = (
             f"two documents of a packed sequence change each other on this base, by {found:.1e} of their hidden states"
         )
@@ -32,13 +32,13 @@ def refuse_contamination(head: Head, plan: Plan, slot: int, rows: Sequence[Token
 
 
 @torch.no_grad()
-def contamination(head: Head, plan: Plan, rows: Sequence[Row]) -> float:
+def contamination(head: Head, rows: Sequence[Row]) -> float:
     """The largest difference of a hidden state, of rows together and each alone, by the largest one."""
     device = head.model.device
 
     def hidden(listed: Sequence[Row]) -> torch.Tensor:
         current = Pass.of(listed, device)
-        with plan.running(current):
+        with head.plan.running(current):
             return head.hidden(current.ids)  # (R, T, d)
 
     together = hidden(rows)

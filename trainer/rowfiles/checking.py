@@ -21,16 +21,18 @@ from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
 from trainer import base_models
+from trainer.data.prepared import OF_ROWS, key_of
 from trainer.quiet import quieten
 from trainer.show import add_forms, print_form
 
+ASKED = {"base_model", "trust_remote_code", "datasets", "test_datasets", "val_datasets", "val_set_size", *OF_ROWS}
+"""Settings on which the rows depend."""
 COUNTS = ("rows", "held_out", "tokens", "supervised", "cut", "empty", "bad", "duplicates", "overlap")
 
 
 def checked(settings: StreamSettings) -> dict[str, Any]:
     """Counts, and what a reader should know.  Raises UserError with what a run would be refused for."""
     from trainer.data.boundary import boundary_of
-    from trainer.data.prepared import key_of
     from trainer.data.preparing import Preparation
     from trainer.loading import load_tokenizer
 
@@ -50,7 +52,7 @@ def report(streams: dict[str, StreamSettings]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     rows = []
     for name, settings in streams.items():
-        asked = settings.model_dump_json(exclude={"seed", "learning_rate", "replica_of"})
+        asked = settings.model_dump_json(include=ASKED)
         if asked not in found:
             try:
                 found[asked] = {"problem": "", **checked(settings)}

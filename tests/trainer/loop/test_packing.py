@@ -107,7 +107,7 @@ def test_rows_of_like_length_need_fewer_pads_and_come_in_transformers_order() ->
 def probe(model: Any) -> float:
     first, second = decoders.rows(2, (30, 40))
     return contamination(
-        Head(model.eval()), Plan(), [Row(0, first.ids, first.labels), Row(0, second.ids[:12], second.labels[:12])]
+        Head(model.eval(), Plan()), [Row(0, first.ids, first.labels), Row(0, second.ids[:12], second.labels[:12])]
     )
 
 
@@ -125,7 +125,7 @@ def test_a_base_in_which_they_do_is_refused() -> None:
     with pytest.raises(
         UserError, match="packing: two documents of a packed sequence change each other on this base, by"
     ):
-        refuse_contamination(Head(model.eval()), Plan(), 0, decoders.rows(2, (70, 80)))
+        refuse_contamination(Head(model.eval(), Plan()), 0, decoders.rows(2, (70, 80)))
 
 
 @pytest.fixture(scope="module")

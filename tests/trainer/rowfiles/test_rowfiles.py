@@ -15,6 +15,8 @@ from trainer.data.prompt import Prompt
 from trainer.rowfiles.__main__ import main
 from trainer.rowfiles.markdown import as_markdown, points
 
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own
+
 
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
