@@ -58,7 +58,7 @@ STREAM = {
     "shuffle_merged_datasets disable_shuffling curriculum_sampling data_seed train_sampling_strategy dataloader_shuffle",
     "all held-out rows are judged together": "eval_on_each_dataset accelerate_dataset",
     "`packing: bfd`": "sample_packing neat_packing packed packing_strategy multipack_real_batches",
-    "`packing: bfd` packs; a pass holds rows of like length, and its pads are never seen": "eval_packing eval_sample_packing "
+    "rows of like length go through the base together, and their pads are never seen; what packs is packing: bfd": "eval_packing eval_sample_packing "
     "pad_to_sequence_len pad_to_multiple_of padding_free batch_flattening length_column_name pretraining_sample_concatenation "
     "wrapped_packing efficient_eos",
     "`dedupe`": "dataset_exact_deduplication",
@@ -167,7 +167,8 @@ PATTERNS = (
     (r"ppo_|grpo_|kto_|pref_|dpo_|reward_model|rl_|simpo_", "see `method` for what can be taken"),
     (r"relora|oft_|module_dropout|freeze_|vera_|loha_", "see `adapter` for what can be taken"),
     (r"flash_attn", "`attn_implementation`"),
-    (r"unsloth_|pose_|use_pose|pretrain_multipack|xformers", "the libraries' own kernels are used; `packing: bfd` packs"),
+    (r"sample_packing|pretrain_multipack", "`packing: bfd`"),
+    (r"unsloth_|pose_|use_pose|xformers", "the libraries' own kernels are used"),
     (r"image_|video_|audio_", "text alone is trained on: rows with images or sound are refused"),
     (r"export_", "write what was trained with `swarm merge` or `swarm export`"),
     (r"bench_", "judging is on held-out rows alone"),

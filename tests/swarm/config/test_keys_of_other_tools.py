@@ -147,7 +147,8 @@ def test_every_setting_that_a_meaning_names_is_one() -> None:
     [
         ("max_samples", StreamSettings, "here it is `limit`, in an entry of `datasets:`"),
         ("roles", Dataset, "roles are read as they are: user, assistant, system, tool, and human and gpt of ShareGPT"),
-        ("pad_to_sequence_len", StreamSettings, "a row is a sequence of its own, padded to the longest of its micro-batch"),
+        ("pad_to_sequence_len", StreamSettings, "rows of like length go through the base together, and their pads are never seen; what packs is packing: bfd"),
+        ("sample_packing", StreamSettings, "here it is `packing: bfd`"),
         ("quantization_bit", StreamSettings, "here it is `adapter: qlora`"),
         ("flash_attention", StreamSettings, "here it is `attn_implementation`"),
         ("device_map", StreamSettings, (
