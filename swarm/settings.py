@@ -371,6 +371,15 @@ class Promotion(Settings):
         return chosen
 
 
+class Halving(Settings):
+    """Early exit of the streams that are not among the best."""
+
+    first_step: Positive
+    """The first rung: a checkpoint whose held-out loss is measured, so a multiple of `save_steps` and of `eval_steps`."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """One in so many goes on beyond a rung, and each rung is so many times the steps of the one before."""
+
+
 class RunSettings(Settings):
     """A whole config after reading: defaults laid into the streams."""
 
@@ -382,6 +391,8 @@ class RunSettings(Settings):
     """Where streams run: the settings below."""
     promotion: Promotion = Promotion()
     """Which stream wins: the settings below."""
+    halving: Halving | None = None
+    """Early exit: the settings below; unset: every stream is trained to its end."""
     lease_seconds: Annotated[float, Field(ge=10)] = 60.0
     """A worker that is silent this long loses its task (>= 10 heartbeats)."""
     stall_seconds: Annotated[float, Field(gt=0)] = 60.0

@@ -70,6 +70,8 @@ class Stream:
     """How it joined the run while it was running; None: the config names it."""
     wish: str = "go"
     """go, pause or stop: what was last asked for it."""
+    spared: bool = False
+    """It was stopped and somebody resumed it: early exit leaves it alone from there."""
     failed: str = ""
     prepared: ev.Prepared | None = None
     checkpoints: list[ev.Checkpoint] = field(default_factory=list)

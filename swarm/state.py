@@ -169,6 +169,7 @@ class State:
         if event.ref == "run":
             self.stopped = wish == "stop" or (self.stopped and wish != "go")
         elif stream := self.streams.get(event.ref):
+            stream.spared = stream.spared or (stream.wish == "stop" and wish == "go")
             stream.wish = wish
             if wish == "go":
                 self._revive(stream)

@@ -25,6 +25,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_packages(stream, settings, problems)
         _check_stops(stream, settings, problems)
         _check_controller(stream, settings, problems)
+        _check_halving(root, stream, settings, run, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
         _check_data(stream, settings, problems)
@@ -126,6 +127,23 @@ def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> 
 def _check_controller(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     if wrong := kinds.controller(settings.controller).wrong(settings):
         _add(stream, *wrong, problems)
+
+
+def _check_halving(root: Node, stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:
+    """Each rung is a checkpoint whose held-out loss is measured, and the first comes before the end."""
+    if run.halving is None:
+        return
+    first = run.halving.first_step
+    if settings.eval_steps is None:
+        what = "halving goes by the held-out loss on the way, which is not measured"
+        _add(stream, "eval_steps", what, f"write `eval_steps: {first}`, or a divisor of it", problems)
+    for key, every in (("eval_steps", settings.eval_steps), ("save_steps", settings.save_steps)):
+        if every and first % every:
+            what = f"step {first}, the first rung of halving, is none of every {every}"
+            _add(stream, key, what, f"write {first}, or a divisor of it", problems)
+    if settings.max_steps is not None and settings.max_steps <= first:
+        what = f"step {first} is not before the end: `max_steps` is {settings.max_steps}"
+        _add(root.items["halving"], "first_step", what, f"write less than {settings.max_steps}", problems)
 
 
 def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]]:

@@ -13,7 +13,7 @@ from swarm import kinds
 from swarm.config.checks import expected
 from swarm.config.names import GROUPS
 from swarm.keys import Settings
-from swarm.settings import Dataset, Judge, Placement, Promotion, RunSettings, StreamSettings
+from swarm.settings import Dataset, Halving, Judge, Placement, Promotion, RunSettings, StreamSettings
 
 HEAD = """\
 # Settings
@@ -29,6 +29,7 @@ TITLES: dict[type[Settings], str] = {
     Judge: "Of a judge",
     Placement: "Of the placement",
     Promotion: "Of the promotion",
+    Halving: "Of early exit",
 }
 
 UNITS = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from swarm import kinds
 from swarm.config.foreign import meaning_of
 from swarm.keys import Settings
-from swarm.settings import Dataset, Judge, Placement, Promotion, RunSettings, StreamSettings
+from swarm.settings import Dataset, Halving, Judge, Placement, Promotion, RunSettings, StreamSettings
 
 LISTED_IN = "docs/settings.md"
 """Written by `swarm.config.listed`."""
@@ -34,6 +34,7 @@ GROUPS: dict[type[Settings], str] = {
     Judge: "below `judge:` of a stream",
     Placement: "below `placement:`",
     Promotion: "below `promotion:`",
+    Halving: "below `halving:`",
 }
 """Where each group of settings is written."""
 

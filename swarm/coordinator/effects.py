@@ -52,6 +52,8 @@ class Effects:
                 await self._go_back(stream, why)
             case commands.GiveUp(stream, why):
                 await self.record.say(ev.Fail(ref=stream, why=why))
+            case commands.StopStream(stream, why):
+                await self.record.say(ev.Stop(ref=stream, why=why))
             case commands.Publish(stream):
                 await self._publish(stream)
             case commands.Compare(streams, key):

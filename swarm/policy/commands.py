@@ -74,6 +74,14 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class StopStream:
+    """Stop a stream at its next boundary; its checkpoint stays, and `swarm resume` revives it."""
+
+    stream: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Compare:
     """Compare the streams that may win, row by row."""
 
@@ -112,5 +120,16 @@ class Dismiss:
 
 
 Command = (
-    Grant | Revoke | SendOrder | Publish | GoBack | GiveUp | Compare | LookAtSealed | PromoteWinner | Finish | Dismiss
+    Grant
+    | Revoke
+    | SendOrder
+    | Publish
+    | GoBack
+    | GiveUp
+    | StopStream
+    | Compare
+    | LookAtSealed
+    | PromoteWinner
+    | Finish
+    | Dismiss
 )

@@ -26,7 +26,9 @@ from swarm.policy.commands import (
     Publish,
     Revoke,
     SendOrder,
+    StopStream,
 )
+from swarm.policy.halving import losers
 from swarm.policy.promotion import choose, to_compare, unexamined, waits_for
 from swarm.settings import RunSettings
 from swarm.state import Lease, State, Stream, Task
@@ -77,6 +79,7 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
         *_failures(state, settings),
         *_starved(state, workers, now, settings),
         *_publications(state),
+        *(StopStream(name, why) for name, why in losers(state, settings)),
     ]
     if results:
         return results

@@ -110,7 +110,7 @@ class Loop:
         for part in buckets(judged, min(self.pass_tokens, JUDGED_TOKENS)):
             current = Pass.of(part, self.layers.device)
             with self.plan.running(current):
-                self.head.evaluate(current, [NLL], sums)
+                self.head.evaluate(current, [NLL] * len(self.streams), sums)
         return float(sums[slot]) / sum(row.supervised for row in judged)
 
     def _finish(self, nats: list[float], padded: list[int]) -> None:

@@ -46,7 +46,8 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
         return st.lists(st.from_regex(r"[a-z][a-z0-9]{1,5}", fullmatch=True), max_size=2, unique=True)
     if field.annotation is str:
         return TEXTS
-    return st.from_type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)  # type: ignore[arg-type]
+    plain = st.from_type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)  # type: ignore[arg-type]
+    return plain.map(lambda value: value.model_dump() if isinstance(value, Settings) else value)
 
 
 def some_of(group: type[Settings]) -> st.SearchStrategy[dict[str, Any]]:
