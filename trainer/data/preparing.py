@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Preparation:
             "key": key.sha256, "rows": train.rows, "held_out": held_out.rows, "held_out_sha256": held_out.sha256,
             "tokens": train.tokens, "supervised": train.supervised, "cut": train.cut + held_out.cut,
             "bad": self.findings.counts["bad"], "empty": self.findings.counts["lost"],
-            "duplicates": self.findings.counts["duplicate"], "mixed": self.mixed,
+            "duplicates": self.findings.counts["duplicate"], "equal": self.findings.counts["equal"], "mixed": self.mixed,
             "overlap": self._overlap(gathered, tests), "unread": dict(self.boundary.unread),
             "sequence_len": settings.sequence_len, "stop_tokens": sorted(tokeniser.stops),
         }  # fmt: skip
@@ -123,6 +124,8 @@ class Preparation:
         selection = Selection(gathered.sources)
         if settings.dedupe is True or (settings.dedupe == "auto" and parts):
             self.findings.counts["duplicate"] = selection.dedupe(gathered.fingerprints)
+        else:
+            self.findings.counts["equal"] = len(gathered.fingerprints) - len(set(gathered.fingerprints))
         held_out = frozenset[int]() if tests else self._split(gathered, selection, key)
         selection.leave_out(held_out)
         if settings.ablate_examples:
@@ -142,15 +145,13 @@ class Preparation:
         self, selection: Selection, held_out: frozenset[int], tests: Gathered | None
     ) -> tuple[RowFile, RowFile]:
         path = self.folder / GATHERED
-        with RowFile(self.folder / TRAIN) as train:
-            for times, row in zip(selection.times, read_rows(path), strict=True):
+        with (
+            RowFile(self.folder / TRAIN) as train,
+            nullcontext(tests.file) if tests else RowFile(self.folder / HELD_OUT) as judged,
+        ):
+            for index, (times, row) in enumerate(zip(selection.times, read_rows(path), strict=True)):
                 for _ in range(times):
                     train.add(row)
-        if tests:
-            path.unlink()
-            return train, tests.file
-        with RowFile(self.folder / HELD_OUT) as judged:
-            for index, row in enumerate(read_rows(path)):
                 if index in held_out:
                     judged.add(row)
         path.unlink()
@@ -201,6 +202,8 @@ class Preparation:
             )
         if facts["duplicates"]:
             lines.append(f"{facts['duplicates']} rows equal earlier ones and were left out")
+        if facts["equal"]:
+            lines.append(f"{facts['equal']} rows equal earlier ones; `dedupe: true` trains on them once")
         if facts["mixed"]:
             lines.append(f"mixed by weight: {in_words(facts['mixed'])} rows")
         if facts["overlap"]:

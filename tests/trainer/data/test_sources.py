@@ -214,6 +214,17 @@ def test_held_out_rows_are_the_same_whatever_the_weights_and_are_never_repeated(
     assert not set(words(weighted)) & set(words(weighted, HELD_OUT))
 
 
+def test_equal_rows_are_told_and_dedupe_trains_on_them_once(bench: Bench, settings: Make, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{'Double' if n % 3 else 'double '} {n // 3}", "completion": "x"} for n in range(36)]
+    given = {"datasets": [{"path": str(jsonl(tmp_path / "x.jsonl", rows))}], "val_set_size": 3}
+    plain = bench.do("prepare", settings(**given))["prepared"]
+    assert (plain.rows, plain.held_out) == (33, 3)
+    assert "24 rows equal earlier ones; `dedupe: true` trains on them once" in plain.body
+    once = bench.do("prepare", settings(**given, dedupe=True))["prepared"]
+    assert (once.rows, once.held_out) == (9, 3)
+    assert "24 rows equal earlier ones and were left out" in once.body
+
+
 def test_ablation_is_a_seeded_part_in_the_order_of_the_rows(bench: Bench, settings: Make, tmp_path: Path) -> None:
     """A07."""
 
