@@ -13,6 +13,7 @@ from typing import Any
 
 from swarm.errors import UserError
 from trainer.data.messages import Turn
+from trainer.data.rows import SYSTEM
 from trainer.rowfiles.output import Made, jsonl, refuse_existing, written
 from trainer.rowfiles.reading import conversation, dataset_of, files_read, rows_of
 
@@ -22,6 +23,8 @@ SHORTEST, LONGEST = 0.3, 0.7
 """Share of the words that truncation keeps."""
 LENGTH_TOLERANCE = 0.1
 TEACHES_LENGTH = "the rejected answers are beginnings of the chosen ones: they teach length; --length-matched mends it"
+
+OWN_SYSTEM = "a system message, for which pairs have no column: give the stream that `system_prompt`"
 
 Reject = Callable[[Sequence[Turn], str, random.Random], str]
 
@@ -43,10 +46,10 @@ def run(arguments: Namespace) -> Made:
         if arguments.length_matched:
             filling = answers if arguments.by in {"truncate", "prefix"} else []
             rejected = matched(rejected, chosen, [answer for answer in filling if answer != chosen], draw)
-        if why := _degenerate(chosen, rejected):
+        if why := _several_turns(prompt) or _degenerate(chosen, rejected):
             dropped[why] += 1
         else:
-            made.append(_record(prompt, chosen, rejected))
+            made.append({"prompt": prompt[-1]["content"], "chosen": chosen, "rejected": rejected})
     if not made:
         raise UserError(
             "pairs", f"no pair is left of {len(asked)} ({_in_words(dropped)})", "name rows with longer answers"
@@ -57,6 +60,8 @@ def run(arguments: Namespace) -> Made:
         rows=len(made), dropped=dict(dropped), mean_words=_mean_words(made),
     )  # fmt: skip
     warnings = [TEACHES_LENGTH] if arguments.by in {"truncate", "prefix"} and not arguments.length_matched else []
+    systems = sum(any(turn["role"] in SYSTEM for turn in prompt) for prompt, _ in asked)
+    warnings += [f"{systems} rows have {OWN_SYSTEM}"] if systems else []
     words = manifest["mean_words"]
     line = (
         f"{arguments.out}: {len(made)} pairs; words on average {words['chosen']} chosen, {words['rejected']} rejected"
@@ -71,12 +76,9 @@ def _asked(turns: list[Turn]) -> tuple[list[Turn], str] | None:
     return (turns[:last], chosen) if chosen and not turns[last].get("tool_calls") else None
 
 
-def _record(prompt: Sequence[Turn], chosen: str, rejected: str) -> dict[str, Any]:
-    return {
-        "prompt": list(prompt),
-        "chosen": [{"role": "assistant", "content": chosen}],
-        "rejected": [{"role": "assistant", "content": rejected}],
-    }
+def _several_turns(prompt: Sequence[Turn]) -> str:
+    asked = [turn for turn in prompt if turn["role"] not in SYSTEM]
+    return "" if [turn["role"] for turn in asked] == ["user"] else "several turns"
 
 
 # ---- rejected answers ----
@@ -164,7 +166,4 @@ def _in_words(dropped: Counter[str]) -> str:
 
 
 def _mean_words(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    return {
-        key: round(sum(len(row[key][0]["content"].split()) for row in rows) / len(rows), 1)
-        for key in ("chosen", "rejected")
-    }
+    return {key: round(sum(len(row[key].split()) for row in rows) / len(rows), 1) for key in ("chosen", "rejected")}

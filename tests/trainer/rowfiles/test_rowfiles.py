@@ -141,14 +141,29 @@ def test_rejected_answers_are_beginnings_and_that_teaches_length_unless_it_is_ma
     )
     assert (manifest["rows"], manifest["dropped"]) == (20, {"no rejected answer": 1})
     for row in lines(tmp_path / "pairs.jsonl"):
-        chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
-        assert row["prompt"][-1]["role"] == "user"
+        chosen, rejected = row["chosen"], row["rejected"]
+        assert row["prompt"].startswith("x ")
         assert chosen.startswith(rejected)
         assert len(rejected) < len(chosen)
     even = made(tmp_path / "even.jsonl", "pairs", path, "--by", by, "--length-matched")
     assert "teach length" not in capsys.readouterr().err
     assert even["mean_words"]["chosen"] == even["mean_words"]["rejected"]
     assert all(row["chosen"] != row["rejected"] for row in lines(tmp_path / "even.jsonl"))
+
+
+def test_pairs_hold_one_question_and_say_what_they_leave_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "one two three four"}]
+    rows = [
+        {"messages": turns},
+        {"messages": [{"role": "system", "content": "s"}, *turns]},
+        {"messages": [*turns, *turns]},
+    ]
+    manifest = made(tmp_path / "p.jsonl", "pairs", jsonl(tmp_path / "x.jsonl", rows), "--by", "prefix")
+    assert lines(tmp_path / "p.jsonl") == [{"prompt": "a", "chosen": "one two three four", "rejected": "one two"}] * 2
+    assert manifest["dropped"] == {"several turns": 1}
+    assert "warning: 1 rows have a system message, for which pairs have no column" in capsys.readouterr().err
 
 
 def test_a_model_writes_the_rejected_answers_itself(
@@ -163,7 +178,7 @@ def test_a_model_writes_the_rejected_answers_itself(
         assert manifest["by"] == by
         rows = lines(tmp_path / f"{by}.jsonl")
         assert len(rows) + sum(manifest["dropped"].values()) == 3
-        assert all(not row["chosen"][0]["content"].startswith(row["rejected"][0]["content"]) for row in rows)
+        assert all(not row["chosen"].startswith(row["rejected"]) for row in rows)
     assert lines(tmp_path / "base.jsonl") != lines(tmp_path / "adapter.jsonl")
     assert main(["pairs", str(path), "--by", "adapter", "--out", str(tmp_path / "n.jsonl")]) == 2
     assert "--adapter: is missing; name the folder" in capsys.readouterr().err
