@@ -61,6 +61,13 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
         "schema",
         "runs",
     }
+    of_data = typer.main.get_command(app).commands["data"].commands  # type: ignore[attr-defined]
+    del taken["data"]
+    taken |= {
+        f"data {name}": {word for parameter in command.params for word in [*parameter.opts, *parameter.secondary_opts]}
+        for name, command in of_data.items()
+    }
+    without_a_run |= {f"data {name}" for name in of_data}
     assert {name for name in taken if "--run" not in taken[name]} == without_a_run
     answers_in_words = {
         "schema",
