@@ -214,6 +214,10 @@ class Trained(Measured):
     """Trainable parameters."""
     why: str | None = None
     """What ended it: max_steps, max_minutes, stop, ..."""
+    base_sha256: Sha256 | None = None
+    """Of the base's weights that it was trained on: the hash of the list of its files' hashes, as `sha256sum` prints it."""
+    versions: str | None = None
+    """Of the packages that decide what comes out: `torch 2.13.0, peft 0.21.0, ...`."""
     cmd: str | None = None
     """The command that backs this."""
 
@@ -284,6 +288,8 @@ class Promote(Event):
     why: str
     tok: Token | None = None
     """Of the train lease that made it; unset: whichever is published."""
+    version: str | None = None
+    """`NAME-vN`: the how-manieth adapter that runs of this name promote; whoever publishes it counts."""
     force: bool | None = None
     """True: a person promotes it over a WARNING, missing approvals or an objection, and `why` says for what reason."""
 

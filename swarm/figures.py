@@ -34,8 +34,8 @@ MAX_WHOLE = 1 << 63
 
 NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME - 1}}}")
 RESERVED = frozenset({
-    "body", "cmd", "figures", "idem", "kind", "len", "overlap", "path", "ref", "result", "rows", "rows_sha256", "scores_sha256", "sha256",
-    "step", "steps", "stream", "time", "tok", "token", "trainable", "via", "why",
+    "base_sha256", "body", "cmd", "figures", "idem", "kind", "len", "overlap", "path", "ref", "result", "rows", "rows_sha256", "scores_sha256", "sha256",
+    "step", "steps", "stream", "time", "tok", "token", "trainable", "versions", "via", "why",
 })  # fmt: skip
 """What else stands in a metrics table or in the header of an entry with figures."""
 
@@ -103,6 +103,8 @@ FIGURES: dict[str, Figure] = {
     "skills": Figure("base skills", "share of a short list", text=units.percent, of="retention"),
     "skills_lost": Figure("lost", "skills of the list", of="retention"),
     "skills_gained": Figure("gained", "skills of the list", of="retention"),
+    "entropy": Figure("entropy", "nats of the next token, where the loss counts", text=units.loss),
+    "token_accuracy": Figure("token acc", "share of the counted tokens that are the likeliest", text=units.percent),
     "learning_rate": Figure("lr", text=units.rate),
     "grad_norm": Figure("grad norm"),
     "phi": Figure("phi", "stress of the training, 0 to 1"),
@@ -111,6 +113,7 @@ FIGURES: dict[str, Figure] = {
     "tokens": Figure("tokens", "tokens since training began", text=units.count),
     "supervised": Figure("supervised", "supervised tokens of the step", text=units.count),
     "padded": Figure("pads", "share of the tokens computed", text=units.percent),
+    "supervised_tokens": Figure("counted", "tokens that the loss counted since training began", text=units.count),
     "tokens_per_second": Figure("tok/s", "tokens per second", text=units.count),
     "memory_bytes": Figure("memory", "bytes", text=units.size),
     "peak_bytes": Figure("peak", "bytes above the imports", text=units.size),

@@ -63,6 +63,7 @@ KindName = Annotated[str, AfterValidator(_is_installed)]
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".toon", ".txt")
 """Endings of the files that rows are read from."""
 
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 MOST_SEEDS, MOST_RATES = 64, 16
 """Streams that one stream of a config may become: a typing error must not fill the memory."""
 
@@ -281,8 +282,12 @@ class StreamSettings(Part):
     # cadence
     logging_steps: Positive = 1
     """Figures every so many steps."""
+    report_to: list[Tracker] = []
+    """Programs that draw the figures too, each an extra of its own; tensorboard writes events into the run folder."""
     eval_steps: Positive | None = None
     """Held-out loss every so many steps, and at the end; unset: only by validator and evaluator."""
+    save_hours: Annotated[float, Field(gt=0)] | None = None
+    """A checkpoint as soon as so much training is not in one, besides."""
     save_steps: Positive = 50
     """A checkpoint every so many steps."""
     save_total_limit: Positive = 2

@@ -19,6 +19,8 @@ ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER)
 """What PEFT needs to load an adapter, by its own names."""
 PROMPT = "prompt.json"
 """Beside them: the chat template and separator that the training rows were rendered with (trainer/data/prompt.py); not in the hash."""
+TOKENIZER = "tokenizer"
+"""Folder beside prepared rows with the files of the base's tokenizer; they are copied into published adapters."""
 MANIFEST = "manifest.json"
 """Sealed into a folder of prepared rows and into a checkpoint: the hash of every file (trainer/whole.py)."""
 CHUNK_BYTES = 1 << 20

@@ -13,12 +13,14 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ SMALL_FILES = ("*.json", "*.jinja", "*.model", "tokenizer*")
 CODE = "*.py"
 HEADER_BYTES_AT_MOST = 100_000_000
 """The safetensors format's own limit (its README, "Format")."""
+BLOB = re.compile(r"[0-9a-f]{64}")
 DISK_SPARE_BYTES = 1 << 30
 FORMAT = 4
 """Of the facts in the cache; raised when the same files would give others."""
@@ -119,6 +122,24 @@ def weights_of(folder: Path) -> list[Path]:
         if not path.is_file():
             raise error(f"{path} is missing", "download or copy the model again")
     return paths
+
+
+def weights_sha256(name: str) -> str:
+    """Of a base's weights: `sha256sum FILES | sha256sum` in the order of their names."""
+    files = weights_of(folder_of(name))
+    return _weights_sha256(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@cache
+def _weights_sha256(files: tuple[tuple[Path, int, int], ...]) -> str:
+    lines = "".join(f"{_file_sha256(path)}  {path.name}\n" for path, _, _ in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    """The hub's cache calls a large file by its hash."""
+    name = path.resolve().name
+    return name if BLOB.fullmatch(name) else sha256_of(path)
 
 
 # ---- the cache -------------------------------------------------------------------------------------------------------

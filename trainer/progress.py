@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from swarm.events import Checkpoint
+from swarm.events import Checkpoint, Post
 from swarm.kinds import Watch
 from swarm.messages import Kind, MetricRow, Piece
 from swarm.plainfiles import remove_tree
@@ -25,6 +25,7 @@ from trainer.checkpoint import Whole
 from trainer.errors import LeaseRevoked
 from trainer.lease import Lease
 from trainer.place import Place
+from trainer.trackers import Trackers
 from trainer.trainlog import TrainLog
 
 
@@ -60,6 +61,8 @@ class TrainingProgress:
     assign: Piece
     lease: Lease
     place: Place
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+    """The facts of its rows, as their manifest states them."""
     resumed: Whole | None = None
     """The checkpoint from which this attempt goes on."""
     trainable: int = 0
@@ -67,6 +70,7 @@ class TrainingProgress:
     """Training time of earlier attempts."""
     before_tokens: int = 0
     log: TrainLog = field(init=False)
+    trackers: Trackers = field(init=False)
     stops: dict[str, Watch] = field(default_factory=dict)
     """Those that are armed, by name."""
     before_seconds_from_start: float = 0.0
@@ -88,6 +92,8 @@ class TrainingProgress:
     eval_seconds: float = 0.0
     began: float | None = None
     ended: float | None = None
+    _saved_at: float = 0.0
+    """Seconds of training at the newest checkpoint."""
     _logged: tuple[float, int] | None = None
     """Seconds and tokens at the last logged step."""
 
@@ -108,6 +114,7 @@ class TrainingProgress:
     def close(self) -> None:
         """However it ended."""
         self.log.close()
+        self.trackers.close()
         remove_tree(self.staging, ignore_errors=True)
 
     # ---- time and tokens ----
@@ -150,9 +157,14 @@ class TrainingProgress:
 
     def begin(self, kept: Sequence[MetricRow]) -> None:
         """After these rows of earlier attempts."""
+        self._saved_at = self.before_seconds
         self.log = TrainLog(self.folder, kept)
+        self.trackers = Trackers(self.place.run_folder, self.assign.stream, self.assign.settings, self._say)
         for row in kept:
             self._remember(row)
+
+    def _say(self, text: str) -> None:
+        self.lease.report(Post(ref=self.assign.ref, body=text))
 
     def log_step(self, step: int, steps: int, figures: Mapping[str, float | None]) -> None:
         """A logged step's figures, `tokens` since training began among them."""
@@ -164,7 +176,7 @@ class TrainingProgress:
             "train", step, steps,
             {
                 **{name: rounded(value, DIGITS.get(name, 6)) for name, value in figures.items()},
-                "tokens": tokens, "tokens_per_second": round(speed, 1), "memory_bytes": self.memory_bytes(),
+                "tokens": tokens, "seconds": round(seconds + self.before_seconds, 3), "tokens_per_second": round(speed, 1), "memory_bytes": self.memory_bytes(),
             },
         )  # fmt: skip
 
@@ -177,6 +189,7 @@ class TrainingProgress:
         known = {name: value for name, value in figures.items() if value is not None}
         row = MetricRow(step, kind, time.time(), known)
         self.log.add(row)
+        self.trackers.add(row)
         self._remember(row)
         self.lease.figures(row, steps)
 
@@ -234,7 +247,11 @@ class TrainingProgress:
         if every is not None and ends and step % every:
             self._evaluated(step, steps, held_out_loss)
         saves = ends or step % settings.save_steps == 0 or (self.kept_step == step and every is not None)
-        return Next(logs, saves, ends)
+        return Next(logs, saves or self._save_hours_are_over(), ends)
+
+    def _save_hours_are_over(self) -> bool:
+        hours = self.assign.settings.save_hours
+        return hours is not None and self.spent_seconds - self._saved_at >= hours * 3600
 
     def _evaluated(self, step: int, steps: int, held_out_loss: Callable[[], float]) -> float:
         began = time.monotonic()
@@ -268,6 +285,7 @@ class TrainingProgress:
     # ---- checkpoints ----
 
     def snapshot(self, step: int, steps: int, *, ends: bool) -> Snapshot:
+        self._saved_at = self.spent_seconds
         return Snapshot(
             step=step, steps=steps, spent_seconds=round(self.spent_seconds, 3), tokens=self.tokens, figures=self.figures_at(step),
             kept_step=self.kept_step, is_stated=not ends or self.why == "stop",

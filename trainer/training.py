@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
+from functools import cache
+from importlib import metadata
 
 import torch
 
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.events import Checkpoint, Post, Trained
-from swarm.files import write_whole
 from swarm.messages import MetricRow, Piece
 from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.batching import Engine
 from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
-from trainer import checkpoint, resident
+from trainer import base_models, checkpoint, resident, time_metrics
 from trainer.checkpoint import Whole
 from trainer.data.prepared import verified
 from trainer.errors import Elsewhere, LeaseRevoked
@@ -36,8 +36,8 @@ def begin(assign: Piece, lease: Lease, place: Place) -> TrainingProgress:
     """
     lease.check()
     assert assign.prepared is not None, "a train task comes with prepared rows"
-    verified(place.run_folder / assign.prepared, assign.prepared_sha256)
-    progress = TrainingProgress(assign, lease, place)
+    prepared = verified(place.run_folder / assign.prepared, assign.prepared_sha256)
+    progress = TrainingProgress(assign, lease, place, prepared)
     progress.resumed = _resumed(progress)
     progress.before_seconds = max(assign.spent_seconds, progress.resumed.spent_seconds if progress.resumed else 0.0)
     progress.before_tokens = progress.resumed.tokens if progress.resumed else 0
@@ -134,10 +134,11 @@ def finish(progress: TrainingProgress) -> None:
     if lease.revoked:
         raise LeaseRevoked(lease.ref)
     rows = progress.log.finish()
-    _write_times(progress)
+    losses = _first_and_last_loss(rows)
+    time_metrics.write(progress, losses)
     if progress.why == "stop":
         lease.check()  # raises: the checkpoint is reported, the task goes back
-    _report(progress, rows)
+    _report(progress, losses)
 
 
 def refuse_unmoved(progress: TrainingProgress, *, moved: bool) -> None:
@@ -164,7 +165,7 @@ def _published(progress: TrainingProgress, last: Checkpoint) -> tuple[str, str, 
     return progress.place.relative(found.folder), adapter_sha256(found.folder), why
 
 
-def _report(progress: TrainingProgress, rows: list[MetricRow]) -> None:
+def _report(progress: TrainingProgress, losses: dict[str, float]) -> None:
     assign, saved = progress.assign, progress.saved
     assert saved is not None, "a training ends with a checkpoint"
     path, sha256, why = _published(progress, saved)
@@ -172,7 +173,7 @@ def _report(progress: TrainingProgress, rows: list[MetricRow]) -> None:
         progress.lease.report(saved)
     measured = {
         **(saved.figures if path == saved.path else {}),
-        **_first_and_last_loss(rows),
+        **losses,
         "seconds": round(progress.spent_seconds, 2),
         "tokens_per_second": progress.tokens_per_second,
         "peak_bytes": progress.peak_bytes(),
@@ -180,9 +181,18 @@ def _report(progress: TrainingProgress, rows: list[MetricRow]) -> None:
     progress.lease.report(
         Trained(
             ref=assign.ref, tok=assign.token, step=saved.step, path=path, sha256=sha256, trainable=progress.trainable, why=why,
+            base_sha256=base_models.weights_sha256(assign.settings.base_model), versions=versions(),
             figures={name: value for name, value in measured.items() if value is not None},
         )
     )  # fmt: skip
+
+
+@cache
+def versions() -> str:
+    """Of what decides the numbers of a training."""
+    return ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("toonswarm", "torch", "transformers", "peft", "trl")
+    )
 
 
 def _first_and_last_loss(rows: list[MetricRow]) -> dict[str, float]:
@@ -191,16 +201,3 @@ def _first_and_last_loss(rows: list[MetricRow]) -> dict[str, float]:
         return {}
     count = max(1, len(losses) // AVERAGED_SHARE)
     return {"first_loss": round(sum(losses[:count]) / count, 4), "loss": round(sum(losses[-count:]) / count, 4)}
-
-
-def _write_times(progress: TrainingProgress) -> None:
-    times = {
-        "load_seconds": progress.load_seconds, "loop_seconds": progress.loop_seconds, "save_seconds": progress.save_seconds,
-        "eval_seconds": progress.eval_seconds, "paused_seconds": progress.lease.paused_seconds,
-        "all_attempts_seconds": progress.spent_seconds,
-    }  # fmt: skip
-    rounded = {key: round(value, 3) for key, value in times.items()}
-    write_whole(
-        progress.folder / "time_metrics.json",
-        json.dumps({**rounded, "tokens_per_second": progress.tokens_per_second}, indent=1) + "\n",
-    )

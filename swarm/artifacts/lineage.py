@@ -83,7 +83,13 @@ def _promotion(state: State, name: str) -> dict[str, Any] | None:
     if promoted is None or promoted.ref != name:
         return None
     by = state.promoters.by if state.promoters else None
-    return {"by": by, "why": promoted.why, "forced": bool(promoted.force), "sha256": promoted.sha256}
+    return {
+        "by": by,
+        "why": promoted.why,
+        "forced": bool(promoted.force),
+        "version": promoted.version,
+        "sha256": promoted.sha256,
+    }
 
 
 def rows(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,18 +12,29 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from swarm.artifacts.lineage import FILE, lineage
+from swarm.artifacts.versions import next_version
 from swarm.errors import UserError
 from swarm.events import Adapter, Promote
 from swarm.files import exchange, sync_file, sync_folder, write_whole
+from swarm.model_card import CARD, card, public_name
 from swarm.plainfiles import LOG_BYTES, NotPlain, make_folder, opener, read_file, read_text, remove_tree, rename
 from swarm.rundir import RunFolder
 from swarm.settings import StreamSettings
 from swarm.state import State
-from swarm.weights import ADAPTER_FILES, MANIFEST, PROMPT, adapter_sha256
+from swarm.weights import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    MANIFEST,
+    PROMPT,
+    TOKENIZER,
+    adapter_sha256,
+    sha256_of,
+)
 
 
 class PublishError(Exception):
@@ -45,7 +56,7 @@ def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings
     # approvals and promotions so far were about other weights
     new = {"token": token, "sha256": sha256, "approved": [], "approvals": [], "promoted": None}
     document = {**lineage(folder.name, state, name, settings), **new}
-    with _placed(_source(folder, stream.verdict.path), target, sha256, document, _prompt(folder, state, name)):
+    with _placed(_source(folder, stream.verdict.path), target, sha256, document, _beside(folder, state, name)):
         yield Adapter(ref=name, tok=token, path=str(target.relative_to(folder.path)), sha256=sha256)
 
 
@@ -59,12 +70,15 @@ def promotion(
     """
     published = state.streams[wished.ref].adapter
     assert published
-    facts = {"path": folder.promoted.name, "sha256": published.sha256, "tok": published.tok}
-    why = {"by": author, "why": wished.why, "forced": bool(wished.force)}
-    document = {**lineage(folder.name, state, wished.ref, settings), "promoted": why}
-    prompt = _prompt(folder, state, wished.ref)
-    with _placed(_source(folder, published.path), folder.promoted, published.sha256, document, prompt):
-        yield wished.model_copy(update=facts)
+    name = state.run.name if state.run else folder.name
+    with next_version(folder.path.parent, name) as version:
+        facts = {"path": folder.promoted.name, "sha256": published.sha256, "tok": published.tok, "version": version}
+        why = {"by": author, "why": wished.why, "forced": bool(wished.force), "version": version}
+        document = {**lineage(folder.name, state, wished.ref, settings), "promoted": why}
+        beside = _beside(folder, state, wished.ref)
+        source = _source(folder, published.path)
+        with _placed(source, folder.promoted, published.sha256, document, beside):
+            yield wished.model_copy(update=facts)
 
 
 def intact(folder: RunFolder, path: str, sha256: str) -> str:
@@ -82,28 +96,40 @@ def _source(folder: RunFolder, path: str) -> Path:
         raise PublishError(str(error)) from error
 
 
-def _prompt(folder: RunFolder, state: State, name: str) -> bytes | None:
-    """`prompt.json` of the stream's prepared rows, as their manifest seals it; None: an older version prepared them."""
+def _beside(folder: RunFolder, state: State, name: str) -> dict[str, bytes]:
+    """`prompt.json` and the tokenizer's files of the stream's prepared rows, as their manifest seals them; an older version has none."""
     prepared = state.streams[name].prepared
-    place = _source(folder, prepared.path) if prepared else folder.path
-    if not prepared or not (place / PROMPT).is_file():
-        return None
-    text, manifest = read_file(place / PROMPT), read_file(place / MANIFEST, LOG_BYTES)
+    if not prepared or not (place := _source(folder, prepared.path) / MANIFEST).is_file():
+        return {}
+    manifest = read_file(place, LOG_BYTES)
+    if hashlib.sha256(manifest).hexdigest() != prepared.sha256:
+        raise PublishError(f"{prepared.path}: {MANIFEST} is not the one that was prepared")
     try:
-        sealed = json.loads(manifest)["files"][PROMPT]["sha256"]
-    except (ValueError, TypeError, LookupError):
-        sealed = None
-    if hashlib.sha256(manifest).hexdigest() != prepared.sha256 or hashlib.sha256(text).hexdigest() != sealed:
-        raise PublishError(f"{prepared.path}: {PROMPT} is not the one that was prepared")
+        sealed = {str(name): str(facts["sha256"]) for name, facts in json.loads(manifest)["files"].items()}
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise PublishError(f"{prepared.path}: {MANIFEST} cannot be read") from error
+    wanted = [name for name in sealed if name == PROMPT or PurePosixPath(name).parent.name == TOKENIZER]
+    return {PurePosixPath(name).name: _as_sealed(place.parent / name, sealed[name], prepared.path) for name in wanted}
+
+
+def _as_sealed(path: Path, sha256: str, prepared: str) -> bytes:
+    try:
+        text = read_file(path, LOG_BYTES)
+    except (OSError, NotPlain) as error:
+        raise PublishError(f"{prepared}: {path.name} is not the one that was prepared") from error
+    if hashlib.sha256(text).hexdigest() != sha256:
+        raise PublishError(f"{prepared}: {path.name} is not the one that was prepared")
     return text
 
 
 @contextmanager
-def _placed(source: Path, target: Path, sha256: str, document: dict[str, Any], prompt: bytes | None) -> Iterator[None]:
-    """`target` becomes an adapter folder with the files of `source`, `prompt.json` and `lineage.json`; if anything fails it is put back."""
+def _placed(
+    source: Path, target: Path, sha256: str, document: dict[str, Any], beside: dict[str, bytes]
+) -> Iterator[None]:
+    """`target` becomes an adapter folder with the files of `source`, what lies `beside` them, a card and `lineage.json`; if anything fails it is put back."""
     _fence(target, document)
     staged = target.with_name(f".{target.name}.staged")
-    _stage(source, staged, sha256, document, prompt)
+    _stage(source, staged, sha256, document, beside)
     had = target.exists()
     old = _swap(staged, target)
     try:
@@ -117,7 +143,7 @@ def _placed(source: Path, target: Path, sha256: str, document: dict[str, Any], p
     remove_tree(old, ignore_errors=True)
 
 
-def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any], prompt: bytes | None) -> None:
+def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any], beside: dict[str, bytes]) -> None:
     remove_tree(staged, ignore_errors=True)
     make_folder(staged)
     for name in ADAPTER_FILES:
@@ -129,12 +155,33 @@ def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any], pr
     if adapter_sha256(staged) != sha256:
         remove_tree(staged)
         raise PublishError(f"{source.name}: the weights are not those that were validated")
-    if prompt is not None:
-        (staged / PROMPT).write_bytes(prompt)
-    write_whole(staged / FILE, json.dumps(document, indent=2) + "\n")
+    for name, text in beside.items():
+        (staged / name).write_bytes(text)
+    base = str(
+        json.loads(read_text(staged / ADAPTER_CONFIG)).get("base_model_name_or_path")
+        or document["base_model"]
+        or "its base"
+    )
+    (staged / CARD).write_text(
+        card(document["stream"], public_name(base), document, sha256_of(staged / ADAPTER)), encoding="utf-8"
+    )
+    write_whole(staged / FILE, json.dumps(_without_places(document), indent=2) + "\n")
     for path in staged.iterdir():
         sync_file(path)
     sync_folder(staged)
+
+
+def _without_places(value: Any) -> Any:
+    """The document without paths of this machine: files go by their names.  A base's folder stays, since whoever loads the adapter needs it."""
+    match value:
+        case dict():
+            return {key: below if key == "base_model" else _without_places(below) for key, below in value.items()}
+        case list():
+            return [_without_places(below) for below in value]
+        case str() if value.startswith("/"):
+            return PurePosixPath(value).name
+        case _:
+            return value
 
 
 def _fence(target: Path, document: dict[str, Any]) -> None:

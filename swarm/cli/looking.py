@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,22 +61,42 @@ def _bus(folder: RunFolder, form: bool | None) -> None:
     screen.tell(" · ".join(f"{count} {name.replace('_', '-')}" for name, count in data["counts"].items()))
 
 
-def runs(*, runs: Runs | None = None, form: Form = None) -> None:
+def runs(
+    *,
+    runs: Runs | None = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="PATTERN", help="runs of this name, `demo*`")] = None,
+    base: Annotated[str | None, typer.Option("--base", metavar="PATTERN", help="runs on this base model")] = None,
+    state: Annotated[str | None, typer.Option("--state", metavar="PATTERN", help="running, ended, stopped, ...")] = None,
+    promoted: Annotated[bool, typer.Option("--promoted", help="runs that promoted an adapter")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="a row for each stream, with its figures and what its settings differ in")] = False,
+    form: Form = None,
+) -> None:  # fmt: skip
     """List the runs here, the newest last.
 
-    When they began, how they stand, what they promoted.
+    When they began, how they stand, their best figure, what they promoted and as which version.
     """
     from swarm import rundir
     from swarm.cli import screen
-    from swarm.views.runlist import run_rows
+    from swarm.rundir import RunFolder
+    from swarm.views.runlist import Wanted, run_rows, stream_rows
 
-    rows = run_rows(rundir.runs_here() if runs is None else runs)
+    here = rundir.runs_here() if runs is None else runs
+    rows = run_rows(here, Wanted(name, base, state, promoted))
+    if compare:
+        rows = stream_rows([RunFolder(here / row["run"]) for row in rows if row["state"] != "damaged log"])
     if form is not None:
-        screen.print_data({"runs": rows}, form)
+        screen.print_data({"streams" if compare else "runs": rows}, form)
     elif rows:
-        screen.tell(screen.columns([tuple(rows[0]), *(tuple(str(v or "-") for v in row.values()) for row in rows)]))
+        screen.tell(screen.columns([tuple(rows[0]), *(tuple(map(_cell, row.values())) for row in rows)]))
     else:
-        print("no run yet: `swarm run CONFIG` starts one", file=sys.stderr)
+        print(
+            "no run yet: `swarm run CONFIG` starts one" if next(rundir.all_runs(here), None) is None else "no such run",
+            file=sys.stderr,
+        )
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def export(

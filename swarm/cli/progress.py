@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from swarm import units
+from swarm import figures, units
 
 if TYPE_CHECKING:
     from swarm.rundir import RunFolder
@@ -23,6 +23,13 @@ OLD_LINES = 12
 """On attaching to a run this many of its newest entries are shown."""
 QUIET_KINDS = (" claim ", " done ", " checkpoint ", " head ", " renew ")
 """Kinds of entries that are left out here; `swarm log` shows them."""
+
+
+LIVE = (
+    ("learning_rate", "lr"), ("grad_norm", "gn"), ("entropy", "ent"), ("token_accuracy", "acc"), ("tokens_per_second", "tok/s"),
+    ("seconds", "elapsed"),
+)  # fmt: skip
+"""Figures that a line shows beside the loss."""
 
 
 class _Interrupted(Exception):
@@ -142,8 +149,9 @@ def progress_line(row: StreamRow) -> str:
         f"{row.name:<10} {row.state:<8} step {row.step}/{row.steps or '?'}",
         f"loss {units.loss(row.figure('loss'))} {curve}",
     ]
-    if speed := row.figure("tokens_per_second"):
-        parts.append(f"{units.count(speed)} tok/s")
+    parts += [
+        f"{short} {figures.of(name).text(value)}" for name, short in LIVE if (value := row.figure(name)) is not None
+    ]
     if row.eta_seconds is not None:
         parts.append(f"eta {units.duration(row.eta_seconds)}")
     if row.why:

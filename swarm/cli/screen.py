@@ -346,6 +346,8 @@ def plan_text(made: Plan) -> str:
             "device",
             "rows",
             "steps",
+            "batch",
+            "tokens/step",
         ),
     ]
     rows += [
@@ -353,6 +355,7 @@ def plan_text(made: Plan) -> str:
             row.stream, row.adapter, units.count(row.trainable), units.size(row.weights_bytes),
             units.size(row.adapter_gradients_moments_bytes), units.size(row.activations_bytes), units.size(row.total_bytes),
             row.engine, row.device, str(row.rows or "?"), str(row.steps or "?"),
+            str(row.batch_rows), f"≤{units.count(row.step_tokens)}",
         )
         for row in made.rows()
     ]  # fmt: skip

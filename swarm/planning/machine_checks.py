@@ -30,6 +30,13 @@ Fault = tuple[str, str]
 """What is wrong, and the fix."""
 
 
+def _look_at_trackers(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    for name in settings.report_to:
+        if importlib.util.find_spec(name) is None:
+            fix = f"pip install 'toonswarm[{name}]', or take it out"
+            problems.add(*stream.setting("report_to"), f"{name} is not installed", fix)
+
+
 def missing_packages() -> list[str]:
     """Packages that training needs and that are not installed."""
     return [name for name in TRAINING if importlib.util.find_spec(name) is None]
@@ -54,6 +61,7 @@ class Inspection:
             if fault := faults.get(str(node.value)):
                 problems.add(node.at, node.path, *fault)
         for name, settings in run.streams.items() if run else ():
+            _look_at_trackers(root.items["streams"].items[name], settings, problems)
             self._fit(root.items["streams"].items[name], settings, problems)
 
     def _fit(self, stream: Node, settings: StreamSettings, problems: Problems) -> None:

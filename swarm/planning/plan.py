@@ -38,6 +38,10 @@ class PlanRow:
     """Rows to train on; None where they are not known before they are prepared."""
     steps: int | None
     """Optimizer steps; None where rows or a time limit decide."""
+    batch_rows: int
+    """Effective batch: rows of one optimizer step."""
+    step_tokens: int
+    """Tokens of one optimizer step at most: where each of its rows has `sequence_len`."""
 
 
 def plan_table(config: Config, bases: Mapping[str, BaseFacts], layout: Layout | None = None) -> list[PlanRow]:
@@ -58,6 +62,7 @@ def _row(
         bases, settings, on_gpu=not trainers or any(worker.gpu_index is not None for worker in trainers)
     )
     counted = rows_of(settings)
+    batch = settings.gradient_accumulation_steps * max(part.micro_batch_size for part in settings.parts.values())
     return PlanRow(
         stream=name,
         adapter=" + ".join(kinds.adapter(part.adapter).label(part) for part in settings.parts.values()),
@@ -71,6 +76,8 @@ def _row(
         device=_devices(trainers),
         rows=counted,
         steps=steps_of(settings, counted),
+        batch_rows=batch,
+        step_tokens=batch * max(part.sequence_len for part in settings.parts.values()),
     )
 
 

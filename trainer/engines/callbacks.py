@@ -20,8 +20,10 @@ from trainer.progress import TrainingProgress
 ENGINE: Engine = "trl"
 FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 """What Trainer needs in a checkpoint beside the adapter to go on."""
-NAMES = {"num_tokens": "tokens"}
+NAMES = {"num_tokens": "tokens", "mean_token_accuracy": "token_accuracy"}
 """Trainer's names of figures that have another here."""
+COUNTED = frozenset({"tokens", "supervised_tokens"})
+"""Figures that Trainer counts from the start of an attempt."""
 
 
 class NotFinite(Exception):
@@ -41,6 +43,8 @@ class Figures(TrainerCallback):
 
     def __init__(self, progress: TrainingProgress) -> None:
         self.progress = progress
+        last = progress.newest.get("train")
+        self._before = {**(last.figures if last else {}), "tokens": progress.before_tokens}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -64,8 +68,9 @@ class Figures(TrainerCallback):
         if not logs or "loss" not in logs:
             return  # the summary at the end
         figures = {NAMES.get(name, as_name(name)): value for name, value in logs.items() if is_number(value)}
-        tokens = self.progress.before_tokens + figures["tokens"]
-        self.progress.log_step(state.global_step, state.max_steps, {**figures, "epoch": state.epoch, "tokens": tokens})
+        for name in COUNTED.intersection(figures):
+            figures[name] += self._before.get(name, 0)
+        self.progress.log_step(state.global_step, state.max_steps, {**figures, "epoch": state.epoch})
 
 
 class Begin(TrainerCallback):

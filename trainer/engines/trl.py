@@ -22,6 +22,7 @@ from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from trainer import base_models, training
 from trainer.data.prepared import TRAIN, rows_to_choose_by
+from trainer.data.tokens import IGNORED
 from trainer.engines.callbacks import Begin, Figures, NotFinite, Saves, Steps
 from trainer.judge.heldout import held_out_loss
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
@@ -100,18 +101,26 @@ class StreamTrainer(SFTTrainer):
     settings: StreamSettings
     _loss_of_step: float = 0.0
     """Of its micro-batches so far."""
+    _supervised: int = 0
+    """Tokens that the loss counted in this attempt."""
 
     def step_loss(self) -> float:
         """Of the step that has been made; the next one begins."""
         loss, self._loss_of_step = self._loss_of_step, 0.0
         return loss
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]  # TRL annotates no arguments
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        if (labels := inputs.get("labels")) is not None:
+            self._supervised += int((labels != IGNORED).sum())
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call]  # TRL annotates no arguments
         if not torch.isfinite(loss).all():
             raise NotFinite("loss", self.state.global_step + 1)
         self._loss_of_step += float(loss)
         return loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        counted = {"supervised_tokens": float(self._supervised)} if self._supervised else {}
+        super().log({**logs, **counted}, *args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """The schedule of the shared engine."""

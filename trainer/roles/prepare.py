@@ -10,11 +10,13 @@ from swarm.events import Prepared
 from swarm.messages import Piece
 from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.fitting import refuse_unfit
-from swarm.weights import MANIFEST, sha256_in_run
+from swarm.weights import MANIFEST, TOKENIZER, sha256_in_run
 from trainer import base_models, whole
+from trainer.data import tokenizer_files
 from trainer.data.boundary import boundary_of
 from trainer.data.prepared import Key, key_of
 from trainer.data.preparing import Preparation
+from trainer.data.prompt import read_prompt
 from trainer.lease import Lease
 from trainer.loading import load_tokenizer
 from trainer.place import Place
@@ -57,6 +59,9 @@ def _made(
     try:
         preparation = Preparation(settings, boundary, staged, _progress(lease))
         facts = preparation.make(key)
+        make_folder(staged / TOKENIZER)
+        prompt = read_prompt(staged)
+        tokenizer_files.copy(base_folder, staged / TOKENIZER, prompt.chat_template if prompt else None)
         whole.seal(staged, facts)
         whole.publish(staged, folder)
     finally:

@@ -14,9 +14,9 @@ import torch
 
 from swarm.errors import UserError
 from trainer import base_models
+from trainer.data import tokenizer_files
 from trainer.ship.deltas import Adapter
 from trainer.ship.outcome import PROBES, LayerError, Merged
-from trainer.ship.portable import TEMPLATE, TOKENIZER
 from trainer.whole import new_folder
 
 
@@ -32,9 +32,9 @@ def merge_4bit(adapter: Adapter, base: str, out: Path) -> Merged:
     errors = _compared(_loaded(folder), merged, adapter)
     with new_folder(out) as staged:
         merged.save_pretrained(staged, save_original_format=False)  # transformers cannot turn back how it read 4 bits
-        for pattern in (*TOKENIZER, TEMPLATE, "generation_config.json"):
-            for path in folder.glob(pattern):
-                shutil.copyfile(path, staged / path.name)
+        tokenizer_files.copy(folder, staged)
+        for path in folder.glob("generation_config.json"):
+            shutil.copyfile(path, staged / path.name)
     worst = max(errors, key=lambda error: error.relative)
     return Merged(str(out), base, len(errors), f"4 bits ({quantisation.get('bnb_4bit_quant_type', 'fp4')})", worst)
 

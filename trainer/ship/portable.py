@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 
 from swarm.errors import UserError
 from swarm.files import sync_folder
+from swarm.model_card import public_name
 from swarm.printable import printable
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, PROMPT
 from trainer import base_models
+from trainer.data import tokenizer_files
 from trainer.ship.sources import sources_of
 from trainer.show import add_forms, print_form
 from trainer.whole import new_folder
@@ -30,16 +32,6 @@ from trainer.whole import new_folder
 if TYPE_CHECKING:
     import torch
 
-TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "*.model",
-)
-TEMPLATE = "chat_template.jinja"
-"""transformers takes it before the template in tokenizer_config.json."""
 TYPES = ("f32", "f16", "bf16")
 
 
@@ -57,25 +49,17 @@ class Written:
 # ---- PEFT's folder ---------------------------------------------------------------------------------------------------
 
 
-def public_name(base: str) -> str:
-    """A base in a folder goes by the folder's name: paths of this machine stay here."""
-    return Path(base).name if Path(base).expanduser().is_dir() else base
-
-
 def copy_adapter(folder: Path, out: Path, base_folder: Path, base_name: str) -> None:
     """Config, weights, tokenizer and template; nothing else of the adapter's folder."""
     config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     text = json.dumps({**config, "base_model_name_or_path": base_name}, indent=2, sort_keys=True) + "\n"
     (out / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
     shutil.copyfile(folder / ADAPTER, out / ADAPTER)
-    for pattern in (*TOKENIZER, TEMPLATE):
-        for path in base_folder.glob(pattern):
-            shutil.copyfile(path, out / path.name)
+    template = None
     if (folder / PROMPT).is_file():
         shutil.copyfile(folder / PROMPT, out / PROMPT)
         template = json.loads((folder / PROMPT).read_text(encoding="utf-8"))["chat_template"]
-        if isinstance(template, str):
-            (out / TEMPLATE).write_text(template, encoding="utf-8")
+    tokenizer_files.copy(base_folder, out, template)
 
 
 def write_folder(folder: Path, base: str, out: Path, kind: str | None) -> Written:

@@ -16,17 +16,15 @@ from tempfile import TemporaryDirectory
 
 from swarm import units
 from swarm.errors import UserError
+from swarm.model_card import CARD, card, kept_card, public_name
 from swarm.printable import printable
 from swarm.redaction import redacted
 from swarm.surroundings import open_output
 from swarm.weights import ADAPTER, sha256_of
 from trainer import base_models
-from trainer.ship.card import card, kept_card
-from trainer.ship.portable import copy_adapter, public_name
+from trainer.ship.portable import copy_adapter
 from trainer.ship.sources import read_lineage, sources_of
 from trainer.show import add_forms, print_form
-
-CARD = "README.md"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,16 +61,20 @@ def _type(value: Any, _: Foreign) -> Outcome:
 
 
 def _typed(made: dict[str, Any], entry: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The columns of a type of its own making."""
+    """The columns of a type of its own making, and its prompt as ours, with `{COLUMN}`."""
     own = entry.get("type")
     if not isinstance(own, Mapping):
         return made
-    odd = [key for key in ("field_input", "field_system") if own.get(key)]
-    if odd or own.get("format", "{instruction}") not in ("{instruction}", "{instruction} "):
-        what = f"a prompt of several columns ({', '.join([*odd, 'format'])}) has no equal here"
-        raise CannotTake(what, "write the whole prompt into one column", f"{where}.type")
-    columns = {"prompt": own.get("field_instruction", "instruction"), "completion": own.get("field_output", "output")}
-    return {**made, **columns}
+    if own.get("field_system") or own.get("system_prompt"):
+        raise CannotTake("a system message of its own type is not read", "write the rows as chats", f"{where}.type")
+    prompt, answer, context = (own.get(f"field_{key}", key) for key in ("instruction", "output", "input"))
+    columns = {**made, "prompt": prompt, "completion": answer}
+    templates = {"prompt_template": own.get("format"), "no_input_template": own.get("no_input_format")}
+    named = {"instruction": prompt, "input": context}
+    for key, text in templates.items():
+        if text and text.strip() != "{instruction}":
+            columns[key] = re.sub(r"\{(instruction|input)\}", lambda found: f"{{{named[found[1]]}}}", text)
+    return columns
 
 
 def _val_set_size(value: Any, foreign: Foreign) -> Outcome:

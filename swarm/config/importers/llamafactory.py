@@ -76,7 +76,8 @@ def _dataset(name: str, foreign: Foreign) -> tuple[dict[str, Any], list[tuple[st
             "messages": columns.get("messages", "conversations"),
         }
     used = {"file_name", "hf_hub_url", "columns", "formatting", "ranking", "num_samples"}
-    limit = {"limit": found["num_samples"]} if found.get("num_samples") else {}
+    limits = [limit for limit in (found.get("num_samples"), foreign.values.get("max_samples")) if limit]
+    limit = {"limit": min(limits)} if limits else {}
     return {**made, **limit}, [(key, "roles and columns are read as they are") for key in sorted(found.keys() - used)]
 
 
@@ -132,7 +133,7 @@ RULES: dict[str, Rule] = {
     "dataset": _datasets,
     "eval_dataset": lambda value, foreign: _datasets(value, foreign, "test_datasets") if value else OFF,
     "dataset_dir": left_out("where its datasets were looked up"),
-    "max_samples": refused_if_on("a limit of all datasets together cannot be set", "write num_samples into dataset_info.json, or limit here"),
+    "max_samples": left_out("the limit of each entry of datasets"),
     "lora_target": _targets,
     "val_size": _val_size,
     "pref_loss": lambda value, _: "with stage: dpo" if value in ("sigmoid", "orpo", None) else _refuse_loss(value),

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from swarm import kinds
 from swarm.config.foreign import meaning_of
 from swarm.config.names import VALUES
 from swarm.keys import Settings
-from swarm.settings import Dataset, Promotion, RunSettings, StreamSettings
+from swarm.settings import Dataset, Promotion, RunSettings, StreamSettings, Tracker
 
 Outcome = dict[str, Any] | str
 """Settings by name (those of the run begin with `run.`), or the reason why there are none."""
@@ -145,9 +145,20 @@ COMMON: dict[str, Rule] = {
     "mask_history": lambda value, _: {"train_on": "last"} if value else OFF,
     "train_on_eos": left_out("the token that ends an answer is always trained on"),
     "roles_to_train": lambda value, _: OFF if value in (None, ["assistant"], ["gpt"], ["assistant", "gpt"]) else _roles(value),
+    "report_to": lambda value, _: _trackers(value),
+    "use_tensorboard": lambda value, _: {"report_to": ["tensorboard"]} if value else OFF,
+    "use_wandb": lambda value, _: {"report_to": ["wandb"]} if value else OFF,
     "lr_scheduler_type": lambda value, _: {"lr_scheduler": value},
 }  # fmt: skip
 """Of keys that several tools have, and whose values mean something else here."""
+
+
+def _trackers(value: Any) -> Outcome:
+    known = get_args(Tracker)
+    named = [name for name in as_list(value or "none") if name != "none"]
+    if any(name not in known for name in named):
+        return f"figures are drawn by {', '.join(known)} alone, and by `swarm watch`"
+    return {"report_to": named} if named else OFF
 
 
 def _roles(value: Any) -> Outcome:

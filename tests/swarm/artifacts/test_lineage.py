@@ -66,7 +66,13 @@ def shown(bench: Bench) -> dict[str, str]:
 
 def test_it_says_who_promoted_and_that_all_is_as_the_log_has_it(bench: Bench) -> None:
     document, screen = told(bench), shown(bench)
-    assert document["promoted"] == {"by": "ada", "why": "the best", "forced": False, "sha256": document["sha256"]}
+    assert document["promoted"] == {
+        "by": "ada",
+        "why": "the best",
+        "forced": False,
+        "version": "demo-v1",
+        "sha256": document["sha256"],
+    }
     assert (document["files"], document["promoted_files"], document["config"]) == ("ok", "ok", "ok")
     assert (screen["promoted"], screen["promoted_by"]) == ("the best", "ada")
     assert (screen["files"], screen["promoted_files"], screen["config"]) == ("ok", "ok", "ok")

@@ -14,6 +14,7 @@ from swarm import events as ev
 from swarm.artifacts import publish
 from swarm.artifacts.lineage import lineage, rows
 from swarm.artifacts.publish import PublishError
+from swarm.model_card import kept_card
 from swarm.rundir import RunFolder
 from swarm.settings import StreamSettings
 from swarm.state import State
@@ -63,7 +64,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+    return Bench(tmp_path / "runs" / "demo")
 
 
 def test_the_adapter_is_what_was_validated_and_says_where_it_comes_from(bench: Bench) -> None:
@@ -125,6 +126,7 @@ def test_a_linked_file_and_a_pickle_are_not_published(bench: Bench, tmp_path_fac
         "adapter_config.json",
         "adapter_model.safetensors",
         "lineage.json",
+        "README.md",
     }
 
 
@@ -157,7 +159,7 @@ def test_the_promoted_folder_is_fenced_and_whole_too(bench: Bench) -> None:
     told = json.loads((bench.folder.promoted / "lineage.json").read_text())
     assert (told["approved"], told["promoted"], told["token"]) == (
         ["ada"],
-        {"by": "ada", "why": "best", "forced": False},
+        {"by": "ada", "why": "best", "forced": False, "version": "demo-v1"},
         tok,
     )
     assert (event.idem, event.body, event.tok, event.path) == ("k1", "so be it", tok, "promoted"), "as it was wished"
@@ -251,12 +253,16 @@ def test_a_stream_that_went_back_says_so_in_its_lineage(bench: Bench) -> None:
     assert (row["step"], row["token"], row["verdict"]) == (3, tok, "SUCCESS")
 
 
-def prepared_with(bench: Bench, prompt: str, sealed: str) -> State:
-    """The state after rows were prepared with this `prompt.json`, whose manifest seals the text `sealed`."""
+BESIDE = ("prompt.json", "tokenizer/tokenizer.json")
+
+
+def prepared_with(bench: Bench, text: str, sealed: str) -> State:
+    """The state after rows were prepared with these files, whose manifest seals the text `sealed`."""
     folder, state = bench.folder.path / "prepared/x", bench.state
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "prompt.json").write_text(prompt)
-    files = {"prompt.json": {"sha256": hashlib.sha256(sealed.encode()).hexdigest()}}
+    (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
+    for name in BESIDE:
+        (folder / name).write_text(text)
+    files = {name: {"sha256": hashlib.sha256(sealed.encode()).hexdigest()} for name in BESIDE}
     (folder / "manifest.json").write_text(json.dumps({"files": files}))
     sha256 = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
     stream = state.streams["wide"]
@@ -265,16 +271,50 @@ def prepared_with(bench: Bench, prompt: str, sealed: str) -> State:
     return state
 
 
-def test_the_way_of_asking_stands_beside_the_adapter_as_it_was_sealed(bench: Bench) -> None:
+def test_tokenizer_and_way_of_asking_stand_beside_the_adapter_as_they_were_sealed(bench: Bench) -> None:
     bench.train("good")
     bench.story.judged("wide")
     state = prepared_with(bench, "as sealed", "as sealed")
     state.streams["wide"].adapter = bench.publish(state)
     wished = ev.Promote(ref="wide", path="promoted", sha256=SHA, why="best")
-    with publish.promotion(bench.folder, state, wished, SETTINGS, "ada"):
-        pass
+    with publish.promotion(bench.folder, state, wished, SETTINGS, "ada") as promoted:
+        assert promoted.version and promoted.version.endswith("-v1")
     for place in ("streams/wide/adapter", "promoted"):
-        assert (bench.folder.path / place / "prompt.json").read_text() == "as sealed"
+        for name in ("prompt.json", "tokenizer.json"):
+            assert (bench.folder.path / place / name).read_text() == "as sealed"
     with pytest.raises(PublishError, match=r"prompt\.json is not the one that was prepared"):
         bench.publish(prepared_with(bench, "another", "as sealed"))
     assert (bench.folder.path / "streams/wide/adapter/prompt.json").read_text() == "as sealed"
+
+
+def test_what_is_published_has_a_card_and_names_no_place_of_this_machine(bench: Bench, tmp_path: Path) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    here = str(tmp_path / "rows.jsonl")
+    data = [SETTINGS.datasets[0].model_copy(update={"path": here})]
+    with publish.adapter(bench.folder, bench.state, "wide", SETTINGS.model_copy(update={"datasets": data})) as event:
+        pass
+    place = bench.folder.path / event.path
+    card, told = (place / "README.md").read_text(), json.loads((place / "lineage.json").read_text())
+    assert told["settings"]["datasets"][0]["path"] == "rows.jsonl"
+    assert here not in card and here not in (place / "lineage.json").read_text()
+    for part in (
+        "## Data",
+        "`rows.jsonl`",
+        "## Method",
+        "## Figures",
+        "| held-out |",
+        "## Licence and privacy",
+        "# wide",
+    ):
+        assert part in card, card
+    assert "the licence of the training data and the adapter's own are for its author to state" in card
+
+
+def test_a_card_that_its_author_wrote_is_kept_and_one_of_ours_is_made_anew(bench: Bench) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    place = bench.folder.path / bench.publish().path
+    assert kept_card(place) is None
+    (place / "README.md").write_text("# Mine\n")
+    assert kept_card(place) == "# Mine\n"

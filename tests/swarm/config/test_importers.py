@@ -111,7 +111,8 @@ lora_r: 8
 lora_alpha: 32
 use_dora: true
 log_wandb: false
-early_stop_patience: 15
+early_stop_patience: 3
+early_stop_window: 2
 """
 PIPE_LITE_FILE = """\
 model_dir = "org/base"
@@ -148,6 +149,7 @@ FILES = {
     "airoad.yaml": (AIROAD_FILE, {
         "base_model": "org/base", "lora_r": 8, "lora_alpha": 32, "lora_dropout": 0.05, "use_dora": True, "micro_batch_size": 1,
         "gradient_accumulation_steps": 8, "sequence_len": 512, "max_steps": 60, "learning_rate": 6e-5, "logging_steps": 5, "max_minutes": 10,
+        "plateau_patience": 3, "plateau_window": 2,
     }),
     "pipe.toml": (PIPE_LITE_FILE, {
         "base_model": "org/base", "adapter": "qlora", "lora_r": 16, "lora_alpha": 4, "learning_rate": 2e-5, "num_epochs": 1, "micro_batch_size": 1,
@@ -212,6 +214,19 @@ def test_datasets_are_found_from_the_new_place_with_their_type_and_columns(folde
         ("../data/chats.jsonl", "chatml"),
     ]
     assert stream(folder, PIPE_LITE_FILE, "pipe.toml").datasets[0].path == "../data/*.jsonl"
+
+
+def test_a_prompt_of_axolotls_users_own_making_is_our_template(folder: Path) -> None:
+    own = (
+        '{field_instruction: question, field_input: facts, field_output: answer, format: "Q: {instruction} ({input})"}'
+    )
+    text = AXOLOTL_FILE.replace('{field_instruction: question, field_output: answer, format: "{instruction}"}', own)
+    found = stream(folder, text).datasets[2]
+    assert (found.prompt, found.completion, found.prompt_template) == ("question", "answer", "Q: {question} ({facts})")
+
+
+def test_a_limit_of_llama_factory_is_that_of_each_dataset(folder: Path) -> None:
+    assert [one.limit for one in stream(folder, LLAMA_FACTORY_FILE + "max_samples: 50\n").datasets] == [50, 50]
 
 
 def test_every_key_stands_in_the_new_file_as_a_setting_a_reason_or_off(folder: Path) -> None:

@@ -101,3 +101,8 @@ def test_a_plan_has_a_row_per_stream_with_its_device_and_steps(config):
     assert table[0].weights_bytes <= table[0].shared_bytes < table[0].total_bytes
     assert table[0].trainable == 2 * 8 * (8 * 64 + 3 * (64 + 96))
     assert table[0].total_bytes > table[0].weights_bytes > table[1].weights_bytes
+
+
+def test_a_plan_says_how_many_rows_and_tokens_a_step_has(config):
+    table = plan_table(config, {"tiny-toon": BASE})
+    assert [(row.batch_rows, row.step_tokens) for row in table] == [(3 * 2, 3 * 2 * 512)] * 2

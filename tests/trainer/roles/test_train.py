@@ -57,6 +57,12 @@ def test_every_adapter_learns_and_its_checkpoint_loads(
     assert sum(value.numel() for name, value in loaded.named_parameters() if "lora_" in name) == trained.trainable
 
 
+def test_a_checkpoint_is_due_by_hours_of_training_too(bench: Bench, settings: Make) -> None:
+    done = bench.trained(settings(max_steps=4, save_steps=100, save_total_limit=9, save_hours=1e-9))["trained"]
+    kept = (bench.place.run_folder / done.path).parent
+    assert sorted(path.name for path in kept.glob("checkpoint-*")) == [f"checkpoint-{step}" for step in range(1, 5)]
+
+
 def losses_of(trained: Trained) -> list[float]:
     return [trained.figures[name] for name in ("first_loss", "loss")]
 

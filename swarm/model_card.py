@@ -11,6 +11,8 @@ from typing import Any
 
 from swarm import figures
 
+CARD = "README.md"
+MADE = "<!-- Made of the run's log.  A card with this line is made anew when the adapter is pushed; take the line out to keep your own. -->"
 METHOD = (
     "adapter", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_dora", "use_rslora", "method", "optimizer",
     "learning_rate", "lr_scheduler", "warmup_ratio", "micro_batch_size", "gradient_accumulation_steps", "sequence_len",
@@ -22,7 +24,10 @@ METHOD = (
 def card(name: str, base: str, lineage: dict[str, Any], sha256: str) -> str:
     """The text of README.md; `base` as the adapter's config names it."""
     about = _front(base, lineage)
-    parts = [about, f"# {name}", _what(base, lineage), _data(lineage), _method(lineage), _figures(lineage), _use(base), _made(lineage, sha256)]  # fmt: skip
+    parts = [
+        about, MADE, f"# {name}", _what(base, lineage), _data(lineage), _method(lineage), _figures(lineage), _use(base), _rights(base),
+        _made(lineage, sha256),
+    ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -103,12 +108,28 @@ tokenizer = AutoTokenizer.from_pretrained("path or name of this adapter")  # wit
 ```"""
 
 
+def _rights(base: str) -> str:
+    return f"""## Licence and privacy
+
+The licence of `{base}` holds for what is made of it; the licence of the training data and the adapter's own are for its author to state.
+A model can repeat rows that it was trained on: publish this adapter only if those rows may be read by whoever gets it."""
+
+
 def _made(lineage: dict[str, Any], sha256: str) -> str:
     run = f" in the run `{lineage['run']}`, stream `{lineage['stream']}`" if lineage.get("run") else ""
-    return f"Made with toonswarm{run}.  SHA-256 of `adapter_model.safetensors`: `{sha256}`."
+    trained = lineage.get("trained") or {}
+    base = f"  SHA-256 of the base's weights: `{trained['base_sha256']}`." if trained.get("base_sha256") else ""
+    versions = f"  Versions: {trained['versions']}." if trained.get("versions") else ""
+    return f"Made with toonswarm{run}.{base}{versions}  SHA-256 of `adapter_model.safetensors`: `{sha256}`."
 
 
 def kept_card(folder: Path) -> str | None:
     """The card that its author wrote."""
-    path = folder / "README.md"
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    path = folder / CARD
+    text = path.read_text(encoding="utf-8") if path.is_file() else MADE
+    return None if MADE in text else text
+
+
+def public_name(base: str) -> str:
+    """A base in a folder goes by the folder's name: paths of this machine stay here."""
+    return Path(base).name if Path(base).expanduser().is_dir() else base

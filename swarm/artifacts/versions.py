@@ -1,0 +1,38 @@
+"""Versions of what runs of one name promote: `demo-v1`, `demo-v2`, counted over all runs of a folder.
+
+A promoted folder states its own in `lineage.json`; the next one is one more than the highest that is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from swarm.plainfiles import read_text
+
+
+@contextmanager
+def next_version(runs: Path, name: str) -> Iterator[str]:
+    """Nobody else is given one while the block runs, in which the promoted folder is put into place.  Raises OSError."""
+    holder = os.open(runs, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        taken = [number for path in runs.glob("*/promoted/lineage.json") if (number := _number(path, name))]
+        yield f"{name}-v{max(taken, default=0) + 1}"
+    finally:
+        os.close(holder)
+
+
+def _number(path: Path, name: str) -> int | None:
+    """None where an older version wrote it, or a run of another name, or it cannot be read."""
+    try:
+        version = json.loads(read_text(path))["promoted"]["version"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    found = re.fullmatch(rf"{re.escape(name)}-v(\d{{1,9}})", str(version))
+    return int(found[1]) if found else None

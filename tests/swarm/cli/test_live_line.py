@@ -1,0 +1,37 @@
+"""D24, A20: the line of a stream in training, as pipes, logs and `--plain` have it."""
+
+from __future__ import annotations
+
+from swarm.cli.progress import progress_line
+from swarm.views.snapshot import StreamRow
+
+FIGURES = {
+    "loss": 0.412, "learning_rate": 1.2e-3, "grad_norm": 0.871, "entropy": 1.25, "token_accuracy": 0.75, "tokens_per_second": 3100.0,
+    "seconds": 95.0,
+}  # fmt: skip
+
+
+def test_the_line_of_a_training_has_all_that_is_measured_and_how_long_it_takes() -> None:
+    row = StreamRow(
+        "wide", "train", step=72, steps=120, figures=FIGURES, eta_seconds=61.0, curves={"loss": ((1, 2.0), (72, 0.4))}
+    )
+    line = progress_line(row)
+    for part in (
+        "wide",
+        "step 72/120",
+        "loss 0.412",
+        "lr 1.2e-3",
+        "gn 0.871",
+        "ent 1.250",
+        "acc 75%",
+        "tok/s 3.1k",
+        "elapsed 1m35",
+        "eta 1m01",
+    ):
+        assert part in line, line
+
+
+def test_what_is_not_measured_is_left_out_of_it() -> None:
+    line = progress_line(StreamRow("wide", "train", step=1, steps=2, figures={"loss": 1.0}))
+    assert "loss 1.000" in line
+    assert not [part for part in ("lr", "gn", "ent", "acc", "tok/s", "elapsed", "eta") if f" {part} " in line]
