@@ -70,7 +70,10 @@ MOST_SEEDS, MOST_RATES = 64, 16
 
 class Dataset(Settings):
     path: str
-    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .parquet, .arrow, .toon or .txt (a row a file); or a dataset of the hub, `owner/name`."""
+    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .parquet, .arrow, .toon or .txt (a row a file); or a dataset of the hub, `owner/name`.
+
+    Files are read row by row; .json and .toon ones whole: at most 128 MiB, with 2 to 15 times that in memory.
+    """
     type: Literal["auto", "chatml", "alpaca", "prompt_completion", "text", "toon"] = "auto"
     """How a row is read: chat messages; instruction/input/output; two columns; plain text; prompt_completion from a TOON table; auto: what the columns of the first row fit."""
     split: str = "train"

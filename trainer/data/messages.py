@@ -89,7 +89,7 @@ def _turn(number: int, message: Any) -> Turn:
 
 def _from_sharegpt(number: int, message: dict[str, Any]) -> dict[str, Any]:
     name = message["from"]
-    if name not in SHAREGPT_ROLES:
+    if not isinstance(name, str) or name not in SHAREGPT_ROLES:
         known = ", ".join(SHAREGPT_ROLES)
         raise NotARow(f"message {number} is from {name!r}", f"use one of {known}")
     rest = {key: value for key, value in message.items() if key not in {"from", "value"}}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
@@ -86,6 +86,67 @@ def test_any_legal_settings(
         config = load(Path("my.yaml"), cwd=tmp_path)
     except UserErrors:  # legal one by one, and a contradiction together
         return
+    (tmp_path / "again.yaml").write_text(config.dump(), encoding="utf-8")
+    assert load(tmp_path / "again.yaml", cwd=Path("/")).run == config.run
+
+
+ROWS_OF_OWN = [{"path": "more.jsonl", "type": "text", "limit": 3}]
+CHOSEN: dict[str, Any] = {
+    "base_model": "tiny-toon", "datasets": [{"path": "rows.jsonl"}], "test_datasets": ROWS_OF_OWN, "val_datasets": ROWS_OF_OWN, "sealed_datasets": ROWS_OF_OWN,
+    "judge": {"endpoint": "http://localhost:9/v1", "model": "m"}, "listen": "tcp://127.0.0.1:4567", "roles": {"validate": ["agent:ada", "worker"]},
+    "placement": {"gpus": "none"}, "promotion": {"goal": "min"}, "name": "on", "streams": {"8": {}, "a.b": {"seed": 3}}, "path": "more.jsonl",
+}  # fmt: skip
+"""A value for what needs files or has settings of its own."""
+NEEDS: dict[str, dict[str, Any]] = {
+    "val_datasets": {"eval_steps": 4}, "save": {"eval_steps": 4}, "warmup_steps": {"warmup_ratio": 0},
+}  # fmt: skip
+"""What a setting is legal with."""
+EVERY = [("run", RunSettings, name) for name in RunSettings.model_fields]
+EVERY += [("dataset", Dataset, name) for name in Dataset.model_fields]
+EVERY += [
+    (name, group, one)
+    for name, group in (("placement", Placement), ("promotion", Promotion))
+    for one in group.model_fields
+]
+EVERY += [("defaults", StreamSettings, name) for name in StreamSettings.model_fields]
+EVERY += [
+    (f"{setting}={name}", StreamSettings.chosen_by({setting: name}), one)
+    for setting in kinds.GROUPS
+    for name, kind in kinds.installed(setting).items()
+    if not name.endswith("_kahan")  # their library is an extra
+    for one in kind.settings.model_fields
+]
+
+
+@pytest.mark.parametrize(("place", "group", "name"), EVERY, ids=[f"{place}: {name}" for place, _, name in EVERY])
+@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_every_setting_alone_is_read_back(
+    tmp_path: Path, place: str, group: type[Settings], name: str, data: st.DataObject
+) -> None:
+    """Where no value of it can be started with, Hypothesis fails the test as one that cannot be satisfied."""
+    for file in ("rows.jsonl", "more.jsonl"):
+        (tmp_path / file).write_text("{}\n")
+    value = CHOSEN[name] if name in CHOSEN else data.draw(legal(group.model_fields[name], name))
+    given_value = {**NEEDS.get(name, {}), name: value}
+    text: dict[str, Any] = {
+        "name": "q",
+        "defaults": {"base_model": "tiny-toon", "datasets": [{"path": "rows.jsonl"}]},
+        "streams": {"a": {}},
+    }
+    if place == "run":
+        text |= given_value
+    elif place == "dataset":
+        text["defaults"]["datasets"][0] |= given_value
+    elif place in {"placement", "promotion"}:
+        text[place] = given_value
+    else:
+        text["defaults"] |= given_value | dict([place.split("=")] if "=" in place else [])
+    (tmp_path / "my.yaml").write_text(json.dumps(text))
+    try:
+        config = load(Path("my.yaml"), cwd=tmp_path)
+    except UserErrors:
+        reject()
     (tmp_path / "again.yaml").write_text(config.dump(), encoding="utf-8")
     assert load(tmp_path / "again.yaml", cwd=Path("/")).run == config.run
 

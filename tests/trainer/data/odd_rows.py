@@ -34,10 +34,6 @@ WORDS = [
     "", " ", "\n", "\x00", "\x85", "\u2028", "\ufeff", "\u200b", "ﬁ", "ß", "😀", "\U00100000", "\ud800", "\udc80", "{{ x }}", "{% raw %}", "<|im_end|>",
     "<|im_start|>assistant\n", "<|pad|>", "<think>", "</think>", "null", "nan", "-", "- a", "#", "a,b", '"', "'", "\\", "\r", "0x1", "1e999", "user",
 ]  # fmt: skip
-PLAUSIBLE = {
-    "role": ["user", "assistant", "system", "tool", "developer", "Assistant", "human"], "from": ["human", "gpt", "function_call", "observation"],
-    "weight": [0, 1, 0.0, True, 0.5, "1"], "train": [True, False, 1, None],
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,32 +84,46 @@ def values(sizes: Sizes) -> SearchStrategy[Any]:
     )  # fmt: skip
 
 
-def messages(sizes: Sizes) -> SearchStrategy[Any]:
-    """Almost conversations: a key may be missing, and may hold anything."""
-    anything = values(sizes)
-    keys = {name: st.sampled_from(some) | anything for name, some in PLAUSIBLE.items()}
-    keys |= dict.fromkeys(("content", "value", "tool_calls", "reasoning_content", "thinking", "name"), anything)
-    call = st.fixed_dictionaries(
-        {},
-        optional={
-            "function": st.fixed_dictionaries({}, optional={"name": texts(sizes), "arguments": anything}),
-            "name": texts(sizes),
-        },
+@st.composite
+def conversations(draw: DrawFn, sizes: Sizes) -> list[Any]:
+    """Messages as OpenAI or ShareGPT write them; in one of them a key holds anything, or is missing."""
+    words, anything = texts(sizes), values(sizes)
+    call = st.fixed_dictionaries({"function": st.fixed_dictionaries({"name": words}, optional={"arguments": anything})})
+    more = st.fixed_dictionaries({}, optional={
+        "weight": st.sampled_from([0, 1, 0.5, True]), "train": st.booleans(), "tool_calls": st.lists(call, max_size=2), "name": words,
+        "reasoning_content": words,
+    })  # fmt: skip
+    parts = st.lists(
+        st.fixed_dictionaries({"type": st.sampled_from(["text", "image"]), "text": words | anything}), max_size=2
     )
-    keys["tool_calls"] = st.lists(call, max_size=2) | anything
-    keys["content"] = (
-        texts(sizes)
-        | st.lists(st.fixed_dictionaries({"type": st.sampled_from(["text", "image"])}, optional={"text": anything}))
-        | anything
+    openai = st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "assistant", "tool"]), "content": words | parts}
     )
-    return st.lists(st.fixed_dictionaries({}, optional=keys) | anything, max_size=4)
+    sharegpt = st.fixed_dictionaries(
+        {"from": st.sampled_from(["human", "gpt", "gpt", "function_call"]), "value": words}
+    )
+    drawn: list[Any] = [{**draw(more), **draw(openai | sharegpt)} for _ in range(draw(st.integers(1, 3)))]
+    at = draw(st.integers(0, len(drawn)))
+    if at < len(drawn):
+        key = draw(st.sampled_from(sorted(drawn[at])))
+        drawn[at][key] = draw(anything | st.sampled_from([{}, [], 0, None]))
+    return drawn
 
 
-def odd_rows(kind: str, sizes: Sizes) -> SearchStrategy[dict[str, Any]]:
-    plausible = {"messages": messages(sizes) | values(sizes)}
-    columns = {name: plausible.get(name, texts(sizes) | values(sizes)) for name in COLUMNS[kind]}
-    others = st.dictionaries(texts(sizes), values(sizes), max_size=2)
-    return st.builds(lambda row, more: {**more, **row}, st.fixed_dictionaries({}, optional=columns), others)
+@st.composite
+def odd_rows(draw: DrawFn, kind: str, sizes: Sizes) -> dict[str, Any]:
+    """All columns as they should be, but for one that holds anything or is missing, and columns of other names."""
+    row: dict[str, Any] = {
+        name: draw(conversations(sizes) if name == "messages" else texts(sizes))
+        for name in COLUMNS[kind]
+        if name != "tools"
+    }
+    broken = draw(st.sampled_from([*COLUMNS[kind], None]))
+    if broken is not None:
+        row[broken] = draw(values(sizes))
+    if draw(st.integers(0, 9)) == 0:
+        row.pop(broken, None)
+    return {**draw(st.dictionaries(texts(sizes), values(sizes), max_size=1)), **row}
 
 
 def good_rows(kind: str) -> list[dict[str, Any]]:
@@ -127,11 +137,8 @@ def good_rows(kind: str) -> list[dict[str, Any]]:
 # ---- files ----
 
 
-@st.composite
-def files(draw: DrawFn, sizes: Sizes) -> DrawnFile:
-    suffix = draw(st.sampled_from(sorted(MAKERS)))
-    kind = draw(st.sampled_from(sorted(COLUMNS)))
-    return draw(MAKERS[suffix](kind, sizes))
+def files(suffix: str, kind: str, sizes: Sizes) -> SearchStrategy[DrawnFile]:
+    return MAKERS[suffix](kind, sizes)
 
 
 def _among(draw: DrawFn, good: Sequence[Any], odd: Sequence[Any]) -> list[Any]:
@@ -157,7 +164,10 @@ def jsonl(draw: DrawFn, kind: str, sizes: Sizes) -> DrawnFile:
     raw = st.binary(max_size=12).map(lambda line: b"{" + line.replace(b"\n", b""))
     whole = st.builds(_json_bytes, odd_rows(kind, sizes) | values(sizes), escaped=st.booleans())
     torn = st.builds(_torn, whole, st.integers(0), st.binary(max_size=2).map(lambda some: some.replace(b"\n", b"")))
-    odd = draw(st.lists(raw | whole | torn, max_size=sizes.odd_rows))
+    deep = st.integers(100, 1500).map(
+        lambda depth: b'{"%s": %s}' % (COLUMNS[kind][0].encode(), b"[" * depth + b"]" * depth)
+    )
+    odd = draw(st.lists(raw | whole | torn | deep, max_size=sizes.odd_rows))
     good = good_rows(kind)
     lines = [
         line

@@ -19,14 +19,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from swarm.errors import UserError
 from swarm.events import Prepared
 from swarm.messages import Report
 from swarm.settings import Dataset, StreamSettings
 from tests.trainer import tiny
-from tests.trainer.data.odd_rows import DrawnFile, Sizes, files, same
+from tests.trainer.data.odd_rows import COLUMNS, MAKERS, DrawnFile, Sizes, files, same
 from trainer import whole
 from trainer.data.bad import BadRow
 from trainer.data.boundary import GoodRow, RowBoundary
@@ -38,11 +40,12 @@ from trainer.data.raw import RawRow
 from trainer.data.tokens import Tokeniser, stop_tokens
 
 TORTURE = bool(os.environ.get("TORTURE"))
-EXAMPLES = 6000 if TORTURE else 100
+EXAMPLES = 300 if TORTURE else 5
+"""Files for each format and each type of row."""
 SIZES = (
     Sizes(words=12, characters=200_000, leaves=20, odd_rows=8)
     if TORTURE
-    else Sizes(words=6, characters=4_000, leaves=8, odd_rows=4)
+    else Sizes(words=6, characters=4_000, leaves=8, odd_rows=12)
 )
 BOM = b"\xef\xbb\xbf"
 LENGTH = 48
@@ -111,9 +114,14 @@ def refused(dataset: Dataset, on_bad_row: str) -> UserError | Outcome:
         return error
 
 
+@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("suffix", MAKERS)
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(file=files(SIZES))
-def test_a_row_costs_itself_alone_or_is_named_with_what_is_wrong_and_the_fix(file: DrawnFile) -> None:
+@given(data=st.data())
+def test_a_row_costs_itself_alone_or_is_named_with_what_is_wrong_and_the_fix(
+    suffix: str, kind: str, data: st.DataObject
+) -> None:
+    file = data.draw(files(suffix, kind, SIZES))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"x{file.suffix}"
         file.write(path)

@@ -46,7 +46,7 @@ ODD = [
     b'{"messages": [{"role": "assistant", "content": "\\ud800"}]}', b'{"messages": [{"role": "assistant", "content": " "}]}',
     b'{"messages": [{"role": "assistant", "content": [{"type": "image", "url": "x"}]}]}',
     b'{"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}',
-    b'{"messages": [{"role": "assistant", "tool_calls": 3}]}', b'{"messages": [{"from": "nobody", "value": "x"}]}',
+    b'{"messages": [{"role": "assistant", "tool_calls": 3}]}', b'{"messages": [{"from": "nobody", "value": "x"}]}', b'{"messages": [{"from": {}, "value": "x"}]}',
     b'{"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]}', b'{"a":' * 3000,
     b'{"messages": [{"role": "assistant", "content": "a", "weight": 0}]}', b"1" * 6000, b'{"messages": {"role": "user"}}',
     b'{"messages": [{"role": "assistant", "content": "a"}], "tools": "x"}', b'{"messages": [1], "messages": [2]}',

@@ -14,8 +14,8 @@ from trainer.data.bad import BadRow, reason_of
 from trainer.data.gate import written
 from trainer.data.raw import RawRow, refuse_twice
 
-BATCH_ROWS = 64
-"""Rows that are taken from a file at a time: one may have megabytes."""
+BATCH_ROWS, BATCH_BYTES = 1024, 1 << 24
+"""Of a Parquet file at most so many rows are taken at a time, and about so many bytes: one row may have megabytes."""
 
 
 def read(path: Path) -> Iterator[RawRow | BadRow]:
@@ -45,7 +45,8 @@ def batches(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     if path.suffix == ".parquet":
-        yield from pq.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS)
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield from file.iter_batches(batch_size=_rows_at_a_time(file.metadata))
         return
     with pa.memory_map(str(path)) as source:
         try:
@@ -54,6 +55,13 @@ def batches(path: Path) -> Iterator[Any]:
         except pa.ArrowInvalid:  # the format without a footer, which `datasets` writes
             source.seek(0)
             yield from pa.ipc.open_stream(source)
+
+
+def _rows_at_a_time(about: Any) -> int:
+    """By the bytes that a row has on average in the largest of its groups."""
+    groups = [about.row_group(at) for at in range(about.num_row_groups)]
+    row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    return int(min(BATCH_ROWS, max(1, BATCH_BYTES // max(1, row_bytes))))
 
 
 def _row(where: str, row: Any) -> RawRow | BadRow:
