@@ -95,6 +95,7 @@ CHOSEN: dict[str, Any] = {
     "base_model": "tiny-toon", "datasets": [{"path": "rows.jsonl"}], "test_datasets": ROWS_OF_OWN, "val_datasets": ROWS_OF_OWN, "sealed_datasets": ROWS_OF_OWN,
     "judge": {"endpoint": "http://localhost:9/v1", "model": "m"}, "listen": "tcp://127.0.0.1:4567", "roles": {"validate": ["agent:ada", "worker"]},
     "placement": {"gpus": "none"}, "promotion": {"goal": "min"}, "name": "on", "streams": {"8": {}, "a.b": {"seed": 3}}, "path": "more.jsonl",
+    "metric": "eval_loss",
 }  # fmt: skip
 """A value for what needs files or has settings of its own."""
 NEEDS: dict[str, dict[str, Any]] = {
