@@ -80,6 +80,9 @@ def test_of_each_answer_the_words_and_the_end_token_are_counted_and_nothing_else
         return
     row = tokeniser.tokens(Chat(said))
     assert runs_of(row, tokenizer) == wanted
+    # Control tokens are the template's alone, whatever stands in the words of the messages.
+    rendered = len(said) - (shape.system == "merged" and said[0]["role"] == "system")
+    assert row.ids.count(tokenizer.convert_tokens_to_ids(END)) == rendered + (shape.trailing == END)
     assert row.ids[:2] != [tokenizer.bos_token_id] * 2
     # What stands in front of the last answer is the generation prompt, or its beginning where it begins a thought.
     thought = "<think>" if shape.opens_thought and shape.empty_thought and said[-1]["role"] == "assistant" else ""
