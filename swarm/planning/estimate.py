@@ -43,6 +43,8 @@ class Need:
     """Temporary buffers: a weight dequantised from NF4 or merged for DoRA, and the optimizer's."""
     judging: int = 0
     """What validator or evaluator needs for the same stream, base included."""
+    tokens: int = 1
+    """Of a micro-batch at full length, which the activations are of."""
 
     @property
     def shared(self) -> int:
@@ -94,6 +96,7 @@ def estimate(base: BaseFacts, settings: Part, *, on_gpu: bool = True, judges_its
         activations=max(training, judging) if judges_itself else training,
         overhead=passing + adapter,
         judging=weights + adapter + judging + passing,
+        tokens=settings.micro_batch_size * settings.sequence_len,
     )
 
 

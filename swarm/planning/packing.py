@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from swarm.planning.estimate import Need
+from swarm.policy.fitting import PASS_TOKENS
 
 Groups = Sequence[Sequence[str]]
 """Names of streams that may be trained together."""
@@ -22,8 +23,17 @@ def alone(groups: Groups, names: Sequence[str]) -> list[str]:
 
 
 def bytes_of(unit: Sequence[Need], slots: int) -> int:
-    """What so many streams of a group need at most, whichever they are."""
-    return max(need.shared for need in unit) + sum(sorted((need.own for need in unit), reverse=True)[:slots])
+    """What so many streams of a group need at most, whichever they are.
+
+    Their rows go through the base in passes, so that activations grow no further than those of the fullest pass.
+    """
+    held, activations = (sum(sorted(sizes, reverse=True)[:slots]) for sizes in _held_and_passing(unit))
+    fullest = max(need.activations / need.tokens for need in unit) * max(PASS_TOKENS, *(need.tokens for need in unit))
+    return max(need.shared for need in unit) + held + min(activations, round(fullest))
+
+
+def _held_and_passing(unit: Sequence[Need]) -> tuple[list[int], list[int]]:
+    return [need.own - need.activations for need in unit], [need.activations for need in unit]
 
 
 def slots_in(

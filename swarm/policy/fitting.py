@@ -12,6 +12,9 @@ from swarm.settings import Part
 JUDGED_TOKENS, JUDGED_LOGITS_BYTES = 4096, 512 << 20
 """Limits of one batch of held-out rows in validator and evaluator: with 150 k words in the vocabulary, logits take the most memory."""
 
+PASS_TOKENS = 16384
+"""Bound on the tokens of one forward pass of the shared engine, pads included; a single row may be longer."""
+
 Unfit = tuple[str, str, str]
 """The setting, what is wrong with it, and the fix."""
 

@@ -4,7 +4,8 @@
     python tests/benchmarks/bench_loop.py shared     # 8 streams in one pass against one after another, by tokens a stream
     python tests/benchmarks/bench_loop.py rows       # the demo's rows: 8 streams against padded steps as TRL makes them
     python tests/benchmarks/bench_loop.py one        # one stream against a plain PyTorch loop and against TRL's trainer
-    python tests/benchmarks/bench_loop.py memory     # bytes of an added stream, counted, against what is predicted
+    python tests/benchmarks/bench_loop.py memory     # bytes of an added stream, measured, against what is predicted
+    python tests/benchmarks/bench_loop.py control    # steps from an order to its effect, and what a joining stream costs the others
     python tests/benchmarks/bench_loop.py map        # speed-up by tokens a stream and streams: a table, and docs/loop-cpu.svg
     python tests/benchmarks/bench_loop.py gpu        # the map on a GPU, 0.5B- and 1.5B-shaped bases, bf16 and NF4 (never run yet: none was at hand)
 
@@ -18,9 +19,11 @@ import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -36,7 +39,9 @@ from tests.trainer.loop import decoders
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.inspection import facts_of_model
 from trainer.loop.batches import Batches
+from trainer.loop.boundary import Boundary
 from trainer.loop.loop import Loop
+from trainer.loop.parts import Stepped
 from trainer.loop.schedules import NamedSchedule
 from trainer.loop.stream import Stream
 from trainer.quiet import quieten
@@ -70,17 +75,16 @@ def adamw(values) -> torch.optim.Optimizer:
 
 def loop_of(model, rows: list[list[Tokens]], size: int, rank: int) -> Loop:
     loop = Loop(model)
-    streams = []
-    for number, own in enumerate(rows):
-        adapter = loop.adapter(config(rank), number)
-        streams.append(
-            Stream(
-                name=str(number), adapter=adapter, optimizer=adamw(adapter.parameters()), steps=10**9,
-                batches=Batches(own, micro_batch_size=size, seed=number), schedule=NamedSchedule("constant", steps=1), audits=2,
-            )
-        )  # fmt: skip
-    loop.add(*streams)
+    loop.add(*[stream_of(loop, own, size, rank, number) for number, own in enumerate(rows)])
     return loop
+
+
+def stream_of(loop: Loop, rows: list[Tokens], size: int, rank: int, number: int) -> Stream:
+    adapter = loop.adapter(config(rank), number)
+    return Stream(
+        name=str(number), adapter=adapter, optimizer=adamw(adapter.parameters()), steps=10**9,
+        batches=Batches(rows, micro_batch_size=size, seed=number), schedule=NamedSchedule("constant", steps=1), audits=2,
+    )  # fmt: skip
 
 
 def plain_step(model, rows: list[Tokens], size: int, rank: int, seed: int = 0) -> Callable[[], None]:
@@ -223,45 +227,87 @@ def trl_seconds(model, data: list[Tokens], size: int) -> float:
 
 
 def memory() -> None:
-    """Tensors counted by their storages: what two streams more of the same kind add, by stream."""
-    print("bytes of an added stream, rank 16, 1 x 256 tokens: counted / predicted")
-    ids = [random.Random(1).randrange(3, 1024) for _ in range(256)]
-    rows = [[Tokens(ids, ids, 0)] * 4]
-    few, many = (counted(loop_of(wide(False), rows * count, 1, 16)) for count in (2, 4))
-    held, kept = ((more - less) / 2 for more, less in zip(many, few, strict=True))
+    """What two streams more of the same kind add, by stream: tensors that stay, and the highest sum that a tick allocates beside them."""
+    print("bytes of an added stream, rank 16: measured / predicted")
     facts = facts_of_model(wide(False))
-    settings = StreamSettings.model_validate(
-        {"base_model": "-", "datasets": [{"path": "-"}], "lora_r": 16, "sequence_len": 256, "micro_batch_size": 1}
-    )
-    need = estimate(facts, settings, on_gpu=False)
-    own = need.adapter + need.gradients + need.moments
-    print(f"  parameters, gradients, moments {held:12,.0f} / {own:12,} = {held / own:.2f}")
-    print(f"  activations                    {kept:12,.0f} / {need.activations:12,} = {kept / need.activations:.2f}")
-    print(f"  together                       {held + kept:12,.0f} / {need.own:12,} = {(held + kept) / need.own:.2f}")
+    for size, length in ((1, 256), (8, 64), (4, 512)):
+        ids = [random.Random(1).randrange(3, 1024) for _ in range(length)]
+        rows = [[Tokens(ids, [IGNORED] * (length // 2) + ids[length // 2 :], 0)] * size]
+        few, many = (measured(loop_of(wide(False), rows * count, size, 16)) for count in (2, 4))
+        held, passing = ((more - less) / 2 for more, less in zip(many, few, strict=True))
+        settings = StreamSettings.model_validate(
+            {"base_model": "-", "datasets": [{"path": "-"}], "lora_r": 16, "sequence_len": length, "micro_batch_size": size}
+        )  # fmt: skip
+        need = estimate(facts, settings, on_gpu=False)
+        own = need.adapter + need.gradients + need.moments
+        print(
+            f"  {size} x {length:4} tokens: parameters, gradients, moments {held:12,.0f} / {own:12,} = {held / own:.2f}; "
+            f"activations {passing:12,.0f} / {need.activations:12,} = {passing / need.activations:.2f}; "
+            f"together {(held + passing) / need.own:.2f}",
+            flush=True,
+        )
 
 
-def counted(loop: Loop) -> tuple[int, int]:
-    """Bytes that are held between steps beside the base, and those that a forward pass keeps for the backward one."""
-    frozen = {value.untyped_storage().data_ptr() for value in loop.model.parameters() if not value.requires_grad}
-    kept: dict[int, int] = {}
-
-    def keep(value: torch.Tensor) -> torch.Tensor:
-        storage = value.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return value
-
-    loop.tick()  # the optimizers make their moments
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+def measured(loop: Loop) -> tuple[int, int]:
+    """Bytes that are held between steps beside the base, and the most that are allocated on top of them within a tick."""
+    for _ in range(2):  # the optimizers make their moments
         loop.tick()
-    stacks = [
-        stack for layer in loop.layers.stacked.values() for stack in (layer.a, layer.b, layer.magnitude, layer.norm)
-    ]
-    moments = [
-        value for stream in loop.streams for state in stream.optimizer.state.values() for value in state.values()
-    ]
+    layers = loop.layers.stacked.values()
+    stacks = [stack for layer in layers for stack in (layer.a, layer.b, layer.magnitude, layer.norm)]
+    moments = [value for one in loop.streams for state in one.optimizer.state.values() for value in state.values()]
     tensors = [*stacks, *(stack.grad for stack in stacks if stack.grad is not None), *moments]
     held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}
-    return sum(held.values()), sum(size for place, size in kept.items() if place not in frozen and place not in held)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as found:
+        loop.tick()
+    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return sum(held.values()), max(accumulate(changes))
+
+
+def control() -> None:
+    """In the demo's rows, 8 rows a stream: an order to one of 8 streams, and a stream that joins 8 others, in steps of one stream."""
+    data, rounds = demo_rows(), 5
+    loop = loop_of(embedded(False), [data] * STREAMS, 8, 8)
+    alone = loop_of(embedded(False), [data], 8, 8)
+    (step,) = medians(alone.tick)
+    ordered: list[float] = []
+    effects: list[float] = []
+
+    class Stops(Boundary):
+        def stepped(self, stream: Stream, done: Stepped) -> str | None:
+            return "stop" if ordered and stream.name == "3" else None
+
+        def ended(self, stream: Stream, why: str) -> None:
+            effects.append(time.perf_counter() - ordered[0])
+
+    loop.boundary = Stops()
+    began = time.perf_counter()
+    loop.tick()
+    seconds = time.perf_counter() - began
+    timer = threading.Timer(seconds / 3, lambda: ordered.append(time.perf_counter()))
+    timer.start()
+    while not effects:
+        loop.tick()
+    print(f"order to effect: {effects[0] / seconds:.2f} steps of the group ({effects[0]:.2f} s)")
+    taken = []
+    for number in range(rounds):
+        loop = loop_of(embedded(False), [data] * STREAMS, 8, 8)
+        for _ in range(2):
+            loop.tick()
+        began = time.process_time()
+        joining = stream_of(loop, data, 8, 8, 100 + number)
+        joining.audits = 0  # its first step is audited
+        loop.add(joining)
+        joined = time.process_time() - began
+        firsts, later = [], []
+        for at in range(4):
+            began = time.process_time()
+            loop.tick()
+            (later if at else firsts).append(time.process_time() - began)
+        taken.append(joined + firsts[0] - statistics.median(later))
+    print(
+        f"a stream joins {STREAMS} others: {statistics.median(taken) / step:.2f} of its own steps ({step * 1e3:.0f} ms each)"
+    )
 
 
 TOKENS, COUNTS = (16, 64, 256, 1024), (2, 4, 8, 16)
@@ -341,7 +387,7 @@ def drawn(found: dict[tuple[int, int], float], title: str) -> str:
     return "\n".join([head, *parts, "</svg>", ""])
 
 
-FIGURES = {"shared": shared, "rows": rows, "one": one, "memory": memory, "map": map_, "gpu": gpu}
+FIGURES = {"shared": shared, "rows": rows, "one": one, "memory": memory, "control": control, "map": map_, "gpu": gpu}
 
 if __name__ == "__main__":
     quieten()

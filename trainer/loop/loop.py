@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from swarm.policy.fitting import JUDGED_TOKENS
+from swarm.policy.fitting import JUDGED_TOKENS, PASS_TOKENS
 from trainer.device import free_memory
 from trainer.loop.adapter import Adapter, Layers
 from trainer.loop.audit import audit, refuse_rate
@@ -26,7 +26,7 @@ from trainer.loop.dequantised import Dequantise
 from trainer.loop.determinism import one_order
 from trainer.loop.head import NLL, Head
 from trainer.loop.parts import Stepped
-from trainer.loop.plan import PASS_TOKENS, Pass, Plan, Row, arranged, buckets
+from trainer.loop.plan import Pass, Plan, Row, arranged, buckets
 from trainer.loop.stream import Failed, Stream
 
 AUDIT_STEPS = (1, 20)

@@ -17,10 +17,9 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
+from swarm.policy.fitting import PASS_TOKENS
 from trainer.data.tokens import IGNORED
 
-PASS_TOKENS = 16384
-"""Bound on the tokens of one pass, pads included; a single row may be longer."""
 PASS_COST_TOKENS = 64
 """What one more pass costs, in tokens: padding fewer than this is cheaper than another pass."""
 

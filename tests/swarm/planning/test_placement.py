@@ -6,9 +6,11 @@ import pytest
 
 from swarm.errors import UserError, UserErrors
 from swarm.launch.layout import Layout
+from swarm.planning import packing
 from swarm.planning.estimate import Need
 from swarm.planning.gpus import Devices, Gpu
 from swarm.planning.placement import PROCESS_BYTES, place
+from swarm.policy.fitting import PASS_TOKENS
 from swarm.settings import Placement
 
 GB = 10**9
@@ -111,6 +113,13 @@ def test_the_largest_streams_of_a_group_decide_how_many_it_takes():
     needs = {"a": sharing(3.0), "b": sharing(0.2), "c": sharing(0.2)}
     assert lanes(place(needs, cpu(4, 7.0), Placement(), [("a", "b", "c")])) == ["cpu x4 3 of all"]
     assert lanes(place(needs, cpu(4, 6.2), Placement(), [("a", "b", "c")])) == ["cpu x4 2 of all"]
+
+
+def test_activations_of_a_group_grow_no_further_than_those_of_the_fullest_pass():
+    wide = replace(need(1, of="activations"), tokens=PASS_TOKENS // 2, weights=GB, adapter=GB // 4)
+    assert [packing.bytes_of([wide] * 8, slots) / GB for slots in (1, 2, 4)] == [2.25, 3.5, 4]
+    longer = replace(wide, tokens=2 * PASS_TOKENS)  # one row at least, however long it is
+    assert packing.bytes_of([longer] * 8, 4) == 3 * GB
 
 
 def test_each_group_has_a_process_of_its_own_and_other_streams_have_theirs():

@@ -18,6 +18,7 @@ def decoder(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int
     name = {
         "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2", "gemma3": "Gemma3Text",
         "gpt2": "GPT2", "neox": "GPTNeoX", "falcon": "Falcon", "phi3": "Phi3", "mixtral": "Mixtral", "cohere": "Cohere",
+        "mpt": "Mpt", "stablelm": "StableLm", "olmo": "Olmo", "olmo2": "Olmo2", "granite": "Granite", "bloom": "Bloom", "opt": "OPT",
     }[family]  # fmt: skip
     common = {
         "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -28,6 +29,9 @@ def decoder(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int
         "falcon": {"ffn_hidden_size": 48, "alibi": False},
         "gemma2": {"sliding_window": 16},
         "gemma3": {"sliding_window": 16},
+        "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128, "expansion_ratio": 2},
+        "bloom": {"n_layer": 2, "n_head": 4},
+        "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     }
     if family == "falcon":
         del common["head_dim"]  # it is derived there

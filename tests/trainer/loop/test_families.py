@@ -12,7 +12,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
     pytest.mark.filterwarnings("ignore:`parallel_attn`"),
 ]
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "neox", "falcon", "phi3", "cohere"]
+FAMILIES = [
+    "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "neox", "falcon", "phi3", "cohere", "mpt", "stablelm", "olmo", "olmo2",
+    "granite", "bloom", "opt",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("family", "tied"), [(family, bool(number % 2)) for number, family in enumerate(FAMILIES)])
