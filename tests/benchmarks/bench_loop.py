@@ -6,6 +6,7 @@
     python tests/benchmarks/bench_loop.py one        # one stream against a plain PyTorch loop and against TRL's trainer
     python tests/benchmarks/bench_loop.py memory     # bytes of an added stream, measured, against what is predicted
     python tests/benchmarks/bench_loop.py control    # steps from an order to its effect, and what a joining stream costs the others
+    python tests/benchmarks/bench_loop.py passes     # what a pass costs besides its tokens (`plan.pass_cost`)
     python tests/benchmarks/bench_loop.py map        # speed-up by tokens a stream and streams: a table, and docs/loop-cpu.svg
     python tests/benchmarks/bench_loop.py gpu        # the map on a GPU, 0.5B- and 1.5B-shaped bases, bf16 and NF4 (never run yet: none was at hand)
 
@@ -42,6 +43,7 @@ from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.loop import Loop
 from trainer.loop.parts import Stepped
+from trainer.loop.plan import Row
 from trainer.loop.schedules import NamedSchedule
 from trainer.loop.stream import Stream
 from trainer.quiet import quieten
@@ -310,6 +312,26 @@ def control() -> None:
     )
 
 
+def passes() -> None:
+    """The time of a pass by its tokens, as a straight line: where it meets zero tokens is what a pass costs besides its tokens."""
+    print(
+        "milliseconds of a pass besides its tokens, of a token, and the first in tokens: measured / taken by the loop"
+    )
+    for title, base in (("tiny-toon", embedded), ("llama 512 x 4", wide)):
+        lengths = (32, 64, 128, 256)
+        loop = loop_of(base(False), [[Tokens([5], [5], 0)]], 1, 8)
+
+        def a_pass(length: int, loop=loop) -> None:
+            row = Row(0, [5] * length, [IGNORED] * (length - 4) + [5] * 4, weight=1.0)
+            loop._compute([row] * 4, torch.zeros(1, dtype=torch.float64), [0])
+
+        seconds = medians(*[lambda length=length, a_pass=a_pass: a_pass(length) for length in lengths])
+        slope, start = statistics.linear_regression([4 * length for length in lengths], seconds)
+        print(
+            f"  {title:14} {start * 1e3:6.1f} {slope * 1e3:7.3f}  {start / slope:5.0f} / {loop.pass_cost}", flush=True
+        )
+
+
 TOKENS, COUNTS = (16, 64, 256, 1024), (2, 4, 8, 16)
 
 
@@ -387,7 +409,16 @@ def drawn(found: dict[tuple[int, int], float], title: str) -> str:
     return "\n".join([head, *parts, "</svg>", ""])
 
 
-FIGURES = {"shared": shared, "rows": rows, "one": one, "memory": memory, "control": control, "map": map_, "gpu": gpu}
+FIGURES = {
+    "shared": shared,
+    "rows": rows,
+    "one": one,
+    "memory": memory,
+    "control": control,
+    "passes": passes,
+    "map": map_,
+    "gpu": gpu,
+}
 
 if __name__ == "__main__":
     quieten()

@@ -44,7 +44,7 @@ class Adapter:
                 yield f"{PREFIX}{name}.lora_magnitude_vector", pair.magnitude
 
     def parameters(self) -> list[nn.Parameter]:
-        return [value for _, value in self.named_parameters()]
+        return [value for pair in self.pairs.values() for value in pair.parameters()]
 
     def detach(self) -> None:
         """Out of the stacks: its tensors are its own again, without gradients."""

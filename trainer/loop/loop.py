@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 
 import torch
 from peft import LoraConfig
@@ -25,8 +26,9 @@ from trainer.loop.boundary import Boundary
 from trainer.loop.dequantised import Dequantise
 from trainer.loop.determinism import one_order
 from trainer.loop.head import NLL, Head
+from trainer.loop.layer import shape_of
 from trainer.loop.parts import Stepped
-from trainer.loop.plan import Pass, Plan, Row, arranged, buckets
+from trainer.loop.plan import Pass, Plan, Row, arranged, buckets, pass_cost
 from trainer.loop.stream import Failed, Stream
 
 AUDIT_STEPS = (1, 20)
@@ -59,6 +61,8 @@ class Loop:
         self.plan = Plan()
         self.layers = Layers(model, self.plan, dequantise)
         self.head = Head(model, self.plan)
+        sizes = [prod(shape_of(layer)) for layer in self.layers.linear.values()]
+        self.pass_cost = pass_cost(sizes, on_gpu=model.device.type != "cpu")
         self.streams: list[Stream] = []
         """By slot.  An evicted one keeps its place, and adds nothing, until another comes or leaves."""
 
@@ -93,7 +97,7 @@ class Loop:
         rows = self._drawn()
         sums = torch.zeros(len(self.streams), dtype=torch.float64, device=self.layers.device)
         padded = [0] * len(self.streams)
-        for part in arranged(rows, exact=self.exact, pass_tokens=self.pass_tokens):
+        for part in arranged(rows, self.pass_cost, exact=self.exact, pass_tokens=self.pass_tokens):
             with one_order(self.layers.device, wanted=self.is_bit_equal):
                 fitted = self._fitted(part, sums, padded)
             if not fitted:
@@ -107,7 +111,7 @@ class Loop:
         slot = self.streams.index(stream)
         judged = [Row(slot, row.ids, row.labels) for row in rows]
         sums = torch.zeros(len(self.streams), dtype=torch.float64, device=self.layers.device)
-        for part in buckets(judged, min(self.pass_tokens, JUDGED_TOKENS)):
+        for part in buckets(judged, self.pass_cost, min(self.pass_tokens, JUDGED_TOKENS)):
             current = Pass.of(part, self.layers.device)
             with self.plan.running(current):
                 self.head.evaluate(current, [NLL] * len(self.streams), sums)

@@ -20,8 +20,18 @@ from torch import Tensor
 from swarm.policy.fitting import PASS_TOKENS
 from trainer.data.tokens import IGNORED
 
-PASS_COST_TOKENS = 64
-"""What one more pass costs, in tokens: padding fewer than this is cheaper than another pass."""
+LINEAR_COST_FLOPS = 4e7
+"""What a linear layer costs a CPU in a pass besides its arithmetic, forth and back and with what stands around it: 0.6 ms of a core that
+computes 70 GFLOP/s (`bench_loop.py passes`).  Not measured anew at each start: which rows share a pass decides a training's last bits."""
+READ_TOKENS = 16
+"""Reading the weights of a large base takes a CPU at least as long as computing with them for so many tokens."""
+GPU_PASS_COST = 64
+"""Not measured yet."""
+
+
+def pass_cost(weights: Sequence[int], *, on_gpu: bool) -> int:
+    """What one more pass costs, in tokens, by the sizes of the linear layers: padding fewer than this is cheaper than another pass."""
+    return GPU_PASS_COST if on_gpu else max(READ_TOKENS, round(len(weights) * LINEAR_COST_FLOPS / (4 * sum(weights))))
 
 
 @dataclass(frozen=True)
@@ -113,23 +123,25 @@ class Plan:
             self.current = before
 
 
-def arranged(rows: Sequence[Row], *, exact: bool = False, pass_tokens: int = PASS_TOKENS) -> list[list[Row]]:
+def arranged(rows: Sequence[Row], cost: int, *, exact: bool = False, pass_tokens: int = PASS_TOKENS) -> list[list[Row]]:
     """Rows of one micro-batch of each stream as passes.  `exact`: each stream in passes of its own, as if it were alone."""
     if not exact:
-        return buckets(rows, pass_tokens)
+        return buckets(rows, cost, pass_tokens)
     by_slot = sorted(rows, key=attrgetter("slot"))
-    return [part for _, own in groupby(by_slot, key=attrgetter("slot")) for part in buckets(list(own), pass_tokens)]
+    return [
+        part for _, own in groupby(by_slot, key=attrgetter("slot")) for part in buckets(list(own), cost, pass_tokens)
+    ]
 
 
-def buckets(rows: Sequence[Row], pass_tokens: int) -> list[list[Row]]:
+def buckets(rows: Sequence[Row], pass_cost: int, pass_tokens: int) -> list[list[Row]]:
     """The split by length that costs the fewest tokens, pads and passes counted."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
-    cost, start = [0], [0]  # of the first n rows, and where their last bucket starts
+    costs, start = [0], [0]  # of the first n rows, and where their last bucket starts
     for end in range(1, len(ordered) + 1):
         width = len(ordered[end - 1].ids)
         begins = range(end - 1, max(-1, end - 1 - max(1, pass_tokens // width)), -1)
-        best, at = min((cost[begin] + (end - begin) * width + PASS_COST_TOKENS, begin) for begin in begins)
-        cost.append(best)
+        best, at = min((costs[begin] + (end - begin) * width + pass_cost, begin) for begin in begins)
+        costs.append(best)
         start.append(at)
     parts: list[list[Row]] = []
     end = len(ordered)

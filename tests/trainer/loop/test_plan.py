@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.loop.plan import PASS_COST_TOKENS, Pass, Row, arranged, buckets
+from trainer.loop.plan import Pass, Row, arranged, buckets, pass_cost
 
+COST = 64
 ROWS = st.lists(
     st.builds(lambda slot, length: Row(slot, [1] * length, [1] * length), st.integers(0, 4), st.integers(1, 200)),
     max_size=12,
@@ -13,12 +14,12 @@ ROWS = st.lists(
 
 
 def cost(parts: list[list[Row]]) -> int:
-    return sum(len(part) * max(len(row.ids) for row in part) + PASS_COST_TOKENS for part in parts)
+    return sum(len(part) * max(len(row.ids) for row in part) + COST for part in parts)
 
 
 @given(ROWS, st.integers(1, 800))
 def test_buckets_hold_every_row_once_and_stay_within_the_bound_unless_a_row_alone_is_longer(rows, limit) -> None:
-    parts = buckets(rows, limit)
+    parts = buckets(rows, COST, limit)
     assert sorted(map(id, rows)) == sorted(id(row) for part in parts for row in part)
     for part in parts:
         assert len(part) == 1 or len(part) * max(len(row.ids) for row in part) <= limit
@@ -27,7 +28,7 @@ def test_buckets_hold_every_row_once_and_stay_within_the_bound_unless_a_row_alon
 @given(ROWS)
 def test_no_other_cut_of_the_sorted_rows_is_cheaper(rows) -> None:
     ordered = sorted(rows, key=lambda row: len(row.ids))
-    best = cost(buckets(rows, 10**6))
+    best = cost(buckets(rows, COST, 10**6))
     for cuts in range(2 ** max(0, len(ordered) - 1)):
         parts, part = [], []
         for at, row in enumerate(ordered):
@@ -38,13 +39,18 @@ def test_no_other_cut_of_the_sorted_rows_is_cheaper(rows) -> None:
         assert best <= cost(parts)
 
 
+def test_a_pass_costs_a_small_base_more_tokens_than_a_large_one() -> None:
+    small, wide, large = ([size] * layers for size, layers in ((50_000, 28), (450_000, 28), (60_000_000, 224)))
+    assert [pass_cost(sizes, on_gpu=False) for sizes in (small, wide, large)] == [200, 22, 16]
+
+
 @given(ROWS)
 def test_exact_passes_hold_one_stream_each_and_are_those_of_the_stream_alone(rows) -> None:
-    parts = arranged(rows, exact=True)
+    parts = arranged(rows, COST, exact=True)
     for slot in {row.slot for row in rows}:
         own = [part for part in parts if part[0].slot == slot]
         assert all(row.slot == slot for part in own for row in part)
-        assert own == arranged([row for row in rows if row.slot == slot])
+        assert own == arranged([row for row in rows if row.slot == slot], COST)
 
 
 def test_streams_that_bring_as_many_rows_are_one_block_each_and_ragged_ones_a_block_a_row() -> None:
