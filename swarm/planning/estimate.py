@@ -14,12 +14,15 @@ from typing import Any
 from swarm import kinds
 from swarm.facts import BaseFacts
 from swarm.kinds import AdapterKind
-from swarm.policy.fitting import JUDGED_LOGITS_BYTES, JUDGED_TOKENS
+from swarm.policy.batching import engine_of
+from swarm.policy.fitting import JUDGED_LOGITS_BYTES, JUDGED_TOKENS, LOGITS_BYTES
 from swarm.settings import Part, StreamSettings
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """4-bit values, an 8-bit constant per 64 of them, and one fp32 per 256 constants: 4.127 (QLoRA, arXiv 2305.14314, section 3)."""
 FP32, HALF = 4, 2
+CHUNK_VALUE_BYTES = 3 * FP32
+"""The shared engine holds logits, their log-softmax and their gradient of a chunk of tokens."""
 LOGITS_ROWS, LOGITS_COLUMNS = 4096, 32768
 """TRL 1.16 computes logits in tiles of so many tokens and words (trl/kernels/chunked_logprob.py, trl/trainer/utils.py)."""
 
@@ -39,10 +42,13 @@ class Need:
     moments: int
     """The optimizer's state."""
     activations: int
+    """What a micro-batch keeps for the backward pass, and the gradients of one layer."""
     overhead: int
     """Temporary buffers: a weight dequantised from NF4 or merged for DoRA, and the optimizer's."""
     judging: int = 0
     """What validator or evaluator needs for the same stream, base included."""
+    logits: int = 0
+    """Of the tokens that go through the head at a time."""
     tokens: int = 1
     """Of a micro-batch at full length, which the activations are of."""
 
@@ -54,7 +60,17 @@ class Need:
     @property
     def own(self) -> int:
         """What each of them needs beside it."""
-        return self.adapter + self.gradients + self.moments + self.activations
+        return self.held + self.passing
+
+    @property
+    def held(self) -> int:
+        """From step to step."""
+        return self.adapter + self.gradients + self.moments
+
+    @property
+    def passing(self) -> int:
+        """Within a step."""
+        return self.activations + self.logits
 
     @property
     def total(self) -> int:
@@ -67,15 +83,18 @@ def of_stream(bases: Mapping[str, BaseFacts], settings: StreamSettings, *, on_gp
 
     Raises UserError if a base cannot have the adapter.
     """
+    judges, shared = settings.eval_steps is not None, engine_of(settings) == "shared"
     needs = [
-        estimate(bases[part.base_model], part, on_gpu=on_gpu, judges_itself=settings.eval_steps is not None)
+        estimate(bases[part.base_model], part, on_gpu=on_gpu, judges_itself=judges, shared=shared)
         for part in settings.parts.values()
     ]
     return Need(**{one.name: sum(getattr(need, one.name) for need in needs) for one in fields(Need)})
 
 
-def estimate(base: BaseFacts, settings: Part, *, on_gpu: bool = True, judges_itself: bool = False) -> Need:
-    """One part.  On a CPU everything is fp32; on a GPU bf16, unless `bf16: false`.
+def estimate(
+    base: BaseFacts, settings: Part, *, on_gpu: bool = True, judges_itself: bool = False, shared: bool = False
+) -> Need:
+    """One part, trained by TRL or by the `shared` engine.  On a CPU everything is fp32; on a GPU bf16, unless `bf16: false`.
 
     Raises UserError if the base cannot have the adapter.
     """
@@ -85,7 +104,8 @@ def estimate(base: BaseFacts, settings: Part, *, on_gpu: bool = True, judges_its
     trainable = sum(map(prod, shapes))
     adapter = trainable * FP32  # PEFT and the trainer keep the adapter in fp32 whatever the base is in
     weights = weights_of(base, kind.quantisation, width)
-    training, judging = activations_of(base, kind, settings, width), _judging(base, width)
+    training, judging = activations_of(base, kind, settings, width, shared=shared), _judging(base, width)
+    logits = _logits(base, settings, width, shared=shared)
     passing = _dequantised(base, kind.quantisation, width) + kind.overhead_bytes(base, settings, width)
     return Need(
         trainable=trainable,
@@ -93,9 +113,10 @@ def estimate(base: BaseFacts, settings: Part, *, on_gpu: bool = True, judges_its
         adapter=adapter,
         gradients=adapter,
         moments=round(sum(optimizer.state_bytes(shape) for shape in shapes)),
-        activations=max(training, judging) if judges_itself else training,
+        activations=max(training, judging - logits) if judges_itself else training,
         overhead=passing + adapter,
         judging=weights + adapter + judging + passing,
+        logits=logits,
         tokens=settings.micro_batch_size * settings.sequence_len,
     )
 
@@ -114,7 +135,7 @@ def _dequantised(base: BaseFacts, quantisation: str | None, width: int) -> int:
     return max(quantised, default=0) * width if quantisation else 0
 
 
-def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, width: int) -> int:
+def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, width: int, *, shared: bool = False) -> int:
     """What the forward pass of one micro-batch at full length keeps for the backward pass.
 
     Counted with transformers 5.23 and PEFT 0.21, and again by tests/trainer: per token and layer 8 hidden + 4 intermediate
@@ -123,14 +144,22 @@ def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, widt
     tokens = settings.batch_size_tokens or settings.micro_batch_size * settings.sequence_len
     layers = base.layers
     per_layer: float = (8 * max(base.hidden_size, base.heads * base.head_size) + 4 * base.intermediate_size) * width
-    per_layer += settings.sequence_len * width + (base.heads + 2) * FP32  # attention's mask and log-sums; norms' scales
+    per_layer += (base.heads + 2) * FP32  # attention's log-sums; norms' scales
+    per_layer += 0 if shared else settings.sequence_len * width  # attention's mask: the shared engine needs none
     per_layer += kind.activation_bytes(base, settings, width) / layers
     kept = base.hidden_size * width * layers + per_layer if settings.gradient_checkpointing else per_layer * layers
     moving = (
         4 * base.hidden_size + 2 * base.intermediate_size
     ) * width + 4 * base.hidden_size * FP32  # gradients; the last hidden state
-    tile = min(tokens, LOGITS_ROWS) * min(base.embedding_rows, LOGITS_COLUMNS) * FP32 * 2
-    return round(tokens * (kept + moving) + tile)
+    return round(tokens * (kept + moving))
+
+
+def _logits(base: BaseFacts, settings: Part, width: int, *, shared: bool) -> int:
+    tokens = settings.micro_batch_size * settings.sequence_len
+    if not shared:
+        return min(tokens, LOGITS_ROWS) * min(base.embedding_rows, LOGITS_COLUMNS) * FP32 * 2
+    values = min(tokens * base.embedding_rows, LOGITS_BYTES // FP32)
+    return values * (CHUNK_VALUE_BYTES + (2 * HALF if width == HALF else 0))  # short ones are widened, forth and back
 
 
 def _judging(base: BaseFacts, width: int) -> int:

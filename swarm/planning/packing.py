@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from swarm.planning.estimate import Need
-from swarm.policy.fitting import PASS_TOKENS
+from swarm.policy.fitting import LOGITS_BYTES, PASS_TOKENS
 
 Groups = Sequence[Sequence[str]]
 """Names of streams that may be trained together."""
@@ -25,15 +25,18 @@ def alone(groups: Groups, names: Sequence[str]) -> list[str]:
 def bytes_of(unit: Sequence[Need], slots: int) -> int:
     """What so many streams of a group need at most, whichever they are.
 
-    Their rows go through the base in passes, so that activations grow no further than those of the fullest pass.
+    Their rows go through the base in passes, so that activations grow no further than those of the fullest pass, and logits no further than those of a chunk.
     """
-    held, activations = (sum(sorted(sizes, reverse=True)[:slots]) for sizes in _held_and_passing(unit))
+    held = _largest([need.held for need in unit], slots)
+    activations = _largest([need.activations for need in unit], slots)
+    logits = _largest([need.logits for need in unit], slots)
     fullest = max(need.activations / need.tokens for need in unit) * max(PASS_TOKENS, *(need.tokens for need in unit))
-    return max(need.shared for need in unit) + held + min(activations, round(fullest))
+    chunk = max(4 * LOGITS_BYTES, *(need.logits for need in unit))  # logits, log-softmax, gradient, and a widened copy
+    return max(need.shared for need in unit) + held + min(activations, round(fullest)) + min(logits, chunk)
 
 
-def _held_and_passing(unit: Sequence[Need]) -> tuple[list[int], list[int]]:
-    return [need.own - need.activations for need in unit], [need.activations for need in unit]
+def _largest(sizes: Sequence[int], count: int) -> int:
+    return sum(sorted(sizes, reverse=True)[:count])
 
 
 def slots_in(

@@ -265,6 +265,6 @@ def _fix(need: Need) -> str:
     """The setting that makes the largest part smaller."""
     if need.weights >= need.total / 2:
         return "use a smaller base, or `adapter: qlora` if it is not set"
-    if need.activations >= need.total / 3:
+    if need.passing >= need.total / 3:
         return "lower `micro_batch_size` or `sequence_len`, or set `gradient_checkpointing: true`"
     return "lower `lora_r`, or use `optimizer: adamw_8bit`"

@@ -69,7 +69,7 @@ def _row(
         trainable=need.trainable,
         weights_bytes=need.weights,
         adapter_gradients_moments_bytes=need.adapter + need.gradients + need.moments,
-        activations_bytes=need.activations,
+        activations_bytes=need.passing,
         total_bytes=need.total,
         engine=engine,
         shared_bytes=need.shared,

@@ -14,6 +14,8 @@ JUDGED_TOKENS, JUDGED_LOGITS_BYTES = 4096, 512 << 20
 
 PASS_TOKENS = 16384
 """Bound on the tokens of one forward pass of the shared engine, pads included; a single row may be longer."""
+LOGITS_BYTES = 256 << 20
+"""Bound on a chunk's logits in fp32 on the shared engine."""
 
 Unfit = tuple[str, str, str]
 """The setting, what is wrong with it, and the fix."""

@@ -234,17 +234,16 @@ def memory() -> None:
     facts = facts_of_model(wide(False))
     for size, length in ((1, 256), (8, 64), (4, 512)):
         ids = [random.Random(1).randrange(3, 1024) for _ in range(length)]
-        rows = [[Tokens(ids, [IGNORED] * (length // 2) + ids[length // 2 :], 0)] * size]
+        rows = [[Tokens(ids, ids, 0)] * size]
         few, many = (measured(loop_of(wide(False), rows * count, size, 16)) for count in (2, 4))
         held, passing = ((more - less) / 2 for more, less in zip(many, few, strict=True))
         settings = StreamSettings.model_validate(
             {"base_model": "-", "datasets": [{"path": "-"}], "lora_r": 16, "sequence_len": length, "micro_batch_size": size}
         )  # fmt: skip
-        need = estimate(facts, settings, on_gpu=False)
-        own = need.adapter + need.gradients + need.moments
+        need = estimate(facts, settings, on_gpu=False, shared=True)
         print(
-            f"  {size} x {length:4} tokens: parameters, gradients, moments {held:12,.0f} / {own:12,} = {held / own:.2f}; "
-            f"activations {passing:12,.0f} / {need.activations:12,} = {passing / need.activations:.2f}; "
+            f"  {size} x {length:4} tokens: parameters, gradients, moments {held:12,.0f} / {need.held:12,} = {held / need.held:.2f}; "
+            f"activations and logits {passing:12,.0f} / {need.passing:12,} = {passing / need.passing:.2f}; "
             f"together {(held + passing) / need.own:.2f}",
             flush=True,
         )

@@ -11,11 +11,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
+from swarm.policy.fitting import LOGITS_BYTES
 from trainer.loop.parts import Loss, Predicted
 from trainer.loop.plan import Pass, Plan
-
-LOGITS_BYTES = 256 << 20
-"""Bound on a chunk's logits in fp32."""
 
 
 class NegativeLogLikelihood(Loss):
