@@ -1,4 +1,4 @@
-"""Figures of the loop, as ratios of one interleaved run (CPU time of one thread, medians).
+"""Figures of the loop, as ratios of one interleaved run (CPU time of one thread, medians; `rows` by the wall clock on all cores too).
 
     python tests/benchmarks/bench_loop.py            # all tables
     python tests/benchmarks/bench_loop.py shared     # 8 streams in one pass against one after another, by tokens a stream
@@ -10,7 +10,8 @@
     python tests/benchmarks/bench_loop.py map        # speed-up by tokens a stream and streams: a table, and docs/loop-cpu.svg
     python tests/benchmarks/bench_loop.py gpu        # the map on a GPU, 0.5B- and 1.5B-shaped bases, bf16 and NF4 (never run yet: none was at hand)
 
-Ratios above 1 say that the loop is faster.
+Ratios above 1 say that the loop is faster; `reachable` is the ratio of a pass that does nothing but its products with the base's and
+the adapters' matrices, at the speed of a large one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate
+from math import prod
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -41,6 +44,7 @@ from trainer.data.tokens import IGNORED, Tokens
 from trainer.inspection import facts_of_model
 from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
+from trainer.loop.layer import shape_of
 from trainer.loop.loop import Loop
 from trainer.loop.parts import Stepped
 from trainer.loop.plan import Row
@@ -49,6 +53,7 @@ from trainer.loop.stream import Stream
 from trainer.quiet import quieten
 
 STREAMS = 8
+CORES = len(os.sched_getaffinity(0))
 ROUNDS = int(os.environ.get("ROUNDS", "9"))
 EMBEDDED = "trainer/embedded/tiny-toon"
 DEMO_ROWS = "configs/data/demo/train.jsonl"
@@ -109,16 +114,31 @@ def plain_step(model, rows: list[Tokens], size: int, rank: int, seed: int = 0) -
     return run
 
 
-def medians(*functions: Callable[[], None]) -> list[float]:
-    """Seconds of CPU time, the functions taken in turn."""
+def medians(*functions: Callable[[], object], clock: Callable[[], float] = time.process_time) -> list[float]:
+    """Seconds, the functions taken in turn."""
     taken: list[list[float]] = [[] for _ in functions]
     for round_ in range(ROUNDS + 2):
         for function, seconds in zip(functions, taken, strict=True):
-            began = time.process_time()
+            began = clock()
             function()
             if round_ >= 2:
-                seconds.append(time.process_time() - began)
+                seconds.append(clock() - began)
     return [statistics.median(seconds) for seconds in taken]
+
+
+@cache
+def peak_flops() -> float:
+    """Of a large product in fp32 on one thread."""
+    matrix = torch.randn(1536, 1536)
+    (seconds,) = medians(lambda: matrix @ matrix)
+    return 2 * 1536**3 / seconds
+
+
+def at_peak(loop: Loop, tokens: float) -> float:
+    """Seconds: two products with a frozen matrix a token, three with a trained one."""
+    frozen = sum(prod(shape_of(layer)) for layer in loop.layers.linear.values())
+    trained = sum(value.numel() for value in loop.streams[0].adapter.parameters())
+    return tokens * (4 * frozen + 6 * trained) / peak_flops()
 
 
 def shared() -> None:
@@ -143,7 +163,8 @@ def shared() -> None:
                 together, apart, bare = medians(lambda tick=tick: tick(False), lambda tick=tick: tick(True), one)
                 name = f"{title}, {'NF4' if nf4 else 'fp32'}, {tokens} tokens a stream"
                 print(
-                    f"  {name:42} {apart / together:5.2f}x {STREAMS * bare / together:5.2f}x   ({together * 1e3:.0f} ms)",
+                    f"  {name:42} {apart / together:5.2f}x {STREAMS * bare / together:5.2f}x   ({together * 1e3:.0f} ms, "
+                    f"reachable {apart / at_peak(loop, STREAMS * tokens):.2f}x)",
                     flush=True,
                 )
 
@@ -174,10 +195,20 @@ def rows() -> None:
             steps = [
                 plain_step(embedded(nf4), data, size, 8, seed) for seed in range(STREAMS)
             ]  # each stream's own rows
-            together, bare = medians(loop.tick, lambda steps=steps: [step() for step in steps])
+
+            def apart(steps=steps) -> None:
+                for step in steps:
+                    step()
+
+            together, bare = medians(loop.tick, apart)
+            reachable = bare / at_peak(loop, STREAMS * size * mean)
+            torch.set_num_threads(CORES)
+            wall, bare_wall = medians(loop.tick, apart, clock=time.perf_counter)
+            torch.set_num_threads(1)
             name = f"tiny-toon, {'NF4' if nf4 else 'fp32'}, {size} rows a stream"
             print(
-                f"  {name:42} {bare / together:5.2f}x   ({together / STREAMS * 1e3:.1f} ms a stream and step)",
+                f"  {name:42} {bare / together:5.2f}x   ({together / STREAMS * 1e3:.1f} ms a stream and step, reachable {reachable:.2f}x); "
+                f"wall on {CORES} cores {bare_wall / wall:5.2f}x",
                 flush=True,
             )
 
