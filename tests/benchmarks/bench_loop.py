@@ -4,8 +4,6 @@
     python tests/benchmarks/bench_loop.py shared     # 8 streams in one pass against one after another, by tokens a stream
     python tests/benchmarks/bench_loop.py rows       # the demo's rows: 8 streams against padded steps as TRL makes them
     python tests/benchmarks/bench_loop.py one        # one stream against a plain PyTorch loop and against TRL's trainer
-    python tests/benchmarks/bench_loop.py memory     # bytes of an added stream, measured, against what is predicted
-    python tests/benchmarks/bench_loop.py control    # steps from an order to its effect, and what a joining stream costs the others
     python tests/benchmarks/bench_loop.py passes     # what a pass costs besides its tokens (`plan.pass_cost`)
     python tests/benchmarks/bench_loop.py map        # speed-up by tokens a stream and streams: a table, and docs/loop-cpu.svg
     python tests/benchmarks/bench_loop.py gpu        # the map on a GPU, 0.5B- and 1.5B-shaped bases, bf16 and NF4 (never run yet: none was at hand)
@@ -21,12 +19,10 @@ import random
 import statistics
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate
 from math import prod
 from pathlib import Path
 
@@ -37,16 +33,11 @@ from peft import LoraConfig, get_peft_model
 from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from swarm.planning.estimate import estimate
-from swarm.settings import StreamSettings
 from tests.trainer.loop import decoders
 from trainer.data.tokens import IGNORED, Tokens
-from trainer.inspection import facts_of_model
 from trainer.loop.batches import Batches
-from trainer.loop.boundary import Boundary
 from trainer.loop.layer import shape_of
 from trainer.loop.loop import Loop
-from trainer.loop.parts import Stepped
 from trainer.loop.plan import Row
 from trainer.loop.schedules import NamedSchedule
 from trainer.loop.stream import Stream
@@ -259,89 +250,6 @@ def trl_seconds(model, data: list[Tokens], size: int) -> float:
     return statistics.median(seconds[2:])
 
 
-def memory() -> None:
-    """What two streams more of the same kind add, by stream: tensors that stay, and the highest sum that a tick allocates beside them."""
-    print("bytes of an added stream, rank 16: measured / predicted")
-    facts = facts_of_model(wide(False))
-    for size, length in ((1, 256), (8, 64), (4, 512)):
-        ids = [random.Random(1).randrange(3, 1024) for _ in range(length)]
-        rows = [[Tokens(ids, ids, 0)] * size]
-        few, many = (measured(loop_of(wide(False), rows * count, size, 16)) for count in (2, 4))
-        held, passing = ((more - less) / 2 for more, less in zip(many, few, strict=True))
-        settings = StreamSettings.model_validate(
-            {"base_model": "-", "datasets": [{"path": "-"}], "lora_r": 16, "sequence_len": length, "micro_batch_size": size}
-        )  # fmt: skip
-        need = estimate(facts, settings, on_gpu=False, shared=True)
-        print(
-            f"  {size} x {length:4} tokens: parameters, gradients, moments {held:12,.0f} / {need.held:12,} = {held / need.held:.2f}; "
-            f"activations and logits {passing:12,.0f} / {need.passing:12,} = {passing / need.passing:.2f}; "
-            f"together {(held + passing) / need.own:.2f}",
-            flush=True,
-        )
-
-
-def measured(loop: Loop) -> tuple[int, int]:
-    """Bytes that are held between steps beside the base, and the most that are allocated on top of them within a tick."""
-    for _ in range(2):  # the optimizers make their moments
-        loop.tick()
-    layers = loop.layers.stacked.values()
-    stacks = [stack for layer in layers for stack in (layer.a, layer.b, layer.magnitude, layer.norm)]
-    moments = [value for one in loop.streams for state in one.optimizer.state.values() for value in state.values()]
-    tensors = [*stacks, *(stack.grad for stack in stacks if stack.grad is not None), *moments]
-    held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as found:
-        loop.tick()
-    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
-    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return sum(held.values()), max(accumulate(changes))
-
-
-def control() -> None:
-    """In the demo's rows, 8 rows a stream: an order to one of 8 streams, and a stream that joins 8 others, in steps of one stream."""
-    data, rounds = demo_rows(), 5
-    loop = loop_of(embedded(False), [data] * STREAMS, 8, 8)
-    alone = loop_of(embedded(False), [data], 8, 8)
-    (step,) = medians(alone.tick)
-    ordered: list[float] = []
-    effects: list[float] = []
-
-    class Stops(Boundary):
-        def stepped(self, stream: Stream, done: Stepped) -> str | None:
-            return "stop" if ordered and stream.name == "3" else None
-
-        def ended(self, stream: Stream, why: str) -> None:
-            effects.append(time.perf_counter() - ordered[0])
-
-    loop.boundary = Stops()
-    began = time.perf_counter()
-    loop.tick()
-    seconds = time.perf_counter() - began
-    timer = threading.Timer(seconds / 3, lambda: ordered.append(time.perf_counter()))
-    timer.start()
-    while not effects:
-        loop.tick()
-    print(f"order to effect: {effects[0] / seconds:.2f} steps of the group ({effects[0]:.2f} s)")
-    taken = []
-    for number in range(rounds):
-        loop = loop_of(embedded(False), [data] * STREAMS, 8, 8)
-        for _ in range(2):
-            loop.tick()
-        began = time.process_time()
-        joining = stream_of(loop, data, 8, 8, 100 + number)
-        joining.audits = 0  # its first step is audited
-        loop.add(joining)
-        joined = time.process_time() - began
-        firsts, later = [], []
-        for at in range(4):
-            began = time.process_time()
-            loop.tick()
-            (later if at else firsts).append(time.process_time() - began)
-        taken.append(joined + firsts[0] - statistics.median(later))
-    print(
-        f"a stream joins {STREAMS} others: {statistics.median(taken) / step:.2f} of its own steps ({step * 1e3:.0f} ms each)"
-    )
-
-
 def passes() -> None:
     """The time of a pass by its tokens, as a straight line: where it meets zero tokens is what a pass costs besides its tokens."""
     print(
@@ -443,8 +351,6 @@ FIGURES = {
     "shared": shared,
     "rows": rows,
     "one": one,
-    "memory": memory,
-    "control": control,
     "passes": passes,
     "map": map_,
     "gpu": gpu,
@@ -455,5 +361,5 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     print(f"load {os.getloadavg()[0]:.1f}")
-    for name in sys.argv[1:] or ("shared", "rows", "one", "memory"):
+    for name in sys.argv[1:] or ("shared", "rows", "one"):
         FIGURES[name]()
