@@ -6,7 +6,6 @@
     python tests/benchmarks/bench_loop.py one        # one stream against a plain PyTorch loop and against TRL's trainer
     python tests/benchmarks/bench_loop.py passes     # what a pass costs besides its tokens (`plan.pass_cost`)
     python tests/benchmarks/bench_loop.py map        # speed-up by tokens a stream and streams: a table, and docs/loop-cpu.svg
-    python tests/benchmarks/bench_loop.py gpu        # the map on a GPU, 0.5B- and 1.5B-shaped bases, bf16 and NF4 (never run yet: none was at hand)
 
 Ratios above 1 say that the loop is faster; `reachable` is the ratio of a pass that does nothing but its products with the base's and
 the adapters' matrices, at the speed of a large one.
@@ -278,31 +277,6 @@ def map_() -> None:
     Path("docs/loop-cpu.svg").write_text(drawn(found, "llama 512 x 4, fp32, one CPU core"), encoding="utf-8")
 
 
-def gpu() -> None:
-    """Not run yet.  0.5B and 1.5B are Qwen2.5's shapes."""
-    shapes = {"0.5B": (896, 4864, 24, 14, 2), "1.5B": (1536, 8960, 28, 12, 2)}
-    for title, (hidden, inner, layers, heads, groups) in shapes.items():
-        for nf4 in (False, True):
-
-            def base(shape=(hidden, inner, layers, heads, groups), nf4=nf4):
-                sizes = (
-                    "hidden_size",
-                    "intermediate_size",
-                    "num_hidden_layers",
-                    "num_attention_heads",
-                    "num_key_value_heads",
-                )
-                model = decoders.decoder(
-                    "qwen2", torch.bfloat16, vocab_size=151936, max_position_embeddings=4096,
-                    head_dim=shape[0] // shape[3], **dict(zip(sizes, shape, strict=True)),
-                )  # fmt: skip
-                return (decoders.quantised(model) if nf4 else model).cuda()
-
-            found = regimes(base, (64, 256, 1024, 2048), (2, 4, 8, 16, 32))
-            name = f"{title}, {'NF4' if nf4 else 'bf16'}, {torch.cuda.get_device_name()}"
-            Path(f"docs/loop-{title}-{'nf4' if nf4 else 'bf16'}.svg").write_text(drawn(found, name), encoding="utf-8")
-
-
 def regimes(base: Callable, tokens: Sequence[int], counts: Sequence[int]) -> dict[tuple[int, int], float]:
     """Speed-up of one pass for all over one after another, by tokens a stream and streams."""
     print(f"load {os.getloadavg()[0]:.1f}; speed-up of a shared pass; columns: streams")
@@ -353,7 +327,6 @@ FIGURES = {
     "one": one,
     "passes": passes,
     "map": map_,
-    "gpu": gpu,
 }
 
 if __name__ == "__main__":
