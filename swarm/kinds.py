@@ -89,6 +89,10 @@ class AdapterKind(Kind[S]):
         """What it keeps of one token for the backward pass, in all layers; `width` is the size of the base's numbers."""
         return 0.0
 
+    def shared_activation_bytes(self, base: BaseFacts, settings: S, width: int) -> float:
+        """The same on the shared engine, where it can be trained there."""
+        return self.activation_bytes(base, settings, width)
+
     def overhead_bytes(self, base: BaseFacts, settings: S, width: int) -> int:
         """The largest buffer that comes and goes in a step."""
         return 0

@@ -117,7 +117,7 @@ def estimate(
         overhead=passing + adapter,
         judging=weights + adapter + judging + passing,
         logits=logits,
-        tokens=settings.micro_batch_size * settings.sequence_len,
+        tokens=_tokens(settings),
     )
 
 
@@ -136,30 +136,38 @@ def _dequantised(base: BaseFacts, quantisation: str | None, width: int) -> int:
 
 
 def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, width: int, *, shared: bool = False) -> int:
-    """What the forward pass of one micro-batch at full length keeps for the backward pass.
+    """What the forward pass of one micro-batch at full length keeps for the backward pass, and the gradients of one layer.
 
     Counted with transformers 5.23 and PEFT 0.21, and again by tests/trainer: per token and layer 8 hidden + 4 intermediate
-    values, and what the adapter keeps.
+    values, and what the adapter keeps.  On the shared engine gradients come when the logits have gone: only what they take beyond those counts.
     """
-    tokens = settings.batch_size_tokens or settings.micro_batch_size * settings.sequence_len
-    layers = base.layers
+    tokens = _tokens(settings)
+    adapters = kind.shared_activation_bytes if shared else kind.activation_bytes
     per_layer: float = (8 * max(base.hidden_size, base.heads * base.head_size) + 4 * base.intermediate_size) * width
     per_layer += (base.heads + 2) * FP32  # attention's log-sums; norms' scales
     per_layer += 0 if shared else settings.sequence_len * width  # attention's mask: the shared engine needs none
-    per_layer += kind.activation_bytes(base, settings, width) / layers
-    kept = base.hidden_size * width * layers + per_layer if settings.gradient_checkpointing else per_layer * layers
-    moving = (
-        4 * base.hidden_size + 2 * base.intermediate_size
-    ) * width + 4 * base.hidden_size * FP32  # gradients; the last hidden state
-    return round(tokens * (kept + moving))
+    per_layer += adapters(base, settings, width) / base.layers
+    moving = (4 * base.hidden_size + 2 * base.intermediate_size) * width  # gradients
+    moving += 4 * base.hidden_size * FP32  # the last hidden state
+    if settings.gradient_checkpointing:
+        kept, moving = base.hidden_size * width * base.layers, moving + per_layer
+    else:
+        kept = per_layer * base.layers
+    moving *= tokens
+    return round(tokens * kept + (max(0, moving - _logits(base, settings, width, shared=True)) if shared else moving))
+
+
+def _tokens(settings: Part) -> int:
+    """Of a micro-batch, at most."""
+    return settings.batch_size_tokens or settings.micro_batch_size * settings.sequence_len
 
 
 def _logits(base: BaseFacts, settings: Part, width: int, *, shared: bool) -> int:
-    tokens = settings.micro_batch_size * settings.sequence_len
+    tokens = _tokens(settings)
     if not shared:
         return min(tokens, LOGITS_ROWS) * min(base.embedding_rows, LOGITS_COLUMNS) * FP32 * 2
     values = min(tokens * base.embedding_rows, LOGITS_BYTES // FP32)
-    return values * (CHUNK_VALUE_BYTES + (2 * HALF if width == HALF else 0))  # short ones are widened, forth and back
+    return values * (CHUNK_VALUE_BYTES + (HALF if width == HALF else 0))  # short ones are widened
 
 
 def _judging(base: BaseFacts, width: int) -> int:

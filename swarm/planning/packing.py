@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from swarm.planning.estimate import Need
 from swarm.policy.fitting import LOGITS_BYTES, PASS_TOKENS
 
+CHUNK_BYTES = LOGITS_BYTES * 7 // 2
+"""A chunk's logits, log-softmax and gradient in fp32, and the logits in 16 bits."""
 Groups = Sequence[Sequence[str]]
 """Names of streams that may be trained together."""
 
@@ -31,7 +33,7 @@ def bytes_of(unit: Sequence[Need], slots: int) -> int:
     activations = _largest([need.activations for need in unit], slots)
     logits = _largest([need.logits for need in unit], slots)
     fullest = max(need.activations / need.tokens for need in unit) * max(PASS_TOKENS, *(need.tokens for need in unit))
-    chunk = max(4 * LOGITS_BYTES, *(need.logits for need in unit))  # logits, log-softmax, gradient, and a widened copy
+    chunk = max(CHUNK_BYTES, *(need.logits for need in unit))
     return max(need.shared for need in unit) + held + min(activations, round(fullest)) + min(logits, chunk)
 
 

@@ -338,7 +338,7 @@ def memory() -> None:
                     "max_steps": 10, "adapter": "qlora" if kind == "nf4" else "lora", **changes,
                 }
             )  # fmt: skip
-            need = estimate(facts, settings, on_gpu=True)
+            need = estimate(facts, settings, on_gpu=True, shared=True)
             for count in (1, 4):
                 free_memory()
                 torch.cuda.reset_peak_memory_stats()

@@ -82,6 +82,14 @@ class Lora(AdapterKind[LoraSettings]):
         kept += inputs * FP32 if settings.lora_dropout else 0
         return kept + (2 * outputs * width if settings.use_dora else 0)
 
+    def shared_activation_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> float:
+        """A's outputs; dropout's mask and what it leaves; DoRA's outputs of base and adapter.  Casts are not kept."""
+        targets = targeted(base, settings.targets)
+        inputs, outputs = sum(target.inputs for target in targets), sum(target.outputs for target in targets)
+        kept: float = len(targets) * settings.lora_r * FP32
+        kept += 2 * inputs * width if settings.lora_dropout else 0
+        return kept + (outputs * (width + FP32) if settings.use_dora else 0)
+
     def overhead_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> int:
         """DoRA computes the norm of a whole weight with its adapter, in fp32."""
         largest = max(target.elements for target in targeted(base, settings.targets))

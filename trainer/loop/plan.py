@@ -25,13 +25,14 @@ LINEAR_COST_FLOPS = 4e7
 computes 70 GFLOP/s (`bench_loop.py passes`).  Not measured anew at each start: which rows share a pass decides a training's last bits."""
 READ_TOKENS = 16
 """Reading the weights of a large base takes a CPU at least as long as computing with them for so many tokens."""
-GPU_PASS_COST = 64
-"""Not measured yet."""
+GPU_LINEAR_COST_FLOPS, GPU_READ_TOKENS = 7e10, 256
+"""The same of an H100: 1.1 ms of kernels that are started one by one, at 68 TFLOP/s (0.5B in bf16, `bench_gpu.py map`), and its ridge."""
 
 
 def pass_cost(weights: Sequence[int], *, on_gpu: bool) -> int:
     """What one more pass costs, in tokens, by the sizes of the linear layers: padding fewer than this is cheaper than another pass."""
-    return GPU_PASS_COST if on_gpu else max(READ_TOKENS, round(len(weights) * LINEAR_COST_FLOPS / (4 * sum(weights))))
+    cost, least = (GPU_LINEAR_COST_FLOPS, GPU_READ_TOKENS) if on_gpu else (LINEAR_COST_FLOPS, READ_TOKENS)
+    return max(least, round(len(weights) * cost / (4 * sum(weights))))
 
 
 @dataclass(frozen=True)
