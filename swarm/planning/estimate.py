@@ -147,12 +147,11 @@ def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, widt
     per_layer += (base.heads + 2) * FP32  # attention's log-sums; norms' scales
     per_layer += 0 if shared else settings.sequence_len * width  # attention's mask: the shared engine needs none
     per_layer += adapters(base, settings, width) / base.layers
-    moving = (4 * base.hidden_size + 2 * base.intermediate_size) * width  # gradients
+    moving: float = (4 * base.hidden_size + 2 * base.intermediate_size) * width  # gradients
     moving += 4 * base.hidden_size * FP32  # the last hidden state
+    kept: float = per_layer * base.layers
     if settings.gradient_checkpointing:
         kept, moving = base.hidden_size * width * base.layers, moving + per_layer
-    else:
-        kept = per_layer * base.layers
     moving *= tokens
     return round(tokens * kept + (max(0, moving - _logits(base, settings, width, shared=True)) if shared else moving))
 
