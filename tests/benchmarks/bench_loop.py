@@ -255,7 +255,7 @@ def passes() -> None:
         "milliseconds of a pass besides its tokens, of a token, and the first in tokens: measured / taken by the loop"
     )
     for title, base in (("tiny-toon", embedded), ("llama 512 x 4", wide)):
-        lengths = (32, 64, 128, 256)
+        lengths = (8, 16, 32, 64)
         loop = loop_of(base(False), [[Tokens([5], [5], 0)]], 1, 8)
 
         def a_pass(length: int, loop=loop) -> None:

@@ -32,6 +32,11 @@ class _Given(nn.Module):
 
     hidden: Tensor
 
+    @property
+    def decoder(self) -> _Given:
+        """OPT asks its model for the decoder."""
+        return self
+
     def forward(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPastAndCrossAttentions:
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from swarm.policy.fitting import PASS_TOKENS
 from trainer.data.tokens import IGNORED
 
-LINEAR_COST_FLOPS = 4e7
-"""What a linear layer costs a CPU in a pass besides its arithmetic, forth and back and with what stands around it: 0.6 ms of a core that
+LINEAR_COST_FLOPS = 3e7
+"""What a linear layer costs a CPU in a pass besides its arithmetic, forth and back and with what stands around it: 0.4 ms of a core that
 computes 70 GFLOP/s (`bench_loop.py passes`).  Not measured anew at each start: which rows share a pass decides a training's last bits."""
 READ_TOKENS = 16
 """Reading the weights of a large base takes a CPU at least as long as computing with them for so many tokens."""
