@@ -40,7 +40,10 @@ def imported(path: Path, cwd: Path, target: Path, load: Load) -> str:
             at, _ = follow(root, [int(step) if step.isdecimal() else step for step in (error.key or key).split(".")])
             problems.add(at.key_at or at.at, error.key or node.path, error.what, error.fix)
     problems.raise_any(NOTHING)
-    draft.fill(tool.name, tool.defaults(foreign))
+    try:
+        draft.fill(tool.name, tool.defaults(foreign))
+    except (TypeError, ValueError) as error:
+        raise UserErrors([Mistake(root.at, "", f"holds a number that {tool.name} does not take ({error})", "correct it")], NOTHING) from error  # fmt: skip
     text = draft.text()
     _refuse_what_is_refused(draft, text, load)
     return text
@@ -48,7 +51,10 @@ def imported(path: Path, cwd: Path, target: Path, load: Load) -> str:
 
 def _outcome(tool: Tool, key: str, value: object, foreign: Foreign) -> dict[str, object] | str:
     rule = tool.rules.get(key) or COMMON.get(key)
-    return by_name(key, value, tool.name) if rule is None else rule(value, foreign)
+    try:
+        return by_name(key, value, tool.name) if rule is None else rule(value, foreign)
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
+        raise CannotTake(f"has a form that {tool.name} does not take ({error})", "correct it") from error
 
 
 def _tool_of(root: Node) -> Tool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -11,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from swarm.cli import app
-from swarm.config import load
+from swarm.config import load, tomlfile, yamlfile
 from swarm.config.importers import TOOLS, imported
 from swarm.config.importers.rules import Foreign
 from swarm.config.importers.trl import TOOL as TRL
+from swarm.config.tree import Problems
 from swarm.errors import UserErrors
 from swarm.settings import StreamSettings
 from tests.swarm.config.test_keys_of_other_tools import AXOLOTL, LLAMA_FACTORY
@@ -295,6 +297,27 @@ def test_every_key_that_the_tool_has_is_known(folder: Path, tool: object, keys: 
         except UserErrors as errors:
             unknown += [key] if "is known by this name" in str(errors) else []
     assert not unknown
+
+
+ODD = ("[1, {a: b}]", "{a: {b: 1}}", "word", "-3", "[]", "true")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_value_of_another_form_is_a_problem_and_never_a_crash(folder: Path, name: str) -> None:
+    whole, (tool,) = (
+        FILES[name][0],
+        [one for one in TOOLS if one.name.lower().replace("-", "").startswith(name.partition(".")[0])] or [TOOLS[-1]],
+    )
+    values = (
+        yamlfile.read(whole, name, folder, Problems()) if name != "pipe.toml" else tomlfile.read(whole, name, folder)
+    )
+    plain = values.plain()
+    assert isinstance(plain, dict)
+    for key in {*tool.rules, *plain}:
+        kept = "".join(f"{one}: {json.dumps(value)}\n" for one, value in plain.items() if one != key)
+        for odd in ODD:
+            with contextlib.suppress(UserErrors):
+                taken(folder, f"{kept}{key}: {odd}\n")
 
 
 def test_the_defaults_of_trl_are_those_of_the_installed_trl(folder: Path) -> None:
