@@ -18,7 +18,7 @@ CONFIGS = sorted(path for path in ROOT.glob("*.yaml") if path.stem not in {"gsm8
 """The others have tests of their own, or need data that is not shipped."""
 SMALL = (
     "base_model=tiny-toon", "max_steps=2", "learning_rate=1e-3", "gradient_accumulation_steps=1", "micro_batch_size=2", "sequence_len=256",
-    "datasets.0.limit=12", "test_datasets.0.limit=2", "bf16=false", "warmup_ratio=0",
+    "datasets.0.limit=12", "test_datasets.0.limit=2", "bf16=false", "warmup_ratio=0", "logging_steps=1",
 )  # fmt: skip
 STOPS = ("plateau_patience=null", "eval_steps=null", "ablate_examples=null", "optimizer=adamw")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
