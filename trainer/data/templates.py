@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from trainer.data.messages import THOUGHTS, TRAIN, Turn
-from trainer.data.traced import TOOLS, dumped, joined, joined_by, traced
+from trainer.data.traced import TOOLS, dumped, joined, joined_by, traced, unmarked
 
 
 class _FollowsConcatenation(CodeGenerator):
@@ -44,7 +44,7 @@ def _compiled(source: str) -> Template:
     ours.filters.update(theirs.filters)
     tojson = theirs.filters["tojson"]
     ours.filters["tojson"] = lambda value, *how, **named: dumped(value, lambda plain: tojson(plain, *how, **named))
-    ours.filters["join"] = _join
+    ours.filters["join"], ours.filters["format"] = _join, _format
     return ours.from_string(source)
 
 
@@ -52,6 +52,14 @@ def _join(values: Iterable[Any], d: str = "", attribute: str | int | None = None
     """Jinja's filter of this name; `attribute` names what of each value is joined."""
     picked = values if attribute is None else (value[attribute] for value in values)
     return joined_by(str(d), map(str, picked))
+
+
+def _format(form: str, *values: Any, **named: Any) -> str:
+    """Jinja's filter of this name, for `%s` alone; anything else gives text that is nobody's."""
+    parts = form.split("%s")
+    if named or "%" in "".join(parts) or len(parts) != len(values) + 1:
+        return unmarked(form) % (named or values)
+    return joined([parts[0], *(text for pair in zip(map(str, values), parts[1:], strict=True) for text in pair)])
 
 
 def rendered(

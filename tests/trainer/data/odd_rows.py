@@ -121,9 +121,9 @@ def odd_rows(draw: DrawFn, kind: str, sizes: Sizes) -> dict[str, Any]:
     broken = draw(st.sampled_from([*COLUMNS[kind], None]))
     if broken is not None:
         row[broken] = draw(values(sizes))
-    if draw(st.integers(0, 9)) == 0:
+    if draw(st.integers(0, 3)) == 0:
         row.pop(broken, None)
-    return {**draw(st.dictionaries(texts(sizes), values(sizes), max_size=1)), **row}
+    return {**draw(st.dictionaries(texts(sizes), values(sizes), max_size=3)), **row}
 
 
 def good_rows(kind: str) -> list[dict[str, Any]]:

@@ -29,6 +29,8 @@ class Shape:
     """The last answer begins with an empty thought, as Qwen3's does."""
     opens_thought: bool
     """The generation prompt begins a thought."""
+    opens_line: bool
+    """With a line break behind its mark, which the empty thought of an answer lacks: the two part behind the header."""
     prompts: bool
     """The template knows of generation prompts."""
     system: str
@@ -65,7 +67,8 @@ class Shape:
         else:
             merged = ""
         after = "\n" if self.break_after_end else ""
-        opened = self.head_of("assistant") + ("<think>" if self.opens_thought else "")
+        thought_begun = "<think>" + "\n" * self.opens_line
+        opened = self.head_of("assistant") + (thought_begun if self.opens_thought else "")
         prompt = "{%- if add_generation_prompt -%}{{- '" + opened + "' -}}{%- endif -%}" if self.prompts else ""
         trailing = (
             "{%- if not add_generation_prompt -%}{{- '" + self.trailing + "' -}}{%- endif -%}" if self.trailing else ""
@@ -105,4 +108,4 @@ class Shape:
         words = words.rpartition("</think>")[2] if self.cuts_thoughts else words
         if not words or not self.empty_thought or at < len(turns) - 1 or not self.prompts:
             return words  # without generation prompts nothing tells where a header ends: the words alone are counted
-        return ("</think>" if self.opens_thought else "<think></think>") + words
+        return ("</think>" if self.opens_thought and not self.opens_line else "<think></think>") + words

@@ -59,7 +59,7 @@ system = st.one_of(st.just([]), words.filter(str.strip).map(lambda text: [{"role
 shapes = st.builds(
     Shape, header=st.sampled_from(["special", "line", "words"]), break_after_end=st.booleans(),
     begins=st.integers(0, 2), trailing=st.sampled_from(["", END, BEGIN]), trims=st.booleans(), cuts_thoughts=st.booleans(),
-    empty_thought=st.booleans(), opens_thought=st.booleans(), prompts=st.booleans(),
+    empty_thought=st.booleans(), opens_thought=st.booleans(), opens_line=st.booleans(), prompts=st.booleans(),
     system=st.sampled_from(["kept", "refused", "merged"]), alternates=st.booleans(),
 )  # fmt: skip
 
@@ -85,7 +85,8 @@ def test_of_each_answer_the_words_and_the_end_token_are_counted_and_nothing_else
     assert row.ids.count(tokenizer.convert_tokens_to_ids(END)) == rendered + (shape.trailing == END)
     assert row.ids[:2] != [tokenizer.bos_token_id] * 2
     # What stands in front of the last answer is the generation prompt, or its beginning where it begins a thought.
-    thought = "<think>" if shape.opens_thought and shape.empty_thought and said[-1]["role"] == "assistant" else ""
+    common = shape.opens_thought and not shape.opens_line
+    thought = "<think>" if common and shape.empty_thought and said[-1]["role"] == "assistant" else ""
     asked = str(tokenizer.decode(row.ids[: row.answer_start]))
     assert asked.endswith(shape.head_of("assistant") + thought) or not shape.prompts
 
@@ -178,3 +179,11 @@ def test_calls_are_counted_with_what_opens_them_or_the_row_is_refused_with_the_r
         "muse_glimmer",
     }
     assert families <= set(shown)
+
+
+def test_a_template_may_put_words_in_by_a_format() -> None:
+    tokenizer = a_tokenizer_for(
+        "{% for m in messages %}{{ '<|%s|>%s<|end|>' | format(m.role, m.content) }}{% endfor %}<|user|><|end|>"
+    )
+    row = Tokeniser(tokenizer, stop_tokens(tokenizer, None), 512).tokens(chat(CHATS["two answers"]))
+    assert runs_of(row, tokenizer) == ["Hello you<|end|>", "Good bye<|end|>"]
