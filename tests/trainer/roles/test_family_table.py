@@ -18,9 +18,9 @@ EVERY = [(family, adapter) for family in family_rows.names() for adapter in fami
 TORTURE = bool(os.environ.get("TORTURE"))
 DRAWN = EVERY if TORTURE else sorted(random.Random(13).sample(EVERY, 3))
 REFUSED = {
-    ("falcon", "qlora"): "would hold nothing of this base in 4 bits", ("falcon", "dora + qlora"): "would hold nothing of this base in 4 bits",
+    ("falcon", "qlora"): "would store no part of this base in 4 bits", ("falcon", "dora + qlora"): "would store no part of this base in 4 bits",
     ("mamba", "qlora"): "multiplies with that matrix itself", ("mamba", "dora + qlora"): "multiplies with that matrix itself",
-    ("llama, prequantised NF4", "lora"): "the base comes in 4 bits (nf4)", ("llama, prequantised NF4", "dora"): "the base comes in 4 bits (nf4)",
+    ("llama, prequantised NF4", "lora"): "the base is stored in 4 bits (nf4)", ("llama, prequantised NF4", "dora"): "the base is stored in 4 bits (nf4)",
 }  # fmt: skip
 
 
