@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from swarm.plainfiles import read_text
@@ -18,14 +18,24 @@ from swarm.plainfiles import read_text
 
 @contextmanager
 def next_version(runs: Path, name: str) -> Iterator[str]:
-    """Nobody else is given one while the block runs, in which the promoted folder is put into place.  Raises OSError."""
-    holder = os.open(runs, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(holder, fcntl.LOCK_EX)
+    """Nobody else is given one while the block runs, in which the promoted folder is put into place."""
+    with _alone(runs):
         taken = [number for path in runs.glob("*/promoted/lineage.json") if (number := _number(path, name))]
         yield f"{name}-v{max(taken, default=0) + 1}"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Where the file system cannot lock a folder (NFS), two promotions within a moment may be given one number: no reason to promote nothing."""
+    holder = None
+    with suppress(OSError):
+        holder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(holder, fcntl.LOCK_EX)
+    try:
+        yield
     finally:
-        os.close(holder)
+        if holder is not None:
+            os.close(holder)
 
 
 def _number(path: Path, name: str) -> int | None:
