@@ -53,12 +53,16 @@ def sentence(event: Event) -> str:
 
 def shown(event: Event, characters: int = TEXT_CHARACTERS) -> str:
     """What a line of a screen says beside the ref: the facts in words, and what the author wrote himself."""
-    words, own = words_of(event), event.body
-    if (opening := sentence(event)) and own.startswith(opening):
-        own = own[len(opening) :].lstrip(" ;\n")
+    words, own = words_of(event), own_words(event)
     if own.startswith(f"{event.stream}: {SAME_ROWS} "):
         own = own.removeprefix(f"{event.stream}: ")
     return joined(" · ", joined(" ", words.ping and f"[{words.ping}]", words.text), one_line(own, characters))
+
+
+def own_words(event: Event) -> str:
+    """What the author wrote, without the sentence that the event's facts make."""
+    opening = sentence(event)
+    return event.body[len(opening) :].lstrip(" ;\n") if opening and event.body.startswith(opening) else event.body
 
 
 def with_sentence(state: State, author: str, event: Event) -> Event:

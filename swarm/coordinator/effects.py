@@ -34,6 +34,8 @@ class Effects:
     def __init__(self, record: Record, hub: Hub, crew: Supervisor, folder: RunFolder) -> None:
         self.record, self.hub, self.crew, self.folder = record, hub, crew, folder
         self._adding = asyncio.Lock()
+        self._is_full = False
+        """Since the last adapter that could not be placed for lack of space."""
 
     @property
     def settings(self) -> RunSettings:
@@ -181,10 +183,14 @@ class Effects:
         draws = random.Random(COMPARISON_SEED)
         await self.record.say(await asyncio.to_thread(compared, streams, self.settings, found, draws, key))
 
-    @staticmethod
-    async def _wait_for_space(error: OSError) -> None:
-        """A full disk fails no stream: raises Refusal after a while, and the decision is made again."""
+    async def _wait_for_space(self, error: OSError) -> None:
+        """A full disk fails no stream: it is noted once, and after a while NoSpace is raised and the decision made again."""
         if error.errno in NO_SPACE:
+            if not self._is_full:
+                self.crew.news.append(
+                    "no space to publish an adapter: free some, it is tried again until there is room"
+                )
+            self._is_full = True
             await asyncio.sleep(FULL_DISK_SECONDS)
             raise NoSpace(f"no space to publish an adapter ({error.strerror})") from error
 
@@ -221,5 +227,6 @@ class Effects:
         except OSError as error:
             await self._wait_for_space(error)
             raise Refusal(f"promotion of {wished.ref}: {error}") from error
+        self._is_full = False
         await self.record.publish(entries)
         return entries[-1].seq

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from swarm import figures, kinds
+from swarm.diary import own_words
 from swarm.policy.promotion import waiting, waits_for
 from swarm.printable import one_line
 from swarm.settings import Promotion, RunSettings, StreamSettings
@@ -32,7 +33,7 @@ def stream_rows(
 
 def why_of(state: State) -> str:
     """Why the winner won, or why the run ended without one; safe for a screen, since authors wrote parts of it."""
-    return one_line(state.promoted.why if state.promoted else state.end.body if state.end else "")
+    return one_line(state.promoted.why if state.promoted else own_words(state.end) if state.end else "")
 
 
 def waits_of(state: State, settings: RunSettings) -> str:

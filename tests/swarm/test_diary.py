@@ -8,6 +8,7 @@ from swarm import diary
 from swarm import events as ev
 from swarm.event import Event
 from swarm.state import State
+from swarm.views.streamrows import why_of
 from tests.swarm.story import Story
 
 SHA = "5d098ce7" * 8
@@ -134,3 +135,12 @@ def _bare(cls: type[Event]) -> Event:
     }  # fmt: skip
     needed = {name: values[name] for name, field in cls.model_fields.items() if field.is_required()}
     return cls.model_validate({**needed, "why": "torn"} if cls is ev.Seal else needed)
+
+
+def test_why_a_run_ended_without_a_winner_is_what_the_coordinator_added_to_the_sentence() -> None:
+    story = Story("wide")
+    why = "wide is not better than the bare base by more than chance"
+    ended = diary.with_sentence(story.state, "coordinator", ev.End(ref="run", rc=0, body=why))
+    assert ended.body.startswith("[OK] the run is finished")
+    story.say("coordinator", ended)
+    assert why_of(story.state) == why

@@ -8,12 +8,18 @@ from rich.cells import cell_len
 from swarm import asciitext
 from tests.tui.runs import Played, sketch
 from tests.tui.screen import shown, text
+from tui import looks
 
 
 @pytest.mark.parametrize("given", ["━━━╸──", "▇▅▃▁", "╭─ loss · log ─╮", "▸●○◆★", "⣿⠁⠀", "漢字", "α16 → 3 − 2…", "é"])
 def test_a_line_keeps_its_width(given: str) -> None:
     assert asciitext.plain(given).isascii()
     assert cell_len(asciitext.plain(given)) == cell_len(given)
+
+
+def test_the_marks_of_streams_the_leader_and_an_ellipsis_are_distinguished() -> None:
+    marks = asciitext.plain(f"{looks.SHAPES}★·…")
+    assert len(set(marks)) == len(marks)
 
 
 def test_progress_is_distinguished_without_colours() -> None:

@@ -17,8 +17,7 @@ from tui.panes.pane import Pane
 from tui.view import View
 
 CHECKPOINTS_SHOWN = 6
-ENTRIES_SHOWN, ENTRIES_BEFORE_PRINTED = 12, 3
-"""Of the newest entries; what the worker printed stands after the first of them, where a small pane still shows it."""
+ENTRIES_SHOWN = 12
 LABEL_CELLS = 12
 """Room for the name of a fact; longer ones are cut."""
 
@@ -45,10 +44,7 @@ class Detail(Static, Pane):
             " · ",
             (row.state, looks.STATES.get(row.state, "")),
         )
-        newest, earlier = entries[:ENTRIES_BEFORE_PRINTED], entries[ENTRIES_BEFORE_PRINTED:]
-        self.update(
-            Group(grid(row), Text(), *map(coloured, newest), *printed_text(row, printed), *map(coloured, earlier))
-        )
+        self.update(Group(grid(row), Text(), *printed_text(row, printed), *map(coloured, entries)))
 
 
 def about(row: StreamRow) -> tuple[str, ...]:
@@ -62,9 +58,11 @@ def printed_by(view: View, row: StreamRow) -> tuple[str, ...]:
 
 
 def printed_text(row: StreamRow, lines: tuple[str, ...]) -> Iterator[Text]:
+    """Before the entries, which stand in the log as well: a small pane shows the first lines only."""
     if lines:
         yield Text(f"{row.last_worker} printed:", style=looks.DIM)
         yield from (Text(line, style=looks.DIM, no_wrap=True, overflow="ellipsis") for line in lines)
+        yield Text()
 
 
 def grid(row: StreamRow) -> Grid:
