@@ -110,7 +110,6 @@ FIGURES: dict[str, Figure] = {
     "phi": Figure("phi", "stress of the training, 0 to 1"),
     "mode": Figure("mode", "0 single, 1 multi, 2 mirror", text=units.count),
     "epoch": Figure("epoch", "passes over the rows"),
-    "padded": Figure("pads", "share of pads among the tokens computed", text=units.percent),
     "tokens": Figure("tokens", "tokens since training began", text=units.count),
     "supervised": Figure("supervised", "supervised tokens of the step", text=units.count),
     "padded": Figure("pads", "share of the tokens computed", text=units.percent),
