@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 
 
 def test_the_blocks_of_the_python_page_are_a_script_that_trains_and_saves_an_adapter(
