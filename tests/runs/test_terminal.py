@@ -13,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from swarm import Agent
+from swarm.log import LogWriter
 from tests.runs import swarm_process as sp
+from tests.swarm import places
+from tests.swarm.story import Story
 
 pytestmark = [
     pytest.mark.slow,
@@ -149,27 +153,6 @@ def test_a_front_end_that_leaves_hangs_or_is_ended_is_not_the_end_of_the_run(
     assert state.end.rc == 130
 
 
-ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[red]RED[/red] \u2066" + "long" * 2000
-"""A title, a cleared screen, colours in two ways, marks that turn the direction, markup, and more than any line holds."""
-
-
-def what_others_write_is_drawn_as_text(terminal: Terminal, folder: sp.RunFolder) -> None:
-    """An agent's note and what a library prints in the worker, on the live screen and in the pane of details."""
-    sent = folder.path.parent / "sent"
-    terminal.pipe(sent)
-    sp.swarm("post", "only", f"noted {ESCAPES}", cwd=folder.path.parents[1])
-    with (folder.workers / "trainer-1.log").open("a") as file:
-        file.write(f"printed {ESCAPES}\n")
-    terminal.wait_for("[red]RED[/red]")
-    terminal.press("Enter")
-    terminal.wait_for("trainer-1 printed:", "printed ", "esc back")
-    terminal.press("Escape")
-    terminal.wait_for("q detach")
-    raw = sent.read_bytes()
-    for harm in (b"]0;", b"\x07", b"\x1b[2J", "\u202e".encode(), "\u2066".encode(), "\x9b".encode()):
-        assert harm not in raw, harm
-
-
 def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -187,3 +170,30 @@ def test_at_the_end_of_the_run_the_result_stands_on_top_until_q_and_then_as_a_ta
     assert [e.event.body for e in sp.entries(folder) if e.event.kind == "post"][-1] == "nice!"
     terminal.press("q")
     terminal.wait_for("winner: only", "ready$")
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[red]RED[/red] \u2066" + "long" * 2000
+"""A title, a cleared screen, colours in two ways, marks that turn the direction, markup, and more than any line holds."""
+
+
+def test_what_others_write_while_the_dashboard_is_open_is_drawn_as_text(terminal: Terminal, tmp_path: Path) -> None:
+    folder = places.opened(tmp_path)
+    places.configure(tmp_path, folder)
+    with LogWriter.open(folder.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in Story("wide").entries])
+    with places.coordinator(folder), Agent("eve", folder.path) as eve:
+        terminal.pipe(tmp_path / "sent")
+        terminal.type(f"clear; {SWARM} watch")
+        terminal.wait_for("wide", "q detach")
+        eve.post(f"noted {ESCAPES}", "wide")
+        eve.task("data/check", f"title {ESCAPES}")
+        terminal.wait_for("noted ", "title ", "[red]RED[/red]")
+        terminal.press("Enter")
+        terminal.wait_for("noted ", "[red]RED", "esc back")
+        terminal.press("q")
+        terminal.wait_for("q detach")
+        terminal.press("q")
+        terminal.wait_for("detached")
+    raw = (tmp_path / "sent").read_bytes()
+    for harm in (b"\x1b]0;", b"\x1b[2J", "\u202e".encode(), "\u2066".encode(), "\x9b".encode()):
+        assert harm not in raw, harm
