@@ -3,7 +3,7 @@
     python -m tests.tui.recorded         makes a run and records it again (a minute on two cores)
     python -m tests.tui.recorded 64      one of 64 streams, at its end (three minutes)
 
-Five streams of the embedded base: one diverges, one is paused, the coordinator is killed and resumed, the promotion waits for bob.
+Five streams of the embedded base: one fails, one is paused, the coordinator is killed and resumed, the promotion waits for bob.
 """
 
 from __future__ import annotations
