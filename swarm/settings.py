@@ -5,6 +5,7 @@ The words are axolotl's first, then Hugging Face's.  Reading files, overrides, o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
@@ -64,7 +65,7 @@ DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".t
 """Endings of the files that rows are read from."""
 
 Tracker = Literal["tensorboard", "trackio", "wandb"]
-MOST_SEEDS, MOST_RATES = 64, 16
+MOST_SEEDS, MOST_RATES, MOST_TRIALS = 64, 16, 256
 """Streams that one stream of a config may become: a typing error must not fill the memory."""
 
 
@@ -254,6 +255,47 @@ class Judge(Settings):
     """For one answer of the server."""
 
 
+class Range(Settings):
+    """Numbers between two ends, both included; whole ones where both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    """Evenly in the logarithm: as many between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
+
+
+class Search(Settings):
+    """Trials of a stream, whose settings are drawn from a space."""
+
+    space: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)] | Range], Field(min_length=1)]
+    """By setting: a list of values, or `{low: 1e-4, high: 1e-2, log: true}`."""
+    sampler: Literal["random", "grid"] = "random"
+    """random: drawn with `seed`, no trial twice; grid: every combination of lists."""
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
+    """At most so many; unset: 8 of `random`, all of a grid."""
+    seed: int = 0
+    """Of the draws."""
+
+    def unusable(self) -> tuple[str, str, str] | None:
+        """What in the space cannot be drawn from: the setting, why and the fix."""
+        for key, values in self.space.items():
+            if not isinstance(values, Range):
+                continue
+            if self.sampler == "grid":
+                return key, "a grid has lists of values", "write a list, or `sampler: random`"
+            if not values.low < values.high or (values.log and values.low <= 0):
+                above = " above 0" if values.log else ""
+                return key, f"low {values.low:g} is not a number{above} below high {values.high:g}", "correct them"
+        size = math.prod(len(values) for values in self.space.values() if isinstance(values, list))
+        if self.sampler == "grid" and self.trials is None and size > MOST_TRIALS:
+            return (
+                next(iter(self.space)),
+                f"the grid has {size} trials, more than {MOST_TRIALS}",
+                "set `trials`, or shorten the lists",
+            )
+        return None
+
+
 class StreamSettings(Part):
     """One fine-tune.  `defaults` in a config are copied into every stream; a stream's own keys win."""
 
@@ -279,6 +321,8 @@ class StreamSettings(Part):
     """So many replicas, `NAME.s1` and so on, with the seeds from `seed` on; promotion compares their means by their spread."""
     sweep_lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(max_length=MOST_RATES)] = []
     """A stream for each of these learning rates, `NAME.lr0.0002` and so on."""
+    search: Search | None = None
+    """Trials in place of this stream, `NAME.t1` and so on: the settings below."""
     replica_of: str | None = None
     """Whose replica it is; set by `seeds`."""
 

@@ -31,6 +31,7 @@ from swarm.cli import (
     shipping,
     talking,
     tidying,
+    tuning,
     using,
 )  # fmt: skip
 from swarm.plainfiles import FOREIGN
@@ -119,6 +120,7 @@ def _main(
 drafting.add_to(app)
 configs.add_to(app)
 running.add_to(app)
+tuning.add_to(app)
 joining.add_to(app)
 looking.add_to(app)
 reading.add_to(app)

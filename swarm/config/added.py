@@ -23,6 +23,7 @@ FIXED = {
     "trust_remote_code": "no code is brought into a running run",
     "seeds": "one stream joins at a time",
     "sweep_lr": "one stream joins at a time",
+    "search": "one stream joins at a time",
 }
 """Settings in which a stream may not differ from the one that it is like, and why."""
 OTHER_RUN = "leave it out, or start another run with `swarm run`"

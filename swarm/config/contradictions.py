@@ -25,6 +25,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_packages(stream, settings, problems)
         _check_stops(stream, settings, problems)
         _check_controller(stream, settings, problems)
+        _check_search(stream, settings, problems)
         _check_halving(root, stream, settings, run, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
@@ -127,6 +128,13 @@ def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> 
 def _check_controller(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     if wrong := kinds.controller(settings.controller).wrong(settings):
         _add(stream, *wrong, problems)
+
+
+def _check_search(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    """One that could be drawn from has become trials before."""
+    if settings.search and (wrong := settings.search.unusable()):
+        key, what, fix = wrong
+        _add(stream.items["search"].items["space"], key, what, fix, problems)
 
 
 def _check_halving(root: Node, stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:

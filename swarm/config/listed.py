@@ -13,7 +13,7 @@ from swarm import kinds
 from swarm.config.checks import expected
 from swarm.config.names import GROUPS
 from swarm.keys import Settings
-from swarm.settings import Dataset, Halving, Judge, Placement, Promotion, RunSettings, StreamSettings
+from swarm.settings import Dataset, Halving, Judge, Placement, Promotion, Range, RunSettings, Search, StreamSettings
 
 HEAD = """\
 # Settings
@@ -30,6 +30,8 @@ TITLES: dict[type[Settings], str] = {
     Placement: "Of the placement",
     Promotion: "Of the promotion",
     Halving: "Of early exit",
+    Search: "Of a search",
+    Range: "Of a range in its space",
 }
 
 UNITS = {

@@ -1,4 +1,4 @@
-"""`seeds` and `sweep_lr`: replaces one stream of a config by several with different seeds or learning rates."""
+"""`search`, `sweep_lr` and `seeds`: replaces one stream of a config by several with other settings, learning rates or seeds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from swarm.config.tree import Node, Problems
+from swarm.config.trials import trials_of
 from swarm.settings import MOST_RATES, MOST_SEEDS
 
 
@@ -16,9 +17,10 @@ def expanded(root: Node, problems: Problems) -> Node:
         return root
     made: dict[str, Node] = {}
     for name, stream in streams.items.items():
-        for swept, one in _swept(name, stream):
-            for replica, node in _seeded(swept, one):
-                _add(made, replica, node, problems)
+        for trial, drawn in trials_of(name, stream):
+            for swept, one in _swept(trial, drawn):
+                for replica, node in _seeded(swept, one):
+                    _add(made, replica, node, problems)
     return root.with_child("streams", replace(streams, value=made))
 
 

@@ -59,6 +59,7 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
         "skill",
         "eval",
         "schema",
+        "tune",
         "runs",
     }
     of_data = typer.main.get_command(app).commands["data"].commands  # type: ignore[attr-defined]
@@ -71,6 +72,7 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
     assert {name for name in taken if "--run" not in taken[name]} == without_a_run
     answers_in_words = {
         "schema",
+        "tune",
         "chat",
         "serve",
         "init",

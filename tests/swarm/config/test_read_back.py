@@ -24,6 +24,7 @@ GIVEN_HERE = {
     "val_datasets",
     "sealed_datasets",
     "judge",
+    "search",
     "name",
     "streams",
     "placement",
