@@ -72,7 +72,6 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
     assert {name for name in taken if "--run" not in taken[name]} == without_a_run
     answers_in_words = {
         "schema",
-        "tune",
         "chat",
         "serve",
         "init",

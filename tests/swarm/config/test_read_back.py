@@ -110,7 +110,9 @@ EVERY += [
     for name, group in (("placement", Placement), ("promotion", Promotion))
     for one in group.model_fields
 ]
-EVERY += [("defaults", StreamSettings, name) for name in StreamSettings.model_fields]
+EVERY += [
+    ("defaults", StreamSettings, name) for name in StreamSettings.model_fields if name != "search"
+]  # it becomes trials
 EVERY += [
     (f"{setting}={name}", StreamSettings.chosen_by({setting: name}), one)
     for setting in kinds.GROUPS
