@@ -1,6 +1,6 @@
 """python -m trainer --join FILE --run RUN_FOLDER --roles prepare,validate,evaluate --device cpu --threads 1
 
-Starts one worker.  The launcher sets CUDA_VISIBLE_DEVICES; thread counts and cuBLAS's order are set here, before torch is imported.
+Starts one worker.  The launcher sets CUDA_VISIBLE_DEVICES; thread counts are set here, before anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from trainer.device import set_environment
-
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -20,7 +18,6 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(arguments.threads)
-    set_environment()
 
     from bus.errors import BusError  # after the environment is set, like everything below
     from swarm.errors import UserError

@@ -11,13 +11,9 @@ from pathlib import Path
 from swarm.errors import UserError
 from trainer.place import Place
 
-ONE_ORDER = ":4096:8"
-"""Workspaces with which cuBLAS adds up in the same order each time."""
-
 
 def set_environment(device: str | None = None) -> None:
-    """Before torch is imported: the process sees the one GPU that the user named, and cuBLAS is deterministic."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ONE_ORDER)
+    """Before torch is imported: the process sees the one GPU that the user named."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the driver's order, in which users count
     if device and device.startswith("gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("gpu")

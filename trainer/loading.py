@@ -34,7 +34,11 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
     from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
 
+    from trainer.loop.determinism import allow_one_order
+
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's output is a file
+    if place.on_gpu:
+        allow_one_order()
     dtype, kind = compute_dtype(settings, place), kinds.adapter(settings.adapter)
     try:
         config = AutoConfig.from_pretrained(str(base_folder), trust_remote_code=settings.trust_remote_code)

@@ -18,10 +18,8 @@ from tests.trainer.conftest import Bench
 from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of, recipe
 from tests.trainer.loop.recipes import same as same_weights
-from trainer.device import set_environment
 
 torch = pytest.importorskip("torch")
-set_environment()
 DEVICE, GPU = "cuda", "gpu0"
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -29,6 +27,14 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_order_is_allowed() -> None:
+    from trainer.loop.determinism import allow_one_order
+
+    allow_one_order()
+
 
 # ---- as alone, and as PEFT -------------------------------------------------------------------------------------------
 

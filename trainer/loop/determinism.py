@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 
+VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
+
+
+@cache
+def allow_one_order() -> None:
+    """To be called before the first matrix product of a process on a GPU.
+
+    torch looks once, at that product, whether the variable allows deterministic ones.  While it is set torch parses it at every
+    product, which costs more than the launch; the workspaces that it names are torch's own on these GPUs with or without it.
+    """
+    if VARIABLE in os.environ:
+        return
+    os.environ[VARIABLE] = ":4096:8"
+    try:
+        one = torch.ones(1, 1, device="cuda")
+        torch.mm(one, one)
+    finally:
+        del os.environ[VARIABLE]
+
 
 @contextmanager
 def one_order(device: torch.device, *, wanted: bool) -> Iterator[None]:
-    """Where it is wanted.  An operation that has no such kernel raises RuntimeError, which names it.
-
-    cuBLAS needs CUBLAS_WORKSPACE_CONFIG in the environment by its first call: `trainer.device` sets it.
+    """Where it is wanted.  An operation that has no such kernel raises RuntimeError, which names it; so does a matrix product in a
+    process whose first one was computed before `allow_one_order`.
     """
     if not wanted or device.type != "cuda":
         yield
