@@ -41,9 +41,10 @@ from trainer.quiet import quieten
 
 SHAPES = {"0.5B": (896, 4864, 24, 14, 2), "1.5B": (1536, 8960, 28, 12, 2)}
 KINDS = ("bf16", "nf4")
-RANK, ROUNDS = 16, 5
-BYTES_PER_SECOND, OPERATIONS_PER_SECOND = 3.0e12, 798e12
-"""Of an H100, measured: a copy on the device, read and written; a product of 8192 x 8192 matrices in bf16."""
+RANK, ROUNDS = 16, int(os.environ.get("ROUNDS", "5"))
+OPERATIONS_PER_SECOND = 798e12
+BYTES_PER_SECOND = {"NVIDIA H200": 4.3e12, "NVIDIA H100 80GB HBM3": 3.0e12}
+"""Measured on these: a product of 8192 x 8192 matrices in bf16; a copy on the device, read and written."""
 PROCESSES, SECONDS = 8, 3.0
 OUT = Path(os.environ.get("OUT", "."))
 
@@ -103,15 +104,17 @@ def keep(name: str, found: Any) -> None:
 def bound(kind: str, tokens: int, streams: int) -> float:
     """Of the speed-up by the roofline: weights are read, and unpacked from NF4, once instead of N times."""
 
+    rate = BYTES_PER_SECOND[torch.cuda.get_device_name()]
+
     def one(count: int) -> float:
-        unpacked = 2.53 / BYTES_PER_SECOND if kind == "nf4" else 0.0
-        return unpacked + max(2 * count / OPERATIONS_PER_SECOND, 2 / BYTES_PER_SECOND)
+        unpacked = 2.53 / rate if kind == "nf4" else 0.0
+        return unpacked + max(2 * count / OPERATIONS_PER_SECOND, 2 / rate)
 
     return streams * one(tokens) / one(streams * tokens)
 
 
 def map_() -> None:
-    tokens, counts, made = numbers("TOKENS", "64,256,1024"), numbers("COUNTS", "8,32"), {}
+    tokens, counts, made = numbers("TOKENS", "64,256,1024"), numbers("COUNTS", "8,32"), dict[str, Any]()
     for size in os.environ.get("SIZES", "0.5B,1.5B").split(","):
         for kind in os.environ.get("KINDS", ",".join(KINDS)).split(","):
             model, title = base(size, kind), f"{size} {kind}"
@@ -159,7 +162,7 @@ def _measured(model: Any, kind: str, length: int, counts: Sequence[int]) -> dict
 
 def trl() -> None:
     found = {}
-    for kind in KINDS:
+    for kind in os.environ.get("KINDS", ",".join(KINDS)).split(","):
         for length in numbers("TOKENS", "64,256,1024"):
             model = base("0.5B", kind)
             loop = loop_with(model, 1, length)

@@ -229,10 +229,11 @@ def test_only_a_stream_whose_single_row_does_not_fit_is_blamed(little_memory: Ca
 def test_the_image_of_a_4_bit_base_is_its_own_weights_in_the_bytes_that_are_counted() -> None:
     from peft.utils.integrations import dequantize_module_weight
 
+    from trainer.device import free_memory
     from trainer.loop.dequantised import image_bytes
 
-    ends = {}
-    for way in ("step", "cached"):
+    def trained(way: str):
+        free_memory()
         model = decoders.quantised(wide(torch.bfloat16), DEVICE, torch.bfloat16)
         packed, packed_bytes = dict(model.named_modules()), image_bytes(model)
         before = torch.cuda.memory_allocated()
@@ -242,8 +243,9 @@ def test_the_image_of_a_4_bit_base_is_its_own_weights_in_the_bytes_that_are_coun
             if way == "cached":
                 assert torch.equal(layer.base.weight, dequantize_module_weight(packed[name])), name
         loop.run()
-        ends[way] = kept, taken, packed_bytes
-    (step, little, _), (cached, much, image) = ends["step"], ends["cached"]
+        return kept, taken, packed_bytes
+
+    (step, little, _), (cached, much, image) = trained("step"), trained("cached")
     assert image <= much - little <= 1.1 * image + (1 << 20)
     for name in ("rs", "wide"):
         assert step.losses(name) == pytest.approx(cached.losses(name), rel=2e-2)
@@ -317,6 +319,7 @@ def test_the_held_out_loss_of_a_group_is_that_of_its_validator_on_the_gpu(
     bench = Bench(group.place.run_folder)
     bench.place, bench.prepared = group.place, group.prepared
     [prepared] = group.prepared
+    bench.place.stream_folder("one").mkdir(parents=True)
     for name, own in FOUR.items():
         trained = group.last(name, "trained")
         judged = {"prepared": prepared, "checkpoint": trained.path, "sha256": trained.sha256}
