@@ -91,11 +91,11 @@ def seconds(function: Callable[[], object], rounds: int = ROUNDS) -> float:
     return statistics.median(taken)
 
 
-def keep(name: str, found: Any) -> None:
+def keep(name: str, found: dict[str, Any]) -> None:
     path = OUT / "gpu.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
     about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
-    path.write_text(json.dumps({**kept, **about, name: found}, indent=1))
+    path.write_text(json.dumps({**kept, **about, name: {**kept.get(name, {}), **found}}, indent=1))
 
 
 # ---- the map ---------------------------------------------------------------------------------------------------------
