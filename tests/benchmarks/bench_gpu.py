@@ -6,7 +6,7 @@
     python tests/benchmarks/bench_gpu.py memory      # bytes that the estimate predicts against the peak
     python tests/benchmarks/bench_gpu.py profile     # where the time of one tick goes
 
-SIZES, TOKENS and COUNTS in the environment choose other points (`TOKENS=64,256`); OUT is the folder of gpu.json and the maps as SVG.
+`processes` has not been run to its end yet.  SIZES, KINDS, TOKENS and COUNTS in the environment choose other points (`TOKENS=64,256`); OUT is the folder of gpu.json and the maps as SVG.
 Seconds are medians of ticks that end with a synchronisation, after warm-up; one after another is N times one stream alone.
 """
 

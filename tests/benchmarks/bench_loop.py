@@ -290,8 +290,6 @@ def regimes(base: Callable, tokens: Sequence[int], counts: Sequence[int]) -> dic
             def tick(exact: bool, loop=loop) -> None:
                 loop.exact = exact
                 loop.tick()
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
 
             together, apart = medians(lambda tick=tick: tick(False), lambda tick=tick: tick(True))
             found[length, count] = apart / together
@@ -316,7 +314,7 @@ def drawn(found: dict[tuple[int, int], float], title: str) -> str:
                 f'<rect x="{145 + 70 * at}" y="{50 + 30 * row}" width="66" height="28" fill="hsl(140,45%,{light}%)"/>',
                 f'<text x="{155 + 70 * at}" y="{70 + 30 * row}">{value:.2f}x</text>',
             ]
-    width, height = 160 + 70 * len(counts), 60 + 30 * len(tokens)
+    width, height = max(160 + 70 * len(counts), 220 + 6 * len(title)), 60 + 30 * len(tokens)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">'
     return "\n".join([head, *parts, "</svg>", ""])
 

@@ -149,7 +149,7 @@ def test_an_adapter_that_changes_the_base_is_refused_with_the_reason() -> None:
 def test_the_held_out_loss_of_each_of_several_streams_is_that_of_its_adapter_alone() -> None:
     rows = decoders.rows(6, (5, 20), seed=9)
     loop, _, streams = loop_of(FIVE)
-    for _ in range(4):
+    for _ in range(3):
         loop.tick()
     for name, stream in streams.items():
         alone, _, others = loop_of({name: FIVE[name]})
