@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from swarm.settings import StreamSettings
 from trainer.data.tokens import Tokens
 from trainer.inspection import positions_of
+from trainer.kv_cache import growing_cache
 
 BATCH_ROWS = 16
 
@@ -151,7 +152,10 @@ def generated(
     with torch.random.fork_rng():
         torch.manual_seed(how.seed)
         out = generate(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            generation_config=config,
+            **growing_cache(model),
         )  # (B, T+N)
     return [_until_stop(row[length:].tolist(), stops) for row in out]
 

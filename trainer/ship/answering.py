@@ -17,6 +17,8 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+from trainer.kv_cache import growing_cache
+
 UNFINISHED = "\ufffd"
 """How a tokenizer shows the first bytes of a character whose other bytes are in the next token."""
 
@@ -139,7 +141,7 @@ def answer(
     generate = cast("Callable[..., torch.Tensor]", model.generate)  # from a mixin that PreTrainedModel lacks
     generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how, streamer=watch,
-        stopping_criteria=StoppingCriteriaList([_Until(watch, left)]),
+        stopping_criteria=StoppingCriteriaList([_Until(watch, left)]), **growing_cache(model),
     )  # fmt: skip
     seconds = time.perf_counter() - began
     ended: Literal["stop", "length", "left"] = "stop" if watch.ended else "left" if left() else "length"

@@ -172,15 +172,18 @@ def test_a_task_chooses_the_model_and_those_of_encoders_are_refused_without_one(
 def test_requests_are_answered_in_their_order_and_one_whose_client_goes_away_ends(served: Served) -> None:
     done: list[str] = []
 
-    def ask(name: str, tokens: int) -> None:
-        served.client.chat.completions.create(model="one", messages=HELLO, max_tokens=tokens, temperature=1, seed=4)
+    def ask(tokens: int) -> Any:
+        """Returns once the server has taken the request."""
+        return served.client.completions.create(model="one", prompt="a", stream=True, max_tokens=tokens, seed=4)
+
+    def read_to_its_end(name: str, stream: Any) -> None:
+        list(stream)
         done.append(name)
 
-    threads = []
-    for name, tokens in (("first", 60), ("second", 30), ("third", 1)):
-        threads.append(threading.Thread(target=ask, args=(name, tokens)))
-        threads[-1].start()
-        time.sleep(0.15)
+    taken = {name: ask(tokens) for name, tokens in (("first", 60), ("second", 30), ("third", 1))}
+    threads = [threading.Thread(target=read_to_its_end, args=item) for item in taken.items()]
+    for thread in reversed(threads):
+        thread.start()
     for thread in threads:
         thread.join(60)
     assert done == ["first", "second", "third"]
@@ -190,7 +193,7 @@ def test_requests_are_answered_in_their_order_and_one_whose_client_goes_away_end
     stream.close()
     with pytest.raises(openai.APITimeoutError):  # the whole answer would take longer
         served.client.with_options(timeout=0.3).completions.create(model="one", prompt="a", max_tokens=500, seed=2)
-    ask("after", 1)
+    list(ask(1))
     alone = time.monotonic() - began
     began = time.monotonic()
     served.client.completions.create(model="one", prompt="a", max_tokens=500, seed=1)

@@ -1,0 +1,59 @@
+"""A key-value cache that grows by half when it is full, so that a token's keys and values are written in place.
+
+transformers' dynamic cache copies all keys and values at every token, which takes most of the time where a batch has many rows; its
+static one attends to its whole length at every token.  For greedy and sampled decoding: beams reorder rows, which is not done here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+FIRST_TOKENS = 64
+"""Room for answers beside the prompt at first."""
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values of one layer: views, as long as what was written, of tensors with more room."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.rooms: tuple[Tensor, ...] = _with_room(key_states), _with_room(value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if end > self.rooms[0].shape[-2]:
+            self.rooms = tuple(_grown(room, start, end) for room in self.rooms)
+        for room, states in zip(self.rooms, (key_states, value_states), strict=True):
+            room[..., start:end, :] = states
+        self.keys, self.values = (room[..., :end, :] for room in self.rooms)  # (B, heads, T, d)
+        return self.keys, self.values
+
+
+def _with_room(states: Tensor) -> Tensor:
+    return states.new_empty(*states.shape[:-2], states.shape[-2] + FIRST_TOKENS, states.shape[-1])
+
+
+def _grown(room: Tensor, written: int, tokens: int) -> Tensor:
+    grown = room.new_empty(*room.shape[:-2], tokens + tokens // 2, room.shape[-1])
+    grown[..., :written, :] = room[..., :written, :]
+    return grown
+
+
+def growing_cache(model: PreTrainedModel) -> dict[str, DynamicCache]:
+    """An argument for one call of `generate`; nothing for a model that makes a cache of its own kind.
+
+    Layers of other kinds (sliding windows, linear attention) stay transformers' own.
+    """
+    cache = DynamicCache(config=model.config)
+    grows = [type(layer) is DynamicLayer for layer in cache.layers]
+    if not any(grows) or not model._supports_default_dynamic_cache():  # type: ignore[operator]  # GenerationMixin has it
+        return {}
+    cache.layers = [
+        GrowingLayer() if plain else layer  # type: ignore[no-untyped-call]
+        for plain, layer in zip(grows, cache.layers, strict=True)
+    ]
+    return {"past_key_values": cache}
