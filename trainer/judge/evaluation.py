@@ -8,7 +8,6 @@ answers a question in one batch.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from trainer import base_models
 from trainer.device import place_of, set_environment
 from trainer.place import Place
 from trainer.quiet import quieten
+from trainer.ship.sources import base_of
 from trainer.show import add_forms, print_form
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def settings_from(arguments: argparse.Namespace) -> StreamSettings:
     if unknown := [name for name in metrics if name not in known]:
         raise UserError("--metrics", f"{unknown[0]!r} is no metric here", f"take some of {', '.join(known)}")
     values = {
-            "base_model": arguments.base or _base_of(arguments.adapters), "datasets": [data], "test_datasets": [data],
+            "base_model": base_of(arguments.adapters, arguments.base), "datasets": [data], "test_datasets": [data],
             "metrics": [name for name in metrics if name != "eval_loss"], "eval_rows": arguments.rows,
             "eval_max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature, "top_p": arguments.top_p,
             "eval_seed": arguments.seed, "sequence_len": arguments.sequence_len, "json_schema": arguments.schema,
@@ -272,21 +272,6 @@ OPTIONS = {
     "eval_rows": "--rows", "eval_max_new_tokens": "--max-new-tokens", "eval_seed": "--seed", "base_model": "--base", "json_schema": "--schema",
 }  # fmt: skip
 """The option for a setting that has another name here."""
-
-
-def _base_of(adapters: Sequence[Path]) -> str:
-    named: dict[str, Path] = {}
-    for folder in adapters:
-        path = folder / "adapter_config.json"
-        try:
-            named.setdefault(str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]), folder)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(str(folder), "holds no adapter", "name a folder with adapter_config.json") from error
-    if len(named) > 1:
-        raise UserError(
-            "ADAPTER", f"they are of different bases ({', '.join(named)})", "evaluate those of one base, or give --base"
-        )
-    return next(iter(named))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -68,11 +68,6 @@ class Adapter:
             self._parts = _by_module(folder, list(file.keys()))
 
     @property
-    def base(self) -> str:
-        """The base that it names."""
-        return str(self.config.get("base_model_name_or_path") or "")
-
-    @property
     def modules(self) -> set[str]:
         return set(self._parts)
 

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -76,8 +77,18 @@ COMPLETION = CompletionShape("cmpl", "text_completion", "text_completion")
 
 
 class Endpoints:
-    def __init__(self, models: Models, limits: Limits, key: str | None, routes: dict[str, str], started: int) -> None:
+    def __init__(
+        self,
+        models: Models,
+        limits: Limits,
+        key: str | None,
+        routes: dict[str, str],
+        hosts: Sequence[str],
+        started: int,
+    ) -> None:
+        """`hosts`: what a request's Host header may name; empty: anything."""
         self.models, self.limits, self.key, self.routes, self.started = models, limits, key, routes, started
+        self.hosts = hosts
         self.waiting = Waiting(limits.most_waiting)
 
     def app(self) -> Starlette:
@@ -98,11 +109,11 @@ class Endpoints:
         return JSONResponse({"status": "ok"})
 
     async def _models(self, request: HttpRequest) -> Response:
-        self._check_key(request)
+        self._check_sender(request)
         return JSONResponse({"object": "list", "data": [self._about(name) for name in self.models.names]})
 
     async def _model(self, request: HttpRequest) -> Response:
-        self._check_key(request)
+        self._check_sender(request)
         return JSONResponse(self._about(self._named(request.path_params["name"])))
 
     def _about(self, name: str) -> dict[str, Any]:
@@ -126,7 +137,10 @@ class Endpoints:
             raise ApiError(400, what, param="task", code="no_route")
         return self.routes.get(task, self.models.names[:2][-1])
 
-    def _check_key(self, request: HttpRequest) -> None:
+    def _check_sender(self, request: HttpRequest) -> None:
+        """A page in a browser may point its own name at this machine (DNS rebinding); then its name is in the Host header."""
+        if self.hosts and _host_in(request.headers.get("host", "")) not in self.hosts:
+            raise ApiError(403, "The Host header does not name this machine.", code="host_not_allowed")
         if self.key and not _key_is_right(request.headers.get("authorization", ""), self.key):
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
 
@@ -161,7 +175,7 @@ class Endpoints:
         return ApiError(400, what, param=param, code="context_length_exceeded")
 
     async def _body(self, http: HttpRequest) -> Any:
-        self._check_key(http)
+        self._check_sender(http)
         raw = bytearray()
         async for chunk in http.stream():
             raw += chunk
@@ -215,6 +229,14 @@ class Endpoints:
         room = self.models.room(prompt)
         sampling = Sampling(most or room, temperature, top_p, seed, request.stops)
         return self.waiting.add(lambda on_text, left: self.models.answer(name, prompt, sampling, on_text, left))
+
+
+def _host_in(header: str) -> str | None:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None
 
 
 def _key_is_right(sent: str, key: str) -> bool:

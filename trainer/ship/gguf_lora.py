@@ -22,6 +22,7 @@ import torch
 from swarm.errors import UserError
 from trainer import base_models
 from trainer.ship.deltas import Adapter, Delta
+from trainer.ship.sources import base_of
 from trainer.show import add_forms, print_form
 
 TYPES = ("f32", "f16", "q8_0")
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         adapter = Adapter(options.adapter)
-        done = write(adapter, options.base or adapter.base, options.out, options.type)
+        done = write(adapter, base_of([options.adapter], options.base), options.out, options.type)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

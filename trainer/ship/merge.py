@@ -1,4 +1,4 @@
-"""Merge adapters into the full-precision base that they name, shard by shard: the whole model is never in memory.
+"""Merge adapters into their full-precision base, shard by shard: the whole model is never in memory.
 
 A merged shard is a copy of the base's file in which the adapted matrices' bytes are replaced: names, order, dtype and metadata stay.
 Then each merged matrix is read back and held against base and adapter on probe inputs.
@@ -25,6 +25,7 @@ from trainer import base_models
 from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter, Delta, combined, names_in_base
 from trainer.ship.outcome import PROBES, LayerError, Merged
+from trainer.ship.sources import base_of
 from trainer.show import add_forms, print_form
 from trainer.whole import new_folder
 
@@ -161,16 +162,13 @@ def _full_probe(recipe: Recipe, base: Path, merged: Path) -> tuple[float, float]
     return largest, abs(float(hooked.loss - whole.loss))
 
 
-def recipe_of(folders: list[Path], weights: list[float] | None, combine: str, density: float) -> tuple[Recipe, str]:
-    """The adapters with their weights, and the base that all of them name.  Raises UserError."""
+def recipe_of(folders: list[Path], weights: list[float] | None, combine: str, density: float) -> Recipe:
+    """Raises UserError."""
     adapters = [Adapter(folder) for folder in folders]
     given = weights or [1.0] * len(adapters)
     if len(given) != len(adapters):
         raise UserError("--weights", f"{len(given)} weights for {len(adapters)} adapters", "give one for each")
-    named = {adapter.base for adapter in adapters}
-    if len(named) > 1:
-        raise UserError("--base", f"the adapters name different bases: {', '.join(sorted(named))}", "merge them apart")
-    return Recipe(adapters, given, combine, density), named.pop()
+    return Recipe(adapters, given, combine, density)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -188,8 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     open_output()
     quieten()
     try:
-        recipe, named = recipe_of(options.adapters, options.weights, options.combine, options.density)
-        done = _merged(recipe, options.base or named, options)
+        recipe = recipe_of(options.adapters, options.weights, options.combine, options.density)
+        done = _merged(recipe, base_of(options.adapters, options.base), options)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

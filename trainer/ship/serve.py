@@ -118,7 +118,8 @@ def main(argv: list[str] | None = None) -> int:
 
             models = Models(sources, place_of(options.device), trust_remote_code=options.trust_remote_code)
             limits = Limits(options.most_waiting, options.most_bytes, options.temperature)
-            endpoints = Endpoints(models, limits, key, routes, int(time.time()))
+            hosts = LOOPBACK if bound.getsockname()[0] in LOOPBACK else ()
+            endpoints = Endpoints(models, limits, key, routes, hosts, int(time.time()))
             bound.listen()  # who connects from now on is answered as soon as the loop runs
             announce(bound, sources, has_key=key is not None, form=options.form)
             run(endpoints, bound)

@@ -29,6 +29,9 @@ class Source:
     """What users call it: its stream, or its folder's name."""
     folder: Path
     base: str
+    """Empty where it is not on this machine."""
+    named: str
+    """What the adapter calls its base."""
     run: str = ""
     kind: str | None = None
     """The adapter kind that it was trained as; None for adapters of other programs."""
@@ -66,6 +69,17 @@ def sources_of(words: Sequence[str], base: str | None = None, *, quantised: bool
     return sources
 
 
+def base_of(folders: Sequence[Path], base: str | None = None) -> str:
+    """The base that adapters share: the one that was named, else the lineage's word for it, else their config's.  Raises UserError."""
+    return base or _common_base([_adapter_in(folder) for folder in folders])
+
+
+def _adapter_in(folder: Path) -> Source:
+    if (source := _source(str(folder))) is None:
+        raise UserError(str(folder), "holds no adapter", f"name a folder with {ADAPTER_CONFIG}")
+    return source
+
+
 def _source(word: str) -> Source | None:
     """None for what is no adapter's folder."""
     name, path = ("", word) if Path(word).exists() or "=" not in word else word.split("=", 1)
@@ -77,10 +91,11 @@ def _source(word: str) -> Source | None:
     if not (folder / ADAPTER).is_file():
         raise UserError(word, f"has no {ADAPTER}", "name the folder of an adapter; .bin and .pt files are not read")
     config, lineage = _json(folder / ADAPTER_CONFIG), read_lineage(folder)
-    base = next(filter(_is_here, _bases_named(config, lineage)), "")
+    named = _bases_named(config, lineage)
     settings = lineage.get("settings") or {}
     return Source(
-        name or str(lineage.get("stream") or folder.resolve().name), folder, base,
+        name or str(lineage.get("stream") or folder.resolve().name), folder,
+        next(filter(_is_here, named), ""), next(iter(named), "(it names none)"),
         run=str(lineage.get("run") or ""), kind=settings.get("adapter"),
     )  # fmt: skip
 
@@ -133,12 +148,12 @@ def _common_base(adapters: Sequence[Source]) -> str:
         raise UserError(
             "ADAPTER", "no model is named", f"name an adapter's folder, or a base such as {base_models.EMBEDDED}"
         )
-    missing = next((source for source in adapters if not source.base), None)
-    if missing:
-        what = f"the base of {missing.folder} is not on this machine"
-        raise UserError(
-            "--base", what, "name it with --base; `python -m trainer.base_models --fetch NAME` downloads one"
-        )
+    for source in adapters:
+        if not source.base:
+            raise UserError(
+                str(source.folder), f"its base {source.named} is not on this machine",
+                "name a folder of it with --base; `python -m trainer.base_models --fetch NAME` downloads one",
+            )  # fmt: skip
     folders = {str(base_models.folder_of(source.base)) for source in adapters}
     if len(folders) > 1:
         told = ", ".join(f"{source.name} on {source.base}" for source in adapters)

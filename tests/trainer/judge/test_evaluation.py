@@ -137,9 +137,10 @@ def test_a_folder_without_an_adapter_and_two_bases_are_refused(
     assert evaluation.main(options(rows_file, [tmp_path])) == 2
     assert "holds no adapter" in capsys.readouterr().err
     config = json.loads((adapters[1] / "adapter_config.json").read_text())
-    (adapters[1] / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "another/base"}))
-    assert evaluation.main(options(rows_file, adapters)) == 2
-    assert "they are of different bases" in capsys.readouterr().err
+    for named, problem in {"another/base": "its base another/base is not on", "tiny-toon": "different bases"}.items():
+        (adapters[1] / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": named}))
+        assert evaluation.main(options(rows_file, adapters)) == 2
+        assert problem in capsys.readouterr().err
 
 
 def test_rows_are_rendered_as_they_were_in_training(

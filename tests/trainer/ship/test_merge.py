@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from swarm.errors import UserError
 from tests.trainer.tiny import save_adapter as adapter
 from tests.trainer.tiny import save_base, tokenizer
 from trainer.ship import merge as merging
+from trainer.ship.gguf_lora import main as write_gguf
 from trainer.ship.merge import main, merge, recipe_of
+from trainer.ship.sources import base_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -48,9 +51,8 @@ def by_peft(base: Path, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def by_us(base: Path, out: Path, *folders: Path, **how: object) -> dict[str, torch.Tensor]:
-    recipe, named = recipe_of(list(folders), how.get("weights"), str(how.get("combine", "linear")), 0.5)  # type: ignore[arg-type]
-    assert named == str(base)
-    merge(recipe, named, out)
+    recipe = recipe_of(list(folders), how.get("weights"), str(how.get("combine", "linear")), 0.5)  # type: ignore[arg-type]
+    merge(recipe, base_of(folders), out)
     return dict(AutoModelForCausalLM.from_pretrained(out).state_dict())
 
 
@@ -167,8 +169,25 @@ def test_what_cannot_be_merged_is_refused_and_nothing_is_left_behind(tmp_path: P
     save_file(tensors, made / "adapter_model.safetensors")
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(UserError, match=words):
-        merge(recipe_of([made], None, "linear", 0.5)[0], named, out)
+        merge(recipe_of([made], None, "linear", 0.5), named, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("program", [main, write_gguf])
+def test_an_adapter_from_another_machine_finds_its_base_by_its_lineage_or_says_what_to_name(
+    program: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = llama(tmp_path / "base")
+    made = adapter(base, tmp_path / "adapter")
+    config = json.loads((made / "adapter_config.json").read_text())
+    there = "/home/somebody/bases/base"
+    (made / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": there}))
+    words = [str(made), "--out", str(tmp_path / "out")]
+    assert program(words) == 2
+    assert f"its base {there} is not on this machine; name a folder of it with --base" in capsys.readouterr().err
+    assert program([*words[:2], f"{words[2]}-named", "--base", str(base)]) == 0
+    (made / "lineage.json").write_text(json.dumps({"base_model": str(base)}))
+    assert program(words) == 0
 
 
 def test_a_base_in_4_bits_is_merged_into_only_where_asked_for_and_the_cost_is_printed(
@@ -206,7 +225,7 @@ def test_a_full_disk_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(merging, "_copy_small_files", full)
     with pytest.raises(OSError, match="No space"):
-        merge(recipe_of([made], None, "linear", 0.5)[0], str(base), tmp_path / "out")
+        merge(recipe_of([made], None, "linear", 0.5), str(base), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 

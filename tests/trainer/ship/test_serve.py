@@ -146,6 +146,17 @@ def test_what_is_wrong_is_answered_as_the_api_does(served: Served) -> None:
         ({"logprobs": True}, openai.BadRequestError, (400, "logprobs", "unsupported_parameter")),
         ({"extra_body": {"colour": 1}}, openai.BadRequestError, (400, "colour", "unknown_parameter")),
         ({"stop": ["a"] * 5}, openai.BadRequestError, (400, "stop", "invalid_value")),
+        ({"stop": [""]}, openai.BadRequestError, (400, "stop", "invalid_value")),
+        ({"max_tokens": 0}, openai.BadRequestError, (400, "max_tokens", "invalid_value")),
+        ({"max_completion_tokens": 0}, openai.BadRequestError, (400, "max_completion_tokens", "invalid_value")),
+        ({"max_tokens": "many"}, openai.BadRequestError, (400, "max_tokens", "invalid_value")),
+        ({"messages": "double 4"}, openai.BadRequestError, (400, "messages", "invalid_value")),
+        ({"messages": [{"role": "user", "content": 4}]}, openai.BadRequestError, (400, "messages", "invalid_value")),
+        ({"messages": [{"role": "user"}]}, openai.BadRequestError, (400, "messages", "invalid_value")),
+        ({"n": 0}, openai.BadRequestError, (400, "n", "invalid_value")),
+        ({"top_p": 0}, openai.BadRequestError, (400, "top_p", "invalid_value")),
+        ({"stream": "perhaps"}, openai.BadRequestError, (400, "stream", "invalid_value")),
+        ({"stream": True, "max_tokens": 5000}, openai.BadRequestError, (400, "max_tokens", "context_length_exceeded")),
         ({"messages": [{"role": "user", "content": "x" * 20_000}]}, openai.APIStatusError, (413, None, "request_too_large")),
         ({"n": 5}, openai.RateLimitError, (429, None, "rate_limit_exceeded")),
     ]  # fmt: skip
@@ -158,6 +169,27 @@ def test_what_is_wrong_is_answered_as_the_api_does(served: Served) -> None:
     assert served.post(b"{")[0] == served.post(b"[]")[0] == 400
     assert served.post({"model": "one"})[1]["error"]["code"] == "missing_required_parameter"
     assert served.post({"model": "one", "prompt": [10**6]}, "/completions")[0] == 400
+
+
+def test_a_streamed_answer_ends_before_its_stop_text_and_none_of_it_was_sent(served: Served, models: Models) -> None:
+    text = models.answer("one", models.asker("one").question("double 4"), Sampling(20)).text
+    stop = text[4:7]
+    chunks = list(
+        served.client.chat.completions.create(
+            model="one", messages=HELLO, stream=True, stop=stop, temperature=0, max_tokens=20
+        )
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text[: text.index(stop)]
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_a_page_whose_name_points_at_this_machine_is_refused(served: Served) -> None:
+    """DNS rebinding: the browser sends the page's own name as the host."""
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+        status, told = served.post({"model": "one", "messages": HELLO, "max_tokens": 1}, Host=host)
+        assert (status, told["error"]["code"]) == (403, "host_not_allowed"), host
+    for host in ("localhost", "127.0.0.1:8000", "[::1]:80", "LOCALHOST:1"):
+        assert served.post({"model": "one", "messages": HELLO, "max_tokens": 1}, Host=host)[0] == 200, host
 
 
 def test_a_task_chooses_the_model_and_those_of_encoders_are_refused_without_one(served: Served) -> None:
