@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from swarm.cli.options import Device, Form, form_words
+from swarm.cli.options import Device, Form, NamedRun, form_words
+from swarm.cli.using import adapter_folder
 from swarm.spawning import module_command
 
 
@@ -18,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(
-    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="folders of adapters of one base, e.g. runs/RUN/promoted")],
+    adapters: Annotated[list[str], typer.Argument(metavar="ADAPTER...", help="their folders, runs (what they promoted) or streams, of one base")],
     data: Annotated[Path, typer.Option("--data", metavar="FILE", help="rows with the expected answers")],
     *,
     metrics: Annotated[str, typer.Option("--metrics", metavar="A,B", help="figures; docs/settings.md, `metrics`")] = "exact_match,ended",
@@ -33,6 +34,7 @@ def evaluate(
     schema: Annotated[Path | None, typer.Option("--schema", help="JSON schema for the metric json_schema")] = None,
     samples: Annotated[Path | None, typer.Option("--samples", metavar="FILE", help="every answer, as .jsonl or .toon")] = None,
     device: Device = None,
+    run: NamedRun = None,
     form: Form = None,
 ) -> None:  # fmt: skip
     """Measure adapters and their base on the same rows.
@@ -45,5 +47,7 @@ def evaluate(
         "--samples": samples, "--device": device,
     }  # fmt: skip
     words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    command = module_command("trainer.judge.evaluation", *words, *form_words(form), "--", *map(str, adapters))
+    command = module_command(
+        "trainer.judge.evaluation", *words, *form_words(form), "--", *(adapter_folder(word, run) for word in adapters)
+    )
     sys.exit(subprocess.run(command, check=False).returncode)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from swarm.settings import StreamSettings
 from trainer import base_models
 from trainer.judge.answers import GREEDY
-from trainer.judge.evaluation import examination_of
+from trainer.judge.measurement import examination_of
 from trainer.judge.together import Together
 from trainer.quiet import quieten
 

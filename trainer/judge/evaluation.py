@@ -1,8 +1,7 @@
 """python -m trainer.judge.evaluation --data FILE --metrics a,b [...] ADAPTER... [--json | --toon]
 
 Adapters of one base and the bare base on the same rows, outside any run: figures, differences to the base with what chance would do,
-and every answer in a file of samples.  The base is loaded once and freshly; where the shared layers have all the adapters, everybody
-answers a question in one batch.
+and every answer in a file of samples.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -23,142 +20,20 @@ from swarm.errors import UserError
 from swarm.files import write_named
 from swarm.policy import chance
 from swarm.printable import printable
-from swarm.settings import Dataset, StreamSettings
+from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
 from toon import encode
-from trainer import base_models
 from trainer.device import place_of, set_environment
-from trainer.place import Place
 from trainer.quiet import quieten
-from trainer.ship.sources import base_of
+from trainer.ship.sources import QUANTISED, Sources, sources_of
 from trainer.show import add_forms, print_form
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from trainer.data.prompt import Prompt
-    from trainer.judge.examination import Examination, Graded, Result
+    from trainer.judge.examination import Graded
+    from trainer.judge.measurement import Evaluated
 
 LEVEL = 0.01
 """Of the intervals of differences to the base."""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What base and adapters came to; `names` begins with the base."""
-
-    names: list[str]
-    graded: list[Graded]
-    results: list[Result]
-    examination: Examination
-
-
-def evaluated(adapters: Sequence[Path], settings: StreamSettings, place: Place) -> Evaluated:
-    """Raises UserError for rows that cannot be read and adapters that cannot be loaded."""
-    from trainer.judge.together import Together
-    from trainer.loading import load_base
-
-    examination = examination_of(settings, adapters)
-    model = load_base(base_models.folder_of(settings.base_model), settings, place)
-    try:
-        together = Together(model, adapters)
-    except UserError as why:
-        print(f"one after another: {why.where}: {why.what}", file=sys.stderr)
-        results = _one_by_one(examination, model, adapters, settings, place)
-    else:
-        results = _at_once(examination, together)
-    names = ["base", *_names(adapters)]
-    return Evaluated(names, [examination.graded(result) for result in results], results, examination)
-
-
-def _at_once(examination: Examination, together: Any) -> list[Result]:
-    from trainer.judge.answers import Sampling
-    from trainer.judge.examination import Result
-
-    settings, check = examination.settings, examination.check
-    answers = together.answers(
-        examination.asked,
-        examination.tokenizer,
-        examination.stops,
-        settings.eval_max_new_tokens,
-        check,
-        Sampling.of(settings),
-    )
-    losses = [together.losses(slot, examination.rows, check) for slot in (0, *together.slots)]
-    return [Result(*both) for both in zip(losses, answers, strict=True)]
-
-
-def _one_by_one(
-    examination: Examination, model: PreTrainedModel, adapters: Sequence[Path], settings: StreamSettings, place: Place
-) -> list[Result]:
-    from trainer.judge.examination import Result
-    from trainer.loading import load_adapter, load_base
-
-    found = [Result(examination.losses_of(model), examination.answers_of(model))]
-    for folder in adapters:
-        base = load_base(base_models.folder_of(settings.base_model), settings, place)
-        tuned = cast("PreTrainedModel", load_adapter(base, folder))
-        found.append(Result(examination.losses_of(tuned), examination.answers_of(tuned)))
-    return found
-
-
-def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> Examination:
-    """On the rows of `test_datasets`, read here and now, and rendered as the adapters' rows were in training."""
-    from trainer.data.bad import BadRow
-    from trainer.data.boundary import RowBoundary
-    from trainer.data.prepared import counts_all
-    from trainer.data.tokens import stop_tokens, tokeniser_of
-    from trainer.judge.answers import questions
-    from trainer.judge.examination import Examination
-    from trainer.loading import load_tokenizer
-
-    folder = base_models.folder_of(settings.base_model)
-    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    stops = stop_tokens(tokenizer, folder)
-    if prompt := _prompt_of(adapters):
-        tokenizer.chat_template, stops = prompt.chat_template, frozenset(prompt.stop_tokens)
-    datasets = [as_in_training(one, prompt) for one in settings.test_datasets] if prompt else settings.test_datasets
-    rows = []
-    system = prompt.system if prompt else settings.system_prompt
-    for item in RowBoundary(tokeniser_of(settings, tokenizer, stops), system).rows(datasets):
-        if isinstance(item, BadRow):
-            raise UserError(item.where, item.what, item.fix)
-        rows += [item.row] if counts_all(item.row) else []
-    if not rows:
-        raise UserError("--data", "no row is left to use", "check the columns with --type, or raise --sequence-len")
-    asked = questions(rows, tokenizer, sorted(stops), settings.eval_rows)
-    return Examination(rows, asked, sorted(stops), settings, tokenizer, lambda: None)
-
-
-def as_in_training(dataset: Dataset, prompt: Prompt) -> Dataset:
-    """Its prompts are written as those of the rows that were trained on."""
-    from trainer.data.settling import settled
-
-    changes: dict[str, object] = {"separator": prompt.separator} if prompt.separator else {}
-    if prompt.template and settled(dataset).type not in {"chatml", "text"}:
-        changes |= {"prompt_template": prompt.template, "no_input_template": prompt.no_input_template}
-    return dataset.model_copy(update=changes)
-
-
-def _prompt_of(adapters: Sequence[Path]) -> Prompt | None:
-    """How their rows were rendered; None where nothing beside them says so.  Raises UserError where they differ."""
-    from trainer.data.prompt import read_prompt
-
-    found = {folder: read_prompt(folder) for folder in adapters}
-    if len({repr(prompt) for prompt in found.values()}) > 1:
-        what = f"{adapters[0]} and others were trained with different chat templates"
-        raise UserError("ADAPTER", what, "evaluate those of one template together")
-    return next(iter(found.values()), None)
-
-
-def _names(adapters: Sequence[Path]) -> list[str]:
-    """Of their folders: the parts of the paths that tell them apart."""
-    parts = [folder.resolve().parts for folder in adapters]
-    if len(parts) == 1:
-        return [parts[0][-1]]
-    same = len(list(takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))))
-    behind = list(takewhile(lambda level: len(set(level)) == 1, zip(*(reversed(one) for one in parts), strict=False)))
-    return ["/".join(one[same : len(one) - len(behind)]) or "/".join(one[same:]) for one in parts]
 
 
 # ---- what is printed -------------------------------------------------------------------------------------------------
@@ -247,15 +122,15 @@ def _table(shown: dict[str, Any]) -> str:
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
-def settings_from(arguments: argparse.Namespace) -> StreamSettings:
-    """Raises UserError for metrics that there are not, and adapters of different bases."""
+def settings_from(arguments: argparse.Namespace, sources: Sources) -> StreamSettings:
+    """Raises UserError for metrics that there are not."""
     data = {"path": str(arguments.data.resolve()), "type": arguments.type}
     metrics = [name for name in arguments.metrics.split(",") if name]
     known = ["eval_loss", *(name for name in figures.measurable() if figures.of(name).of != "retention")]
     if unknown := [name for name in metrics if name not in known]:
         raise UserError("--metrics", f"{unknown[0]!r} is no metric here", f"take some of {', '.join(known)}")
     values = {
-            "base_model": base_of(arguments.adapters, arguments.base), "datasets": [data], "test_datasets": [data],
+            "base_model": sources.base, "adapter": QUANTISED if sources.quantised else "lora", "datasets": [data], "test_datasets": [data],
             "metrics": [name for name in metrics if name != "eval_loss"], "eval_rows": arguments.rows,
             "eval_max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature, "top_p": arguments.top_p,
             "eval_seed": arguments.seed, "sequence_len": arguments.sequence_len, "json_schema": arguments.schema,
@@ -292,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=Path, help="write every answer there: .jsonl or .toon")
     parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
     add_forms(parser)
-    parser.add_argument("adapters", metavar="ADAPTER", nargs="+", type=Path)
+    parser.add_argument("adapters", metavar="ADAPTER", nargs="+", help="[NAME=]FOLDER")
     arguments = parser.parse_args(argv)
     open_output()
     set_environment(arguments.device)
@@ -301,7 +176,11 @@ def main(argv: list[str] | None = None) -> int:
         place = place_of(arguments.device, Path.cwd())
         if not arguments.data.is_file():
             raise UserError("--data", f"there is no file {arguments.data}", "name a file with rows")
-        found = evaluated(arguments.adapters, settings_from(arguments), place)
+        sources = sources_of(arguments.adapters, arguments.base)
+        settings = settings_from(arguments, sources)
+        from trainer.judge.measurement import evaluated
+
+        found = evaluated(sources.adapters, settings, place)
         if arguments.samples:
             _write_samples(arguments.samples, samples(found))
     except UserError as error:

@@ -17,7 +17,7 @@ from tests.trainer.conftest import Bench
 from trainer.data.bad import NotARow
 from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
 from trainer.data.prompt import Asker, Prompt, read_prompt
-from trainer.judge.evaluation import examination_of
+from trainer.judge.measurement import examination_of
 
 Make = Callable[..., StreamSettings]
 ROWS: dict[str, list[dict[str, Any]]] = {

@@ -19,10 +19,11 @@ from tests.trainer.conftest import Bench
 from toon import decode
 from trainer import base_models
 from trainer.data.prompt import Prompt
-from trainer.judge import evaluation
+from trainer.judge import evaluation, measurement
 from trainer.judge.together import Together
 from trainer.loading import load_base
 from trainer.place import Place
+from trainer.ship.sources import sources_of
 
 Make = Callable[..., StreamSettings]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
@@ -48,15 +49,19 @@ def adapters(bench: Bench, settings: Make, tmp_path: Path) -> list[Path]:
     return found
 
 
+def named(adapters: list[Path]) -> list[str]:
+    return [f"{folder.parent.name}={folder}" for folder in adapters]
+
+
 def options(rows_file: Path, adapters: list[Path], *more: str) -> list[str]:
     words = ["--data", str(rows_file), "--type", "prompt_completion", "--rows", "20", "--max-new-tokens", "8"]
-    return [*words, *more, *map(str, adapters)]
+    return [*words, *more, *named(adapters)]
 
 
-def evaluated(rows_file: Path, adapters: list[Path], settings: StreamSettings) -> evaluation.Evaluated:
+def evaluated(rows_file: Path, adapters: list[Path], settings: StreamSettings) -> measurement.Evaluated:
     data = [{"path": str(rows_file), "type": "prompt_completion"}]
     chosen = StreamSettings.model_validate({**settings.model_dump(), "test_datasets": data, "eval_rows": 20})
-    return evaluation.evaluated(adapters, chosen, Place(Path.cwd(), "cpu"))
+    return measurement.evaluated(sources_of(named(adapters)).adapters, chosen, Place(Path.cwd(), "cpu"))
 
 
 def test_everybody_in_one_batch_answers_as_each_does_alone(
@@ -68,7 +73,7 @@ def test_everybody_in_one_batch_answers_as_each_does_alone(
     def refused(*_: object) -> None:
         raise UserError("bias", "the shared engine has no adapter of this kind", "set engine: trl")
 
-    monkeypatch.setattr("trainer.judge.together.Together.__init__", refused)
+    monkeypatch.setattr("trainer.judge.measurement.Together.__init__", refused)
     alone = evaluated(rows_file, adapters, chosen)
     assert at_once.names == alone.names == ["base", "lora", "dora", "rs"]
     for one, other in zip(at_once.results, alone.results, strict=True):
@@ -126,7 +131,7 @@ def test_figures_differences_and_samples_come_as_a_table_as_json_and_as_toon(
 def test_a_mistake_is_one_line_and_exit_status_2(
     adapters: list[Path], rows_file: Path, capsys: pytest.CaptureFixture[str], words: list[str], problem: str
 ) -> None:
-    assert evaluation.main([*options(rows_file, []), *words, *map(str, adapters)]) == 2
+    assert evaluation.main([*options(rows_file, []), *words, *named(adapters)]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert problem in lines[-1]
 
@@ -135,9 +140,12 @@ def test_a_folder_without_an_adapter_and_two_bases_are_refused(
     adapters: list[Path], rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluation.main(options(rows_file, [tmp_path])) == 2
-    assert "holds no adapter" in capsys.readouterr().err
+    assert "holds no adapter_config.json" in capsys.readouterr().err
     config = json.loads((adapters[1] / "adapter_config.json").read_text())
-    for named, problem in {"another/base": "its base another/base is not on", "tiny-toon": "different bases"}.items():
+    for named, problem in {
+        "another/base": "its base another/base is not on",
+        "tiny-toon": "the adapters have different bases",
+    }.items():
         (adapters[1] / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": named}))
         assert evaluation.main(options(rows_file, adapters)) == 2
         assert problem in capsys.readouterr().err
@@ -155,3 +163,18 @@ def test_rows_are_rendered_as_they_were_in_training(
     Prompt(tiny.CHATML, "\n", stops).write(adapters[0])
     assert evaluation.main(options(rows_file, adapters)) == 2
     assert "were trained with different chat templates" in capsys.readouterr().err
+
+
+def test_an_adapter_that_was_trained_on_a_base_in_4_bits_is_measured_on_one_and_a_base_may_stand_alone(
+    adapters: list[Path], rows_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--rows", "2", "--max-new-tokens", "2", "--json"]
+    losses = []
+    for kind in ("lora", "qlora"):
+        (adapters[0] / "lineage.json").write_text(json.dumps({"settings": {"adapter": kind}}))
+        assert evaluation.main(options(rows_file, adapters[:1], *words)) == 0
+        losses.append(json.loads(capsys.readouterr().out)["figures"][0]["eval_loss"])
+    assert losses[0] != losses[1]
+    base = json.loads((adapters[0] / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert evaluation.main([*options(rows_file, [], *words), base]) == 0
+    assert [row["eval_loss"] for row in json.loads(capsys.readouterr().out)["figures"]] == [losses[0]]
