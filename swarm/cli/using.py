@@ -118,6 +118,7 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free")] = 8000,
     key_file: Annotated[Path | None, typer.Option("--key-file", metavar="FILE", help="the key that clients must send; or in SWARM_SERVE_KEY")] = None,
     route: Annotated[list[str] | None, typer.Option("--route", metavar="TASK=MODEL", help="what the model `auto` is for a request's `task`")] = None,
+    encoder: Annotated[list[str] | None, typer.Option("--encoder", metavar="[NAME=]MODEL", help="an encoder: /v1/embeddings, and labels if it has a head")] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="if a request names none; the API's default is 1")] = 1.0,
     most_waiting: Annotated[int, typer.Option("--most-waiting", min=1, help="answers that wait at once; beyond that 429")] = 32,
     most_bytes: Annotated[int, typer.Option("--most-bytes", min=1, help="of a request; beyond that 413")] = 8 << 20,
@@ -130,11 +131,15 @@ def serve(
 ) -> None:  # fmt: skip
     """Serve a base and its adapters as OpenAI does.
 
-    /v1/chat/completions, /v1/completions, /v1/models; the request's `model` chooses.
+    /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models; the request's `model` chooses.
     """
     words = _model_words(models, run, base, device, quantised, trust_remote_code=trust_remote_code)
     words += _options({"--host": host, "--port": port, "--key-file": key_file, "--temperature": temperature, "--most-waiting": most_waiting, "--most-bytes": most_bytes})  # fmt: skip
-    words += [*(f"--route={word}" for word in route or []), *(["--json"] if as_json else [])]
+    words += [
+        *(f"--route={word}" for word in route or []),
+        *(f"--encoder={word}" for word in encoder or []),
+        *(["--json"] if as_json else []),
+    ]
     _become("serve", words)
 
 

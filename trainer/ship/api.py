@@ -1,6 +1,6 @@
 """OpenAI's requests and answers as far as they are served: what a request may hold, what is refused and how.
 
-After the API reference of `POST /v1/chat/completions` and `POST /v1/completions`.  A value that would be ignored and would change the
+After the API reference of `POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`.  A value that would be ignored and would change the
 answer is refused; one that cannot change it (`user`, `metadata`) is not.
 """
 
@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 MOST_CHOICES = 16
+MOST_INPUTS = 2048
+"""Texts of one request for embeddings, as in the API."""
 MOST_STOPS = 4
 """The API's own limit."""
 
@@ -83,10 +85,25 @@ class CompletionRequest(Request):
         return list(self.prompt)  # type: ignore[arg-type]
 
 
+class EmbeddingRequest(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=False)
+
+    model: str = Field(min_length=1)
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MOST_INPUTS)]
+    )
+    encoding_format: Literal["float", "base64"] | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
 REFUSED: dict[str, Sequence[Any]] = {
     "logprobs": (False, 0), "top_logprobs": (0,), "logit_bias": ({},), "frequency_penalty": (0,), "presence_penalty": (0,),
     "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
-    "suffix": ("",), "best_of": (1,), "audio": (), "modalities": (["text"],), "prediction": (), "web_search_options": (),
+    "suffix": ("",), "dimensions": (), "best_of": (1,), "audio": (), "modalities": (["text"],), "prediction": (), "web_search_options": (),
 }  # fmt: skip
 """Parameters that would change the answer and are not served, with the values that change nothing."""
 KNOWN = {
@@ -96,7 +113,7 @@ KNOWN = {
 """What a request may hold beside the fields above."""
 
 
-def parsed(kind: type[ChatRequest | CompletionRequest], body: Any) -> Any:
+def parsed(kind: type[ChatRequest | CompletionRequest | EmbeddingRequest], body: Any) -> Any:
     """Raises ApiError."""
     if not isinstance(body, dict):
         raise ApiError(400, "The body is no JSON object.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import base64
 import hmac
 import json
+import struct
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,16 +21,18 @@ from starlette.routing import Route
 
 from trainer.data.bad import NotARow, TooLong
 from trainer.data.messages import Turn, turns_of
-from trainer.ship.answering import Answer, Sampling
-from trainer.ship.api import ApiError, ChatRequest, CompletionRequest, Request, parsed, usage
+from trainer.ship.answering import Answer, OnText, Sampling
+from trainer.ship.api import ApiError, ChatRequest, CompletionRequest, EmbeddingRequest, Request, parsed, usage
+from trainer.ship.encoders import Encoder, TooManyTokens
 from trainer.ship.models import Models
-from trainer.ship.waiting import Full, Job, Waiting
+from trainer.ship.responses import CHAT, COMPLETION, Shape, events_of, waited_for
+from trainer.ship.waiting import Ask, Full, Job, Waiting
 
 AUTO = "auto"
 """The model's name where `task` chooses it."""
-OF_ENCODERS = ("classification", "embedding")
+EMBEDDING = "embedding"
+OF_ENCODERS = ("classification", EMBEDDING)
 """Tasks that an encoder answers; any other is a decoder's."""
-DISCONNECT_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -40,55 +43,14 @@ class Limits:
     """Where a request names none."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How one kind of endpoint writes its answers."""
-
-    prefix: str
-    whole: str
-    chunk: str
-
-    def choice(
-        self, index: int, text: str, reason: str | None, *, streamed: bool, first: bool = False
-    ) -> dict[str, Any]:
-        raise NotImplementedError
-
-
-class ChatShape(Shape):
-    def choice(
-        self, index: int, text: str, reason: str | None, *, streamed: bool, first: bool = False
-    ) -> dict[str, Any]:
-        role = {"role": "assistant"} if first or not streamed else {}
-        message = {**role, **({"content": text} if text or not streamed or first else {})}
-        about = {} if streamed else {"refusal": None}
-        key = "delta" if streamed else "message"
-        return {"index": index, key: {**message, **about}, "logprobs": None, "finish_reason": reason}
-
-
-class CompletionShape(Shape):
-    def choice(
-        self, index: int, text: str, reason: str | None, *, streamed: bool, first: bool = False
-    ) -> dict[str, Any]:
-        return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
-
-
-CHAT = ChatShape("chatcmpl", "chat.completion", "chat.completion.chunk")
-COMPLETION = CompletionShape("cmpl", "text_completion", "text_completion")
-
-
 class Endpoints:
     def __init__(
-        self,
-        models: Models,
-        limits: Limits,
-        key: str | None,
-        routes: dict[str, str],
-        hosts: Sequence[str],
-        started: int,
-    ) -> None:
+        self, models: Models, encoders: dict[str, Encoder], limits: Limits, key: str | None, routes: dict[str, str],
+        hosts: Sequence[str], started: int,
+    ) -> None:  # fmt: skip
         """`hosts`: what a request's Host header may name; empty: anything."""
-        self.models, self.limits, self.key, self.routes, self.started = models, limits, key, routes, started
-        self.hosts = hosts
+        self.models, self.encoders, self.limits, self.key = models, encoders, limits, key
+        self.routes, self.hosts, self.started = routes, hosts, started
         self.waiting = Waiting(limits.most_waiting)
 
     def app(self) -> Starlette:
@@ -99,6 +61,7 @@ class Endpoints:
                 Route("/v1/models/{name:path}", self._model),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/completions", self._completions, methods=["POST"]),
+                Route("/v1/embeddings", self._embeddings, methods=["POST"]),
             ],
             exception_handlers={ApiError: _refused, HTTPException: _unknown, Exception: _failed},
         )
@@ -110,32 +73,38 @@ class Endpoints:
 
     async def _models(self, request: HttpRequest) -> Response:
         self._check_sender(request)
-        return JSONResponse({"object": "list", "data": [self._about(name) for name in self.models.names]})
+        return JSONResponse({"object": "list", "data": [self._about(name) for name in self._names]})
 
     async def _model(self, request: HttpRequest) -> Response:
         self._check_sender(request)
         return JSONResponse(self._about(self._named(request.path_params["name"])))
 
+    @property
+    def _names(self) -> list[str]:
+        return [*self.models.names, *self.encoders]
+
     def _about(self, name: str) -> dict[str, Any]:
-        base = self.models.names[0]
-        parent = None if name == base else base
         about = {"id": name, "object": "model", "created": self.started, "owned_by": "toonswarm"}
-        return {**about, "parent": parent, "max_model_len": self.models.context_tokens}
+        if name in self.encoders:
+            return {**about, "parent": None, "max_model_len": self.encoders[name].longest}
+        base = self.models.names[0]
+        return {**about, "parent": None if name == base else base, "max_model_len": self.models.context_tokens}
 
     def _named(self, name: str) -> str:
-        if name not in self.models.names:
+        if name not in self._names:
             raise ApiError(404, f"The model '{name}' does not exist.", param="model", code="model_not_found")
         return name
 
-    def _chosen(self, request: Request) -> str:
-        """The named model, or for `auto` the one that the task's route names, else the first adapter."""
-        if request.model != AUTO:
-            return self._named(request.model)
-        task = request.task or ""
-        if task in OF_ENCODERS and task not in self.routes:
-            what = f"No encoder is served for the task '{task}': --route {task}=MODEL names a model for it."
+    def _chosen(self, model: str, task: str) -> str:
+        """The named model, or for `auto` the one that the task's route names, else an encoder for its tasks, else the first adapter."""
+        if model != AUTO:
+            return self._named(model)
+        able = [name for name, encoder in self.encoders.items() if task == EMBEDDING or encoder.has_head]
+        usual = able if task in OF_ENCODERS else self.models.names[:2][-1:]
+        if not (names := [self.routes[task]] if task in self.routes else usual):
+            what = f"No encoder is served for the task '{task}': --encoder names one, --route {task}=MODEL takes another model."
             raise ApiError(400, what, param="task", code="no_route")
-        return self.routes.get(task, self.models.names[:2][-1])
+        return names[0]
 
     def _check_sender(self, request: HttpRequest) -> None:
         """A page in a browser may point its own name at this machine (DNS rebinding); then its name is in the Host header."""
@@ -148,16 +117,51 @@ class Endpoints:
 
     async def _chat(self, http: HttpRequest) -> Response:
         request: ChatRequest = parsed(ChatRequest, await self._body(http))
-        name = self._chosen(request)
+        name = self._chosen(request.model, request.task or "")
         turns = _turns(request.messages)
+        if name in self.encoders:
+            return await self._classified(http, request, name, turns)
         prompt = _within(lambda: self.models.asker(name).conversation(turns), "messages")
         return await self._answered(http, request, name, [prompt], CHAT, request.max_completion_tokens)
 
     async def _completions(self, http: HttpRequest) -> Response:
         request: CompletionRequest = parsed(CompletionRequest, await self._body(http))
-        name = self._chosen(request)
+        name = self._chosen(request.model, request.task or "")
+        if name in self.encoders:
+            raise _cannot(name, "complete a text")
         prompts = [self._prompt(name, prompt) for prompt in request.prompts]
         return await self._answered(http, request, name, prompts, COMPLETION, None, echo=bool(request.echo))
+
+    async def _classified(self, http: HttpRequest, request: ChatRequest, name: str, turns: Sequence[Turn]) -> Response:
+        """The label of the last message, as an answer."""
+        encoder = self.encoders[name]
+        if not encoder.has_head:
+            raise _cannot(name, "classify: it has no classification head")
+        ids = _fitting(encoder, str(turns[-1]["content"]), "messages")
+
+        def ask(on_text: OnText, left: Callable[[], bool]) -> Answer:
+            label = encoder.label(ids)
+            on_text(label)
+            return Answer(label, len(ids), 1, 0.0, "stop")
+
+        return await self._written(http, request, name, [ids], CHAT, [""], self._all_of([ask]))
+
+    async def _embeddings(self, http: HttpRequest) -> Response:
+        request: EmbeddingRequest = parsed(EmbeddingRequest, await self._body(http))
+        name = self._chosen(request.model, EMBEDDING)
+        if name not in self.encoders:
+            raise _cannot(name, "make embeddings: --encoder serves a model that does")
+        encoder = self.encoders[name]
+        texts = [_fitting(encoder, text, "input") for text in request.texts]
+        try:
+            vectors = await self.waiting.result_of(lambda: encoder.vectors(texts))
+        except Full:
+            raise _too_many() from None
+        write = _as_base64 if request.encoding_format == "base64" else list
+        data = [{"object": "embedding", "index": at, "embedding": write(one)} for at, one in enumerate(vectors)]
+        tokens = sum(map(len, texts))
+        used = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JSONResponse({"object": "list", "data": data, "model": name, "usage": used})
 
     def _prompt(self, name: str, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
@@ -198,37 +202,62 @@ class Endpoints:
         begun = [
             str(self.models.tokenizer.decode(prompt, skip_special_tokens=True)) if echo else "" for prompt in prompts
         ]
-        jobs = self._jobs(request, name, prompts, most)
+        asked = [(prompt, number) for prompt in prompts for number in range(request.n or 1)]
+        jobs = self._all_of([self._ask(request, name, prompt, number, most) for prompt, number in asked])
+        return await self._written(http, request, name, prompts, shape, begun, jobs)
+
+    async def _written(
+        self, http: HttpRequest, request: Request, name: str, prompts: Sequence[list[int]], shape: Shape, begun: Sequence[str],
+        jobs: Sequence[Job],
+    ) -> Response:  # fmt: skip
         document = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
-        texts = [text for text in begun for _ in range(request.n or 1)]
+        texts = [text for text in begun for _ in range(len(jobs) // len(begun))]
         if request.stream:
-            events = _events(jobs, texts, {**document, "object": shape.chunk}, shape, request)
+            events = events_of(jobs, texts, {**document, "object": shape.chunk}, shape, request)
             return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        answers = await _waited_for(http, jobs)
+        answers = await waited_for(http, jobs)
         choices = [
             shape.choice(index, text + found.text, found.ended, streamed=False)
             for index, (text, found) in enumerate(zip(texts, answers, strict=True))
         ]
         return JSONResponse({**document, "object": shape.whole, "choices": choices, "usage": _used(prompts, answers)})
 
-    def _jobs(self, request: Request, name: str, prompts: Sequence[list[int]], most: int | None) -> list[Job]:
-        """One for each prompt and choice, in order; all of them or none."""
-        count = request.n or 1
-        asked = [(prompt, number) for prompt in prompts for number in range(count)]
+    def _all_of(self, asks: Sequence[Ask]) -> list[Job]:
+        """A job for each, in order; all of them or none."""
         try:
-            self.waiting.refuse_beyond(len(asked))
-            return [self._job(request, name, prompt, number, most) for prompt, number in asked]
+            self.waiting.refuse_beyond(len(asks))
         except Full:
-            what = "Too many requests wait here; try again later."
-            raise ApiError(429, what, kind="rate_limit_error", code="rate_limit_exceeded") from None
+            raise _too_many() from None
+        return [self.waiting.add(ask) for ask in asks]
 
-    def _job(self, request: Request, name: str, prompt: list[int], number: int, most: int | None) -> Job:
+    def _ask(self, request: Request, name: str, prompt: list[int], number: int, most: int | None) -> Ask:
         temperature = self.limits.temperature if request.temperature is None else request.temperature
         seed = None if request.seed is None else (request.seed + number) % (1 << 63)
         top_p = 1.0 if request.top_p is None else request.top_p
         room = self.models.room(prompt)
         sampling = Sampling(most or room, temperature, top_p, seed, request.stops)
-        return self.waiting.add(lambda on_text, left: self.models.answer(name, prompt, sampling, on_text, left))
+        return lambda on_text, left: self.models.answer(name, prompt, sampling, on_text, left)
+
+
+def _too_many() -> ApiError:
+    what = "Too many requests wait here; try again later."
+    return ApiError(429, what, kind="rate_limit_error", code="rate_limit_exceeded")
+
+
+def _cannot(name: str, what: str) -> ApiError:
+    return ApiError(400, f"The model '{name}' cannot {what}.", param="model", code="unsupported_model")
+
+
+def _fitting(encoder: Encoder, text: str, param: str) -> list[int]:
+    try:
+        return encoder.tokens(text)
+    except TooManyTokens as error:
+        raise ApiError(400, str(error), param=param, code="context_length_exceeded") from None
+
+
+def _as_base64(vector: Sequence[float]) -> str:
+    """Of little-endian floats of 32 bits, as the official client asks for."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def _host_in(header: str) -> str | None:
@@ -263,62 +292,6 @@ def _within(make: Any, param: str) -> list[int]:
 
 def _used(prompts: Sequence[list[int]], answers: Sequence[Answer]) -> dict[str, int]:
     return usage(sum(map(len, prompts)), sum(found.tokens for found in answers))
-
-
-STOPPING = ApiError(503, "The server is shutting down.", kind="server_error", code="shutting_down")
-
-
-async def _waited_for(http: HttpRequest, jobs: Sequence[Job]) -> list[Answer]:
-    """Whole answers; where the client goes away they end, and those behind it come sooner."""
-    answers = asyncio.gather(*(job.answer() for job in jobs))
-    try:
-        while not answers.done():
-            await asyncio.wait({answers}, timeout=DISCONNECT_LOOK_SECONDS)
-            if await http.is_disconnected():
-                break
-        else:
-            found = list(answers.result())
-            if any(answer.ended == "left" for answer in found):
-                raise STOPPING
-            return found
-    finally:
-        for job in jobs:
-            job.left.set()
-    answers.cancel()
-    raise ApiError(499, "The client has gone.")
-
-
-async def _events(
-    jobs: Sequence[Job], begun: Sequence[str], document: dict[str, Any], shape: Shape, request: Request
-) -> AsyncIterator[str]:
-    """Chunks of each choice, one choice after the other; the generator is closed where the client goes away."""
-    wants_usage = bool(request.stream_options and request.stream_options.include_usage)
-    answers: list[Answer] = []
-
-    def event(choices: list[dict[str, Any]], used: dict[str, int] | None = None) -> str:
-        more = {"usage": used} if wants_usage else {}
-        return f"data: {json.dumps({**document, 'choices': choices, **more}, ensure_ascii=False)}\n\n"
-
-    try:
-        for index, (job, text) in enumerate(zip(jobs, begun, strict=True)):
-            yield event([shape.choice(index, text, None, streamed=True, first=True)])
-            async for part in job.parts():
-                if isinstance(part, str):
-                    yield event([shape.choice(index, part, None, streamed=True)])
-                elif part.ended == "left":
-                    raise STOPPING
-                else:
-                    answers.append(part)
-                    yield event([shape.choice(index, "", part.ended, streamed=True)])
-        if wants_usage:
-            prompt_tokens = sum(found.prompt_tokens for found in answers[:: request.n or 1])
-            yield event([], usage(prompt_tokens, sum(found.tokens for found in answers)))
-        yield "data: [DONE]\n\n"
-    except ApiError as error:
-        yield f"data: {json.dumps(error.body)}\n\n"
-    finally:
-        for job in jobs:
-            job.left.set()
 
 
 async def _refused(request: HttpRequest, error: Exception) -> Response:

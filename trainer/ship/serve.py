@@ -1,8 +1,8 @@
-"""python -m trainer.ship.serve MODEL... [--host H] [--port P] [--key-file FILE] [--route TASK=MODEL] ...
+"""python -m trainer.ship.serve MODEL... [--host H] [--port P] [--key-file FILE] [--encoder NAME=MODEL] ...
 
 An OpenAI-compatible server for a base and its adapters: the request's `model` chooses, the bare base is a model too.  Served are
-`/v1/models`, `/v1/chat/completions` and `/v1/completions`, the last two with streaming (server-sent events); what of them is in `api`.
-Not here: several answers at once, tools, log probabilities, embeddings.
+`/v1/models`, `/v1/chat/completions` and `/v1/completions`, the last two with streaming (server-sent events), and with an encoder
+`/v1/embeddings`; what of them is in `api`.  Not here: several answers at once, tools, log probabilities.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.surroundings import open_output
+from trainer import base_models
 from trainer.device import place_of, set_environment
 from trainer.quiet import quieten
-from trainer.ship.sources import Sources, add_models, sources_of
+from trainer.ship.sources import add_models, sources_of
 
 if TYPE_CHECKING:
     from trainer.ship.endpoints import Endpoints
@@ -47,14 +49,27 @@ def key_of(path: Path | None) -> str | None:
     return key
 
 
-def routes_of(words: list[str], sources: Sources) -> dict[str, str]:
+def encoders_of(words: list[str], models: Sequence[str]) -> dict[str, str]:
+    """`[NAME=]MODEL` each: the encoders by their names.  Raises UserError."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, model = ("", "", word) if Path(word).exists() else word.rpartition("=")
+        base_models.folder_of(model)
+        name = name or Path(model).name
+        if name in {*models, *found}:
+            raise UserError("--encoder", f"{name!r} names two models", "give one another name: NAME=MODEL")
+        found[name] = model
+    return found
+
+
+def routes_of(words: list[str], names: Sequence[str]) -> dict[str, str]:
     """`TASK=MODEL` each.  Raises UserError."""
     routes = {}
     for word in words:
         task, _, name = word.partition("=")
-        if not task or name not in sources.names:
+        if not task or name not in names:
             raise UserError(
-                "--route", f"{word!r} names no model here", f"write TASK=MODEL with one of {', '.join(sources.names)}"
+                "--route", f"{word!r} names no model here", f"write TASK=MODEL with one of {', '.join(names)}"
             )
         routes[task] = name
     return routes
@@ -94,14 +109,14 @@ def run(endpoints: Endpoints, bound: socket.socket) -> None:
     endpoints.waiting.close()
 
 
-def announce(bound: socket.socket, sources: Sources, *, has_key: bool, form: str | None) -> None:
+def announce(bound: socket.socket, names: Sequence[str], *, has_key: bool, form: str | None) -> None:
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
     if form == "json":
-        print(json.dumps({"url": url, "models": sources.names, "key": has_key}), flush=True)
+        print(json.dumps({"url": url, "models": list(names), "key": has_key}), flush=True)
     if host not in LOOPBACK and not has_key:
         print(f"anybody who reaches {host} can use it: --key-file FILE asks for a key", file=sys.stderr)
-    print(printable(f"serving {', '.join(sources.names)} on {url}"), file=sys.stderr, flush=True)
+    print(printable(f"serving {', '.join(names)} on {url}"), file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,17 +126,22 @@ def main(argv: list[str] | None = None) -> int:
     set_environment(options.device)
     try:
         sources = sources_of(options.models, options.base, quantised=options.quantised)
-        routes, key = routes_of(options.route, sources), key_of(options.key_file)
+        encoders = encoders_of(options.encoder, sources.names)
+        names = [*sources.names, *encoders]
+        routes, key = routes_of(options.route, names), key_of(options.key_file)
         with contextlib.closing(listening(options.host, options.port)) as bound:
+            from trainer.ship.encoders import Encoder
             from trainer.ship.endpoints import Endpoints, Limits
             from trainer.ship.models import Models
 
-            models = Models(sources, place_of(options.device), trust_remote_code=options.trust_remote_code)
+            place = place_of(options.device)
+            models = Models(sources, place, trust_remote_code=options.trust_remote_code)
             limits = Limits(options.most_waiting, options.most_bytes, options.temperature)
             hosts = LOOPBACK if bound.getsockname()[0] in LOOPBACK else ()
-            endpoints = Endpoints(models, limits, key, routes, hosts, int(time.time()))
+            loaded = {name: Encoder(model, place) for name, model in encoders.items()}
+            endpoints = Endpoints(models, loaded, limits, key, routes, hosts, int(time.time()))
             bound.listen()  # who connects from now on is answered as soon as the loop runs
-            announce(bound, sources, has_key=key is not None, form=options.form)
+            announce(bound, names, has_key=key is not None, form=options.form)
             run(endpoints, bound)
     except UserError as error:
         print(printable(str(error)), file=sys.stderr)
@@ -138,6 +158,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
     parser.add_argument("--key-file", type=Path, help=f"the key that clients send; or in ${KEY_VARIABLE}")
+    parser.add_argument(
+        "--encoder", action="append", default=[], metavar="[NAME=]MODEL", help="for /v1/embeddings and labels"
+    )
     parser.add_argument("--route", action="append", default=[], metavar="TASK=MODEL", help="for the model `auto`")
     parser.add_argument("--temperature", type=float, default=1.0, help="where a request names none; the API's is 1")
     parser.add_argument("--most-waiting", type=int, default=32, help="answers that wait at once; beyond: 429")

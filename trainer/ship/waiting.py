@@ -7,9 +7,11 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from trainer.ship.answering import Answer, OnText
 
+Result = TypeVar("Result")
 Ask = Callable[[OnText, Callable[[], bool]], Answer]
 """Makes one answer; it is given where pieces of text go, and what says whether the client has gone."""
 
@@ -63,6 +65,16 @@ class Waiting:
         self._thread.submit(self._run, job, loop)
         self._jobs.add(job)
         return job
+
+    async def result_of(self, work: Callable[[], Result]) -> Result:
+        """Of other work for the same thread.  Raises Full."""
+        self.refuse_beyond(1)
+        token = Job(lambda *_: Answer("", 0, 0, 0.0, "left"))
+        self._jobs.add(token)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        finally:
+            self._jobs.discard(token)
 
     def _run(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
         def put(part: str | Answer | BaseException) -> None:

@@ -17,6 +17,15 @@ from typing import Any
 
 import openai
 import pytest
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+)
 
 from tests.trainer import tiny
 from trainer.place import Place
@@ -80,8 +89,31 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def served(adapters: list[str]) -> Iterator[Served]:
-    server = Served([*adapters, "--most-waiting", "4", "--most-bytes", "20000", "--route", "coding=two"])
+def encoders(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A BERT with a classification head and one without, whose vectors are those of the first token."""
+    made: dict[str, Path] = {}
+    words = tiny.tokenizer()
+    for name, kind in {"sorter": BertForSequenceClassification, "bare": BertModel}.items():
+        torch.manual_seed(len(made))
+        config = BertConfig(
+            vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+            max_position_embeddings=64, id2label={0: "ham", 1: "spam", 2: "other"}, pad_token_id=words.pad_token_id,
+        )  # fmt: skip
+        model = kind(config)
+        for value in model.parameters():
+            value.data.mul_(8)
+        made[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(made[name])
+        words.save_pretrained(made[name])
+    (made["bare"] / "1_Pooling").mkdir()
+    (made["bare"] / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(adapters: list[str], encoders: dict[str, Path]) -> Iterator[Served]:
+    more = [f"--encoder={name}={folder}" for name, folder in encoders.items()]
+    server = Served([*adapters, *more, "--most-waiting", "4", "--most-bytes", "20000", "--route", "coding=two"])
     yield server
     assert server.end() == 0
 
@@ -94,7 +126,7 @@ def models(adapters: list[str]) -> Models:
 def test_each_model_answers_by_its_name_whole_and_streamed_as_it_does_without_a_server(
     served: Served, models: Models
 ) -> None:
-    assert [model.id for model in served.client.models.list()] == served.models == models.names
+    assert [model.id for model in served.client.models.list()] == served.models == [*models.names, "sorter", "bare"]
     assert served.client.models.retrieve("two").owned_by == "toonswarm"
     for name in models.names:
         expected = models.answer(name, models.asker(name).question("double 4"), Sampling(12))
@@ -164,8 +196,23 @@ def test_what_is_wrong_is_answered_as_the_api_does(served: Served) -> None:
         with pytest.raises(kind) as raised:
             create(**{"model": "one", "messages": HELLO, "max_tokens": 4, **changes})
         assert refused(raised) == expected, changes
-    with pytest.raises(openai.NotFoundError):
-        served.client.embeddings.create(model="one", input="x")
+    embed: Any = served.client.embeddings.create
+    wrong: list[tuple[dict[str, Any], tuple[int, str | None, str | None]]] = [
+        ({"model": "one"}, (400, "model", "unsupported_model")),
+        ({"input": ""}, (400, "input", "invalid_value")),
+        ({"input": []}, (400, "input", "invalid_value")),
+        ({"input": ["a", 4]}, (400, "input", "invalid_value")),
+        ({"input": "x" * 65}, (400, "input", "context_length_exceeded")),
+        ({"dimensions": 8}, (400, "dimensions", "unsupported_parameter")),
+    ]
+    for changes, answer in wrong:
+        with pytest.raises(openai.BadRequestError) as refusal:
+            embed(**{"model": "bare", "input": "x", **changes})
+        assert refused(refusal) == answer, changes
+    with pytest.raises(openai.BadRequestError, match="it has no classification head"):
+        create(model="bare", messages=HELLO)
+    with pytest.raises(openai.BadRequestError, match="cannot complete a text"):
+        served.client.completions.create(model="bare", prompt="x")
     assert served.post(b"{")[0] == served.post(b"[]")[0] == 400
     assert served.post({"model": "one"})[1]["error"]["code"] == "missing_required_parameter"
     assert served.post({"model": "one", "prompt": [10**6]}, "/completions")[0] == 400
@@ -192,13 +239,43 @@ def test_a_page_whose_name_points_at_this_machine_is_refused(served: Served) -> 
         assert served.post({"model": "one", "messages": HELLO, "max_tokens": 1}, Host=host)[0] == 200, host
 
 
-def test_a_task_chooses_the_model_and_those_of_encoders_are_refused_without_one(served: Served) -> None:
+def by_transformers(kind: Any, folder: Path, text: str) -> Any:
+    """What the library gives for one text without padding."""
+    ids = torch.tensor([AutoTokenizer.from_pretrained(folder)(text)["input_ids"]])
+    with torch.no_grad():
+        return kind.from_pretrained(folder).eval()(input_ids=ids)
+
+
+def test_an_encoder_gives_vectors_and_labels_as_transformers_does(served: Served, encoders: dict[str, Path]) -> None:
+    texts = ["double 4", "a longer text than the first", "b"]
+    for name, kind in {"sorter": AutoModel, "bare": AutoModel}.items():
+        found = served.client.embeddings.create(model=name, input=texts)
+        plain = served.client.embeddings.create(model=name, input=texts, encoding_format="float")
+        assert [one.index for one in found.data] == [0, 1, 2]
+        for text, one, same in zip(texts, found.data, plain.data, strict=True):
+            states = by_transformers(kind, encoders[name], text).last_hidden_state[0]
+            pooled = states[0] if name == "bare" else states.mean(0)
+            expected = pooled / pooled.norm()
+            assert torch.allclose(torch.tensor(one.embedding), expected, atol=1e-5)
+            assert one.embedding == pytest.approx(same.embedding, abs=1e-6)
+        assert found.usage.prompt_tokens == sum(map(len, texts)), "a byte is a token here"
+    labels = {}
+    for text in texts:
+        logits = by_transformers(AutoModelForSequenceClassification, encoders["sorter"], text).logits
+        labels[text] = {0: "ham", 1: "spam", 2: "other"}[int(logits.argmax())]
+        asked: Any = {"messages": [{"role": "user", "content": text}], "extra_body": {"task": "classification"}}
+        answer = served.client.chat.completions.create(model="auto", **asked)
+        assert (answer.model, answer.choices[0].message.content) == ("sorter", labels[text])
+    stream = served.client.chat.completions.create(model="sorter", messages=HELLO, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == labels["double 4"]
+    assert served.client.embeddings.create(model="auto", input="x").model == "sorter"
+
+
+def test_a_task_chooses_the_model(served: Served) -> None:
     create: Any = served.client.chat.completions.create
     asked = {"model": "auto", "messages": HELLO, "max_tokens": 2}
     assert create(**asked, extra_body={"task": "coding"}).model == "two"
     assert create(**asked).model == "one"
-    with pytest.raises(openai.BadRequestError, match="No encoder is served for the task 'embedding'"):
-        create(**asked, extra_body={"task": "embedding"})
 
 
 def test_requests_are_answered_in_their_order_and_one_whose_client_goes_away_ends(served: Served) -> None:
@@ -238,6 +315,9 @@ def test_a_key_is_asked_for_and_sigterm_ends_open_answers_and_the_program(adapte
         status, told = server.post({}, **wrong)
         assert (status, told["error"]["code"]) == (401, "invalid_api_key")
     assert server.client.models.list().data[0].id == server.models[0]
+    create: Any = server.client.chat.completions.create
+    with pytest.raises(openai.BadRequestError, match="No encoder is served for the task 'classification'"):
+        create(model="auto", messages=HELLO, extra_body={"task": "classification"})
     stream: Any = iter(server.client.completions.create(model="one", prompt="a", stream=True, max_tokens=500))
     next(stream)
     server.process.send_signal(signal.SIGTERM)
@@ -248,11 +328,15 @@ def test_a_key_is_asked_for_and_sigterm_ends_open_answers_and_the_program(adapte
     server.close()
 
 
-def test_what_cannot_be_served_is_said_before_anything_is_loaded(adapters: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_served_is_said_before_anything_is_loaded(
+    adapters: list[str], base: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").write_text("\n")
     refused = {
         ("--route", "coding=three"): "'coding=three' names no model here",
         ("--key-file", str(tmp_path / "empty")): "holds no key",
+        ("--encoder", f"one={base}"): "'one' names two models",
+        ("--encoder", str(base)): "is no encoder (model_type llama)",
         ("--key-file", str(tmp_path / "none")): "cannot be read",
         ("--host", "203.0.113.1"): "cannot be listened on",
     }
