@@ -110,13 +110,17 @@ def _table(shown: dict[str, Any]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [head, *lines]
     ]
-    for row in shown["against_base"]:
-        verdict = "" if row["p"] <= LEVEL else "; may be chance"
-        table.append(
-            f"{row['adapter']} against base, {figures.of(row['figure']).label}: better by {row['difference']:.4g} "
-            f"({1 - LEVEL:.0%} interval {row['low']:.3g} to {row['high']:.3g}{verdict})"
-        )
-    return "\n".join(table)
+    return "\n".join([*table, *map(_against_base_line, shown["against_base"])])
+
+
+def _against_base_line(row: dict[str, Any]) -> str:
+    ends = row["low"], row["high"]
+    word, (low, high) = ("better", ends) if row["difference"] >= 0 else ("worse", (-ends[1], -ends[0]))
+    chance_ = "" if row["p"] <= LEVEL else "; may be chance"
+    return (
+        f"{row['adapter']} against base, {figures.of(row['figure']).label}: {word} by {abs(row['difference']):.4g} "
+        f"({1 - LEVEL:.0%} interval {low:.3g} to {high:.3g}, detectable from {row['detectable']:.3g} on{chance_})"
+    )
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

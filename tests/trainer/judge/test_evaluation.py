@@ -110,7 +110,13 @@ def test_figures_differences_and_samples_come_as_a_table_as_json_and_as_toon(
     evaluation.main(["--toon", *words])
     assert decode(capsys.readouterr().out)["figures"][3]["adapter"] == "rs"
     evaluation.main(words)
-    assert "lora against base, held-out: better by" in capsys.readouterr().out
+    line = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("lora against base, held-out:")
+    )
+    gap, word = against["difference"], "better" if against["difference"] >= 0 else "worse"
+    assert (
+        f"{word} by {abs(gap):.4g} (99% interval " in line and f"detectable from {against['detectable']:.3g} on" in line
+    )
 
 
 @pytest.mark.parametrize(
