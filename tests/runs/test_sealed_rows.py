@@ -6,11 +6,14 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from swarm import events as ev
 from swarm.access.client import connect
+from swarm.cli import app
 from swarm.rundir import RunFolder
 from tests.runs import swarm_process as sp
 
@@ -40,11 +43,29 @@ ATTEMPTS = [
     ("status",), ("status", "--json"), ("log",), ("log", "--json"), ("digest",), ("lineage",), ("lineage", "--json"),
     ("export", "--what", "events", "--format", "csv"), ("export", "--what", "metrics", "--format", "csv"),
     ("export", "--what", "session", "--format", "json"), ("export", "--what", "bus", "--format", "json"),
-    ("replay",), ("log", "verify"), ("ask", "say 200"), ("members",), ("runs",),
+    ("replay",), ("log", "verify"), ("ask", "say 200"), ("runs",),
     ("claim", "wide/sealed", "--as", "eve"), ("claim", "narrow/sealed", "--as", "eve"), ("task", "wide/sealed", "--as", "eve"),
     ("hand", "wide/sealed", "eve", "--token", "1"), ("show", "run.yaml"), ("plan", "run.yaml"), ("check", "run.yaml"),
-    ("plan", "run.yaml", "--explain"),
+    ("plan", "run.yaml", "--explain"), ("inbox", "--as", "eve"), ("post", "wide/sealed", "--as", "eve", "one row, please"),
+    ("done", "wide/sealed", "--as", "eve", "--token", "1", "--evidence", "x"), ("drop", "wide/sealed", "--as", "eve", "--token", "1"),
+    ("renew", "wide/sealed", "--as", "eve", "--token", "1"), ("wait",), ("schema",), ("env",), ("skill",),
 ]  # fmt: skip
+NOT_TRIED = {
+    "they change a run's course and show what `status` and `log` show": (
+        "run", "resume", "stop", "pause", "clone", "add", "watch", "prune", "promote", "open", "amend", "object", "approve", "review",
+        "invite", "revoke", "mcp",
+    ),
+    "they read adapters, and the rows that their caller names": (
+        "merge", "export-adapter", "push", "compare", "chat", "serve", "eval",
+    ),
+    "they know of no run": ("init", "certify"),
+}  # fmt: skip
+
+
+def test_every_command_is_tried_or_has_its_reason() -> None:
+    words: Any = get_command(app)
+    reasoned = {name for names in NOT_TRIED.values() for name in names}
+    assert set(words.commands) == {attempt[0] for attempt in ATTEMPTS} | reasoned
 
 
 def test_no_command_no_bus_message_and_no_file_of_the_run_carries_a_sealed_row(tmp_path: Path) -> None:
