@@ -129,7 +129,8 @@ class Endpoints:
         name = self._chosen(request.model, request.task or "")
         if name in self.encoders:
             raise _cannot(name, "complete a text")
-        prompts = [self._prompt(name, prompt) for prompt in request.prompts]
+        if not (prompts := [self._prompt(name, prompt) for prompt in request.prompts]):
+            raise ApiError(400, "The list of prompts is empty.", param="prompt", code="invalid_value")
         return await self._answered(http, request, name, prompts, COMPLETION, None, echo=bool(request.echo))
 
     async def _classified(self, http: HttpRequest, request: ChatRequest, name: str, turns: Sequence[Turn]) -> Response:
@@ -250,9 +251,12 @@ def _cannot(name: str, what: str) -> ApiError:
 
 def _fitting(encoder: Encoder, text: str, param: str) -> list[int]:
     try:
-        return encoder.tokens(text)
+        ids = encoder.tokens(text)
     except TooManyTokens as error:
         raise ApiError(400, str(error), param=param, code="context_length_exceeded") from None
+    if not ids:
+        raise ApiError(400, "The text has no tokens.", param=param, code="invalid_value")
+    return ids
 
 
 def _as_base64(vector: Sequence[float]) -> str:

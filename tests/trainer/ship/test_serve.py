@@ -215,7 +215,8 @@ def test_what_is_wrong_is_answered_as_the_api_does(served: Served) -> None:
         served.client.completions.create(model="bare", prompt="x")
     assert served.post(b"{")[0] == served.post(b"[]")[0] == 400
     assert served.post({"model": "one"})[1]["error"]["code"] == "missing_required_parameter"
-    assert served.post({"model": "one", "prompt": [10**6]}, "/completions")[0] == 400
+    for prompt in ([10**6], [], [[]], [""], ["a", 4], 4):
+        assert served.post({"model": "one", "prompt": prompt, "max_tokens": 1}, "/completions")[0] == 400, prompt
 
 
 def test_a_streamed_answer_ends_before_its_stop_text_and_none_of_it_was_sent(served: Served, models: Models) -> None:
