@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,10 @@ from transformers import (
     BertModel,
 )
 
+from swarm.errors import UserError
+from swarm.settings import Judge
 from tests.trainer import tiny
+from trainer.judge.model_judge import Case, judged
 from trainer.place import Place
 from trainer.ship.answering import Sampling
 from trainer.ship.models import Models
@@ -327,6 +331,22 @@ def test_a_key_is_asked_for_and_sigterm_ends_open_answers_and_the_program(adapte
     assert server.process.wait(20) == 0
     assert server.process.stderr and "Traceback" not in server.process.stderr.read()
     server.close()
+
+
+def test_a_served_model_can_be_the_judge_and_what_it_babbles_is_no_judgement(base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "judge"
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1536}))
+    server = Served([str(folder)], key=KEY)
+    judge = {"endpoint": server.url, "model": "judge", "key_variable": "JUDGE_KEY"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUDGE_KEY", KEY)
+        found = judged(Judge.model_validate(judge), [Case("double 2", "4", "5", "4")], lambda: None)
+        with pytest.raises(UserError, match="answered 404"):
+            judged(Judge.model_validate({**judge, "model": "nobody"}), [Case("a", "b", "c", "d")], lambda: None)
+    assert found.scores == [None] and len(found.toon) == 4, "both orders, each asked once more"
+    assert server.end() == 0
 
 
 def test_what_cannot_be_served_is_said_before_anything_is_loaded(
