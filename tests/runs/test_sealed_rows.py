@@ -48,7 +48,7 @@ ATTEMPTS = [
     ("hand", "wide/sealed", "eve", "--token", "1"), ("show", "run.yaml"), ("plan", "run.yaml"), ("check", "run.yaml"),
     ("plan", "run.yaml", "--explain"), ("inbox", "--as", "eve"), ("post", "wide/sealed", "--as", "eve", "one row, please"),
     ("done", "wide/sealed", "--as", "eve", "--token", "1", "--evidence", "x"), ("drop", "wide/sealed", "--as", "eve", "--token", "1"),
-    ("renew", "wide/sealed", "--as", "eve", "--token", "1"), ("wait",), ("schema",), ("env",), ("skill",),
+    ("renew", "wide/sealed", "--as", "eve", "--token", "1"), ("data", "check", "run.yaml"), ("wait",), ("schema",), ("env",), ("skill",),
 ]  # fmt: skip
 NOT_TRIED = {
     "they change a run's course and show what `status` and `log` show": (
