@@ -129,7 +129,7 @@ def test_figures_differences_and_samples_come_as_a_table_as_json_and_as_toon(
         (["--metrics", "json_schema"], "json_schema: is not set, but `metrics` names json_schema"),
         (["--data", "nowhere.jsonl"], "--data: there is no file nowhere.jsonl"),
         (["--type", "chatml"], "no column 'messages'"),
-        (["--type", "nosuch"], "--type: 'nosuch' cannot be taken; input should be 'chatml', 'alpaca'"),
+        (["--type", "nosuch"], "--type: 'nosuch' cannot be taken; input should be 'auto', 'chatml', 'alpaca'"),
         (["--rows", "-1"], "--rows: -1 cannot be taken; input should be greater than or equal to 0"),
         (["--device", "tpu"], "--device: 'tpu' is no device; take cpu, or gpu0"),
     ],
