@@ -175,6 +175,7 @@ def arguments(ingredients: Ingredients) -> SFTConfig:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,
+        router_aux_loss_coef=0.0,  # routers and experts get no adapter: the loss is the words' alone, as on the shared loop
         # device: said out loud, since SFTConfig's own defaults are for GPUs
         use_cpu=not ingredients.on_gpu,
         bf16=ingredients.dtype is torch.bfloat16,
