@@ -259,7 +259,9 @@ class Range(Settings):
     """Numbers between two ends, both included; whole ones where both ends are."""
 
     low: int | float
+    """The smallest."""
     high: int | float
+    """The largest."""
     log: bool = False
     """Evenly in the logarithm: as many between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
 

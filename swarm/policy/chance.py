@@ -79,7 +79,9 @@ def _by_rows(value: float, drawn: Sequence[float], error: float, level: float, g
     low, high = (drawn[min(DRAWS - 1, int(share * DRAWS))] for share in (level / 2, 1 - level / 2))
     beyond = min(sum(one <= 0 for one in drawn), sum(one >= 0 for one in drawn))
     p = min(1.0, max(2 * (beyond + 1) / (DRAWS + 1), _of_few(value, error, gaps)))
-    if not beyond and len(gaps) >= FEW_ROWS:  # the draws say less than one in so many: of many comparisons each must be rarer
+    if (
+        not beyond and len(gaps) >= FEW_ROWS
+    ):  # the draws say less than one in so many: of many comparisons each must be rarer
         p = min(p, _two_sided(value, error, len(gaps) - 1))
     reach = _quantile(1 - level / 2, None) + NormalDist().inv_cdf(POWER)
     return Difference(value, low, high, p, reach * error)

@@ -18,16 +18,23 @@ ROW_TOKENS = 8
 """Of each stream's row that is looked at: enough for every layer, and nothing for memory."""
 
 
+LARGEST = 1e6
+"""Of a weight: no adapter that works comes near it."""
+
+
 def audit(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head) -> list[str]:
     """What is wrong with a stream that has just stepped, each with the tensor's name; empty where it is sound.  `streams` by slot."""
     return [*_of_tensors(stream, layers), *_of_optimizer(stream), *_of_rows(stream, streams, layers, head)]
 
 
 def refuse_rate(stream: Stream) -> None:
-    """Raises Failed where no weight has moved, and where one is infinite."""
+    """Raises Failed where no weight has moved, and where one is infinite or as good as that: its gradients vanish in rounding."""
     values = dict(stream.adapter.named_parameters())
     if not all(bool(value.isfinite().all()) for value in values.values()):
         raise Failed(f"adapter was not finite at step {stream.step}", "lower learning_rate")
+    largest = max(float(value.detach().abs().max()) for value in values.values())
+    if largest > LARGEST:
+        raise Failed(f"the adapter's weights grew to {largest:.0e} at step {stream.step}", "lower learning_rate")
     if not any(bool(value.any()) for name, value in values.items() if "lora_B" in name):
         raise Failed(
             f"no weight moved at step {stream.step}", "raise learning_rate, or look at the rows with `swarm show`"

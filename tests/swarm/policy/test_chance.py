@@ -48,6 +48,14 @@ def test_rows_count_by_their_weight_and_many_of_them_are_drawn_in_blocks() -> No
     assert blocks.high - blocks.low == pytest.approx(2 * 2.576 / 5000**0.5, rel=0.1)
 
 
+def test_a_clear_difference_is_rarer_than_the_draws_can_count_so_that_hundreds_of_arms_can_be_told_apart() -> None:
+    generator = random.Random(3)
+    clear = difference(rows([generator.gauss(3.0, 1.0) for _ in range(100)]), LEVEL, draws())
+    assert clear.p < LEVEL / 2080, "64 arms and the base in pairs"
+    faint = difference(rows([generator.gauss(0.4, 1.0) for _ in range(100)]), LEVEL, draws())
+    assert 1e-7 < faint.p < LEVEL, "where draws lie beyond zero they are counted"
+
+
 def test_the_same_scores_are_always_judged_the_same_way() -> None:
     gaps = rows([0.1, -0.2, 0.3, 0.4, -0.1, 0.2, 0.6, 0.1])
     assert difference(gaps, LEVEL, draws()) == difference(gaps, LEVEL, draws())

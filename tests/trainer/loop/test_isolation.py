@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import weakref
 from dataclasses import replace
 
@@ -206,3 +207,13 @@ def test_the_audit_leaves_no_trace() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     loop.tick()
     assert any(value.grad.any() for value in streams["lion"].adapter.parameters()) or streams["lion"].step
+
+
+def test_weights_that_a_rate_has_blown_up_are_named_as_that() -> None:
+    loop, kept, _ = loop_of(
+        {"small": replace(FIVE["small"], optimizer=lambda values: torch.optim.SGD(values, lr=1e12))}
+    )
+    loop.run()
+    assert re.fullmatch(
+        r"the adapter's weights grew to \de\+\d\d at step \d|.* was not finite at step \d", kept.failures["small"]
+    )
