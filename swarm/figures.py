@@ -71,6 +71,8 @@ def _overlap(label: str, unit: str, package: str) -> Figure:
 
 FIGURES: dict[str, Figure] = {
     "loss": Figure("loss", "nats per supervised token", text=units.loss),
+    "ce": Figure("cross entropy", "nats per supervised token", text=units.loss),
+    "kl": Figure("KL in training", "nats per supervised token, from the base", text=units.loss),
     "first_loss": Figure("first loss", "nats per supervised token", text=units.loss),
     "best_loss": Figure("best", "nats per supervised token", text=units.loss),
     "eval_loss": Figure("held-out", "nats per supervised token", "min", units.loss),

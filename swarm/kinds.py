@@ -30,6 +30,14 @@ S = TypeVar("S", bound=Settings)
 Shape = tuple[int, ...]
 
 
+class Refusal(NamedTuple):
+    """A setting that cannot hold beside the others, why, and the fix."""
+
+    key: str
+    what: str
+    fix: str
+
+
 class Kind(Generic[S]):
     """What the five have in common."""
 
@@ -44,12 +52,20 @@ class Kind(Generic[S]):
     extra: str = ""
     """and the extra that does."""
 
+    def refusal(self, settings: S) -> Refusal | None:
+        """Where settings of its own are valid alone and contradict each other, or others of the stream."""
+        return None
+
 
 class Method(Kind[S]):
     """A way to tune a model."""
 
     engines: ClassVar[frozenset[str]] = frozenset({"trl"})
     """Training engines that can run it; `shared` trains several streams on one base in memory."""
+
+    def engines_with(self, settings: S) -> frozenset[str]:
+        """Those that can run it with these settings."""
+        return self.engines
 
     def trainer(self, ingredients: Any) -> Any:
         """A trainer that is ready to train one stream, of `trainer.engines.trl.Ingredients`."""
@@ -66,7 +82,11 @@ class AdapterKind(Kind[S]):
     engines: ClassVar[frozenset[str]] = frozenset({"trl"})
     """Training engines that can train it; `shared` takes kinds whose `config` is a LoraConfig."""
     quantisation: ClassVar[str | None] = None
-    """How the base is held while it is trained on: None as it is, `nf4` in 4 bits."""
+    """How the base is held while it is trained on, unless it is set otherwise: None as it is, `nf4` in 4 bits."""
+
+    def engines_with(self, settings: S) -> frozenset[str]:
+        """Those that can train it with these settings."""
+        return self.engines
 
     # ---- without torch ----
 
@@ -97,9 +117,17 @@ class AdapterKind(Kind[S]):
         """The largest buffer that comes and goes in a step."""
         return 0
 
+    def held(self, settings: S) -> str | None:
+        """How the base is held with these settings: None as it is, else its type first: streams of one process hold it alike."""
+        return self.quantisation
+
+    def bits(self, settings: S) -> float | None:
+        """Of a quantised weight, its constants included; None where none is."""
+        return None
+
     # ---- with torch ----
 
-    def quantisation_config(self, dtype: torch.dtype) -> Any:
+    def quantisation_config(self, dtype: torch.dtype, settings: S) -> Any:
         """What `from_pretrained` is given as `quantization_config`."""
         return None
 
@@ -176,21 +204,13 @@ class Stateless:
         assert not state
 
 
-class Unreachable(NamedTuple):
-    """Why a stop can end nothing: the setting, the arithmetic and the fix."""
-
-    key: str
-    what: str
-    fix: str
-
-
 class Stop(Kind[S]):
     """What ends a training before its last step.  Its settings belong to every stream; their defaults leave it off."""
 
     def armed(self, settings: S) -> bool:
         raise NotImplementedError
 
-    def unreachable(self, settings: S, steps: int | None) -> Unreachable | None:
+    def unreachable(self, settings: S, steps: int | None) -> Refusal | None:
         """Whether it could end nothing in a training of so many steps; None: their number is not known yet."""
         return None
 

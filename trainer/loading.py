@@ -45,7 +45,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
         model = auto_class(config).from_pretrained(
             str(base_folder),
             dtype=dtype,
-            quantization_config=kind.quantisation_config(dtype),
+            quantization_config=kind.quantisation_config(dtype, settings),
             device_map={"": place.torch_device},
             attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
             use_safetensors=True,  # pickled weights can hold code

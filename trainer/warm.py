@@ -110,6 +110,9 @@ def scale(config: Any) -> float:
     """By which PEFT multiplies B A; 1 for other kinds of adapters."""
     if not hasattr(config, "lora_alpha"):
         return 1.0
+    if config.alpha_pattern or config.rank_pattern:
+        fix = "clone it without its weights"
+        raise UserError("warm start", "an adapter with rank_pattern or alpha_pattern has no one scale", fix)
     return float(config.lora_alpha) / (math.sqrt(config.r) if config.use_rslora else config.r)
 
 

@@ -188,12 +188,13 @@ def env(*, form: Form = None) -> None:
     packages = {name: version(name) for name in names}
     if form is not None:
         free = surroundings.free_memory_bytes()
-        screen.print_data({**facts, "free_memory_bytes": free, "gpus": names_of_gpus, "packages": packages}, form)
+        devices = {"gpus": names_of_gpus, "gpu_not_used": gpus.other_gpu()}
+        screen.print_data({**facts, "free_memory_bytes": free, **devices, "packages": packages}, form)
         return
     shown = {
         **facts,
         "free memory": units.size(surroundings.free_memory_bytes()),
-        "gpus": ", ".join(names_of_gpus) or "none",
+        "gpus": ", ".join(names_of_gpus) or gpus.other_gpu() or "none",
         **packages,
     }
     print(screen.columns([[name, str(value)] for name, value in shown.items()]))

@@ -99,7 +99,7 @@ def _refuse_fixed(stream: Node, like: StreamSettings, made: StreamSettings, prob
     for key, why in FIXED.items():
         if getattr(like, key) != getattr(made, key):
             problems.add(*stream.setting(key), f"cannot be changed: {why}", OTHER_RUN)
-    held, wanted = (kinds.adapter(settings.adapter).quantisation for settings in (like, made))
+    held, wanted = (kinds.adapter(settings.adapter).held(settings) for settings in (like, made))
     if held != wanted:
         what = f"cannot be changed: the base is held {_held(held)}, and {made.adapter} wants it {_held(wanted)}"
         problems.add(*stream.setting("adapter"), what, OTHER_RUN)

@@ -282,6 +282,8 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         longest = next((f", at most {part.max_length}" for part in metadata if isinstance(part, MaxLen)), "")
         at_least_one = any(isinstance(part, MinLen) for part in metadata)
         return f"a list of {_several(get_args(annotation)[0], at_least_one=at_least_one)}{longest}"
+    if origin is dict:
+        return f"{_several(get_args(annotation)[1], at_least_one=False)} by name"
     if table := next((part for part in metadata if isinstance(part, OneOf)), None):
         return _listed(table.names())
     if words_of_field := next((part.words for part in metadata if isinstance(part, Reads)), None):

@@ -22,7 +22,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_held_out(stream, settings, run, problems)
         _check_metrics(stream, settings, run, problems)
         _check_steps(stream, settings, problems)
-        _check_packages(stream, settings, problems)
+        _check_kinds(stream, settings, problems)
         _check_stops(stream, settings, problems)
         _check_controller(stream, settings, problems)
         _check_search(stream, settings, problems)
@@ -163,12 +163,15 @@ def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]
         yield node, part
 
 
-def _check_packages(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    chosen = [(stream, "method", settings.method), (stream, "controller", settings.controller)]
+def _check_kinds(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    chosen: list[tuple[Node, Part, str]] = [(stream, settings, "method"), (stream, settings, "controller")]
     for node, part in _parts(stream, settings):
-        chosen += [(node, "adapter", part.adapter), (node, "optimizer", part.optimizer)]
-    for node, key, name in chosen:
+        chosen += [(node, part, "adapter"), (node, part, "optimizer")]
+    for node, part, key in chosen:
+        name = getattr(part, key)
         kind = kinds.installed(key)[name]
+        if why := kind.refusal(part):
+            _add(node, why.key, why.what, why.fix, problems)
         if kind.package and find_spec(kind.package) is None:
             fix = f"install it with `pip install 'toonswarm[{kind.extra}]'`, or take another {key}"
             _add(node, key, f"{name} needs the package {kind.package}", fix, problems)
@@ -180,7 +183,7 @@ def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) ->
     chosen = " + ".join(dict.fromkeys(name for name in named if name != "none"))
     if engine_of(settings) not in able:
         shaped = " in micro-batches of this kind" if shapes_batches(settings) else ""
-        what = f"{settings.engine} cannot train {chosen}{shaped}"
+        what = f"{settings.engine} cannot train {chosen} with these settings{shaped}"
         fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else f"leave out {BATCHES}"
         _add(stream, "engine", what, fix, problems)
     elif settings.exact and engine_of(settings) != "shared":

@@ -16,8 +16,9 @@ STREAM = {
     "`base_model`": "model_name_or_path model model_name model_id pretrained_model_name_or_path base_model_config",
     "`adapter: lora`": "use_peft peft_type finetuning_type peft task_type lora_task_type",
     "`adapter: qlora`": "load_in_4bit quantize_base quantization quantization_bit quantization_method quantization_config",
-    "`adapter: qlora`, which is NF4 with double quantisation": "bnb_4bit_quant_type bnb_4bit_use_double_quant "
-    "use_bnb_nested_quant bnb_4bit_quant_storage bnb_config_kwargs quantization_type double_quantization",
+    "`bnb_4bit_quant_type`, with `adapter: qlora`": "quantization_type bnb_config_kwargs",
+    "`bnb_4bit_use_double_quant`, with `adapter: qlora`": "use_bnb_nested_quant double_quantization",
+    "`adapter: qlora`, whose 4-bit values are stored as bytes": "bnb_4bit_quant_storage",
     "`adapter: qlora`, which is 4-bit": "load_in_8bit",
     "`method`": "rl trainer stage training_type",
     "name a folder of that revision as `base_model`": "revision model_revision revision_of_model",
@@ -79,8 +80,10 @@ STREAM = {
     "trainable_token_indices peft_trainable_token_indices unfrozen_parameters ensure_weight_tying peft_ensure_weight_tying",
     "A begins at random and B at zero": "init_lora_weights peft_init_lora_weights pissa_init pissa_iter pissa_convert loftq_config "
     "eva_config corda_config lora_ga_config init_method",
-    "write names or a pattern into `lora_target_modules`": "exclude_modules layers_to_transform layers_pattern "
-    "peft_layers_to_transform peft_layers_pattern rank_pattern alpha_pattern",
+    "`layers_to_transform`": "peft_layers_to_transform lora_layers_to_transform",
+    "`lora_target_mode`": "target_mode",
+    "`lora_weight_dtype`": "lora_dtype adapter_dtype",
+    "write names or a pattern into `lora_target_modules`": "exclude_modules layers_pattern peft_layers_pattern",
     "experts of a mixture get no adapter": "target_parameters lora_target_parameters moe_aux_loss_coef router_aux_loss_coef "
     "aux_loss_coef",
     "set by the program as the layers need it": "fan_in_fan_out lora_fan_in_fan_out inference_mode auto_mapping peft_version "
@@ -113,7 +116,9 @@ STREAM = {
     "`gradient_checkpointing`": "enable_activation_checkpointing activation_checkpointing disable_gradient_checkpointing",
     "recomputing does without reentrant autograd: set `gradient_checkpointing` alone": "gradient_checkpointing_kwargs use_reentrant_gc "
     "activation_checkpointing_kwargs activation_offloading use_unsloth_gc",
-    "the loss is cross-entropy on supervised tokens": "label_smoothing_factor loss_type neftune_noise_alpha use_dft_loss dft "
+    "`loss`": "loss_type use_dft_loss dft use_asft_loss",
+    "`kl_lambda`": "asft_alpha kl_weight",
+    "the loss is cross-entropy on supervised tokens": "label_smoothing_factor neftune_noise_alpha "
     "average_tokens_across_devices reward_model process_reward_model num_labels dpo_use_weighting dpo_use_logits_to_keep "
     "orpo_alpha rpo_alpha simpo_gamma cpo_alpha rl_beta ref_model ref_model_adapters ref_model_quantization_bit ld_alpha "
     "dpo_label_smoothing compute_accuracy beta",

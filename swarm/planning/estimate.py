@@ -18,8 +18,6 @@ from swarm.policy.batching import engine_of
 from swarm.policy.fitting import JUDGED_LOGITS_BYTES, JUDGED_TOKENS, LOGITS_BYTES
 from swarm.settings import Part, StreamSettings
 
-NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-"""4-bit values, an 8-bit constant per 64 of them, and one fp32 per 256 constants: 4.127 (QLoRA, arXiv 2305.14314, section 3)."""
 FP32, HALF = 4, 2
 CHUNK_VALUE_BYTES = 3 * FP32
 """The shared engine holds logits, their log-softmax and their gradient of a chunk of tokens."""
@@ -103,10 +101,11 @@ def estimate(
     shapes = kind.tensors(base, settings).values()
     trainable = sum(map(prod, shapes))
     adapter = trainable * FP32  # PEFT and the trainer keep the adapter in fp32 whatever the base is in
-    weights = weights_of(base, kind.quantisation, width)
+    bits = kind.bits(settings)
+    weights = weights_of(base, bits, width)
     training, judging = activations_of(base, kind, settings, width, shared=shared), _judging(base, width)
     logits = _logits(base, settings, width, shared=shared)
-    passing = _dequantised(base, kind.quantisation, width) + kind.overhead_bytes(base, settings, width)
+    passing = _dequantised(base, bits, width) + kind.overhead_bytes(base, settings, width)
     return Need(
         trainable=trainable,
         weights=weights,
@@ -121,18 +120,18 @@ def estimate(
     )
 
 
-def weights_of(base: BaseFacts, quantisation: str | None, width: int) -> int:
-    """The frozen base in bytes."""
-    if quantisation is None:
+def weights_of(base: BaseFacts, bits: float | None, width: int) -> int:
+    """The frozen base in bytes; `bits` of a quantised weight."""
+    if bits is None:
         return base.parameters * width
     quantised = sum(module.elements for module in base.modules if module.quantised)
-    return round(quantised * NF4_BITS / 8) + (base.parameters - quantised) * width
+    return round(quantised * bits / 8) + (base.parameters - quantised) * width
 
 
-def _dequantised(base: BaseFacts, quantisation: str | None, width: int) -> int:
+def _dequantised(base: BaseFacts, bits: float | None, width: int) -> int:
     """The largest quantised matrix: one at a time is dequantised."""
     quantised = [module.elements for module in base.modules if module.quantised]
-    return max(quantised, default=0) * width if quantisation else 0
+    return max(quantised, default=0) * width if bits else 0
 
 
 def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, width: int, *, shared: bool = False) -> int:

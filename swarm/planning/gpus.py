@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,15 @@ class Gpu:
     name: str
     total_bytes: int | None
     free_bytes: int | None
+
+
+def other_gpu() -> str | None:
+    """What a GPU that no stream is trained on is, and why; None where there is none that is known."""
+    if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+        return (
+            "Apple's, by MPS: not used, since it has no float64, in which losses are added up; streams train on the CPU"
+        )
+    return None
 
 
 @dataclass(frozen=True, slots=True)

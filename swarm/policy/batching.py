@@ -53,9 +53,10 @@ def engine_of(settings: StreamSettings) -> Engine:
 
 
 def engines_of(settings: StreamSettings) -> frozenset[str]:
-    """Those that can run its method with its adapters and its controller."""
-    adapters = [kinds.adapter(part.adapter).engines for part in settings.parts.values()]
-    able = kinds.method(settings.method).engines.intersection(*adapters, kinds.controller(settings.controller).engines)
+    """Those that can run its method with its adapters and its controller, as they are set."""
+    adapters = [kinds.adapter(part.adapter).engines_with(part) for part in settings.parts.values()]
+    controller = kinds.controller(settings.controller).engines
+    able = kinds.method(settings.method).engines_with(settings).intersection(*adapters, controller)
     return able & {"shared"} if shapes_batches(settings) else able
 
 
@@ -68,7 +69,7 @@ def _base_key(part: Part) -> BaseKey:
     return BaseKey(
         base_model=part.base_model,
         trust_remote_code=part.trust_remote_code,
-        quantisation=kinds.adapter(part.adapter).quantisation,
+        quantisation=kinds.adapter(part.adapter).held(part),
         dtype="auto" if part.bf16 == "auto" else "bfloat16" if part.bf16 else "float32",
         attention=part.attn_implementation,
         dequantise=part.dequantise if kinds.adapter(part.adapter).quantisation else "",

@@ -26,7 +26,8 @@ def unfit(part: Part, base: BaseFacts) -> Iterator[Unfit]:
     kind = kinds.adapter(part.adapter)
     if base.context_tokens is not None and part.sequence_len > base.context_tokens:
         yield "sequence_len", f"{part.sequence_len}, and the base reads {base.context_tokens} tokens", "lower it"
-    if base.quantisation is not None and base.quantisation != kind.quantisation:
+    held = (kind.held(part) or "").partition(" ")[0]
+    if base.quantisation is not None and base.quantisation != held:
         yield _other_quantisation(base.quantisation)
     elif kind.quantisation is not None and not any(module.quantised for module in base.modules):
         what = f"{part.adapter} would store no part of this base in 4 bits: it has no plain linear layer"

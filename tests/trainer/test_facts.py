@@ -38,7 +38,13 @@ def trained(model: Any) -> int:
     return sum(value.numel() for value in model.parameters() if value.requires_grad)
 
 
-@pytest.mark.parametrize("changes", [{}, {"use_dora": True}], ids=["lora", "dora"])
+PATTERNS = {
+    "rank_pattern": {"q_proj": 2, "0.*(dense|c_attn)": 3}, "alpha_pattern": {"q_proj": 5.0},
+    "layers_to_transform": "-1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_dora": True}, PATTERNS], ids=["lora", "dora", "patterns"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_adapter_has_the_tensors_that_peft_makes(family: str, changes: dict[str, Any]) -> None:
     chosen, kind = settings(**changes), kinds.adapter("lora")
@@ -69,7 +75,7 @@ def test_what_is_held_in_4_bits_is_what_transformers_quantises(
         return
     model_of(family).save_pretrained(tmp_path)
     model = auto_class(config_of(family)).from_pretrained(
-        str(tmp_path), quantization_config=kind.quantisation_config(torch.float32), dtype=torch.float32
+        str(tmp_path), quantization_config=kind.quantisation_config(torch.float32, chosen), dtype=torch.float32
     )
     text = {module.name for module in base.modules}
     assert stated == {name for name, module in model.named_modules() if isinstance(module, Linear4bit)} & text
@@ -229,3 +235,77 @@ def test_layers_whose_names_stand_for_experts_in_peft_get_no_adapter() -> None:
     names = {module.name.rpartition(".")[2] for module in base.linears}
     assert names == {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}
     assert "gate_proj" in {module.name.rpartition(".")[2] for module in base.modules if not module.adaptable}
+
+
+ATTENTION = {
+    "llama": "q_proj k_proj v_proj o_proj", "mistral": "q_proj k_proj v_proj o_proj", "qwen2": "q_proj k_proj v_proj o_proj",
+    "qwen3": "q_proj k_proj v_proj o_proj", "gemma2": "q_proj k_proj v_proj o_proj", "gemma3": "q_proj k_proj v_proj o_proj",
+    "phi3": "qkv_proj o_proj", "gpt2": "attn.c_attn attn.c_proj", "gpt-neox": "query_key_value attention.dense",
+    "falcon": "query_key_value self_attention.dense", "cohere": "q_proj k_proj v_proj o_proj", "phi": "q_proj k_proj v_proj dense",
+    "bloom": "query_key_value self_attention.dense", "opt": "q_proj k_proj v_proj out_proj", "mpt": "Wqkv attn.out_proj",
+}  # fmt: skip
+BETWEEN = {
+    "phi3": "gate_up_proj down_proj", "gpt2": "c_fc mlp.c_proj", "gpt-neox": "dense_h_to_4h dense_4h_to_h",
+    "falcon": "dense_h_to_4h dense_4h_to_h", "phi": "fc1 fc2", "bloom": "dense_h_to_4h dense_4h_to_h", "opt": "fc1 fc2",
+    "mpt": "ffn.up_proj ffn.down_proj",
+}  # fmt: skip
+"""Of those that are not llama's gate_proj, up_proj and down_proj."""
+
+
+def ends(family: str, **changes: Any) -> set[str]:
+    """Where the tensors of an adapter stand, below the layer's number."""
+    names = kinds.adapter("lora").tensors(facts_of(family), settings(**changes))
+    return {name.rpartition(".lora_")[0] for name in names}
+
+
+@pytest.mark.parametrize("family", ATTENTION)
+def test_a_mode_finds_attention_and_what_stands_between_whatever_the_family_calls_them(family: str) -> None:
+    """Row A09."""
+    attention, between = ATTENTION[family].split(), BETWEEN.get(family, "gate_proj up_proj down_proj").split()
+    found = {mode: ends(family, lora_target_mode=mode) for mode in ("attn", "attn_mlp", "auto")}
+    assert {name for name in found["attn_mlp"] if name.endswith(tuple(attention))} == found["attn"]
+    assert all(any(name.endswith(end) for name in found["attn"]) for end in attention)
+    rest = found["attn_mlp"] - found["attn"]
+    assert {end for end in between if any(name.endswith(end) for name in rest)} == set(between)
+    assert found["attn_mlp"] == found["auto"] == ends(family)
+
+
+def test_berts_names_are_known_too() -> None:
+    """Row A09: its attention and its layers both have an `output`."""
+    from trainer.adapters.targets import is_attention, is_feed_forward
+
+    layer = "bert.encoder.layer.0"
+    attention = [f"{layer}.attention.self.{end}" for end in ("query", "key", "value")] + [
+        f"{layer}.attention.output.dense"
+    ]
+    between = [f"{layer}.intermediate.dense", f"{layer}.output.dense"]
+    assert all(map(is_attention, attention)) and not any(map(is_feed_forward, attention))
+    assert all(map(is_feed_forward, between)) and not any(map(is_attention, between))
+    assert not is_attention("bert.pooler.dense") and not is_feed_forward("bert.pooler.dense")
+
+
+def test_a_family_without_attention_is_refused_by_attn_and_whole_in_auto() -> None:
+    with pytest.raises(UserError, match="lora_target_mode: attn finds no layer of attention"):
+        ends("mamba", lora_target_mode="attn")
+    assert ends("mamba", lora_target_mode="auto") == ends("mamba")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (1, {1}), ("1:3", {1, 2, 3}), ("0, 2:3", {0, 2, 3}), ([0, "2:3"], {0, 2, 3}), (-1, {5}), ("-2:-1", {4, 5}),
+        ("4:-1", {4, 5}),
+    ],
+)  # fmt: skip
+def test_layers_are_counted_from_both_ends_and_both_bounds_are_in(written: Any, expected: set[int]) -> None:
+    """Row C13."""
+    from trainer.adapters.targets import layers
+
+    assert layers(written, 6) == expected
+
+
+def test_layers_that_are_not_there_are_refused() -> None:
+    for written, what in (("2", "not within the 2 layers"), ("1:0", "not within"), ("a:b", "names no layers")):
+        with pytest.raises(UserError, match=what):
+            ends("llama", layers_to_transform=written)
+    assert {name.split(".")[4] for name in ends("llama", layers_to_transform="-1")} == {"1"}

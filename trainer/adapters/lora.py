@@ -7,23 +7,20 @@ rsLoRA scales by alpha / sqrt(rank) (arXiv 2312.03732).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from swarm.errors import UserError
-from swarm.facts import BaseFacts, Module
+from swarm.facts import BaseFacts
 from swarm.keys import Positive, Settings, Share
-from swarm.kinds import AdapterKind, Shape
+from swarm.kinds import AdapterKind, Refusal, Shape
+from trainer.adapters.targets import ALL_LINEAR, NAMES, matched, targeted
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
 
 FP32, HALF = 4, 2
-ALL_LINEAR = "all-linear"
-NAMES = re.compile(r"[\w.-]+(?:\s*,\s*[\w.-]+)*,?")
-"""`q_proj` or `q_proj, v_proj`: names of layers; any other text is a pattern."""
 
 
 class LoraSettings(Settings):
@@ -35,10 +32,23 @@ class LoraSettings(Settings):
     """Share of the adapter's inputs that is dropped in training."""
     lora_target_modules: str | list[str] = ALL_LINEAR
     """Layers that get an adapter: a list of names (`[q_proj, v_proj]`), a pattern of whole names, or all-linear: all but the head."""
+    lora_target_mode: Literal["attn", "attn_mlp", "auto"] | None = None
+    """The same by what layers do, whatever the family calls them: attention, or the layers between as well; auto: attn_mlp where it has both, else all-linear."""
+    layers_to_transform: int | str | list[int | str] | None = None
+    """Only in these layers, counted from 0: `16:31` (both included), a list, or below zero from the end: `-4:-1`."""
+    rank_pattern: dict[str, Positive] = {}  # noqa: RUF012  pydantic copies defaults
+    """Another `lora_r` for layers whose names end so: `{q_proj: 16, 'layers.0.*': 4}`."""
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}  # noqa: RUF012
+    """The same of `lora_alpha`."""
+    lora_weight_dtype: Literal["float32", "bfloat16"] = "float32"
+    """How the adapter's weights are held; bfloat16 (with `engine: trl`) loses small updates without a Kahan optimizer, and takes no weight_decay."""
     use_dora: bool = False
     """Weight-decomposed LoRA (DoRA)."""
     use_rslora: bool = False
     """Scale the adapter by alpha / sqrt(rank) instead of alpha / rank."""
+
+    def rank_of(self, layer: str) -> int:
+        return matched(self.rank_pattern, layer) or self.lora_r
 
     @property
     def targets(self) -> str | list[str]:
@@ -55,29 +65,44 @@ class Lora(AdapterKind[LoraSettings]):
     settings = LoraSettings
     engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
 
+    def engines_with(self, settings: LoraSettings) -> frozenset[str]:
+        """The stacks of the shared engine are in float32."""
+        return self.engines if settings.lora_weight_dtype == "float32" else frozenset({"trl"})
+
+    def refusal(self, settings: Any) -> Refusal | None:
+        if settings.lora_target_mode and settings.lora_target_modules != ALL_LINEAR:
+            return Refusal("lora_target_mode", "lora_target_modules names layers too", "leave one of them out")
+        if settings.lora_weight_dtype == "bfloat16" and settings.weight_decay:
+            what = "a decay is below what a weight in bfloat16 is rounded to: it would do nothing"
+            return Refusal("weight_decay", what, "write 0, or `lora_weight_dtype: float32`")
+        for key in ("rank_pattern", "alpha_pattern"):
+            if bad := next((name for name in getattr(settings, key) if not _is_pattern(name)), None):
+                return Refusal(key, f"{bad!r} is no pattern", "write the ends of layers' names")
+        return None
+
     def label(self, settings: LoraSettings) -> str:
         switches = [name for name, on in (("dora", settings.use_dora), ("rslora", settings.use_rslora)) if on]
         return " ".join([self.name, f"r{settings.lora_r}", *switches])
 
     def details(self, settings: LoraSettings) -> str:
-        targets = settings.targets
+        targets = settings.lora_target_mode or settings.targets
         return f"α{settings.lora_alpha:g} {targets if isinstance(targets, str) else '+'.join(targets)}"
 
     def tensors(self, base: BaseFacts, settings: LoraSettings) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {}
-        for target in targeted(base, settings.targets):
-            name = f"base_model.model.{target.name}"
-            shapes[f"{name}.lora_A.weight"] = (settings.lora_r, target.inputs)
-            shapes[f"{name}.lora_B.weight"] = (target.outputs, settings.lora_r)
+        for target in targeted(base, settings):
+            name, rank = f"base_model.model.{target.name}", settings.rank_of(target.name)
+            shapes[f"{name}.lora_A.weight"] = (rank, target.inputs)
+            shapes[f"{name}.lora_B.weight"] = (target.outputs, rank)
             if settings.use_dora:
                 shapes[f"{name}.lora_magnitude_vector"] = (target.outputs,)
         return shapes
 
     def activation_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> float:
         """Inputs of A where they are copies (cast or dropped out), dropout's mask, A's outputs; DoRA's outputs twice."""
-        targets = targeted(base, settings.targets)
+        targets = targeted(base, settings)
         inputs, outputs = sum(target.inputs for target in targets), sum(target.outputs for target in targets)
-        kept: float = len(targets) * settings.lora_r * FP32
+        kept: float = sum(settings.rank_of(target.name) for target in targets) * FP32
         kept += inputs * width if width == HALF or settings.lora_dropout else 0
         kept += inputs * FP32 if settings.lora_dropout else 0
         return kept + (2 * outputs * width if settings.use_dora else 0)
@@ -92,7 +117,7 @@ class Lora(AdapterKind[LoraSettings]):
 
     def overhead_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> int:
         """DoRA computes the norm of a whole weight with its adapter, in fp32."""
-        largest = max(target.elements for target in targeted(base, settings.targets))
+        largest = max(target.elements for target in targeted(base, settings))
         return 3 * FP32 * largest if settings.use_dora else 0
 
     def config(self, base: BaseFacts, settings: LoraSettings) -> LoraConfig:
@@ -103,66 +128,31 @@ class Lora(AdapterKind[LoraSettings]):
             r=settings.lora_r,
             lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # peft says int; it only divides by it
             lora_dropout=settings.lora_dropout,
-            target_modules=[target.name for target in targeted(base, settings.targets)],
+            target_modules=[target.name for target in targeted(base, settings)],
+            rank_pattern=dict(settings.rank_pattern),
+            alpha_pattern=dict(settings.alpha_pattern),
             use_dora=settings.use_dora,
             use_rslora=settings.use_rslora,
             bias="none",
         )
 
+    def attach(self, model: PreTrainedModel, base: BaseFacts, settings: LoraSettings) -> PeftModel:
+        import torch
 
-def targeted(base: BaseFacts, wanted: str | list[str]) -> list[Module]:
-    """The layers that get an adapter, by PEFT's rules: a list names the ends of names, a text is a pattern of whole names.
-
-    Raises UserError where a name or the pattern matches no layer, and where it matches what cannot have an adapter.
-    """
-    if wanted == ALL_LINEAR:
-        return list(base.linears)
-    if isinstance(wanted, str):
-        return _checked(base, _by_pattern(base, wanted))
-    for name in wanted:
-        if not any(_ends(module.name, name) for module in base.modules):
-            raise _error(f"{name} matches no layer of the base", _layers(base))
-    return _checked(base, [m for m in base.modules if any(_ends(m.name, name) for name in wanted)])
+        made = super().attach(model, base, settings)
+        if settings.lora_weight_dtype == "bfloat16":
+            for value in made.parameters():
+                if value.requires_grad:
+                    value.data = value.data.to(torch.bfloat16)
+        return made
 
 
-def _by_pattern(base: BaseFacts, pattern: str) -> list[Module]:
+def _is_pattern(text: str) -> bool:
     try:
-        found = [module for module in base.modules if re.fullmatch(pattern, module.name)]
-    except re.error as error:
-        raise _error(f"{pattern!r} is no pattern ({error})", "write all-linear, or a list of names") from error
-    if not found:
-        example = base.linears[0].name if base.linears else base.head
-        what = f"the pattern {pattern!r} matches no whole name of a layer, such as {example}"
-        raise _error(what, f"write .* before it, or a list of names: {_layers(base)}")
-    return found
-
-
-def _ends(name: str, end: str) -> bool:
-    return name == end or name.endswith(f".{end}")
-
-
-def _checked(base: BaseFacts, found: Sequence[Module]) -> list[Module]:
-    able = {module.name for module in base.linears}
-    for module in found:
-        if module.name not in able:
-            what = (
-                "is the head"
-                if module.name == base.head
-                else "is an embedding"
-                if module.kind == "embedding"
-                else "cannot be wrapped by PEFT"
-            )
-            raise _error(f"{module.name} {what}, which gets no adapter here", _layers(base))
-    return list(found)
-
-
-def _layers(base: BaseFacts) -> str:
-    names = dict.fromkeys(module.name.rpartition(".")[2] for module in base.linears)
-    return f"its layers are {', '.join(names)}; or write all-linear"
-
-
-def _error(what: str, fix: str) -> UserError:
-    return UserError("lora_target_modules", what, fix)
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 KINDS = (Lora(),)

@@ -1,26 +1,55 @@
-"""Low-rank adapters on a base held in NF4 with double quantisation (arXiv 2305.14314); bitsandbytes does it on CPUs too."""
+"""Low-rank adapters on a base held in 4 bits, NF4 with double quantisation unless it is set otherwise (arXiv 2305.14314); bitsandbytes does it on CPUs too."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainer.adapters.lora import Lora
+from trainer.adapters.lora import Lora, LoraSettings
 
 if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
+CONSTANT_BITS = 32 / 64
+"""An fp32 constant for each block of 64 values,"""
+TWICE_QUANTISED_BITS = 8 / 64 + 32 / (64 * 256)
+"""or 8 bits for each, and one fp32 per 256 of them: 0.127 (QLoRA, section 3)."""
+
+
+class QloraSettings(LoraSettings):
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """How the base is held."""
+    bnb_4bit_use_double_quant: bool = True
+    """Quantise the blocks' constants too: 0.37 bits less for each weight."""
+    bnb_4bit_compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What a weight is unpacked to; auto: as `bf16` says."""
+
 
 class Qlora(Lora):
     name = "qlora"
-    summary = "lora with the base in NF4 with double quantisation"
+    summary = "lora with the base in 4 bits: NF4 with double quantisation"
+    settings = QloraSettings
     quantisation: ClassVar[str | None] = "nf4"
 
-    def quantisation_config(self, dtype: torch.dtype) -> BitsAndBytesConfig:
+    def held(self, settings: Any) -> str | None:
+        words = [settings.bnb_4bit_quant_type]
+        words += [] if settings.bnb_4bit_use_double_quant else ["with fp32 constants"]
+        words += [] if settings.bnb_4bit_compute_dtype == "auto" else [f"unpacked to {settings.bnb_4bit_compute_dtype}"]
+        return " ".join(words)
+
+    def bits(self, settings: Any) -> float | None:
+        return 4 + (TWICE_QUANTISED_BITS if settings.bnb_4bit_use_double_quant else CONSTANT_BITS)
+
+    def quantisation_config(self, dtype: torch.dtype, settings: Any) -> BitsAndBytesConfig:
+        import torch
         from transformers import BitsAndBytesConfig
 
+        asked = settings.bnb_4bit_compute_dtype
         return BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # its __init__ has no annotations
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+            load_in_4bit=True,
+            bnb_4bit_quant_type=settings.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=settings.bnb_4bit_use_double_quant,
+            bnb_4bit_compute_dtype=dtype if asked == "auto" else getattr(torch, asked),
         )
 
     def after_loading(self, model: PreTrainedModel, *, on_gpu: bool) -> None:

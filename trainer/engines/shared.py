@@ -13,7 +13,7 @@ from typing import Any
 
 from swarm.errors import UserError
 from swarm.events import Post
-from swarm.policy.batching import Engine, shapes_batches
+from swarm.policy.batching import Engine, engines_of, shapes_batches
 from swarm.settings import StreamSettings
 from trainer import base_models, training, warm
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
@@ -186,10 +186,11 @@ class Group(Boundary):
             training.forget_peak(self.place)
             model = load_base(base_models.folder_of(settings.base_model), settings, self.place)
             if why := unfusable(model):
-                if settings.engine == "auto" and not shapes_batches(settings):
+                if settings.engine == "auto" and "trl" in engines_of(settings):
                     raise Elsewhere(why)
-                fix = "leave out `packing` and its like" if shapes_batches(settings) else "write `engine: trl`"
-                raise UserError("engine", f"shared cannot train on {settings.base_model}: {why}", fix)
+                raise UserError(
+                    "engine", f"shared cannot train on {settings.base_model}: {why}", _way_out(settings)
+                )
             self._facts = facts_of_model(model)
             self._loop = Loop(model, self, exact=settings.exact, dequantise=settings.dequantise)
             self._arrangement = Arrangement(self._loop, is_open=not settings.exact)
@@ -210,7 +211,7 @@ class Group(Boundary):
         if member.error:  # a checkpoint could not be written
             raise member.error
         progress.lease.step = step.step
-        losses = {"loss": step.figures["loss"]}
+        losses = {name: step.figures[name] for name in stream.loss.figures}
         due = progress.measured(step.step, stream.steps, losses, stream.tokens, lambda: self._held_out_loss(member))
         due = progress.ordered(due)
         for event in step.events:
@@ -305,3 +306,12 @@ class Group(Boundary):
         member.progress.close()
         self.mates.ended(member.work, error)
         del self._members[member.stream]
+
+
+def _way_out(settings: StreamSettings) -> str:
+    """What to do where a base cannot be shared."""
+    if "trl" in engines_of(settings):
+        return "write `engine: trl`"
+    if shapes_batches(settings):
+        return "leave out `packing` and its like"
+    return f"trl has no such {settings.method}: take another base"

@@ -166,6 +166,7 @@ def arguments(ingredients: Ingredients) -> SFTConfig:
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         packing=False,
+        loss_type=getattr(settings, "loss", "nll"),  # of `method: sft`
         # optimisation
         per_device_train_batch_size=settings.micro_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,

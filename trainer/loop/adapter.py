@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swarm.errors import UserError
+from trainer.adapters.targets import matched
 from trainer.loop.dequantised import Dequantise, is_cached, is_packed, whole
 from trainer.loop.layer import Pair, StackedLinear, shape_of, weight_of
 from trainer.loop.plan import Plan
@@ -132,7 +133,8 @@ class Layers:
     def _pair(self, name: str, config: LoraConfig) -> Pair:
         base = self.linear[name]
         out_features, in_features = shape_of(base)
-        rank, alpha = config.r, config.lora_alpha
+        rank = matched(config.rank_pattern or {}, name) or config.r
+        alpha = matched(config.alpha_pattern or {}, name) or config.lora_alpha
         a = nn.Linear(in_features, rank, bias=False)  # it and the next draw numbers that PEFT draws too
         nn.Linear(rank, out_features, bias=False)
         nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
@@ -199,7 +201,6 @@ def refuse_unfusable(config: LoraConfig) -> None:
         "target_parameters": config.target_parameters,
         "trainable_token_indices": config.trainable_token_indices,
         "layer_replication": config.layer_replication,
-        "rank_pattern": config.rank_pattern or config.alpha_pattern,
         f"init_lora_weights: {config.init_lora_weights}": config.init_lora_weights is not True,
     }
     for key, set_ in reasons.items():

@@ -67,7 +67,7 @@ def _of_rows(stream: Stream, streams: Sequence[Stream], layers: Layers, head: He
         window = other.window or other.before
         if window:
             ids = window.micro_batches[0][0].ids[:ROW_TOKENS]
-            rows.append(Row(slot, ids, ids, float(other is stream), key=slot))
+            rows.append(Row(slot, ids, ids, float(other is stream), key=slot, everywhere=other.loss.everywhere))
     current = Pass.of(rows, layers.device)
     mine = current.positions[current.owners == streams.index(stream)]
     with torch.no_grad():
@@ -79,8 +79,8 @@ def _of_rows(stream: Stream, streams: Sequence[Stream], layers: Layers, head: He
         with torch.no_grad():
             if torch.equal(bare, head.logits(hidden.flatten(0, 1)[mine])):
                 yield "the adapter does not change the base's logits"
-        sums = torch.zeros(len(streams), dtype=torch.float64, device=layers.device)
-        head.backward(hidden, current, [other.loss for other in streams], sums)
+        losses = [other.loss for other in streams]
+        head.backward(hidden, current, losses, head.sums(losses))
         yield from _of_gradients(stream, streams, layers)
 
 

@@ -204,7 +204,7 @@ def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step
         for drop in masks:
             drop.keys = [mixed(recipe.seed, step, before + number) for number in range(len(rows))]
             drop.lengths = [len(row.ids) for row in rows]
-        counted = labels[:, 1:] != IGNORED
+        counted = (mask[:, 1:] == 1) if recipe.loss.everywhere else (labels[:, 1:] != IGNORED)
 
         def logits(ids: Tensor = ids, mask: Tensor = mask, counted: Tensor = counted) -> Tensor:
             found: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1][counted]
@@ -214,7 +214,8 @@ def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step
         if recipe.loss.needs_base:
             with torch.no_grad(), model.disable_adapter():
                 base = logits()
-        part = recipe.loss(Predicted(logits(), labels[:, 1:][counted], base)).sum() / total
+        values = recipe.loss(Predicted(logits(), labels[:, 1:][counted], base))  # (m,) or (m, 1 + parts)
+        part = values.reshape(len(values), -1)[:, 0].sum() / total
         part.backward()  # type: ignore[no-untyped-call]
         loss, before = loss + part.item(), before + len(rows)
     return loss

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
@@ -69,8 +69,12 @@ class Head:
             del self.given.hidden
         return logits.squeeze(0)
 
+    def sums(self, losses: Sequence[Loss]) -> Tensor:
+        """(slots, F) Zeros for the sums of each stream's loss and its parts; F is that of the loss with the most."""
+        return torch.zeros(len(losses), _columns(losses), dtype=torch.float64, device=self.model.device)
+
     def backward(self, hidden: Tensor, current: Pass, losses: Sequence[Loss], sums: Tensor) -> None:
-        """Adds the gradient of every row's weighted loss to the adapters, and each stream's sum of its tokens' losses to `sums` (slots,).
+        """Adds the gradient of every row's weighted loss to the adapters, and what its tokens' losses and their parts are to `sums`.
 
         Each chunk goes through the head forth and back at once; the decoder's backward pass is one for all of them.
         """
@@ -80,7 +84,7 @@ class Head:
         for part in self._chunks(picked):
             leaf = picked[part].detach().requires_grad_()
             nats = self._per_token(leaf, base, part, current, losses)
-            (nats * current.weights[part].to(nats.dtype)).sum().backward()  # type: ignore[no-untyped-call]
+            (nats[:, 0] * current.weights[part].to(nats.dtype)).sum().backward()  # type: ignore[no-untyped-call]
             assert leaf.grad is not None
             gradient[part] = leaf.grad
             sums.index_add_(0, current.owners[part], nats.detach().to(sums.dtype))
@@ -100,31 +104,36 @@ class Head:
 
     @torch.no_grad()
     def _of_base(self, current: Pass, losses: Sequence[Loss]) -> Tensor | None:
-        """(M, d) The bare base's hidden states where a loss needs them, zeros elsewhere; None where none does."""
-        rows = [number for number, row in enumerate(current.rows) if losses[row.slot].needs_base]
-        if not rows:
+        """(M, d) The bare base's hidden states where a loss needs them; None where none does.  Equal rows go through it once."""
+        wanting = [number for number, row in enumerate(current.rows) if losses[row.slot].needs_base]
+        if not wanting:
             return None
+        places: dict[tuple[int, ...], int] = {}
+        place_of = [0] * len(current.rows)  # what stands at rows that want nothing is used by nobody
+        for number in wanting:
+            place_of[number] = places.setdefault(tuple(current.rows[number].ids), len(places))
+        first = {place_of[number]: number for number in reversed(wanting)}
         with self.plan.running(None):
-            hidden = self.hidden(current.ids[rows])  # (R', T, d)
-        return _at(
-            hidden.new_zeros(*current.ids.shape, hidden.shape[2]).index_copy_(0, _index(rows, hidden), hidden), current
-        )
+            hidden = self.hidden(current.ids[[first[place] for place in range(len(places))]])  # (R', T, d)
+        row, at = current.positions // current.ids.shape[1], current.positions % current.ids.shape[1]
+        return hidden[_index(place_of, hidden)[row], at]
 
     def _per_token(
         self, picked: Tensor, base: Tensor | None, part: slice, current: Pass, losses: Sequence[Loss]
     ) -> Tensor:
-        """(m,) Each token's loss by the loss of its stream; `losses` by slot."""
-        logits, targets = self.logits(picked), current.targets[part]
+        """(m, F) Each token's loss by the loss of its stream, and its parts; `losses` by slot."""
+        logits, targets, columns = self.logits(picked), current.targets[part], _columns(losses)
         kinds = list({id(loss): loss for loss in losses}.values())
         if len(kinds) == 1:
-            return kinds[0](Predicted(logits, targets, self._without_gradient(base, part, kinds[0])))
-        nats = torch.zeros(len(targets), dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+            return _filled(kinds[0](Predicted(logits, targets, self._without_gradient(base, part, kinds[0]))), columns)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        nats = torch.zeros(len(targets), columns, dtype=dtype, device=logits.device)
         for kind in kinds:
             slots = _index([slot for slot, loss in enumerate(losses) if loss is kind], logits)
             at = torch.isin(current.owners[part], slots).nonzero().squeeze(1)
             if len(at):
                 mine = Predicted(logits[at], targets[at], self._without_gradient(base, part, kind, at))
-                nats = nats.index_copy(0, at, kind(mine).to(nats.dtype))
+                nats = nats.index_copy(0, at, _filled(kind(mine), columns).to(dtype))
         return nats
 
     @torch.no_grad()
@@ -144,3 +153,13 @@ def _at(hidden: Tensor, current: Pass) -> Tensor:
 
 def _index(numbers: Sequence[int], like: Tensor) -> Tensor:
     return torch.tensor(numbers, device=like.device)
+
+
+def _columns(losses: Sequence[Loss]) -> int:
+    return max(len(loss.figures) for loss in losses)
+
+
+def _filled(values: Tensor, columns: int) -> Tensor:
+    """(m,) or (m, k) -> (m, columns)"""
+    values = values.unsqueeze(1) if values.dim() == 1 else values
+    return pad(values, (0, columns - values.shape[1]))

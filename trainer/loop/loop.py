@@ -95,7 +95,7 @@ class Loop:
     def tick(self) -> int:
         """One micro-batch of every stream; returns its tokens, pads left out: none where memory did not hold them."""
         rows = self._drawn()
-        sums = torch.zeros(len(self.streams), dtype=torch.float64, device=self.layers.device)
+        sums = self.head.sums([stream.loss for stream in self.streams])
         padded = [0] * len(self.streams)
         for part in arranged(rows, self.pass_cost, exact=self.exact, pass_tokens=self.pass_tokens):
             with one_order(self.layers.device, wanted=self.is_bit_equal):
@@ -110,14 +110,14 @@ class Loop:
         """Nats per supervised token over rows that it is not trained on, by its weights as they are, without dropout."""
         slot = self.streams.index(stream)
         judged = [Row(slot, row.ids, row.labels) for row in rows]
-        sums = torch.zeros(len(self.streams), dtype=torch.float64, device=self.layers.device)
+        sums = self.head.sums([NLL] * len(self.streams))
         for part in buckets(judged, self.pass_cost, min(self.pass_tokens, JUDGED_TOKENS)):
             current = Pass.of(part, self.layers.device)
             with self.plan.running(current):
                 self.head.evaluate(current, [NLL] * len(self.streams), sums)
-        return float(sums[slot]) / sum(row.supervised for row in judged)
+        return float(sums[slot, 0]) / sum(row.supervised for row in judged)
 
-    def _finish(self, nats: list[float], padded: list[int]) -> None:
+    def _finish(self, nats: list[list[float]], padded: list[int]) -> None:
         """Steps the streams whose accumulation is complete and lets go of those that are done."""
         leaving = {
             stream: why

@@ -28,7 +28,7 @@ class Predicted:
     logits: Tensor
     """(m, V)"""
     targets: Tensor
-    """(m,)"""
+    """(m,) IGNORED where no token is supervised, which a loss that is `everywhere` meets."""
     base: Tensor | None = None
     """(m, V) The logits of the base without adapters, which carry no gradient; None unless the loss `needs_base`."""
 
@@ -38,10 +38,18 @@ class Loss(Part, ABC):
 
     needs_base: ClassVar[bool] = False
     """Rows of its streams go through the bare base too, without gradient: a third more work."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Figures that it states beside itself."""
+    everywhere: bool = False
+    """It is given all tokens that a row predicts, not the supervised ones alone; what it is divided by stays their number."""
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        return ("loss", *self.parts)
 
     @abstractmethod
     def __call__(self, tokens: Predicted) -> Tensor:
-        """(m,)"""
+        """(m,), or (m, 1 + parts) where the parts stand beside it, which carry no gradient."""
 
 
 @dataclass(frozen=True)

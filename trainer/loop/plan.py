@@ -47,6 +47,8 @@ class Row:
     """Of each supervised token: 1 / supervised tokens of the stream's whole optimizer step; 0 where the row only keeps its place."""
     key: int | None = None
     """Seeds the row's dropout: drawn from the stream's seed, its step and the row's number in that step, nothing else.  None: no dropout."""
+    everywhere: bool = False
+    """Its loss looks at all tokens that it predicts, not the supervised ones alone."""
 
     @property
     def supervised(self) -> int:
@@ -65,11 +67,11 @@ class Pass:
     slots: slice | Tensor  # (S,)
     """The same: on the device, or a slice where they are neighbours."""
     positions: Tensor
-    """(M,) Where a next token is supervised, as indices into (R * T)."""
-    targets: Tensor  # (M,) the tokens predicted there
+    """(M,) Where a loss looks at a next token, as indices into (R * T)."""
+    targets: Tensor  # (M,) the tokens predicted there, IGNORED where none is supervised
     weights: Tensor  # (M,)
     owners: Tensor
-    """(M,) The slot that each supervised token belongs to."""
+    """(M,) The slot that each of them belongs to."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], device: torch.device) -> Pass:
@@ -77,7 +79,11 @@ class Pass:
         width = max(len(row.ids) for row in rows)
         ids = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in rows])
         labels = torch.tensor([[*row.labels[1:], *[IGNORED] * (width + 1 - len(row.labels))] for row in rows])
-        number, at = (labels != IGNORED).nonzero(as_tuple=True)
+        counted = labels != IGNORED
+        for place, row in enumerate(rows):
+            if row.everywhere:
+                counted[place, : len(row.ids) - 1] = True
+        number, at = counted.nonzero(as_tuple=True)
         weights = torch.tensor([row.weight for row in rows], dtype=torch.float64)
         blocks = _blocks(rows)
         return cls(

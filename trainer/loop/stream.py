@@ -38,7 +38,8 @@ class Window:
     supervised: int
     """Tokens that the loss counts, over all micro-batches: what the loss is divided by."""
     done: int = 0
-    nats: float = 0.0
+    nats: list[float] = field(default_factory=list)
+    """Of the loss and its parts."""
     padded: int = 0
     """Tokens computed, pads included."""
 
@@ -89,7 +90,7 @@ class Stream:
         before = sum(len(micro_batch) for micro_batch in window.micro_batches[: window.done])
         weight = 0.0 if self.failure else 1 / window.supervised
         return [
-            Row(slot, row.ids, row.labels, weight, mixed(self.seed, self.step, before + number))
+            Row(slot, row.ids, row.labels, weight, mixed(self.seed, self.step, before + number), self.loss.everywhere)
             for number, row in enumerate(window.micro_batches[window.done])
         ]
 
@@ -105,10 +106,10 @@ class Stream:
             raise Failed(f"the rows of step {self.step + 1} hold no supervised token", LOOK)
         return Window(micro_batches, supervised)
 
-    def computed(self, nats: float, padded: int) -> bool:
-        """Takes a micro-batch's loss; True where it was the last one of its step."""
+    def computed(self, nats: Sequence[float], padded: int) -> bool:
+        """Takes a micro-batch's loss and its parts; True where it was the last one of its step."""
         assert self.window is not None
-        self.window.nats += nats
+        self.window.nats = [a + b for a, b in zip(self.window.nats or [0.0] * len(nats), nats, strict=True)]
         self.window.padded += padded
         self.window.done += 1
         return self.window.done == len(self.window.micro_batches)
@@ -123,12 +124,12 @@ class Stream:
         window, self.window = self.window, None
         assert window is not None
         self.before = window
-        loss = window.nats / window.supervised
+        losses = {name: nats / window.supervised for name, nats in zip(self.loss.figures, window.nats, strict=False)}
         if self.failure:  # it only keeps its place
             self.step += 1
             return Stepped(self.step, {})
         norm = self._clipped()
-        for what, value in (("loss", loss), ("gradient", norm)):
+        for what, value in (("loss", losses["loss"]), ("gradient", norm)):
             if not torch.isfinite(torch.tensor(value)):
                 raise Failed(f"{what} was not finite at step {self.step + 1}", "lower learning_rate")
         rate = self._set_learning_rate()
@@ -137,7 +138,7 @@ class Stream:
         self.step += 1
         self.tokens += window.tokens
         figures = {
-            "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": self.tokens,
+            **losses, "learning_rate": rate, "grad_norm": norm, "tokens": self.tokens,
             "epoch": self.batches.epochs_after(self.step), "padded": 1 - window.tokens / window.padded,
             "supervised": window.supervised,
         }  # fmt: skip

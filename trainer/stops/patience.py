@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from swarm.keys import Positive, Settings
-from swarm.kinds import Stop, Unreachable
+from swarm.kinds import Refusal, Stop
 
 Loss = Annotated[float, Field(ge=0)]
 
@@ -76,13 +76,13 @@ class Plateau(Stop[PlateauSettings]):
     def armed(self, settings: PlateauSettings) -> bool:
         return settings.plateau_patience is not None
 
-    def unreachable(self, settings: Any, steps: int | None) -> Unreachable | None:
+    def unreachable(self, settings: Any, steps: int | None) -> Refusal | None:
         if steps is None:
             return None
         times, every, least = settings.plateau_patience + 1, settings.logging_steps, settings.plateau_min_steps
         if least >= steps:
             what = f"it never ends before step {least}, and the training has {steps}"
-            return Unreachable("plateau_min_steps", what, f"write less than {steps}, or leave plateau_patience out")
+            return Refusal("plateau_min_steps", what, f"write less than {steps}, or leave plateau_patience out")
         return _too_patient("plateau_patience", times, every, steps, "logged steps", "`logging_steps`")
 
     def begin(self, settings: PlateauSettings) -> Patience:
@@ -101,10 +101,10 @@ class EarlyStopping(Stop[EarlyStoppingSettings]):
     def armed(self, settings: EarlyStoppingSettings) -> bool:
         return settings.early_stopping_patience is not None
 
-    def unreachable(self, settings: Any, steps: int | None) -> Unreachable | None:
+    def unreachable(self, settings: Any, steps: int | None) -> Refusal | None:
         key, every = "early_stopping_patience", settings.eval_steps
         if every is None:
-            return Unreachable(key, "nothing measures the held-out loss on the way", "set `eval_steps`")
+            return Refusal(key, "nothing measures the held-out loss on the way", "set `eval_steps`")
         if steps is None:
             return None
         return _too_patient(key, settings.early_stopping_patience + 1, every, steps, "evaluations", "`eval_steps`")
@@ -115,13 +115,13 @@ class EarlyStopping(Stop[EarlyStoppingSettings]):
         return Patience("eval_loss", settings.early_stopping_patience, settings.early_stopping_min_delta, why)
 
 
-def _too_patient(key: str, times: int, every: int, steps: int, what: str, setting: str) -> Unreachable | None:
+def _too_patient(key: str, times: int, every: int, steps: int, what: str, setting: str) -> Refusal | None:
     """The first value is the best so far, so that `times` of them, one every so many steps, come before it can end anything."""
     if times * every < steps:
         return None
     arithmetic = f"it can end nothing before step {times} x {every} = {times * every} ({times} {what}), and the training has {steps}"
     most = (steps - 1) // every - 1
-    return Unreachable(key, arithmetic, f"write at most {most}, or lower {setting}" if most > 0 else f"lower {setting}")
+    return Refusal(key, arithmetic, f"write at most {most}, or lower {setting}" if most > 0 else f"lower {setting}")
 
 
 KINDS = (Plateau(), EarlyStopping())

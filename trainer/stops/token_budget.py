@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swarm.keys import Positive, Settings
-from swarm.kinds import Stateless, Stop, Unreachable
+from swarm.kinds import Refusal, Stateless, Stop
 
 
 class TokenBudgetSettings(Settings):
@@ -31,7 +31,7 @@ class TokenBudget(Stop[TokenBudgetSettings]):
     def armed(self, settings: TokenBudgetSettings) -> bool:
         return settings.max_tokens is not None
 
-    def unreachable(self, settings: Any, steps: int | None) -> Unreachable | None:
+    def unreachable(self, settings: Any, steps: int | None) -> Refusal | None:
         if steps is None:
             return None
         rows = settings.micro_batch_size * settings.gradient_accumulation_steps
@@ -41,7 +41,7 @@ class TokenBudget(Stop[TokenBudgetSettings]):
         if settings.max_tokens < most:
             return None
         what = f"{steps} steps x {rows} rows x {settings.sequence_len} tokens are {most} at most, which is no more than {settings.max_tokens}"
-        return Unreachable("max_tokens", what, f"write less than {most}, or leave it out")
+        return Refusal("max_tokens", what, f"write less than {most}, or leave it out")
 
     def begin(self, settings: TokenBudgetSettings) -> Budget:
         assert settings.max_tokens is not None

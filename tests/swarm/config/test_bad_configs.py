@@ -626,6 +626,11 @@ streams:
   eleven: {max_steps: 60, early_stopping_patience: 5}
   twelve: {max_steps: 60, eval_steps: 20, early_stopping_patience: 2}
   thirteen: {max_steps: 10, micro_batch_size: 2, sequence_len: 64, max_tokens: 1280}
+  fourteen: {engine: trl, kl_lambda: 0.1}
+  fifteen: {loss: asft, kl_lambda: 0}
+  sixteen: {kl_tau: 2}
+  seventeen: {lora_weight_dtype: bfloat16, weight_decay: 0.1}
+  eighteen: {lora_target_mode: attn, lora_target_modules: q_proj}
 promotion: {metric: exact_match, goal: min}
 """,
         """
@@ -647,8 +652,13 @@ my.yaml:15: streams.ten.plateau_min_steps: it never ends before step 100, and th
 my.yaml:16: streams.eleven.early_stopping_patience: nothing measures the held-out loss on the way; set `eval_steps`
 my.yaml:17: streams.twelve.early_stopping_patience: it can end nothing before step 3 x 20 = 60 (3 evaluations), and the training has 60; write at most 1, or lower `eval_steps`
 my.yaml:18: streams.thirteen.max_tokens: 10 steps x 2 rows x 64 tokens are 1280 at most, which is no more than 1280; write less than 1280, or leave it out
-my.yaml:19: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
-19 problems; nothing was started
+my.yaml:19: streams.fourteen.engine: trl cannot train sft + lora with these settings; write shared, or leave it out
+my.yaml:20: streams.fifteen.kl_lambda: asft without its KL term is dft; write `loss: dft`, or a number above 0
+my.yaml:21: streams.sixteen.kl_tau: there is no KL term; set `kl_lambda`, or leave it out
+my.yaml:22: streams.seventeen.weight_decay: a decay is below what a weight in bfloat16 is rounded to: it would do nothing; write 0, or `lora_weight_dtype: float32`
+my.yaml:23: streams.eighteen.lora_target_mode: lora_target_modules names layers too; leave one of them out
+my.yaml:24: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
+24 problems; nothing was started
 """,
     ),
     Bad(

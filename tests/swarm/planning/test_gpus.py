@@ -71,3 +71,20 @@ def test_a_config_chooses_among_the_gpus_that_are_there(monkeypatch):
     assert len(gpus.devices(Placement(gpus="all")).gpus) == 3
     with pytest.raises(UserError, match=r"^placement\.gpus: there is no GPU 3; this machine has 0, 1, 2$"):
         gpus.devices(Placement(gpus=[3]))
+
+
+def test_the_gpu_of_a_mac_is_named_with_the_reason_why_it_is_not_used(monkeypatch):
+    """Row A17, on a machine that is injected."""
+    import json
+
+    from typer.testing import CliRunner
+
+    from swarm.cli import app
+
+    told = {}
+    for system, machine in (("Darwin", "arm64"), ("Linux", "x86_64")):
+        monkeypatch.setattr("platform.system", lambda system=system: system)
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        told[system] = json.loads(CliRunner().invoke(app, ["env", "--json"]).stdout)["gpu_not_used"]
+    assert told["Linux"] is None
+    assert "MPS: not used, since it has no float64" in told["Darwin"]

@@ -11,6 +11,7 @@ from swarm.errors import UserError
 from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of, recipe, same
 from trainer.loop.batches import Batches
+from trainer.loop.certify import certify
 from trainer.loop.loop import Loop
 from trainer.loop.plan import Pass, Row
 
@@ -99,7 +100,7 @@ def test_gradients_of_a_stream_come_from_its_own_rows_alone() -> None:
         current = Pass.of(
             [Row(other, row, row, float(other == slot), key=other) for other in range(5)], torch.device("cpu")
         )
-        sums = torch.zeros(5, dtype=torch.float64)
+        sums = loop.head.sums([each.loss for each in loop.streams])
         with loop.plan.running(current):
             loop.head.backward(loop.head.hidden(current.ids), current, [each.loss for each in loop.streams], sums)
         for other in loop.streams:
@@ -122,7 +123,7 @@ def test_the_head_in_chunks_gives_the_plain_loss_and_gradient() -> None:
     loop, _, _ = loop_of({"small": FIVE["small"]})
     rows = [Row(0, row.ids, row.labels, 0.01) for row in decoders.rows(6, (5, 20))]
     current = Pass.of(rows, torch.device("cpu"))
-    sums = torch.zeros(2, 1, dtype=torch.float64)
+    sums = torch.zeros(2, 1, 1, dtype=torch.float64)
     gradients = []
     for chunk, total in zip((10**6, 3), sums, strict=True):
         loop.head.chunk_tokens = chunk
@@ -136,6 +137,20 @@ def test_the_head_in_chunks_gives_the_plain_loss_and_gradient() -> None:
     plain = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
     assert sums.flatten().tolist() == pytest.approx([float(plain)] * 2, rel=1e-6)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-8)
+
+
+def test_layers_have_ranks_and_scales_of_their_own_by_pattern_as_with_peft() -> None:
+    """`rank_pattern` and `alpha_pattern` on the shared engine: certified against PEFT, beside a stream without."""
+    changed = replace(FIVE["dora"], config=copy.deepcopy(FIVE["dora"].config))
+    changed.config.rank_pattern, changed.config.alpha_pattern = {"q_proj": 2, "0.mlp.*": 24}, {"v_proj": 3}
+    recipes = {"patterns": changed, "small": FIVE["small"]}
+    for certificate in certify(decoders.decoder(dtype=torch.float64), recipes, steps=3):
+        assert certificate.holds, certificate
+    loop = Loop(decoders.decoder())
+    ranks = {name: pair.rank for name, pair in loop.adapter(changed.config).pairs.items()}
+    assert ranks["model.layers.1.self_attn.q_proj"] == 2
+    assert ranks["model.layers.0.mlp.up_proj"] == 24
+    assert ranks["model.layers.1.mlp.up_proj"] == 16
 
 
 def test_an_adapter_that_changes_the_base_is_refused_with_the_reason() -> None:

@@ -1,0 +1,71 @@
+"""Losses of single tokens beside the likelihood: weighted by the model's own probability, and held near the base.
+
+DFT (arXiv 2508.05629): -sg(p) log p, so that tokens which the model finds unlikely count for less.
+KL regularisation: loss + lambda tau^2 KL at temperature tau, between the base's and the trained model's distributions (the factor
+tau^2 keeps the gradient's size, arXiv 1503.02531).
+ASFT (arXiv 2509.23753): DFT with KL regularisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from trainer.data.tokens import IGNORED
+from trainer.loop.parts import Loss, Predicted
+
+
+@dataclass(frozen=True)
+class Weighted(Loss):
+    """DFT; figure `ce`: the plain cross entropy."""
+
+    parts: ClassVar[tuple[str, ...]] = ("ce",)
+
+    def __call__(self, tokens: Predicted) -> Tensor:
+        nats = _nats(tokens)
+        return torch.stack([_weighted(nats), nats.detach()], dim=1)
+
+
+@dataclass(frozen=True)
+class Regularised(Loss):
+    """Cross entropy, plain or as DFT weights it, plus lambda tau^2 KL; figures `ce`, plain, and `kl`.
+
+    Where it is `everywhere`, KL counts for all tokens; its sum is divided by the number of supervised ones as well.
+    """
+
+    needs_base: ClassVar[bool] = True
+    parts: ClassVar[tuple[str, ...]] = ("ce", "kl")
+
+    factor: float
+    """lambda"""
+    tau: float = 1.0
+    reverse: bool = False
+    """KL(trained || base), which the mode of the base draws; else KL(base || trained)."""
+    everywhere: bool = False
+    weighted: bool = False
+
+    def __call__(self, tokens: Predicted) -> Tensor:
+        assert tokens.base is not None
+        nats = _nats(tokens)
+        trained, base = (_wide(logits).div(self.tau).log_softmax(-1) for logits in (tokens.logits, tokens.base))
+        of, other = (trained, base) if self.reverse else (base, trained)
+        kl = (of.exp() * (of - other)).sum(-1)
+        loss = (_weighted(nats) if self.weighted else nats) + self.factor * self.tau**2 * kl
+        return torch.stack([loss, nats.detach(), kl.detach()], dim=1)
+
+
+def _nats(tokens: Predicted) -> Tensor:
+    """(m,) 0 where no token is supervised."""
+    return cross_entropy(_wide(tokens.logits), tokens.targets, reduction="none", ignore_index=IGNORED)
+
+
+def _weighted(nats: Tensor) -> Tensor:
+    return nats * (-nats.detach()).exp()
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype is torch.float64 else logits.float()
