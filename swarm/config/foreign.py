@@ -78,8 +78,9 @@ STREAM = {
     "`use_rslora`": "peft_use_rslora rslora",
     "adapters alone are trained: no other weight is saved": "modules_to_save lora_modules_to_save additional_target "
     "trainable_token_indices peft_trainable_token_indices unfrozen_parameters ensure_weight_tying peft_ensure_weight_tying",
-    "A begins at random and B at zero": "init_lora_weights peft_init_lora_weights pissa_init pissa_iter pissa_convert loftq_config "
-    "eva_config corda_config lora_ga_config init_method",
+    "`init_lora_weights`": "peft_init_lora_weights pissa_init init_method",
+    "A begins at random and B at zero, or with `init_lora_weights`": "pissa_iter pissa_convert loftq_config "
+    "eva_config corda_config lora_ga_config",
     "`layers_to_transform`": "peft_layers_to_transform lora_layers_to_transform",
     "`lora_target_mode`": "target_mode",
     "`lora_weight_dtype`": "lora_dtype adapter_dtype",

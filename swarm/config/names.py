@@ -18,6 +18,7 @@ VALUES: dict[tuple[str, str], str] = {
     ("adapter", "dora"): "write `adapter: lora` with `use_dora: true`",
     ("adapter", "qdora"): "write `adapter: qlora` with `use_dora: true`",
     ("adapter", "rslora"): "write `adapter: lora` with `use_rslora: true`",
+    ("init_lora_weights", "loftq"): "write `default`: LoftQ changes the quantised base, which streams share",
     ("type", "chat_template"): "write `type: chatml`, with `messages:` for the column",
     ("type", "sharegpt"): "write `type: chatml`, with `messages: conversations`",
     ("type", "chat"): "write `type: chatml`",

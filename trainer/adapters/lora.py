@@ -40,6 +40,8 @@ class LoraSettings(Settings):
     """Another `lora_r` for layers whose names end so: `{q_proj: 16, 'layers.0.*': 4}`."""
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}  # noqa: RUF012
     """The same of `lora_alpha`."""
+    init_lora_weights: Literal["default", "pissa", "olora"] = "default"
+    """What A and B begin with: default: A at random and B zero; pissa or olora: a part of the base's own weights, which stays in it; twice the rank in the file; on the shared engine."""
     lora_weight_dtype: Literal["float32", "bfloat16"] = "float32"
     """How the adapter's weights are held; bfloat16 (with `engine: trl`) loses small updates without a Kahan optimizer, and takes no weight_decay."""
     use_dora: bool = False
@@ -48,7 +50,9 @@ class LoraSettings(Settings):
     """Scale the adapter by alpha / sqrt(rank) instead of alpha / rank."""
 
     def rank_of(self, layer: str) -> int:
-        return matched(self.rank_pattern, layer) or self.lora_r
+        """In the adapter's file."""
+        rank: int = matched(self.rank_pattern, layer) or self.lora_r
+        return rank if self.init_lora_weights == "default" else 2 * rank
 
     @property
     def targets(self) -> str | list[str]:
@@ -66,8 +70,10 @@ class Lora(AdapterKind[LoraSettings]):
     engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
 
     def engines_with(self, settings: LoraSettings) -> frozenset[str]:
-        """The stacks of the shared engine are in float32."""
-        return self.engines if settings.lora_weight_dtype == "float32" else frozenset({"trl"})
+        """The stacks of the shared engine are in float32; PEFT's PiSSA and OLoRA change the base."""
+        shared = settings.lora_weight_dtype == "float32"
+        trl = settings.init_lora_weights == "default"
+        return self.engines & {*(["shared"] if shared else []), *(["trl"] if trl else [])}
 
     def refusal(self, settings: Any) -> Refusal | None:
         if settings.lora_target_mode and settings.lora_target_modules != ALL_LINEAR:
@@ -76,6 +82,10 @@ class Lora(AdapterKind[LoraSettings]):
             what = "a decay is below what a weight in bfloat16 is rounded to: it would do nothing"
             return Refusal("weight_decay", what, "write 0, or `lora_weight_dtype: float32`")
         for key in ("rank_pattern", "alpha_pattern"):
+            if settings.init_lora_weights != "default" and getattr(settings, key):
+                return Refusal(
+                    key, f"with {settings.init_lora_weights} all layers have one rank and scale", "leave it out"
+                )
             if bad := next((name for name in getattr(settings, key) if not _is_pattern(name)), None):
                 return Refusal(key, f"{bad!r} is no pattern", "write the ends of layers' names")
         return None
@@ -131,6 +141,7 @@ class Lora(AdapterKind[LoraSettings]):
             target_modules=[target.name for target in targeted(base, settings)],
             rank_pattern=dict(settings.rank_pattern),
             alpha_pattern=dict(settings.alpha_pattern),
+            init_lora_weights=True if settings.init_lora_weights == "default" else settings.init_lora_weights,
             use_dora=settings.use_dora,
             use_rslora=settings.use_rslora,
             bias="none",

@@ -176,6 +176,9 @@ class Group(Boundary):
         progress.trainable = sum(value.numel() for value in stream.adapter.parameters())
         if progress.resumed:
             folder.read(stream, progress.resumed.folder)
+        if progress.assign.warm and any(pair.fixed for pair in stream.adapter.pairs.values()):
+            what = "an adapter that begins with a part of the base cannot begin with another stream's weights"
+            raise UserError("init_lora_weights", what, "write `default`")
         warm.begin(progress, stream.adapter.named_parameters(), stream.optimizer, stream.adapter.config, as_in_peft)
         held_out = rows_to_choose_by(prepared) if settings.eval_steps else []
         return Member(work, progress, stream, held_out)

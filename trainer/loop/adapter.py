@@ -26,7 +26,10 @@ PREFIX = "base_model.model."
 
 
 class Adapter:
-    """What one stream trains: its pairs by the name of the layer that they stand on."""
+    """What one stream trains: its pairs by the name of the layer that they stand on.
+
+    `config` is that of its file, where what is fixed of a pair stands with what is trained.
+    """
 
     def __init__(self, config: LoraConfig, pairs: dict[str, Pair]) -> None:
         self.config = config
@@ -52,16 +55,29 @@ class Adapter:
         for value in self.parameters():
             value.data, value.grad = value.data.clone(), None
 
+    def named_tensors(self) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+        """All of its file by name, each as the parts that stand one below the other."""
+        fixed = {f"{PREFIX}{name}": pair.fixed for name, pair in self.pairs.items()}
+        for name, value in self.named_parameters():
+            of_layer = fixed[name.rpartition(".lora_")[0]]
+            if of_layer is None or name.endswith("magnitude_vector"):
+                yield name, (value.detach(),)
+            else:
+                yield name, (value.detach(), of_layer["lora_B" in name])
+
     def state_dict(self) -> dict[str, Tensor]:
         """As PEFT saves it.  Copies in main memory: the loop may go on while they are written."""
         return {
-            name: as_in_peft(name, value.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, value in self.named_parameters()
+            name: as_in_peft(name, torch.cat(parts) if len(parts) > 1 else parts[0]).to(
+                "cpu", copy=True, memory_format=torch.contiguous_format
+            )
+            for name, parts in self.named_tensors()
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        mine = dict(self.named_parameters())
+        """What is fixed is read too: another machine may compute it a little differently."""
+        mine = dict(self.named_tensors())
         if mine.keys() != state.keys():
             odd = sorted(mine.keys() ^ state.keys())
             raise UserError(
@@ -69,8 +85,10 @@ class Adapter:
                 f"its tensors are not this stream's ({odd[0]} is on one side only)",
                 "use the adapter's own settings",
             )
-        for name, value in mine.items():
-            value.copy_(as_in_peft(name, state[name]))
+        for name, parts in mine.items():
+            kept = as_in_peft(name, state[name])
+            for part, rows in zip(parts, torch.split(kept, [len(part) for part in parts]), strict=True):
+                part.copy_(rows)
 
 
 def as_in_peft(name: str, value: Tensor) -> Tensor:
@@ -100,7 +118,11 @@ class Layers:
         self.stacked: dict[str, StackedLinear] = {}
 
     def adapter(self, config: LoraConfig, seed: int) -> Adapter:
-        """An untrained one, with the values that PEFT draws after `torch.manual_seed(seed)`.  Raises UserError where it cannot be had."""
+        """An untrained one, with the values that PEFT draws after `torch.manual_seed(seed)`.  Raises UserError where it cannot be had.
+
+        PiSSA and OLoRA take their first product out of the base in PEFT.  Here the base is shared: the product is subtracted
+        beside it, so that the adapter's file has twice the rank and fits the base as it is.
+        """
         refuse_unfusable(config)
         names = self.targets(config)
         config = copy.deepcopy(config)
@@ -108,7 +130,11 @@ class Layers:
         config.target_modules = self._as_peft_writes(config, names)  # type: ignore[assignment]  # PEFT makes it a set too
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Adapter(config, {name: self._pair(name, config) for name in names})
+            pairs = {name: self._pair(name, config) for name in names}
+        if config.init_lora_weights is not True:
+            config.r, config.init_lora_weights = 2 * config.r, True
+            config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2  # type: ignore[assignment]  # the scale stays
+        return Adapter(config, pairs)
 
     def _as_peft_writes(self, config: LoraConfig, names: Sequence[str]) -> str | set[str]:
         """A pattern stays; a long list of names becomes the shortest list of their ends that names no other module."""
@@ -135,14 +161,20 @@ class Layers:
         out_features, in_features = shape_of(base)
         rank = matched(config.rank_pattern or {}, name) or config.r
         alpha = matched(config.alpha_pattern or {}, name) or config.lora_alpha
+        scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
+        norm = self._norm(name) if config.use_dora else None
+        if config.init_lora_weights is not True:
+            weight = weight_of(base).to(self.dtype)
+            first = FIRST[str(config.init_lora_weights)](weight, rank, scale)
+            return Pair(*first, norm, scale, config.lora_dropout, (first[0].clone(), -first[1]))
         a = nn.Linear(in_features, rank, bias=False)  # it and the next draw numbers that PEFT draws too
         nn.Linear(rank, out_features, bias=False)
         nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
         return Pair(
             a.weight.detach().to(self.device, self.dtype),
             torch.zeros(rank, out_features, device=self.device, dtype=self.dtype),
-            self._norm(name) if config.use_dora else None,
-            alpha / (math.sqrt(rank) if config.use_rslora else rank),
+            norm,
+            scale,
             config.lora_dropout,
         )
 
@@ -152,8 +184,8 @@ class Layers:
             adapter.config,
             {
                 name: Pair(
-                    torch.zeros_like(pair.a),
-                    torch.zeros_like(pair.b),
+                    pair.a.new_zeros(pair.rank, pair.a.shape[1]),
+                    pair.b.new_zeros(pair.rank, pair.b.shape[1]),
                     None if pair.magnitude is None else self._norm(name),
                     pair.scale,
                     pair.dropout,
@@ -188,6 +220,23 @@ class Layers:
         self.stacked.clear()
 
 
+def pissa(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """(out, in) -> A (rank, in) and B (rank, out) whose product, scaled, is the part of the largest singular values (arXiv 2404.02948)."""
+    u, values, v = torch.linalg.svd(weight, full_matrices=False)
+    root = (values[:rank] / scale).sqrt()[:, None]
+    return root * v[:rank], (root * u[:, :rank].T).contiguous()
+
+
+def olora(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """A and B of the first rows and columns of W = QR (arXiv 2406.01775)."""
+    q, r = torch.linalg.qr(weight)
+    return r[:rank].contiguous(), q[:, :rank].T.contiguous()
+
+
+FIRST = {"pissa": pissa, "olora": olora}
+"""Initialisations that begin with a part of the base's own weight."""
+
+
 def number_of(layer: str) -> int:
     """What keys the dropout of a layer: its name in the base, so that it does not matter which other layers are adapted."""
     return zlib.crc32(layer.encode())
@@ -201,7 +250,7 @@ def refuse_unfusable(config: LoraConfig) -> None:
         "target_parameters": config.target_parameters,
         "trainable_token_indices": config.trainable_token_indices,
         "layer_replication": config.layer_replication,
-        f"init_lora_weights: {config.init_lora_weights}": config.init_lora_weights is not True,
+        f"init_lora_weights: {config.init_lora_weights}": config.init_lora_weights not in {True, *FIRST},
     }
     for key, set_ in reasons.items():
         if set_:

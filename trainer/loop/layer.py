@@ -24,16 +24,26 @@ class Pair:
     B is held as PEFT's lora_B transposed, so that its view is contiguous: bitsandbytes' optimizers replace other tensors by copies.
     """
 
-    def __init__(self, a: Tensor, b: Tensor, magnitude: Tensor | None, scale: float, dropout: float) -> None:
+    def __init__(
+        self,
+        a: Tensor,
+        b: Tensor,
+        magnitude: Tensor | None,
+        scale: float,
+        dropout: float,
+        fixed: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.a = nn.Parameter(a)  # (rank, in)
         self.b = nn.Parameter(b)  # (rank, out)
         self.magnitude = None if magnitude is None else nn.Parameter(magnitude)  # (out,), of DoRA
         self.scale = scale
         self.dropout = dropout
+        self.fixed = fixed
+        """Further rows of A and of B that are added too and never trained: what an initialisation takes from the base."""
 
     @property
     def rank(self) -> int:
-        return len(self.a)
+        return len(self.a) + (len(self.fixed[0]) if self.fixed else 0)
 
     def parameters(self) -> list[nn.Parameter]:
         return [value for value in (self.a, self.b, self.magnitude) if value is not None]
@@ -124,8 +134,12 @@ class StackedLinear(nn.Module):
         self.a, self.b, self.magnitude = (_leaf(value) for value in (a, b, magnitude))
         for slot, pair in enumerate(pairs):
             if pair:
-                _move(pair.a, self.a, lambda stack, s=slot, r=pair.rank: stack[s, :r])
-                _move(pair.b, self.b, lambda stack, s=slot, r=pair.rank: stack[s, :r])
+                trained = len(pair.a)
+                _move(pair.a, self.a, lambda stack, s=slot, r=trained: stack[s, :r])
+                _move(pair.b, self.b, lambda stack, s=slot, r=trained: stack[s, :r])
+                if pair.fixed:
+                    for stack, rows in zip((self.a, self.b), pair.fixed, strict=True):
+                        stack.detach()[slot, trained : pair.rank].copy_(rows)
                 if pair.magnitude is not None:
                     _move(pair.magnitude, self.magnitude, lambda stack, s=slot: stack[s])
                     self.renorm(slot)
@@ -139,7 +153,8 @@ class StackedLinear(nn.Module):
         pair = self.pairs[slot]
         if pair is None or pair.magnitude is None:
             return
-        weight, a, b, s = weight_of(self.base).to(pair.a.dtype), pair.a, pair.b, pair.scale
+        a, b = (stack.detach()[slot, : pair.rank] for stack in (self.a, self.b))
+        weight, s = weight_of(self.base).to(a.dtype), pair.scale
         if self.squares is None:
             self.squares = weight.double().square().sum(1)
         cross = (torch.mm(weight, a.T).T.double() * b).sum(0)  # (out,)
