@@ -63,6 +63,9 @@ class Method(Kind[S]):
     engines: ClassVar[frozenset[str]] = frozenset({"trl"})
     """Training engines that can run it; `shared` trains several streams on one base in memory."""
 
+    pairs: ClassVar[bool] = False
+    """It learns from a better and a worse answer to each prompt: `rejected`, in every entry of `datasets`."""
+
     def engines_with(self, settings: S) -> frozenset[str]:
         """Those that can run it with these settings."""
         return self.engines

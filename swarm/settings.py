@@ -87,6 +87,8 @@ class Dataset(Settings):
     """Column with the prompt (`prompt_completion`, `toon`)."""
     completion: str = "completion"
     """Column with the completion (`prompt_completion`, `toon`)."""
+    rejected: str | None = None
+    """Column with a worse completion of the same prompt, for `method: dpo`, `orpo` or `kto` (`prompt_completion`, `toon`); held-out rows are judged by the better one."""
     text: str = "text"
     """Column with the text (`text`): all of it is supervised."""
     separator: str = "\n"

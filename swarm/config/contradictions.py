@@ -23,6 +23,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_metrics(stream, settings, run, problems)
         _check_steps(stream, settings, problems)
         _check_kinds(stream, settings, problems)
+        _check_pairs(stream, settings, problems)
         _check_stops(stream, settings, problems)
         _check_controller(stream, settings, problems)
         _check_search(stream, settings, problems)
@@ -161,6 +162,21 @@ def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]
         for step in settings.part_steps(name):
             node = node.items[step]
         yield node, part
+
+
+def _check_pairs(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    wanted, node = kinds.method(settings.method).pairs, stream.items.get("datasets")
+    for number, dataset in enumerate(settings.datasets):
+        at = node.value[number] if node is not None and isinstance(node.value, list) else stream
+        if dataset.rejected and dataset.type not in {"auto", "prompt_completion", "toon"}:
+            what, fix = f"`type: {dataset.type}` has no such column", "write `type: prompt_completion`"
+            _add(at, "rejected", what, fix, problems)
+        elif wanted and not dataset.rejected:
+            what = f"{settings.method} learns from a better and a worse answer, and this dataset has one"
+            _add(at, "rejected", what, "name the column of the worse one", problems)
+        elif dataset.rejected and not wanted:
+            what = f"{settings.method} learns from the better answer alone"
+            _add(at, "rejected", what, "write `method: dpo`, orpo or kto, or leave it out", problems)
 
 
 def _check_kinds(stream: Node, settings: StreamSettings, problems: Problems) -> None:

@@ -82,6 +82,8 @@ class RowBoundary:
             row = read(raw, dataset)
             tokens = self.tokeniser.tokens(with_system(row, system))
             refuse_unsound(row, tokens, self.tokeniser, self.embedding_rows)
+            if dataset.rejected:
+                tokens = self._with_worse(tokens, raw, dataset, system)
             group = _group(raw, dataset)
         except NotARow as error:
             return BadRow(raw.where, error.what, error.fix, raw.text, of_base=isinstance(error, NotProven))
@@ -92,6 +94,18 @@ class RowBoundary:
             return BadRow(raw.where, reason_of(error), "correct the row, or leave it out", raw.text, of_base=True)
         fingerprint = _digest(normalised(row))
         return GoodRow(raw.where, replace(tokens, fingerprint=fingerprint), source, group)
+
+    def _with_worse(self, tokens: Tokens, raw: RawRow, dataset: Dataset, system: str) -> Tokens:
+        """The row with its worse completion.  Raises NotARow where they do not answer one prompt, or are one."""
+        other = read(raw, dataset.model_copy(update={"completion": dataset.rejected}))
+        worse, start = self.tokeniser.tokens(with_system(other, system)), tokens.answer_start
+        if worse.answer_start != start or worse.ids[:start] != tokens.ids[:start]:
+            raise NotProven("its prompt is tokenised otherwise before its two completions", "take another base")
+        if worse.ids == tokens.ids:
+            raise NotARow("its two completions are equal", "leave the row out, or raise sequence_len where it cut them")
+        if len(worse.ids) <= start:
+            raise NotARow("it is cut before its worse completion", "raise sequence_len")
+        return replace(tokens, rejected=worse.ids[start:])
 
 
 def boundary_of(

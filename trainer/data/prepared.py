@@ -51,6 +51,7 @@ ROWS = pa.schema(
         ("answer_start", pa.int32()),
         ("cut", pa.bool_()),
         ("fingerprint", pa.binary()),
+        ("rejected", pa.list_(pa.int32())),
     ]
 )
 
@@ -118,7 +119,7 @@ class RowFile:
         self.tokens += len(row.ids)
         self.supervised += row.supervised
         self.cut += row.cut > 0
-        self._digest.update(repr((row.ids, row.labels)).encode())
+        self._digest.update(repr((row.ids, row.labels, *([row.rejected] if row.rejected else []))).encode())
         self._batch.append(row)
         if len(self._batch) >= BATCH_ROWS:
             self._write()
@@ -134,6 +135,7 @@ class RowFile:
             [row.answer_start for row in self._batch],
             [row.cut > 0 for row in self._batch],
             [row.fingerprint for row in self._batch],
+            [list(row.rejected) for row in self._batch],
         ]
         if self._batch:
             arrays = [pa.array(column, type=field.type) for column, field in zip(columns, ROWS, strict=True)]
@@ -191,8 +193,11 @@ class Rows(Sequence[Tokens]):
 
 
 def _tokens(row: dict[str, Any]) -> Tokens:
-    """Rows that the version before prepared have no fingerprint."""
-    return Tokens(row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row.get("fingerprint", b""))
+    """Rows that the version before prepared have no fingerprint and no worse answer."""
+    return Tokens(
+        row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row.get("fingerprint", b""),
+        row.get("rejected") or (),
+    )  # fmt: skip
 
 
 def rows_to_choose_by(folder: Path) -> list[Tokens]:

@@ -111,8 +111,8 @@ def read(raw: RawRow, dataset: Dataset) -> Row:
 
 
 def columns_read(dataset: Dataset) -> frozenset[str]:
-    """The columns that `read` looks at; any other is not used."""
-    return frozenset({*_columns_of_type(dataset), *([dataset.group_by] if dataset.group_by else ())})
+    """The columns that are looked at; any other is not used."""
+    return frozenset({*_columns_of_type(dataset), *filter(None, (dataset.group_by, dataset.rejected))})
 
 
 def _columns_of_type(dataset: Dataset) -> set[str]:

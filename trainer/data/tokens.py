@@ -7,6 +7,7 @@ An answer always ends in a supervised stop token, else the tuned model never sto
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,8 @@ class Tokens:
     """Tokens that stood beyond `sequence_len`; of a very long text an estimate."""
     fingerprint: bytes = b""
     """Rows whose normalised words are equal have equal ones; 16 bytes, since a set of them is held in memory."""
+    rejected: Sequence[int] = ()
+    """A worse answer to the same prompt, where there is one."""
 
     @property
     def supervised(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from peft import PeftModel
@@ -16,6 +16,9 @@ from swarm.figures import as_name
 from swarm.policy.batching import Engine
 from trainer import training, warm
 from trainer.progress import TrainingProgress
+
+if TYPE_CHECKING:
+    from trainer.engines.trl import OfOneStream
 
 ENGINE: Engine = "trl"
 FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -89,8 +92,7 @@ class Begin(TrainerCallback):
 class Steps(TrainerCallback):
     """At each step's end: weights that move, and what `progress` says is due.  A pause waits here: Trainer has one training."""
 
-    step_loss: Callable[[], float]
-    """Of the step that is being made; the trainer's."""
+    trainer: OfOneStream
 
     def __init__(self, progress: TrainingProgress, held_out_loss: Callable[[], float]) -> None:
         self.progress = progress
@@ -124,8 +126,8 @@ class Steps(TrainerCallback):
         assert model is not None
         progress = self.progress
         self._must_move(state, model)
-        losses = {"loss": self.step_loss()}
-        tokens = int(state.num_input_tokens_seen)
+        losses = {"loss": self.trainer.step_loss()}
+        tokens = progress.before_tokens + self.trainer.trained_tokens
         due = progress.measured(state.global_step, state.max_steps, losses, tokens, self._held_out_loss)
         progress.lease.boundary(state.global_step)
         due = progress.ordered(due)

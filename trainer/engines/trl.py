@@ -1,19 +1,20 @@
-"""The engine `trl`: one stream through TRL's SFTTrainer; settings become its arguments, and a loss that is not finite ends it."""
+"""The engine `trl`: one stream through a trainer of TRL; settings become its arguments, and a loss that is not finite ends it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.state import AcceleratorState  # type: ignore[import-untyped]  # ships no types
 from datasets import Dataset
 from peft import PeftModel
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -47,7 +48,7 @@ def train(progress: TrainingProgress) -> None:
     training.refuse_unmoved(progress, moved=steps.moved)
 
 
-def _prepared(progress: TrainingProgress) -> tuple[Steps, StreamTrainer]:
+def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
     settings, place = progress.assign.settings, progress.place
     base_folder = base_models.folder_of(settings.base_model)
     model = _with_adapter(settings, base_folder, place)
@@ -55,19 +56,19 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, StreamTrainer]:
     prepared = place.run_folder / (progress.assign.prepared or "")
     judged = rows_to_choose_by(prepared) if settings.eval_steps else []
     steps = Steps(progress, lambda: held_out_loss(model, judged, lambda: None))
-    made: StreamTrainer = kinds.method(settings.method).trainer(
+    made: OfOneStream = kinds.method(settings.method).trainer(
         Ingredients(
             settings=settings,
             model=model,
             tokenizer=load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code),
-            rows=Dataset.from_file(str(prepared / TRAIN)).select_columns(["input_ids", "labels"]),
+            rows=Dataset.from_file(str(prepared / TRAIN)),
             folder=progress.staging,
             dtype=compute_dtype(settings, place),
             on_gpu=place.on_gpu,
             callbacks=[Figures(progress), steps, Saves(progress, progress.staging), Begin(model, progress)],
         )
     )
-    steps.step_loss = made.step_loss
+    steps.trainer = made
     return steps, made
 
 
@@ -87,7 +88,7 @@ class Ingredients:
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     rows: Dataset
-    """`input_ids` and `labels`."""
+    """As they were prepared (`trainer.data.prepared`)."""
     folder: Path
     """Where checkpoints are staged."""
     dtype: torch.dtype
@@ -95,10 +96,12 @@ class Ingredients:
     callbacks: Sequence[TrainerCallback]
 
 
-class StreamTrainer(SFTTrainer):
-    """SFTTrainer that stops at the first loss that is not finite, before it reaches the weights."""
+class OfOneStream(Trainer):
+    """What every trainer of a stream does beside its own: it stops at the first loss that is not finite, before it reaches the weights."""
 
     settings: StreamSettings
+    trained_tokens: int = 0
+    """In this attempt, pads left out."""
     _loss_of_step: float = 0.0
     """Of its micro-batches so far."""
     _supervised: int = 0
@@ -109,18 +112,19 @@ class StreamTrainer(SFTTrainer):
         loss, self._loss_of_step = self._loss_of_step, 0.0
         return loss
 
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.trained_tokens += sum(int(inputs[name].sum()) for name in MASKS if name in inputs)
         if (labels := inputs.get("labels")) is not None:
             self._supervised += int((labels != IGNORED).sum())
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call]  # TRL annotates no arguments
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss).all():
             raise NotFinite("loss", self.state.global_step + 1)
         self._loss_of_step += float(loss)
         return loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        counted = {"supervised_tokens": float(self._supervised)} if self._supervised else {}
-        super().log({**logs, **counted}, *args, **kwargs)
+        supervised = {"supervised_tokens": float(self._supervised)} if self._supervised else {}
+        super().log({**logs, "num_tokens": float(self.trained_tokens), **supervised}, *args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """The schedule of the shared engine."""
@@ -131,26 +135,60 @@ class StreamTrainer(SFTTrainer):
         return self.lr_scheduler
 
 
+MASKS = ("attention_mask", "chosen_attention_mask", "rejected_attention_mask")
+"""Of tokens that are trained on, in the batches of all trainers."""
+
+
+class StreamTrainer(OfOneStream, SFTTrainer):
+    """TRL's SFTTrainer for one stream."""
+
+
 def trainer(ingredients: Ingredients, kind: type[StreamTrainer] = StreamTrainer) -> StreamTrainer:
     """`kind` may compute another loss."""
+    loss = getattr(ingredients.settings, "loss", "nll")  # of `method: sft`
+    return made(
+        ingredients,
+        lambda: kind(
+            model=ingredients.model,
+            args=SFTConfig(
+                **arguments(ingredients), dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, packing=False,
+                loss_type=loss,
+            ),
+            train_dataset=ingredients.rows.select_columns(["input_ids", "labels"]),
+            processing_class=ingredients.tokenizer,
+            callbacks=list(ingredients.callbacks),
+            optimizer_cls_and_kwargs=_optimizer(ingredients.settings),
+        ),
+    )  # fmt: skip
+
+
+T = TypeVar("T", bound=OfOneStream)
+
+
+def made(ingredients: Ingredients, make: Callable[[], T]) -> T:
+    """A trainer that is ready, made in a process that has made others."""
     # accelerate keeps the precision of a process's first trainer for all later ones; a worker trains one stream after another.
     AcceleratorState._reset_state(reset_partial_state=True)
     kept = {name: value.data for name, value in ingredients.model.named_parameters() if value.requires_grad}
-    made = kind(
-        model=ingredients.model,
-        args=arguments(ingredients),
-        train_dataset=ingredients.rows,
-        processing_class=ingredients.tokenizer,
-        callbacks=list(ingredients.callbacks),
-        optimizer_cls_and_kwargs=_optimizer(ingredients.settings),
-    )
-    made.settings = ingredients.settings
-    made.remove_callback(PrinterCallback)  # figures go over the bus
+    trainer = make()
+    trainer.settings = ingredients.settings
+    trainer.remove_callback(PrinterCallback)  # figures go over the bus
     # TRL casts A and B to bf16 on a quantised base, which loses small updates: the fp32 ones are put back (nothing holds them yet).
     for name, value in ingredients.model.named_parameters():
         if name in kept:
             value.data = kept[name]
-    return made
+    return trainer
+
+
+def optimizer_of(ingredients: Ingredients) -> torch.optim.Optimizer:
+    """For trainers that take no class of one: over all that is trained."""
+    kind, arguments = _optimizer(ingredients.settings)
+    trained = [value for value in ingredients.model.parameters() if value.requires_grad]
+    made: Any = kind  # torch's base class knows no `lr`
+    optimizer: torch.optim.Optimizer = made(
+        [{"params": trained, "weight_decay": ingredients.settings.weight_decay}], **arguments
+    )
+    return optimizer
 
 
 def _optimizer(settings: StreamSettings) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
@@ -158,39 +196,34 @@ def _optimizer(settings: StreamSettings) -> tuple[type[torch.optim.Optimizer], d
     return made, {"lr": settings.learning_rate, **arguments}
 
 
-def arguments(ingredients: Ingredients) -> SFTConfig:
+def arguments(ingredients: Ingredients) -> dict[str, Any]:
+    """Of every trainer's config: rows come tokenised, cut and labelled."""
     settings = ingredients.settings
-    return SFTConfig(
-        output_dir=str(ingredients.folder),
-        # data: rows come tokenised, cut and labelled
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        packing=False,
-        loss_type=getattr(settings, "loss", "nll"),  # of `method: sft`
+    return {
+        "output_dir": str(ingredients.folder),
         # optimisation
-        per_device_train_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        num_train_epochs=settings.num_epochs,
-        max_steps=settings.max_steps or -1,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        seed=settings.seed,
-        router_aux_loss_coef=0.0,  # routers and experts get no adapter: the loss is the words' alone, as on the shared loop
+        "per_device_train_batch_size": settings.micro_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "num_train_epochs": settings.num_epochs,
+        "max_steps": settings.max_steps or -1,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "seed": settings.seed,
+        "router_aux_loss_coef": 0.0,  # routers and experts get no adapter: the loss is the words' alone, as on the shared loop
         # device: said out loud, since SFTConfig's own defaults are for GPUs
-        use_cpu=not ingredients.on_gpu,
-        bf16=ingredients.dtype is torch.bfloat16,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
-        dataloader_pin_memory=ingredients.on_gpu,
+        "use_cpu": not ingredients.on_gpu,
+        "bf16": ingredients.dtype is torch.bfloat16,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if settings.gradient_checkpointing else None,
+        "dataloader_pin_memory": ingredients.on_gpu,
         # cadence: checkpoints are kept and removed by `checkpoint`, held-out loss is ours
-        logging_steps=settings.logging_steps,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=settings.save_steps,
-        save_total_limit=None,
-        eval_strategy="no",
-        include_num_input_tokens_seen="non_padding",
-        report_to="none",
-        disable_tqdm=True,
-    )
+        "logging_steps": settings.logging_steps,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps,
+        "save_total_limit": None,
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }

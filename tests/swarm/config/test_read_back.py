@@ -46,7 +46,7 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
     if name == "layers_to_transform":
         return st.none() | st.integers() | TEXTS | st.lists(st.integers() | TEXTS, max_size=3)
     if name.endswith("_pattern"):
-        return st.dictionaries(TEXTS, st.integers(1, 99), max_size=2)
+        return st.dictionaries(st.from_regex(r"[a-z_.*0-9]{1,12}", fullmatch=True), st.integers(1, 99), max_size=2)
     if name == "approvers":
         return st.lists(st.from_regex(r"[a-z][a-z0-9]{1,5}", fullmatch=True), max_size=2, unique=True)
     if field.annotation is str:

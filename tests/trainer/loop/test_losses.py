@@ -16,6 +16,7 @@ from trainer.loop.certify import certify
 from trainer.loop.losses import Regularised, Weighted
 from trainer.loop.parts import Predicted
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 KL = {
     "forward": Regularised(0.5),
     "reverse": Regularised(0.5, tau=2.0, reverse=True),

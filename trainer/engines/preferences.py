@@ -1,0 +1,125 @@
+"""TRL's trainers of preferences for one stream: they are given tokenised rows, and the stream's own optimizer and schedule."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import KTOTrainer
+
+from trainer.engines.trl import Ingredients, OfOneStream, arguments, made, optimizer_of
+
+REFERENCE = "ref"
+"""TRL's name of a frozen copy of the adapter."""
+
+
+class Dpo(OfOneStream, DPOTrainer):
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset.map(_pair, remove_columns=dataset.column_names)
+
+
+class Kto(OfOneStream, KTOTrainer):
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """Each answer for itself, in the order of the seed, since what a pass is compared with are its own neighbours' answers."""
+        settings, pairs = self.settings, dataset.map(_pair, remove_columns=dataset.column_names)
+        order = torch.randperm(2 * len(pairs), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+        single = pairs.map(_single, batched=True, remove_columns=pairs.column_names).select(order)
+        return single.map(_with_neighbours, batched=True, batch_size=settings.micro_batch_size)
+
+
+def dpo(ingredients: Ingredients) -> OfOneStream:
+    settings: Any = ingredients.settings
+    config = DPOConfig(
+        **arguments(ingredients), max_length=None, disable_dropout=False, beta=settings.dpo_beta,
+        loss_type=[settings.dpo_loss], label_smoothing=settings.dpo_label_smoothing,
+    )  # fmt: skip
+    return _made(ingredients, Dpo, config)
+
+
+def kto(ingredients: Ingredients) -> OfOneStream:
+    settings: Any = ingredients.settings
+    config = KTOConfig(
+        **arguments(ingredients), max_length=None, disable_dropout=False, beta=settings.kto_beta,
+        desirable_weight=settings.desirable_weight, undesirable_weight=settings.undesirable_weight,
+        train_sampling_strategy="sequential",
+    )  # fmt: skip
+    return _made(ingredients, type("Kto", (Kto,), {"settings": settings}), config)
+
+
+def orpo(ingredients: Ingredients) -> OfOneStream:
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its notice would stand in every worker's log
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    class Orpo(OfOneStream, ORPOTrainer):
+        def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
+            return _pair_of_orpo(feature)
+
+    settings: Any = ingredients.settings
+    longest = settings.sequence_len  # rows are cut already
+    config = ORPOConfig(
+        **arguments(ingredients), max_length=longest, disable_dropout=False, beta=settings.orpo_alpha,
+        remove_unused_columns=False,
+    )  # fmt: skip
+    texts = ["" for _ in range(len(ingredients.rows))]  # it looks for texts before it asks for tokens
+    rows = ingredients.rows
+    for name in ("prompt", "chosen", "rejected_text"):
+        rows = rows.add_column(name, texts)
+    rows = rows.rename_columns({"rejected": "worse", "rejected_text": "rejected"})
+    return _made(ingredients, Orpo, config, rows)
+
+
+def _made(ingredients: Ingredients, kind: Any, config: Any, rows: Dataset | None = None) -> OfOneStream:
+    """A trainer whose reference is the base: TRL's copy of the new adapter adds nothing to it, and would be saved with each checkpoint."""
+
+    def make() -> OfOneStream:
+        trainer: OfOneStream = kind(
+            model=ingredients.model,
+            args=config,
+            train_dataset=ingredients.rows if rows is None else rows,
+            processing_class=ingredients.tokenizer,
+            callbacks=list(ingredients.callbacks),
+            optimizers=(optimizer_of(ingredients), None),
+        )
+        if REFERENCE in ingredients.model.peft_config:
+            ingredients.model.delete_adapter(REFERENCE)
+        return trainer
+
+    return made(ingredients, make)
+
+
+def _pair(row: dict[str, Any]) -> dict[str, Any]:
+    ids, start = row["input_ids"], row["answer_start"]
+    return {"prompt_ids": ids[:start], "chosen_ids": ids[start:], "rejected_ids": row["rejected"]}
+
+
+def _single(pairs: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    rows = [
+        (prompt, answer, label)
+        for prompt, chosen, rejected in zip(
+            pairs["prompt_ids"], pairs["chosen_ids"], pairs["rejected_ids"], strict=True
+        )
+        for answer, label in ((chosen, True), (rejected, False))
+    ]
+    prompts, answers, labels = zip(*rows, strict=True)
+    return {"prompt_ids": list(prompts), "completion_ids": list(answers), "label": list(labels)}
+
+
+def _with_neighbours(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The answers of one forward pass, each at the next one's prompt."""
+    answers = rows["completion_ids"]
+    return {"KL_completion_ids": [answers[-1], *answers[:-1]]}
+
+
+def _pair_of_orpo(row: dict[str, Any]) -> dict[str, Any]:
+    ids, start = row["input_ids"], row["answer_start"]
+    found: dict[str, Any] = {"prompt_input_ids": ids[:start], "prompt_attention_mask": [1] * start}
+    for name, answer in (("chosen", ids[start:]), ("rejected", row["worse"])):
+        whole = [*ids[:start], *answer]
+        found[f"{name}_input_ids"], found[f"{name}_attention_mask"] = whole, [1] * len(whole)
+        found[f"{name}_labels"] = [*[-100] * start, *answer]
+    return found
