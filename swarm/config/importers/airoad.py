@@ -11,7 +11,10 @@ from swarm.settings import StreamSettings
 def _pairs(value: Any, foreign: Foreign, name: str) -> Outcome:
     """Chosen and rejected answers: what is computed of them is said by which number stands in the file."""
     method = next((method for key, method in METHODS.items() if key in foreign.values), "dpo")
-    return {name: [{"path": foreign.path(str(value))}], **({"method": method} if name == "datasets" else {})}
+    columns = {"type": "prompt_completion", "completion": "chosen"}
+    if name == "datasets":
+        return {name: [{"path": foreign.path(str(value)), **columns, "rejected": "rejected"}], "method": method}
+    return {name: [{"path": foreign.path(str(value)), **columns}]}
 
 
 METHODS = {"orpo_alpha": "orpo", "kto_beta": "kto", "desirable_weight": "kto", "dpo_beta": "dpo"}
@@ -61,9 +64,6 @@ RULES: dict[str, Rule] = {
     "eval_patience": lambda value, foreign: {"early_stopping_patience": value} if foreign.values.get("eval_early_stop") else OFF,
     "kto_neg_mode": left_out("write the pairs first: swarm data pairs"),
     "kto_neg_ratio": left_out("write the pairs first: swarm data pairs"),
-    "dpo_beta": to("beta"),
-    "kto_beta": to("beta"),
-    "orpo_alpha": to("beta"),
 }  # fmt: skip
 
 
