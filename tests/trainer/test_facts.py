@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,8 @@ def trained(model: Any) -> int:
     return sum(value.numel() for value in model.parameters() if value.requires_grad)
 
 
-PATTERNS = {
-    "rank_pattern": {"q_proj": 2, "0.*(dense|c_attn)": 3}, "alpha_pattern": {"q_proj": 5.0},
-    "layers_to_transform": "-1",
-}  # fmt: skip
+PATTERNS = {"rank_pattern": {r"[a-p]\w*": 3}, "alpha_pattern": {r"[a-p]\w*": 5.0}}
+"""Of layers whose last name begins so: every family has some."""
 
 
 @pytest.mark.parametrize("changes", [{}, {"use_dora": True}, PATTERNS], ids=["lora", "dora", "patterns"])
@@ -267,7 +266,10 @@ def test_a_mode_finds_attention_and_what_stands_between_whatever_the_family_call
     assert all(any(name.endswith(end) for name in found["attn"]) for end in attention)
     rest = found["attn_mlp"] - found["attn"]
     assert {end for end in between if any(name.endswith(end) for name in rest)} == set(between)
-    assert found["attn_mlp"] == found["auto"] == ends(family)
+    within = {name for name in ends(family) if re.search(r"\.\d+\.", name)}
+    assert found["attn_mlp"] == found["auto"] == within, (
+        "what stands outside the layers, as OPT's projections, is none of both"
+    )
 
 
 def test_berts_names_are_known_too() -> None:
@@ -302,6 +304,11 @@ def test_layers_are_counted_from_both_ends_and_both_bounds_are_in(written: Any, 
     from trainer.adapters.targets import layers
 
     assert layers(written, 6) == expected
+
+
+def test_a_pattern_that_matches_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="rank_pattern: 'c_attn' matches the end of no layer that gets an adapter"):
+        ends("llama", rank_pattern={"c_attn": 4})
 
 
 def test_layers_that_are_not_there_are_refused() -> None:

@@ -7,10 +7,12 @@ rsLoRA scales by alpha / sqrt(rank) (arXiv 2312.03732).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from swarm.errors import UserError
 from swarm.facts import BaseFacts
 from swarm.keys import Positive, Settings, Share
 from swarm.kinds import AdapterKind, Refusal, Shape
@@ -100,7 +102,9 @@ class Lora(AdapterKind[LoraSettings]):
 
     def tensors(self, base: BaseFacts, settings: LoraSettings) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {}
-        for target in targeted(base, settings):
+        targets = targeted(base, settings)
+        _refuse_idle_patterns(settings, [target.name for target in targets])
+        for target in targets:
             name, rank = f"base_model.model.{target.name}", settings.rank_of(target.name)
             shapes[f"{name}.lora_A.weight"] = (rank, target.inputs)
             shapes[f"{name}.lora_B.weight"] = (target.outputs, rank)
@@ -156,6 +160,15 @@ class Lora(AdapterKind[LoraSettings]):
                 if value.requires_grad:
                     value.data = value.data.to(torch.bfloat16)
         return made
+
+
+def _refuse_idle_patterns(settings: LoraSettings, layers: Sequence[str]) -> None:
+    """Raises UserError where a pattern matches no layer: PEFT would leave it out with a warning."""
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(settings, key):
+            if not any(matched({pattern: True}, layer) for layer in layers):
+                what = f"{pattern!r} matches the end of no layer that gets an adapter, such as {layers[0]}"
+                raise UserError(key, what, "correct it, or leave it out")
 
 
 def _is_pattern(text: str) -> bool:
