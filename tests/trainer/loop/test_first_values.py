@@ -16,7 +16,10 @@ from trainer.loop import folder
 from trainer.loop.certify import _gradient
 from trainer.loop.recipe import Recipe
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+]
 
 
 def recipe(first: str, **changes: Any) -> Recipe:
