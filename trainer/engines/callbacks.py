@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from peft import PeftModel
@@ -16,9 +16,6 @@ from swarm.figures import as_name
 from swarm.policy.batching import Engine
 from trainer import training, warm
 from trainer.progress import TrainingProgress
-
-if TYPE_CHECKING:
-    from trainer.engines.trl import OfOneStream
 
 ENGINE: Engine = "trl"
 FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -35,6 +32,14 @@ class NotFinite(Exception):
     def __init__(self, what: str, step: int) -> None:
         super().__init__(f"{what} was not finite at step {step}")
         self.step = step
+
+
+class Counts(Protocol):
+    """What is asked of a trainer after each step."""
+
+    trained_tokens: int
+
+    def step_loss(self) -> float: ...
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -92,7 +97,7 @@ class Begin(TrainerCallback):
 class Steps(TrainerCallback):
     """At each step's end: weights that move, and what `progress` says is due.  A pause waits here: Trainer has one training."""
 
-    trainer: OfOneStream
+    trainer: Counts
 
     def __init__(self, progress: TrainingProgress, held_out_loss: Callable[[], float]) -> None:
         self.progress = progress
