@@ -93,7 +93,8 @@ def steps_of(settings: StreamSettings, rows: int | None) -> int | None:
         return settings.max_steps
     if rows is None or kinds.stops_armed(settings) or settings.packing != "none" or settings.batch_size_tokens:
         return None  # tokens, which are not counted before they are prepared, decide
-    per_epoch = math.ceil(math.ceil(rows / settings.micro_batch_size) / settings.gradient_accumulation_steps)
+    examples = rows * kinds.method(settings.method).examples
+    per_epoch = math.ceil(math.ceil(examples / settings.micro_batch_size) / settings.gradient_accumulation_steps)
     return math.ceil(settings.num_epochs * per_epoch)
 
 

@@ -191,9 +191,7 @@ class Group(Boundary):
             if why := unfusable(model):
                 if settings.engine == "auto" and "trl" in engines_of(settings):
                     raise Elsewhere(why)
-                raise UserError(
-                    "engine", f"shared cannot train on {settings.base_model}: {why}", _way_out(settings)
-                )
+                raise UserError("engine", f"shared cannot train on {settings.base_model}: {why}", _way_out(settings))
             self._facts = facts_of_model(model)
             self._loop = Loop(model, self, exact=settings.exact, dequantise=settings.dequantise)
             self._arrangement = Arrangement(self._loop, is_open=not settings.exact)

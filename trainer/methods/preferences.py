@@ -46,6 +46,7 @@ class Dpo(Method[DpoSettings]):
     summary = "direct preference optimisation on pairs of answers"
     settings = DpoSettings
     pairs: ClassVar[bool] = True
+    sequences: ClassVar[int] = 2
 
     def refusal(self, settings: DpoSettings) -> Refusal | None:
         if settings.dpo_label_smoothing and settings.dpo_loss != "sigmoid":
@@ -63,6 +64,7 @@ class Orpo(Method[OrpoSettings]):
     summary = "likelihood and odds ratio on pairs of answers, without a reference"
     settings = OrpoSettings
     pairs: ClassVar[bool] = True
+    sequences: ClassVar[int] = 2
 
     def trainer(self, ingredients: Ingredients) -> OfOneStream:
         from trainer.engines import preferences
@@ -75,6 +77,7 @@ class Kto(Method[KtoSettings]):
     summary = "better and worse answers each for itself"
     settings = KtoSettings
     pairs: ClassVar[bool] = True
+    examples: ClassVar[int] = 2
 
     def refusal(self, settings: Any) -> Refusal | None:
         if settings.micro_batch_size < 2:
