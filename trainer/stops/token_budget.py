@@ -34,13 +34,14 @@ class TokenBudget(Stop[TokenBudgetSettings]):
     def unreachable(self, settings: Any, steps: int | None) -> Refusal | None:
         if steps is None:
             return None
-        rows = settings.micro_batch_size * settings.gradient_accumulation_steps
-        if settings.packing != "none" or settings.batch_size_tokens:
-            return None  # a sequence or a micro-batch holds as many tokens as fit
-        most = steps * rows * settings.sequence_len
+        passes = settings.gradient_accumulation_steps
+        tokens = settings.batch_size_tokens or settings.micro_batch_size * settings.sequence_len
+        most = steps * passes * tokens
         if settings.max_tokens < most:
             return None
-        what = f"{steps} steps x {rows} rows x {settings.sequence_len} tokens are {most} at most, which is no more than {settings.max_tokens}"
+        what = (
+            f"{steps} steps x {passes * tokens} tokens are {most} at most, which is no more than {settings.max_tokens}"
+        )
         return Refusal("max_tokens", what, f"write less than {most}, or leave it out")
 
     def begin(self, settings: TokenBudgetSettings) -> Budget:
