@@ -88,7 +88,7 @@ class Dataset(Settings):
     completion: str = "completion"
     """Column with the completion (`prompt_completion`, `toon`)."""
     rejected: str | None = None
-    """Column with a worse completion of the same prompt, for `method: dpo`, `orpo` or `kto` (`prompt_completion`, `toon`); held-out rows are judged by the better one."""
+    """Column with a worse completion of the same prompt, for `method: dpo` or `kto` (`prompt_completion`, `toon`); held-out rows are judged by the better one."""
     text: str = "text"
     """Column with the text (`text`): all of it is supervised."""
     separator: str = "\n"

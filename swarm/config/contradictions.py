@@ -176,7 +176,7 @@ def _check_pairs(stream: Node, settings: StreamSettings, problems: Problems) -> 
             _add(at, "rejected", what, "name the column of the worse one", problems)
         elif dataset.rejected and not wanted:
             what = f"{settings.method} learns from the better answer alone"
-            _add(at, "rejected", what, "write `method: dpo`, orpo or kto, or leave it out", problems)
+            _add(at, "rejected", what, "write `method: dpo` or kto, or leave it out", problems)
 
 
 def _check_kinds(stream: Node, settings: StreamSettings, problems: Problems) -> None:

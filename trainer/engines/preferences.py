@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ def dpo(ingredients: Ingredients) -> OfOneStream:
     settings: Any = ingredients.settings
     config = DPOConfig(
         **arguments(ingredients), max_length=None, disable_dropout=False, beta=settings.dpo_beta,
-        loss_type=[settings.dpo_loss], label_smoothing=settings.dpo_label_smoothing,
+        loss_type=[settings.dpo_loss],
     )  # fmt: skip
     return _made(ingredients, Dpo, config)
 
@@ -51,36 +50,14 @@ def kto(ingredients: Ingredients) -> OfOneStream:
     return _made(ingredients, type("Kto", (Kto,), {"settings": settings}), config)
 
 
-def orpo(ingredients: Ingredients) -> OfOneStream:
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its notice would stand in every worker's log
-    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-
-    class Orpo(OfOneStream, ORPOTrainer):
-        def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
-            return _pair_of_orpo(feature)
-
-    settings: Any = ingredients.settings
-    longest = settings.sequence_len  # rows are cut already
-    config = ORPOConfig(
-        **arguments(ingredients), max_length=longest, disable_dropout=False, beta=settings.orpo_alpha,
-        remove_unused_columns=False,
-    )  # fmt: skip
-    texts = ["" for _ in range(len(ingredients.rows))]  # it looks for texts before it asks for tokens
-    rows = ingredients.rows
-    for name in ("prompt", "chosen", "rejected_text"):
-        rows = rows.add_column(name, texts)
-    rows = rows.rename_columns({"rejected": "worse", "rejected_text": "rejected"})
-    return _made(ingredients, Orpo, config, rows)
-
-
-def _made(ingredients: Ingredients, kind: Any, config: Any, rows: Dataset | None = None) -> OfOneStream:
+def _made(ingredients: Ingredients, kind: Any, config: Any) -> OfOneStream:
     """A trainer whose reference is the base: TRL's copy of the new adapter adds nothing to it, and would be saved with each checkpoint."""
 
     def make() -> OfOneStream:
         trainer: OfOneStream = kind(
             model=ingredients.model,
             args=config,
-            train_dataset=ingredients.rows if rows is None else rows,
+            train_dataset=ingredients.rows,
             processing_class=ingredients.tokenizer,
             callbacks=list(ingredients.callbacks),
             optimizers=(optimizer_of(ingredients), None),
@@ -113,13 +90,3 @@ def _with_neighbours(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """The answers of one forward pass, each at the next one's prompt."""
     answers = rows["completion_ids"]
     return {"KL_completion_ids": [answers[-1], *answers[:-1]]}
-
-
-def _pair_of_orpo(row: dict[str, Any]) -> dict[str, Any]:
-    ids, start = row["input_ids"], row["answer_start"]
-    found: dict[str, Any] = {"prompt_input_ids": ids[:start], "prompt_attention_mask": [1] * start}
-    for name, answer in (("chosen", ids[start:]), ("rejected", row["worse"])):
-        whole = [*ids[:start], *answer]
-        found[f"{name}_input_ids"], found[f"{name}_attention_mask"] = whole, [1] * len(whole)
-        found[f"{name}_labels"] = [*[-100] * start, *answer]
-    return found

@@ -1,6 +1,6 @@
-"""Learning from a better and a worse answer to each prompt, by TRL's trainers: DPO (arXiv 2305.18290), ORPO (2403.07691), KTO (2402.01306).
+"""Learning from a better and a worse answer to each prompt, by TRL's trainers: DPO (arXiv 2305.18290) and KTO (2402.01306).
 
-The reference of DPO and KTO is the base with its adapter switched off.  Rows come tokenised, with the spans that all methods supervise.
+Their reference is the base with its adapter switched off.  Rows come tokenised, with the spans that all methods supervise.
 """
 
 from __future__ import annotations
@@ -23,13 +23,6 @@ class DpoSettings(Settings):
     """How strongly the reference holds: rewards are beta times the log-ratio to it."""
     dpo_loss: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
     """Of the difference of rewards: sigmoid (DPO), hinge (SLiC) or ipo (arXiv 2310.12036)."""
-    dpo_label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Share of the pairs that are taken to be the wrong way round (`dpo_loss: sigmoid`)."""
-
-
-class OrpoSettings(Settings):
-    orpo_alpha: Weight = 0.1
-    """Weight of the odds ratio beside the likelihood of the better answer."""
 
 
 class KtoSettings(Settings):
@@ -48,28 +41,10 @@ class Dpo(Method[DpoSettings]):
     pairs: ClassVar[bool] = True
     sequences: ClassVar[int] = 2
 
-    def refusal(self, settings: DpoSettings) -> Refusal | None:
-        if settings.dpo_label_smoothing and settings.dpo_loss != "sigmoid":
-            return Refusal("dpo_label_smoothing", f"{settings.dpo_loss} has none", "write `dpo_loss: sigmoid`")
-        return None
-
     def trainer(self, ingredients: Ingredients) -> OfOneStream:
         from trainer.engines import preferences
 
         return preferences.dpo(ingredients)
-
-
-class Orpo(Method[OrpoSettings]):
-    name = "orpo"
-    summary = "likelihood and odds ratio on pairs of answers, without a reference"
-    settings = OrpoSettings
-    pairs: ClassVar[bool] = True
-    sequences: ClassVar[int] = 2
-
-    def trainer(self, ingredients: Ingredients) -> OfOneStream:
-        from trainer.engines import preferences
-
-        return preferences.orpo(ingredients)
 
 
 class Kto(Method[KtoSettings]):
@@ -91,4 +66,4 @@ class Kto(Method[KtoSettings]):
         return preferences.kto(ingredients)
 
 
-KINDS = (Dpo(), Orpo(), Kto())
+KINDS = (Dpo(), Kto())

@@ -206,7 +206,7 @@ promotion: {metric: accuracy, must_beat: bas}
 my.yaml:5: defaults.adapter: 'dora' is not one of lora, qlora; write `adapter: lora` with `use_dora: true`
 my.yaml:6: defaults.optimizer: 'adamw_bnb_8bit' is not one of adafactor, adam, adam_kahan, adamw, adamw_8bit, adamw_kahan, adamw_torch, duo, lion, lion_32bit, lion_8bit, lion_kahan, paged_adamw, paged_adamw_8bit, paged_lion, paged_lion_8bit, sgd; write `optimizer: adamw_8bit`
 my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial, rms_ratio; did you mean `cosine`?
-my.yaml:8: defaults.method: 'ppo' is not one of dpo, kto, orpo, sft; take one of them
+my.yaml:8: defaults.method: 'ppo' is not one of dpo, kto, sft; take one of them
 my.yaml:9: defaults.on_bad_row: 'ignore' is not one of fail, skip; take one of them
 my.yaml:11: promotion.metric: 'accuracy' is not one of eval_loss, perplexity, exact_match, exact_match_normalised, ended, rouge_1, rouge_2, rouge_l, bleu, chrf, json_valid, json_schema, toon_valid, banned; take one of them
 my.yaml:11: promotion.must_beat: 'bas' is not one of base, nothing; did you mean `base`?
@@ -662,7 +662,7 @@ my.yaml:20: streams.fifteen.kl_lambda: asft without its KL term is dft; write `l
 my.yaml:21: streams.sixteen.kl_tau: there is no KL term; set `kl_lambda`, or leave it out
 my.yaml:22: streams.seventeen.weight_decay: a decay is below what a weight in bfloat16 is rounded to: it would do nothing; write 0, or `lora_weight_dtype: float32`
 my.yaml:23: streams.eighteen.lora_target_mode: lora_target_modules names layers too; leave one of them out
-my.yaml:25: streams.twenty.datasets.0.rejected: sft learns from the better answer alone; write `method: dpo`, orpo or kto, or leave it out
+my.yaml:25: streams.twenty.datasets.0.rejected: sft learns from the better answer alone; write `method: dpo` or kto, or leave it out
 my.yaml:26: streams.twenty-one.micro_batch_size: KTO estimates its reference point from the other rows of a forward pass; write at least 2
 my.yaml:26: streams.twenty-one.datasets.0.rejected: `type: chatml` has no such column; write `type: prompt_completion`
 my.yaml:27: streams.twenty-two.rank_pattern: with pissa all layers have one rank and scale; leave it out

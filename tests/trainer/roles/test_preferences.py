@@ -1,4 +1,4 @@
-"""Rows A38, A39, A40: a better and a worse answer to each prompt, and every parameter of the three methods arriving in TRL."""
+"""Rows A38 and A40: a better and a worse answer to each prompt, and every parameter of the methods arriving in TRL."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_both_answers_are_prepared_behind_one_prompt(bench: Bench, pairs: Make) 
         assert row.labels[: row.answer_start] == [-100] * row.answer_start
 
 
-@pytest.mark.parametrize("method", ["dpo", "orpo", "kto"])
+@pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_a_preference_is_learned_saved_and_resumed(bench: Bench, pairs: Make, method: str) -> None:
     given = pairs(method=method, max_steps=24, save_steps=12, learning_rate=1e-2, logging_steps=4)
     whole = bench.trained(given)["trained"]
@@ -76,25 +76,16 @@ def test_a_preference_is_learned_saved_and_resumed(bench: Bench, pairs: Make, me
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_dpos_beta_label_smoothing_and_loss_arrive(bench: Bench, pairs: Make) -> None:
-    """A38.  At the first step policy and reference are equal: the loss is known, and its gradient is that of beta and of 1 - 2 epsilon."""
+def test_dpos_beta_and_loss_arrive(bench: Bench, pairs: Make) -> None:
+    """A38.  At the first step policy and reference are equal: the loss is known, and its gradient is that of beta."""
     plain = first(bench, pairs(method="dpo", **FIRST))
     assert plain["loss"] == pytest.approx(math.log(2), rel=1e-4)
     strong = first(bench, pairs(method="dpo", dpo_beta=0.3, **FIRST))
     assert strong["grad_norm"] == pytest.approx(3 * plain["grad_norm"], rel=1e-3)
-    smooth = first(bench, pairs(method="dpo", dpo_label_smoothing=0.25, **FIRST))
-    assert smooth["grad_norm"] == pytest.approx(plain["grad_norm"] / 2, rel=1e-3)
     assert first(bench, pairs(method="dpo", dpo_loss="hinge", **FIRST))["loss"] == pytest.approx(1, rel=1e-4)
     assert first(bench, pairs(method="dpo", dpo_loss="ipo", dpo_beta=0.5, **FIRST))["loss"] == pytest.approx(
         1, rel=1e-4
     )
-
-
-def test_orpos_alpha_arrives(bench: Bench, pairs: Make) -> None:
-    """A39.  The loss is the likelihood's plus alpha times the odds ratio's."""
-    losses = [first(bench, pairs(method="orpo", orpo_alpha=alpha, **FIRST))["loss"] for alpha in (0.5, 1.0, 2.0)]
-    assert losses[2] - losses[1] == pytest.approx(2 * (losses[1] - losses[0]), rel=1e-2)
-    assert losses[1] - losses[0] > 0.1
 
 
 def test_ktos_beta_and_weights_arrive(bench: Bench, pairs: Make) -> None:
@@ -110,7 +101,7 @@ def test_ktos_beta_and_weights_arrive(bench: Bench, pairs: Make) -> None:
 
 def test_what_the_stream_sets_arrives_too(bench: Bench, pairs: Make) -> None:
     """Its optimizer, schedule and dropout, which TRL would switch off."""
-    for method in ("dpo", "orpo", "kto"):
+    for method in ("dpo", "kto"):
         given = {"method": method, "optimizer": "sgd", "learning_rate": 0.5, "warmup_steps": 2, "max_steps": 4}
         bench.trained(pairs(**given))
         assert [row["learning_rate"] for row in figures(bench)] == pytest.approx([0, 0.25, 0.5, 0.25])
