@@ -109,7 +109,8 @@ class Stream:
     def computed(self, nats: Sequence[float], padded: int) -> bool:
         """Takes a micro-batch's loss and its parts; True where it was the last one of its step."""
         assert self.window is not None
-        self.window.nats = [a + b for a, b in zip(self.window.nats or [0.0] * len(nats), nats, strict=True)]
+        mine = nats[: len(self.loss.figures)]  # others' losses may have more parts
+        self.window.nats = [a + b for a, b in zip(self.window.nats or [0.0] * len(mine), mine, strict=True)]
         self.window.padded += padded
         self.window.done += 1
         return self.window.done == len(self.window.micro_batches)
@@ -124,7 +125,7 @@ class Stream:
         window, self.window = self.window, None
         assert window is not None
         self.before = window
-        losses = {name: nats / window.supervised for name, nats in zip(self.loss.figures, window.nats, strict=False)}
+        losses = {name: nats / window.supervised for name, nats in zip(self.loss.figures, window.nats, strict=True)}
         if self.failure:  # it only keeps its place
             self.step += 1
             return Stepped(self.step, {})

@@ -114,6 +114,17 @@ def test_cross_entropy_and_divergence_are_figures_of_their_own() -> None:
     assert "kl" not in kept.steps["rs"][0].figures
 
 
+def test_a_loss_with_parts_may_join_while_another_stream_accumulates() -> None:
+    accumulating = replace(
+        FIVE["small"], batches=Batches(decoders.rows(12, (5, 9)), micro_batch_size=1, accumulation=3)
+    )
+    loop, kept, _ = loop_of({"small": accumulating})
+    loop.tick()
+    loop.add(replace(FIVE["rs"], loss=KL["forward"]).stream(loop, "late"))
+    loop.run()
+    assert not kept.failures and len(kept.steps["small"]) == accumulating.steps
+
+
 def test_the_base_is_computed_once_for_equal_rows_and_not_at_all_for_those_that_need_none() -> None:
     batches = Batches(decoders.rows(8, (9, 9)), micro_batch_size=2, seed=1)
     recipes = {
