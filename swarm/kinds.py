@@ -65,8 +65,6 @@ class Method(Kind[S]):
 
     pairs: ClassVar[bool] = False
     """It learns from a better and a worse answer to each prompt: `rejected`, in every entry of `datasets`."""
-    sequences: ClassVar[int] = 1
-    """Of an example, that are in memory together."""
     examples: ClassVar[int] = 1
     """That it makes of a row."""
 

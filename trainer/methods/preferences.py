@@ -39,7 +39,6 @@ class Dpo(Method[DpoSettings]):
     summary = "direct preference optimisation on pairs of answers"
     settings = DpoSettings
     pairs: ClassVar[bool] = True
-    sequences: ClassVar[int] = 2
 
     def trainer(self, ingredients: Ingredients) -> OfOneStream:
         from trainer.engines import preferences
