@@ -198,8 +198,8 @@ def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) ->
     named = [settings.method, *(part.adapter for part in settings.parts.values()), settings.controller]
     chosen = " + ".join(dict.fromkeys(name for name in named if name != "none"))
     if engine_of(settings) not in able:
-        shaped = " in micro-batches of this kind" if shapes_batches(settings) else ""
-        what = f"{settings.engine} cannot train {chosen} with these settings{shaped}"
+        so = "in micro-batches of this kind" if shapes_batches(settings) else "with these settings"
+        what = f"{settings.engine} cannot train {chosen} {so}"
         fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else f"leave out {BATCHES}"
         _add(stream, "engine", what, fix, problems)
     elif settings.exact and engine_of(settings) != "shared":

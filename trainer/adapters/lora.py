@@ -123,9 +123,9 @@ class Lora(AdapterKind[LoraSettings]):
 
     def shared_activation_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> float:
         """A's outputs; dropout's mask and what it leaves; DoRA's outputs of base and adapter.  Casts are not kept."""
-        targets = targeted(base, settings.targets)
+        targets = targeted(base, settings)
         inputs, outputs = sum(target.inputs for target in targets), sum(target.outputs for target in targets)
-        kept: float = len(targets) * settings.lora_r * FP32
+        kept: float = sum(settings.rank_of(target.name) for target in targets) * FP32
         kept += 2 * inputs * width if settings.lora_dropout else 0
         return kept + (outputs * (width + FP32) if settings.use_dora else 0)
 

@@ -32,18 +32,20 @@ class Qlora(Lora):
     quantisation: ClassVar[str | None] = "nf4"
 
     def held(self, settings: Any) -> str | None:
+        settings = _own(settings)
         words = [settings.bnb_4bit_quant_type]
         words += [] if settings.bnb_4bit_use_double_quant else ["with fp32 constants"]
         words += [] if settings.bnb_4bit_compute_dtype == "auto" else [f"unpacked to {settings.bnb_4bit_compute_dtype}"]
         return " ".join(words)
 
     def bits(self, settings: Any) -> float | None:
-        return 4 + (TWICE_QUANTISED_BITS if settings.bnb_4bit_use_double_quant else CONSTANT_BITS)
+        return 4 + (TWICE_QUANTISED_BITS if _own(settings).bnb_4bit_use_double_quant else CONSTANT_BITS)
 
     def quantisation_config(self, dtype: torch.dtype, settings: Any) -> BitsAndBytesConfig:
         import torch
         from transformers import BitsAndBytesConfig
 
+        settings = _own(settings)
         asked = settings.bnb_4bit_compute_dtype
         return BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # its __init__ has no annotations
             load_in_4bit=True,
@@ -63,6 +65,12 @@ class Qlora(Lora):
         for module in model.modules():
             if isinstance(module, Linear4bit) and not on_gpu:
                 module.support_avx512bf16_for_cpu = False
+
+
+def _own(settings: Any) -> QloraSettings:
+    """A copy of another kind's settings that was given this adapter has none of them: the defaults hold."""
+    known = {name: getattr(settings, name) for name in QloraSettings.model_fields if hasattr(settings, name)}
+    return QloraSettings.model_construct(**known)
 
 
 KINDS = (Qlora(),)
