@@ -112,7 +112,10 @@ def test_whoever_joins_pauses_and_leaves_four_streams_go_as_each_goes_alone(
 def test_streams_go_on_from_their_checkpoints_bit_for_bit(
     company: Callable[[str], Company], four: dict[str, StreamSettings], adapter: str
 ) -> None:
-    chosen = {name: one.model_copy(update={"adapter": adapter}) for name, one in four.items()}
+    chosen = {
+        name: StreamSettings.model_validate({**one.model_dump(exclude_unset=True), "adapter": adapter})
+        for name, one in four.items()
+    }
     through, again = company("through"), company("again")
     for name, settings in chosen.items():
         through.come(name, settings)
