@@ -391,7 +391,7 @@ def test_every_metric_that_is_named_is_measured_of_adapter_and_base(
     assert sum(n for n, _ in nats) / sum(w for _, w in nats) == pytest.approx(score.figures["eval_loss"], abs=1e-5)
     mean = sum(row["base"] for row in scores["rouge_l"]) / 4
     assert mean == pytest.approx(score.figures["base_rouge_l"], abs=1e-5)
-    assert score.scores_sha256 == sha256_of(bench.place.stream_folder("one") / "scores.toon")
+    assert score.scores_sha256 == sha256_of(bench.place.stream_folder("one") / "scores.toon")[:16]
 
 
 RETENTION = ["retention_loss", "kl_to_base", "skills", "skills_lost", "skills_gained"]
