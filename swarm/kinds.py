@@ -15,7 +15,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Settings)
 Shape = tuple[int, ...]
+
+
+class Shrinking(NamedTuple):
+    """Of what an adapter adds to its layers (`trainer.loop.decay`)."""
+
+    penalty: Literal["nuclear", "l2", "frobenius"]
+    strength: float
+    max_norm: float
 
 
 class Refusal(NamedTuple):
@@ -128,6 +136,10 @@ class AdapterKind(Kind[S]):
 
     def bits(self, settings: S) -> float | None:
         """Of a quantised weight, its constants included; None where none is."""
+        return None
+
+    def shrinking(self, settings: S) -> Shrinking | None:
+        """What makes the adapter smaller after each step of the shared engine; None: nothing does."""
         return None
 
     # ---- with torch ----

@@ -15,7 +15,7 @@ from pydantic import Field
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
 from swarm.keys import Positive, Settings, Share
-from swarm.kinds import AdapterKind, Refusal, Shape
+from swarm.kinds import AdapterKind, Refusal, Shape, Shrinking
 from trainer.adapters.targets import ALL_LINEAR, NAMES, matched, targeted
 
 if TYPE_CHECKING:
@@ -46,10 +46,21 @@ class LoraSettings(Settings):
     """What A and B begin with: default: A at random and B zero; pissa or olora: a part of the base's own weights, which stays in it; twice the rank in the file; on the shared engine."""
     lora_weight_dtype: Literal["float32", "bfloat16"] = "float32"
     """How the adapter's weights are held; bfloat16 (with `engine: trl`) loses small updates without a Kahan optimizer, and takes no weight_decay."""
+    lora_weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decay of what the adapter adds, s B A, instead of A and B apart (that is `weight_decay`): times the learning rate, after each step; on the shared engine."""
+    lora_weight_decay_type: Literal["nuclear", "l2", "frobenius", "l1", "none"] = "nuclear"
+    """Its penalty: nuclear s(|A|^2 + |B|^2), l2 |s B A|^2 / 2, frobenius (or l1, the source's name for it) |s B A|, which it lowers by exactly its step."""
+    lora_max_norm: Annotated[float, Field(ge=0)] = 0.0
+    """The largest |s B A| of a layer, after each step; 0: any."""
     use_dora: bool = False
     """Weight-decomposed LoRA (DoRA)."""
     use_rslora: bool = False
     """Scale the adapter by alpha / sqrt(rank) instead of alpha / rank."""
+
+    @property
+    def shrinks(self) -> bool:
+        decays = self.lora_weight_decay > 0 and self.lora_weight_decay_type != "none"
+        return decays or self.lora_max_norm > 0
 
     def rank_of(self, layer: str) -> int:
         """In the adapter's file."""
@@ -72,9 +83,9 @@ class Lora(AdapterKind[LoraSettings]):
     engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
 
     def engines_with(self, settings: LoraSettings) -> frozenset[str]:
-        """The stacks of the shared engine are in float32; PEFT's PiSSA and OLoRA change the base."""
+        """The stacks of the shared engine are in float32, and it alone shrinks adapters; PEFT's PiSSA and OLoRA change the base."""
         shared = settings.lora_weight_dtype == "float32"
-        trl = settings.init_lora_weights == "default"
+        trl = settings.init_lora_weights == "default" and not settings.shrinks
         return self.engines & {*(["shared"] if shared else []), *(["trl"] if trl else [])}
 
     def refusal(self, settings: Any) -> Refusal | None:
@@ -83,6 +94,12 @@ class Lora(AdapterKind[LoraSettings]):
         if settings.lora_weight_dtype == "bfloat16" and settings.weight_decay:
             what = "a decay is below what a weight in bfloat16 is rounded to: it would do nothing"
             return Refusal("weight_decay", what, "write 0, or `lora_weight_dtype: float32`")
+        if settings.lora_weight_dtype == "bfloat16" and settings.shrinks:
+            what = "a decay is below what a weight in bfloat16 is rounded to: it would do nothing"
+            return Refusal("lora_weight_dtype", what, "write float32, or leave lora_weight_decay and lora_max_norm out")
+        if settings.init_lora_weights != "default" and settings.shrinks:
+            what = f"with {settings.init_lora_weights} A and B hold a part of the base, which must not decay"
+            return Refusal("init_lora_weights", what, "write default, or leave lora_weight_decay and lora_max_norm out")
         for key in ("rank_pattern", "alpha_pattern"):
             if settings.init_lora_weights != "default" and getattr(settings, key):
                 return Refusal(
@@ -133,6 +150,15 @@ class Lora(AdapterKind[LoraSettings]):
         """DoRA computes the norm of a whole weight with its adapter, in fp32."""
         largest = max(target.elements for target in targeted(base, settings))
         return 3 * FP32 * largest if settings.use_dora else 0
+
+    def shrinking(self, settings: LoraSettings) -> Shrinking | None:
+        if not settings.shrinks:
+            return None
+        named = settings.lora_weight_decay_type
+        strength = 0.0 if named == "none" else settings.lora_weight_decay
+        return Shrinking(
+            "frobenius" if named == "l1" else "l2" if named == "none" else named, strength, settings.lora_max_norm
+        )
 
     def config(self, base: BaseFacts, settings: LoraSettings) -> LoraConfig:
         from peft import LoraConfig

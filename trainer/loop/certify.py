@@ -28,7 +28,7 @@ from trainer.data.tokens import IGNORED
 from trainer.loop.adapter import PREFIX, number_of
 from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
-from trainer.loop.layer import draw_mask, mixed
+from trainer.loop.layer import Pair, draw_mask, mixed
 from trainer.loop.loop import Loop
 from trainer.loop.parts import Predicted, Stepped
 from trainer.loop.recipe import Recipe
@@ -181,6 +181,8 @@ def trained_by_peft(model: PreTrainedModel, recipe: Recipe) -> Trajectory:
         losses.append(_gradient(peft, recipe, masks, step))
         nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm or float("inf"))
         optimizer.step()
+        if recipe.decay:
+            recipe.decay(_pairs(peft), optimizer.param_groups[0]["lr"])
         scheduler.step()
         optimizer.zero_grad()
     named = {
@@ -192,6 +194,16 @@ def trained_by_peft(model: PreTrainedModel, recipe: Recipe) -> Trajectory:
     return Trajectory(
         losses, {name.replace("magnitude_vector.weight", "magnitude_vector"): value for name, value in named.items()}
     )
+
+
+def _pairs(model: PeftModel) -> list[Pair]:
+    """PEFT's layers as the loop's decay takes them: views of the same weights."""
+    values = dict(model.named_parameters())
+    return [
+        Pair(values[f"{name}.lora_A.default.weight"].data, values[f"{name}.lora_B.default.weight"].data.T, None, layer.scaling["default"], 0.0)
+        for name, layer in model.named_modules()
+        if isinstance(layer, LoraLayer)
+    ]  # fmt: skip
 
 
 def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step: int) -> float:

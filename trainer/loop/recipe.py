@@ -13,6 +13,7 @@ from torch import nn
 
 from swarm import kinds
 from trainer.loop.batches import Batches
+from trainer.loop.decay import Decay
 from trainer.loop.head import NLL
 from trainer.loop.parts import Controller, Loss, Schedule, Stop
 from trainer.loop.schedules import NamedSchedule
@@ -35,6 +36,7 @@ class Recipe:
     seed: int = 0
     recompute: bool = False
     loss: Loss = NLL
+    decay: Decay | None = None
     controllers: Callable[[], Sequence[Controller]] = tuple
     stops: Callable[[], Sequence[Stop]] = tuple
 
@@ -54,6 +56,7 @@ class Recipe:
             seed=settings.seed,
             recompute=settings.gradient_checkpointing,
             loss=kinds.method(settings.method).loss(settings),
+            decay=Decay(*shrinks) if (shrinks := kinds.adapter(settings.adapter).shrinking(settings)) else None,
             controllers=lambda: _controllers(settings),
         )
 
@@ -62,7 +65,7 @@ class Recipe:
         return Stream(
             name=name, adapter=adapter, optimizer=self.optimizer(adapter.parameters()), batches=self.batches, steps=self.steps,
             schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,
-            loss=self.loss, controllers=self.controllers(), stops=self.stops(),
+            loss=self.loss, decay=self.decay, controllers=self.controllers(), stops=self.stops(),
         )  # fmt: skip
 
 

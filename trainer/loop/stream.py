@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer.loop.adapter import Adapter
 from trainer.loop.batches import Batches, Tokenised
+from trainer.loop.decay import Decay
 from trainer.loop.head import NLL
 from trainer.loop.layer import mixed
 from trainer.loop.parts import Controller, Loss, Part, Schedule, Stepped, Stop
@@ -62,6 +63,8 @@ class Stream:
     max_grad_norm: float | None = 1.0
     seed: int = 0
     """Of dropout."""
+    decay: Decay | None = None
+    """Of what the adapter adds, after each optimizer step."""
     controllers: Sequence[Controller] = ()
     stops: Sequence[Stop] = ()
     recompute: bool = False
@@ -135,13 +138,14 @@ class Stream:
                 raise Failed(f"{what} was not finite at step {self.step + 1}", "lower learning_rate")
         rate = self._set_learning_rate()
         self.optimizer.step()
+        shrunk = self.decay(list(self.adapter.pairs.values()), rate) if self.decay else {}
         self.zero_gradients()
         self.step += 1
         self.tokens += window.tokens
         figures = {
             **losses, "learning_rate": rate, "grad_norm": norm, "tokens": self.tokens,
             "epoch": self.batches.epochs_after(self.step), "padded": 1 - window.tokens / window.padded,
-            "supervised": window.supervised,
+            "supervised": window.supervised, **shrunk,
         }  # fmt: skip
         done = Stepped(self.step, figures)
         self.factors = [controller(done) for controller in self.controllers]

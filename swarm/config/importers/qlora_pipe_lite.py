@@ -57,13 +57,6 @@ def _stages(value: Any, _: Foreign) -> Outcome:
     return OFF
 
 
-def _decay(value: Any, _: Foreign) -> Outcome:
-    if value:
-        what = "decay of the product B·A has no equal: weight_decay shrinks A and B apart"
-        raise CannotTake(what, "set it to 0, and weight_decay here where that is meant")
-    return OFF
-
-
 DATASET: dict[str, Rule] = {
     "dataset_path": lambda value, foreign: {"path": foreign.path(str(value))},
     "control_class": left_out("of control adapters"),
@@ -79,9 +72,9 @@ RULES: dict[str, Rule] = {
     "use_control_adapters": _kind,
     "load_in_4bit": _kind,
     "lora_rank": to("lora_r"),
-    "lora_weight_decay": _decay,
-    "lora_weight_decay_type": left_out("belongs to lora_weight_decay"),
-    "lora_max_norm": refused_if_on("a bound on the norm of B·A is not kept", "set it to 0"),
+    "lora_weight_decay": to("lora_weight_decay"),
+    "lora_weight_decay_type": to("lora_weight_decay_type"),
+    "lora_max_norm": to("lora_max_norm"),
     "lora_weight_dtype": _ours_or("lora_weight_dtype", "adapters are float32"),
     "layers_to_transform": _ours_or("layers_to_transform", "write a pattern into lora_target_modules"),
     "target_modules": to("lora_target_modules"),

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from swarm import kinds
+from swarm.settings import StreamSettings
+from tests.trainer.loop import decoders
+from tests.trainer.loop.recipes import FIVE, loop_of
+from trainer.loop.certify import certify
 from trainer.loop.decay import Decay, norm_of
 from trainer.loop.layer import Pair
 
@@ -75,3 +81,50 @@ def test_an_adapter_that_adds_nothing_yet_keeps_the_a_that_was_drawn(penalty) ->
 def test_the_norm_is_that_of_the_whole_matrix() -> None:
     one = pair()
     assert float(norm_of(one)) == pytest.approx(float(torch.linalg.norm(S * one.b.detach().T @ one.a.detach())))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_streams_that_decay_go_as_with_peft_and_beside_one_that_does_not_and_their_norms_are_figures() -> None:
+    """C09, C11, C32."""
+    recipes = {
+        "small": replace(FIVE["small"], decay=Decay("nuclear", 5.0)), "rs": replace(FIVE["rs"], decay=Decay("l2", 50.0, max_norm=0.05)),
+        "wide": replace(FIVE["wide"], decay=Decay("frobenius", 1.0)), "lion": FIVE["lion"],
+    }  # fmt: skip
+    for certificate in certify(decoders.decoder(dtype=torch.float64), recipes, steps=4):
+        assert certificate.holds, certificate
+    loop, kept, streams = loop_of(recipes)
+    loop.run()
+    steps = kept.steps["rs"]
+    assert max(step.figures["adapter_norm_max"] for step in steps) == pytest.approx(0.05, rel=1e-4)
+    assert 0 < steps[-1].figures["adapter_decay"] < 1
+    assert "adapter_norm" not in kept.steps["lion"][-1].figures
+    free, _, without = loop_of({"small": FIVE["small"]})
+    free.run()
+    norms = [sum(float(norm_of(one)) for one in made["small"].adapter.pairs.values()) for made in (streams, without)]
+    assert norms[0] < norms[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "shrinking"),
+    [
+        ({}, None),
+        ({"lora_weight_decay": 0.1}, ("nuclear", 0.1, 0.0)),
+        ({"lora_weight_decay": 0.1, "lora_weight_decay_type": "l1"}, ("frobenius", 0.1, 0.0)),
+        ({"lora_weight_decay": 0.1, "lora_weight_decay_type": "none"}, None),
+        ({"lora_weight_decay_type": "none", "lora_max_norm": 2.0}, ("l2", 0.0, 2.0)),
+    ],
+)
+def test_settings_say_what_shrinks_an_adapter(settings, shrinking) -> None:
+    """C10: `l1` is the source's name for the norm that is not squared."""
+    kind = kinds.adapter("lora")
+    made = kind.settings(**settings)
+    assert kind.shrinking(made) == shrinking
+    assert kind.engines_with(made) == ({"shared"} if shrinking else {"shared", "trl"})
+
+
+@pytest.mark.parametrize("other", [{"lora_weight_dtype": "bfloat16"}, {"init_lora_weights": "pissa"}])
+def test_a_decay_that_would_do_nothing_or_harm_is_refused(other) -> None:
+    """C08."""
+    wanted = {"base_model": "-", "datasets": [{"path": "-"}], "lora_max_norm": 1.0, **other}
+    refused = kinds.adapter("lora").refusal(StreamSettings.model_validate(wanted))
+    assert refused is not None and refused.key in other
