@@ -243,8 +243,11 @@ class _KeyedDropout(nn.Module):
         self.lengths: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        keep = torch.ones_like(x)  # (R, T, in)
-        for mask, length, key in zip(keep, self.lengths, self.keys, strict=True):
+        keep = torch.ones_like(x)
+        rows = keep.view(
+            len(self.lengths), -1, x.shape[-1]
+        )  # (R, T, in): some families give a layer all tokens in one row
+        for mask, length, key in zip(rows, self.lengths, self.keys, strict=True):
             draw_mask(mask[:length], self.share, key, self.number)
         return x * keep
 

@@ -229,7 +229,7 @@ class Loop:
         )
         for layer in layers:
             layer.gradient_checkpointing, layer.training = True, True
-            layer._gradient_checkpointing_func = _checkpoint  # type: ignore[assignment]
+            layer._gradient_checkpointing_func = _checkpoints_of(layer)  # type: ignore[assignment]
         try:
             yield
         finally:
@@ -237,8 +237,20 @@ class Loop:
                 layer.gradient_checkpointing, layer.training = False, False
 
 
-def _checkpoint(function: Callable[..., Tensor], *args: object) -> Tensor:
-    computed: Tensor = torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False)
+def _checkpoints_of(layer: GradientCheckpointingLayer) -> Callable[..., Tensor]:
+    """What runs a layer that is to be recomputed.  Only a layer in training mode is; within it the base's own dropout stays off."""
+
+    def computed(function: Callable[..., Tensor], *args: object) -> Tensor:
+        def in_eval_mode(*given: object) -> Tensor:
+            layer.training = False
+            try:
+                return function(*given)
+            finally:
+                layer.training = True
+
+        result: Tensor = torch.utils.checkpoint.checkpoint(in_eval_mode, *args, use_reentrant=False)
+        return result
+
     return computed
 
 

@@ -14,7 +14,7 @@ pytestmark = [
 ]
 FAMILIES = [
     "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "neox", "falcon", "phi3", "cohere", "mpt", "stablelm", "olmo", "olmo2",
-    "granite", "bloom",
+    "granite", "bloom", "opt",
 ]  # fmt: skip
 
 
