@@ -21,9 +21,7 @@ Type = Annotated[str, typer.Option("--type", help="how a row is read, as in a co
 Seed = Annotated[int, typer.Option("--seed", min=0, help="of the rows that are drawn and of their order")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="at most so many rows")]
 
-room = typer.Typer(
-    no_args_is_help=True, help="Make files of rows from files of rows, and check what a run would train on."
-)
+room = typer.Typer(no_args_is_help=True, help="Make, mix and check files of rows.")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -57,7 +57,6 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
         "open",
         "prune",
         "skill",
-        "eval",
         "schema",
         "tune",
         "runs",

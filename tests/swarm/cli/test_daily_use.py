@@ -91,7 +91,16 @@ def test_all_runs_are_listed_with_how_they_stand(folder: RunFolder, tmp_path: Pa
         (folder.name, "no coordinator", "1 wait, 1 done"),
         (plan.name, "not started", None),
     ]
-    assert swarm("runs").stdout.splitlines()[0].split() == ["run", "began", "state", "streams", "promoted"]
+    assert swarm("runs").stdout.splitlines()[0].split() == [
+        "run",
+        "began",
+        "state",
+        "streams",
+        "base",
+        "best",
+        "promoted",
+        "version",
+    ]
 
 
 def test_a_note_on_what_there_is_not_is_refused_with_the_likely_name(folder: RunFolder) -> None:
