@@ -214,9 +214,21 @@ def _result(event: Event) -> Words:
                 joined("; ", f"on {counts}: {measured(event.figures)}", one_line(event.why)), PINGS[event.result]
             )
         case ev.Score():
-            return Words(f"on {counted(event.rows, 'row')}: {measured(event.figures)}", joint=" ")
+            return Words(_scored(event), joint=" ")
         case _:
             return Words()
+
+
+def _scored(event: ev.Score) -> str:
+    """Losses are of all rows; figures of answers name the rows that were answered, where these are fewer."""
+    if event.answers is None:
+        return f"on {counted(event.rows, 'row')}: {measured(event.figures)}"
+    answered = {name for name in event.figures if figures.of(name.removeprefix(figures.BASE)).of == "answers"}
+    of_rows, of_answers = (
+        measured({name: value for name, value in event.figures.items() if (name in answered) is wanted})
+        for wanted in (False, True)
+    )
+    return f"on {counted(event.rows, 'row')}: {of_rows}; on {event.answers:,} of them: {of_answers}"
 
 
 def _trained(event: ev.Trained) -> str:

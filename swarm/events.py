@@ -261,6 +261,9 @@ class Score(Measured):
     rows_sha256: Sha256
     """Of the held-out rows: scores are compared only where this is equal."""
     rows: int
+    """That gave their loss."""
+    answers: int | None = None
+    """Of these, those that were answered, where not all were."""
     scores_sha256: ShortSha256 | None = None
     """Of `scores.toon` in the stream's folder: the scores row by row, by which streams are compared."""
     cmd: str | None = None

@@ -34,7 +34,7 @@ MAX_WHOLE = 1 << 63
 
 NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME - 1}}}")
 RESERVED = frozenset({
-    "base_sha256", "body", "cmd", "figures", "idem", "kind", "len", "overlap", "path", "ref", "result", "rows", "rows_sha256", "scores_sha256", "sha256",
+    "answers", "base_sha256", "body", "cmd", "figures", "idem", "kind", "len", "overlap", "path", "ref", "result", "rows", "rows_sha256", "scores_sha256", "sha256",
     "step", "steps", "stream", "time", "tok", "token", "trainable", "versions", "via", "why",
 })  # fmt: skip
 """What else stands in a metrics table or in the header of an entry with figures."""
