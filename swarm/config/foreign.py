@@ -121,7 +121,7 @@ STREAM = {
     "`kl_lambda`": "asft_alpha kl_weight",
     "the loss is cross-entropy on supervised tokens": "label_smoothing_factor neftune_noise_alpha "
     "average_tokens_across_devices reward_model process_reward_model num_labels dpo_use_weighting dpo_use_logits_to_keep "
-    "orpo_alpha rpo_alpha simpo_gamma cpo_alpha rl_beta ref_model ref_model_adapters ref_model_quantization_bit ld_alpha "
+    "rpo_alpha simpo_gamma cpo_alpha rl_beta ref_model ref_model_adapters ref_model_quantization_bit ld_alpha "
     "dpo_label_smoothing compute_accuracy beta",
     "the seed alone makes a training repeatable on one device": "full_determinism deterministic strict",
     "`attn_implementation`": "flash_attention flash_attn sdp_attention xformers_attention eager_attention flex_attention "

@@ -1,6 +1,6 @@
 """Issue 12, 2: a figure that nothing else knows is one line in `FIGURES`; it is then seen wherever figures are.
 
-TRL measures `mean_token_accuracy`; no line of ours names it.  The processes of this run get its line at their start.
+TRL's DPO measures `rewards_accuracies`; no line of ours names it.  The processes of this run get its line at their start.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from tests.tui.screen import shown, text
 from toon import decode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-NAME = "mean_token_accuracy"
-LINE = 'FIGURES["mean_token_accuracy"] = Figure("right tokens", goal="max", text=units.percent)'
+PAIRS = "{{path: {}.jsonl, type: prompt_completion, completion: chosen, rejected: rejected}}"
+STREAM = f"  wide: {{lora_r: 2, method: dpo, datasets: [{PAIRS.format('pairs')}], test_datasets: [{PAIRS.format('others')}]}}"
+NAME = "rewards_accuracies"
+LINE = 'FIGURES["rewards_accuracies"] = Figure("better ones", goal="max", text=units.percent)'
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +45,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sp, "environment", lambda: {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{Path.cwd()}:{at_start}"}
     )
-    monkeypatch.setitem(FIGURES, NAME, Figure("right tokens", goal="max"))
+    monkeypatch.setitem(FIGURES, NAME, Figure("better ones", goal="max"))
 
 
 def published(folder: RunFolder) -> list[Metrics]:
@@ -60,7 +62,11 @@ def published(folder: RunFolder) -> list[Metrics]:
 async def test_it_is_seen_on_the_bus_in_the_database_in_exports_in_the_final_table_and_in_the_dashboard(
     tmp_path: Path, known: None
 ) -> None:
-    folder = sp.start(sp.write_config(tmp_path, streams="  wide: {lora_r: 2}", steps=30), "engine=trl")
+    rows = [{"prompt": f"say {n}", "chosen": f"n: {n}", "rejected": f"{n}?"} for n in range(60)]
+    for file, some in (("pairs", rows[:50]), ("others", rows[50:])):
+        (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    config = sp.write_config(tmp_path, streams=STREAM, steps=30)
+    folder = sp.start(config)
     assert any(NAME in table.names for table in published(folder))
 
     with sqlite3.connect(folder.metrics) as database:
@@ -74,12 +80,12 @@ async def test_it_is_seen_on_the_bus_in_the_database_in_exports_in_the_final_tab
     assert [float(row[NAME]) for row in log_of(folder)] == shares
 
     table = sp.swarm("watch", "--plain", cwd=tmp_path).stdout.splitlines()
-    assert "right tokens" in table[0] and f"{shares[-1]:.0%}" in table[1], table
+    assert "better ones" in table[0] and f"{shares[-1]:.0%}" in table[1], table
     with Watcher.attach(folder.path) as watcher:
         snapshot = watcher.snapshot()
     assert [y for _, y in snapshot.streams[0].curves[NAME]] == shares
     async with shown(Played(snapshot), (200, 50)) as (app, _):
-        assert text(app).count("right tokens") == 2, "a column, and a line in the detail"
+        assert text(app).count("better ones") == 2, "a column, and a line in the detail"
 
 
 def log_of(folder: RunFolder) -> list[dict[str, str]]:

@@ -19,8 +19,8 @@ PRINTS = "from swarm.surroundings import open_output; open_output(); print('a �
 @pytest.mark.parametrize(
     ("environment", "wanted"),
     [
-        ({"PYTHONIOENCODING": "latin-1"}, b"a > b \xb7 \xdf . v \xff\n"),
-        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, b"a > b . ? . v \xff\n"),
+        ({"PYTHONIOENCODING": "latin-1"}, b"a > b \xb7 \xdf ~ v \xff\n"),
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, b"a > b . ? ~ v \xff\n"),
         ({"PYTHONIOENCODING": "utf-8"}, "a → b · ß … ✓ ".encode() + b"\xff\n"),
     ],
     ids=["latin-1", "a C locale", "UTF-8"],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from datasets import Dataset
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import KTOTrainer
 
+from trainer.data.tokens import IGNORED
 from trainer.engines.trl import Ingredients, OfOneStream, arguments, made, optimizer_of
 
 REFERENCE = "ref"
@@ -31,6 +34,11 @@ class Kto(OfOneStream, KTOTrainer):
         return single.map(_with_neighbours, batched=True, batch_size=settings.micro_batch_size)
 
 
+class Orpo(OfOneStream, ORPOTrainer):
+    def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
+        return feature  # as `orpo` has made it
+
+
 def dpo(ingredients: Ingredients) -> OfOneStream:
     settings: Any = ingredients.settings
     config = DPOConfig(
@@ -48,6 +56,17 @@ def kto(ingredients: Ingredients) -> OfOneStream:
         train_sampling_strategy="sequential",
     )  # fmt: skip
     return _made(ingredients, type("Kto", (Kto,), {"settings": settings}), config)
+
+
+def orpo(ingredients: Ingredients) -> OfOneStream:
+    settings: Any = ingredients.settings
+    given = {**arguments(ingredients), "remove_unused_columns": False}
+    del given[
+        "router_aux_loss_coef"
+    ]  # this trainer takes it from the model, and only where that gives its router's logits
+    config = ORPOConfig(**given, max_length=settings.sequence_len, disable_dropout=False, beta=settings.orpo_alpha)
+    rows = ingredients.rows.map(_behind_the_prompt, remove_columns=ingredients.rows.column_names)
+    return _made(replace(ingredients, rows=rows), Orpo, config)
 
 
 def _made(ingredients: Ingredients, kind: Any, config: Any) -> OfOneStream:
@@ -72,6 +91,20 @@ def _made(ingredients: Ingredients, kind: Any, config: Any) -> OfOneStream:
 def _pair(row: dict[str, Any]) -> dict[str, Any]:
     ids, start = row["input_ids"], row["answer_start"]
     return {"prompt_ids": ids[:start], "chosen_ids": ids[start:], "rejected_ids": row["rejected"]}
+
+
+def _behind_the_prompt(row: dict[str, Any]) -> dict[str, Any]:
+    """Each answer with its prompt, which has no labels."""
+    pair = _pair(row)
+    made = _masked("prompt", pair["prompt_ids"])
+    for answer in ("chosen", "rejected"):
+        labels = [IGNORED] * len(pair["prompt_ids"]) + list(pair[f"{answer}_ids"])
+        made |= {**_masked(answer, [*pair["prompt_ids"], *pair[f"{answer}_ids"]]), f"{answer}_labels": labels}
+    return made
+
+
+def _masked(name: str, ids: list[int]) -> dict[str, list[int]]:
+    return {f"{name}_input_ids": list(ids), f"{name}_attention_mask": [1] * len(ids)}
 
 
 def _single(pairs: dict[str, list[Any]]) -> dict[str, list[Any]]:

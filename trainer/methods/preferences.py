@@ -1,6 +1,6 @@
-"""Learning from a better and a worse answer to each prompt, by TRL's trainers: DPO (arXiv 2305.18290) and KTO (2402.01306).
+"""Learning from a better and a worse answer to each prompt, by TRL's trainers: DPO (arXiv 2305.18290), KTO (2402.01306) and ORPO (2403.07691).
 
-Their reference is the base with its adapter switched off.  Rows come tokenised, with the spans that all methods supervise.
+The reference of DPO and KTO is the base with its adapter switched off; ORPO has none.  Rows come tokenised, with the spans that all methods supervise.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ class KtoSettings(Settings):
     """Of the worse ones'."""
 
 
+class OrpoSettings(Settings):
+    orpo_alpha: Weight = 0.1
+    """How much the odds ratio of the two answers counts beside the likelihood of prompt and better answer."""
+
+
 class Dpo(Method[DpoSettings]):
     name = "dpo"
     summary = "direct preference optimisation on pairs of answers"
@@ -65,4 +70,16 @@ class Kto(Method[KtoSettings]):
         return preferences.kto(ingredients)
 
 
-KINDS = (Dpo(), Kto())
+class Orpo(Method[OrpoSettings]):
+    name = "orpo"
+    summary = "supervised tuning and the odds ratio of pairs of answers in one loss"
+    settings = OrpoSettings
+    pairs: ClassVar[bool] = True
+
+    def trainer(self, ingredients: Ingredients) -> OfOneStream:
+        from trainer.engines import preferences
+
+        return preferences.orpo(ingredients)
+
+
+KINDS = (Dpo(), Kto(), Orpo())

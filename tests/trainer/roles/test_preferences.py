@@ -58,7 +58,7 @@ def test_both_answers_are_prepared_behind_one_prompt(bench: Bench, pairs: Make) 
         assert row.labels[: row.answer_start] == [-100] * row.answer_start
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto"])
+@pytest.mark.parametrize("method", ["dpo", "kto", "orpo"])
 def test_a_preference_is_learned_saved_and_resumed(bench: Bench, pairs: Make, method: str) -> None:
     given = pairs(method=method, max_steps=24, save_steps=12, learning_rate=1e-2, logging_steps=4)
     whole = bench.trained(given)["trained"]
@@ -97,6 +97,16 @@ def test_ktos_beta_and_weights_arrive(bench: Bench, pairs: Make) -> None:
     better = first(bench, pairs(method="kto", desirable_weight=3.0, **FIRST))["loss"]
     worse = first(bench, pairs(method="kto", undesirable_weight=3.0, **FIRST))["loss"]
     assert better + worse - 2 * 0.5 == pytest.approx(1.0, rel=1e-4), "of four answers each is better or worse"
+
+
+def test_orpos_weight_arrives(bench: Bench, pairs: Make) -> None:
+    """A39.  The loss is the likelihood and alpha times the odds ratio's, so that it is a line in alpha, and above the likelihood."""
+    plain, more, most = (
+        first(bench, pairs(method="orpo", orpo_alpha=alpha, **FIRST))["loss"] for alpha in (0.1, 0.3, 0.5)
+    )
+    of_odds = (more - plain) / 0.2
+    assert of_odds > 0.1
+    assert most == pytest.approx(plain + 0.4 * of_odds, rel=1e-4)
 
 
 def test_what_the_stream_sets_arrives_too(bench: Bench, pairs: Make) -> None:
