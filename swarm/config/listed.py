@@ -18,7 +18,7 @@ from swarm.settings import Dataset, Halving, Judge, Placement, Promotion, Range,
 HEAD = """\
 # Settings
 
-All settings of a config, made from `swarm/settings.py` by `python -m swarm.config.listed > docs/settings.md`.
+All settings of a config, made from `swarm/settings` by `python -m swarm.config.listed > docs/settings.md`.
 On the command line a setting is laid over the file as `KEY.PATH=VALUE`; `swarm plan CONFIG --explain` shows where each value comes from.
 """
 

@@ -1,0 +1,54 @@
+"""Of a data set: where its rows are and how one is read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from swarm.keys import Positive, Settings
+
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".toon", ".txt")
+"""Endings of the files that rows are read from."""
+
+
+class Dataset(Settings):
+    path: str
+    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .parquet, .arrow, .toon or .txt (a row a file); or a dataset of the hub, `owner/name`.
+
+    Files are read row by row; .json and .toon ones whole: at most 128 MiB, with 2 to 15 times that in memory.
+    """
+    type: Literal["auto", "chatml", "alpaca", "prompt_completion", "text", "toon"] = "auto"
+    """How a row is read: chat messages; instruction/input/output; two columns; plain text; prompt_completion from a TOON table; auto: what the columns of the first row fit."""
+    split: str = "train"
+    """Which split of a hub dataset."""
+    messages: str = "messages"
+    """Column with the messages (`chatml`): role and content, or from and value as ShareGPT writes them."""
+    tools: str = "tools"
+    """Column with the tools that a conversation may call (`chatml`)."""
+    prompt: str = "prompt"
+    """Column with the prompt (`prompt_completion`, `toon`)."""
+    completion: str = "completion"
+    """Column with the completion (`prompt_completion`, `toon`)."""
+    rejected: str | None = None
+    """Column with a worse completion of the same prompt, for `method: dpo` or `kto` (`prompt_completion`, `toon`); held-out rows are judged by the better one."""
+    text: str = "text"
+    """Column with the text (`text`): all of it is supervised."""
+    separator: str = "\n"
+    """Between prompt and completion, on a base without a chat template."""
+    prompt_template: str | None = None
+    """The prompt, with `{column}` where a row's value belongs, or `alpaca`: Stanford's (`alpaca`, `prompt_completion`, `toon`); unset: the prompt is the column's text alone."""
+    no_input_template: str | None = None
+    """The same for rows whose column `input` is empty; unset: such rows are bad ones if `prompt_template` names it."""
+    system_prompt: str | None = None
+    """The system message of chats and pairs that have none, on a base with a chat template; unset: the stream's."""
+    group_by: str | None = None
+    """Column whose equal values (a document, an author) stay together, in training or held out; unset: each row for itself, and equal rows together."""
+    limit: Positive | None = None
+    """Take only so many rows of this dataset: the first, or with `shuffle` random ones."""
+    shuffle: bool = False
+    """Let `limit` take random rows.  Each epoch's order is random without it."""
+    shuffle_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Of these random rows."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Its part among all datasets' training rows, 3 beside 1 say; unset everywhere: as many as there are, unset beside others: 1."""

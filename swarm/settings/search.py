@@ -1,0 +1,65 @@
+"""Of a search: trials of a stream, and the early exit of those that are not among the best."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from swarm.keys import Positive, Settings
+
+MOST_TRIALS = 256
+"""Streams that one stream may become: a typing error must not fill the memory."""
+
+
+class Range(Settings):
+    """Numbers between two ends, both included; whole ones where both ends are."""
+
+    low: int | float
+    """The smallest."""
+    high: int | float
+    """The largest."""
+    log: bool = False
+    """Evenly in the logarithm: as many between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
+
+
+class Search(Settings):
+    """Trials of a stream, whose settings are drawn from a space."""
+
+    space: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)] | Range], Field(min_length=1)]
+    """By setting: a list of values, or `{low: 1e-4, high: 1e-2, log: true}`."""
+    sampler: Literal["random", "grid"] = "random"
+    """random: drawn with `seed`, no trial twice; grid: every combination of lists."""
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
+    """At most so many; unset: 8 of `random`, all of a grid."""
+    seed: int = 0
+    """Of the draws."""
+
+    def unusable(self) -> tuple[str, str, str] | None:
+        """What in the space cannot be drawn from: the setting, why and the fix."""
+        for key, values in self.space.items():
+            if not isinstance(values, Range):
+                continue
+            if self.sampler == "grid":
+                return key, "a grid has lists of values", "write a list, or `sampler: random`"
+            if not values.low < values.high or (values.log and values.low <= 0):
+                above = " above 0" if values.log else ""
+                return key, f"low {values.low:g} is not a number{above} below high {values.high:g}", "correct them"
+        size = math.prod(len(values) for values in self.space.values() if isinstance(values, list))
+        if self.sampler == "grid" and self.trials is None and size > MOST_TRIALS:
+            return (
+                next(iter(self.space)),
+                f"the grid has {size} trials, more than {MOST_TRIALS}",
+                "set `trials`, or shorten the lists",
+            )
+        return None
+
+
+class Halving(Settings):
+    """Early exit of the streams that are not among the best."""
+
+    first_step: Positive
+    """The first rung: a checkpoint whose held-out loss is measured, so a multiple of `save_steps` and of `eval_steps`."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """One in so many goes on beyond a rung, and each rung is so many times the steps of the one before."""
