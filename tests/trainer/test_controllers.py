@@ -98,7 +98,7 @@ def test_a_group_of_settings_is_short_for_flat_keys(tmp_path: Path) -> None:
         ("    controller: {kind: unified, presets: glue}\n", "my.yaml:6: streams.one.controller.presets: unknown setting; did you mean `controller_preset`?"),
         ("    controller_preset: glue\n", "my.yaml:6: streams.one.controller_preset: unknown setting; it is a setting of `controller: unified`"),
         ("    controller: unified\n    controller_theta0: 0.8\n", "my.yaml:7: streams.one.controller_theta0: mode multi would begin at 0.8, above mirror's 0.7; write less than 0.7"),
-        ("    controller: unified\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified; write shared, or leave it out"),
+        ("    controller: unified\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified with these settings; write shared, or leave it out"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_it_is_found_before_anything_starts(tmp_path: Path, lines: str, problem: str) -> None:
