@@ -1,10 +1,10 @@
-"""Two lanes of like length for two cores, `pytest -n 2`: the long whole runs one after another in one, everything else beside them."""
+"""Two lanes for two cores, `pytest -n 2`: the long whole runs one after another in the first, all other folders of tests in turn in whichever is free."""
 
 from typing import Any
 
 import pytest
 
-LONG = "tests/runs/"
+LONG = "tests/runs"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -13,6 +13,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Lanes(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "long" if nodeid.startswith(LONG) else "rest"
+            return nodeid.partition("::")[0].rpartition("/")[0]
+
+        def _assign_work_unit(self, node: Any) -> None:
+            if LONG in self.workqueue:
+                self.workqueue.move_to_end(LONG, last=False)
+            super()._assign_work_unit(node)
 
     return Lanes(config, log)

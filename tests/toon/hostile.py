@@ -59,7 +59,7 @@ def spent_seconds(text: str, rounds: int = 4) -> tuple[float, str]:
     return min(seconds_of(text) for _ in range(rounds))
 
 
-TRIES, ROUNDS = 3, 4
+TRIES, ROUNDS = 8, 4
 NOISE_SECONDS = 0.0005
 """Added for what takes less than `SHORT_SECONDS`: there the clock and the caches weigh more than the document."""
 SHORT_SECONDS = 0.002
