@@ -1,0 +1,49 @@
+"""The losses of the objectives: classify and mlm (X05), contrastive."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from trainer.data.tokens import IGNORED
+from trainer.objectives import losses
+
+
+def test_a_pair_among_all_rows_is_found_and_a_batch_that_tells_nothing_costs_the_logarithm_of_its_rows() -> None:
+    rows = torch.eye(4, 8)
+    assert losses.contrastive(rows, rows * 3).item() == pytest.approx(math.log1p(3 * math.exp(-20)), abs=1e-6)
+    assert losses.contrastive(torch.ones(4, 8), torch.ones(4, 8)).item() == pytest.approx(math.log(4))
+
+
+def test_the_next_token_is_predicted_one_place_earlier_than_a_masked_one() -> None:
+    logits, labels = torch.randn(2, 5, 7), torch.randint(7, (2, 5))
+    labels[0, 3] = IGNORED
+    shifted = torch.cat([labels[:, 1:], torch.full((2, 1), IGNORED)], dim=1)
+    assert losses.next_token(logits, labels).item() == pytest.approx(losses.token(logits, shifted).item())
+
+
+def test_masks_are_those_of_their_key_and_only_where_a_token_may_be_masked() -> None:
+    ids, may_be = torch.arange(10, 4010), torch.ones(4000, dtype=torch.bool)
+    may_be[:100] = False
+    given, labels = losses.masked(ids, may_be, mask=3, vocabulary=5000, key=1)
+    again, _ = losses.masked(ids, may_be, mask=3, vocabulary=5000, key=1)
+    other, _ = losses.masked(ids, may_be, mask=3, vocabulary=5000, key=2)
+    chosen = labels != IGNORED
+    assert torch.equal(given, again) and not torch.equal(given, other)
+    assert (
+        not chosen[:100].any()
+        and torch.equal(labels[chosen], ids[chosen])
+        and torch.equal(given[~chosen], ids[~chosen])
+    )
+    assert 0.13 < chosen[100:].float().mean() < 0.17
+    assert 0.7 < (given[chosen] == 3).float().mean() < 0.9
+    assert 0.05 < (given[chosen] == ids[chosen]).float().mean() < 0.15
+
+
+def test_the_shortest_text_has_a_mask() -> None:
+    may_be = torch.tensor([False, True, False])
+    for key in range(20):
+        _, labels = losses.masked(torch.tensor([1, 7, 2]), may_be, mask=3, vocabulary=9, key=key)
+        assert labels.tolist() == [IGNORED, 7, IGNORED]
