@@ -214,7 +214,7 @@ class Trained(Measured):
     """Trainable parameters."""
     why: str | None = None
     """What ended it: max_steps, max_minutes, stop, ..."""
-    base_sha256: Sha256 | None = None
+    base_sha256: ShortSha256 | None = None
     """Of the base's weights that it was trained on: the hash of the list of its files' hashes, as `sha256sum` prints it."""
     versions: str | None = None
     """Of the packages that decide what comes out: `torch 2.13.0, peft 0.21.0, ...`."""
@@ -258,7 +258,7 @@ class Score(Measured):
     tok: Token
     sha256: Sha256
     """Of the adapter."""
-    rows_sha256: Sha256
+    rows_sha256: ShortSha256
     """Of the held-out rows: scores are compared only where this is equal."""
     rows: int
     """That gave their loss."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import cache
 from importlib import metadata
 
@@ -10,6 +11,7 @@ import torch
 
 from swarm import kinds
 from swarm.errors import UserError
+from swarm.event import SHORT
 from swarm.events import Checkpoint, Post, Trained
 from swarm.messages import MetricRow, Piece
 from swarm.plainfiles import make_folder, remove_tree
@@ -181,7 +183,7 @@ def _report(progress: TrainingProgress, losses: dict[str, float]) -> None:
     progress.lease.report(
         Trained(
             ref=assign.ref, tok=assign.token, step=saved.step, path=path, sha256=sha256, trainable=progress.trainable, why=why,
-            base_sha256=base_models.weights_sha256(assign.settings.base_model), versions=versions(),
+            base_sha256=base_models.weights_sha256(assign.settings.base_model)[:SHORT], versions=versions(),
             figures={name: value for name, value in measured.items() if value is not None},
         )
     )  # fmt: skip
@@ -189,10 +191,9 @@ def _report(progress: TrainingProgress, losses: dict[str, float]) -> None:
 
 @cache
 def versions() -> str:
-    """Of what decides the numbers of a training."""
-    return ", ".join(
-        f"{name} {metadata.version(name)}" for name in ("toonswarm", "torch", "transformers", "peft", "trl")
-    )
+    """Of what decides the numbers of a training: trl too where it was loaded for one."""
+    deciding = ("toonswarm", "torch", "transformers", "peft", *(["trl"] if "trl" in sys.modules else []))
+    return ", ".join(f"{name} {metadata.version(name)}" for name in deciding)
 
 
 def _first_and_last_loss(rows: list[MetricRow]) -> dict[str, float]:

@@ -223,7 +223,7 @@ class Client:
         if event.ref not in settings.streams:
             raise Refusal(f"{event.ref}: {self.folder.config.name} has no such stream any more; put it back")
         try:
-            with publish.promotion(self.folder, state, event, settings.streams[event.ref], self.name) as promoted:
+            with publish.promotion(self.folder, state, event, settings, self.name) as promoted:
                 yield promoted
         except LogError:
             raise

@@ -23,7 +23,7 @@ from swarm.files import exchange, sync_file, sync_folder, write_whole
 from swarm.model_card import CARD, card, public_name
 from swarm.plainfiles import LOG_BYTES, NotPlain, make_folder, opener, read_file, read_text, remove_tree, rename
 from swarm.rundir import RunFolder
-from swarm.settings import StreamSettings
+from swarm.settings import RunSettings, StreamSettings
 from swarm.state import State
 from swarm.weights import (
     ADAPTER,
@@ -61,20 +61,17 @@ def adapter(folder: RunFolder, state: State, name: str, settings: StreamSettings
 
 
 @contextmanager
-def promotion(
-    folder: RunFolder, state: State, wished: Promote, settings: StreamSettings, author: str
-) -> Iterator[Promote]:
+def promotion(folder: RunFolder, state: State, wished: Promote, run: RunSettings, author: str) -> Iterator[Promote]:
     """The stream's adapter becomes the run's winner while the event is appended, and remains so if that succeeds.
 
     Raises PublishError, OSError.
     """
     published = state.streams[wished.ref].adapter
     assert published
-    name = state.run.name if state.run else folder.name
-    with next_version(folder.path.parent, name) as version:
+    with next_version(folder.path.parent, run.name) as version:
         facts = {"path": folder.promoted.name, "sha256": published.sha256, "tok": published.tok, "version": version}
         why = {"by": author, "why": wished.why, "forced": bool(wished.force), "version": version}
-        document = {**lineage(folder.name, state, wished.ref, settings), "promoted": why}
+        document = {**lineage(folder.name, state, wished.ref, run.streams[wished.ref]), "promoted": why}
         beside = _beside(folder, state, wished.ref)
         source = _source(folder, published.path)
         with _placed(source, folder.promoted, published.sha256, document, beside):

@@ -218,9 +218,8 @@ class Effects:
 
     async def _promote(self, wished: ev.Promote, author: str = NAME, via: str | None = None) -> int:
         """Raises Refusal, and then `promoted/` is as it was."""
-        settings = self.settings.streams[wished.ref]
         try:
-            with publish.promotion(self.folder, self.record.state, wished, settings, author) as event:
+            with publish.promotion(self.folder, self.record.state, wished, self.settings, author) as event:
                 entries = self.record.append([(author, event)], via)
         except publish.PublishError as error:
             raise Refusal(f"promotion of {wished.ref}: {error}") from error

@@ -17,6 +17,8 @@ MOST_BLOCKS = 1_000
 """More rows are drawn in so many blocks of rows, so that a comparison takes seconds."""
 FEW_ROWS = 30
 """The bootstrap of fewer rows finds too much."""
+LEAST_P = 1e-9
+"""Below it a tail is rounding."""
 POWER = 0.8
 """The smallest detectable effect is found so often."""
 
@@ -82,7 +84,7 @@ def _by_rows(value: float, drawn: Sequence[float], error: float, level: float, g
     if (
         not beyond and len(gaps) >= FEW_ROWS
     ):  # the draws say less than one in so many: of many comparisons each must be rarer
-        p = min(p, _two_sided(value, error, len(gaps) - 1))
+        p = min(p, max(LEAST_P, _two_sided(value, error, len(gaps) - 1)))
     reach = _quantile(1 - level / 2, None) + NormalDist().inv_cdf(POWER)
     return Difference(value, low, high, p, reach * error)
 

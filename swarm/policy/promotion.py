@@ -34,7 +34,7 @@ def choose(state: State, promotion: Promotion) -> Choice:
     scored = _scored(state, promotion)
     if not scored:
         return Choice(None, "no stream has both a SUCCESS verdict and a score" + _hint(state))
-    rows = {score.rows_sha256 for _, score in scored}
+    rows = {score.rows_sha256[:SHORT] for _, score in scored}
     if len(rows) > 1:
         return Choice(
             None,
@@ -72,7 +72,7 @@ def to_compare(state: State, promotion: Promotion) -> tuple[list[Stream], str]:
     scored = _scored(state, promotion)
     streams = [s for s, _ in scored if math.isfinite(s.figures.get(promotion.metric, math.nan))]
     key = _key(streams, promotion)
-    same_rows = len({score.rows_sha256 for _, score in scored}) == 1
+    same_rows = len({score.rows_sha256[:SHORT] for _, score in scored}) == 1
     if not streams or not same_rows or not key or (state.compared and state.compared.scores[:SHORT] == key):
         return [], ""
     return streams, key

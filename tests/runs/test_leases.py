@@ -242,9 +242,9 @@ def test_a_worker_stopped_past_its_lease_is_refused_at_the_log_and_at_publicatio
     stream = state.streams["only"]
     facts = {"tok": zombies.tok, "step": zombies.step, "path": zombies.path, "sha256": zombies.sha256}
     stream.back, stream.adapter = ev.Back.model_validate({"ref": "only", "why": "as the holder sees it", **facts}), None
-    settings = sp.settings(folder).streams["only"]
+    settings = sp.settings(folder)
     newer = f"holds weights of token {adapter.tok}, newer than {lease.token}"
-    placed = publish.adapter(folder, state, "only", settings)
+    placed = publish.adapter(folder, state, "only", settings.streams["only"])
     with pytest.raises(publish.PublishError, match=f"adapter {newer}"), placed:
         pytest.fail("an old holder's weights were published")
     assert state.promoted is not None

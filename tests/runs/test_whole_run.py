@@ -56,6 +56,7 @@ def test_one_command_trains_four_kinds_of_streams_judges_them_and_promotes_the_b
     assert state.end.rc == 0
     assert all(stream.score for stream in state.streams.values())
     assert state.promoted is not None and state.compared is not None
+    assert state.promoted.version == "test-v1", "by the name in the config, over all runs of it"
     lowest = min(state.streams.values(), key=lambda stream: stream.figures.get("eval_loss", 9e9))
     tied = (state.compared.tied or "").split(",")
     best = state.streams[state.promoted.ref]

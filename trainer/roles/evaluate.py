@@ -39,7 +39,7 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
         Score(
             ref=piece.ref, tok=piece.token, sha256=piece.sha256, rows=len(examination.rows),
             answers=len(examination.asked) if 0 < len(examination.asked) < len(examination.rows) else None,
-            rows_sha256=examination.rows_sha256(manifest["held_out_sha256"]), scores_sha256=sha256_in_run(scores)[:SHORT],
+            rows_sha256=examination.rows_sha256(manifest["held_out_sha256"])[:SHORT], scores_sha256=sha256_in_run(scores)[:SHORT],
             figures={**_figures(of_base, of_tuned), **kept},
         )
     )  # fmt: skip

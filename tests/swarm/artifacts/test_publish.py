@@ -16,12 +16,13 @@ from swarm.artifacts.lineage import lineage, rows
 from swarm.artifacts.publish import PublishError
 from swarm.model_card import kept_card
 from swarm.rundir import RunFolder
-from swarm.settings import StreamSettings
+from swarm.settings import RunSettings, StreamSettings
 from swarm.state import State
 from swarm.weights import adapter_sha256
 from tests.swarm.story import SHA, Story, settings
 
-SETTINGS: StreamSettings = settings("wide").streams["wide"]
+RUN: RunSettings = settings("wide")
+SETTINGS: StreamSettings = RUN.streams["wide"]
 
 
 class Bench:
@@ -58,7 +59,7 @@ class Bench:
 
     def promote(self, why: str) -> ev.Promote:
         wished = ev.Promote(ref="wide", path="promoted", sha256=SHA, why=why, idem="k1", body="so be it")
-        with publish.promotion(self.folder, self.state, wished, SETTINGS, "ada") as event:
+        with publish.promotion(self.folder, self.state, wished, RUN, "ada") as event:
             return event
 
 
@@ -191,7 +192,7 @@ def test_what_cannot_be_recorded_is_not_published(
     bench.story.say("coordinator", bench.publish())
     bench.promote("first")
     wished = ev.Promote(ref="wide", path="promoted", sha256=SHA, why="second")
-    placed_again = publish.promotion(bench.folder, bench.state, wished, SETTINGS, "ada")
+    placed_again = publish.promotion(bench.folder, bench.state, wished, RUN, "ada")
     with pytest.raises(OSError, match="disk full"), placed_again:
         assert json.loads((bench.folder.promoted / "lineage.json").read_text())["promoted"]["why"] == "second"
         raise OSError("disk full")
@@ -277,7 +278,7 @@ def test_tokenizer_and_way_of_asking_stand_beside_the_adapter_as_they_were_seale
     state = prepared_with(bench, "as sealed", "as sealed")
     state.streams["wide"].adapter = bench.publish(state)
     wished = ev.Promote(ref="wide", path="promoted", sha256=SHA, why="best")
-    with publish.promotion(bench.folder, state, wished, SETTINGS, "ada") as promoted:
+    with publish.promotion(bench.folder, state, wished, RUN, "ada") as promoted:
         assert promoted.version and promoted.version.endswith("-v1")
     for place in ("streams/wide/adapter", "promoted"):
         for name in ("prompt.json", "tokenizer.json"):
