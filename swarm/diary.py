@@ -189,7 +189,7 @@ def _weights(event: ev.Back | ev.Adapter | ev.Promote) -> Words:
         case ev.Promote():
             verb = "promoted by force" if event.force else "promoted"
             reason = one_line(event.why).partition(";")[0]  # what follows stands in the comparison
-            return Words(f"{verb}: {reason} {{{one_line(event.path)}, {hash_of(event.sha256)}}}", "OK")
+            return Words(f"{verb}: {reason} {{{one_line(event.path)}}}", "OK")
 
 
 def _result(event: Event) -> Words:

@@ -176,8 +176,8 @@ def _report(progress: TrainingProgress, losses: dict[str, float]) -> None:
     measured = {
         **(saved.figures if path == saved.path else {}),
         **losses,
-        "seconds": round(progress.spent_seconds, 2),
-        "tokens_per_second": progress.tokens_per_second,
+        "seconds": round(progress.spent_seconds, 1),
+        "tokens_per_second": speed if (speed := progress.tokens_per_second) is None else round(speed),
         "peak_bytes": progress.peak_bytes(),
     }
     progress.lease.report(

@@ -77,7 +77,7 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
             e.Compared(ref="run", metric="eval_loss", best="a", arm="a", chosen="a", beats_base=True, level=0.01, scores=SHA, why="lowest", body="- a against b"),
             "arms compared by eval_loss: difference (99% interval), smallest detectable one, p · - a against b",
         ),
-        (e.Promote(ref="a", path="promoted", sha256=SHA, why="lowest held-out loss"), "[OK] promoted: lowest held-out loss {promoted, sha256 9f3a9f3a}"),
+        (e.Promote(ref="a", path="promoted", sha256=SHA, why="lowest held-out loss"), "[OK] promoted: lowest held-out loss {promoted}"),
         (e.Post(ref="run", body="look at s3\nplease"), "look at s3 please"),
         (e.Amend(ref="-", of=12, body="it was s4"), "of entry 12 · it was s4"),
         (e.Approve(ref="a", of=12), "of entry 12"),
