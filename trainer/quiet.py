@@ -12,6 +12,9 @@ BNB_CPU_KERNEL = "Failed to load CPU gemm_4bit_forward"
 
 def quieten() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault(
+        "TRL_EXPERIMENTAL_SILENCE", "1"
+    )  # ORPO's trainer has no other place; the lock pins its version
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
         lambda record: BNB_CPU_KERNEL not in record.getMessage()

@@ -35,6 +35,16 @@ class Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  PyYAML's own shape
 
+    def scan_flow_scalar(self, style: str) -> yaml.ScalarToken:
+        """JSON writes a character above U+FFFF as two escapes, which PyYAML reads as two halves."""
+        token = super().scan_flow_scalar(style)
+        try:
+            token.value = token.value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            what = "half a surrogate pair"
+            raise yaml.scanner.ScannerError(None, None, what, token.start_mark) from None
+        return token
+
 
 for _name, _pattern, _first in PLAIN:
     Loader.add_implicit_resolver(
@@ -190,6 +200,8 @@ def _what(error: yaml.YAMLError) -> str:
 
 def _fix(error: yaml.YAMLError) -> str:
     words = str(error)
+    if "surrogate" in words:
+        return "write the character itself"
     if r"'\t'" in words:
         return "indent with spaces, not with tabs"
     if "alias" in words:

@@ -18,7 +18,9 @@ from tests.trainer.desk import Desk
 from trainer import roles
 from trainer.lease import Lease
 from trainer.place import Place
+from trainer.quiet import quieten
 
+quieten()  # as each process of a run does before it imports the libraries
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the machine is shared with other tests
 
 

@@ -482,6 +482,14 @@ my.yaml:2: the character U+0001 may not stand in YAML; remove it, or write it as
 """,
     ),
     Bad(
+        "half a character",
+        'name: q\nseed: "\\ud83d"\n',
+        """
+my.yaml:2: not YAML: half a surrogate pair; write the character itself
+1 problem; nothing was started
+""",
+    ),
+    Bad(
         "an empty file",
         "",
         """

@@ -142,7 +142,7 @@ def test_every_setting_alone_is_read_back(
         "defaults": {"base_model": "tiny-toon", "datasets": [{"path": "rows.jsonl"}]},
         "streams": {"a": {}},
     }
-    if place in {"method=dpo", "method=kto"}:
+    if place in {"method=dpo", "method=kto", "method=orpo"}:
         text["defaults"]["datasets"][0] |= {"type": "prompt_completion", "rejected": "worse"}
     if place == "run":
         text |= given_value

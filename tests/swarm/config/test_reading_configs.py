@@ -41,6 +41,11 @@ def test_a_file_reads_two_e_minus_four_as_a_number_and_no_as_a_word(loading):
     assert run.streams["no"].lora_target_modules == ["on", "off"]
 
 
+def test_two_escapes_of_json_are_one_character(loading):
+    run = loading(HEAD + '  system_prompt: "\\ud83d\\ude00"\nstreams: {one: }\n').run
+    assert run.streams["one"].system_prompt == "\U0001f600"
+
+
 def test_whole_numbers_pass_where_a_number_is_wanted(loading):
     assert loading(HEAD + "streams: {one: {lora_alpha: 32, num_epochs: 2}}\n").run.streams["one"].lora_alpha == 32.0
 
