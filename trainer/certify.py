@@ -75,13 +75,15 @@ def _of_group(
 def _rows(settings: StreamSettings, count: int) -> list[Tokens]:
     """The first rows that count, as they would be trained on."""
     from trainer.data.boundary import GoodRow, boundary_of
+    from trainer.data.documents import Cutting
     from trainer.data.prepared import counts_all
     from trainer.loading import load_tokenizer
 
     folder = base_models.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     found = boundary_of(settings, tokenizer, folder).rows(settings.datasets)
-    rows = list(islice((item.row for item in found if isinstance(item, GoodRow) and counts_all(item.row)), count))
+    read = ((item.source, item.row) for item in found if isinstance(item, GoodRow) and counts_all(item.row))
+    rows = list(islice(Cutting.of(settings, tokenizer).held_out(read, settings.datasets), count))
     if not rows:
         raise UserError("datasets", "hold no row that the loss counts", "look at them with `swarm show`")
     return rows

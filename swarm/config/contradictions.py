@@ -10,7 +10,7 @@ from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems
 from swarm.policy.batching import engine_of, engines_of, shapes_batches
 from swarm.policy.templates import BUILT_IN
-from swarm.settings import WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
+from swarm.settings import PLAIN, WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
 
 BATCHES = "`packing`, `group_by_length` and `batch_size_tokens`"
 
@@ -232,10 +232,25 @@ def _check_data(stream: Node, settings: StreamSettings, problems: Problems) -> N
         for entry, dataset in zip(entries, getattr(settings, key), strict=True):
             for setting, what, fix in _idle(dataset, is_trained_on=key == "datasets"):
                 _add(entry, setting, what, fix, problems)
+    _check_documents(stream, settings, problems)
     _check_batches(stream, settings, problems)
     if settings.ablate_examples and any(dataset.weight for dataset in settings.datasets):
         what = "it would take rows out of a mixture by `weight`"
         _add(stream, "ablate_examples", what, "set `limit` with `shuffle` of each dataset instead", problems)
+
+
+OF_DOCUMENTS = ("sequence_prefix", "mask_tokens", "max_sequences", "drop_tails", "mix_datasets", "isolate_documents")
+
+
+def _check_documents(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    for keys, part in _parts(stream, settings):
+        for key in () if part.has_documents else OF_DOCUMENTS:
+            if getattr(part, key) not in (None, False):
+                what, fix = "no dataset has documents", "write `type: document` in `datasets`, or leave it out"
+                _add(keys, key, what, fix, problems)
+        if part.mix_datasets and part.isolate_documents:
+            what = "a sequence holds one document"
+            _add(keys, "mix_datasets", what, "leave one of them out", problems)
 
 
 def _check_batches(stream: Node, settings: StreamSettings, problems: Problems) -> None:
@@ -252,13 +267,18 @@ def _check_batches(stream: Node, settings: StreamSettings, problems: Problems) -
 
 
 def _idle(dataset: Dataset, *, is_trained_on: bool) -> Iterator[tuple[str, str, str]]:
-    if dataset.prompt_template and dataset.type in {"chatml", "text"}:
+    if dataset.prompt_template and dataset.type in {"chatml", *PLAIN}:
         what = f"rows of `type: {dataset.type}` have no prompt that a template could write"
         yield "prompt_template", what, "write `type: prompt_completion`, or leave it out"
     if dataset.no_input_template and (not dataset.prompt_template or dataset.prompt_template in BUILT_IN):
         yield "no_input_template", "it goes with a `prompt_template` of your own", "write one, or leave it out"
-    if dataset.system_prompt and dataset.type == "text":
+    if dataset.system_prompt and dataset.type in PLAIN:
         yield "system_prompt", "plain text has no system message", "leave it out"
+    for key in ("document_prefix", "document_suffix", "max_tokens"):
+        if getattr(dataset, key) is not None and dataset.type != "document":
+            yield key, "of documents alone", "write `type: document`, or leave it out"
+    if dataset.max_tokens and not is_trained_on:
+        yield "max_tokens", "held-out documents are judged whole", "leave it out, or set `limit`"
     if dataset.weight and not is_trained_on:
         yield "weight", "held-out rows are not mixed", "leave it out"
 

@@ -14,7 +14,7 @@ from swarm.config.tree import Node, Problems, follow
 from swarm.errors import UserError
 from swarm.policy import templates
 from swarm.policy.row_types import guessed
-from swarm.settings import Dataset, RunSettings
+from swarm.settings import PLAIN, Dataset, RunSettings
 from swarm.spawning import module_command
 
 
@@ -71,7 +71,7 @@ def _wrong(dataset: Dataset) -> Iterator[Wrong]:
 def _named(dataset: Dataset) -> dict[str, str]:
     """Columns by name, with the setting that names each.  Raises UserError for a template that is none."""
     named = {dataset.group_by: "group_by"} if dataset.group_by else {}
-    if dataset.type in {"chatml", "text"}:
+    if dataset.type in {"chatml", *PLAIN}:
         return named
     template, without_input = templates.settled(dataset.prompt_template or "", dataset.no_input_template)
     for text, setting in ((template, "prompt_template"), (without_input, "no_input_template")):

@@ -82,7 +82,9 @@ def _row(
 
 
 def rows_of(settings: StreamSettings) -> int | None:
-    """The largest number of rows among its parts: a step takes a micro-batch of each."""
+    """The largest number of rows among its parts: a step takes a micro-batch of each.  None: sequences of documents are not counted here."""
+    if any(part.has_documents for part in settings.parts.values()):
+        return None
     counts = [rows.trained_on(part) for part in settings.parts.values()]
     return None if None in counts else max(count for count in counts if count is not None)
 

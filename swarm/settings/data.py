@@ -10,6 +10,10 @@ from swarm.keys import Positive, Settings
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".toon", ".txt")
 """Endings of the files that rows are read from."""
+PLAIN = ("text", "document")
+"""Types of rows without a prompt."""
+TokenIds = str | int | list[int] | None
+"""Text, a token's id or several; unset: the base's own."""
 
 
 class Dataset(Settings):
@@ -18,8 +22,8 @@ class Dataset(Settings):
 
     Files are read row by row; .json and .toon ones whole: at most 128 MiB, with 2 to 15 times that in memory.
     """
-    type: Literal["auto", "chatml", "alpaca", "prompt_completion", "text", "toon"] = "auto"
-    """How a row is read: chat messages; instruction/input/output; two columns; plain text; prompt_completion from a TOON table; auto: what the columns of the first row fit."""
+    type: Literal["auto", "chatml", "alpaca", "prompt_completion", "text", "document", "toon"] = "auto"
+    """How a row is read: chat messages; instruction/input/output; two columns; plain text; documents, which are cut into sequences of `sequence_len` tokens; prompt_completion from a TOON table; auto: what the columns of the first row fit."""
     split: str = "train"
     """Which split of a hub dataset."""
     messages: str = "messages"
@@ -33,7 +37,13 @@ class Dataset(Settings):
     rejected: str | None = None
     """Column with a worse completion of the same prompt, for `method: dpo` or `kto` (`prompt_completion`, `toon`); held-out rows are judged by the better one."""
     text: str = "text"
-    """Column with the text (`text`): all of it is supervised."""
+    """Column with the text (`text`, `document`): all of it is supervised."""
+    document_prefix: TokenIds = None
+    """Put before each document (`document`): text that is tokenised with it, or ids; unset: nothing."""
+    document_suffix: TokenIds = None
+    """Put behind each document (`document`), in the same forms; unset: the base's end token; '': nothing."""
+    max_tokens: Positive | None = None
+    """Train on random whole documents of at most so many tokens together (`document`)."""
     separator: str = "\n"
     """Between prompt and completion, on a base without a chat template."""
     prompt_template: str | None = None
@@ -47,8 +57,8 @@ class Dataset(Settings):
     limit: Positive | None = None
     """Take only so many rows of this dataset: the first, or with `shuffle` random ones."""
     shuffle: bool = False
-    """Let `limit` take random rows.  Each epoch's order is random without it."""
+    """Let `limit` take random rows.  Each epoch's order is random without it, and documents are cut in a random order."""
     shuffle_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    """Of these random rows."""
+    """Of these random rows, and of the order of documents."""
     weight: Annotated[float, Field(gt=0)] | None = None
     """Its part among all datasets' training rows, 3 beside 1 say; unset everywhere: as many as there are, unset beside others: 1."""

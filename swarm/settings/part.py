@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from swarm import kinds
 from swarm.keys import Positive, Settings, Share
-from swarm.settings.data import Dataset
+from swarm.settings.data import Dataset, TokenIds
 
 
 def _is_installed(name: str, info: ValidationInfo) -> str:
@@ -80,6 +80,20 @@ class Part(Settings):
     max_lost_rows: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of the rows that `sequence_len` may cut before their answer; they are left out and counted."""
 
+    # documents
+    sequence_prefix: TokenIds = None
+    """How a sequence of documents begins: text, or ids; unset: the base's begin token, if it has one; '': with the document.  No control adapter acts on it."""
+    mask_tokens: bool | int | list[int] = False
+    """Tokens of documents that the loss does not count: true leaves out all special ones, else these ids."""
+    max_sequences: Positive | None = None
+    """Train on so many random sequences of all documents."""
+    drop_tails: bool = False
+    """Leave out what is left of a document once a sequence is full, so that the next one begins with a document."""
+    mix_datasets: bool = False
+    """Cut the documents of all datasets in one random order, so that a sequence may hold some of several; false: those of each apart."""
+    isolate_documents: bool = False
+    """A sequence ends with its document, so that no document sees another; `packing: bfd` fills micro-batches with such sequences."""
+
     # what is trained, and what steps it
     adapter: KindName = "lora"
     """What is trained beside the frozen base."""
@@ -113,6 +127,11 @@ class Part(Settings):
     """How attention is computed: sdpa is torch's fused kernels, eager plain matrix products; auto: sdpa wherever the base's family can."""
     dequantise: Literal["auto", "step", "cached"] = "auto"
     """On the shared engine, a base in 4 bits: step unpacks its matrices in each pass, cached keeps them unpacked; auto: cached where they take at most a quarter of the free memory."""
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether rows to train on are cut out of documents: how many that are is known once they are prepared."""
+        return any(dataset.type == "document" for dataset in self.datasets)
 
     @property
     def warmup(self) -> float:

@@ -14,15 +14,16 @@ from transformers import PreTrainedTokenizerBase
 
 from swarm.errors import UserError
 from swarm.printable import one_line
-from swarm.settings import Dataset, StreamSettings
+from swarm.settings import PLAIN, Dataset, StreamSettings
 from trainer.data.bad import BadRow, NotARow, NotProven, reason_of
+from trainer.data.documents import ids_of_document
 from trainer.data.files import raw_rows
 from trainer.data.gate import plain
 from trainer.data.raw import RawRow
-from trainer.data.rows import columns_read, normalised, read, with_system
+from trainer.data.rows import Row, Text, columns_read, normalised, read, with_system
 from trainer.data.settling import settled
 from trainer.data.soundness import refuse_unsound
-from trainer.data.tokens import Tokeniser, Tokens, stop_tokens, tokeniser_of
+from trainer.data.tokens import FINGERPRINT_BYTES, Tokeniser, Tokens, stop_tokens, tokeniser_of
 
 COLUMNS_NOTED, NAME_CHARACTERS = 200, 80
 
@@ -65,7 +66,7 @@ class RowBoundary:
         if dataset.type == "chatml":
             fix = "take an instruct model, or other row types"
             raise UserError("base_model", "its tokenizer has no chat template", fix)
-        if system and dataset.type != "text":
+        if system and dataset.type not in PLAIN:
             fix = "write it into `prompt_template`, or take an instruct model"
             raise UserError("system_prompt", "the base has no chat template, so that it would stand nowhere", fix)
 
@@ -80,7 +81,7 @@ class RowBoundary:
     def _row(self, raw: RawRow, dataset: Dataset, source: int, system: str) -> GoodRow | BadRow:
         try:
             row = read(raw, dataset)
-            tokens = self.tokeniser.tokens(with_system(row, system))
+            tokens = self._tokens(with_system(row, system), dataset)
             refuse_unsound(row, tokens, self.tokeniser, self.embedding_rows)
             if dataset.rejected:
                 tokens = self._with_worse(tokens, raw, dataset, system)
@@ -94,6 +95,13 @@ class RowBoundary:
             return BadRow(raw.where, reason_of(error), "correct the row, or leave it out", raw.text, of_base=True)
         fingerprint = _digest(normalised(row))
         return GoodRow(raw.where, replace(tokens, fingerprint=fingerprint), source, group)
+
+    def _tokens(self, row: Row, dataset: Dataset) -> Tokens:
+        """A document's are those of all of it."""
+        if dataset.type != "document" or not isinstance(row, Text):
+            return self.tokeniser.tokens(row)
+        ids = ids_of_document(row.text, dataset, self.tokeniser.tokenizer)
+        return Tokens(ids, ids, answer_start=0)
 
     def _with_worse(self, tokens: Tokens, raw: RawRow, dataset: Dataset, system: str) -> Tokens:
         """The row with its worse completion.  Raises NotARow where they do not answer one prompt, or are one."""
@@ -135,5 +143,4 @@ def _group(raw: RawRow, dataset: Dataset) -> bytes:
 
 
 def _digest(text: str) -> bytes:
-    """16 bytes: a set of them is held in memory."""
-    return hashlib.sha256(text.encode()).digest()[:16]
+    return hashlib.sha256(text.encode()).digest()[:FINGERPRINT_BYTES]

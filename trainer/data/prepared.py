@@ -33,7 +33,8 @@ VALIDATION = "validation.arrow"
 BATCH_ROWS = 512
 OF_ROWS = (
     "sequence_len", "train_on_inputs", "train_on", "on_bad_row", "allow_overlap", "system_prompt", "dedupe", "mix_strategy", "mix_seed",
-    "ablate_examples", "ablate_seed", "max_cut_rows", "max_lost_rows",
+    "ablate_examples", "ablate_seed", "max_cut_rows", "max_lost_rows", "sequence_prefix", "mask_tokens", "max_sequences", "drop_tails",
+    "mix_datasets", "isolate_documents",
 )  # fmt: skip
 """Settings of a stream that rows depend on."""
 TOKENIZER_FILES = (
@@ -103,6 +104,7 @@ class RowFile:
         self.rows = self.tokens = self.supervised = self.cut = 0
         self._digest = hashlib.sha256()
         self._batch: list[Tokens] = []
+        self.path = path
         self._writer = pa.ipc.new_stream(str(path), ROWS)
 
     def __enter__(self) -> Self:

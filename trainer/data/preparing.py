@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from swarm.policy.mixing import in_words, shares
 from swarm.settings import Dataset, StreamSettings
 from trainer.data.bad import BadRow, reason_of
 from trainer.data.boundary import GoodRow, RowBoundary
+from trainer.data.documents import Cutting
 from trainer.data.findings import EXAMPLES, Findings
 from trainer.data.prepared import BAD_ROWS, HELD_OUT, TRAIN, VALIDATION, Key, RowFile, counts_all, read_rows
 from trainer.data.prompt import prompt_of_rows
 from trainer.data.selection import Selection
 from trainer.data.splits import held_out_rows
 
-GATHERED = "gathered.arrow"
+GATHERED = "gathered-{}.arrow"
 BAD_ROWS_NAMED = 10
 OVERLAP_FIX = "hold out other rows, or set allow_overlap: true"
 
@@ -51,7 +51,9 @@ class Preparation:
     def __init__(self, settings: StreamSettings, boundary: RowBoundary, folder: Path, progress: Progress) -> None:
         self.settings, self.boundary, self.folder, self._progress = settings, boundary, folder, progress
         self.findings = Findings()
+        self.cutting = Cutting.of(settings, boundary.tokeniser.tokenizer)
         self._done = self._of_base = 0
+        self._gathered: list[Path] = []
         self.first_bad: list[BadRow] = []
         self.mixed: list[int] = []
         """Training rows of each dataset, where weights chose them."""
@@ -59,26 +61,29 @@ class Preparation:
     def make(self, key: Key) -> dict[str, Any]:
         """Write the rows; returns the facts for the manifest."""
         settings, tokeniser = self.settings, self.boundary.tokeniser
-        gathered = self._gather(settings.datasets, GATHERED)
+        gathered = self._gather(settings.datasets)
         self._refuse_none(gathered.file, "datasets")
         if settings.val_datasets:
-            self._refuse_none(self._gather(settings.val_datasets, VALIDATION).file, "val_datasets")
-        tests = self._gather(settings.test_datasets, HELD_OUT) if settings.test_datasets else None
+            self._refuse_none(self._judged(self._gather(settings.val_datasets), VALIDATION), "val_datasets")
+        tests = self._gather(settings.test_datasets) if settings.test_datasets else None
         train, held_out = self._chosen(gathered, tests, key)
-        self._refuse_none(train, "datasets")
+        self._refuse_no_sequence(train, gathered)
         self._refuse_none(held_out, "test_datasets")
+        for path in self._gathered:
+            path.unlink()
         prompt_of_rows(settings, tokeniser.tokenizer, tokeniser.stops).write(self.folder)
         return {
             "key": key.sha256, "rows": train.rows, "held_out": held_out.rows, "held_out_sha256": held_out.sha256,
             "tokens": train.tokens, "supervised": train.supervised, "cut": train.cut + held_out.cut,
             "bad": self.findings.counts["bad"], "empty": self.findings.counts["lost"],
             "duplicates": self.findings.counts["duplicate"], "equal": self.findings.counts["equal"], "mixed": self.mixed,
-            "overlap": self._overlap(gathered, tests), "unread": dict(self.boundary.unread),
+            "overlap": self._overlap(gathered, tests), "blank": self.findings.counts["blank"], "dropped": self.cutting.dropped, "unread": dict(self.boundary.unread),
             "sequence_len": settings.sequence_len, "stop_tokens": sorted(tokeniser.stops),
         }  # fmt: skip
 
-    def _gather(self, datasets: Sequence[Dataset], name: str) -> Gathered:
-        with RowFile(self.folder / name) as file:
+    def _gather(self, datasets: Sequence[Dataset]) -> Gathered:
+        self._gathered.append(self.folder / GATHERED.format(len(self._gathered)))
+        with RowFile(self._gathered[-1]) as file:
             gathered = Gathered(file, datasets)
             for item in self.boundary.rows(datasets):
                 self._done += 1
@@ -90,7 +95,7 @@ class Preparation:
                     if item.row.cut:
                         self.findings.note("cut", item.where)
                 else:
-                    self.findings.note("lost", item.where)
+                    self.findings.note("lost" if item.row.ids else "blank", item.where)
         self._refuse_bad()
         self.findings.refuse_cut(self.settings, self._done)
         return gathered
@@ -127,12 +132,13 @@ class Preparation:
         else:
             self.findings.counts["equal"] = len(gathered.fingerprints) - len(set(gathered.fingerprints))
         held_out = frozenset[int]() if tests else self._split(gathered, selection, key)
+        judged = self._judged(tests or gathered, HELD_OUT, None if tests else held_out)
         selection.leave_out(held_out)
         if settings.ablate_examples:
             selection.ablate(settings.ablate_examples, settings.ablate_seed)
         if parts:
             self.mixed = selection.mix(parts, settings.mix_strategy, settings.mix_seed)
-        return self._written(selection, held_out, tests)
+        return self._trained(gathered, selection), judged
 
     def _split(self, gathered: Gathered, selection: Selection, key: Key) -> frozenset[int]:
         """Rows to hold out, of those that are not equal to earlier ones where these are left out."""
@@ -141,21 +147,38 @@ class Preparation:
         chosen = held_out_rows(fingerprints, self.settings.val_set_size, key.data_sha256, groups)
         return frozenset(rows[index] for index in chosen)
 
-    def _written(
-        self, selection: Selection, held_out: frozenset[int], tests: Gathered | None
-    ) -> tuple[RowFile, RowFile]:
-        path = self.folder / GATHERED
-        with (
-            RowFile(self.folder / TRAIN) as train,
-            nullcontext(tests.file) if tests else RowFile(self.folder / HELD_OUT) as judged,
-        ):
-            for index, (times, row) in enumerate(zip(selection.times, read_rows(path), strict=True)):
-                for _ in range(times):
+    def _judged(self, gathered: Gathered, name: str, held_out: frozenset[int] | None = None) -> RowFile:
+        """Of the rows gathered those that are held out, or all, as they are judged."""
+        numbered = enumerate(zip(gathered.sources, read_rows(gathered.file.path), strict=True))
+        rows = (row for number, row in numbered if held_out is None or number in held_out)
+        with RowFile(self.folder / name) as file:
+            for row in self.cutting.held_out(rows, gathered.datasets):
+                file.add(row)
+        return file
+
+    def _trained(self, gathered: Gathered, selection: Selection) -> RowFile:
+        path, documents = gathered.file.path, self._documents(gathered, selection)
+        with RowFile(self.folder / TRAIN) as train:
+            for source, times, row in zip(gathered.sources, selection.times, read_rows(path), strict=True):
+                for _ in range(0 if source in documents else times):
                     train.add(row)
-                if index in held_out:
-                    judged.add(row)
-        path.unlink()
-        return train, judged
+            for row in self.cutting.to_train_on(path, gathered.datasets, documents):
+                train.add(row)
+        return train
+
+    def _documents(self, gathered: Gathered, selection: Selection) -> dict[int, list[int]]:
+        """By the number of its dataset the documents to train on, each as often as it is."""
+        sources = [number for number, dataset in enumerate(gathered.datasets) if dataset.type == "document"]
+        return {
+            source: [row for row in selection.of_source(source) for _ in range(selection.times[row])]
+            for source in sources
+        }
+
+    def _refuse_no_sequence(self, train: RowFile, gathered: Gathered) -> None:
+        if not train.rows and self.settings.has_documents:
+            what = f"the documents to train on do not fill one sequence ({self.cutting.dropped} tokens)"
+            raise UserError("sequence_len", what, "lower it, or name more documents")
+        self._refuse_none(train, "datasets")
 
     def _refuse_none(self, file: RowFile, setting: str) -> None:
         if not file.rows:
@@ -167,17 +190,20 @@ class Preparation:
 
     def _overlap(self, gathered: Gathered, tests: Gathered | None) -> int:
         """Training rows that equal a row on which steps are chosen or streams are judged: it would judge learning by heart."""
-        train = {row.fingerprint for row in read_rows(self.folder / TRAIN)}
+        train = self._documents_in(TRAIN)
         for name, setting in ((HELD_OUT, "test_datasets"), (VALIDATION, "val_datasets")):
-            path = self.folder / name
-            equal = {row.fingerprint for row in read_rows(path)} & train if path.is_file() else set[bytes]()
-            count = sum(row.fingerprint in equal for row in read_rows(self.folder / TRAIN)) if equal else 0
+            equal = self._documents_in(name) & train
+            count = sum(not equal.isdisjoint(row.documents) for row in read_rows(self.folder / TRAIN)) if equal else 0
             if count and not self.settings.allow_overlap:
                 places = self._places(getattr(self.settings, setting), equal)
                 raise UserError(setting, f"{count} training rows equal held-out rows ({places})", OVERLAP_FIX)
             self.findings.counts["overlap"] += count
         self._refuse_shared_groups(gathered, tests)
         return self.findings.counts["overlap"]
+
+    def _documents_in(self, name: str) -> frozenset[bytes]:
+        path = self.folder / name
+        return frozenset().union(*(row.documents for row in read_rows(path))) if path.is_file() else frozenset()
 
     def _refuse_shared_groups(self, gathered: Gathered, tests: Gathered | None) -> None:
         both = {group for group in gathered.groups if group} & set(tests.groups if tests else ())
@@ -186,7 +212,7 @@ class Preparation:
             what = f"{count} training rows belong to groups of held-out rows (`group_by`)"
             raise UserError("test_datasets", what, OVERLAP_FIX)
 
-    def _places(self, datasets: Sequence[Dataset], fingerprints: set[bytes]) -> str:
+    def _places(self, datasets: Sequence[Dataset], fingerprints: frozenset[bytes]) -> str:
         """Where the first of these rows stand; the files are read again, since places are not kept."""
         rows = (item for item in self.boundary.rows(datasets) if isinstance(item, GoodRow))
         found = (item.where for item in rows if item.row.fingerprint in fingerprints)
@@ -199,6 +225,12 @@ class Preparation:
             places = self.findings.examples("lost")
             lines.append(
                 f"{facts['empty']} rows were cut before their answer and left out ({places}); raise sequence_len to keep them"
+            )
+        if facts["blank"]:
+            lines.append(f"{facts['blank']} documents without a word were left out ({self.findings.examples('blank')})")
+        if facts["dropped"]:
+            lines.append(
+                f"{facts['dropped']} tokens of documents are in no sequence (an end that fills none, or drop_tails)"
             )
         if facts["duplicates"]:
             lines.append(f"{facts['duplicates']} rows equal earlier ones and were left out")
@@ -216,6 +248,8 @@ class Preparation:
         return [*lines, *map(str, self.first_bad)]
 
     def _held_out_fewer(self, facts: dict[str, Any]) -> list[str]:
+        if self.settings.has_documents:
+            return [f"documents are held out whole: {facts['held_out']} sequences of them"]
         wanted = held_out_count(facts["rows"] + facts["held_out"], self.settings.val_set_size)
         if wanted == facts["held_out"]:
             return []

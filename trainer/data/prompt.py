@@ -19,7 +19,7 @@ from swarm.errors import UserError
 from swarm.files import write_whole
 from swarm.plainfiles import read_file
 from swarm.policy import templates
-from swarm.settings import StreamSettings
+from swarm.settings import PLAIN, StreamSettings
 from swarm.weights import PROMPT
 from trainer.data.bad import NotARow, TooLong
 from trainer.data.messages import Turn
@@ -54,7 +54,7 @@ class Prompt:
 
 def prompt_of_rows(settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]) -> Prompt:
     """Of the first dataset whose rows have a prompt; where none has, the rows are plain text."""
-    asked = next((dataset for dataset in map(settled, settings.datasets) if dataset.type != "text"), None)
+    asked = next((dataset for dataset in map(settled, settings.datasets) if dataset.type not in PLAIN), None)
     stop_tokens = tuple(sorted(stops))
     if asked is None:
         return Prompt(None, None, stop_tokens)

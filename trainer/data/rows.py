@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from swarm.policy import templates
-from swarm.settings import Dataset
+from swarm.settings import PLAIN, Dataset
 from trainer.data.bad import NotARow
 from trainer.data.gate import plain_row
 from trainer.data.messages import Turn, tools_of, turns_of, words_of_turn
@@ -95,6 +95,8 @@ def read(raw: RawRow, dataset: Dataset) -> Row:
             return _chat(cells, dataset, columns)
         case "text":
             return Text(_words(cells, dataset.text, "text", columns))
+        case "document":
+            return Text("" if _is_blank(cells, dataset, columns) else _words(cells, dataset.text, "text", columns))
         case "alpaca" if dataset.prompt_template is None:
             return _alpaca(cells, columns)
         case "alpaca":
@@ -118,7 +120,7 @@ def columns_read(dataset: Dataset) -> frozenset[str]:
 def _columns_of_type(dataset: Dataset) -> set[str]:
     if dataset.type == "chatml":
         return {dataset.messages, dataset.tools}
-    if dataset.type == "text":
+    if dataset.type in PLAIN:
         return {dataset.text, "file"}
     completion = "output" if dataset.type == "alpaca" else dataset.completion
     if dataset.prompt_template is not None:
@@ -150,6 +152,10 @@ def _alpaca(cells: dict[str, Any], columns: list[str]) -> Pair:
     given = _words(cells, "input", None, columns) if _is_filled(cells.get("input")) else ""
     prompt = f"{instruction}\n\n{given}" if given else instruction
     return Pair(prompt, _words(cells, "output", None, columns))
+
+
+def _is_blank(cells: dict[str, Any], dataset: Dataset, columns: list[str]) -> bool:
+    return dataset.text in columns and not _is_filled(cells.get(dataset.text))
 
 
 def _is_filled(value: Any) -> bool:

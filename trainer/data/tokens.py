@@ -24,6 +24,8 @@ IGNORED = -100
 """torch's cross entropy leaves this label out by default."""
 CHARACTERS_PER_TOKEN = 8
 """Of a long text this many characters for each token of the limit are tokenised first; most tokens have fewer."""
+FINGERPRINT_BYTES = 16
+"""A set of them is held in memory."""
 SPARE_TOKENS = 64
 """Tokens near a cut may be others than in the whole text; so many before it are thrown away."""
 
@@ -52,9 +54,15 @@ class Tokens:
     cut: int = 0
     """Tokens that stood beyond `sequence_len`; of a very long text an estimate."""
     fingerprint: bytes = b""
-    """Rows whose normalised words are equal have equal ones; 16 bytes, since a set of them is held in memory."""
+    """Rows whose normalised words are equal have equal ones; a sequence cut out of documents has those of all of them."""
     rejected: Sequence[int] = ()
     """A worse answer to the same prompt, where there is one."""
+
+    @property
+    def documents(self) -> frozenset[bytes]:
+        """Fingerprints of what stands in it: its own, or those of the documents that it was cut out of."""
+        size = FINGERPRINT_BYTES
+        return frozenset(self.fingerprint[at : at + size] for at in range(0, len(self.fingerprint), size))
 
     @property
     def supervised(self) -> int:

@@ -14,10 +14,11 @@ from typing import cast
 from transformers import PreTrainedModel
 
 from swarm.errors import UserError
-from swarm.settings import Dataset, StreamSettings
+from swarm.settings import PLAIN, Dataset, StreamSettings
 from trainer import base_models
 from trainer.data.bad import BadRow
 from trainer.data.boundary import RowBoundary
+from trainer.data.documents import Cutting
 from trainer.data.prepared import counts_all
 from trainer.data.prompt import Prompt, read_prompt
 from trainer.data.settling import settled
@@ -89,12 +90,13 @@ def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> E
     if prompt := _prompt_of(adapters):
         tokenizer.chat_template, stops = prompt.chat_template, frozenset(prompt.stop_tokens)
     datasets = [as_in_training(one, prompt) for one in settings.test_datasets] if prompt else settings.test_datasets
-    rows = []
+    read = []
     system = prompt.system if prompt else settings.system_prompt
     for item in RowBoundary(tokeniser_of(settings, tokenizer, stops), system).rows(datasets):
         if isinstance(item, BadRow):
             raise UserError(item.where, item.what, item.fix)
-        rows += [item.row] if counts_all(item.row) else []
+        read += [(item.source, item.row)] if counts_all(item.row) else []
+    rows = list(Cutting.of(settings, tokenizer).held_out(read, datasets))
     if not rows:
         raise UserError("--data", "no row is left to use", "check the columns with --type, or raise --sequence-len")
     asked = questions(rows, tokenizer, sorted(stops), settings.eval_rows)
@@ -104,7 +106,7 @@ def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> E
 def as_in_training(dataset: Dataset, prompt: Prompt) -> Dataset:
     """Its prompts are written as those of the rows that were trained on."""
     changes: dict[str, object] = {"separator": prompt.separator} if prompt.separator else {}
-    if prompt.template and settled(dataset).type not in {"chatml", "text"}:
+    if prompt.template and settled(dataset).type not in {"chatml", *PLAIN}:
         changes |= {"prompt_template": prompt.template, "no_input_template": prompt.no_input_template}
     return dataset.model_copy(update=changes)
 

@@ -18,6 +18,7 @@ from swarm.policy.chance import Difference, difference
 from trainer import base_models
 from trainer.data.bad import BadRow
 from trainer.data.boundary import boundary_of
+from trainer.data.documents import Cutting
 from trainer.data.prepared import TRAIN, counts_all, read_rows, verified
 from trainer.data.tokens import Tokens
 from trainer.errors import LeaseRevoked, LeaseStopped
@@ -47,8 +48,8 @@ def _examined(piece: Piece, lease: Lease, place: Place) -> Sealed:
     rows = _rows(piece, lease)
     prepared = place.run_folder / piece.prepared
     verified(prepared, piece.prepared_sha256)
-    sealed = {row.fingerprint for row in rows}
-    overlap = sum(row.fingerprint in sealed for row in read_rows(prepared / TRAIN))
+    sealed = frozenset().union(*(row.documents for row in rows))
+    overlap = sum(not sealed.isdisjoint(row.documents) for row in read_rows(prepared / TRAIN))
     known = {"ref": piece.ref, "tok": piece.token, "sha256": piece.sha256, "rows": len(rows), "overlap": overlap}
     if overlap:
         why = f"{overlap} training rows equal sealed rows, so nothing was measured"
@@ -67,12 +68,13 @@ def _rows(piece: Piece, lease: Lease) -> list[Tokens]:
     settings, folder = piece.settings, base_models.folder_of(piece.settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     boundary = boundary_of(settings, tokenizer, folder)
-    found: list[Tokens] = []
+    read: list[tuple[int, Tokens]] = []
     for item in boundary.rows(settings.sealed_datasets):
         lease.progress()
         if isinstance(item, BadRow):
             raise ValueError  # noqa: TRY004  no fault of the program
-        found += [item.row] if counts_all(item.row) else []
+        read += [(item.source, item.row)] if counts_all(item.row) else []
+    found = list(Cutting.of(settings, tokenizer).held_out(read, settings.sealed_datasets))
     if not found:
         raise ValueError
     return found

@@ -17,10 +17,9 @@ from swarm.config.importers.rules import (
     dataset,
     known,
     left_out,
-    refused_if_on,
     to,
 )  # fmt: skip
-from swarm.settings import StreamSettings
+from swarm.settings import Dataset, StreamSettings
 
 
 def _adapter(values: Any) -> str:
@@ -39,9 +38,15 @@ def _datasets(value: Any, foreign: Foreign) -> Outcome:
     made, notes = [], []
     for number, entry in enumerate(value or []):
         one, left = dataset(entry, foreign, DATASET, f"datasets.{number}")
-        made.append({**one, "type": "text"})
+        made.append({**_around(foreign), **one, "type": "document"})
         notes += [(f"{number}.{key}", why) for key, why in left]
     return {"datasets": made, "notes": notes}
+
+
+def _around(foreign: Foreign) -> dict[str, Any]:
+    """What stands round the documents of every dataset."""
+    given = {key: foreign.values.get(key) for key in AROUND}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _ours_or(name: str, reason: str) -> Rule:
@@ -57,11 +62,14 @@ def _stages(value: Any, _: Foreign) -> Outcome:
     return OFF
 
 
+AROUND = ("document_prefix", "document_suffix")
+"""Keys of all datasets there, of each here."""
 DATASET: dict[str, Rule] = {
     "dataset_path": lambda value, foreign: {"path": foreign.path(str(value))},
-    "control_class": left_out("of control adapters"),
-    "document_suffix": left_out("a document ends with the base's end token"),
-    "max_sequences": to("limit"),
+    "control_class": lambda value, _: (
+        {"control_class": value} if "control_class" in Dataset.model_fields else "of control adapters"
+    ),
+    "drop_tails": left_out("of a dataset it changes nothing there: set it for the stream"),
 }
 
 RULES: dict[str, Rule] = {
@@ -92,12 +100,7 @@ RULES: dict[str, Rule] = {
     "pipeline_stages": _stages,
     "use_column_major_topology": left_out("one device a stream"),
     "partition_method": left_out("one device a stream"),
-    "sequence_prefix": left_out("a sequence begins as the base's tokenizer says"),
-    "document_prefix": left_out("a document begins as the base's tokenizer says"),
-    "mask_tokens": refused_if_on("tokens cannot be left out of the loss by their ids", "remove it"),
-    "max_sequences": left_out("set limit, in an entry of datasets"),
-    "drop_tails": left_out("a row longer than sequence_len is cut"),
-    "mix_datasets": left_out("rows of all datasets are shuffled"),
+    **dict.fromkeys(AROUND, lambda *_: OFF),
 }  # fmt: skip
 
 

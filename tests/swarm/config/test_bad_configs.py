@@ -105,7 +105,7 @@ defaults:
 streams: {one: }
 """,
         """
-my.yaml:6: defaults.datasets.0.type: 'sharegpt' is not one of auto, chatml, alpaca, prompt_completion, text, toon; write `type: chatml`, with `messages: conversations`
+my.yaml:6: defaults.datasets.0.type: 'sharegpt' is not one of auto, chatml, alpaca, prompt_completion, text, document, toon; write `type: chatml`, with `messages: conversations`
 my.yaml:7: defaults.datasets.0.field_messages: unknown setting; here it is `messages`
 my.yaml:8: defaults.datasets.1.typ: unknown setting; did you mean `type`?
 my.yaml:8: defaults.datasets.1.path: is missing; name a file, a pattern such as data/*.jsonl, or a dataset of the hub

@@ -129,8 +129,15 @@ sequence_len = 1024
 eval_fraction = 0.02
 max_checkpoints = 3
 pipeline_stages = 1
+sequence_prefix = ""
+document_suffix = [2, 3]
+mask_tokens = true
+mix_datasets = true
+drop_tails = true
+max_sequences = 500
 [[datasets]]
 dataset_path = "data/*.jsonl"
+max_tokens = 1000
 """
 FILES = {
     "axolotl.yml": (AXOLOTL_FILE, {
@@ -155,7 +162,8 @@ FILES = {
     }),
     "pipe.toml": (PIPE_LITE_FILE, {
         "base_model": "org/base", "adapter": "qlora", "lora_r": 16, "lora_alpha": 4, "learning_rate": 2e-5, "num_epochs": 1, "micro_batch_size": 1,
-        "gradient_accumulation_steps": 16, "sequence_len": 1024, "val_set_size": 0.02, "save_total_limit": 3,
+        "gradient_accumulation_steps": 16, "sequence_len": 1024, "val_set_size": 0.02, "save_total_limit": 3, "sequence_prefix": "", "mask_tokens": True, "mix_datasets": True,
+        "drop_tails": True, "max_sequences": 500,
     }),
 }  # fmt: skip
 
@@ -216,6 +224,8 @@ def test_datasets_are_found_from_the_new_place_with_their_type_and_columns(folde
         ("../data/chats.jsonl", "chatml"),
     ]
     assert stream(folder, PIPE_LITE_FILE, "pipe.toml").datasets[0].path == "../data/*.jsonl"
+    documents = stream(folder, PIPE_LITE_FILE, "pipe.toml").datasets[0]
+    assert (documents.type, documents.document_suffix, documents.max_tokens) == ("document", [2, 3], 1000)
 
 
 def test_a_prompt_of_axolotls_users_own_making_is_our_template(folder: Path) -> None:
