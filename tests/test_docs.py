@@ -86,6 +86,18 @@ def test_the_readme_is_short_and_begins_with_two_make_targets() -> None:
     assert len(README.splitlines()) <= LONGEST_README_LINES
 
 
+def test_the_tree_in_contributing_has_every_room_and_no_other() -> None:
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")[3]
+    found = re.findall(r"^( *)([a-z]+)/ ", tree, re.MULTILINE)
+    layers = [name for indent, name in found if not indent]
+    above = ""
+    for indent, name in found:
+        above = above if indent else name
+        assert (ROOT / above / (name if indent else "") / "__init__.py").exists(), name
+    rooms = {path.parent.name for layer in layers for path in (ROOT / layer).glob("*/__init__.py")}
+    assert rooms - {name for _, name in found} == {"panes"}, "tui's panes stand in its own line"
+
+
 def test_the_config_in_the_readme_loads(tmp_path: Path) -> None:
     text = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert text is not None
