@@ -84,7 +84,7 @@ def _quantise(folder: Path) -> None:
 def tried(name: str, adapter: str, base: Path, folder: Path) -> FamilyRow:
     """All steps, one after another until one fails."""
     row = FamilyRow(name, adapter)
-    way = _Way(base, ADAPTERS[adapter], folder)
+    way = Way(base, ADAPTERS[adapter], folder)
     for step in STEPS:
         try:
             with warnings.catch_warnings():
@@ -102,7 +102,7 @@ def tried(name: str, adapter: str, base: Path, folder: Path) -> FamilyRow:
     return row
 
 
-class _Way:
+class Way:
     def __init__(self, base: Path, adapter: dict[str, Any], folder: Path) -> None:
         self.base, self.bench, self.config = base, Bench(folder), folder / "swarm.yaml"
         (folder / "rows.jsonl").write_text(
@@ -122,10 +122,14 @@ class _Way:
     def plan(self) -> None:
         [planned] = starting.plan(self.config, ["placement.gpus=none"], check_disk=False).rows()
         self.planned = planned.trainable
+        self.prepare()
+
+    def prepare(self) -> None:
+        """With the same refusals as check."""
+        self.prepared = self.bench.do("prepare", self.read)["prepared"].path
 
     def train(self) -> None:
         """The trained parameters are those of the plan, to the parameter."""
-        self.prepared = self.bench.do("prepare", self.read)["prepared"].path
         self.trained = self.bench.do("train", self.read, prepared=self.prepared)["trained"]
         self.saved = next(event.path for event in self.bench.events() if event.kind == "checkpoint" and event.step == 2)
         self.weights = self._weights(self.trained.path)

@@ -22,14 +22,14 @@ POSITIONS = ("max_position_embeddings", "max_seq_len", "n_positions")
 def facts_of_model(model: PreTrainedModel) -> BaseFacts:
     text = model.config.get_text_config()
     head, table = _head(model), cast("Any", model.get_input_embeddings())
-    heads = int(getattr(text, "num_attention_heads", None) or 1)
+    heads = _largest(text, "num_attention_heads") or 1
     hidden_size = int(text.hidden_size)
     return BaseFacts(
         hidden_size=hidden_size,
         layers=int(text.num_hidden_layers),
         heads=heads,
-        head_size=int(getattr(text, "head_dim", None) or hidden_size // heads),
-        intermediate_size=int(getattr(text, "intermediate_size", None) or 4 * hidden_size),
+        head_size=_largest(text, "head_dim") or hidden_size // heads,
+        intermediate_size=_largest(text, "intermediate_size") or 4 * hidden_size,
         embedding_rows=int(table.weight.shape[0]),
         parameters=sum(value.numel() for value in model.parameters()),
         modules=tuple(_modules(model)),
@@ -44,6 +44,13 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
     )
 
 
+def _largest(config: Any, name: str) -> int:
+    """Of a size that some families state for each layer; 0 where none is stated."""
+    by_layer = name in (getattr(config, "per_layer_attributes", None) or ())
+    found = (getattr(layer, name, None) for layer in (config.per_layer_config if by_layer else [config]))
+    return max((size for size in found if isinstance(size, int)), default=0)
+
+
 def positions_of(model: PreTrainedModel) -> int | None:
     """Tokens that it can read at once; None where nothing bounds them."""
     text = model.config.get_text_config()
@@ -52,7 +59,7 @@ def positions_of(model: PreTrainedModel) -> int | None:
 
 def _attention(model: PreTrainedModel, text: Any) -> Literal["sdpa", "eager"] | None:
     """What transformers takes where nothing is asked for."""
-    if not getattr(text, "num_attention_heads", None):
+    if not _largest(text, "num_attention_heads"):
         return None
     return "sdpa" if model._supports_sdpa else "eager"
 

@@ -39,6 +39,9 @@ def _without_weights(folder: Path, *, trust_remote_code: bool) -> PreTrainedMode
         _refuse_encoders(folder, config)
         with torch.device("meta"):
             model = auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
+        if model.base_model is model:
+            what = f"transformers {__version__} has no decoder without a head for {type(model).__name__}"
+            raise UserError("base_model", what, "take another base")
     except UserError:
         raise
     except Exception as error:  # whatever a config's values make of a model's code

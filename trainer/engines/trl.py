@@ -163,6 +163,9 @@ def trainer(ingredients: Ingredients, kind: type[StreamTrainer] = StreamTrainer)
 
 
 T = TypeVar("T", bound=OfOneStream)
+PROBE_TOKENS = 8
+PROBE_TOLERANCE = 0.02
+"""Relative: the model's loss may be of bf16 logits, TRL's is not."""
 
 
 def made(ingredients: Ingredients, make: Callable[[], T]) -> T:
@@ -177,7 +180,24 @@ def made(ingredients: Ingredients, make: Callable[[], T]) -> T:
     for name, value in ingredients.model.named_parameters():
         if name in kept:
             value.data = kept[name]
+    _refuse_another_loss(ingredients.model)
     return trainer
+
+
+@torch.no_grad()
+def _refuse_another_loss(model: Any) -> None:
+    """TRL multiplies last hidden states with the head itself, and some families do more between them.  Raises UserError."""
+    inside = model.get_base_model()
+    if "forward" not in vars(inside):
+        return  # this trainer of TRL calls the model's own forward pass
+    was_training = inside.training
+    inside.eval()
+    ids = (torch.arange(PROBE_TOKENS, device=inside.device) + 3)[None] % inside.config.get_text_config().vocab_size
+    own, trl = (float(inside(input_ids=ids, labels=ids, **how).loss) for how in ({}, {"fused_lm_head": True}))
+    inside.train(was_training)
+    if abs(own - trl) > PROBE_TOLERANCE * abs(own):
+        what = f"{type(inside).__name__} does more with its hidden states than TRL's trainers do: loss {own:.4f}, theirs {trl:.4f}"
+        raise UserError("base_model", what, "take another base")
 
 
 def optimizer_of(ingredients: Ingredients) -> torch.optim.Optimizer:

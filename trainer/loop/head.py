@@ -27,18 +27,34 @@ class NegativeLogLikelihood(Loss):
 NLL = NegativeLogLikelihood()
 
 
+class _Hidden(BaseModelOutputWithPastAndCrossAttentions):
+    """Hidden states alone: of all else that a family's decoder returns (states, logits of routers) there is nothing."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 class _Given(nn.Module):
     """Stands where a model has its decoder and returns the hidden states that it is given."""
 
     hidden: Tensor
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["replaced"] = decoder  # not as a part: its weights are the model's
 
     @property
     def decoder(self) -> _Given:
         """OPT asks its model for the decoder."""
         return self
 
-    def forward(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPastAndCrossAttentions:
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
+    def __getattr__(self, name: str) -> Any:
+        """Falcon-H1 keeps the scale of its logits in its decoder."""
+        return getattr(self.__dict__["replaced"], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> _Hidden:
+        return _Hidden(last_hidden_state=self.hidden)
 
 
 class Head:
@@ -49,7 +65,7 @@ class Head:
         self.plan = plan
         self.prefix = model.base_model_prefix
         self.decoder: nn.Module = model.base_model
-        self.given = _Given()
+        self.given = _Given(self.decoder)
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.chunk_tokens = max(1, LOGITS_BYTES // (4 * self.vocabulary))
 
@@ -63,7 +79,7 @@ class Head:
         self.given.hidden = hidden.unsqueeze(0)
         setattr(self.model, self.prefix, self.given)
         try:
-            logits: Tensor = self.model(input_ids=None, use_cache=False).logits
+            logits: Tensor = self.model(inputs_embeds=self.given.hidden, use_cache=False).logits
         finally:
             setattr(self.model, self.prefix, self.decoder)
             del self.given.hidden
