@@ -190,7 +190,10 @@ CHECKPOINT_PATH = "streams/{stream}/t{tok}/checkpoint-{step}"
 
 
 class Checkpoint(Measured):
-    """A whole checkpoint stands under `path`."""
+    """A whole checkpoint stands under `path`.
+
+    `tok` is that of the lease which reports it; the folder bears an older one where the lease changed hands during the save.
+    """
 
     implied: ClassVar[Mapping[str, str]] = {"path": CHECKPOINT_PATH}
 

@@ -305,7 +305,9 @@ class TrainingProgress:
         if lease.revoked:
             remove_tree(staged)
             raise LeaseRevoked(lease.ref)
-        token = lease.token  # the folder, the manifest and the report bear one and the same
+        token = (
+            lease.token
+        )  # a lease that changes hands from here on reports under a newer one what lies in this one's folder
         place = self.folder_of(token) / f"checkpoint-{of.step}"
         self.log.write()
         facts = {
@@ -316,7 +318,7 @@ class TrainingProgress:
         sha256 = checkpoint.keep(staged, place, facts, files)
         checkpoint.remove_old(place.parent, self.assign.settings.save_total_limit, of.kept_step)
         self.saved = Checkpoint(
-            ref=self.assign.ref, tok=self.assign.token, step=of.step, path=self.place.relative(place), sha256=sha256,
+            ref=self.assign.ref, tok=token, step=of.step, path=self.place.relative(place), sha256=sha256,
             figures=of.figures,
         )  # fmt: skip
         lease.flush_metrics()

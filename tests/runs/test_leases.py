@@ -19,7 +19,7 @@ from swarm.artifacts import publish
 from swarm.errors import Refused
 from swarm.launch.layout import Layout
 from swarm.log import LogWriter, run_is_alive
-from swarm.policy.admission import admit
+from swarm.policy.admission import admit, token_in
 from swarm.rundir import RunFolder
 from swarm.state import Refusal
 from tests.runs import swarm_process as sp
@@ -193,7 +193,11 @@ def test_a_live_stream_changes_hands_and_its_training_goes_on_until_two_people_a
     stream = state.streams["only"]
     tokens = [c.tok for c in stream.checkpoints]
     assert tokens == sorted(tokens) and set(tokens) == {lease.token, new}
-    assert all(f"/t{c.tok}/" in c.path for c in stream.checkpoints)
+    folders = [token_in("only", c.path) for c in stream.checkpoints]
+    assert folders == sorted(folders) and set(folders) <= {lease.token, new}
+    assert all(at <= c.tok for at, c in zip(folders, stream.checkpoints, strict=True)), (
+        "one may be saved across the hand-over"
+    )
     steps = [c.step for c in stream.checkpoints]
     assert steps == sorted(set(steps)), "no step was trained twice"
     assert stream.trained is not None and stream.trained.step == STEPS and stream.trained.tok == new

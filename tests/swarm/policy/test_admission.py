@@ -194,6 +194,7 @@ def test_a_worker_goes_on_under_the_token_of_a_hand_over_and_its_old_one_is_stal
     assert (lease.token, lease.by, lease.worker, lease.first) == (new, "bob", "trainer-1", old)
     stale = ev.Checkpoint(ref="wide/train", tok=old, step=1, path=f"streams/wide/t{old}/checkpoint-1", sha256=SHA)
     refused(story, "trainer-1", stale, f"token {old} is stale, token {new} holds it")
+    story.say("trainer-1", stale.model_copy(update={"tok": new}))  # saved across the hand-over
     story.checkpoint("wide", new, 2)
     refused(story, "bob", ev.Done(ref="wide/train", tok=new), "belongs to trainer-1")
     refused(story, "eve", ev.Hand(ref="wide/train", tok=new, to="eve", ttl=60), "belongs to bob")

@@ -19,6 +19,7 @@ from swarm.messages import MetricRow, Metrics, Order, Report
 from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
 from tests.trainer.conftest import Bench
+from trainer import checkpoint
 from trainer.data.prepared import TRAIN
 from trainer.errors import LeaseRevoked, LeaseStopped
 
@@ -146,6 +147,23 @@ def test_a_revoked_lease_ends_without_a_report_and_without_a_checkpoint(
         bench.trained(settings(max_steps=50))
     assert not [message for message in bench.said if isinstance(message, Report)]
     assert not list((bench.place.stream_folder("one") / "t2").iterdir())
+
+
+def test_a_checkpoint_saved_while_the_lease_changes_hands_is_reported_under_the_new_token_with_the_path_where_it_lies(
+    bench: Bench, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_into_place = checkpoint.publish
+
+    def publish(staged: Path, place: Path) -> None:
+        put_into_place(staged, place)
+        bench.lease.take(Order(ref="one/train", token=9, what="hand"))
+
+    monkeypatch.setattr(checkpoint, "publish", publish)
+    bench.trained(settings())
+    assert [(event.tok, event.path) for event in bench.events()] == [
+        (9, "streams/one/t2/checkpoint-2"), (9, "streams/one/t9/checkpoint-4"),
+    ]  # fmt: skip
+    assert all((bench.place.run_folder / event.path).is_dir() for event in bench.events())
 
 
 def test_a_torn_checkpoint_is_passed_over_and_the_log_says_so(bench: Bench, settings: Make) -> None:
