@@ -1,6 +1,6 @@
 """python -m trainer --join FILE --run RUN_FOLDER --roles prepare,validate,evaluate --device cpu --threads 1
 
-Starts one worker.  The launcher sets CUDA_VISIBLE_DEVICES; thread counts are set here, before anything heavy is imported.
+Starts one worker; `python -m trainer suggest` is the sampler of a search (`trainer.suggest`).  The launcher sets CUDA_VISIBLE_DEVICES; thread counts are set here, before anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def main(argv: list[str] | None = None) -> int:
+    if (sys.argv[1:] if argv is None else argv) == ["suggest"]:
+        from trainer import suggest
+
+        return suggest.main()
     arguments = _arguments(argv)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(arguments.threads)

@@ -23,7 +23,6 @@ FIXED = {
     "trust_remote_code": "no code is brought into a running run",
     "seeds": "one stream joins at a time",
     "sweep_lr": "one stream joins at a time",
-    "search": "one stream joins at a time",
 }
 """Settings in which a stream may not differ from the one that it is like, and why."""
 OTHER_RUN = "leave it out, or start another run with `swarm run`"
@@ -71,7 +70,10 @@ def changes(like: StreamSettings, settings: StreamSettings) -> str | None:
     """The words that make `settings` of `like`, for the log; None where they are equal."""
     before, after = like.model_dump(mode="json"), settings.model_dump(mode="json")
     short = {**after, **settings.model_dump(mode="json", exclude_defaults=True)}
-    return shlex.join(f"{key}={flow(short[key])}" for key in after if before.get(key) != after[key]) or None
+    return (
+        shlex.join(f"{key}={flow(short[key])}" for key in after if key != "search" and before.get(key) != after[key])
+        or None
+    )
 
 
 def _tree(value: Any, at: Spot, path: str) -> Node:
@@ -90,7 +92,11 @@ def _without_keys_of_other_kinds(root: Node, name: str, like: StreamSettings) ->
     streams = root.items["streams"]
     stream = streams.items[name]
     chosen = StreamSettings.chosen_by({key: stream.items[key].value for key in kinds.GROUPS if key in stream.items})
-    gone = {*(type(like).model_fields.keys() - chosen.model_fields.keys()), "replica_of"}  # it is compared for itself
+    gone = {
+        *(type(like).model_fields.keys() - chosen.model_fields.keys()),
+        "replica_of",
+        "search",
+    }  # it is compared for itself
     kept = {key: below for key, below in stream.items.items() if key not in gone or below.at.typed}
     return root.with_child("streams", streams.with_child(name, replace(stream, value=kept)))
 
@@ -99,6 +105,8 @@ def _refuse_fixed(stream: Node, like: StreamSettings, made: StreamSettings, prob
     for key, why in FIXED.items():
         if getattr(like, key) != getattr(made, key):
             problems.add(*stream.setting(key), f"cannot be changed: {why}", OTHER_RUN)
+    if made.search:
+        problems.add(*stream.setting("search"), "cannot be changed: one stream joins at a time", OTHER_RUN)
     held, wanted = (kinds.adapter(settings.adapter).held(settings) for settings in (like, made))
     if held != wanted:
         what = f"cannot be changed: the base is held {_held(held)}, and {made.adapter} wants it {_held(wanted)}"

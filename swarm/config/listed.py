@@ -13,7 +13,18 @@ from swarm import kinds
 from swarm.config.checks import expected
 from swarm.config.names import GROUPS
 from swarm.keys import Settings
-from swarm.settings import Dataset, Halving, Judge, Placement, Promotion, Range, RunSettings, Search, StreamSettings
+from swarm.settings import (
+    Budget,
+    Dataset,
+    Halving,
+    Judge,
+    Placement,
+    Promotion,
+    Range,
+    RunSettings,
+    Search,
+    StreamSettings,
+)
 
 HEAD = """\
 # Settings
@@ -30,6 +41,7 @@ TITLES: dict[type[Settings], str] = {
     Placement: "Of the placement",
     Promotion: "Of the promotion",
     Halving: "Of early exit",
+    Budget: "Of the budget",
     Search: "Of a search",
     Range: "Of a range in its space",
 }

@@ -8,7 +8,18 @@ from collections.abc import Iterable
 from swarm import kinds
 from swarm.config.foreign import meaning_of
 from swarm.keys import Settings
-from swarm.settings import Dataset, Halving, Judge, Placement, Promotion, Range, RunSettings, Search, StreamSettings
+from swarm.settings import (
+    Budget,
+    Dataset,
+    Halving,
+    Judge,
+    Placement,
+    Promotion,
+    Range,
+    RunSettings,
+    Search,
+    StreamSettings,
+)
 
 LISTED_IN = "docs/settings.md"
 """Written by `swarm.config.listed`."""
@@ -36,6 +47,7 @@ GROUPS: dict[type[Settings], str] = {
     Placement: "below `placement:`",
     Promotion: "below `promotion:`",
     Halving: "below `halving:`",
+    Budget: "below `budget:`",
     Search: "below `search:` of a stream",
     Range: "in the space of a `search:`",
 }

@@ -12,12 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from swarm.config.tree import Node
-from swarm.settings import Range, Search
+from swarm.settings import TRIALS, Range, Search
 
 DRAWS_PER_TRIAL = 100
 """After so many draws that were all there before, a space is exhausted."""
-TRIALS = 8
-"""Of a random search that names no number."""
 DIGITS = 3
 """Significant ones of a number that is drawn."""
 
@@ -25,10 +23,10 @@ Trial = Mapping[str, Any]
 
 
 def trials_of(name: str, stream: Node) -> Iterator[tuple[str, Node]]:
-    """The stream itself if it has no search; one that is wrong is left for the checks."""
+    """The stream itself if it has no search, or one whose trials join later; one that is wrong is left for the checks."""
     node = stream.items.get("search")
     search = _read(node) if node else None
-    if node is None or search is None or search.unusable():
+    if node is None or search is None or search.learns or search.unusable():
         yield name, stream
         return
     space = node.items["space"].items
@@ -64,12 +62,12 @@ def drawn(search: Search) -> list[Trial]:
 def _one(draw: random.Random, values: list[Any] | Range) -> Any:
     if isinstance(values, list):
         return draw.choice(values)
-    if isinstance(values.low, int) and isinstance(values.high, int) and not values.log:
-        return draw.randint(values.low, values.high)
+    if values.is_whole and not values.log:
+        return draw.randint(int(values.low), int(values.high))
     low, high = (math.log(end) if values.log else float(end) for end in (values.low, values.high))
     number = draw.uniform(low, high)
     rounded = float(f"{math.exp(number) if values.log else number:.{DIGITS}g}")
-    return round(rounded) if isinstance(values.low, int) and isinstance(values.high, int) else rounded
+    return round(rounded) if values.is_whole else rounded
 
 
 def _placed(value: Any, node: Node, path: str) -> Node:

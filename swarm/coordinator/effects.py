@@ -10,6 +10,7 @@ from bus.hub import Hub
 from swarm import events as ev
 from swarm.artifacts import publish, scores, warmstart
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
+from swarm.coordinator.suggesting import Suggesting
 from swarm.coordinator.supervisor import Supervisor
 from swarm.errors import UserError, UserErrors
 from swarm.launch.layout import Layout
@@ -33,6 +34,7 @@ class Effects:
 
     def __init__(self, record: Record, hub: Hub, crew: Supervisor, folder: RunFolder) -> None:
         self.record, self.hub, self.crew, self.folder = record, hub, crew, folder
+        self._suggesting = Suggesting(record, folder, self.add_for)
         self._adding = asyncio.Lock()
         self._is_full = False
         """Since the last adapter that could not be placed for lack of space."""
@@ -56,6 +58,8 @@ class Effects:
                 await self.record.say(ev.Fail(ref=stream, why=why))
             case commands.StopStream(stream, why):
                 await self.record.say(ev.Stop(ref=stream, why=why))
+            case commands.Suggest():
+                self._suggesting.begin(command)
             case commands.Publish(stream):
                 await self._publish(stream)
             case commands.Compare(streams, key):
@@ -78,12 +82,12 @@ class Effects:
         self.record.admit(author, event)
         return await self._promote(event, author, via)
 
-    async def add_for(self, event: ev.Add, author: str, via: str | None) -> int:
-        """Let a stream join that a member asked for.  Raises Refusal if it may not, and then nothing has changed."""
+    async def add_for(self, event: ev.Add, author: str, via: str | None, most_slots: int | None = None) -> int:
+        """Let a stream join that a member or a search asked for.  Raises Refusal if it may not, and then nothing has changed."""
         async with self._adding:
             self.record.admit(author, event)
             try:
-                layout = await asyncio.to_thread(self._layout_with, event)
+                layout = await asyncio.to_thread(self._layout_with, event, most_slots)
                 with warmstart.kept(self.folder, self.record.state, event) as whole:
                     layout.write(self.folder.layout)  # first: a stream that no worker takes would wait for ever
                     entries = self.record.append([(author, whole)], via)
@@ -93,8 +97,8 @@ class Effects:
         await self.record.publish(entries)
         return entries[-1].seq
 
-    def _layout_with(self, event: ev.Add) -> Layout:
-        return adding.admitted(self.folder, self.settings, event, Layout.read(self.folder.layout))
+    def _layout_with(self, event: ev.Add, most_slots: int | None) -> Layout:
+        return adding.admitted(self.folder, self.settings, event, Layout.read(self.folder.layout), most_slots)
 
     async def _grant(self, refs: Sequence[str], worker: str) -> None:
         """The entries first, then the assignment to the worker, then the entries to the watchers.

@@ -39,7 +39,7 @@ from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.messages import Quit
 from swarm.plainfiles import may_pass, remove_file
 from swarm.policy import schedule
-from swarm.policy.commands import Dismiss, SendOrder
+from swarm.policy.commands import Dismiss, SendOrder, Suggest
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import Refusal
@@ -147,7 +147,7 @@ class Coordinator:
                 if state.end:
                     self.reception.is_closing = True
                     self._over.set()
-                if all(isinstance(command, SendOrder | Dismiss) for command in commands):
+                if all(isinstance(command, SendOrder | Dismiss | Suggest) for command in commands):
                     return
 
     def _stop_by_signal(self) -> None:

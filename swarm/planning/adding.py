@@ -25,8 +25,8 @@ from swarm.rundir import RunFolder
 from swarm.settings import Part, RunSettings, StreamSettings
 
 
-def admitted(folder: RunFolder, run: RunSettings, event: Add, layout: Layout) -> Layout:
-    """The layout with the stream on every worker that takes the one that it is like.
+def admitted(folder: RunFolder, run: RunSettings, event: Add, layout: Layout, most_slots: int | None = None) -> Layout:
+    """The layout with the stream on every worker that takes the one that it is like; no worker gets more slots than `most_slots`.
 
     Raises UserErrors with all that is wrong with its settings, UserError for memory or disk that will not do.
     """
@@ -45,7 +45,7 @@ def admitted(folder: RunFolder, run: RunSettings, event: Add, layout: Layout) ->
     need, known = (estimate.of_stream(inspection.facts, s, on_gpu=bool(devices.gpus)) for s in (made, like))
     disk.check(run.model_copy(update={"streams": {event.ref: made}}), {event.ref: need}, folder.path)
     own = need.total - need.weights if engine_of(made) == "shared" else None
-    return _with_slots(_placed(event, layout, need, known, devices), event.ref, own, devices)
+    return _with_slots(_placed(event, layout, need, known, devices), event.ref, own, devices, most_slots)
 
 
 def _placed(event: Add, layout: Layout, need: Need, known: Need, devices: Devices) -> Layout:
@@ -65,13 +65,13 @@ def _placed(event: Add, layout: Layout, need: Need, known: Need, devices: Device
     return replace(layout, workers=tuple(workers))
 
 
-def _with_slots(layout: Layout, stream: str, own: int | None, devices: Devices) -> Layout:
+def _with_slots(layout: Layout, stream: str, own: int | None, devices: Devices, most: int | None) -> Layout:
     """One more stream at once where the base is shared and the rest of what it needs is free now; else it waits for its turn."""
     if own is None:
         return layout
     workers = [
         replace(one, slots=one.slots + 1)
-        if "train" in one.roles and _takes(one, stream) and _has_room(one, own, devices)
+        if "train" in one.roles and one.slots != most and _takes(one, stream) and _has_room(one, own, devices)
         else one
         for one in layout.workers
     ]

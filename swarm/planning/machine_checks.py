@@ -37,6 +37,12 @@ def _look_at_trackers(stream: Node, settings: StreamSettings, problems: Problems
             problems.add(*stream.setting("report_to"), f"{name} is not installed", fix)
 
 
+def _look_at_sampler(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    if settings.search and settings.search.learns and importlib.util.find_spec("optuna") is None:
+        fix = "pip install 'toonswarm[search]', or write `sampler: random`"
+        problems.add(*stream.items["search"].setting("sampler"), "optuna is not installed", fix)
+
+
 def missing_packages() -> list[str]:
     """Packages that training needs and that are not installed."""
     return [name for name in TRAINING if importlib.util.find_spec(name) is None]
@@ -62,6 +68,7 @@ class Inspection:
                 problems.add(node.at, node.path, *fault)
         for name, settings in run.streams.items() if run else ():
             _look_at_trackers(root.items["streams"].items[name], settings, problems)
+            _look_at_sampler(root.items["streams"].items[name], settings, problems)
             self._fit(root.items["streams"].items[name], settings, problems)
 
     def _fit(self, stream: Node, settings: StreamSettings, problems: Problems) -> None:

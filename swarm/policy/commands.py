@@ -82,6 +82,18 @@ class StopStream:
 
 
 @dataclass(frozen=True, slots=True)
+class Suggest:
+    """Have the sampler of a search suggest its next trial, and let that join."""
+
+    root: str
+    """The stream with the search."""
+    number: int
+    """Of the trial."""
+    at_once: int
+    """So many trials may be trained at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Compare:
     """Compare the streams that may win, row by row."""
 
@@ -127,6 +139,7 @@ Command = (
     | GoBack
     | GiveUp
     | StopStream
+    | Suggest
     | Compare
     | LookAtSealed
     | PromoteWinner

@@ -30,6 +30,8 @@ from swarm.policy.commands import (
 )
 from swarm.policy.halving import losers
 from swarm.policy.promotion import choose, to_compare, unexamined, waits_for
+from swarm.policy.searching import more_to_come, suggestions
+from swarm.policy.spending import over_budget
 from swarm.settings import RunSettings
 from swarm.state import Lease, State, Stream, Task
 
@@ -80,10 +82,12 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
         *_starved(state, workers, now, settings),
         *_publications(state),
         *(StopStream(name, why) for name, why in losers(state, settings)),
+        *_unaffordable(state, settings, now),
     ]
     if results:
         return results
-    return [*_orders(state, workers), *(_grants(state, workers, now, settings) or _ending(state, workers, settings))]
+    next_work = _grants(state, workers, now, settings) or _ending(state, workers, now, settings)
+    return [*_orders(state, workers), *suggestions(state, settings, now), *next_work]
 
 
 # ---- leases that end --------------------------------------------------------------------------------------------
@@ -188,6 +192,13 @@ def _starved(state: State, workers: Sequence[Worker], now: float, settings: RunS
     return found
 
 
+def _unaffordable(state: State, settings: RunSettings, now: float) -> list[Command]:
+    """Streams for which the budget has no room, once none trains that could leave some of its share."""
+    if any(task.role == "train" for task in state.held()):
+        return []
+    return [StopStream(name, why) for name, why in over_budget(state, settings, now).items()]
+
+
 def _publications(state: State) -> list[Command]:
     return [
         Publish(s.name)
@@ -237,7 +248,10 @@ def _order(lease: Lease, reported: Held | None, wish: str) -> What | None:
 
 def _grants(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
     """Each ready task goes to the worker that may do it and holds the least."""
-    ready = [task for task in state.ready() if task.role and not _waits_for_agents(state, task, now, settings)]
+    over = {f"{name}/train" for name in over_budget(state, settings, now)}
+    ready = [
+        t for t in state.ready() if t.role and t.ref not in over and not _waits_for_agents(state, t, now, settings)
+    ]
     heard = [w for w in workers if w.state == "ready" and not w.strays and w.silent_seconds < settings.lease_seconds]
     hands = {worker.name: state.held_by(worker.name) for worker in heard}
     given: dict[str, list[str]] = {name: [] for name in hands}
@@ -286,7 +300,9 @@ def _fits(worker: Worker, task: Task) -> bool:
 # ---- the end ---------------------------------------------------------------------------------------------------------
 
 
-def _ending(state: State, workers: Sequence[Worker], settings: RunSettings) -> list[Command]:
+def _ending(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
+    if more_to_come(state, settings, now):
+        return []  # its worker is kept for it
     if _works_on(state) or (state.open_streams() and not state.stopped):
         return _dismissals(state, workers)
     if state.stopped:

@@ -23,18 +23,36 @@ class Range(Settings):
     log: bool = False
     """Evenly in the logarithm: as many between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
 
+    @property
+    def is_whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+Sampler = Literal["random", "grid", "tpe", "gp", "cmaes", "qmc", "nsgaii", "nsgaiii"]
+DRAWN = frozenset({"random", "grid"})
+"""Samplers whose trials are known before the run; the others are Optuna's, and learn from the trials."""
+TRIALS = 8
+"""Of a search that names no number; a grid has all its combinations."""
+
 
 class Search(Settings):
     """Trials of a stream, whose settings are drawn from a space."""
 
     space: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)] | Range], Field(min_length=1)]
     """By setting: a list of values, or `{low: 1e-4, high: 1e-2, log: true}`."""
-    sampler: Literal["random", "grid"] = "random"
-    """random: drawn with `seed`, no trial twice; grid: every combination of lists."""
+    sampler: Sampler = "random"
+    """random: drawn with `seed`, no trial twice; grid: every combination of lists; the others are Optuna's and learn from the trials."""
     trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
-    """At most so many; unset: 8 of `random`, all of a grid."""
+    """At most so many; unset: 8, and all of a grid.  Of Optuna's samplers the stream itself is the first one, the one to beat."""
+    at_once: Positive = 4
+    """Trials of one of Optuna's samplers that are trained at the same time: of those it learns nothing yet."""
     seed: int = 0
     """Of the draws."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether a trial depends on the ones before: they join the running run one by one."""
+        return self.sampler not in DRAWN
 
     def unusable(self) -> tuple[str, str, str] | None:
         """What in the space cannot be drawn from: the setting, why and the fix."""
@@ -46,6 +64,8 @@ class Search(Settings):
             if not values.low < values.high or (values.log and values.low <= 0):
                 above = " above 0" if values.log else ""
                 return key, f"low {values.low:g} is not a number{above} below high {values.high:g}", "correct them"
+        if self.learns and (self.trials or TRIALS) > (most := self._combinations()):
+            return next(iter(self.space)), f"the space holds {most:g} trials", "lower `trials`, or widen the space"
         size = math.prod(len(values) for values in self.space.values() if isinstance(values, list))
         if self.sampler == "grid" and self.trials is None and size > MOST_TRIALS:
             return (
@@ -54,6 +74,25 @@ class Search(Settings):
                 "set `trials`, or shorten the lists",
             )
         return None
+
+    def _combinations(self) -> float:
+        return math.prod(
+            len(v) if isinstance(v, list) else v.high - v.low + 1 if v.is_whole else math.inf
+            for v in self.space.values()
+        )
+
+
+class Budget(Settings):
+    """What a run may use at most; no trial begins that it does not hold."""
+
+    steps: Positive | None = None
+    """Optimizer steps of all streams together."""
+    tokens: Positive | None = None
+    """Tokens of the rows of all streams together, each pass counted."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Since the run began."""
+    usd: Annotated[float, Field(gt=0)] | None = None
+    """These minutes at the highest of the `prices`."""
 
 
 class Halving(Settings):

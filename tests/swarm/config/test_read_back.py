@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from swarm import figures, kinds
-from swarm.config import contradictions, load
+from swarm.config import load
 from swarm.errors import UserErrors
 from swarm.keys import Settings
 from swarm.settings import Dataset, Placement, Promotion, RunSettings, StreamSettings
@@ -49,6 +49,10 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
         return st.dictionaries(st.from_regex(r"[a-z_.*0-9]{1,12}", fullmatch=True), st.integers(1, 99), max_size=2)
     if name == "approvers":
         return st.lists(st.from_regex(r"[a-z][a-z0-9]{1,5}", fullmatch=True), max_size=2, unique=True)
+    if name == "prices":
+        return st.dictionaries(TEXTS, st.floats(0, 99), max_size=2)
+    if name == "budget":
+        return st.none() | st.fixed_dictionaries({}, optional={"steps": st.integers(1), "usd": st.floats(0.1, 99)})
     if field.annotation is str:
         return TEXTS
     plain = st.from_type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)  # type: ignore[arg-type]
@@ -105,8 +109,6 @@ CHOSEN: dict[str, Any] = {
 """A value for what needs files or has settings of its own."""
 NEEDS: dict[str, dict[str, Any]] = {
     "val_datasets": {"eval_steps": 4}, "save": {"eval_steps": 4}, "warmup_steps": {"warmup_ratio": 0},
-    **{f"dataset: {key}": {"type": "document"} for key in ("document_prefix", "document_suffix", "max_tokens")},
-    **{key: {"datasets": [{"path": "rows.jsonl", "type": "document"}]} for key in contradictions.OF_DOCUMENTS},
 }  # fmt: skip
 """What a setting is legal with."""
 EVERY = [("run", RunSettings, name) for name in RunSettings.model_fields]
@@ -138,7 +140,7 @@ def test_every_setting_alone_is_read_back(
     for file in ("rows.jsonl", "more.jsonl"):
         (tmp_path / file).write_text("{}\n")
     value = CHOSEN[name] if name in CHOSEN else data.draw(legal(group.model_fields[name], name))
-    given_value = {**NEEDS.get(f"{place}: {name}", NEEDS.get(name, {})), name: value}
+    given_value = {**NEEDS.get(name, {}), name: value}
     text: dict[str, Any] = {
         "name": "q",
         "defaults": {"base_model": "tiny-toon", "datasets": [{"path": "rows.jsonl"}]},

@@ -85,7 +85,8 @@ def test_a_range_in_the_logarithm_is_even_there() -> None:
     [
         ("{space: {lora_rr: [4, 8]}}", r"my\.yaml:8: streams\.wide\.lora_rr: unknown setting; did you mean `lora_r`\?"),
         ("{space: {lora_r: [4, -8]}}", r"my\.yaml:8: streams\.wide\.lora_r: expected a whole number of at least 1, got -8"),
-        ("{space: {lora_r: [4]}, sampler: tpe}", r"my\.yaml:8: streams\.wide\.search\.sampler: 'tpe' is not one of random, grid"),
+        ("{space: {lora_r: [4]}, sampler: tepe}", r"my\.yaml:8: streams\.wide\.search\.sampler: 'tepe' is not one of random, grid, tpe"),
+        ("{space: {lora_r: [4]}, sampler: tpe}", r"lora_r: the space holds 1 trials; lower `trials`, or widen the space"),
         ("{space: {learning_rate: {low: 1, high: 0.1}}}", r"my\.yaml:8: streams\.wide\.search\.space\.learning_rate: low 1 is not a number below high 0\.1"),
         ("{space: {learning_rate: {low: 0, high: 1, log: true}}}", r"learning_rate: low 0 is not a number above 0 below high 1"),
         ("{space: {learning_rate: {low: 1e-4, high: 1}}, sampler: grid}", r"learning_rate: a grid has lists of values; write a list, or `sampler: random`"),
