@@ -65,6 +65,8 @@ class BaseFacts:
     bytes: int = 0
     """Their size."""
     chat_template: bool = False
+    family: str = ""
+    """As transformers names it: `model_type` of the language model's config."""
 
     @property
     def linears(self) -> tuple[Module, ...]:

@@ -36,6 +36,8 @@ class Shrinking(NamedTuple):
     penalty: Literal["nuclear", "l2", "frobenius"]
     strength: float
     max_norm: float
+    gamma: float = 0.0
+    """How strongly Q of a spectral control adapter is brought back to orthonormal columns."""
 
 
 class Refusal(NamedTuple):
@@ -143,6 +145,9 @@ class AdapterKind(Kind[S]):
         return None
 
     # ---- with torch ----
+
+    def known_to_peft(self) -> None:
+        """Called before PEFT reads an adapter: the place to register a type that it does not bring."""
 
     def quantisation_config(self, dtype: torch.dtype, settings: S) -> Any:
         """What `from_pretrained` is given as `quantization_config`."""

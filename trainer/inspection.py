@@ -37,6 +37,7 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
             value.numel() for name, value in model.named_parameters() if value.dim() == 3 and ".experts." in name
         ),
         head=_name_of(model, head),
+        family=str(text.model_type),
         tied=head is not None and head.weight is table.weight,
         context_tokens=positions_of(model),
         attention=_attention(model, text),

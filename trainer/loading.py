@@ -101,4 +101,6 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> 
         )
     from peft import PeftModel
 
+    for kind in kinds.installed("adapter").values():
+        kind.known_to_peft()  # type: ignore[attr-defined]
     return PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=False).eval()

@@ -50,7 +50,7 @@ def unfit(part: Part, base: BaseFacts) -> Iterator[Unfit]:
 def _other_quantisation(stored: str) -> Unfit:
     other = [kind.name for kind in kinds.installed("adapter").values() if kind.quantisation == stored]  # type: ignore[attr-defined]
     if other:
-        return "adapter", f"the base is stored in 4 bits ({stored})", f"write `adapter: {other[0]}`"
+        return "adapter", f"the base is stored in 4 bits ({stored})", f"write `adapter: {other[-1]}`"
     fix = "use the base in full precision; `adapter: qlora` quantises it when it is loaded"
     return "base_model", f"is stored quantised ({stored}), and no adapter here can be trained on that", fix
 

@@ -60,5 +60,9 @@ class Dataset(Settings):
     """Let `limit` take random rows.  Each epoch's order is random without it, and documents are cut in a random order."""
     shuffle_seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Of these random rows, and of the order of documents."""
+    control_class: Literal[-1, 0, 1] = 1
+    """Of a control adapter: 1 is text to go towards, -1 text to go away from, 0 neutral text, whose rows are +1 or -1 by their content."""
+    prefix_class: Literal[-1, 0, 1] = 0
+    """Of the tokens that stand before the text itself; a position has the class of the token that it predicts."""
     weight: Annotated[float, Field(gt=0)] | None = None
     """Its part among all datasets' training rows, 3 beside 1 say; unset everywhere: as many as there are, unset beside others: 1."""

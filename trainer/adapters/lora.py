@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from swarm.errors import UserError
-from swarm.facts import BaseFacts
+from swarm.facts import BaseFacts, Module
 from swarm.keys import Positive, Settings, Share
 from swarm.kinds import AdapterKind, Refusal, Shape, Shrinking
 from trainer.adapters.targets import ALL_LINEAR, NAMES, matched, targeted
@@ -56,6 +56,10 @@ class LoraSettings(Settings):
     """Weight-decomposed LoRA (DoRA)."""
     use_rslora: bool = False
     """Scale the adapter by alpha / sqrt(rank) instead of alpha / rank."""
+
+    @property
+    def alpha(self) -> float:
+        return self.lora_alpha
 
     @property
     def shrinks(self) -> bool:
@@ -105,8 +109,11 @@ class Lora(AdapterKind[LoraSettings]):
                 return Refusal(
                     key, f"with {settings.init_lora_weights} all layers have one rank and scale", "leave it out"
                 )
-            if bad := next((name for name in getattr(settings, key) if not _is_pattern(name)), None):
-                return Refusal(key, f"{bad!r} is no pattern", "write the ends of layers' names")
+        return bad_pattern(settings) or self._classes_without_use(settings)
+
+    def _classes_without_use(self, settings: Any) -> Refusal | None:
+        if any(dataset.control_class != 1 or dataset.prefix_class for dataset in settings.datasets):
+            return Refusal("datasets", f"{self.name} adapters know no control_class", "write `adapter: control`")
         return None
 
     def label(self, settings: LoraSettings) -> str:
@@ -115,13 +122,20 @@ class Lora(AdapterKind[LoraSettings]):
 
     def details(self, settings: LoraSettings) -> str:
         targets = settings.lora_target_mode or settings.targets
-        return f"α{settings.lora_alpha:g} {targets if isinstance(targets, str) else '+'.join(targets)}"
+        return f"α{settings.alpha:g} {targets if isinstance(targets, str) else '+'.join(targets)}"
+
+    def linears(self, base: BaseFacts, settings: Any) -> list[Module]:
+        """The layers that it adapts."""
+        return targeted(base, settings)
+
+    def places(self, base: BaseFacts, settings: Any) -> list[str]:
+        """The modules that have an A and a B."""
+        return [target.name for target in self.linears(base, settings)]
 
     def tensors(self, base: BaseFacts, settings: LoraSettings) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {}
-        targets = targeted(base, settings)
-        _refuse_idle_patterns(settings, [target.name for target in targets])
-        for target in targets:
+        _refuse_idle_patterns(settings, self.places(base, settings))
+        for target in self.linears(base, settings):
             name, rank = f"base_model.model.{target.name}", settings.rank_of(target.name)
             shapes[f"{name}.lora_A.weight"] = (rank, target.inputs)
             shapes[f"{name}.lora_B.weight"] = (target.outputs, rank)
@@ -131,7 +145,7 @@ class Lora(AdapterKind[LoraSettings]):
 
     def activation_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> float:
         """Inputs of A where they are copies (cast or dropped out), dropout's mask, A's outputs; DoRA's outputs twice."""
-        targets = targeted(base, settings)
+        targets = self.linears(base, settings)
         inputs, outputs = sum(target.inputs for target in targets), sum(target.outputs for target in targets)
         kept: float = sum(settings.rank_of(target.name) for target in targets) * FP32
         kept += inputs * width if width == HALF or settings.lora_dropout else 0
@@ -140,7 +154,7 @@ class Lora(AdapterKind[LoraSettings]):
 
     def shared_activation_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> float:
         """A's outputs; dropout's mask and what it leaves; DoRA's outputs of base and adapter.  Casts are not kept."""
-        targets = targeted(base, settings)
+        targets = self.linears(base, settings)
         inputs, outputs = sum(target.inputs for target in targets), sum(target.outputs for target in targets)
         kept: float = sum(settings.rank_of(target.name) for target in targets) * FP32
         kept += 2 * inputs * width if settings.lora_dropout else 0
@@ -148,7 +162,7 @@ class Lora(AdapterKind[LoraSettings]):
 
     def overhead_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> int:
         """DoRA computes the norm of a whole weight with its adapter, in fp32."""
-        largest = max(target.elements for target in targeted(base, settings))
+        largest = max((target.elements for target in self.linears(base, settings)), default=0)
         return 3 * FP32 * largest if settings.use_dora else 0
 
     def shrinking(self, settings: LoraSettings) -> Shrinking | None:
@@ -166,9 +180,9 @@ class Lora(AdapterKind[LoraSettings]):
         return LoraConfig(
             task_type="CAUSAL_LM",
             r=settings.lora_r,
-            lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # peft says int; it only divides by it
+            lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft says int; it only divides by it
             lora_dropout=settings.lora_dropout,
-            target_modules=[target.name for target in targeted(base, settings)],
+            target_modules=self.places(base, settings),
             rank_pattern=dict(settings.rank_pattern),
             alpha_pattern=dict(settings.alpha_pattern),
             init_lora_weights=True if settings.init_lora_weights == "default" else settings.init_lora_weights,
@@ -195,6 +209,13 @@ def _refuse_idle_patterns(settings: LoraSettings, layers: Sequence[str]) -> None
             if not any(matched({pattern: True}, layer) for layer in layers):
                 what = f"{pattern!r} matches the end of no layer that gets an adapter, such as {layers[0]}"
                 raise UserError(key, what, "correct it, or leave it out")
+
+
+def bad_pattern(settings: Any) -> Refusal | None:
+    for key in ("rank_pattern", "alpha_pattern"):
+        if bad := next((name for name in getattr(settings, key) if not _is_pattern(name)), None):
+            return Refusal(key, f"{bad!r} is no pattern", "write the ends of layers' names")
+    return None
 
 
 def _is_pattern(text: str) -> bool:

@@ -56,7 +56,7 @@ class Recipe:
             seed=settings.seed,
             recompute=settings.gradient_checkpointing,
             loss=kinds.method(settings.method).loss(settings),
-            decay=Decay(*shrinks) if (shrinks := kinds.adapter(settings.adapter).shrinking(settings)) else None,
+            decay=Decay(*shrinks[:3]) if (shrinks := kinds.adapter(settings.adapter).shrinking(settings)) else None,
             controllers=lambda: _controllers(settings),
         )
 

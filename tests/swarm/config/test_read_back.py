@@ -148,6 +148,10 @@ def test_every_setting_alone_is_read_back(
     }
     if place in {"method=dpo", "method=kto", "method=orpo"}:
         text["defaults"]["datasets"][0] |= {"type": "prompt_completion", "rejected": "worse"}
+    if place in {"adapter=control", "adapter=qcontrol"}:
+        text["defaults"]["datasets"] = [{"path": "rows.jsonl", "control_class": one} for one in (1, -1, 0)]
+    if name in {"control_class", "prefix_class"}:
+        text["defaults"] |= {"adapter": "control", "allow_one_class": True}
     if place == "run":
         text |= given_value
     elif place == "dataset":

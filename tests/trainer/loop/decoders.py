@@ -17,7 +17,7 @@ def decoder(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int
 
     name = {
         "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2", "gemma3": "Gemma3Text",
-        "gpt2": "GPT2", "neox": "GPTNeoX", "falcon": "Falcon", "phi3": "Phi3", "mixtral": "Mixtral", "cohere": "Cohere",
+        "gpt2": "GPT2", "neox": "GPTNeoX", "falcon": "Falcon", "phi3": "Phi3", "mixtral": "Mixtral", "cohere": "Cohere", "cohere2": "Cohere2",
         "mpt": "Mpt", "stablelm": "StableLm", "olmo": "Olmo", "olmo2": "Olmo2", "granite": "Granite", "bloom": "Bloom", "opt": "OPT",
     }[family]  # fmt: skip
     common = {

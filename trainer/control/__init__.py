@@ -1,0 +1,8 @@
+"""Control adapters: low-rank maps of what a decoder layer adds to its residual stream, with a sign for each token.
+
+sites    where they stand, by family; without torch
+forms    their arithmetic
+tuner    a saved adapter under PEFT: its config, its layers, steering
+hooked   a model with a saved adapter on it, at any scale: the reference that conversions are measured against
+stacks   those of several streams in the shared loop
+"""

@@ -1,0 +1,31 @@
+"""Where a control adapter stands: the modules of a decoder whose outputs it changes; without torch.
+
+`mlp`    the output of a layer's MLP as it leaves it: before Gemma 2's norm behind it, the sum of Mixtral's experts
+`block`  what a whole layer adds to the residual stream: its output less its input
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from swarm.errors import UserError
+from swarm.facts import BaseFacts
+from trainer.adapters.targets import layers
+
+Site = Literal["mlp", "block"]
+FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "phi3", "gemma2", "cohere", "cohere2")
+"""Those of which it is known (and tested) that layer N is `...layers.N`, takes and returns the residual stream, and has its MLP in `mlp`."""
+CHILD = "control"
+"""The adapter's name within the module that it stands on."""
+LAYER = re.compile(r"(?P<layers>.*\blayers)\.\d+\.")
+
+
+def sites(base: BaseFacts, site: Site, chosen: int | str | list[int | str] | None) -> list[str]:
+    """The names of the modules, in the model's order; `chosen` as `layers_to_transform`.  Raises UserError for other families."""
+    if base.family not in FAMILIES:
+        what = f"control adapters do not know where layers of the family {base.family or 'of this base'} add to the residual stream"
+        raise UserError("adapter", what, f"take a base of {', '.join(FAMILIES)}, or `adapter: lora`")
+    prefix = next(match["layers"] for module in base.linears if (match := LAYER.match(module.name)))
+    numbers = range(base.layers) if chosen is None else sorted(layers(chosen, base.layers))
+    return [f"{prefix}.{number}{'.mlp' if site == 'mlp' else ''}" for number in numbers]
