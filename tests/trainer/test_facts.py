@@ -274,7 +274,7 @@ def test_a_mode_finds_attention_and_what_stands_between_whatever_the_family_call
 
 def test_berts_names_are_known_too() -> None:
     """Row A09: its attention and its layers both have an `output`."""
-    from trainer.adapters.targets import is_attention, is_feed_forward
+    from trainer.targets import is_attention, is_feed_forward
 
     layer = "bert.encoder.layer.0"
     attention = [f"{layer}.attention.self.{end}" for end in ("query", "key", "value")] + [
@@ -301,7 +301,7 @@ def test_a_family_without_attention_is_refused_by_attn_and_whole_in_auto() -> No
 )  # fmt: skip
 def test_layers_are_counted_from_both_ends_and_both_bounds_are_in(written: Any, expected: set[int]) -> None:
     """Row C13."""
-    from trainer.adapters.targets import layers
+    from trainer.targets import layers
 
     assert layers(written, 6) == expected
 

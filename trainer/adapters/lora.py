@@ -16,7 +16,7 @@ from swarm.errors import UserError
 from swarm.facts import BaseFacts, Module
 from swarm.keys import Positive, Settings, Share
 from swarm.kinds import AdapterKind, Refusal, Shape, Shrinking
-from trainer.adapters.targets import ALL_LINEAR, NAMES, matched, targeted
+from trainer.targets import ALL_LINEAR, NAMES, matched, targeted
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

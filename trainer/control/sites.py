@@ -11,7 +11,7 @@ from typing import Literal
 
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
-from trainer.adapters.targets import layers
+from trainer.targets import layers
 
 Site = Literal["mlp", "block"]
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "phi3", "gemma2", "cohere", "cohere2")

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from swarm.errors import UserError
-from trainer.adapters.targets import matched
 from trainer.control.forms import Form, added, begun, scale_of
 from trainer.control.sites import CHILD, Site
+from trainer.targets import matched
 
 TYPE = "CONTROL"
 

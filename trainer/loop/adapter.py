@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swarm.errors import UserError
-from trainer.adapters.targets import matched
 from trainer.loop.dequantised import Dequantise, is_cached, is_packed, whole
 from trainer.loop.layer import Pair, StackedLinear, shape_of, weight_of
 from trainer.loop.plan import Plan
+from trainer.targets import matched
 
 PREFIX = "base_model.model."
 """PEFT's names of adapter tensors begin with it."""
