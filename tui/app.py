@@ -244,7 +244,7 @@ class Dashboard(App[None]):
         if row is None or row.state in OVER:
             self.say_no(f"{row.name} is {row.state}: nothing to pause" if row else "no stream is selected")
         else:
-            self.feed.say("resume" if row.state in HELD else "pause", row.name)
+            self.feed.say("resume" if row.state in HELD or row.wish == "pause" else "pause", row.name)
 
     def action_stop(self) -> None:
         row = self.view.row

@@ -161,6 +161,7 @@ class Tools:
     def digest(self, since: int = 0, budget: int = BUDGET_TOKENS) -> str:
         """Streams and claims in TOON, and what is addressed to you after entry `since`. budget: tokens."""
         from swarm import config
+        from swarm.artifacts import metrics
         from swarm.views.digest import LEAST_TOKENS, Unread, digest, going_of
         from swarm.views.streamrows import waits_of
 
@@ -178,7 +179,9 @@ class Tools:
         state, now = self.agent.state, self.agent.now()
         waits = in_tools(waits_of(state, config.of_run(self.agent.folder, state.added)))
         going = in_tools(going_of(alive=run_is_alive(self.agent.folder.log)))
-        return f"{digest(state, now, left, unread=unread, name=name, waits=waits, going=going)}\n{mine}"
+        newest = metrics.newest(self.agent.folder.metrics, state.streams)
+        told = digest(state, now, left, unread=unread, name=name, waits=waits, going=going, newest=newest)
+        return f"{told}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:
         """Entries after `since`, a line each; `next`: the next `since`."""

@@ -6,7 +6,7 @@ It reads the log only, so that a coordinator may come and go meanwhile; whether 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +19,8 @@ from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import State, fold
 from swarm.views import logview
-from swarm.views.streamrows import state_of, waits_of
+from swarm.views.digest import short
+from swarm.views.streamrows import as_measured, state_of, waits_of
 from toon import encode, estimated_tokens
 
 CONDITIONS = ("done", "failed", "stalled", "verdict", "waits", "question")
@@ -90,6 +91,7 @@ def wait(
     Raises UserError for a time that nobody can wait.
     """
     from swarm import config
+    from swarm.artifacts import metrics
 
     waitable("--timeout", timeout_seconds)
     settings = config.of_run(agent.folder, fold(agent.tail()).added)
@@ -98,7 +100,10 @@ def wait(
         cause, status = _wait(agent, settings, until, start, time.monotonic() + timeout_seconds)
         entries = agent.tail()
         place.seq = max(place.seq, entries[-1].seq if entries else 0)
-    return Woken(cause, status, max(start, place.seq), changed(entries, settings, agent.name, start, budget_tokens))
+    state = fold(entries)
+    newest = metrics.newest(agent.folder.metrics, state.streams)
+    answer = changed(entries, state, settings, agent.name, start, budget_tokens, newest)
+    return Woken(cause, status, max(start, place.seq), answer)
 
 
 def _wait(agent: Waiter, settings: RunSettings, until: Sequence[str], start: int, deadline: float) -> tuple[str, int]:
@@ -152,14 +157,21 @@ class Standing:
 
 
 def changed(
-    entries: Sequence[Entry], settings: RunSettings, name: str, since: int, budget_tokens: int
+    entries: Sequence[Entry],
+    state: State,
+    settings: RunSettings,
+    name: str,
+    since: int,
+    budget_tokens: int,
+    newest: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """What a supervisor needs to know of the entries after `since`, within the budget; the newest entries come first to it."""
-    state, new = fold(entries), [entry for entry in entries if entry.seq > since]
-    touched = {entry.event.stream for entry in new}
+    touched = {entry.event.stream for entry in entries if entry.seq > since}
     tables = {
         "run": "ended" if state.end else "stopped" if state.stopped else "running" if state.run else "not started",
-        "streams": [_stream_row(state, stream) for stream in state.streams if stream in touched],
+        "streams": [
+            _stream_row(state, stream, newest.get(stream, {})) for stream in state.streams if stream in touched
+        ],
         "waits": waits_of(state, settings),
     }
     answer = {key: value for key, value in tables.items() if value}
@@ -184,10 +196,9 @@ def _notable(entries: Sequence[Entry], name: str, since: int) -> Iterator[Entry]
             yield entry
 
 
-def _stream_row(state: State, name: str) -> dict[str, Any]:
+def _stream_row(state: State, name: str, newest: Mapping[str, float]) -> dict[str, Any]:
     stream = state.streams[name]
     word, why = state_of(state, stream, None)
-    saved = stream.trained or (stream.checkpoints[-1] if stream.checkpoints else None)
-    loss = stream.figures.get("eval_loss", saved.figures.get("loss") if saved else None)
-    row = {"stream": name, "state": word, "step": saved.step if saved else None, "loss": loss}
+    step, measured = as_measured(stream, newest)
+    row = {"stream": name, "state": word, "step": step, "loss": short(measured.get("eval_loss", measured.get("loss")))}
     return {**row, "why": one_line(why, LINE_CHARACTERS) if word == "failed" else None}

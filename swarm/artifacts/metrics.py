@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import chain, groupby, repeat
 from pathlib import Path
@@ -134,7 +134,7 @@ class MetricsFile:
 
         Raises UserError on a damaged file, sqlite3.OperationalError on one that cannot be read now.
         """
-        try:
+        with self._telling_damage():
             self._check_schema()
             if not self._columns():
                 return  # the coordinator has just made the file
@@ -144,6 +144,26 @@ class MetricsFile:
                 GROUP BY stream, step, kind ORDER BY stream, step, kind"""  # noqa: S608  checked names
             for row in self._db.execute(query, (stream, stream, since)):
                 yield dict(zip(columns, row, strict=True))
+
+    def newest(self, stream: str) -> dict[str, float]:
+        """`step` and figures of the newest training row of the newest lease, and those of its newest evaluation.  Raises as `read`."""
+        found: dict[str, float] = {}
+        with self._telling_damage():
+            self._check_schema()
+            if not self._columns():
+                return found
+            columns = {"step": "step"} | {name: sql for name, sql in self._selected().items() if name not in _FIXED}
+            query = f"""SELECT {", ".join(columns.values())} FROM metrics WHERE stream = ? AND kind = ?
+                ORDER BY token DESC, step DESC LIMIT 1"""  # noqa: S608  checked names
+            for kind in ("eval", "train"):
+                for row in self._db.execute(query, (stream, kind)):
+                    found |= {k: v for k, v in zip(columns, row, strict=True) if isinstance(v, int | float)}
+        return found
+
+    @contextmanager
+    def _telling_damage(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_ERROR:  # it lacks a column
                 raise self._damaged(error) from error
@@ -178,6 +198,28 @@ class MetricsFile:
 
     def close(self) -> None:
         self._db.close()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[MetricsFile | None]:
+    """A run's metrics; None where nothing was measured yet.  Raises UserError for a file that is damaged or cannot be read now."""
+    if not path.exists():
+        yield None
+        return
+    try:
+        file = MetricsFile(path, readonly=True)
+        try:
+            yield file
+        finally:
+            file.close()
+    except sqlite3.OperationalError as error:
+        raise UserError(str(path), f"cannot be read now ({error})", "try again in a moment") from error
+
+
+def newest(path: Path, streams: Iterable[str]) -> dict[str, dict[str, float]]:
+    """What was measured last, by stream (`MetricsFile.newest`); the log has figures only from one checkpoint to the next."""
+    with reading(path) as file:
+        return {stream: file.newest(stream) for stream in streams} if file else {}
 
 
 @lru_cache(maxsize=256)

@@ -33,6 +33,7 @@ def digest(
 ) -> None:
     """The state of the run in a few hundred tokens of TOON."""
     from swarm import config
+    from swarm.artifacts import metrics
     from swarm.cli import screen
     from swarm.errors import UserError
     from swarm.log import run_is_alive
@@ -50,8 +51,9 @@ def digest(
         state = agent.state
         waits = waits_of(state, config.of_run(agent.folder, state.added))
         going = digests.going_of(alive=run_is_alive(agent.folder.log))
+        newest = metrics.newest(agent.folder.metrics, state.streams)
         text = digests.digest(
-            state, agent.now(), budget, unread=unread, name=name, waits=waits, going=going, write=write
+            state, agent.now(), budget, unread=unread, name=name, waits=waits, going=going, newest=newest, write=write
         )
     screen.tell(text)
 

@@ -17,7 +17,7 @@ from typing import Any
 from swarm import figures
 from swarm.printable import one_line
 from swarm.state import State, Stream, Task
-from swarm.views.streamrows import state_of
+from swarm.views.streamrows import as_measured, state_of
 from toon import encode
 
 LEAST_TOKENS = 40
@@ -58,17 +58,20 @@ def digest(
     name: str | None = None,
     waits: str = "",
     going: str = GOING,
+    newest: Mapping[str, Mapping[str, float]] | None = None,
     write: Callable[[Any], str] = encode,
 ) -> str:
     """The digest at log time `now` in the form that `write` gives it, at most `budget_tokens` as `tokens_at_most` counts them.
 
     `name`: the run folder's, for a log in which no run was started.  `waits`: for whom a promotion waits (`waits_of`).
-    `going`: how a run stands that has begun and has not ended (`going_of`).
+    `going`: how a run stands that has begun and has not ended (`going_of`).  `newest`: what was measured last, by stream
+    (`artifacts.metrics.newest`): the log has figures only from one checkpoint to the next.
     Raises ValueError for a budget below LEAST_TOKENS.
     """
     if budget_tokens < LEAST_TOKENS:
         raise ValueError(f"a digest takes at least {LEAST_TOKENS} tokens")
-    rows = [_stream_row(state, stream, _compared(state)) for stream in state.streams.values()]
+    compared, last = _compared(state), newest or {}
+    rows = [_stream_row(state, stream, compared, last.get(name, {})) for name, stream in state.streams.items()]
     head = _head(state, rows, name, going) | ({"waits": one_line(waits, TEXT_CHARACTERS)} if waits else {})
     draft = _Draft(head, budget_tokens, write)
     whole = {
@@ -157,23 +160,23 @@ def _compared(state: State) -> list[str]:
     return [name for name in figures.with_goal() if name in found]
 
 
-def _stream_row(state: State, stream: Stream, compared: Sequence[str]) -> dict[str, Any]:
+def _stream_row(state: State, stream: Stream, compared: Sequence[str], newest: Mapping[str, float]) -> dict[str, Any]:
     word, why = state_of(state, stream, None)
-    trained, saved = stream.trained, stream.checkpoints[-1] if stream.checkpoints else None
-    measured = {**(saved.figures if saved else {}), **stream.figures}
+    step, measured = as_measured(stream, newest)
     warned = stream.verdict is not None and stream.verdict.result != "SUCCESS"
     has_reason = word == "failed" or why.startswith("again") or (word == "done" and warned)
     return {
         "stream": stream.name,
         "state": word,
-        "step": trained.step if trained else saved.step if saved else None,
-        "loss": _short(measured.get("loss")),
-        **{name: _short(measured.get(name)) for name in compared},
+        "step": step,
+        "loss": short(measured.get("loss")),
+        **{name: short(measured.get(name)) for name in compared},
         "why": one_line(why, WHY_CHARACTERS) if has_reason else None,
     }
 
 
-def _short(value: float | None) -> float | None:
+def short(value: float | None) -> float | None:
+    """A figure with three digits, for readers who pay for each; None where it is not finite."""
     return float(f"{value:.3g}") if value is not None and math.isfinite(value) else None
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from itertools import chain, islice
 from typing import Any
 
 from swarm import config
-from swarm.artifacts.metrics import MetricsFile
+from swarm.artifacts.metrics import reading
 from swarm.errors import UserError
 from swarm.log import Entry, Log, run_is_alive
 from swarm.log.entry import value_text
@@ -148,15 +147,8 @@ def thinned(rows: Rows, points: int) -> Iterator[Row]:
 
 
 def metric_rows(folder: RunFolder, stream: str | None) -> Iterator[Row]:
-    if not folder.metrics.exists():
-        return
-    metrics = MetricsFile(folder.metrics, readonly=True)
-    try:
-        yield from metrics.read(stream)
-    except sqlite3.OperationalError as error:
-        raise UserError(str(folder.metrics), f"cannot be read now ({error})", "try again in a moment") from error
-    finally:
-        metrics.close()
+    with reading(folder.metrics) as metrics:
+        yield from metrics.read(stream) if metrics else ()
 
 
 def event_rows(folder: RunFolder, stream: str | None, since: int, *, flat: bool) -> Iterator[Row]:

@@ -5,10 +5,8 @@ Figures are those measured up to then.  Workers and heartbeats were only in memo
 
 from __future__ import annotations
 
-import sqlite3
-
 from swarm import config
-from swarm.artifacts.metrics import MetricsFile
+from swarm.artifacts.metrics import reading
 from swarm.errors import UserError
 from swarm.log import Log
 from swarm.messages import Metrics
@@ -41,16 +39,8 @@ def checked_seq(to: int, count: int) -> int:
 
 def _measured_by(folder: RunFolder, until: float) -> list[Metrics]:
     """The metrics up to that log time; log times are whole seconds, so rows of the same second are included."""
-    try:
-        metrics = MetricsFile(folder.metrics, readonly=True)
-    except sqlite3.OperationalError:
-        return []  # nothing was measured yet
-    try:
-        tables = metrics.tables()
-    except sqlite3.OperationalError as error:
-        raise UserError(str(folder.metrics), f"cannot be read now ({error})", "try again in a moment") from error
-    finally:
-        metrics.close()
+    with reading(folder.metrics) as metrics:
+        tables = metrics.tables() if metrics else []
     return [
         Metrics.of(table.stream, table.token, table.steps, [row for row in table.rows if row.time < until + 1])
         for table in tables

@@ -50,6 +50,8 @@ class StreamRow:
     done: int | None = None
     """How much of the current task is done: rows of a preparation, batches of an examination, steps of a training."""
     lease_left_seconds: float | None = None
+    wish: str = "go"
+    """go, pause or stop: what was last asked for it; it may still be at the step before."""
     verdict: str = ""
     why: str = ""
     checkpoints: tuple[int, ...] = ()

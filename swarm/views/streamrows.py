@@ -99,6 +99,7 @@ def _row(
         lease_left_seconds=max(0.0, task.lease.until - now)
         if task and task.lease and task.lease.worker is None
         else None,
+        wish=stream.wish,
         verdict=verdict.result if verdict else "",
         why=one_line(why),
         checkpoints=tuple(sorted({checkpoint.step for checkpoint in stream.checkpoints})),
@@ -128,13 +129,24 @@ def state_of(state: State, stream: Stream, worker: WorkerRow | None) -> tuple[st
     task = state.tasks[f"{stream.name}/{role}"]
     if stream.wish == "stop" or (state.stopped and not task.lease):
         return "stopped", "`swarm resume` goes on" if state.stopped else ""
-    if stream.wish == "pause" and (task.lease is None or (worker and task.ref in worker.paused.split())):
+    if stream.wish == "pause" and (task.lease is None or worker is None or task.ref in worker.paused.split()):
         return "paused", ""
     if worker and worker.state in {"stalled", "unreachable"}:
         return "STALLED", worker.why
     if task.lease is None:
         return "wait", f"again: {task.failures[-1]}" if task.failures else f"for {role}"
+    if stream.wish == "pause":
+        return role, "pauses after this step" if role == "train" else f"pauses after it: {role} has no steps"
     return role, f"again: {task.failures[-1]}" if task.failures else ""
+
+
+def as_measured(stream: Stream, newest: Mapping[str, float]) -> tuple[int | None, dict[str, float]]:
+    """Step and figures of a stream: those measured last (`artifacts.metrics.newest`) while it trains, then what its roles stated."""
+    saved = stream.checkpoints[-1] if stream.checkpoints else None
+    if stream.trained:
+        newest = {"step": stream.trained.step}
+    step = newest.get("step", saved.step if saved else None)
+    return None if step is None else int(step), {**(saved.figures if saved else {}), **newest, **stream.figures}
 
 
 def _losses(measured: Mapping[str, float]) -> dict[str, float]:

@@ -154,6 +154,16 @@ async def test_p_pauses_and_lets_a_paused_stream_go_on() -> None:
     assert source.said == [("pause", "lora-8", {}), ("resume", "lora-8", {})]
 
 
+async def test_p_takes_a_pause_back_that_waits_for_the_end_of_a_step() -> None:
+    row = replace(stream(0, 72), wish="pause", why="pauses after this step")
+    source = Played(replace(sketch(), streams=(row,)))
+    async with shown(source) as (app, pilot):
+        await until(pilot, lambda: "pauses after" in text(app))
+        await pilot.press("p")
+        await until(pilot, lambda: len(source.said) == 1)
+    assert source.said == [("resume", "lora-8", {})]
+
+
 async def test_x_asks_before_it_stops() -> None:
     source = Played(sketch())
     async with shown(source) as (app, pilot):

@@ -13,8 +13,10 @@ from swarm import Agent
 from swarm import events as ev
 from swarm.agents import waiting
 from swarm.agents.waiting import conditions
+from swarm.artifacts.metrics import MetricsFile
 from swarm.errors import UserError
 from swarm.log import LogWriter
+from swarm.messages import MetricRow, Metrics
 from swarm.rundir import RunFolder
 from tests.swarm.story import Story
 
@@ -77,6 +79,17 @@ def test_it_returns_when_a_condition_is_met_and_tells_what_changed(folder: RunFo
         again = ada.wait("verdict", timeout_seconds=0)
         assert (again.cause, "entries" in again.changed) == ("timeout", False), "what was told once is not told again"
         assert ada.wait("verdict", timeout_seconds=0, since=first.next).cause == "verdict", "from a cursor of its own"
+
+
+def test_of_a_training_it_tells_the_figures_measured_last(folder: RunFolder, story: Story) -> None:
+    story.prepared("narrow")
+    token = story.claim("narrow/train", "trainer-1")
+    recorded(folder, story, known=len(story.entries) - 3)
+    rows = [MetricRow(5, "train", 1.0, {"loss": 0.51}), MetricRow(4, "eval", 1.0, {"eval_loss": 0.612345})]
+    MetricsFile(folder.metrics).insert([Metrics.of("narrow", token, 9, rows)])
+    with Agent("ada", folder.path) as ada:
+        [_, row] = ada.wait("verdict", timeout_seconds=0).changed["streams"]
+    assert row == {"stream": "narrow", "state": "train", "step": 5, "loss": 0.612, "why": None}
 
 
 def test_each_name_has_its_own_cursor(folder: RunFolder, story: Story) -> None:

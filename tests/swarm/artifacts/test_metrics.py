@@ -16,7 +16,7 @@ from bus.envelope import Envelope
 from bus.hub import Hub
 from bus.keys import Join, Members
 from bus.peer import Peer
-from swarm.artifacts.metrics import MetricsFile
+from swarm.artifacts.metrics import MetricsFile, newest
 from swarm.coordinator.reception import SPEAKS, Reception
 from swarm.errors import UserError
 from swarm.event import Measured
@@ -64,6 +64,17 @@ def test_the_database_holds_the_figures_that_a_worker_sent(tmp_path: Path) -> No
 
 def flat(row: MetricRow) -> dict[str, object]:
     return {"step": row.step, "kind": row.kind, "time": row.time, **row.figures}
+
+
+def test_the_newest_figures_of_a_stream_are_those_of_its_newest_lease(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.db"
+    assert newest(path, ["wide"]) == {}, "nothing was measured yet"
+    file = MetricsFile(path)
+    assert newest(path, ["wide"]) == {"wide": {}}
+    earlier = [MetricRow(step, "train", 1.0, {"loss": 0.1, "tokens": step}) for step in (7, 9)]
+    later = [MetricRow(8, "train", 2.0, {"loss": 0.2}), MetricRow(8, "eval", 2.0, {"eval_loss": 0.3})]
+    file.insert([Metrics.of("wide", 7, 120, earlier), Metrics.of("wide", 11, 120, later)])
+    assert newest(path, ["wide", "narrow"]) == {"wide": {"step": 8, "loss": 0.2, "eval_loss": 0.3}, "narrow": {}}
 
 
 def test_a_row_has_the_figures_that_were_measured() -> None:

@@ -115,6 +115,29 @@ def test_a_digest_says_who_holds_what_for_how_long_what_is_unread_and_what_was_d
     assert "more" not in value
 
 
+def test_in_training_the_figures_are_those_measured_last_and_after_it_what_was_stated() -> None:
+    story = Story("wide", "narrow")
+    story.trained("wide")
+    story.prepared("narrow")
+    token = story.claim("narrow/train", "trainer-1")
+    story.checkpoint("narrow", token, 10)
+    newest = {name: {"step": 14, "loss": 0.71234, "eval_loss": 0.81234} for name in ("wide", "narrow")}
+    rows = decode(digest(story.state, story.now, 600, newest=newest))["streams"]  # type: ignore[index,call-overload]
+    assert [(row["stream"], row["step"], row["loss"], row["eval_loss"]) for row in rows] == [
+        ("wide", 9, None, None), ("narrow", 14, 0.712, 0.812),
+    ]  # fmt: skip
+
+
+def test_a_stream_that_was_asked_to_pause_is_paused_in_it() -> None:
+    story = Story("wide", "narrow")
+    story.prepared("wide")
+    story.claim("wide/train", "trainer-1")
+    story.say("ada", ev.Pause(ref="wide"))
+    value = decode(digest(story.state, story.now, 600))
+    assert isinstance(value, dict)
+    assert value["state"] == "running: 1 paused, 1 wait"
+
+
 def test_what_finds_no_room_is_counted_and_the_urgent_stays() -> None:
     names = [f"s{n}" for n in range(200)]
     story = Story(*names)
