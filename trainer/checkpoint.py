@@ -148,8 +148,8 @@ def of_step(stream_folder: Path, step: int) -> Whole | None:
 
 
 def remove_old(folder: Path, limit: int, best: int | None = None) -> None:
-    """Keep the newest `limit` and that of step `best`; an old one is renamed first, so that no reader meets half of it."""
-    old = [path for path in saved_in(folder)[limit:] if path.name != f"checkpoint-{best}"]
+    """Keep the newest `limit`, all where it is 0, and that of step `best`; an old one is renamed first, so that no reader meets half of it."""
+    old = [path for path in saved_in(folder)[limit:] if limit and path.name != f"checkpoint-{best}"]
     for path in old:
         going = path.with_name(f".{path.name}.going")
         rename(path, going)

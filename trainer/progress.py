@@ -195,7 +195,7 @@ class TrainingProgress:
 
     def _remember(self, row: MetricRow) -> None:
         self.newest[row.kind] = row
-        loss = row.figures.get("eval_loss")
+        loss = row.figures.get("eval_loss") if row.step else None  # there is no checkpoint of step 0
         if loss is not None and (self.best is None or loss < self.best[1]):
             self.best = row.step, loss
 
@@ -231,7 +231,7 @@ class TrainingProgress:
         `losses`: `loss` of this very step and what it is made of; `tokens`: trained on so far.
         """
         settings = self.assign.settings
-        logs, every = step % settings.logging_steps == 0, settings.eval_steps
+        logs, evaluates = step % settings.logging_steps == 0, settings.evaluates_after(step, steps)
         self._losses.append(dict(losses))
         if logs:
             self.means = {name: fmean(one[name] for one in self._losses) for name in losses}
@@ -241,13 +241,18 @@ class TrainingProgress:
             "seconds": self.spent_seconds,
             "seconds_from_start": self.seconds_from_start,
         }
-        if every is not None and step % every == 0:
+        if evaluates:
             figures["eval_loss"] = self._evaluated(step, steps, held_out_loss)
         ends = self._is_over(step, steps, {**figures, **(self.means if logs else {})})
-        if every is not None and ends and step % every:
+        if ends and settings.evaluates_itself and not evaluates:
             self._evaluated(step, steps, held_out_loss)
-        saves = ends or step % settings.save_steps == 0 or (self.kept_step == step and every is not None)
+        saves = ends or step % settings.save_steps == 0 or (self.kept_step == step and settings.evaluates_itself)
         return Next(logs, saves or self._save_hours_are_over(), ends)
+
+    def measured_at_start(self, steps: int, held_out_loss: Callable[[], float]) -> None:
+        """What is due before the first step of a training that begins."""
+        if self.resumed is None and self.assign.settings.evaluates_after(0, steps):
+            self._evaluated(0, steps, held_out_loss)
 
     def _save_hours_are_over(self) -> bool:
         hours = self.assign.settings.save_hours

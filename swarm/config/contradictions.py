@@ -94,6 +94,9 @@ def _check_steps(stream: Node, settings: StreamSettings, problems: Problems) -> 
             f"write at most {last}",
             problems,
         )
+    if settings.eval_steps is not None and settings.evals_per_run is not None:
+        what = "`eval_steps` says when already"
+        _add(stream, "evals_per_run", what, "leave one of them out", problems)
     if last is not None and settings.logging_steps > last:
         _add(
             stream,
@@ -221,7 +224,13 @@ def _check_leaks(stream: Node, settings: StreamSettings, problems: Problems) -> 
                 _add(entries[number], "path", f"{both[0]} is trained on too", fix, problems)
     if settings.val_datasets and not settings.chooses_steps:
         what = "no step is chosen by it"
-        _add(stream, "val_datasets", what, "set `eval_steps` with `save: best`, or leave it out", problems)
+        _add(
+            stream,
+            "val_datasets",
+            what,
+            "set `eval_steps` or `evals_per_run` with `save: best`, or leave it out",
+            problems,
+        )
 
 
 def _check_data(stream: Node, settings: StreamSettings, problems: Problems) -> None:

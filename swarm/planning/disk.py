@@ -36,9 +36,13 @@ def check(run: RunSettings, needs: Mapping[str, Need], runs_dir: Path) -> None:
 
 
 def checkpoints_bytes(need: Need, settings: StreamSettings) -> int:
-    """The checkpoints that are kept and the one being written, with optimizer; then the published adapter and its promoted copy."""
+    """The checkpoints that are kept and the one being written, with optimizer; then the published adapter and its promoted copy.
+
+    Where all are kept, those of `max_steps`; without it two, since rows are counted later.
+    """
+    kept = settings.save_total_limit or (settings.max_steps or 2 * settings.save_steps) // settings.save_steps
     whole = need.adapter + need.moments + SMALL_FILES_BYTES
-    return (settings.save_total_limit + 1) * whole + 2 * need.adapter
+    return (kept + 1) * whole + 2 * need.adapter
 
 
 def prepared_bytes(run: RunSettings) -> int:

@@ -81,7 +81,7 @@ def of_stream(bases: Mapping[str, BaseFacts], settings: StreamSettings, *, on_gp
 
     Raises UserError if a base cannot have the adapter.
     """
-    judges, shared = settings.eval_steps is not None, engine_of(settings) == "shared"
+    judges, shared = settings.evaluates_itself, engine_of(settings) == "shared"
     needs = [
         estimate(bases[part.base_model], part, on_gpu=on_gpu, judges_itself=judges, shared=shared)
         for part in settings.parts.values()

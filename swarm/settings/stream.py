@@ -79,14 +79,16 @@ class StreamSettings(Part):
     """Programs that draw the figures too, each an extra of its own; tensorboard writes events into the run folder."""
     eval_steps: Positive | None = None
     """Held-out loss every so many steps, and at the end; unset: only by validator and evaluator."""
+    evals_per_run: Annotated[int, Field(ge=2)] | None = None
+    """Held-out loss so many times in place of `eval_steps`: before the first step, at the last one, and evenly between."""
     save_hours: Annotated[float, Field(gt=0)] | None = None
     """A checkpoint as soon as so much training is not in one, besides."""
     save_steps: Positive = 50
     """A checkpoint every so many steps."""
-    save_total_limit: Positive = 2
-    """Checkpoints that are kept of a stream, the newest; the best one beside them."""
+    save_total_limit: Annotated[int, Field(ge=0)] = 2
+    """Checkpoints that are kept of a stream, the newest; the best one beside them; 0: all."""
     save: Literal["best", "last"] = "best"
-    """Which checkpoint is judged and published: the one with the lowest held-out loss where `eval_steps` measures it, or the last."""
+    """Which checkpoint is judged and published: the one with the lowest held-out loss where `eval_steps` or `evals_per_run` measures it, or the last."""
 
     # judging
     max_heldout_ratio: Annotated[float, Field(gt=0)] = 1.0
@@ -115,7 +117,19 @@ class StreamSettings(Part):
     @property
     def chooses_steps(self) -> bool:
         """Whether its checkpoint is chosen by held-out loss."""
-        return self.eval_steps is not None and self.save == "best"
+        return self.evaluates_itself and self.save == "best"
+
+    @property
+    def evaluates_itself(self) -> bool:
+        """Whether held-out loss is measured while it trains."""
+        return self.eval_steps is not None or self.evals_per_run is not None
+
+    def evaluates_after(self, step: int, steps: int) -> bool:
+        """Whether held-out loss is due after this one of so many steps; step 0 is before the first one."""
+        if self.evals_per_run is not None:
+            last = self.evals_per_run - 1
+            return any(step == round(number * steps / last) for number in range(last + 1))
+        return self.eval_steps is not None and step > 0 and step % self.eval_steps == 0
 
     @property
     def parts(self) -> dict[str, Part]:

@@ -116,6 +116,7 @@ class Steps(TrainerCallback):
         each_in_one_group(model, optimizer)
         training.refuse_unreachable_stops(self.progress.assign.settings, state.max_steps)
         self._sums = _sums(model)
+        self.progress.measured_at_start(state.max_steps, self._held_out_loss)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl,

@@ -146,6 +146,7 @@ class Group(Boundary):
             if settings.packing != "none":
                 slot = loop.streams.index(member.stream)
                 refuse_contamination(loop.head, slot, member.stream.batches.rows[:2])
+            member.progress.measured_at_start(member.stream.steps, lambda: self._held_out_loss(member))
         except Exception:
             del self._members[member.stream]
             loop.remove(member.stream)
@@ -180,7 +181,7 @@ class Group(Boundary):
             what = "an adapter that begins with a part of the base cannot begin with another stream's weights"
             raise UserError("init_lora_weights", what, "write `default`")
         warm.begin(progress, stream.adapter.named_parameters(), stream.optimizer, stream.adapter.config, as_in_peft)
-        held_out = rows_to_choose_by(prepared) if settings.eval_steps else []
+        held_out = rows_to_choose_by(prepared) if settings.evaluates_itself else []
         return Member(work, progress, stream, held_out)
 
     def _ready(self, settings: StreamSettings) -> Loop:

@@ -54,7 +54,7 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
     model = _with_adapter(settings, base_folder, place)
     progress.trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     prepared = place.run_folder / (progress.assign.prepared or "")
-    judged = rows_to_choose_by(prepared) if settings.eval_steps else []
+    judged = rows_to_choose_by(prepared) if settings.evaluates_itself else []
     steps = Steps(progress, lambda: held_out_loss(model, judged, lambda: None))
     made: OfOneStream = kinds.method(settings.method).trainer(
         Ingredients(

@@ -102,12 +102,14 @@ class EarlyStopping(Stop[EarlyStoppingSettings]):
         return settings.early_stopping_patience is not None
 
     def unreachable(self, settings: Any, steps: int | None) -> Refusal | None:
-        key, every = "early_stopping_patience", settings.eval_steps
+        key, every, times = "early_stopping_patience", settings.eval_steps, settings.early_stopping_patience + 1
+        if settings.evals_per_run is not None:
+            return _too_few(key, times, settings.evals_per_run - 1)
         if every is None:
-            return Refusal(key, "nothing measures the held-out loss on the way", "set `eval_steps`")
+            return Refusal(key, "nothing measures the held-out loss on the way", "set `eval_steps` or `evals_per_run`")
         if steps is None:
             return None
-        return _too_patient(key, settings.early_stopping_patience + 1, every, steps, "evaluations", "`eval_steps`")
+        return _too_patient(key, times, every, steps, "evaluations", "`eval_steps`")
 
     def begin(self, settings: EarlyStoppingSettings) -> Patience:
         assert settings.early_stopping_patience is not None
@@ -122,6 +124,14 @@ def _too_patient(key: str, times: int, every: int, steps: int, what: str, settin
     arithmetic = f"it can end nothing before step {times} x {every} = {times * every} ({times} {what}), and the training has {steps}"
     most = (steps - 1) // every - 1
     return Refusal(key, arithmetic, f"write at most {most}, or lower {setting}" if most > 0 else f"lower {setting}")
+
+
+def _too_few(key: str, times: int, evaluations: int) -> Refusal | None:
+    """Of `evals_per_run`, the one before the first step left out; the last one ends nothing."""
+    if times < evaluations:
+        return None
+    what = f"it can end nothing before evaluation {times} of {evaluations} after the start, which is the last"
+    return Refusal(key, what, f"raise `evals_per_run` above {times + 1}, or lower it")
 
 
 KINDS = (Plateau(), EarlyStopping())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from typing import Any
 
-from swarm import kinds
 from swarm.config.importers.rules import (
     OFF,
     CannotTake,
@@ -15,11 +14,10 @@ from swarm.config.importers.rules import (
     Tool,
     base_model,
     dataset,
-    known,
     left_out,
     to,
 )  # fmt: skip
-from swarm.settings import Dataset, StreamSettings
+from swarm.settings import Dataset
 
 
 def _adapter(values: Any) -> str:
@@ -49,11 +47,6 @@ def _around(foreign: Foreign) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _ours_or(name: str, reason: str) -> Rule:
-    """The setting of that name, where this version has it."""
-    return lambda value, _: {name: value} if name in known(StreamSettings) else reason
-
-
 def _stages(value: Any, _: Foreign) -> Outcome:
     if value not in (None, 1):
         raise CannotTake(
@@ -80,23 +73,14 @@ RULES: dict[str, Rule] = {
     "use_control_adapters": _kind,
     "load_in_4bit": _kind,
     "lora_rank": to("lora_r"),
-    "lora_weight_decay": to("lora_weight_decay"),
-    "lora_weight_decay_type": to("lora_weight_decay_type"),
-    "lora_max_norm": to("lora_max_norm"),
-    "lora_weight_dtype": _ours_or("lora_weight_dtype", "adapters are float32"),
-    "layers_to_transform": _ours_or("layers_to_transform", "write a pattern into lora_target_modules"),
     "target_modules": to("lora_target_modules"),
     "lr": to("learning_rate"),
     "epochs": to("num_epochs"),
-    "beta1": _ours_or("beta1", "the optimizer's own"),
-    "beta2": _ours_or("beta2", "the optimizer's own"),
-    "eps": _ours_or("eps", "the optimizer's own"),
     "eval_gradient_accumulation_steps": left_out("held-out rows are judged in batches that fit"),
     "eval_fraction": to("val_set_size"),
-    "evals_per_run": _ours_or("evals_per_run", "set eval_steps"),
-    "evals_per_epoch": left_out("set eval_steps"),
-    "checkpoint_interval_hours": _ours_or("save_hours", "set save_steps"),
-    "max_checkpoints": lambda value, _: {"save_total_limit": value} if value else "all are kept there: set save_total_limit",
+    "evals_per_epoch": left_out("set evals_per_run"),
+    "checkpoint_interval_hours": to("save_hours"),
+    "max_checkpoints": to("save_total_limit"),
     "pipeline_stages": _stages,
     "use_column_major_topology": left_out("one device a stream"),
     "partition_method": left_out("one device a stream"),
@@ -106,23 +90,12 @@ RULES: dict[str, Rule] = {
 
 def _defaults(foreign: Foreign) -> dict[str, Any]:
     """Its own where ours differ: alpha is the root of the rank, rounded; Adam rises with beta2 and never falls."""
-    values, ours = foreign.values, known(StreamSettings)
-    lora = {} if values.get("full_fine_tune") else {"lora_alpha": max(1, round(math.sqrt(values.get("lora_rank", 1))))}
-    numbers = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-6} if "beta1" in ours else {}
-    rises = "rms_ratio" in get_args(ours["lr_scheduler"].annotation)
-    schedule = {
-        "lr_scheduler": "rms_ratio" if rises else "constant",
-        "optimizer": "adam" if "adam" in kinds.installed("optimizer") else "adamw_torch",
-    }
+    values = foreign.values
+    alpha = {} if values.get("full_fine_tune") else {"lora_alpha": max(1, round(math.sqrt(values.get("lora_rank", 1))))}
     return {
-        "adapter": _adapter(values),
-        **lora,
-        **numbers,
-        **schedule,
-        "micro_batch_size": 1,
-        "val_set_size": 0.01,
-        "seed": 42,
-    }
+        "adapter": _adapter(values), **alpha, "optimizer": "adam", "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "lr_scheduler": "rms_ratio",
+        "micro_batch_size": 1, "val_set_size": 0.01, "seed": 42, "evals_per_run": 11, "save_hours": 1, "save_total_limit": 3,
+    }  # fmt: skip
 
 
 TOOL = Tool(

@@ -662,7 +662,7 @@ my.yaml:13: streams.eight.warmup_steps: `lr_scheduler: rms_ratio` has no warm-up
 my.yaml:13: streams.eight.lr_scheduler: rms_ratio follows `beta2`, which sgd does not have; take an optimizer such as adamw or lion, or another schedule
 my.yaml:14: streams.nine.plateau_patience: it can end nothing before step 16 x 5 = 80 (16 logged steps), and the training has 60; write at most 10, or lower `logging_steps`
 my.yaml:15: streams.ten.plateau_min_steps: it never ends before step 100, and the training has 60; write less than 60, or leave plateau_patience out
-my.yaml:16: streams.eleven.early_stopping_patience: nothing measures the held-out loss on the way; set `eval_steps`
+my.yaml:16: streams.eleven.early_stopping_patience: nothing measures the held-out loss on the way; set `eval_steps` or `evals_per_run`
 my.yaml:17: streams.twelve.early_stopping_patience: it can end nothing before step 3 x 20 = 60 (3 evaluations), and the training has 60; write at most 1, or lower `eval_steps`
 my.yaml:18: streams.thirteen.max_tokens: 10 steps x 128 tokens are 1280 at most, which is no more than 1280; write less than 1280, or leave it out
 my.yaml:19: streams.fourteen.engine: trl cannot train sft + lora with these settings; write shared, or leave it out

@@ -162,7 +162,8 @@ FILES = {
     }),
     "pipe.toml": (PIPE_LITE_FILE, {
         "base_model": "org/base", "adapter": "qlora", "lora_r": 16, "lora_alpha": 4, "learning_rate": 2e-5, "num_epochs": 1, "micro_batch_size": 1,
-        "gradient_accumulation_steps": 16, "sequence_len": 1024, "val_set_size": 0.02, "save_total_limit": 3, "sequence_prefix": "", "mask_tokens": True, "mix_datasets": True,
+        "gradient_accumulation_steps": 16, "sequence_len": 1024, "val_set_size": 0.02, "save_total_limit": 3, "save_hours": 1, "evals_per_run": 11,
+        "optimizer": "adam", "beta2": 0.99, "lr_scheduler": "rms_ratio", "sequence_prefix": "", "mask_tokens": True, "mix_datasets": True,
         "drop_tails": True, "max_sequences": 500,
     }),
 }  # fmt: skip
