@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from swarm import kinds
+from swarm.kinds import Shrinking
 from swarm.settings import StreamSettings
 from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of
@@ -108,10 +109,10 @@ def test_streams_that_decay_go_as_with_peft_and_beside_one_that_does_not_and_the
     ("settings", "shrinking"),
     [
         ({}, None),
-        ({"lora_weight_decay": 0.1}, ("nuclear", 0.1, 0.0)),
-        ({"lora_weight_decay": 0.1, "lora_weight_decay_type": "l1"}, ("frobenius", 0.1, 0.0)),
+        ({"lora_weight_decay": 0.1}, Shrinking("nuclear", 0.1, 0.0)),
+        ({"lora_weight_decay": 0.1, "lora_weight_decay_type": "l1"}, Shrinking("frobenius", 0.1, 0.0)),
         ({"lora_weight_decay": 0.1, "lora_weight_decay_type": "none"}, None),
-        ({"lora_weight_decay_type": "none", "lora_max_norm": 2.0}, ("l2", 0.0, 2.0)),
+        ({"lora_weight_decay_type": "none", "lora_max_norm": 2.0}, Shrinking("l2", 0.0, 2.0)),
     ],
 )
 def test_settings_say_what_shrinks_an_adapter(settings, shrinking) -> None:
