@@ -79,6 +79,8 @@ def save_base(family: str, folder: Path) -> Path:
     torch.manual_seed(0)
     model = auto_class(config).from_config(config)
     assert sum(one.numel() for one in model.parameters()) < 5_000_000, "not small"
+    ids = torch.arange(3, 15)[None]
+    assert model(input_ids=ids, labels=ids).loss.isfinite(), "its sizes do not fit each other"
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
