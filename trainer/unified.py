@@ -15,8 +15,10 @@ regime in which it beats a constant learning rate on his task: measure it beside
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 MODES = ("single", "multi", "mirror")
@@ -26,6 +28,11 @@ SPREAD_SHARE = 0.01
 """Of a step in the usual distance."""
 STRESSED = 0.1
 """How much slower the usual loss follows under stress: a shock is not to become usual, a lasting change is to."""
+
+MOST_ROWS = 100_000
+"""Steps that are remembered."""
+SHOCK = 0.1
+"""A rise of phi in one step that counts as one."""
 
 Stress = Literal["absolute", "relative"]
 
@@ -61,6 +68,8 @@ class Trace:
     stability: float = 1.0
     error: float = 0.0
     transitions: list[dict[str, Any]] = field(default_factory=list)
+    tasks: dict[str, Trace] = field(default_factory=dict)
+    """Where losses are given by task: what is smoothed of each."""
 
 
 class Decision(float):
@@ -143,36 +152,40 @@ class UnifiedController:
         return cls(**{**PRESETS[name], **changes})
 
     def reset(self) -> None:
-        self.trace = Trace(**{**asdict(self._start), "transitions": []})
-        self._history: dict[str, list[float]] = {"phi": [], "E_smooth": [], "mode": [], "value": []}
+        self.trace = Trace(**{**asdict(self._start), "transitions": [], "tasks": {}})
+        self._rows: deque[dict[str, Any]] = deque(maxlen=MOST_ROWS)
 
     def update(
         self,
-        loss: float,
+        loss: float | Mapping[str, float],
         *,
         stress: float | None = None,
         conflict: float | None = None,
         stability: float | None = None,
     ) -> Decision:
-        """The learning rate (or its factor) after this loss.
+        """The learning rate (or its factor) after this loss, or after these losses of several tasks, whose errors are averaged.
 
         stress: from outside, 0 to 1; conflict of the tasks, 0 to 1; stability of what was learned before, 1 is undisturbed.
         A loss that is not finite leads to mirror mode at once and leaves all averages as they are.
         """
         trace = self.trace
         trace.step += 1
-        if not math.isfinite(loss):
-            return self._decision(self._change(MIRROR, "the loss is not finite"))
-        target = self._target(float(loss), stress, conflict, stability)
+        losses = loss if isinstance(loss, Mapping) else {"": float(loss)}
+        mean = sum(losses.values()) / len(losses)
+        if not math.isfinite(mean):
+            return self._decision(mean, math.nan, self._change(MIRROR, "the loss is not finite"))
+        target = self._target(losses, stress, conflict, stability)
         trace.phi = (1 - self.alpha) * trace.phi + self.alpha * target
-        return self._decision(self._follow(self._mode_of(trace.phi)))
+        return self._decision(mean, target, self._follow(self._mode_of(trace.phi)))
 
     # ---- stress ----
 
-    def _target(self, loss: float, outside: float | None, conflict: float | None, stability: float | None) -> float:
+    def _target(
+        self, losses: Mapping[str, float], outside: float | None, conflict: float | None, stability: float | None
+    ) -> float:
         """What phi moves towards: the weighted parts of stress and their changes for the worse, within 0 and 1."""
         trace, weights = self.trace, self.weights
-        error = self._error(loss)
+        error = self._error(losses)
         if outside is not None:
             error = self.stress_share * outside + (1 - self.stress_share) * error
         conflict = trace.conflict if conflict is None else conflict
@@ -188,18 +201,26 @@ class UnifiedController:
         trace.error, trace.conflict, trace.stability = error, conflict, stability
         return min(1.0, max(0.0, target))
 
-    def _error(self, loss: float) -> float:
-        """E / (1 + E), 0 to 1."""
-        trace = self.trace
+    def _error(self, losses: Mapping[str, float]) -> float:
+        """The mean of E / (1 + E), 0 to 1."""
+        if "" in losses:
+            return self._error_of(losses[""], self.trace)
+        traces = self.trace.tasks
+        for task in losses:
+            traces.setdefault(task, Trace(phi=0.0, smooth=self._start.smooth, mode=self.trace.mode)).step += 1
+        errors = [self._error_of(loss, traces[task]) for task, loss in losses.items()]
+        self.trace.smooth = sum(traces[task].smooth for task in losses) / len(losses)
+        return sum(errors) / len(errors)
+
+    def _error_of(self, loss: float, trace: Trace) -> float:
         if self.stress == "relative" and trace.step == 1:
             trace.smooth = loss  # an average that began elsewhere would be stress of its own
         trace.smooth = self.beta * trace.smooth + (1 - self.beta) * loss
-        error = trace.smooth if self.stress == "absolute" else self._excess()
+        error = trace.smooth if self.stress == "absolute" else self._excess(trace)
         return error / (1 + error)
 
-    def _excess(self) -> float:
+    def _excess(self, trace: Trace) -> float:
         """By how much the smoothed loss stands above the usual one, `sigmas` usual distances being 1."""
-        trace = self.trace
         if trace.step == 1:
             trace.reference = trace.smooth
         excess = trace.smooth / trace.reference - 1 if trace.reference > 0 else 0.0
@@ -240,11 +261,16 @@ class UnifiedController:
         trace.mode, trace.since = mode, trace.step
         return [event]
 
-    def _decision(self, events: list[str]) -> Decision:
+    def _decision(self, loss: float, target: float, events: list[str]) -> Decision:
         trace = self.trace
         value = self.values[trace.mode]
-        for key, number in (("phi", trace.phi), ("E_smooth", trace.smooth), ("mode", trace.mode), ("value", value)):
-            self._history[key].append(number)
+        self._rows.append(
+            {
+                "step": trace.step, "loss": loss, "E_smooth": trace.smooth, "error": trace.error, "conflict": trace.conflict,
+                "stability": trace.stability, "target": target, "phi": trace.phi, "mode": trace.mode, "value": value,
+                "event": "; ".join(events),
+            }
+        )  # fmt: skip
         return Decision(value, trace.mode, trace.phi, events)
 
     # ---- what it knows ----
@@ -259,23 +285,38 @@ class UnifiedController:
 
     def get_history(self) -> dict[str, list[float]]:
         """By step, since it was made or reset."""
-        return {key: list(values) for key, values in self._history.items()}
+        return {key: [row[key] for row in self._rows] for key in ("phi", "E_smooth", "mode", "value")}
+
+    def phi_log(self) -> list[dict[str, Any]]:
+        """All of each step, since it was made or reset: `trainer.philog.write` makes files and a picture of it."""
+        return list(self._rows)
+
+    def transition_log(self) -> list[dict[str, Any]]:
+        return list(self.trace.transitions)
 
     def get_summary(self) -> dict[str, Any]:
-        """Steps, how often the mode changed, and the share of the steps in each mode."""
-        modes = self._history["mode"]
+        """Steps, how often the mode changed, steps in which phi rose by more than 0.1, and the share of the steps in each mode."""
+        modes = [row["mode"] for row in self._rows]
         shares = {name: modes.count(number) / len(modes) if modes else 0.0 for number, name in enumerate(MODES)}
-        return {"steps": len(modes), "transitions": len(self.trace.transitions), "share": shares}
+        shocks = sum(after["phi"] - before["phi"] > SHOCK for before, after in pairwise(self._rows))
+        transitions = len(self.trace.transitions)
+        return {"steps": len(modes), "transitions": transitions, "shock_events": shocks, "share": shares}
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self.trace)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.trace = Trace(**state)
+        tasks = {task: Trace(**kept) for task, kept in state.get("tasks", {}).items()}
+        self.trace = Trace(**{**state, "tasks": tasks})
 
     def __repr__(self) -> str:
         trace = self.trace
         return f"UnifiedController(step={trace.step}, mode={MODES[trace.mode]}, phi={trace.phi:.3f})"
+
+
+def stability_of(anchor: float, best: float, kappa: float = 1.0) -> float:
+    """S, 0 to 1, of a loss on anchor rows beside the lowest that it was: 1 / (1 + kappa (anchor / best - 1)), 1 where it got no worse."""
+    return 1 / (1 + kappa * max(0.0, anchor / best - 1)) if best > 0 else 1.0
 
 
 FACTORS_GLUE = {"lr_single": 1.0, "lr_multi": 0.6, "lr_mirror": 0.2, "phi": 0.0, "smooth": 0.0, "mode": SINGLE}

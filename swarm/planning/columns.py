@@ -70,7 +70,7 @@ def _wrong(dataset: Dataset) -> Iterator[Wrong]:
 
 def _named(dataset: Dataset) -> dict[str, str]:
     """Columns by name, with the setting that names each.  Raises UserError for a template that is none."""
-    named = {dataset.group_by: "group_by"} if dataset.group_by else {}
+    named = {column: key for key in ("group_by", "task") if (column := getattr(dataset, key))}
     if dataset.type in {"chatml", *PLAIN}:
         return named
     template, without_input = templates.settled(dataset.prompt_template or "", dataset.no_input_template)

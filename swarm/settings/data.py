@@ -54,6 +54,8 @@ class Dataset(Settings):
     """The system message of chats and pairs that have none, on a base with a chat template; unset: the stream's."""
     group_by: str | None = None
     """Column whose equal values (a document, an author) stay together, in training or held out; unset: each row for itself, and equal rows together."""
+    task: str | None = None
+    """Column with the task of a row, for `controller: {kind: unified, merge: ...}`, which trains an adapter for each task while they are in conflict."""
     limit: Positive | None = None
     """Take only so many rows of this dataset: the first, or with `shuffle` random ones."""
     shuffle: bool = False

@@ -8,13 +8,15 @@ from pydantic import Field
 
 from swarm.keys import Settings
 from swarm.kinds import Controller
-from trainer.unified import UnifiedController
+from trainer.unified import MODES, UnifiedController, Weights
 
 if TYPE_CHECKING:
     from trainer.loop import parts
 
 Above = Annotated[float, Field(gt=0)]
 Within = Annotated[float, Field(gt=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 FACTORS = {"lr_single": 1.0, "lr_multi": 0.6, "lr_mirror": 0.2}
 """The source's learning rates, 5e-5, 3e-5 and 1e-5, as factors."""
 
@@ -47,8 +49,40 @@ class UnifiedSettings(Settings):
     """From mirror only to single."""
     controller_skip: bool | None = None
     """From single to mirror at once, and back."""
+    controller_weight_error: Weight | None = None
+    """Of the loss in phi."""
+    controller_weight_conflict: Weight | None = None
+    """Of how far the tasks' adapters contradict each other."""
+    controller_weight_stability: Weight | None = None
+    """Of what was lost on the anchor rows."""
+    controller_weight_error_rise: Weight | None = None
+    """Of a rise of the first;"""
+    controller_weight_conflict_rise: Weight | None = None
+    """of the second;"""
+    controller_weight_stability_fall: Weight | None = None
+    """of a fall of stability."""
+    controller_merge: Literal["mean", "ties", "best"] | None = None
+    """In mode multi, an adapter is trained for each `task` of the rows; left again, they become one: their mean, TIES of their changes, or the
+    one with the lowest anchor loss.  Unset: modes only scale the learning rate."""
+    controller_anchor_rows: Annotated[int, Field(ge=0)] = 0
+    """Rows of `val_datasets`, else held-out ones, whose loss says what was lost: after mode mirror the best snapshot is restored if it got worse."""
+    controller_anchor_steps: Annotated[int, Field(ge=1)] = 20
+    """Their loss is measured, and in mode single a snapshot is taken, every so many steps."""
+    controller_snapshots: Annotated[int, Field(ge=1, le=16)] = 3
+    """Kept, the newest; each holds adapter and optimizer, in memory and in checkpoints."""
+    controller_rho: Annotated[float, Field(ge=0)] = 0.02
+    """The share by which the anchor loss may have got worse."""
+    controller_pull: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """In mode mirror, the share of the way back to the best snapshot that each step goes."""
+    controller_adapt: Literal["rate", "rank"] = "rate"
+    """What the modes change: the learning rate, or the ranks that are used.  The source's author found no benefit in ranks."""
+    controller_ranks: list[Share] = [1.0, 0.5, 0.25]  # noqa: RUF012  pydantic copies defaults
+    """With `adapt: rank`: shares of the adapter's rank in modes single, multi and mirror."""
+    controller_rescale: bool = False
+    """With `adapt: rank`: fewer ranks count for more, as in the source; the output jumps when they change."""
 
 
+OF_ACTS = frozenset({"merge", "anchor_rows", "anchor_steps", "snapshots", "rho", "pull", "adapt", "ranks", "rescale"})
 ARGUMENTS = {"single": "lr_single", "multi": "lr_multi", "mirror": "lr_mirror"}
 """Settings whose arguments have other names."""
 
@@ -63,27 +97,65 @@ class Unified(Controller[UnifiedSettings]):
         low, high = (
             theta or usual for theta, usual in ((settings.controller_theta0, 0.3), (settings.controller_theta1, 0.7))
         )
-        if low < high:
-            return None
-        return (
-            "controller_theta0",
-            f"mode multi would begin at {low:g}, above mirror's {high:g}",
-            f"write less than {high:g}",
-        )
+        if low >= high:
+            return (
+                "controller_theta0",
+                f"mode multi would begin at {low:g}, above mirror's {high:g}",
+                f"write less than {high:g}",
+            )
+        return _idle(settings)
 
     def begin(self, settings: UnifiedSettings) -> parts.Controller:
+        from trainer.loop.modes import Acts, Modes
         from trainer.loop.steering import Steering
 
-        return Steering(made(settings))
+        ranks = settings.controller_ranks if settings.controller_adapt == "rank" else None
+        if not (settings.controller_merge or settings.controller_anchor_rows or ranks):
+            return Steering(made(settings))
+        acts = Acts(
+            merge=settings.controller_merge, anchor_rows=settings.controller_anchor_rows,
+            anchor_steps=settings.controller_anchor_steps, snapshots=settings.controller_snapshots,
+            rho=settings.controller_rho, pull=settings.controller_pull, ranks=(ranks[0], ranks[1], ranks[2]) if ranks else None,
+            rescale=settings.controller_rescale,
+        )  # fmt: skip
+        return Modes(made(settings), acts)
+
+
+def _idle(settings: UnifiedSettings) -> tuple[str, str, str] | None:
+    """A setting that could do nothing beside the others."""
+    given = {name for name, field in UnifiedSettings.model_fields.items() if getattr(settings, name) != field.default}
+    needs_rows = "controller_anchor_rows"
+    for key in ("anchor_steps", "snapshots", "rho", "pull", "weight_stability", "weight_stability_fall"):
+        if f"controller_{key}" in given and not settings.controller_anchor_rows:
+            return (
+                f"controller_{key}",
+                f"it does nothing without {needs_rows}",
+                f"set {needs_rows}: 16, or leave it out",
+            )
+    if settings.controller_merge == "best" and not settings.controller_anchor_rows:
+        return "controller_merge", f"best is chosen by {needs_rows}", f"set {needs_rows}: 16, or write mean"
+    if settings.controller_adapt == "rank" and (settings.controller_merge or settings.controller_anchor_rows):
+        return "controller_adapt", "ranks are not adapted beside merge or anchor_rows", "leave one of them out"
+    if len(settings.controller_ranks) != len(MODES):
+        return "controller_ranks", f"{len(settings.controller_ranks)} shares for three modes", "write [1.0, 0.5, 0.25]"
+    for key in ("ranks", "rescale"):
+        if f"controller_{key}" in given and settings.controller_adapt != "rank":
+            return f"controller_{key}", "it does nothing without controller_adapt: rank", "leave it out"
+    return None
 
 
 def made(settings: UnifiedSettings) -> UnifiedController:
     given: dict[str, Any] = {}
+    weights: dict[str, float] = {}
     for name in UnifiedSettings.model_fields:
         key = name.removeprefix("controller_")
-        if key != "preset" and (value := getattr(settings, name)) is not None:
+        if key.startswith("weight_") and (value := getattr(settings, name)) is not None:
+            weights[key.removeprefix("weight_")] = value
+        elif key not in {"preset", *OF_ACTS} and (value := getattr(settings, name)) is not None:
             given[ARGUMENTS.get(key, key)] = value
     factors = FACTORS if settings.controller_preset == "absolute" else {}
+    if weights:
+        given["weights"] = Weights(**weights)
     return UnifiedController.preset(settings.controller_preset, **{**factors, **given})
 
 

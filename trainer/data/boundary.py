@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,6 +27,7 @@ from trainer.data.soundness import refuse_unsound
 from trainer.data.tokens import FINGERPRINT_BYTES, Tokeniser, Tokens, stop_tokens, tokeniser_of
 
 COLUMNS_NOTED, NAME_CHARACTERS = 200, 80
+TASK_CHARACTERS = 40
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class RowBoundary:
             refuse_unsound(row, tokens, self.tokeniser, self.embedding_rows)
             if dataset.rejected:
                 tokens = self._with_worse(tokens, raw, dataset, system)
-            group = _group(raw, dataset)
+            group, task = _group(raw, dataset), _task(raw, dataset)
         except NotARow as error:
             return BadRow(raw.where, error.what, error.fix, raw.text, of_base=isinstance(error, NotProven))
         except BaseException as error:
@@ -94,7 +96,7 @@ class RowBoundary:
                 raise
             return BadRow(raw.where, reason_of(error), "correct the row, or leave it out", raw.text, of_base=True)
         fingerprint = _digest(normalised(row))
-        return GoodRow(raw.where, replace(tokens, fingerprint=fingerprint), source, group)
+        return GoodRow(raw.where, replace(tokens, fingerprint=fingerprint, task=task), source, group)
 
     def _tokens(self, row: Row, dataset: Dataset) -> Tokens:
         """A document's are those of all of it."""
@@ -131,15 +133,28 @@ def _group(raw: RawRow, dataset: Dataset) -> bytes:
     """Raises NotARow where the row does not say to which group it belongs."""
     if dataset.group_by is None:
         return b""
-    value = plain(raw.values.get(dataset.group_by), dataset.group_by)
-    if value is None or value == "":
-        what = (
-            f"column {dataset.group_by!r} is empty"
-            if dataset.group_by in raw.values
-            else f"no column {dataset.group_by!r}"
-        )
-        raise NotARow(f"{what}, by which rows are kept together", "fill it, or name another column with `group_by:`")
+    value = _filled(raw, dataset.group_by, "by which rows are kept together", "group_by")
     return _digest(json.dumps(value, sort_keys=True))
+
+
+def _task(raw: RawRow, dataset: Dataset) -> str:
+    """Raises NotARow where the row does not say of which task it is."""
+    if dataset.task is None:
+        return ""
+    value = _filled(raw, dataset.task, "which names a row's task", "task")
+    if not isinstance(value, str | int) or len(str(value)) > TASK_CHARACTERS:
+        what = f"column {dataset.task!r} holds no name of at most {TASK_CHARACTERS} characters"
+        raise NotARow(what, "write a short name, or name another column with `task:`")
+    return one_line(str(value), TASK_CHARACTERS)
+
+
+def _filled(raw: RawRow, column: str, use: str, setting: str) -> Any:
+    """A row's value in a column.  Raises NotARow where there is none."""
+    value = plain(raw.values.get(column), column)
+    if value is None or value == "":
+        what = f"column {column!r} is empty" if column in raw.values else f"no column {column!r}"
+        raise NotARow(f"{what}, {use}", f"fill it, or name another column with `{setting}:`")
+    return value
 
 
 def _digest(text: str) -> bytes:

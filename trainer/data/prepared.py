@@ -53,6 +53,7 @@ ROWS = pa.schema(
         ("cut", pa.bool_()),
         ("fingerprint", pa.binary()),
         ("rejected", pa.list_(pa.int32())),
+        ("task", pa.string()),
     ]
 )
 
@@ -121,7 +122,7 @@ class RowFile:
         self.tokens += len(row.ids)
         self.supervised += row.supervised
         self.cut += row.cut > 0
-        self._digest.update(repr((row.ids, row.labels, *([row.rejected] if row.rejected else []))).encode())
+        self._digest.update(repr((row.ids, row.labels, *filter(None, (row.rejected, row.task)))).encode())
         self._batch.append(row)
         if len(self._batch) >= BATCH_ROWS:
             self._write()
@@ -138,6 +139,7 @@ class RowFile:
             [row.cut > 0 for row in self._batch],
             [row.fingerprint for row in self._batch],
             [list(row.rejected) for row in self._batch],
+            [row.task for row in self._batch],
         ]
         if self._batch:
             arrays = [pa.array(column, type=field.type) for column, field in zip(columns, ROWS, strict=True)]
@@ -178,6 +180,11 @@ class Rows(Sequence[Tokens]):
             length for batch in self._batches for length in pc.list_value_length(batch.column("input_ids")).to_pylist()
         ]
 
+    def tasks(self) -> list[str]:
+        """Names, without reading the rows themselves; those that the version before prepared have none."""
+        columns = (batch.column("task") for batch in self._batches if "task" in batch.schema.names)
+        return sorted({name for column in columns for name in column.unique().to_pylist()})
+
     @overload
     def __getitem__(self, at: int) -> Tokens: ...
     @overload
@@ -198,7 +205,7 @@ def _tokens(row: dict[str, Any]) -> Tokens:
     """Rows that the version before prepared have no fingerprint and no worse answer."""
     return Tokens(
         row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row.get("fingerprint", b""),
-        row.get("rejected") or (),
+        row.get("rejected") or (), row.get("task") or "",
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def read(raw: RawRow, dataset: Dataset) -> Row:
 
 def columns_read(dataset: Dataset) -> frozenset[str]:
     """The columns that are looked at; any other is not used."""
-    return frozenset({*_columns_of_type(dataset), *filter(None, (dataset.group_by, dataset.rejected))})
+    return frozenset({*_columns_of_type(dataset), *filter(None, (dataset.group_by, dataset.task, dataset.rejected))})
 
 
 def _columns_of_type(dataset: Dataset) -> set[str]:

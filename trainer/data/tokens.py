@@ -57,6 +57,8 @@ class Tokens:
     """Rows whose normalised words are equal have equal ones; a sequence cut out of documents has those of all of them."""
     rejected: Sequence[int] = ()
     """A worse answer to the same prompt, where there is one."""
+    task: str = ""
+    """Empty where its dataset names no column of tasks."""
 
     @property
     def documents(self) -> frozenset[bytes]:

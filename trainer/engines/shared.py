@@ -144,7 +144,7 @@ class Group(Boundary):
         try:
             loop.add(member.stream)
             if settings.packing != "none":
-                slot = loop.streams.index(member.stream)
+                slot = loop.slots_of(member.stream)[0]
                 refuse_contamination(loop.head, slot, member.stream.batches.rows[:2])
             member.progress.measured_at_start(member.stream.steps, lambda: self._held_out_loss(member))
         except Exception:
@@ -171,7 +171,8 @@ class Group(Boundary):
         loop = self._ready(settings)
         prepared = self.place.run_folder / (work.piece.prepared or "")
         batches = Batches.of(settings, Rows(prepared / TRAIN))
-        stream = Recipe.of(settings, self._facts, batches).stream(loop, work.piece.stream)
+        held_out = rows_to_choose_by(prepared)
+        stream = Recipe.of(settings, self._facts, batches, held_out).stream(loop, work.piece.stream)
         training.refuse_unreachable_stops(settings, stream.steps)
         stream.adapter.config.base_model_name_or_path = base_models.name_in_adapters(settings.base_model)
         progress.trainable = sum(value.numel() for value in stream.adapter.parameters())
@@ -181,7 +182,6 @@ class Group(Boundary):
             what = "an adapter that begins with a part of the base cannot begin with another stream's weights"
             raise UserError("init_lora_weights", what, "write `default`")
         warm.begin(progress, stream.adapter.named_parameters(), stream.optimizer, stream.adapter.config, as_in_peft)
-        held_out = rows_to_choose_by(prepared) if settings.evaluates_itself else []
         return Member(work, progress, stream, held_out)
 
     def _ready(self, settings: StreamSettings) -> Loop:

@@ -23,7 +23,10 @@ LARGEST = 1e6
 
 
 def audit(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head) -> list[str]:
-    """What is wrong with a stream that has just stepped, each with the tensor's name; empty where it is sound.  `streams` by slot."""
+    """What is wrong with a stream that has just stepped, each with the tensor's name; empty where it is sound.
+
+    `streams` by slot; one with clones stands there several times, first for its own adapter.
+    """
     return [*_of_tensors(stream, layers), *_of_optimizer(stream), *_of_rows(stream, streams, layers, head)]
 
 
@@ -62,14 +65,14 @@ def _of_optimizer(stream: Stream) -> Iterator[str]:
 
 def _of_rows(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head) -> Iterator[str]:
     """One row of each stream goes through together, and only this stream's counts: its gradient is its own, and the others have none."""
-    rows = []
+    rows, own = [], streams.index(stream)
     for slot, other in enumerate(streams):
         window = other.window or other.before
         if window:
             ids = window.micro_batches[0][0].ids[:ROW_TOKENS]
-            rows.append(Row(slot, ids, ids, float(other is stream), key=slot, everywhere=other.loss.everywhere))
+            rows.append(Row(slot, ids, ids, float(slot == own), key=slot, everywhere=other.loss.everywhere))
     current = Pass.of(rows, layers.device)
-    mine = current.positions[current.owners == streams.index(stream)]
+    mine = current.positions[current.owners == own]
     with torch.no_grad():
         bare = head.logits(head.hidden(current.ids).flatten(0, 1)[mine])
     with _own_gradients(layers), layers.plan.running(current):
@@ -85,12 +88,13 @@ def _of_rows(stream: Stream, streams: Sequence[Stream], layers: Layers, head: He
 
 
 def _of_gradients(stream: Stream, streams: Sequence[Stream], layers: Layers) -> Iterator[str]:
+    own = streams.index(stream)
     for name, layer in layers.stacked.items():
         for slot, (pair, other) in enumerate(zip(layer.pairs, streams, strict=True)):
-            moved = any(_has_numbers(stack, slot) for stack in (layer.a, layer.b, layer.magnitude))
-            if moved and other is not stream:
+            moved, is_own = any(_has_numbers(stack, slot) for stack in (layer.a, layer.b, layer.magnitude)), slot == own
+            if moved and not is_own:
                 yield f"{name}: {stream.name}'s rows give a gradient to {other.name}"
-            if pair and other is stream and not moved:
+            if pair and is_own and not moved:
                 yield f"{name} has no gradient"
 
 

@@ -23,6 +23,8 @@ class Tokenised(Protocol):
 
     @property
     def labels(self) -> Sequence[int]: ...
+    @property
+    def task(self) -> str: ...
 
 
 class Batches:
@@ -96,6 +98,10 @@ class Batches:
         if self._lengths:
             return list(get_length_grouped_indices(self._lengths, self.micro_batch_size, generator=generator))  # type: ignore[no-untyped-call]
         return list(torch.randperm(len(self.units), generator=generator).tolist())
+
+
+def tasks_of(rows: Sequence[Tokenised]) -> list[str]:
+    return rows.tasks() if isinstance(rows, Rows) else sorted({row.task for row in rows})
 
 
 def lengths_of(rows: Sequence[Tokenised]) -> list[int]:

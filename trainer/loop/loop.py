@@ -27,7 +27,7 @@ from trainer.loop.dequantised import Dequantise
 from trainer.loop.determinism import one_order
 from trainer.loop.head import NLL, Head
 from trainer.loop.layer import shape_of
-from trainer.loop.parts import Stepped
+from trainer.loop.parts import Loss, Stepped
 from trainer.loop.plan import Pass, Plan, Row, arranged, buckets, pass_cost
 from trainer.loop.stream import Failed, Stream
 
@@ -64,7 +64,9 @@ class Loop:
         sizes = [prod(shape_of(layer)) for layer in self.layers.linear.values()]
         self.pass_cost = pass_cost(sizes, on_gpu=model.device.type != "cpu")
         self.streams: list[Stream] = []
-        """By slot.  An evicted one keeps its place, and adds nothing, until another comes or leaves."""
+        """In the order of their slots.  An evicted one keeps its place, and adds nothing, until another comes or leaves."""
+        self.slots: list[tuple[Stream, Adapter]] = []
+        """Each stream's own adapter, and those of its clones behind it."""
 
     def adapter(self, config: LoraConfig, seed: int = 0) -> Adapter:
         """A new one for a stream of this loop."""
@@ -81,11 +83,23 @@ class Loop:
     def remove(self, *leaving: Stream) -> None:
         self._regroup([stream for stream in self.running if stream not in leaving])
         for stream in leaving:
-            stream.adapter.detach()
+            stream.detach()
 
     def _regroup(self, streams: Sequence[Stream]) -> None:
         self.streams = sorted(streams, key=lambda stream: stream.adapter.is_dora)  # the layers want DoRA last
-        self.layers.stack([stream.adapter for stream in self.streams])
+        self.slots = [(stream, adapter) for stream in self.streams for adapter in stream.adapters]
+        self.layers.stack([adapter for _, adapter in self.slots])
+        for stream in streams:
+            stream.look = self._look
+
+    def slots_of(self, stream: Stream) -> list[int]:
+        """Its adapter's first."""
+        return [slot for slot, (owner, _) in enumerate(self.slots) if owner is stream]
+
+    @property
+    def losses(self) -> list[Loss]:
+        """By slot."""
+        return [stream.loss for stream, _ in self.slots]
 
     def run(self) -> None:
         """Until no stream is left."""
@@ -95,8 +109,8 @@ class Loop:
     def tick(self) -> int:
         """One micro-batch of every stream; returns its tokens, pads left out: none where memory did not hold them."""
         rows = self._drawn()
-        sums = self.head.sums([stream.loss for stream in self.streams])
-        padded = [0] * len(self.streams)
+        sums = self.head.sums(self.losses)
+        padded = [0] * len(self.slots)
         for part in arranged(rows, self.pass_cost, exact=self.exact, pass_tokens=self.pass_tokens):
             with one_order(self.layers.device, wanted=self.is_bit_equal):
                 fitted = self._fitted(part, sums, padded)
@@ -108,22 +122,35 @@ class Loop:
 
     def held_out_loss(self, stream: Stream, rows: Sequence[Tokenised]) -> float:
         """Nats per supervised token over rows that it is not trained on, by its weights as they are, without dropout."""
-        slot = self.streams.index(stream)
+        stream.settle()
+        return self._look(rows, stream.adapter)
+
+    def _look(self, rows: Sequence[Tokenised], adapter: Adapter) -> float:
+        """The same by an adapter that is in the stacks."""
+        slot = next(slot for slot, (_, mine) in enumerate(self.slots) if mine is adapter)
+        if adapter.is_dora:
+            self.layers.renorm(slot)
         judged = [Row(slot, row.ids, row.labels) for row in rows]
-        sums = self.head.sums([NLL] * len(self.streams))
+        losses = [NLL] * len(self.slots)
+        sums = self.head.sums(losses)
         for part in buckets(judged, self.pass_cost, min(self.pass_tokens, JUDGED_TOKENS)):
             current = Pass.of(part, self.layers.device)
             with self.plan.running(current):
-                self.head.evaluate(current, [NLL] * len(self.streams), sums)
+                self.head.evaluate(current, losses, sums)
         return float(sums[slot, 0]) / sum(row.supervised for row in judged)
 
     def _finish(self, nats: list[list[float]], padded: list[int]) -> None:
         """Steps the streams whose accumulation is complete and lets go of those that are done."""
+        own = {stream: self.slots_of(stream) for stream in self.streams}  # before any of them changes its clones
         leaving = {
             stream: why
-            for slot, stream in enumerate(self.streams)
-            if stream.window and stream.computed(nats[slot], padded[slot])
-            if (why := self._step(slot, stream))
+            for stream, slots in own.items()
+            if stream.window
+            and stream.computed(
+                [sum(of) for of in zip(*(nats[slot] for slot in slots), strict=True)],
+                sum(padded[slot] for slot in slots),
+            )
+            if (why := self._step(stream))
         }
         if leaving:
             self.remove(*leaving)
@@ -134,9 +161,9 @@ class Loop:
     def _drawn(self) -> list[Row]:
         """Rows of every stream's next micro-batch.  One whose data fails gives the rows of its last step again, to keep its place."""
         rows: list[Row] = []
-        for slot, stream in enumerate(self.streams):
+        for stream in self.streams:
             try:
-                rows += stream.next_rows(slot)
+                rows += stream.next_rows(self.slots_of(stream)[0])
             except Failed as error:
                 self._evict(stream, error, keeps_place=stream.before is not None)
                 return self._drawn()  # windows that are open stay as they are
@@ -157,9 +184,9 @@ class Loop:
     def _compute(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> None:
         """Forward and backward of one pass."""
         current = Pass.of(rows, self.layers.device)
-        recompute = any(self.streams[slot].recompute for slot in current.used)
+        recompute = any(self.slots[slot][0].recompute for slot in current.used)
         with self.plan.running(current), self._recomputed(recompute):
-            self.head.backward(self.head.hidden(current.ids), current, [stream.loss for stream in self.streams], sums)
+            self.head.backward(self.head.hidden(current.ids), current, self.losses, sums)
         for row in current.rows:
             padded[row.slot] += current.ids.shape[1]
 
@@ -169,7 +196,7 @@ class Loop:
         What the pass has left in gradients is unknown, so every open window is computed again from its start.
         """
         if len(rows) == 1:
-            stream = self.streams[rows[0].slot]
+            stream = self.slots[rows[0].slot][0]
             self._evict(
                 stream, Failed(f"memory does not hold one row of {len(rows[0].ids)} tokens", LESS), keeps_place=False
             )
@@ -179,26 +206,35 @@ class Loop:
         for stream in self.running:
             stream.rewind()
 
-    def _step(self, slot: int, stream: Stream) -> str | None:
+    def _step(self, stream: Stream) -> str | None:
         """Why the stream leaves after its optimizer step, or None."""
         try:
             done = stream.stepped()
             if stream.failure:
                 return stream.why_done(done)
-            if stream.adapter.is_dora:
-                self.layers.renorm(slot)
+            self._follow(stream)
             self._audit(stream, done)
         except Failed as error:
             self._evict(stream, error)
             return None
         return self.boundary.stepped(stream, done) or stream.why_done(done)
 
+    def _follow(self, stream: Stream) -> None:
+        """The stacks hold the adapters that the stream has after its step."""
+        slots = self.slots_of(stream)
+        if [self.slots[slot][1] for slot in slots] != stream.adapters:
+            self._regroup(self.running)
+        elif stream.adapter.is_dora:
+            for slot in slots:
+                self.layers.renorm(slot)
+
     def _audit(self, stream: Stream, done: Stepped) -> None:
         """Raises Failed with what is wrong."""
         if not self._audit_is_due(stream, done):
             return
+        stream.settle()
         refuse_rate(stream)
-        if faults := audit(stream, self.streams, self.layers, self.head):
+        if faults := audit(stream, [owner for owner, _ in self.slots], self.layers, self.head):
             raise Failed("; ".join(faults[:FAULTS]), "set engine: trl")
 
     def _audit_is_due(self, stream: Stream, done: Stepped) -> bool:
@@ -214,12 +250,10 @@ class Loop:
         """Takes a failed stream's weights out.  In its place it goes on computing the bare base, so that no shape of the others changes."""
         stream.failure = str(error)
         if keeps_place:
-            self.layers.stack(
-                [self.layers.blank(each.adapter) if each.failure else each.adapter for each in self.streams]
-            )
+            self.layers.stack([self.layers.blank(adapter) if each.failure else adapter for each, adapter in self.slots])
         else:
             self._regroup(self.running)
-        stream.adapter.detach()
+        stream.detach()
         self.boundary.failed(stream, error)
 
     @contextmanager

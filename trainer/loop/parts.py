@@ -69,6 +69,12 @@ class Schedule(Part, ABC):
 
 
 class Controller(Part, ABC):
+    def join(self, stream: Any) -> None:
+        """The `trainer.loop.stream.Stream` that it belongs to; before its first step, and before any state is read."""
+
+    def settle(self) -> None:
+        """The stream's adapter is about to be saved or judged."""
+
     @abstractmethod
     def __call__(self, step: Stepped) -> float:
         """A factor of the learning rate from the next step on."""

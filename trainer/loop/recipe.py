@@ -12,7 +12,7 @@ from peft import LoraConfig
 from torch import nn
 
 from swarm import kinds
-from trainer.loop.batches import Batches
+from trainer.loop.batches import Batches, Tokenised
 from trainer.loop.decay import Decay
 from trainer.loop.head import NLL
 from trainer.loop.parts import Controller, Loss, Schedule, Stop
@@ -39,9 +39,13 @@ class Recipe:
     decay: Decay | None = None
     controllers: Callable[[], Sequence[Controller]] = tuple
     stops: Callable[[], Sequence[Stop]] = tuple
+    held_out: Sequence[Tokenised] = ()
+    """Rows that controllers may look at."""
 
     @classmethod
-    def of(cls, settings: StreamSettings, facts: BaseFacts, batches: Batches) -> Self:
+    def of(
+        cls, settings: StreamSettings, facts: BaseFacts, batches: Batches, held_out: Sequence[Tokenised] = ()
+    ) -> Self:
         steps = steps_of(settings, batches)
         kind, arguments = kinds.optimizer(settings.optimizer).made_of(settings)
         made: Any = kind  # torch's base class knows no `lr`
@@ -58,6 +62,7 @@ class Recipe:
             loss=kinds.method(settings.method).loss(settings),
             decay=Decay(*shrinks[:3]) if (shrinks := kinds.adapter(settings.adapter).shrinking(settings)) else None,
             controllers=lambda: _controllers(settings),
+            held_out=held_out,
         )
 
     def stream(self, loop: Loop, name: str) -> Stream:
@@ -66,6 +71,7 @@ class Recipe:
             name=name, adapter=adapter, optimizer=self.optimizer(adapter.parameters()), batches=self.batches, steps=self.steps,
             schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,
             loss=self.loss, decay=self.decay, controllers=self.controllers(), stops=self.stops(),
+            fresh_optimizer=self.optimizer, held_out=self.held_out,
         )  # fmt: skip
 
 

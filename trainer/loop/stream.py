@@ -5,15 +5,17 @@ It knows nothing of the streams beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from trainer.loop.adapter import Adapter
 from trainer.loop.batches import Batches, Tokenised
+from trainer.loop.clones import Clone, cloned, copied
 from trainer.loop.decay import Decay
 from trainer.loop.head import NLL
 from trainer.loop.layer import mixed
@@ -69,6 +71,14 @@ class Stream:
     stops: Sequence[Stop] = ()
     recompute: bool = False
     """Gradient checkpointing: compute activations twice instead of keeping them."""
+    fresh_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None
+    """Makes an optimizer of the same kind, for clones."""
+    held_out: Sequence[Tokenised] = ()
+    """Rows that it is not trained on, which controllers may look at."""
+    clones: dict[str, Clone] = field(default_factory=dict)
+    """By task; while there are any, they are trained in place of the adapter, which controllers bring up to date before it is read."""
+    look: Callable[[Sequence[Tokenised], Adapter], float] | None = None
+    """The loop's: the held-out loss of rows by one of its adapters."""
 
     step: int = 0
     """Optimizer steps done."""
@@ -86,14 +96,44 @@ class Stream:
         self.factors = self.factors or [1.0] * len(self.controllers)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
+        for controller in self.controllers:
+            controller.join(self)
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """By slot, from its first one on: its own, and those of its clones."""
+        return [self.adapter, *(clone.adapter for clone in self.clones.values())]
+
+    def clone(self, task: str) -> Clone:
+        """Another one for this task, as the adapter and its optimizer are."""
+        assert self.fresh_optimizer is not None
+        self.clones[task] = cloned(self.adapter, self.optimizer, self.fresh_optimizer)
+        return self.clones[task]
+
+    def detach(self) -> None:
+        for adapter in self.adapters:
+            adapter.detach()
+
+    def settle(self) -> None:
+        """Brings the adapter up to date, before it is saved or judged."""
+        for controller in self.controllers:
+            controller.settle()
 
     def next_rows(self, slot: int) -> list[Row]:
         """The next micro-batch.  Raises Failed where the data cannot be read or supervises nothing."""
         window = self.window = self.window or self._opened()
         before = sum(len(micro_batch) for micro_batch in window.micro_batches[: window.done])
         weight = 0.0 if self.failure else 1 / window.supervised
+        place = {task: slot + 1 + number for number, task in enumerate(self.clones)}
         return [
-            Row(slot, row.ids, row.labels, weight, mixed(self.seed, self.step, before + number), self.loss.everywhere)
+            Row(
+                place[row.task] if place else slot,
+                row.ids,
+                row.labels,
+                weight,
+                mixed(self.seed, self.step, before + number),
+                self.loss.everywhere,
+            )
             for number, row in enumerate(window.micro_batches[window.done])
         ]
 
@@ -132,13 +172,16 @@ class Stream:
         if self.failure:  # it only keeps its place
             self.step += 1
             return Stepped(self.step, {})
-        norm = self._clipped()
+        trained = self._trained(window)
+        norm = math.hypot(*(self._clipped(each.adapter) for each in trained))
         for what, value in (("loss", losses["loss"]), ("gradient", norm)):
             if not torch.isfinite(torch.tensor(value)):
                 raise Failed(f"{what} was not finite at step {self.step + 1}", "lower learning_rate")
         rate = self._set_learning_rate()
-        self.optimizer.step()
-        shrunk = self.decay(list(self.adapter.pairs.values()), rate) if self.decay else {}
+        for each in trained:
+            each.optimizer.step()
+        pairs = [pair for each in trained for pair in each.adapter.pairs.values()]
+        shrunk = self.decay(pairs, rate) if self.decay else {}
         self.zero_gradients()
         self.step += 1
         self.tokens += window.tokens
@@ -152,9 +195,16 @@ class Stream:
         found = {name: value for controller in self.controllers for name, value in controller.figures.items()}
         return Stepped(self.step, figures | found, [event for each in self.controllers for event in each.events])
 
-    def _clipped(self) -> float:
+    def _trained(self, window: Window) -> Sequence[Stream | Clone]:
+        """What this step moves: the adapter, or the clones that have rows in it."""
+        if not self.clones:
+            return [self]
+        tasks = {row.task for micro_batch in window.micro_batches for row in micro_batch}
+        return [clone for task, clone in self.clones.items() if task in tasks]
+
+    def _clipped(self, adapter: Adapter) -> float:
         """The norm of the gradient, which is cut to the limit; as torch's clip_grad_norm_, without its work for several devices."""
-        gradients = [value.grad for value in self.adapter.parameters() if value.grad is not None]
+        gradients = [value.grad for value in adapter.parameters() if value.grad is not None]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
         if self.max_grad_norm is not None and (factor := self.max_grad_norm / (norm + 1e-6)) < 1:
             torch._foreach_mul_(gradients, factor)
@@ -165,12 +215,14 @@ class Stream:
         factor = self.schedule(self.step)
         for other in self.factors:
             factor *= other
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        for optimizer in (self.optimizer, *(clone.optimizer for clone in self.clones.values())):
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
         return float(self.optimizer.param_groups[0]["lr"])
 
     def zero_gradients(self) -> None:
-        torch._foreach_zero_([value.grad for value in self.adapter.parameters() if value.grad is not None])
+        values = [value for adapter in self.adapters for value in adapter.parameters()]
+        torch._foreach_zero_([value.grad for value in values if value.grad is not None])
 
     def why_done(self, step: Stepped) -> str | None:
         if self.step >= self.steps:
@@ -180,13 +232,18 @@ class Stream:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step depends on; taken at a step boundary."""
         assert self.window is None, "a stream is saved between its steps"
+        self.settle()
         return {
             "step": self.step,
             "tokens": self.tokens,
             "audits": self.audits,
             "factors": list(self.factors),
             "adapter": self.adapter.state_dict(),
-            "optimizer": _copied(self.optimizer.state_dict()),
+            "optimizer": copied(self.optimizer.state_dict()),
+            "clones": {
+                task: {"adapter": clone.adapter.state_dict(), "optimizer": copied(clone.optimizer.state_dict())}
+                for task, clone in self.clones.items()
+            },
             **{key: [part.state_dict() for part in parts] for key, parts in self._parts().items()},
         }
 
@@ -196,21 +253,14 @@ class Stream:
         )
         self.adapter.load_state_dict(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.clones.clear()
+        for task, kept in state.get("clones", {}).items():  # the version before had none
+            clone = self.clone(task)
+            clone.adapter.load_state_dict(kept["adapter"])
+            clone.optimizer.load_state_dict(kept["optimizer"])
         for key, parts in self._parts().items():
             for part, kept in zip(parts, state[key], strict=True):
                 part.load_state_dict(kept)
 
     def _parts(self) -> dict[str, Sequence[Part]]:
         return {"loss": [self.loss], "schedule": [self.schedule], "controllers": self.controllers, "stops": self.stops}
-
-
-def _copied(value: Any) -> Any:
-    match value:
-        case Tensor():
-            return value.detach().to("cpu", copy=True)
-        case dict():
-            return {key: _copied(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return type(value)(_copied(inner) for inner in value)
-        case _:
-            return value

@@ -1,0 +1,304 @@
+"""Issue 17: modes that act. An adapter for each task in multi, snapshots in mirror, ranks in use (U01, U02, U18, U20, U23)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from peft.utils.merge_utils import ties as ties_of_peft
+
+from swarm.errors import UserError
+from tests.trainer.loop import decoders
+from tests.trainer.loop.recipes import Kept, loop_of, recipe, same
+from trainer.loop import folder
+from trainer.loop.batches import Batches
+from trainer.loop.clones import conflict, merged_state, ties
+from trainer.loop.loop import Loop
+from trainer.loop.modes import Acts, Modes
+from trainer.loop.schedules import NamedSchedule
+from trainer.loop.stream import Stream
+from trainer.unified import MIRROR, MULTI, SINGLE, UnifiedController
+
+THRESHOLDS = {SINGLE: (0.98, 0.99), MULTI: (0.001, 0.99), MIRROR: (0.0005, 0.001)}
+"""Whatever the loss is, phi lies in this mode."""
+TASKS = ("left", "right")
+
+
+def go_to(stream: Stream, mode: int) -> None:
+    controller = modes_of(stream).controller
+    controller.theta0, controller.theta1 = THRESHOLDS[mode]
+
+
+def modes_of(stream: Stream) -> Modes:
+    [found] = stream.controllers
+    assert isinstance(found, Modes)
+    return found
+
+
+def tasked(acts: Acts, *, steps: int = 8, tasks: tuple[str, ...] = TASKS, number: int = 0, **changes: Any):
+    rows = [replace(row, task=tasks[at % len(tasks)]) for at, row in enumerate(decoders.rows(16, (6, 10), seed=3))]
+    thresholds = dict(zip(("theta0", "theta1"), THRESHOLDS[SINGLE], strict=True))
+    return recipe(
+        number,
+        batches=Batches(rows, micro_batch_size=4, seed=1),
+        steps=steps,
+        controllers=lambda: [Modes(UnifiedController(alpha=1.0, beta=0.0, lr_single=1.0, lr_multi=1.0, lr_mirror=1.0, mode=SINGLE, **thresholds), acts)],
+        held_out=decoders.rows(6, (6, 10), seed=9),
+        **changes,
+    )  # fmt: skip
+
+
+def trained(acts: Acts, course: dict[int, int], **given: Any) -> tuple[Loop, Kept, Stream]:
+    """A stream whose mode is changed after the steps of `course`."""
+    loop, kept, streams = loop_of({"one": tasked(acts, **given)}, exact=True)
+    kept.at = lambda stream, step: go_to(stream, course[step.step]) if step.step in course else None
+    loop.run()
+    return loop, kept, streams["one"]
+
+
+# ---- conflict ----
+
+
+def adapters(*changes: torch.Tensor):
+    loop = Loop(decoders.decoder())
+    found = [loop.adapter(LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")) for _ in changes]
+    for adapter, change in zip(found, changes, strict=True):
+        for pair in adapter.pairs.values():
+            pair.b.data.copy_(change[:, None].expand_as(pair.b) * torch.linspace(1, 2, pair.b.shape[1]))
+    return found
+
+
+def test_conflict_is_nought_for_equal_adapters_and_near_one_for_opposite_ones() -> None:
+    """U02: three that are equal, two that are orthogonal, two that are opposite, and untrained ones, which add nothing."""
+    x, y = torch.tensor([1.0, 0, 0, 0]), torch.tensor([0, 1.0, 0, 0])
+    assert conflict(adapters(x, x, x)) == pytest.approx(0, abs=1e-6)
+    assert conflict(adapters(x, -x)) == pytest.approx(1, abs=1e-6)
+    assert conflict(adapters(x * 0, x * 0)) == 0
+    found = adapters(x, y)  # two rows of one A that are nearly orthogonal
+    assert 0.3 < conflict(found) < 0.7
+
+
+def test_conflict_by_gram_terms_is_that_of_whole_matrices() -> None:
+    """U02."""
+    torch.manual_seed(5)
+    found = adapters(torch.randn(4), torch.randn(4), torch.randn(4))
+    whole = torch.stack(
+        [
+            torch.cat([(pair.scale * pair.b.T @ pair.a).detach().flatten() for pair in each.pairs.values()])
+            for each in found
+        ]
+    ).double()
+    expected = 1 - whole.mean(0).square().sum() / whole.square().sum(1).mean()
+    assert conflict(found) == pytest.approx(float(expected), abs=1e-6)
+
+
+# ---- multi ----
+
+
+def test_clones_do_not_change_the_function_and_go_on_with_the_optimizers_state() -> None:
+    """U01: the losses after the change are those without clones, at once exactly and for a single task for good."""
+    _, alone, _ = trained(Acts(), {})
+    _, cloned, _ = trained(Acts(merge="mean"), {3: MULTI})
+    assert cloned.losses("one")[:5] == pytest.approx(alone.losses("one")[:5], abs=1e-6)
+    assert cloned.losses("one")[5:] != pytest.approx(alone.losses("one")[5:], abs=1e-6)
+    assert [step.events for step in cloned.steps["one"] if step.events] == [
+        ["single -> multi: phi is 0.819", "an adapter for each of 2 tasks: left, right"]
+    ]
+
+
+def test_a_task_without_rows_in_a_step_keeps_its_adapter_as_it_was() -> None:
+    """U01: rows go to the adapter of their own task."""
+    loop, kept, streams = loop_of({"one": tasked(Acts(merge="mean"), steps=2)})
+    stream = streams["one"]
+    go_to(stream, MULTI)
+    loop.tick()
+    assert list(stream.clones) == ["left", "right"]
+    stream.batches.rows = [replace(row, task="left") for row in stream.batches.rows]
+    before = {task: clone.adapter.state_dict() for task, clone in stream.clones.items()}
+    loop.tick()
+    moved = {
+        task: any(not torch.equal(value, before[task][name]) for name, value in clone.adapter.state_dict().items())
+        for task, clone in stream.clones.items()
+    }
+    assert moved == {"left": True, "right": False}
+    assert kept.steps["one"][-1].figures["conflict"] > 0
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_left_again_the_clones_are_merged_and_what_is_saved_meanwhile_is_the_merged_adapter(number: int) -> None:
+    """U01: LoRA and DoRA; the mean of what the tasks have trained is judged, saved, and trained on."""
+    loop, _, streams = loop_of({"one": tasked(Acts(merge="mean"), number=number)})
+    stream = streams["one"]
+    go_to(stream, MULTI)
+    for _ in range(3):
+        loop.tick()
+    clones = [clone.adapter.state_dict() for clone in stream.clones.values()]
+    mean = {name: torch.stack([each[name] for each in clones]).mean(0) for name in clones[0]}
+    state = stream.state_dict()
+    assert all(torch.allclose(state["adapter"][name], value) for name, value in mean.items())
+    go_to(stream, SINGLE)
+    loop.tick()
+    assert not stream.clones and len(loop.slots) == 1
+    loop.run()
+    assert stream.step == 8
+
+
+def test_ties_is_that_of_peft() -> None:
+    torch.manual_seed(0)
+    changes = torch.randn(3, 10, 20)
+    assert torch.allclose(ties(changes, 0.3), ties_of_peft(list(changes), torch.ones(3), 0.3), atol=1e-6)
+
+
+def test_the_optimizer_goes_on_with_the_mean_of_moments_and_the_longest_count() -> None:
+    states = [
+        {"param_groups": [], "state": {0: {"step": torch.tensor(n), "exp_avg": torch.tensor([n, 1.0])}}} for n in (2.0, 4.0)
+    ]  # fmt: skip
+    merged = merged_state(states)["state"][0]
+    assert merged["step"] == 4 and merged["exp_avg"].tolist() == [3, 1]
+
+
+def test_best_keeps_the_task_whose_adapter_is_best_on_the_anchor_rows() -> None:
+    loop, _, streams = loop_of({"one": tasked(Acts(merge="best", anchor_rows=6, anchor_steps=2))})
+    stream = streams["one"]
+    go_to(stream, MULTI)
+    for _ in range(4):
+        loop.tick()
+    losses = [stream.look(stream.held_out, clone.adapter) for clone in stream.clones.values()]
+    best = list(stream.clones.values())[losses.index(min(losses))].adapter.state_dict()
+    go_to(stream, SINGLE)
+    stream.settle()
+    assert all(torch.equal(best[name], value) for name, value in stream.adapter.state_dict().items())
+
+
+def test_rows_of_one_task_alone_are_refused() -> None:
+    with pytest.raises(UserError, match="the rows are of 1 tasks"):
+        loop_of({"one": tasked(Acts(merge="mean"), tasks=("only",))})
+
+
+# ---- mirror ----
+
+
+def test_mirror_restores_the_best_snapshot_where_the_anchor_loss_got_worse() -> None:
+    """U20: weights and moments are those of the snapshot to the bit; the steps go on."""
+    acts, schedule = Acts(anchor_rows=8, anchor_steps=2), NamedSchedule("constant", steps=25)
+    one = tasked(acts, steps=25, schedule=schedule, optimizer=lambda values: torch.optim.AdamW(values, lr=0.02))
+    loop, kept, streams = loop_of({"one": replace(one, held_out=one.batches.rows)})
+    stream = streams["one"]
+    for _ in range(20):
+        loop.tick()
+    go_to(stream, MIRROR)
+    loop.tick()
+    best = min(modes_of(stream)._ring, key=lambda kept: kept["loss"])
+    for group in stream.optimizer.param_groups:
+        group["initial_lr"] = 3.0  # ruins it
+    loop.tick()
+    for group in stream.optimizer.param_groups:
+        group["initial_lr"] = 0.0
+    ruined = stream.look(stream.held_out, stream.adapter)
+    go_to(stream, SINGLE)
+    loop.tick()
+    assert all(torch.equal(a, b) for a, b in zip(stream.adapter.parameters(), best["adapter"], strict=True))
+    moments = stream.state_dict()["optimizer"]["state"][0]["exp_avg"]
+    assert torch.equal(moments, best["optimizer"]["state"][0]["exp_avg"]) and stream.step == 23
+    assert kept.steps["one"][-1].events[-1].startswith(f"restored step {best['step']}: anchor loss ")
+    assert stream.look(stream.held_out, stream.adapter) < 0.8 * ruined
+
+
+def test_mirror_keeps_what_got_no_worse() -> None:
+    """U20: within rho."""
+    _, kept, _ = trained(Acts(anchor_rows=6, anchor_steps=2, rho=10.0), {3: MIRROR, 5: SINGLE})
+    assert kept.steps["one"][5].events[-1].startswith("kept: anchor loss ")
+
+
+def test_the_pull_leads_back_to_the_snapshot() -> None:
+    """U20: with nearly the whole way in each step it stays there."""
+    _, _, free = trained(Acts(anchor_rows=6, anchor_steps=2), {3: MIRROR})
+    _, _, pulled = trained(Acts(anchor_rows=6, anchor_steps=2, pull=0.999), {3: MIRROR})
+    start = min(modes_of(pulled)._ring, key=lambda kept: kept["loss"])["adapter"]
+
+    def far(stream: Stream) -> float:
+        return sum(float((a.detach() - b).norm()) for a, b in zip(stream.adapter.parameters(), start, strict=True))
+
+    assert far(pulled) < 0.02 * far(free)
+
+
+def test_stability_falls_with_the_anchor_loss() -> None:
+    """U02: S is 1 / (1 + A / A_best - 1)."""
+    _, kept, _ = trained(Acts(anchor_rows=6, anchor_steps=1), {})
+    losses = [step.figures["anchor_loss"] for step in kept.steps["one"]]
+    for at, step in enumerate(kept.steps["one"]):
+        assert step.figures["stability"] == pytest.approx(min(losses[: at + 1]) / losses[at])
+
+
+# ---- ranks ----
+
+
+def test_ranks_are_a_leading_slice_and_come_back_as_they_were() -> None:
+    """U18, U23: half the ranks in multi; those that rest keep their weights."""
+    loop, kept, streams = loop_of({"one": tasked(Acts(ranks=(1.0, 0.5, 0.25)))})
+    stream = streams["one"]
+    loop.tick()
+    loop.tick()
+    pair = next(iter(stream.adapter.pairs.values()))
+    before = pair.a.detach().clone()
+    go_to(stream, MULTI)
+    loop.tick()
+    stepped = modes_of(stream)._ranks.aside[0][0]
+    loop.tick()
+    assert not pair.a[2:].any() and not pair.b[2:].any() and pair.a[:2].any()
+    assert kept.steps["one"][-1].figures["active_rank"] == 2
+    assert kept.steps["one"][-1].figures["learning_rate"] == pytest.approx(stream.schedule(3) * 1e-3)
+    go_to(stream, SINGLE)
+    loop.tick()
+    assert torch.equal(pair.a[2:], stepped) and torch.allclose(pair.a[2:], before[2:], atol=0.01)
+
+
+def test_rescaled_ranks_count_for_more_as_in_the_source() -> None:
+    """U18: half the ranks, twice the scale."""
+    found = []
+    for rescale in (False, True):
+        loop, _, streams = loop_of({"one": tasked(Acts(ranks=(1.0, 0.5, 0.25), rescale=rescale))})
+        loop.tick()
+        go_to(streams["one"], MULTI)
+        loop.tick()
+        found.append(next(iter(streams["one"].adapter.pairs.values())).b.detach().clone())
+    assert torch.allclose(found[1][:2], 2 * found[0][:2])
+
+
+# ---- going on ----
+
+COURSES = {
+    "ties": (Acts(merge="ties", anchor_rows=4, anchor_steps=2), {1: MULTI, 5: MIRROR, 7: SINGLE}),
+    "mirror": (Acts(anchor_rows=4, anchor_steps=2, rho=0.0, pull=0.1), {2: MIRROR, 6: SINGLE}),
+    "ranks": (Acts(ranks=(1.0, 0.5, 0.25)), {1: MULTI, 5: SINGLE}),
+}
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_it_goes_on_from_a_folder_bit_for_bit_alone_and_beside_others(name: str, tmp_path) -> None:
+    """U01, U18, U20: saved in the midst of a mode."""
+    acts, course = COURSES[name]
+    _, _, through = trained(acts, course)
+    loop, kept, _ = loop_of({"one": tasked(acts)}, exact=True)
+
+    def at(stream: Stream, step: Any) -> str | None:
+        if step.step in course:
+            go_to(stream, course[step.step])
+        if step.step == 4:
+            folder.write(stream, tmp_path)
+        return "killed" if step.step == 4 else None
+
+    kept.at = at
+    loop.run()
+    again, kept, _ = loop_of({}, exact=True)
+    one = tasked(acts).stream(again, "one")
+    go_to(one, [mode for step, mode in course.items() if step <= 4][-1])
+    folder.read(one, tmp_path)
+    other = recipe(1).stream(again, "other")
+    again.add(one, other)
+    kept.at = lambda stream, step: go_to(stream, course[step.step]) if stream is one and step.step in course else None
+    again.run()
+    assert one.step == 8 and other.step == 5 and same(one, through)
