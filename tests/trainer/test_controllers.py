@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,12 +30,13 @@ AT_ONCE = {
 
 @pytest.fixture
 def company(tmp_path: Path, settings: Make) -> Callable[[str], Company]:
-    def made(name: str) -> Company:
-        bench = Bench(tmp_path / name)
-        bench.do("prepare", settings())
-        return Company(tmp_path / name, bench.prepared)
+    return lambda name: prepared_for(tmp_path / name, settings())
 
-    return made
+
+def prepared_for(folder: Path, chosen: StreamSettings) -> Company:
+    bench = Bench(folder)
+    bench.do("prepare", chosen)
+    return Company(folder, bench.prepared)
 
 
 def factor_of(loss: float) -> float:
@@ -74,6 +76,44 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(company: Callable[[str], Compa
     assert [row["phi"] for row in again.figures["one"]] == [row["phi"] for row in through.figures["one"]][6:]
 
 
+ACTS = {
+    "controller": "unified", "controller_preset": "absolute", "controller_alpha": 1.0, "controller_beta": 0.0,
+    "controller_theta0": 0.0001, "controller_theta1": 0.98, "controller_merge": "ties", "controller_anchor_rows": 4,
+    "controller_anchor_steps": 2, "lr_scheduler": "constant", "learning_rate": 0.02, "lora_r": 8, "max_steps": 12,
+    "save_steps": 6, "save": "last", "micro_batch_size": 8, "exact": True,
+}  # fmt: skip
+
+
+def with_tasks(folder: Path) -> list[dict[str, str]]:
+    rows = [
+        {"prompt": f"{word} {n}", "completion": answer, "skill": word}
+        for n in range(24)
+        for word, answer in (("double", str(2 * n)), ("halve", str(n / 2)))
+    ]
+    path = folder / "skills.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [{"path": str(path), "type": "prompt_completion", "task": "skill"}]
+
+
+def test_a_column_of_the_data_names_the_tasks_that_get_adapters_of_their_own(tmp_path: Path, settings: Make) -> None:
+    """U01: from a file's column through preparation to the log, and on from a checkpoint that was saved in mode multi."""
+    chosen = settings(**ACTS, datasets=with_tasks(tmp_path))
+    through, again = (prepared_for(tmp_path / name, chosen) for name in ("through", "again"))
+    through.come("one", chosen)
+    through.train()
+    assert through.errors == {"one": None}
+    posts = [event.body for event in through.events["one"] if event.kind == "post"]
+    assert posts == ["step 1: an adapter for each of 2 tasks: double, halve"]
+    last = through.figures["one"][-1]
+    assert last["mode"] == 1 and last["conflict"] > 0 and 0 < last["stability"] <= 1
+    saved = next(event for event in through.events["one"] if event.kind == "checkpoint")
+    again.place.stream_folder("one").mkdir(parents=True)
+    (through.place.run_folder / saved.path).rename(again.place.stream_folder("one") / "checkpoint-6")
+    again.come("one", chosen, resume_from=["streams/one/checkpoint-6"])
+    again.train()
+    assert same(again.weights("one"), through.weights("one"))
+
+
 STREAM = "name: demo\nstreams:\n  one:\n    base_model: tiny-toon\n    datasets: [{path: a.jsonl}]\n"
 
 
@@ -98,6 +138,11 @@ def test_a_group_of_settings_is_short_for_flat_keys(tmp_path: Path) -> None:
         ("    controller: {kind: unified, presets: glue}\n", "my.yaml:6: streams.one.controller.presets: unknown setting; did you mean `controller_preset`?"),
         ("    controller_preset: glue\n", "my.yaml:6: streams.one.controller_preset: unknown setting; it is a setting of `controller: unified`"),
         ("    controller: unified\n    controller_theta0: 0.8\n", "my.yaml:7: streams.one.controller_theta0: mode multi would begin at 0.8, above mirror's 0.7; write less than 0.7"),
+        ("    controller: {kind: unified, rho: 0.1}\n", "my.yaml:6: streams.one.controller.rho: it does nothing without controller_anchor_rows; set controller_anchor_rows: 16, or leave it out"),
+        ("    controller: {kind: unified, merge: best}\n", "my.yaml:6: streams.one.controller.merge: best is chosen by controller_anchor_rows; set controller_anchor_rows: 16, or write mean"),
+        ("    controller: {kind: unified, adapt: rank, merge: mean}\n", "my.yaml:6: streams.one.controller.adapt: ranks are not adapted beside merge or anchor_rows; leave one of them out"),
+        ("    controller: {kind: unified, adapt: rank, ranks: [1, 0.5]}\n", "my.yaml:6: streams.one.controller.ranks: 2 shares for three modes; write [1.0, 0.5, 0.25]"),
+        ("    controller: {kind: unified, rescale: true}\n", "my.yaml:6: streams.one.controller.rescale: it does nothing without controller_adapt: rank; leave it out"),
         ("    controller: unified\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified with these settings; write shared, or leave it out"),
     ],
 )  # fmt: skip

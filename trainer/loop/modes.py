@@ -65,6 +65,8 @@ class Modes(Steering):
 
     def join(self, stream: Stream) -> None:
         self.stream, self.rows = stream, stream.held_out[: self.acts.anchor_rows]
+        if self.acts.anchor_rows and not self.rows:
+            raise UserError("controller_anchor_rows", "no rows are held out", "set val_set_size, or name val_datasets")
         self._ranks = Ranks(stream.adapter, rescale=self.acts.rescale) if self.acts.ranks else None
         self.tasks = tasks_of(stream.batches.rows) if self.acts.merge else []
         if self.acts.merge and not 2 <= len(self.tasks) <= MOST_TASKS:

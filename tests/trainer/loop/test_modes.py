@@ -178,6 +178,11 @@ def test_rows_of_one_task_alone_are_refused() -> None:
         loop_of({"one": tasked(Acts(merge="mean"), tasks=("only",))})
 
 
+def test_anchor_rows_without_held_out_rows_are_refused() -> None:
+    with pytest.raises(UserError, match="no rows are held out"):
+        loop_of({"one": replace(tasked(Acts(anchor_rows=4)), held_out=[])})
+
+
 # ---- mirror ----
 
 
@@ -197,14 +202,16 @@ def test_mirror_restores_the_best_snapshot_where_the_anchor_loss_got_worse() -> 
     loop.tick()
     for group in stream.optimizer.param_groups:
         group["initial_lr"] = 0.0
-    ruined = stream.look(stream.held_out, stream.adapter)
+    anchors = modes_of(stream).rows
+    ruined = stream.look(anchors, stream.adapter)
     go_to(stream, SINGLE)
     loop.tick()
     assert all(torch.equal(a, b) for a, b in zip(stream.adapter.parameters(), best["adapter"], strict=True))
     moments = stream.state_dict()["optimizer"]["state"][0]["exp_avg"]
     assert torch.equal(moments, best["optimizer"]["state"][0]["exp_avg"]) and stream.step == 23
     assert kept.steps["one"][-1].events[-1].startswith(f"restored step {best['step']}: anchor loss ")
-    assert stream.look(stream.held_out, stream.adapter) < 0.8 * ruined
+    assert stream.look(anchors, stream.adapter) == pytest.approx(best["loss"], rel=1e-4)
+    assert best["loss"] < ruined
 
 
 def test_mirror_keeps_what_got_no_worse() -> None:
