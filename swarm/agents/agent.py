@@ -322,13 +322,18 @@ class Agent:
         return read_inbox(self.folder, self.name, self.tail(), self.state, since=since, peek=peek)
 
     def wait(
-        self, until: str = " | ".join(CONDITIONS), *, timeout_seconds: float = 600.0, since: int | None = None
+        self,
+        until: str = " | ".join(CONDITIONS),
+        *,
+        timeout_seconds: float = 600.0,
+        since: int | None = None,
+        **how: Any,
     ) -> Woken:
         """Wait until one of the conditions (`done | failed | ...`) holds, and return why and what changed; see `waiting.wait`.
 
         Raises UserError for another condition.
         """
-        return wait(self, conditions(until), timeout_seconds, since=since)
+        return wait(self, conditions(until), timeout_seconds, since=since, **how)
 
     def workers(self) -> list[dict[str, Any]]:
         """The running coordinator's workers.  Raises UserError if none answers."""

@@ -16,7 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
+import anyio.from_thread
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from pydantic import ValidationError
@@ -33,6 +35,7 @@ from swarm.planning import starting
 from swarm.planning.starting import resume
 from swarm.printable import one_line
 from swarm.rundir import RunFolder
+from swarm.state import State
 from swarm.views import logview
 from swarm.views.runlist import run_rows
 from toon import encode, estimated_tokens
@@ -197,9 +200,21 @@ class Tools:
             last = entry.seq
         return "\n".join([*lines, f"next={max(self.agent.state.seq, since)} more=0"])
 
-    def wait(self, until: str = "done | failed | waits | question", timeout: float = 60, since: int = 0) -> str:
-        """Wait for done, failed, stalled, verdict, waits (for an approval) or question; gives cause, next and what changed after `since`."""
-        return self.agent.wait(until, timeout_seconds=min(timeout, 600.0), since=since).text()
+    def wait(
+        self,
+        until: str = "done | failed | waits | question",
+        timeout: float = 60,
+        since: int = 0,
+        *,
+        ctx: Context[Any, Any],
+    ) -> str:
+        """Wait for done, failed, stalled, verdict, waits (for an approval), question, claimable, plateau or new_best>0.01; gives cause, next and what changed after `since`."""
+
+        def heard(state: State) -> None:
+            anyio.from_thread.run(ctx.report_progress, float(state.seq), None, f"{len(state.open_streams())} open")
+
+        seconds = min(timeout, LONGEST_WAIT_SECONDS)
+        return self.agent.wait(until, timeout_seconds=seconds, since=since, heard=heard).text()
 
     def metrics(self, stream: str, last: int = 20) -> str:
         """A stream's newest figures."""
@@ -315,6 +330,7 @@ class Tools:
                 return encode({"streams": [asdict(row) for row in made.rows()], "notes": made.notes()})
             case "start":
                 made, opened = starting.plan(Path(what), shlex.split(overrides)), self._opened
+                starting.refuse_repetition(made)
                 return self._use(starting.start(made, opened))
 
     @property

@@ -5,15 +5,18 @@ It reads the log only, so that a coordinator may come and go meanwhile; whether 
 
 from __future__ import annotations
 
+import math
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from swarm.access.checked import waitable
 from swarm.agents.inbox import Reader, cursor
 from swarm.errors import UserError
 from swarm.log import Entry, run_is_alive
+from swarm.policy.bests import best, is_plateau
 from swarm.printable import one_line
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
@@ -23,7 +26,9 @@ from swarm.views.digest import short
 from swarm.views.streamrows import as_measured, state_of, waits_of
 from toon import encode, estimated_tokens
 
-CONDITIONS = ("done", "failed", "stalled", "verdict", "waits", "question")
+CONDITIONS = ("done", "failed", "stalled", "verdict", "waits", "question", "claimable", "plateau", "new_best")
+NEW_BEST = re.compile(r"new_best(?:>(?P<by>\d*\.?\d+))?")
+"""A new best held-out loss, if it is lower than the best one before by more than a number."""
 LOOK_SECONDS = 0.2
 ASK_SECONDS = 5.0
 """Between two questions to the coordinator about its workers."""
@@ -72,9 +77,11 @@ class Woken:
 
 def conditions(words: str) -> tuple[str, ...]:
     """`done | failed` as names.  Raises UserError for others."""
-    named = tuple(word.strip() for word in words.replace(",", "|").split("|") if word.strip())
-    if not named or not set(named) <= set(CONDITIONS):
-        raise UserError("--until", f"{words!r} is no condition", f"take some of {' | '.join(CONDITIONS)}")
+    named = tuple("".join(word.split()) for word in words.replace(",", "|").split("|") if word.strip())
+    if not named or not all(word in CONDITIONS or NEW_BEST.fullmatch(word) for word in named):
+        raise UserError(
+            "--until", f"{words!r} is no condition", f"take some of {' | '.join(CONDITIONS)}, or new_best>0.01"
+        )
     return named
 
 
@@ -85,19 +92,26 @@ def wait(
     *,
     since: int | None = None,
     budget_tokens: int = BUDGET_TOKENS,
+    coalesce_seconds: float = 0.0,
+    heard: Callable[[State], None] = lambda state: None,
 ) -> Woken:
     """Waits until one of the conditions holds; the agent's cursor moves on unless `since` is given.
 
+    What else happens within `coalesce_seconds` after that comes with it.  `heard` is called with the state after new entries.
     Raises UserError for a time that nobody can wait.
     """
     from swarm import config
     from swarm.artifacts import metrics
 
     waitable("--timeout", timeout_seconds)
+    waitable("--coalesce", coalesce_seconds)
     settings = config.of_run(agent.folder, fold(agent.tail()).added)
     with cursor(agent.folder, agent.name, moves=since is None, file="wait") as place:
         start = place.seq if since is None else since
-        cause, status = _wait(agent, settings, until, start, time.monotonic() + timeout_seconds)
+        looking = Looking(agent, settings, start)
+        cause, status = _wait(looking, until, time.monotonic() + timeout_seconds, heard)
+        if status == MET:
+            _wait(looking, (), time.monotonic() + coalesce_seconds, heard)
         entries = agent.tail()
         place.seq = max(place.seq, entries[-1].seq if entries else 0)
     state = fold(entries)
@@ -106,31 +120,87 @@ def wait(
     return Woken(cause, status, max(start, place.seq), answer)
 
 
-def _wait(agent: Waiter, settings: RunSettings, until: Sequence[str], start: int, deadline: float) -> tuple[str, int]:
-    state = fold(entry for entry in agent.tail() if entry.seq <= start)
-    waited_before, standing = waits_of(state, settings), Standing(agent)
-    happened: set[str] = set()
+def _wait(looking: Looking, until: Sequence[str], deadline: float, heard: Callable[[State], None]) -> tuple[str, int]:
+    standing = Standing(looking.agent)
     while True:
-        for entry in agent.tail(state.seq):
-            state.apply(entry)
-            happened.add(entry.event.kind)
-        waits = waits_of(state, settings)
-        now = {
-            "done": state.end is not None and not state.end.rc,
-            "failed": "fail" in happened,
-            "verdict": "verdict" in happened,
-            "waits": bool(waits) and waits != waited_before,
-            "question": any(agent.name in asked.to and seq > start for seq, asked in state.questions.items()),
-        }
-        if cause := next((condition for condition in until if now.get(condition)), ""):
+        if looking.read():
+            heard(looking.state)
+        if cause := next((condition for condition in until if looking.holds(condition)), ""):
             return cause, MET
-        if state.end:
+        if looking.state.end:
             return "ended", ENDED
-        if "stalled" in until and state.run and standing.still():
+        if "stalled" in until and looking.state.run and standing.still():
             return "stalled", MET
         if time.monotonic() >= deadline:
             return "timeout", TIMEOUT
         time.sleep(LOOK_SECONDS)
+
+
+@dataclass
+class Looking:
+    """What an agent saw of a run up to `start`, and what has happened since."""
+
+    agent: Waiter
+    settings: RunSettings
+    start: int
+    state: State = field(default_factory=State)
+    happened: set[str] = field(default_factory=set)
+    bests: list[float] = field(default_factory=list)
+    """The best held-out loss after each measurement."""
+
+    def __post_init__(self) -> None:
+        self._fold(entry for entry in self.agent.tail() if entry.seq <= self.start)
+        self.happened.clear()
+        self.waited, self.best = waits_of(self.state, self.settings), best(self.state)
+        self.was_claimable = self._claimable()
+
+    def read(self) -> bool:
+        """Whether there were new entries."""
+        before = self.state.seq
+        self._fold(self.agent.tail(before))
+        return self.state.seq > before
+
+    def _fold(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self.state.apply(entry)
+            self.happened.add(entry.event.kind)
+            if entry.event.kind in {"checkpoint", "trained"}:
+                self.bests.append(best(self.state))
+
+    def holds(self, condition: str) -> bool:
+        state = self.state
+        match condition:
+            case "done":
+                return state.end is not None and not state.end.rc
+            case "failed":
+                return "fail" in self.happened
+            case "verdict":
+                return "verdict" in self.happened
+            case "waits":
+                waits = waits_of(state, self.settings)
+                return bool(waits) and waits != self.waited
+            case "question":
+                asked = state.questions.items()
+                return any(self.agent.name in question.to and seq > self.start for seq, question in asked)
+            case "claimable":
+                return bool(self._claimable() - self.was_claimable)
+            case "plateau":
+                return "checkpoint" in self.happened and is_plateau(self.bests)
+            case _:
+                return self._is_new_best(condition)
+
+    def _is_new_best(self, condition: str) -> bool:
+        found, now = NEW_BEST.fullmatch(condition), best(self.state)
+        return found is not None and math.isfinite(now) and now < self.best - float(found["by"] or 0)
+
+    def _claimable(self) -> set[str]:
+        """Tasks that this agent may claim: those that agents added, and those of roles for which the config names it."""
+        named = f"agent:{self.agent.name}"
+        return {
+            task.ref
+            for task in self.state.ready()
+            if task.role is None or named in self.settings.roles.get(task.role, ())
+        }
 
 
 class Standing:

@@ -42,6 +42,7 @@ Overrides = Annotated[
 OnlyStream = Annotated[str | None, typer.Option("--stream", help="only this stream")]
 Plain = Annotated[bool, typer.Option("--plain", help="lines instead of the dashboard")]
 Detach = Annotated[bool, typer.Option("--detach", help="start it and return")]
+Again = Annotated[bool, typer.Option("--again", help="also what was run before with the same settings and data")]
 
 Device = Annotated[str | None, typer.Option("--device", help="cpu or gpu0; default: a GPU if there is one")]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swarm.cli.options import (
+    Again,
     As,
     Config,
     Detach,
@@ -48,6 +49,7 @@ def run(
     into: Annotated[
         str | None, typer.Option("--in", metavar="RUN", help="start it in a run that `swarm open` made")
     ] = None,
+    again: Again = False,
     plain: Plain = False,
     detach: Detach = False,
     form: Form = None,
@@ -62,6 +64,8 @@ def run(
     from swarm.planning import starting
 
     made = starting.plan(config, overrides or [])
+    if not again:
+        starting.refuse_repetition(made)
     folder = starting.start(made, None if into is None else rundir.find(into))
     screen.announce(folder, made)
     if detach:

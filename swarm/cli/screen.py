@@ -258,6 +258,10 @@ def status_text(snapshot: Snapshot) -> str:
             for t in snapshot.tasks
         ]
         lines += ["", columns(tasks)]
+    if snapshot.leaderboard:
+        lines += ["", f"leaderboard by {snapshot.leaderboard}"]
+    if snapshot.budget:
+        lines += ["", f"budget: {snapshot.budget}"]
     if snapshot.promoted:
         lines += ["", f"promoted: {snapshot.promoted}, {snapshot.why}"]
     elif snapshot.waits:

@@ -182,7 +182,12 @@ def wait(
     run: RunArgument = None,
     *,
     until: Annotated[
-        str, typer.Option("--until", metavar="'A | B'", help="done, failed, stalled, verdict, waits or question")
+        str,
+        typer.Option(
+            "--until",
+            metavar="'A | B'",
+            help="done, failed, stalled, verdict, waits, question, claimable, plateau, 'new_best>0.01'",
+        ),
     ] = "done | failed | waits | question",
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="exit with 6 after this time")
@@ -190,6 +195,10 @@ def wait(
     since: Annotated[
         int | None, typer.Option("--since", metavar="SEQ", min=0, help="what is new after this; the kept cursor stays")
     ] = None,
+    coalesce: Annotated[
+        float, typer.Option("--coalesce", metavar="SECONDS", help="wait so long for what else happens")
+    ] = 0.0,
+    budget: Annotated[int, typer.Option("--budget", metavar="TOKENS", min=1, help="of the answer")] = 400,
     author: As = None,
     named: NamedRun = None,
     form: Form = None,
@@ -204,7 +213,9 @@ def wait(
 
     wanted = conditions(until)
     with agent_of(one_run(run, named), author) as agent:
-        woken = agent.wait(" | ".join(wanted), timeout_seconds=timeout, since=since)
+        woken = agent.wait(
+            " | ".join(wanted), timeout_seconds=timeout, since=since, budget_tokens=budget, coalesce_seconds=coalesce
+        )
     screen.print_data(woken.data(), form or False)
     raise typer.Exit(woken.status)
 

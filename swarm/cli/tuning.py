@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.cli.options import Config, Detach, Form, Overrides, Plain
+from swarm.cli.options import Again, Config, Detach, Form, Overrides, Plain
 
 RANGE = re.compile(r"(?P<low>[^\s.,:]+(?:\.[^\s.,:]+)?)\.\.(?P<high>[^\s,:]+)(?P<log>:log)?")
 """`1e-4..1e-2:log`"""
@@ -30,6 +30,14 @@ def tune(
     reduction: Annotated[
         int, typer.Option("--reduction", metavar="N", min=2, help="one in N goes on beyond a rung")
     ] = 3,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", metavar="NAME", help="random (the default), grid, tpe, gp, cmaes, ...")
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", metavar="NAME=NUMBER", help="steps, tokens, minutes or usd that all trials may use"),
+    ] = None,
+    again: Again = False,
     plain: Plain = False,
     detach: Detach = False,
     form: Form = None,
@@ -41,7 +49,9 @@ def tune(
     from swarm.cli.running import run
 
     space, rest = split(words or [])
-    run(config, [*rest, *overrides(space, trials, seed, first_step, reduction)], plain=plain, detach=detach, form=form)
+    searched = overrides(space, trials, seed, first_step, reduction, sampler)
+    limits = [f"budget.{limit}" for limit in budget or ()]
+    run(config, [*rest, *searched, *limits], again=again, plain=plain, detach=detach, form=form)
 
 
 def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -69,10 +79,16 @@ def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def overrides(
-    space: dict[str, str], trials: int | None, seed: int, first_step: int | None, reduction: int
+    space: dict[str, str],
+    trials: int | None,
+    seed: int,
+    first_step: int | None,
+    reduction: int,
+    sampler: str | None = None,
 ) -> list[str]:
     """As `swarm run` takes them."""
     entries = ", ".join(f"{key}: {values}" for key, values in space.items())
     number = f", trials: {trials}" if trials else ""
-    made = [f"search={{space: {{{entries}}}{number}, seed: {seed}}}"]
+    drawn = f", sampler: {sampler}" if sampler else ""
+    made = [f"search={{space: {{{entries}}}{number}{drawn}, seed: {seed}}}"]
     return made if first_step is None else [*made, f"halving={{first_step: {first_step}, reduction: {reduction}}}"]

@@ -14,6 +14,7 @@ from swarm import config, rundir, units
 from swarm import events as ev
 from swarm.access.checked import checked
 from swarm.access.client import Client
+from swarm.artifacts.inputs import trained_before
 from swarm.config import Config, added
 from swarm.config.tree import Node, Problems
 from swarm.errors import UserError, UserErrors
@@ -124,6 +125,20 @@ def require_training_extra() -> None:
     """Raises UserError with the command that installs the missing packages."""
     if missing := machine_checks.missing_packages():
         raise UserError("swarm", f"training needs {', '.join(missing)}", "pip install 'toonswarm[train]'")
+
+
+def refuse_repetition(made: Plan) -> None:
+    """Raises UserError, with the place of the result, where every stream of the config was trained before from the same inputs."""
+    streams, runs = made.config.run.streams, Path(made.config.run.runs_dir)
+    found = trained_before(streams, runs)
+    if found.keys() == streams.keys() and not any(one.search and one.search.learns for one in streams.values()):
+        name, earlier = next(iter(found.items()))
+        where = f"{earlier.run} has {earlier.stream}: {earlier.result}"
+        whole = name if len(streams) == 1 else f"{name} and the other streams"
+        raise UserError(
+            f"streams.{name}", f"{whole} ran before with the same settings and data; {where}",
+            f"look at `swarm status {earlier.run}`, change a setting, or run it again with --again",
+        )  # fmt: skip
 
 
 def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:

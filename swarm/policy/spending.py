@@ -98,7 +98,7 @@ def _whole(settings: StreamSettings, prepared: ev.Prepared | None) -> tuple[floa
     return steps, steps * per_step * (prepared.tokens / rows if prepared and rows else 0.0)
 
 
-def told(state: State, settings: RunSettings, now: float) -> Iterator[str]:
+def usage(state: State, settings: RunSettings, now: float) -> Iterator[str]:
     """`320 of 400 steps`, for each limit."""
     so_far = used(state, settings, now)
     for name, limit in settings.budget or ():

@@ -17,11 +17,13 @@ from typing import Any
 from swarm import figures
 from swarm.printable import one_line
 from swarm.state import State, Stream, Task
+from swarm.views.leaderboard import ranked
 from swarm.views.streamrows import as_measured, state_of
 from toon import encode
 
 LEAST_TOKENS = 40
 """The smallest budget: the counts alone take about this much."""
+BEST = 3
 TEXT_CHARACTERS = 160
 WHY_CHARACTERS = 80
 SHARES = {"streams": 0.6, "claims": 0.75, "unread": 0.9, "decisions": 0.0, "open": 0.0}
@@ -147,7 +149,14 @@ def _head(state: State, rows: Sequence[Mapping[str, Any]], name: str | None, goi
         "run": state.run.name if state.run else name,
         "at": state.seq,
         "state": f"{word}: {counted}" if counted else word,
+        **({"best": best} if (best := _best(state)) else {}),
     }
+
+
+def _best(state: State) -> str:
+    """The first streams by held-out loss, where streams joined: the row of one that trains says nothing of the others."""
+    first = ranked(state, "eval_loss", "min")[:BEST] if state.added else []
+    return ", ".join(f"{name} {value:.3g}" for name, value in first)
 
 
 def _urgency(row: Mapping[str, Any]) -> int:

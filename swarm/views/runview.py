@@ -13,10 +13,11 @@ from swarm.config import added
 from swarm.events import Add, Claim, End, Resume, Run
 from swarm.log import Entry
 from swarm.messages import Metrics
+from swarm.policy.spending import usage
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import State
-from swarm.views import logview
+from swarm.views import leaderboard, logview
 from swarm.views.curves import Curves
 from swarm.views.snapshot import BusCounters, Snapshot, StreamRow, WorkerRow
 from swarm.views.streamrows import leader, run_eta, stream_rows, task_rows, waits_of, why_of
@@ -117,6 +118,8 @@ class RunView:
             streams=rows,
             eta_seconds=run_eta(rows),
             leader=state.promoted.ref if state.promoted else leader(rows, self.settings.promotion),
+            leaderboard=leaderboard.line(state, self.settings),
+            budget=", ".join(usage(state, self.settings, state.time if state.end else now)),
             workers=workers,
             tasks=task_rows(state, now),
             tail=tuple(self._tail),

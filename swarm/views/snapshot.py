@@ -164,6 +164,10 @@ class Snapshot:
     """Time until the last stream is trained, by the pace of those that train; None where that is not known."""
     leader: str = ""
     """The stream with the best figure by which they are compared, so far."""
+    leaderboard: str = ""
+    """The best streams so far with that figure, the best first."""
+    budget: str = ""
+    """What is used of the run's budget; empty where it has none."""
     silent_seconds: float = 0.0
     """Time since the last entry."""
     now: float = 0.0

@@ -36,6 +36,7 @@ def parts(view: View) -> list[Part]:
         Part(Text(snapshot.devices, style=looks.DIM), rank=7),
         Part(Text(units.duration(snapshot.elapsed_seconds) if known else "", style=looks.DIM), rank=2),
         *([Part(Text(f"eta {units.duration(snapshot.eta_seconds)}"), rank=1)] if is_expected else []),
+        *([Part(Text(f"budget {snapshot.budget}", style=looks.DIM), rank=3)] if snapshot.budget else []),
         Part(
             Text.assemble(("bus ", looks.DIM), f"{units.count(snapshot.bus.messages_per_second)}/s"), rank=5, right=True
         ),

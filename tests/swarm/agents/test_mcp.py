@@ -262,3 +262,23 @@ def test_the_inspectors_command_line_tells_a_refusal_by_its_exit_status(
     command = [str(_inspector()), "--cli", sys.executable, "-m", "swarm.cli", "mcp", "--as", "ada", "--run", str(folder.path),
                "--method", "tools/call", "--tool-name", "claim", "--tool-arg", f"ref={ref}"]  # fmt: skip
     assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == status
+
+
+async def test_a_waiting_model_is_told_of_progress(folder: RunFolder) -> None:
+    heard: list[float] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        heard.append(done)
+
+    with Agent("bob", folder.path) as bob:
+        async with Client(server(Agent("ada", folder.path))) as ada:
+            waiting = asyncio.create_task(
+                ada.call_tool("wait", {"until": "question", "timeout": 20}, progress_callback=progress)
+            )
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(bob.post, "first a note")
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(bob.ask, "ada", "which rate?", "run")
+            answer = await waiting
+    assert "cause: question" in answer.content[0].text  # type: ignore[union-attr]
+    assert len(heard) >= 2 and heard == sorted(heard)

@@ -156,3 +156,61 @@ def test_another_condition_is_refused_with_those_that_there_are() -> None:
     for words in ("finished", "", "done | never"):
         with pytest.raises(UserError, match=r"is no condition; take some of done \| failed"):
             conditions(words)
+
+
+def saves(step: int, loss: float) -> Say:
+    def tell(story: Story) -> None:
+        lease = story.state.tasks["narrow/train"].lease
+        if lease is None:
+            story.prepared("narrow")
+        tok = lease.token if lease else story.claim("narrow/train", "trainer-1")
+        path = f"streams/narrow/t{tok}/checkpoint-{step}"
+        story.say("trainer-1", ev.Checkpoint(ref="narrow/train", tok=tok, step=step, path=path, sha256="c" * 64, figures={"eval_loss": loss}))  # fmt: skip
+
+    return tell
+
+
+def test_a_new_best_counts_from_the_difference_on_that_was_asked_for(folder: RunFolder, story: Story) -> None:
+    goes_on(folder, story, saves(1, 1.0)).join()
+    with Agent("ada", folder.path) as ada:
+        assert ada.wait("new_best > 0.2", timeout_seconds=0).cause == "new_best>0.2", "the first measurement is one"
+        goes_on(folder, story, saves(2, 0.9)).join()
+        assert ada.wait("new_best>0.2", timeout_seconds=0).cause == "timeout"
+        thread = goes_on(folder, story, saves(3, 0.6))
+        assert ada.wait("new_best>0.2", timeout_seconds=20).cause == "new_best>0.2"
+        thread.join()
+    with pytest.raises(UserError, match="is no condition"):
+        conditions("new_best>much")
+
+
+def test_a_plateau_is_eight_measurements_without_a_better_one(folder: RunFolder, story: Story) -> None:
+    with Agent("ada", folder.path) as ada:
+        for step in range(1, 9):
+            goes_on(folder, story, saves(step, 1.0)).join()
+        assert ada.wait("plateau", timeout_seconds=0).cause == "timeout"
+        goes_on(folder, story, saves(9, 0.999)).join()
+        assert ada.wait("plateau", timeout_seconds=0).cause == "plateau"
+
+
+def test_what_may_be_claimed_wakes_those_who_may_claim_it(folder: RunFolder, story: Story) -> None:
+    def adds(story: Story) -> None:
+        story.say("bob", ev.Task(ref="data/check"))
+
+    with Agent("ada", folder.path) as ada:
+        assert ada.wait("claimable", timeout_seconds=0).cause == "timeout", "what workers do is not for agents"
+        goes_on(folder, story, adds).join()
+        assert ada.wait("claimable", timeout_seconds=0).cause == "claimable"
+        assert ada.wait("claimable", timeout_seconds=0).cause == "timeout", "it was there when she looked last"
+        goes_on(folder, story, lambda story: story.claim("data/check", "bob", ttl=1.0)).join()
+        goes_on(folder, story, lambda story: story.say("coordinator", ev.Expire(ref="data/check", tok=len(story.entries), why="the lease ran out"))).join()  # fmt: skip
+        assert ada.wait("claimable", timeout_seconds=0).status == 6, "it is as she saw it; bob's lease came and went"
+
+
+def test_what_happens_soon_after_is_told_with_it(folder: RunFolder, story: Story) -> None:
+    with Agent("ada", folder.path) as ada:
+        ada.wait("verdict", timeout_seconds=0)
+        goes_on(folder, story, judges("SUCCESS")).join()
+        thread = goes_on(folder, story, lambda story: story.say("coordinator", ev.Stop(ref="narrow", why="halving")))
+        woken = ada.wait("verdict", timeout_seconds=0, coalesce_seconds=2)
+        thread.join()
+    assert [line.split()[2] for line in woken.changed["entries"]] == ["verdict", "stop"]

@@ -1,4 +1,4 @@
-"""Searches that learn (issue 21): who joins when, what the sampler is told, what the budget holds."""
+"""Searches that learn (issue 21): who joins when, what the sampler gets, what the budget holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from swarm import events as ev
 from swarm.policy.commands import StopStream, Suggest
 from swarm.policy.schedule import decide
 from swarm.policy.searching import more_to_come, request, suggestions
-from swarm.policy.spending import no_room, over_budget, told
+from swarm.policy.spending import no_room, over_budget, usage
 from swarm.settings import Budget, RunSettings, Search, StreamSettings
 from tests.swarm.story import SHA, Story, settings, worker
 
@@ -49,17 +49,17 @@ def test_a_run_waits_for_the_trials_that_are_still_to_come() -> None:
     assert commands == [Suggest("wide", 2, 2)], "neither an end nor a dismissal of the idle trainer"
 
 
-def test_the_sampler_is_told_the_trials_by_the_log_alone() -> None:
+def test_the_trials_that_a_sampler_gets_follow_from_the_log_alone() -> None:
     story = Story("wide")
     joins(story, 2, 4)
     reaches(story, "wide.t2", 5, 1.5)
     story.say("coordinator", ev.Stop(ref="wide.t2", why="halving"))
-    told_it = request(story.state, run_of(story), "wide")
-    assert told_it["trials"] == [
+    asked = request(story.state, run_of(story), "wide")
+    assert asked["trials"] == [
         {"values": {"lora_r": 8}, "losses": [], "state": "running"},
         {"values": {"lora_r": 4}, "losses": [(5, 1.5)], "state": "stopped"},
     ]
-    assert request(story.state, run_of(story), "wide") == told_it, "nothing is remembered between two questions"
+    assert request(story.state, run_of(story), "wide") == asked, "nothing is remembered between two questions"
 
 
 def test_what_a_stopped_trial_leaves_of_the_budget_goes_to_the_next_one() -> None:
@@ -72,7 +72,7 @@ def test_what_a_stopped_trial_leaves_of_the_budget_goes_to_the_next_one() -> Non
     assert suggestions(story.state, run, story.now) == []
     assert more_to_come(story.state, run, story.now), "it may stop early"
     story.say("coordinator", ev.Stop(ref="wide", why="halving"))
-    assert list(told(story.state, run, story.now)) == ["5 of 15 steps"]
+    assert list(usage(story.state, run, story.now)) == ["5 of 15 steps"]
     assert suggestions(story.state, run, story.now) == [Suggest("wide", 2, 2)]
 
 

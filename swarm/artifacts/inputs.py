@@ -1,0 +1,85 @@
+"""What a training is made of, as one hash: by it a config that was run before is known, and a stream that repeats another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swarm import weights
+from swarm.event import SHORT
+from swarm.log import Log, LogError
+from swarm.rundir import RunFolder, all_runs
+from swarm.settings import StreamSettings
+from swarm.state import State, fold
+
+IMMATERIAL = frozenset({"logging_steps", "report_to", "save_total_limit", "save_hours", "search", "replica_of"})
+"""Settings without an influence on what comes out."""
+
+
+def inputs_of(settings: StreamSettings) -> str:
+    """Of its settings and of the content of its data files; a file that cannot be read counts by its name."""
+    material = {key: value for key, value in settings.model_dump(mode="json").items() if key not in IMMATERIAL}
+    text = json.dumps(_with_content(material), sort_keys=True)
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:SHORT]
+
+
+def _with_content(value: Any) -> Any:
+    match value:
+        case {"path": str(path), **rest}:
+            return {"path": _content(Path(path)), **{key: _with_content(below) for key, below in rest.items()}}
+        case dict():
+            return {key: _with_content(below) for key, below in value.items()}
+        case list():
+            return [_with_content(below) for below in value]
+        case _:
+            return value
+
+
+def _content(path: Path) -> str:
+    """Its hash; of a long file name, length and time, since it would take as long as its preparation."""
+    try:
+        found = path.stat()
+        if not path.is_file() or found.st_size > weights.QUICK_BYTES:
+            return f"{path} {found.st_size} {found.st_mtime_ns}"
+        return weights.sha256_of(path)
+    except OSError:
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A stream of an earlier run that was trained from the same inputs."""
+
+    run: str
+    stream: str
+    result: str
+
+
+def trained_before(streams: Mapping[str, StreamSettings], runs: Path) -> dict[str, Earlier]:
+    """By stream, the newest run in which the same was trained to its end."""
+    wanted = {inputs_of(settings): name for name, settings in streams.items()}
+    found = {}
+    for folder in all_runs(runs):
+        for inputs, earlier in _results(folder, wanted.keys()):
+            found[wanted[inputs]] = earlier
+    return found
+
+
+def _results(folder: RunFolder, wanted: Any) -> Iterator[tuple[str, Earlier]]:
+    try:
+        state = fold(Log(folder.log).entries())
+    except (LogError, OSError):
+        return
+    for name, stream in state.streams.items():
+        if stream.inputs in wanted and stream.trained and stream.score:
+            yield stream.inputs, Earlier(folder.name, name, _result(state, name))
+
+
+def _result(state: State, name: str) -> str:
+    loss = state.streams[name].figures.get("eval_loss")
+    promoted = ", promoted" if state.promoted and state.promoted.ref == name else ""
+    return f"eval_loss {loss:.4g}{promoted}" if loss is not None else "trained"
