@@ -1,4 +1,4 @@
-"""`swarm merge, export-adapter, push`: what leaves a run.  The work is the trainer's, in a process of its own."""
+"""`swarm merge, convert, export-adapter, push`: what leaves a run.  The work is the trainer's, in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from swarm.spawning import module_command
 Base = Annotated[
     str | None, typer.Option("--base", help="the full-precision base; default: the one that the adapter names")
 ]
+Scale = Annotated[float, typer.Option("--scale", help="of what it does; a control adapter goes the other way below 0")]
+Inverse = Annotated[bool, typer.Option("--inverse", help="undo what it does; of a LoRA: take a merged one out again")]
+Lossy = Annotated[bool, typer.Option("--allow-lossy", help="write it however far its logits are off")]
 
 
 def add_to(app: typer.Typer) -> None:
     app.command("merge")(merge)
+    app.command("convert")(convert)
     app.command("export-adapter")(export_adapter)
     app.command("push")(push)
 
@@ -32,7 +36,11 @@ def merge(
     weights: Annotated[str | None, typer.Option("--weights", metavar="W,W", help="one for each adapter; default: 1 each")] = None,
     combine: Annotated[str, typer.Option("--combine", help="several adapters: linear, ties, dare_linear or dare_ties")] = "linear",
     density: Annotated[float, typer.Option("--density", min=0.0, max=1.0, help="share that ties and dare keep")] = 0.5,
-    probe: Annotated[Literal["layers", "full"], typer.Option("--probe", help="full: also load both models and compare logits and loss")] = "layers",
+    scale: Scale = 1.0,
+    inverse: Inverse = False,
+    multiplicative: Annotated[bool, typer.Option("--multiplicative", help="a multiplicative LoRA: it maps what matrices put out")] = False,
+    allow_lossy: Lossy = False,
+    probe: Annotated[Literal["layers", "full"] | None, typer.Option("--probe", help="full: also load both models and compare logits and loss; default of control adapters")] = None,
     in_4bit: Annotated[bool, typer.Option("--4bit", help="into a base that is stored in 4 bits; what rounding again costs is printed")] = False,
     run: NamedRun = None,
     form: Form = None,
@@ -41,22 +49,36 @@ def merge(
 
     Shard by shard; it prints how far the stored weights are from base and adapter.
     """
-    words = [
-        "--out",
-        str(out),
-        "--combine",
-        combine,
-        "--density",
-        str(density),
-        "--probe",
-        probe,
-    ]
-    words += [
-        *(("--base", base) if base else ()),
-        *(("--weights", weights) if weights else ()),
-        *(["--4bit"] if in_4bit else []),
-    ]
+    words = ["--out", str(out), "--combine", combine, "--density", str(density), f"--scale={scale}"]
+    words += [f"--{key}={value}" for key, value in {"base": base, "weights": weights, "probe": probe}.items() if value]
+    flags = {"4bit": in_4bit, "inverse": inverse, "multiplicative": multiplicative, "allow-lossy": allow_lossy}
+    words += [f"--{flag}" for flag, given in flags.items() if given]
     sys.exit(_trainer("merge", [*words, *form_words(form), "--", *(adapter_folder(word, run) for word in adapters)]))
+
+
+def convert(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="its folder, a run (what it promoted) or a stream")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="a new folder for the converted adapter")],
+    *,
+    to: Annotated[Literal["lora", "multiplicative"], typer.Option("--to", help="multiplicative: of a control adapter, for any base of its shape")] = "lora",
+    scale: Scale = 1.0,
+    inverse: Inverse = False,
+    rank: Annotated[int | None, typer.Option("--rank", min=1, metavar="K", help="keep the K largest singular values; default: all, exactly")] = None,
+    base: Base = None,
+    in_4bit: Annotated[bool, typer.Option("--4bit", help="compute with the base in NF4, dequantised, as QLoRA deploys it")] = False,
+    allow_lossy: Lossy = False,
+    run: NamedRun = None,
+    form: Form = None,
+) -> None:  # fmt: skip
+    """Convert an adapter: control adapters into LoRA, any to a lower rank.
+
+    It prints how far the logits are from those of the adapter itself, and refuses what is far off.
+    """
+    words = ["--out", str(out), "--to", to, f"--scale={scale}"]
+    words += [f"--{key}={value}" for key, value in {"base": base, "rank": rank}.items() if value]
+    flags = {"4bit": in_4bit, "inverse": inverse, "allow-lossy": allow_lossy}
+    words += [f"--{flag}" for flag, given in flags.items() if given]
+    sys.exit(_trainer("convert", [*words, *form_words(form), "--", adapter_folder(adapter, run)]))
 
 
 def export_adapter(

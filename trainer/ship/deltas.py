@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from safetensors import safe_open
@@ -23,10 +23,23 @@ from swarm.weights import ADAPTER, ADAPTER_CONFIG
 PREFIX = "base_model.model."
 """PEFT's, before every name of a module."""
 PARTS = re.compile(
-    r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector|lora_embedding_A|lora_embedding_B)(?:\.weight)?"
+    r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector|lora_embedding_A|lora_embedding_B|lora_Q|lora_S)(?:\.weight)?"
 )
 NOT_MERGED = {"bias": "none", "lora_bias": False, "target_parameters": None, "modules_to_save": None}
 """Settings of PEFT's LoRA that would need more than a change of matrices, and their values without that."""
+
+
+class Change(Protocol):
+    """What an adapter does to one matrix."""
+
+    @property
+    def is_transposed(self) -> bool: ...
+
+    def added_to(self, weight: torch.Tensor) -> torch.Tensor:
+        """The changed matrix in fp32, in the base's own layout."""
+
+    def factors(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(outputs, n) and (n, inputs), fp32: their product is what is added to this matrix."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +65,20 @@ class Delta:
             changed *= (self.magnitude / changed.norm(dim=1)).unsqueeze(1)
         return changed.T if self.is_transposed else changed
 
+    def factors(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.magnitude is None, "with a magnitude it is no product"
+        return self.scale * self.b, self.a
+
 
 class Adapter:
     """An adapter's config and its deltas by module name, read one at a time."""
 
+    peft_type: ClassVar[str] = "LORA"
+
     def __init__(self, folder: Path) -> None:
         """Raises UserError on what is no LoRA adapter, or one whose changes are not all changes of matrices."""
         self.folder = folder
-        self.config = _config(folder)
+        self.config = _config(folder, self.peft_type)
         for key, without in NOT_MERGED.items():
             if self.config.get(key) not in (without, [], None):
                 what = f"{ADAPTER_CONFIG} has {key}: {self.config[key]}, which is no change of a matrix"
@@ -70,6 +89,18 @@ class Adapter:
     @property
     def modules(self) -> set[str]:
         return set(self._parts)
+
+    def names_in(self, stored: set[str]) -> Iterator[tuple[str, str]]:
+        """What it changes of a base with these tensors: (module, name of the tensor)."""
+        return names_in_base(self.modules, stored)
+
+    def missing_in(self, stored: set[str]) -> list[str]:
+        """What it would change and such a base lacks."""
+        return sorted(self.modules - {module for module, _ in self.names_in(stored)})
+
+    def change(self, module: str) -> Change | None:
+        """None for what it leaves as it is."""
+        return self.delta(module) if module in self._parts else None
 
     def delta(self, module: str) -> Delta:
         parts = self._parts[module]
@@ -87,14 +118,18 @@ class Adapter:
         return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
 
 
-def _config(folder: Path) -> dict[str, Any]:
+NAMES = {"LORA": "LoRA", "CONTROL": "control"}
+
+
+def _config(folder: Path, peft_type: str) -> dict[str, Any]:
     try:
         config: Any = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         what = f"has no readable {ADAPTER_CONFIG} ({error})"
         raise UserError(str(folder), what, "name the folder of an adapter, e.g. runs/RUN/promoted") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise UserError(str(folder), f"{ADAPTER_CONFIG} describes no LoRA adapter", "name the folder of one")
+    if not isinstance(config, dict) or config.get("peft_type") != peft_type:
+        fix = "convert it first: `swarm convert`" if config.get("peft_type") == "CONTROL" else "name the folder of one"
+        raise UserError(str(folder), f"{ADAPTER_CONFIG} describes no {NAMES[peft_type]} adapter", fix)
     if not (folder / ADAPTER).is_file():
         raise UserError(str(folder), f"has no {ADAPTER}", "name the folder of an adapter; .bin files are not read")
     return config
@@ -123,7 +158,9 @@ def _flat(magnitude: torch.Tensor | None) -> torch.Tensor | None:
     return None if magnitude is None else magnitude.flatten()
 
 
-def combined(deltas: list[Delta], weights: list[float], how: str, density: float, weight: torch.Tensor) -> torch.Tensor:
+def combined(
+    deltas: list[Change], weights: list[float], how: str, density: float, weight: torch.Tensor
+) -> torch.Tensor:
     """The matrix with several adapters' changes, each computed on the bare matrix, combined by PEFT's rules; fp32.
 
     linear: the weighted sum.  ties (arXiv 2306.01708), dare_linear and dare_ties (arXiv 2311.03099) keep a share `density` of each.
@@ -152,7 +189,5 @@ def names_in_base(modules: set[str], stored: set[str]) -> Iterator[tuple[str, st
     for module in sorted(modules):
         name = f"{module}.weight"
         shorter = name.partition(".")[2]
-        if name in stored:
-            yield module, name
-        elif shorter in stored:
-            yield module, shorter
+        if found := next((one for one in (name, shorter, module) if one in stored), None):
+            yield module, found

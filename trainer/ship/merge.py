@@ -3,7 +3,11 @@
 A merged shard is a copy of the base's file in which the adapted matrices' bytes are replaced: names, order, dtype and metadata stay.
 Then each merged matrix is read back and held against base and adapter on probe inputs.
 
+A control adapter changes what layers add to the residual stream: it is merged into the matrices that write there, and since that is not
+exact for every family and site, the logits of both whole models are compared, and what is far off is refused.
+
 python -m trainer.ship.merge ADAPTER [ADAPTER ...] --out FOLDER [--base BASE] [--weights 0.5,0.5] [--combine ties] [--probe full] [--json | --toon]
+                             [--scale S] [--inverse] [--multiplicative] [--allow-lossy]
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import argparse
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +27,10 @@ from swarm.errors import UserError
 from swarm.surroundings import open_output
 from trainer import base_models
 from trainer.quiet import quieten
-from trainer.ship.deltas import Adapter, Delta, combined, names_in_base
+from trainer.ship.deltas import Adapter, Change, combined
+from trainer.ship.maps import ControlAdapter, adapter_in
 from trainer.ship.outcome import PROBES, LayerError, Merged
+from trainer.ship.probe import Distance, hooked, loaded, output, refuse_lossy
 from trainer.ship.sources import base_of
 from trainer.show import add_forms, print_form
 from trainer.whole import new_folder
@@ -45,22 +51,32 @@ class Recipe:
     density: float = 0.5
     seed: int = 0
 
-    def changed(self, deltas: list[tuple[Delta, float]], weight: torch.Tensor) -> torch.Tensor:
+    def changed(self, deltas: list[tuple[Change, float]], weight: torch.Tensor) -> torch.Tensor:
         """The matrix with what the adapters that have it add, fp32."""
         if len(self.adapters) == 1 and self.weights == [1.0]:
             return deltas[0][0].added_to(weight)
         torch.manual_seed(self.seed)  # DARE drops at random
         return combined([d for d, _ in deltas], [w for _, w in deltas], self.combine, self.density, weight)
 
-    def deltas(self, module: str) -> list[tuple[Delta, float]]:
-        pairs = zip(self.adapters, self.weights, strict=True)
-        return [(adapter.delta(module), weight) for adapter, weight in pairs if module in adapter.modules]
+    def changes(self, module: str) -> list[tuple[Change, float]]:
+        pairs = [(adapter.change(module), weight) for adapter, weight in zip(self.adapters, self.weights, strict=True)]
+        return [(change, weight) for change, weight in pairs if change is not None]
+
+    @property
+    def is_measured_by_layers(self) -> bool:
+        """Whether the model is right where each matrix is: of control adapters that is not so for every family."""
+        return not any(isinstance(adapter, ControlAdapter) for adapter in self.adapters)
+
+    @property
+    def is_one_adapter(self) -> bool:
+        return len(self.adapters) == 1 and self.weights == [1.0]
 
 
-def merge(recipe: Recipe, base: str, out: Path, *, probe: str = "layers") -> Merged:
+def merge(recipe: Recipe, base: str, out: Path, *, probe: str | None = None, allow_lossy: bool = False) -> Merged:
     """Write the merged model to `out`, which must not exist.  Raises UserError, and then nothing is left behind."""
     if out.exists():
         raise UserError(str(out), "is there already", "name a new folder")
+    probe = _probe(recipe, probe, allow_lossy=allow_lossy)
     folder = base_models.folder_of(base)
     config = base_models.config_of(folder)
     _refuse_quantised(base, config)
@@ -72,9 +88,24 @@ def merge(recipe: Recipe, base: str, out: Path, *, probe: str = "layers") -> Mer
         _copy_small_files(folder, staged)
         errors = [error for shard in shards for error in _compare(recipe, shard, staged / shard.name, targets)]
         worst = max(errors, key=lambda error: error.relative)
-        logits, loss = _full_probe(recipe, folder, staged) if probe == "full" else (None, None)
+        distance = _distance(recipe, folder, staged) if probe == "full" else None
+        if distance and not recipe.is_measured_by_layers and not allow_lossy:
+            refuse_lossy(distance, out, "train with `control_site: mlp`, or keep it as an adapter")
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "as stored")
-    return Merged(str(out), base, len(errors), dtype, worst, logits, loss)
+    merged = Merged(str(out), base, len(errors), dtype, worst)
+    if distance is None:
+        return merged
+    logits, effect = distance.logits / distance.largest, distance.effect / distance.largest
+    return replace(merged, logits=logits, effect=effect, loss=distance.loss)
+
+
+def _probe(recipe: Recipe, wanted: str | None, *, allow_lossy: bool) -> str:
+    if recipe.is_measured_by_layers or (recipe.is_one_adapter and wanted is None):
+        return wanted or ("layers" if recipe.is_measured_by_layers else "full")
+    if not recipe.is_one_adapter and not allow_lossy:
+        what = "what is lost by a control adapter is measured of one whole adapter alone"
+        raise UserError("--weights", what, "merge them one after another, or accept what is lost with --allow-lossy")
+    return wanted or "layers"
 
 
 def _refuse_quantised(base: str, config: dict[str, Any]) -> None:
@@ -88,14 +119,12 @@ def _refuse_quantised(base: str, config: dict[str, Any]) -> None:
 def _targets(recipe: Recipe, shards: list[Path], config: dict[str, Any]) -> dict[str, str]:
     """Module by the name of its matrix in the files.  Raises UserError unless every pair has its matrix."""
     stored = {name for shard in shards for name in base_models.header_of(shard)}
-    modules = {module for adapter in recipe.adapters for module in adapter.modules}
-    found = dict(names_in_base(modules, stored))
-    if missing := sorted(modules - set(found)):
+    if missing := sorted({name for adapter in recipe.adapters for name in adapter.missing_in(stored)}):
         tied = config.get("tie_word_embeddings") and any(name.endswith("lm_head") for name in missing)
         what = f"{len(missing)} of the adapter's layers have no matrix in the base, first {missing[0]}"
         fix = "its head is the embedding: a merged one would change both" if tied else "name the base it was trained on"
         raise UserError("--base", what, fix)
-    return {name: module for module, name in found.items()}
+    return {name: module for adapter in recipe.adapters for module, name in adapter.names_in(stored)}
 
 
 def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]) -> None:
@@ -105,7 +134,7 @@ def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]
         start = HEADER + int.from_bytes(written.read(HEADER), "little")
         for name, about in mine.items():
             weight = _tensor(shard, name)
-            changed = recipe.changed(recipe.deltas(targets[name]), weight)
+            changed = recipe.changed(recipe.changes(targets[name]), weight)
             if not bool(torch.isfinite(changed).all()):
                 raise UserError(str(recipe.adapters[0].folder), f"{targets[name]} is not finite", "train it again")
             written.seek(start + about["data_offsets"][0])
@@ -118,10 +147,11 @@ def _compare(recipe: Recipe, shard: Path, merged: Path, targets: dict[str, str])
     """Read back: the stored matrix against base and adapter, in fp32, on random inputs."""
     found = []
     for name in sorted(set(base_models.header_of(shard)) & set(targets)):
-        deltas = recipe.deltas(targets[name])
-        wanted, stored = recipe.changed(deltas, _tensor(shard, name)), _tensor(merged, name).float()
-        if deltas[0][0].is_transposed:
+        changes = recipe.changes(targets[name])
+        wanted, stored = recipe.changed(changes, _tensor(shard, name)), _tensor(merged, name).float()
+        if changes[0][0].is_transposed:
             wanted, stored = wanted.T, stored.T  # (outputs, inputs)
+        wanted, stored = wanted.reshape(-1, wanted.shape[-1]), stored.reshape(-1, stored.shape[-1])  # experts, biases
         draws = torch.Generator().manual_seed(recipe.seed)
         x = torch.randn(PROBES, wanted.shape[1], generator=draws)  # (n, inputs)
         y = x @ wanted.T  # (n, outputs)
@@ -143,28 +173,23 @@ def _copy_small_files(folder: Path, out: Path) -> None:
             shutil.copyfile(path, out / path.name)
 
 
-def _full_probe(recipe: Recipe, base: Path, merged: Path) -> tuple[float, float]:
-    """Base with adapter by PEFT against the merged model, both whole in memory, on random tokens."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if len(recipe.adapters) > 1 or recipe.weights != [1.0]:
+def _distance(recipe: Recipe, base: Path, merged: Path) -> Distance:
+    """Base with adapter by PEFT against the merged model, whole in memory."""
+    if not recipe.is_one_adapter:
         raise UserError("--probe", "full compares one whole adapter with PEFT", "leave --probe out for several")
-    bare = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
-    draws = torch.Generator().manual_seed(recipe.seed)
-    ids = torch.randint(int(bare.config.get_text_config().vocab_size), (2, 32), generator=draws)  # (rows, tokens)
-    with torch.no_grad():
-        hooked = PeftModel.from_pretrained(bare, str(recipe.adapters[0].folder))(input_ids=ids, labels=ids)
-        whole = AutoModelForCausalLM.from_pretrained(str(merged), dtype=torch.float32)(input_ids=ids, labels=ids)
-    largest = float((hooked.logits - whole.logits).abs().max() / hooked.logits.abs().max())
-    return largest, abs(float(hooked.loss - whole.loss))
+    bare = loaded(base)
+    without = output(bare)
+    with hooked(bare, recipe.adapters[0]) as model:
+        wanted = output(model)
+    return Distance.of(without, wanted, output(loaded(merged)))
 
 
-def recipe_of(folders: list[Path], weights: list[float] | None, combine: str, density: float) -> Recipe:
+def recipe_of(
+    folders: list[Path], weights: list[float] | None, combine: str, density: float, *,
+    scale: float = 1.0, inverse: bool = False, multiplicative: bool = False,
+) -> Recipe:  # fmt: skip
     """Raises UserError."""
-    adapters = [Adapter(folder) for folder in folders]
+    adapters = [adapter_in(folder, scale, inverse=inverse, multiplicative=multiplicative) for folder in folders]
     given = weights or [1.0] * len(adapters)
     if len(given) != len(adapters):
         raise UserError("--weights", f"{len(given)} weights for {len(adapters)} adapters", "give one for each")
@@ -179,14 +204,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=lambda text: [float(part) for part in text.split(",")])
     parser.add_argument("--combine", default="linear", help="linear, ties, dare_linear or dare_ties")
     parser.add_argument("--density", type=float, default=0.5, help="share that ties and dare keep")
-    parser.add_argument("--probe", choices=("layers", "full"), default="layers")
+    parser.add_argument("--scale", type=float, default=1.0, help="of what each adapter does")
+    parser.add_argument("--inverse", action="store_true", help="undo what each adapter does")
+    parser.add_argument("--multiplicative", action="store_true", help="B A maps what a matrix puts out")
+    parser.add_argument("--allow-lossy", action="store_true", help="of control adapters: accept what is far off")
+    parser.add_argument("--probe", choices=("layers", "full"), help="default: layers, of a control adapter full")
     parser.add_argument("--4bit", dest="in_4bit", action="store_true", help="into a base in 4 bits, rounded again")
     add_forms(parser)
     options = parser.parse_args(argv)
     open_output()
     quieten()
     try:
-        recipe = recipe_of(options.adapters, options.weights, options.combine, options.density)
+        recipe = recipe_of(
+            options.adapters, options.weights, options.combine, options.density,
+            scale=options.scale, inverse=options.inverse, multiplicative=options.multiplicative,
+        )  # fmt: skip
         done = _merged(recipe, base_of(options.adapters, options.base), options)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -198,9 +230,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _merged(recipe: Recipe, base: str, options: argparse.Namespace) -> Merged:
     if not options.in_4bit:
-        return merge(recipe, base, options.out, probe=options.probe)
-    if len(recipe.adapters) > 1 or recipe.weights != [1.0] or options.probe == "full":
-        raise UserError("--4bit", "merges one whole adapter, and compares layers", "leave out weights and --probe full")
+        return merge(recipe, base, options.out, probe=options.probe, allow_lossy=options.allow_lossy)
+    plain = recipe.is_one_adapter and recipe.is_measured_by_layers and options.scale == 1 and not options.inverse
+    if not plain or options.probe == "full" or options.multiplicative:
+        what = "merges one whole LoRA as it is, and compares layers"
+        raise UserError("--4bit", what, "leave out weights, scale and --probe full; convert a control adapter first")
     from trainer.ship.merge_4bit import merge_4bit
 
     return merge_4bit(recipe.adapters[0], base, options.out)
@@ -210,7 +244,7 @@ def _line(done: Merged) -> str:
     full = (
         ""
         if done.logits is None
-        else f"; logits differ by {done.logits:.1e} of the largest, loss by {done.loss:.1e} nats"
+        else f"; logits differ by {done.logits:.1e} of the largest (the adapter changes {done.effect:.1e}), loss by {done.loss:.1e} nats"
     )
     worst = f"largest difference {done.worst.relative:.1e} of an output ({done.worst.module}), from rounding to {done.dtype}"
     return f"{done.folder}: {done.matrices} matrices merged into {done.base}; {worst}{full}"

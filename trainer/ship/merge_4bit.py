@@ -57,18 +57,19 @@ def _compared(base: Any, merged: Any, adapter: Adapter) -> list[LayerError]:
     """The stored matrices against the base's with the adapter, on random inputs."""
     found = []
     for module in sorted(adapter.modules):
-        wanted = adapter.delta(module).added_to(_matrix(base.get_submodule(module)))
+        wanted = adapter.delta(module).added_to(matrix(base.get_submodule(module).weight))
         x = torch.randn(PROBES, wanted.shape[1], generator=torch.Generator().manual_seed(0))  # (n, inputs)
         y = x @ wanted.T  # (n, outputs)
-        largest = float((x @ _matrix(merged.get_submodule(module)).T - y).abs().max())
+        largest = float((x @ matrix(merged.get_submodule(module).weight).T - y).abs().max())
         found.append(LayerError(module, largest, largest / max(float(y.abs().max()), 1e-30)))
     return found
 
 
-def _matrix(layer: Any) -> torch.Tensor:
+def matrix(weight: Any) -> torch.Tensor:
     """In fp32, (outputs, inputs); what stayed out of the quantisation is as it is."""
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return cast("torch.Tensor", weight.data).float()
     from bitsandbytes.functional import dequantize_4bit
 
-    state = getattr(layer.weight, "quant_state", None)
-    weight = layer.weight.data if state is None else dequantize_4bit(layer.weight.data, state)
-    return cast("torch.Tensor", weight).float()
+    return dequantize_4bit(weight.data, state).float()

@@ -32,3 +32,5 @@ class Merged:
     """`probe: full`: the largest |difference| of logits on random tokens, relative to the largest |logit|."""
     loss: float | None = None
     """`probe: full`: |difference| of the mean loss on those tokens, nats."""
+    effect: float | None = None
+    """`probe: full`: what the adapter itself changes in the logits at most, relative to the largest one."""

@@ -1,0 +1,140 @@
+"""How far a converted model is from the model with its adapter: both are given the same random tokens, whole in memory, and their logits compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from swarm.errors import UserError
+from swarm.settings import StreamSettings
+from trainer.control.hooked import attach
+from trainer.loading import load_adapter, load_base
+from trainer.place import Place
+from trainer.ship.deltas import Adapter
+from trainer.ship.maps import ControlAdapter, Map, Multiplicative, Scaled
+
+ROWS, TOKENS = 2, 32
+LIMIT = 0.05
+"""Share of what the adapter itself changes in the logits: a conversion that is further off is lossy."""
+ROUNDING = 1e-5
+"""Share of the largest logit that is left to rounding, where an adapter changes nothing."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model makes of the random tokens."""
+
+    logits: Tensor
+    """(rows, tokens, vocabulary), fp32."""
+    loss: float
+    """Nats of the next token."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Between the model with its adapter and the converted one."""
+
+    logits: float
+    """The largest |difference| of a logit."""
+    effect: float
+    """The same between the model with its adapter and the bare base: what is converted."""
+    largest: float
+    """The largest |logit|."""
+    loss: float
+    """|Difference| of the loss, nats."""
+
+    @classmethod
+    def of(cls, bare: Output, wanted: Output, found: Output) -> Distance:
+        apart, effect = ((one.logits - wanted.logits).abs().max() for one in (found, bare))
+        return cls(float(apart), float(effect), float(wanted.logits.abs().max()), abs(found.loss - wanted.loss))
+
+    @property
+    def is_lossy(self) -> bool:
+        return not self.logits <= max(LIMIT * self.effect, ROUNDING * self.largest)
+
+    def __str__(self) -> str:
+        return f"largest logit difference {self.logits:.1e} (the adapter changes logits by up to {self.effect:.1e})"
+
+
+def refuse_lossy(distance: Distance, out: Path, fix: str) -> None:
+    """Raises UserError."""
+    if distance.is_lossy:
+        what = f"{distance}: more than {LIMIT:.0%} of that"
+        raise UserError(str(out), what, f"{fix}, or accept it with --allow-lossy")
+
+
+def loaded(folder: Path, *, in_4bit: bool = False) -> Any:
+    """A base in fp32, or in NF4 as `adapter: qlora` has it, in evaluation mode."""
+    settings = {"base_model": str(folder), "datasets": [{"path": "-"}], "adapter": "qlora" if in_4bit else "lora"}
+    return load_base(folder, StreamSettings.model_validate(settings), Place(folder, "cpu"))
+
+
+@torch.no_grad()
+def output(model: Any, seed: int = 0) -> Output:
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    ids = torch.randint(vocabulary, (ROWS, TOKENS), generator=torch.Generator().manual_seed(seed))
+    made = model(input_ids=ids, labels=ids, use_cache=False)
+    return Output(made.logits.float(), float(made.loss))
+
+
+@contextmanager
+def hooked(model: Any, adapter: Adapter) -> Iterator[Any]:
+    """The model with the adapter on it: by PEFT where it knows what the adapter does, by plain hooks where it is an inverse or multiplicative."""
+    if isinstance(adapter, Multiplicative):
+        with _steered(model, {module: _map(adapter, module) for module in adapter.modules}):
+            yield model
+    elif isinstance(adapter, ControlAdapter) and adapter.inverse:
+        with _steered(model, adapter.maps, of_block=adapter.site == "block"):
+            yield model
+    else:
+        made = _by_peft(model, adapter)
+        yield made
+        made.unload()
+
+
+def _by_peft(model: Any, adapter: Adapter) -> Any:
+    from peft.tuners.lora import LoraLayer
+
+    if isinstance(adapter, ControlAdapter):
+        return attach(model, adapter.folder, adapter.scale)
+    made = load_adapter(model, adapter.folder)
+    for layer in made.modules():
+        if isinstance(layer, LoraLayer) and isinstance(adapter, Scaled):
+            layer.scale_layer(adapter.scale)
+    return made
+
+
+def _map(adapter: Multiplicative, module: str) -> Map:
+    made = adapter.change(module)
+    assert isinstance(made, Map)
+    return made
+
+
+@contextmanager
+def _steered(model: Any, maps: Mapping[str, Map], *, of_block: bool = False) -> Iterator[None]:
+    """The outputs of these modules are mapped; of blocks what they add to their input is."""
+
+    def hook(made: Map) -> Any:
+        def mapped(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+            y = output[0] if isinstance(output, tuple) else output  # (B, T, H)
+            x = y - (given[0] if given else named["hidden_states"]) if of_block else y
+            y = y + (x.float() @ made.right.T @ made.left.T).to(y)
+            return (y, *output[1:]) if isinstance(output, tuple) else y
+
+        return mapped
+
+    with ExitStack() as taken_off:
+        for name, made in maps.items():
+            try:
+                module = model.get_submodule(name)
+            except AttributeError:
+                what = f"the model has no module {name} in memory, where its files are arranged otherwise"
+                raise UserError("--probe", what, "compare layers: leave --probe full out") from None
+            taken_off.callback(module.register_forward_hook(hook(made), with_kwargs=True).remove)
+        yield
