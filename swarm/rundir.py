@@ -231,6 +231,13 @@ def runs_here() -> Path:
     return Path("runs")
 
 
+def runs_of(named: Path | None) -> Path:
+    """The folder of runs that a person named, by default `runs_here()`.  Raises UserError where the named one is none."""
+    if named is not None and not named.is_dir():
+        raise UserError("--runs", f"there is no folder {named}", "name the folder that holds the runs")
+    return runs_here() if named is None else named
+
+
 def find(run: str | None, runs: Path | None = None) -> RunFolder:
     """The run that a person means: a path, a name below `runs` (by default `runs_here()`), or without one the newest there.
 

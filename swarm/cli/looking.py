@@ -80,7 +80,7 @@ def runs(
     from swarm.rundir import RunFolder
     from swarm.views.runlist import Wanted, run_rows, stream_rows
 
-    here = rundir.runs_here() if runs is None else runs
+    here = rundir.runs_of(runs)
     rows = run_rows(here, Wanted(name, base, state, promoted))
     if compare:
         rows = stream_rows([RunFolder(here / row["run"]) for row in rows if row["state"] != "damaged log"])

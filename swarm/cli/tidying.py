@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
 
 def prune(
     *,
-    runs: Runs = Path("runs"),
+    runs: Runs | None = None,
     whole_runs: Annotated[
         bool, typer.Option("--whole-runs", help="remove finished runs, not only their checkpoints")
     ] = False,
@@ -28,13 +27,11 @@ def prune(
 
     With --whole-runs everything of them.
     """
-    from swarm import units
+    from swarm import rundir, units
     from swarm.artifacts import pruning
     from swarm.errors import UserError
 
-    if not runs.is_dir():
-        raise UserError("--runs", f"there is no folder {runs}", "name the folder that holds the runs")
-    found = pruning.candidates(runs, whole_runs=whole_runs, keep=keep)
+    found = pruning.candidates(rundir.runs_of(runs), whole_runs=whole_runs, keep=keep)
     if not found:
         print("nothing to prune", file=sys.stderr)
         return

@@ -141,11 +141,19 @@ def test_the_figures_are_exported_in_as_few_rows_and_columns_as_are_wanted(folde
     assert refusal("export", "--what", "events", "--points", "3") == "--points: thins metrics, not events; leave it out"
 
 
-def test_pruning_asks_where_somebody_can_answer(folder: RunFolder) -> None:
-    assert refusal("prune", "--runs", "nope") == "--runs: there is no folder nope; name the folder that holds the runs"
+@pytest.mark.parametrize("command", ["prune", "runs"])
+def test_a_folder_of_runs_that_is_none_is_refused(command: str) -> None:
+    assert refusal(command, "--runs", "nope") == "--runs: there is no folder nope; name the folder that holds the runs"
+
+
+def test_pruning_finds_the_runs_from_a_folder_below_and_asks_where_somebody_can_answer(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with LogWriter.open(folder.log) as writer:
         writer.append([("coordinator", ev.End(ref="run", rc=0))])
     (folder.path / "prepared" / "x").mkdir(parents=True)
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
     said = refusal("prune", "--keep", "0")
     assert said.startswith("prune: asks before it removes anything, and there is no terminal; ")
     assert (folder.path / "prepared" / "x").exists()
