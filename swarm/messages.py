@@ -147,6 +147,15 @@ class Assign(Message):
     max_values: ClassVar[int] = 200_000
     pieces: Annotated[list[Piece], Field(min_length=1)]
 
+    @staticmethod
+    def leases(text: str) -> list[tuple[str, int]]:
+        """Ref and token of each piece, also where the rest was written by another version.  Raises ToonError."""
+        value = decode(text)
+        pieces = value.get("pieces") if isinstance(value, dict) else None
+        found = [piece for piece in pieces if isinstance(piece, dict)] if isinstance(pieces, list) else []
+        named = [(piece.get("ref"), piece.get("token")) for piece in found]
+        return [(ref, token) for ref, token in named if isinstance(ref, str) and isinstance(token, int)]
+
 
 What = Literal["pause", "resume", "stop", "hand", "revoke"]
 

@@ -48,6 +48,7 @@ JUDGING: tuple[Role, ...] = ("validate", "evaluate")
 LATER_SECONDS = 20.0
 """Imports for judging wait so long: at a run's start the cores belong to preparing, and to the imports of trainers."""
 LOW_PRIORITY = 5
+OTHER_VERSION = "the coordinator is of another version than this worker"
 
 
 @dataclass(frozen=True)
@@ -264,8 +265,17 @@ class Worker:
                     self._leave(Quit.read(envelope.body).why or "the coordinator said so")
                 case _:
                     pass  # published entries and figures are for watchers
-        except ValueError as error:  # a coordinator of another version: note it and go on
+        except ValueError as error:
             print(f"trainer: cannot read a message of type {envelope.type}: {error}", file=sys.stderr)
+            self._make_room(envelope)
+
+    def _make_room(self, envelope: Envelope) -> None:
+        """A coordinator of another version adopted this process: it leaves, so that one of that version is started."""
+        if envelope.type == Assign.type:
+            for ref, token in Assign.leases(envelope.body):
+                drop = Drop(ref=ref, tok=token, why=OTHER_VERSION, failed=False)
+                Lease(ref, token, self._send).report(drop)
+        self._leave(OTHER_VERSION)
 
     def _accept(self, assign: Assign) -> None:
         works = [Work(piece, Lease(piece.ref, piece.token, self._send)) for piece in assign.pieces]

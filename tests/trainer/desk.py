@@ -78,7 +78,10 @@ class Desk:
         return process
 
     def tell(self, message: Message) -> None:
-        assert self._call(self.hub.send("w1", message.type, message.toon()))
+        self.send(message.type, message.toon())
+
+    def send(self, kind: str, body: str) -> None:
+        assert self._call(self.hub.send("w1", kind, body))
 
     def assign(self, **piece: Any) -> None:
         """One task."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from swarm.messages import Assign, Hello, Order, Piece, Quit, Ready, Report
 from swarm.settings import StreamSettings
 from tests.trainer.desk import Desk
+from toon import encode
 from trainer.worker import Post
 
 
@@ -204,6 +206,22 @@ def test_a_worker_that_is_asked_to_leave_gives_back_what_it_has_not_begun(
     process.terminate()
     assert process.wait(60) == 0, desk.log()
     assert [desk.report("drop", token).why for token in (2, 3)] == ["the worker was asked to leave"] * 2
+
+
+def test_a_worker_that_was_adopted_by_another_version_gives_its_tasks_back_and_leaves(
+    desk: Desk, settings: Callable[..., StreamSettings]
+) -> None:
+    process = desk.start_worker("prepare")
+    desk.wait(lambda one: one.type == "ready")
+    piece = Piece(ref="one/prepare", token=3, role="prepare", stream="one", settings=settings())
+    value = json.loads(Assign(pieces=[piece]).model_dump_json(exclude_none=True))
+    value["pieces"][0]["settings"]["of_next_year"] = 1
+    desk.send(Assign.type, encode(value))
+    assert process.wait(60) == 0, desk.log()
+    dropped = desk.report("drop", 3)
+    assert (dropped.ref, dropped.why, dropped.failed) == (
+        "one/prepare", "the coordinator is of another version than this worker", False,
+    )  # fmt: skip
 
 
 def test_orphaned_and_paused_trainer_saves_a_checkpoint_and_leaves(
