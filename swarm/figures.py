@@ -22,6 +22,8 @@ Goal = Literal["min", "max"]
 
 BASE = "base_"
 """Begins the name of a figure of the bare base, measured as the adapter's of that name."""
+OF_MODELS = ("encoder_", "decoder_")
+"""Begin the names of figures of one of a stream's two models."""
 TIE = "a tie"
 """The reason of a promotion begins with it where nothing was better than chance."""
 MAX_NAME = 40
@@ -136,9 +138,10 @@ def of(name: str) -> Figure:
     """What is known of a figure; one that the table lacks is a plain number under its own name."""
     if name in FIGURES:
         return FIGURES[name]
-    if (plain := name.removeprefix(BASE)) != name and plain in FIGURES:
-        known = FIGURES[plain]
-        return Figure(f"base {known.label}", known.unit, None, known.text)
+    for prefix in (BASE, *OF_MODELS):
+        if name.startswith(prefix):
+            known = of(name.removeprefix(prefix))
+            return Figure(f"{prefix[:-1]} {known.label}", known.unit, None, known.text)
     return Figure(name.replace("_", " "))
 
 

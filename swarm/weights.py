@@ -17,12 +17,16 @@ ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER)
 """What PEFT needs to load an adapter, by its own names."""
+MODELS = ("decoder", "encoder")
+"""Folders of a stream of two models (`method: duo`), each an adapter: a checkpoint of both, and what is published."""
 PROMPT = "prompt.json"
 """Beside them: the chat template and separator that the training rows were rendered with (trainer/data/prompt.py); not in the hash."""
 TOKENIZER = "tokenizer"
 """Folder beside prepared rows with the files of the base's tokenizer; they are copied into published adapters."""
 MANIFEST = "manifest.json"
 """Sealed into a folder of prepared rows and into a checkpoint: the hash of every file (trainer/whole.py)."""
+OF_MODELS = "models"
+"""In the manifest of the rows of two models: the folder of each one's rows, and the hash of its manifest."""
 CHUNK_BYTES = 1 << 20
 QUICK_BYTES = 256 << 20
 """A file of this length is hashed within a second; a longer one is first held against its own header."""
@@ -53,13 +57,22 @@ def _digest(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+def adapter_files(folder: Path) -> list[str]:
+    """The files of an adapter, or of the adapters of two models, as paths below the folder."""
+    models = [name for name in MODELS if (folder / name).is_dir()]
+    return [f"{model}/{name}" for model in models for name in ADAPTER_FILES] or list(ADAPTER_FILES)
+
+
 def adapter_sha256(folder: Path) -> str:
-    """Of both files of an adapter in a run folder; a shell gives it too: `sha256sum adapter_config.json adapter_model.safetensors | sha256sum`.
+    """Of all files of an adapter in a run folder; a shell gives it too: `sha256sum adapter_config.json adapter_model.safetensors | sha256sum`.
 
     Raises OSError.
     """
-    _check_length(folder / ADAPTER)
-    lines = "".join(f"{sha256_in_run(folder / name)}  {name}\n" for name in ADAPTER_FILES)
+    names = adapter_files(folder)
+    for name in names:
+        if name.endswith(ADAPTER):
+            _check_length(folder / name)
+    lines = "".join(f"{sha256_in_run(folder / name)}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from swarm.errors import UserError
 from swarm.files import write_whole
 from swarm.plainfiles import read_text, remove_tree, rename
-from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256
+from swarm.weights import ADAPTER_CONFIG, adapter_files, adapter_sha256
 from trainer.whole import MANIFEST_BYTES, Torn, publish, seal, verify
 
 OLDER_FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -96,7 +96,7 @@ def opened(folder: Path) -> Whole:
 
 
 def _refuse_incomplete(folder: Path, files: Iterable[str]) -> None:
-    for name in (ADAPTER, ADAPTER_CONFIG, *files):
+    for name in (*adapter_files(folder), *files):
         if not (folder / name).is_file():
             raise Torn(f"{folder.name} has no {name}, so training could not go on as if it had never stopped")
 
@@ -127,12 +127,12 @@ def keep(staged: Path, place: Path, facts: dict[str, Any], files: Sequence[str])
 
 def sort_config(folder: Path) -> None:
     """Write the lists of an adapter's config in order: PEFT keeps sets, whose order differs from process to process, and with it the hash."""
-    path = folder / ADAPTER_CONFIG
-    config = json.loads(read_text(path))
-    for key, value in config.items():
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            config[key] = sorted(value)
-    write_whole(path, json.dumps(config, indent=2, sort_keys=True))
+    for path in (folder / name for name in adapter_files(folder) if name.endswith(ADAPTER_CONFIG)):
+        config = json.loads(read_text(path))
+        for key, value in config.items():
+            if isinstance(value, list) and all(isinstance(item, str) for item in value):
+                config[key] = sorted(value)
+        write_whole(path, json.dumps(config, indent=2, sort_keys=True))
 
 
 def saved_in(folder: Path) -> list[Path]:
@@ -160,7 +160,7 @@ def refuse_full_disk(folder: Path, trainable: int) -> None:
     """Raises UserError where the next checkpoint would not fit: adapter and two moments in fp32, or what the last one took."""
     last = next(iter(saved_in(folder)), None)
     guess = trainable * 4 * 3 + FIRST_CHECKPOINT_BYTES
-    needed = sum(path.stat().st_size for path in last.iterdir()) if last else guess
+    needed = sum(path.stat().st_size for path in last.rglob("*")) if last else guess
     place = next(path for path in (folder, *folder.parents) if path.is_dir())
     free_bytes = shutil.disk_usage(place).free
     if free_bytes < needed + SPARE_BYTES:

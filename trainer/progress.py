@@ -29,6 +29,10 @@ from trainer.trackers import Trackers
 from trainer.trainlog import TrainLog
 
 
+HeldOut = float | Mapping[str, float]
+"""A held-out loss; of two models `eval_loss` and that of each."""
+
+
 class Next(NamedTuple):
     """What follows a step."""
 
@@ -224,7 +228,7 @@ class TrainingProgress:
     # ---- after each step ----
 
     def measured(
-        self, step: int, steps: int, losses: Mapping[str, float], tokens: int, held_out_loss: Callable[[], float]
+        self, step: int, steps: int, losses: Mapping[str, float], tokens: int, held_out_loss: Callable[[], HeldOut]
     ) -> Next:
         """What is due after this step: the stops, held-out loss, figures and checkpoints.
 
@@ -258,12 +262,13 @@ class TrainingProgress:
         hours = self.assign.settings.save_hours
         return hours is not None and self.spent_seconds - self._saved_at >= hours * 3600
 
-    def _evaluated(self, step: int, steps: int, held_out_loss: Callable[[], float]) -> float:
+    def _evaluated(self, step: int, steps: int, held_out_loss: Callable[[], HeldOut]) -> float:
         began = time.monotonic()
-        loss = held_out_loss()
+        found = held_out_loss()
         self.eval_seconds += time.monotonic() - began
-        self.add("eval", step, steps, {"eval_loss": rounded(loss, 6)})
-        return loss
+        figures = dict(found) if isinstance(found, Mapping) else {"eval_loss": found}
+        self.add("eval", step, steps, {name: rounded(value, 6) for name, value in figures.items()})
+        return figures["eval_loss"]
 
     def _is_over(self, step: int, steps: int, figures: Mapping[str, float]) -> bool:
         """Every stop sees every step."""

@@ -28,10 +28,12 @@ from swarm.state import State
 from swarm.weights import (
     ADAPTER,
     ADAPTER_CONFIG,
-    ADAPTER_FILES,
     MANIFEST,
+    MODELS,
+    OF_MODELS,
     PROMPT,
     TOKENIZER,
+    adapter_files,
     adapter_sha256,
     sha256_of,
 )
@@ -96,17 +98,28 @@ def _source(folder: RunFolder, path: str) -> Path:
 def _beside(folder: RunFolder, state: State, name: str) -> dict[str, bytes]:
     """`prompt.json` and the tokenizer's files of the stream's prepared rows, as their manifest seals them; an older version has none."""
     prepared = state.streams[name].prepared
-    if not prepared or not (place := _source(folder, prepared.path) / MANIFEST).is_file():
+    return _of_rows(folder, prepared.path, prepared.sha256) if prepared else {}
+
+
+def _of_rows(folder: RunFolder, path: str, sha256: str | None) -> dict[str, bytes]:
+    """By name; of two models by `encoder/NAME` and `decoder/NAME`."""
+    if not (place := _source(folder, path) / MANIFEST).is_file():
         return {}
     manifest = read_file(place, LOG_BYTES)
-    if hashlib.sha256(manifest).hexdigest() != prepared.sha256:
-        raise PublishError(f"{prepared.path}: {MANIFEST} is not the one that was prepared")
+    if hashlib.sha256(manifest).hexdigest() != sha256:
+        raise PublishError(f"{path}: {MANIFEST} is not the one that was prepared")
     try:
-        sealed = {str(name): str(facts["sha256"]) for name, facts in json.loads(manifest)["files"].items()}
+        document = json.loads(manifest)
+        sealed = {str(name): str(facts["sha256"]) for name, facts in document["files"].items()}
+        models = {model: (str(of["path"]), str(of["sha256"])) for model, of in document.get(OF_MODELS, {}).items()}
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise PublishError(f"{prepared.path}: {MANIFEST} cannot be read") from error
+        raise PublishError(f"{path}: {MANIFEST} cannot be read") from error
     wanted = [name for name in sealed if name == PROMPT or PurePosixPath(name).parent.name == TOKENIZER]
-    return {PurePosixPath(name).name: _as_sealed(place.parent / name, sealed[name], prepared.path) for name in wanted}
+    found = {PurePosixPath(name).name: _as_sealed(place.parent / name, sealed[name], path) for name in wanted}
+    for model in MODELS:
+        if model in models:
+            found |= {f"{model}/{name}": text for name, text in _of_rows(folder, *models[model]).items()}
+    return found
 
 
 def _as_sealed(path: Path, sha256: str, prepared: str) -> bytes:
@@ -143,7 +156,8 @@ def _placed(
 def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any], beside: dict[str, bytes]) -> None:
     remove_tree(staged, ignore_errors=True)
     make_folder(staged)
-    for name in ADAPTER_FILES:
+    for name in adapter_files(source):
+        (staged / name).parent.mkdir(exist_ok=True)
         try:
             with open(source / name, "rb", opener=opener) as original, (staged / name).open("xb") as copy:
                 shutil.copyfileobj(original, copy)
@@ -154,18 +168,22 @@ def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any], be
         raise PublishError(f"{source.name}: the weights are not those that were validated")
     for name, text in beside.items():
         (staged / name).write_bytes(text)
-    base = str(
-        json.loads(read_text(staged / ADAPTER_CONFIG)).get("base_model_name_or_path")
-        or document["base_model"]
-        or "its base"
-    )
-    (staged / CARD).write_text(
-        card(document["stream"], public_name(base), document, sha256_of(staged / ADAPTER)), encoding="utf-8"
-    )
+    for name in adapter_files(staged):
+        if name.endswith(ADAPTER_CONFIG):
+            _write_card((staged / name).parent, document)
     write_whole(staged / FILE, json.dumps(_without_places(document), indent=2) + "\n")
-    for path in staged.iterdir():
+    for path in [path for path in staged.rglob("*") if path.is_file()]:
         sync_file(path)
     sync_folder(staged)
+
+
+def _write_card(folder: Path, document: dict[str, Any]) -> None:
+    """Of one model: its settings are the stream's, or those that the stream has for it."""
+    settings = document["settings"] or {}
+    own = {**document, "settings": (settings.get(OF_MODELS) or {}).get(folder.name) or document["settings"]}
+    config = json.loads(read_text(folder / ADAPTER_CONFIG))
+    base = public_name(str(config.get("base_model_name_or_path") or document["base_model"] or "its base"))
+    (folder / CARD).write_text(card(document["stream"], base, own, sha256_of(folder / ADAPTER)), encoding="utf-8")
 
 
 def _without_places(value: Any) -> Any:

@@ -206,7 +206,7 @@ def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) ->
         fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else f"leave out {BATCHES}"
         _add(stream, "engine", what, fix, problems)
     elif settings.exact and engine_of(settings) != "shared":
-        what = f"it is for the shared engine, and {chosen} is trained by trl, without company"
+        what = f"it is for the shared engine, and {chosen} is trained by {engine_of(settings)}, without company"
         _add(stream, "exact", what, "leave it out, or write `engine: shared`", problems)
 
 

@@ -11,7 +11,7 @@ from swarm.config import Config
 from swarm.facts import BaseFacts
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.planning import estimate, rows
-from swarm.policy.batching import groups
+from swarm.policy.batching import engine_of, groups
 from swarm.settings import StreamSettings
 
 
@@ -50,7 +50,8 @@ def plan_table(config: Config, bases: Mapping[str, BaseFacts], layout: Layout | 
         name: f"shared {number}" for number, group in enumerate(groups(config.run.streams), start=1) for name in group
     }
     return [
-        _row(name, settings, bases, layout, engines.get(name, "trl")) for name, settings in config.run.streams.items()
+        _row(name, settings, bases, layout, engines.get(name, engine_of(settings)))
+        for name, settings in config.run.streams.items()
     ]
 
 

@@ -8,7 +8,11 @@ from typing import Literal, NamedTuple
 from swarm import kinds
 from swarm.settings import Part, StreamSettings
 
-Engine = Literal["shared", "trl"]
+Engine = Literal["shared", "trl", "pair"]
+"""shared: several streams on one base; trl: one stream by TRL; pair: one stream of two models, trained as PEFT holds them."""
+
+ENGINES: tuple[Engine, ...] = ("shared", "trl", "pair")
+"""In the order in which they are preferred."""
 
 
 class BaseKey(NamedTuple):
@@ -49,15 +53,22 @@ def engine_of(settings: StreamSettings) -> Engine:
     """The engine that is to train a stream, as far as its settings can tell: `shared` may turn out not to work on the base."""
     if settings.engine != "auto":
         return settings.engine
-    return "shared" if "shared" in engines_of(settings) else "trl"
+    able = engines_of(settings)
+    return next((engine for engine in ENGINES if engine in able), "trl")
 
 
 def engines_of(settings: StreamSettings) -> frozenset[str]:
     """Those that can run its method with its adapters and its controller, as they are set."""
-    adapters = [kinds.adapter(part.adapter).engines_with(part) for part in settings.parts.values()]
+    adapters = [_engines_of_adapter(part) for part in settings.parts.values()]
     controller = kinds.controller(settings.controller).engines
     able = kinds.method(settings.method).engines_with(settings).intersection(*adapters, controller)
     return able & {"shared"} if shapes_batches(settings) else able
+
+
+def _engines_of_adapter(part: Part) -> frozenset[str]:
+    """What TRL is given by PEFT, the engine of two models is given too."""
+    able = kinds.adapter(part.adapter).engines_with(part)
+    return able | {"pair"} if "trl" in able else able
 
 
 def shapes_batches(settings: StreamSettings) -> bool:

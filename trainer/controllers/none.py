@@ -12,7 +12,7 @@ class NoController(Controller[NoSettings]):
     name = "none"
     summary = "the learning rate follows its schedule alone"
     settings = NoSettings
-    engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
+    engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl", "pair"})
 
     def begin(self, settings: NoSettings) -> None:
         return None

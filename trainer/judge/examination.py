@@ -142,16 +142,23 @@ def jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def scores_document(of_base: Graded, of_tuned: Graded) -> str:
-    """Scores row by row, by which streams are compared: a TOON document with a table of adapter, base and weight for each figure."""
-    losses = zip(of_tuned.losses, of_base.losses, strict=True)
-    tables = {
-        "eval_loss": [
-            {"adapter": own.nats / own.tokens, "base": base.nats / base.tokens, "weight": own.tokens}
-            for own, base in losses
-        ]
-    }
-    for name, own_scores in of_tuned.scores.items():
-        pairs = zip(own_scores, of_base.scores[name], strict=True)
-        tables[name] = [{"adapter": own, "base": base, "weight": 1} for own, base in pairs]
+def scores_document(graded: Sequence[tuple[Graded, Graded]]) -> str:
+    """Scores row by row, by which streams are compared: a TOON document with a table of adapter, base and weight for each figure.
+
+    `graded`: base and adapter of each of the stream's models, which weigh alike: the rows of two together give the mean of their losses.
+    """
+    tables: dict[str, list[dict[str, float]]] = {}
+    for of_base, of_tuned in graded:
+        whole = 1 if len(graded) == 1 else sum(row.tokens for row in of_tuned.losses)
+        tables.setdefault("eval_loss", []).extend(
+            {
+                "adapter": own.nats / own.tokens,
+                "base": base.nats / base.tokens,
+                "weight": own.tokens if whole == 1 else own.tokens / whole,
+            }
+            for own, base in zip(of_tuned.losses, of_base.losses, strict=True)
+        )
+        for name, own_scores in of_tuned.scores.items():
+            pairs = zip(own_scores, of_base.scores[name], strict=True)
+            tables.setdefault(name, []).extend({"adapter": own, "base": base, "weight": 1} for own, base in pairs)
     return encode(tables) + "\n"

@@ -24,7 +24,7 @@ from swarm.errors import UserError
 from swarm.kinds import Shape
 from swarm.plainfiles import NotPlain, opener, read_text
 from swarm.settings import StreamSettings
-from swarm.weights import ADAPTER, ADAPTER_CONFIG, ADAPTER_FILES, adapter_sha256
+from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_files, adapter_sha256
 from trainer import base_models
 from trainer.inspection import facts_of_model
 from trainer.loading import load_adapter, new_adapter
@@ -51,7 +51,8 @@ def private_copy(folder: Path, promised: str) -> Iterator[Path]:
     """Its files where nobody else writes, so that hash and figures are of the same bytes; raises Unfit on another hash."""
     with TemporaryDirectory(prefix="adapter-") as place:
         copy = Path(place).resolve()
-        for name in ADAPTER_FILES:
+        for name in adapter_files(folder):
+            (copy / name).parent.mkdir(exist_ok=True)
             try:
                 with open(folder / name, "rb", opener=opener) as original, (copy / name).open("xb") as written:
                     shutil.copyfileobj(original, written)

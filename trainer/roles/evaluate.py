@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from transformers import PreTrainedModel
@@ -12,7 +15,7 @@ from swarm.events import Score
 from swarm.files import write_whole
 from swarm.messages import Piece
 from swarm.weights import sha256_in_run
-from trainer import base_models
+from trainer import base_models, models
 from trainer.data.prepared import verified
 from trainer.judge.baseline import base_answers, base_kept, base_losses
 from trainer.judge.examination import Examination, Graded, Result, samples, scores_document, write_samples
@@ -23,31 +26,63 @@ from trainer.loading import load_adapter, load_base
 from trainer.place import Place
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One model."""
+
+    rows: int
+    asked: int
+    rows_sha256: str
+    figures: dict[str, float]
+    samples: list[dict[str, Any]]
+    graded: tuple[Graded, Graded]
+    """Of the base and of the adapter."""
+
+
 def run(piece: Piece, lease: Lease, place: Place) -> None:
-    assert piece.sha256 is not None and piece.prepared is not None
-    prepared, base_folder = place.run_folder / piece.prepared, base_models.folder_of(piece.settings.base_model)
-    manifest = verified(prepared, piece.prepared_sha256)
-    examination = Examination.of(prepared, manifest["stop_tokens"], base_folder, piece.settings, lease.progress)
-    base, tuned, kept = _measured(examination, piece, place)
-    of_base, of_tuned = examination.graded(base), examination.graded(tuned)
+    assert piece.checkpoint is not None and piece.sha256 is not None
+    with private_copy(place.run_folder / piece.checkpoint, piece.sha256) as copy:
+        found = {name: _examined(one, copy / name, lease, place) for name, one in models.pieces(piece, place).items()}
     scores = place.stream_folder(piece.stream) / "scores.toon"
-    rows = samples(examination.asked, base, tuned, of_base, of_tuned)
-    kept |= _of_a_model(examination, rows)
-    write_samples(scores.parent, rows)
-    write_whole(scores, scores_document(of_base, of_tuned))
+    write_samples(scores.parent, [row for measured in found.values() for row in measured.samples])
+    write_whole(scores, scores_document([measured.graded for measured in found.values()]))
+    rows, asked = (sum(getattr(measured, count) for measured in found.values()) for count in ("rows", "asked"))
     lease.report(
         Score(
-            ref=piece.ref, tok=piece.token, sha256=piece.sha256, rows=len(examination.rows),
-            answers=len(examination.asked) if 0 < len(examination.asked) < len(examination.rows) else None,
-            rows_sha256=examination.rows_sha256(manifest["held_out_sha256"])[:SHORT], scores_sha256=sha256_in_run(scores)[:SHORT],
-            figures={**_figures(of_base, of_tuned), **kept},
+            ref=piece.ref, tok=piece.token, sha256=piece.sha256, rows=rows,
+            answers=asked if 0 < asked < rows else None,
+            rows_sha256=_one_of([measured.rows_sha256 for measured in found.values()])[:SHORT],
+            scores_sha256=sha256_in_run(scores)[:SHORT],
+            figures=models.joined({name: measured.figures for name, measured in found.items()}),
         )
     )  # fmt: skip
 
 
-def _measured(examination: Examination, piece: Piece, place: Place) -> tuple[Result, Result, dict[str, float]]:
+def _one_of(hashes: list[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def _examined(piece: Piece, copy: Path, lease: Lease, place: Place) -> Measured:
+    """`copy`: of its adapter, where nobody else writes."""
+    assert piece.prepared is not None
+    prepared, base_folder = place.run_folder / piece.prepared, base_models.folder_of(piece.settings.base_model)
+    manifest = verified(prepared, piece.prepared_sha256)
+    examination = Examination.of(prepared, manifest["stop_tokens"], base_folder, piece.settings, lease.progress)
+    base, tuned, kept = _measured(examination, piece, copy, place)
+    of_base, of_tuned = examination.graded(base), examination.graded(tuned)
+    rows = samples(examination.asked, base, tuned, of_base, of_tuned)
+    kept |= _of_a_model(examination, rows)
+    return Measured(
+        rows=len(examination.rows), asked=len(examination.asked),
+        rows_sha256=examination.rows_sha256(manifest["held_out_sha256"]), samples=rows, graded=(of_base, of_tuned),
+        figures={**_figures(of_base, of_tuned), **kept},
+    )  # fmt: skip
+
+
+def _measured(
+    examination: Examination, piece: Piece, copy: Path, place: Place
+) -> tuple[Result, Result, dict[str, float]]:
     """Of the freshly loaded base, then of the same with the adapter on it; third: what it has retained, where that is asked."""
-    assert piece.checkpoint is not None and piece.sha256 is not None
     model = load_base(base_models.folder_of(piece.settings.base_model), piece.settings, place)
     base = Result(
         base_losses(piece, place, lambda: examination.losses_of(model)),
@@ -55,9 +90,8 @@ def _measured(examination: Examination, piece: Piece, place: Place) -> tuple[Res
     )
     retention = examination.retention()
     kept = base_kept(piece, place, lambda: retention.kept_by(model)) if retention else None
-    with private_copy(place.run_folder / piece.checkpoint, piece.sha256) as copy:
-        # A PeftModel passes generate() on to its base; its own class is no PreTrainedModel.
-        tuned = cast("PreTrainedModel", load_adapter(model, copy))
+    # A PeftModel passes generate() on to its base; its own class is no PreTrainedModel.
+    tuned = cast("PreTrainedModel", load_adapter(model, copy))
     result = Result(examination.losses_of(tuned), examination.answers_of(tuned))
     if retention is None or kept is None:
         return base, result, {}

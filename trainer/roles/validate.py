@@ -12,7 +12,7 @@ from typing import Literal
 from swarm.events import Verdict
 from swarm.messages import Piece
 from swarm.policy.rules import worse_than
-from trainer import base_models
+from trainer import base_models, models
 from trainer.data.prepared import HELD_OUT, read_rows, rows_to_choose_by, verified
 from trainer.judge.baseline import base_losses
 from trainer.judge.fitness import Unfit, private_copy, put_on, refuse_broken
@@ -23,6 +23,10 @@ from trainer.place import Place
 
 STATED_TOLERANCE = 0.02
 """Allowed difference between the reported held-out loss and the measured one: batches and kernels may differ."""
+
+
+ORDER = ("SUCCESS", "WARNING", "FAIL")
+"""The last of its models' results is a stream's."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,28 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
 
 
 def _judged(piece: Piece, sha256: str, lease: Lease, place: Place) -> Judged:
+    """Each of the stream's models on its own."""
     try:
         with private_copy(place.run_folder / (piece.checkpoint or ""), sha256) as copy:
-            refuse_broken(copy)
-            loss, base_loss, overlap, chosen_by = _losses(piece, copy, lease, place)
+            found = {
+                name: _judged_model(one, copy / name, sha256, lease, place)
+                for name, one in models.pieces(piece, place).items()
+            }
     except Unfit as error:
         return Judged("FAIL", error.what, error.found or sha256)
+    result = max((judged.result for judged in found.values()), key=ORDER.index)
+    whys = [f"{name}: {judged.why}" if name else judged.why for name, judged in found.items() if judged.why]
+    return Judged(
+        result, "; ".join(whys) or None, sha256, models.joined({name: judged.figures for name, judged in found.items()})
+    )
+
+
+def _judged_model(piece: Piece, copy: Path, sha256: str, lease: Lease, place: Place) -> Judged:
+    try:
+        refuse_broken(copy)
+        loss, base_loss, overlap, chosen_by = _losses(piece, copy, lease, place)
+    except Unfit as error:
+        return Judged("FAIL", error.what, sha256)
     if not math.isfinite(loss):
         return Judged("FAIL", "held-out loss is not finite", sha256, {"base_eval_loss": base_loss})
     figures, stated = {"eval_loss": loss, "base_eval_loss": base_loss}, piece.figures.get("eval_loss")
