@@ -5,12 +5,13 @@ What may be used in anybody's training loop is imported from here; the rest of t
 
 from typing import TYPE_CHECKING, Any
 
+from trainer.arbiter import Arbiter
 from trainer.unified import Decision, JumpMonitor, UnifiedController
 
 if TYPE_CHECKING:
     from trainer.duo import Duo
 
-__all__ = ["Decision", "Duo", "JumpMonitor", "UnifiedController"]
+__all__ = ["Arbiter", "Decision", "Duo", "JumpMonitor", "UnifiedController"]
 
 
 def __getattr__(name: str) -> Any:

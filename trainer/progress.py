@@ -28,7 +28,6 @@ from trainer.place import Place
 from trainer.trackers import Trackers
 from trainer.trainlog import TrainLog
 
-
 HeldOut = float | Mapping[str, float]
 """A held-out loss; of two models `eval_loss` and that of each."""
 

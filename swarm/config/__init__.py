@@ -15,7 +15,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from swarm.config import added, checks, contradictions, layers, paths, replicas
+from swarm.config import added, checks, contradictions, layers, pairs, paths, replicas
 from swarm.config.tree import IN_DEFAULTS, Node, Problems, Spot, joined, only
 from swarm.events import Add
 from swarm.plainfiles import opener
@@ -72,7 +72,7 @@ def load(
     problems = Problems()
     root = layers.merged(_read(path, cwd, problems, of_a_run=of_a_run), overrides, cwd, problems)
     _refuse_tokens(root, problems)
-    root = replicas.expanded(root, problems)
+    root = pairs.spread(replicas.expanded(root, problems), problems)
     root = paths.absolute(root, problems) if files else root
     run = checks.checked(root, problems)
     if run is not None:

@@ -22,7 +22,7 @@ from swarm.config.tree import Node, Problems, Spot, Step, follow, joined
 from swarm.event import ROLES
 from swarm.keys import OneOf, Reads, Settings
 from swarm.printable import in_message
-from swarm.settings import Part, RunSettings
+from swarm.settings import Part, RunSettings, StreamSettings
 
 NAME_WORDS = "small letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 64"
 
@@ -141,8 +141,13 @@ def _add_missing(root: Node, node: Node, gone: list[Step], key: str, problems: P
         "datasets": "write e.g. `datasets: [{path: data/train.jsonl, type: chatml}]`",
         "path": "name a file, a pattern such as data/*.jsonl, or a dataset of the hub",
     }
-    if key != "streams":
+    if key != "streams" and (key in StreamSettings.model_fields or _choices_are_known(node)):
         problems.add(at, path, "is missing", examples.get(key, "write it"))
+
+
+def _choices_are_known(node: Node) -> bool:
+    """Whether a kind that was chosen may be what needs a setting; that of an unknown one is no mistake of its own."""
+    return all(str(chosen.value) in kinds.installed(key) for key, chosen in node.items.items() if key in kinds.GROUPS)
 
 
 def _add_bad_name(name: str, at: Spot, path: str, problems: Problems) -> None:

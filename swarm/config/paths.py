@@ -46,6 +46,10 @@ def files_of(pattern: str) -> list[Path]:
 
 
 def _stream(stream: Node, problems: Problems) -> Node:
+    models = stream.items.get("models")
+    if models and models.items:
+        both = {name: _stream(model, problems) for name, model in models.items.items()}
+        stream = stream.with_child("models", replace(models, value=both))
     for key in ("datasets", "test_datasets", "val_datasets"):
         datasets = stream.items.get(key)
         if datasets and isinstance(datasets.value, list):
@@ -69,11 +73,19 @@ def _stream(stream: Node, problems: Problems) -> Node:
 def _file(file: Node, problems: Problems) -> Node:
     """A setting that names one file."""
     folder, text = file.at.folder, str(file.value)
-    path = os.path.normpath(os.path.join(folder, os.path.expanduser(text)))  # noqa: PTH111, PTH118
+    path = os.path.normpath(os.path.join(folder, _expanded(text)))  # noqa: PTH118
     if not os.path.isfile(path):  # noqa: PTH113
         what, fix = _nothing_found(folder, text, path)
         problems.add(file.at, file.path, what, fix)
     return replace(file, value=path)
+
+
+def _expanded(text: str) -> str:
+    """`~` and `~user` as their folders; unknown users stay as they are."""
+    try:
+        return os.path.expanduser(text)  # noqa: PTH111  Path.expanduser raises on unknown users
+    except ValueError:  # a NUL in the user's name
+        return text
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -99,7 +111,7 @@ def _dataset(dataset: Node, problems: Problems, *, is_read: bool = True) -> Node
 
 def _absolute_pattern(folder: Path, text: str) -> str:
     """The pattern as an absolute one; special characters in the names of existing folders and files are escaped."""
-    written = os.path.expanduser(text)  # noqa: PTH111  Path.expanduser raises on unknown users
+    written = _expanded(text)
     whole = os.path.normpath(os.path.join(folder, written))  # noqa: PTH118
     if os.path.isfile(whole):  # noqa: PTH113
         return glob.escape(whole)
@@ -165,7 +177,7 @@ def _nothing_found(folder: Path, text: str, pattern: str) -> tuple[str, str]:
 
 def _in(folder: Path, text: str) -> str:
     """The folder to which the text is relative; empty if it is absolute."""
-    return "" if Path(os.path.expanduser(text)).is_absolute() else f" in {folder}"  # noqa: PTH111
+    return "" if Path(_expanded(text)).is_absolute() else f" in {folder}"
 
 
 def _real_parent(pattern: str) -> Path:
@@ -201,7 +213,7 @@ def _shown(text: str) -> str:
 
 def _base(base: Node, problems: Problems) -> Node:
     text = str(base.value)
-    folder = os.path.normpath(os.path.join(base.at.folder, os.path.expanduser(text)))  # noqa: PTH111, PTH118
+    folder = os.path.normpath(os.path.join(base.at.folder, _expanded(text)))  # noqa: PTH118
     if text == EMBEDDED:
         return base
     if text and os.path.isdir(folder):  # noqa: PTH112

@@ -17,7 +17,7 @@ STREAM = {"$ref": "#/$defs/StreamSettings"}
 def schema() -> dict[str, Any]:
     run = RunSettings.model_json_schema()
     stream = _stream()
-    definitions = {**run.pop("$defs"), **stream.pop("$defs", {}), "StreamSettings": stream}
+    definitions = {**run.pop("$defs"), **stream.pop("$defs", {}), "StreamSettings": stream, "Model": _model(stream)}
     named = {"pattern": run["properties"]["name"]["pattern"]}
     streams = {"description": "The fine-tunes by name.", "type": "object", "minProperties": 1, "propertyNames": named}
     properties = {
@@ -36,6 +36,15 @@ def _stream() -> dict[str, Any]:
         for name, owners in _owners(setting).items():
             owned = found["properties"][name]
             owned["description"] = f"{owned.get('description', '')}  Of {', '.join(owners)}.".strip()
+    return _optional(found)
+
+
+def _model(stream: dict[str, Any]) -> dict[str, Any]:
+    """One of a stream's models: all that a stream has, and its method under another name."""
+    return {**stream, "properties": {**stream["properties"], "objective": stream["properties"]["method"]}}
+
+
+def _optional(found: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in found.items() if key != "required"}, "type": ["object", "null"]}
 
 

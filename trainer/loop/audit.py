@@ -32,9 +32,8 @@ def audit(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head)
 
 def refuse_rate(stream: Stream) -> None:
     """Raises Failed where no weight has moved, and where one is infinite or as good as that: its gradients vanish in rounding."""
+    refuse_not_finite(stream)
     values = dict(stream.adapter.named_parameters())
-    if not all(bool(value.isfinite().all()) for value in values.values()):
-        raise Failed(f"adapter was not finite at step {stream.step}", "lower learning_rate")
     largest = max(float(value.detach().abs().max()) for value in values.values())
     if largest > LARGEST:
         raise Failed(f"the adapter's weights grew to {largest:.0e} at step {stream.step}", "lower learning_rate")
@@ -42,6 +41,11 @@ def refuse_rate(stream: Stream) -> None:
         raise Failed(
             f"no weight moved at step {stream.step}", "raise learning_rate, or look at the rows with `swarm show`"
         )
+
+
+def refuse_not_finite(stream: Stream) -> None:
+    if not all(bool(value.isfinite().all()) for value in stream.adapter.parameters()):
+        raise Failed(f"adapter was not finite at step {stream.step}", "lower learning_rate")
 
 
 def _of_tensors(stream: Stream, layers: Layers) -> Iterator[str]:

@@ -230,21 +230,12 @@ class Loop:
 
     def _audit(self, stream: Stream, done: Stepped) -> None:
         """Raises Failed with what is wrong."""
-        if not self._audit_is_due(stream, done):
+        if not audit_is_due(stream, done):
             return
         stream.settle()
         refuse_rate(stream)
         if faults := audit(stream, [owner for owner, _ in self.slots], self.layers, self.head):
             raise Failed("; ".join(faults[:FAULTS]), "set engine: trl")
-
-    def _audit_is_due(self, stream: Stream, done: Stepped) -> bool:
-        due = (
-            stream.audits < len(AUDIT_STEPS)
-            and done.step >= AUDIT_STEPS[stream.audits]
-            and done.figures["learning_rate"] > 0
-        )
-        stream.audits += due
-        return due
 
     def _evict(self, stream: Stream, error: Failed, *, keeps_place: bool = True) -> None:
         """Takes a failed stream's weights out.  In its place it goes on computing the bare base, so that no shape of the others changes."""
@@ -269,6 +260,17 @@ class Loop:
         finally:
             for layer in layers:
                 layer.gradient_checkpointing, layer.training = False, False
+
+
+def audit_is_due(stream: Stream, done: Stepped) -> bool:
+    """Whether it is to be audited after this step; counts that it was."""
+    due = (
+        stream.audits < len(AUDIT_STEPS)
+        and done.step >= AUDIT_STEPS[stream.audits]
+        and done.figures["learning_rate"] > 0
+    )
+    stream.audits += due
+    return due
 
 
 def _checkpoints_of(layer: GradientCheckpointingLayer) -> Callable[..., Tensor]:

@@ -61,7 +61,7 @@ class Recipe:
             recompute=settings.gradient_checkpointing,
             loss=kinds.method(settings.method).loss(settings),
             decay=Decay(*shrinks[:3]) if (shrinks := kinds.adapter(settings.adapter).shrinking(settings)) else None,
-            controllers=lambda: _controllers(settings),
+            controllers=lambda: controllers_of(settings),
             held_out=held_out,
         )
 
@@ -75,7 +75,7 @@ class Recipe:
         )  # fmt: skip
 
 
-def _controllers(settings: StreamSettings) -> list[Controller]:
+def controllers_of(settings: StreamSettings) -> list[Controller]:
     made = kinds.controller(settings.controller).begin(settings)
     return [] if made is None else [made]
 

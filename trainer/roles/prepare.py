@@ -23,7 +23,6 @@ from trainer.lease import Lease
 from trainer.loading import load_tokenizer
 from trainer.place import Place
 
-
 COUNTS = ("rows", "held_out", "bad", "tokens", "supervised", "cut")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from swarm.messages import Piece
 from swarm.policy.batching import engine_of
 from trainer import training
-from trainer.engines import callbacks, shared, trl
+from trainer.engines import callbacks, pair, shared, trl
 from trainer.errors import Elsewhere
 from trainer.lease import Lease
 from trainer.place import Place
@@ -37,12 +37,13 @@ def together(mates: Mates, place: Place) -> None:
 
 
 def apart(work: Work, place: Place) -> None:
-    """One training by TRL."""
+    """One training of one model by TRL, or of two models."""
     progress = training.begin(work.piece, work.lease, place)
     try:
-        training.refuse_other(progress, callbacks.ENGINE)
+        of_two = engine_of(work.piece.settings) == pair.ENGINE
+        training.refuse_other(progress, pair.ENGINE if of_two else callbacks.ENGINE)
         if not training.is_finished(progress):
-            trl.train(progress)
+            (pair if of_two else trl).train(progress)
         training.finish(progress)
     finally:
         progress.close()

@@ -24,6 +24,7 @@ GIVEN_HERE = {
     "val_datasets",
     "sealed_datasets",
     "judge",
+    "models",
     "search",
     "name",
     "streams",
@@ -47,6 +48,8 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
         return st.none() | st.integers() | TEXTS | st.lists(st.integers() | TEXTS, max_size=3)
     if name.endswith("_pattern"):
         return st.dictionaries(st.from_regex(r"[a-z_.*0-9]{1,12}", fullmatch=True), st.integers(1, 99), max_size=2)
+    if name == "arbiter":
+        return st.none() | st.sampled_from(["none", "round_robin", "grad_norm", "alternate:12"])
     if name == "approvers":
         return st.lists(st.from_regex(r"[a-z][a-z0-9]{1,5}", fullmatch=True), max_size=2, unique=True)
     if name == "prices":
@@ -104,7 +107,7 @@ CHOSEN: dict[str, Any] = {
     "base_model": "tiny-toon", "datasets": [{"path": "rows.jsonl"}], "test_datasets": ROWS_OF_OWN, "val_datasets": ROWS_OF_OWN, "sealed_datasets": ROWS_OF_OWN,
     "judge": {"endpoint": "http://localhost:9/v1", "model": "m"}, "listen": "tcp://127.0.0.1:4567", "roles": {"validate": ["agent:ada", "worker"]},
     "placement": {"gpus": "none"}, "promotion": {"goal": "min"}, "name": "on", "streams": {"8": {}, "a.b": {"seed": 3}}, "path": "more.jsonl",
-    "metric": "eval_loss",
+    "metric": "eval_loss", "models": {"encoder": {"objective": "sft", "lora_r": 3}, "decoder": {}},
 }  # fmt: skip
 """A value for what needs files or has settings of its own."""
 NEEDS: dict[str, dict[str, Any]] = {
@@ -159,6 +162,8 @@ def test_every_setting_alone_is_read_back(
     elif place in {"placement", "promotion"}:
         text[place] = given_value
     else:
+        if place == "method=duo":
+            given_value = {"models": CHOSEN["models"], **given_value}
         text["defaults"] |= given_value | dict([place.split("=")] if "=" in place else [])
     (tmp_path / "my.yaml").write_text(json.dumps(text))
     try:

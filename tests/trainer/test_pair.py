@@ -1,0 +1,152 @@
+"""Rows D01 to D04, D21: two models in one stream, with one step counter, one checkpoint, two losses and an arbiter between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from swarm.config import load
+from swarm.errors import UserErrors
+from swarm.settings import StreamSettings
+from swarm.weights import adapter_sha256
+from tests.trainer.conftest import Bench
+
+Make = Callable[..., StreamSettings]
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+
+
+@pytest.fixture(scope="module")
+def duo(base: Path, rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    folder = tmp_path_factory.mktemp("duo")
+
+    def make(*overrides: str, **more: Any) -> StreamSettings:
+        data = [{"path": str(rows_file), "type": "prompt_completion"}]
+        common = {
+            "method": "duo", "learning_rate": 5e-3, "warmup_ratio": 0, "max_steps": 4, "save_steps": 2, "sequence_len": 64, "val_set_size": 12,
+            "lora_dropout": 0.1, "eval_rows": 0, "micro_batch_size": 4, "optimizer": "duo", "duo_mode": "split", "eval_steps": 4,
+            **more,
+        }  # fmt: skip
+        models = {
+            "encoder": {
+                "base_model": str(base),
+                "objective": "sft",
+                "datasets": data,
+                "gradient_accumulation_steps": 2,
+            },
+            "decoder": {"base_model": str(base), "datasets": data, "lora_r": 4},
+        }
+        path = folder / "duo.json"
+        path.write_text(json.dumps({"name": "duo", "streams": {"one": {**common, "models": models}}}))
+        return load(path.rename(path.with_suffix(".yaml")), list(overrides), cwd=folder).run.streams["one"]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(duo: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Any]:
+    bench = Bench(tmp_path_factory.mktemp("whole"))
+    return bench, bench.trained(duo("arbiter=loss_slope"))["trained"]
+
+
+def rows(bench: Bench, kind: str = "train") -> list[dict[str, float]]:
+    return [row.figures for row in bench.metric_rows() if row.kind == kind]
+
+
+def weights(folder: Path, model: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / model / "adapter_model.safetensors")
+
+
+def test_a_model_takes_from_its_stream_what_it_does_not_say(duo: Make) -> None:
+    parts = duo("learning_rate=1e-4", "models.decoder.learning_rate=3e-5").parts
+    assert [part.learning_rate for part in parts.values()] == [1e-4, 3e-5]
+    assert [part.lora_r for part in parts.values()] == [8, 4]  # type: ignore[attr-defined]
+    assert [part.duo_role for part in parts.values()] == ["encoder", "decoder"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("models.encoder.lora_rr=3", "unknown setting"),
+        ("models.third.lora_r=3", "third"),
+        ("models.encoder.objective=duo", "a model of a stream is one model, not duo"),
+        ("models.decoder.packing=bfd", "has `packing`"),
+        ("arbiter=alternate:0", "expected none, round_robin"),
+        ("engine=trl", "trl cannot train duo"),
+    ],
+)
+def test_what_cannot_be_is_a_mistake_of_the_config(duo: Make, override: str, what: str) -> None:
+    with pytest.raises(UserErrors, match=what):
+        duo(override)
+
+
+def test_mmt_is_the_arbiter_of_loss_slopes_unless_another_is_named(duo: Make) -> None:
+    """D16."""
+    chosen: list[Any] = [duo(*words) for words in ((), ("use_mmt=true",), ("use_mmt=true", "arbiter=grad_norm"))]
+    assert [settings.arbitration for settings in chosen] == ["none", "loss_slope", "grad_norm"]
+
+
+def test_both_models_are_trained_in_one_run_and_judged_each_on_its_own(duo: Make, whole: tuple[Bench, Any]) -> None:
+    """D01, D04."""
+    bench, trained = whole
+    found = rows(bench)
+    assert len(found) == 4
+    for row in found:
+        assert row["loss"] == pytest.approx((row["encoder_loss"] + row["decoder_loss"]) / 2, abs=1e-5)
+    held_out = rows(bench, "eval")[-1]
+    assert held_out["eval_loss"] == pytest.approx((held_out["encoder_eval_loss"] + held_out["decoder_eval_loss"]) / 2)
+    folder = bench.place.run_folder / trained.path
+    assert adapter_sha256(folder) == trained.sha256
+    assert {len(weights(folder, "encoder")[name]) for name in weights(folder, "encoder") if "lora_A" in name} == {8}
+    prepared = next(iter(bench.prepared))
+    verdict = Bench.do(bench, "validate", duo(), prepared=prepared, checkpoint=trained.path, sha256=trained.sha256)[
+        "verdict"
+    ]
+    assert verdict.result == "SUCCESS"
+    assert verdict.figures["encoder_eval_loss"] < verdict.figures["base_encoder_eval_loss"]
+    assert verdict.figures["decoder_eval_loss"] < verdict.figures["base_decoder_eval_loss"]
+    assert verdict.figures["encoder_eval_loss"] == pytest.approx(held_out["encoder_eval_loss"], abs=1e-3)
+    (folder / "decoder" / "adapter_model.safetensors").write_bytes(b"other")
+    changed = Bench.do(bench, "validate", duo(), prepared=prepared, checkpoint=trained.path, sha256=trained.sha256)
+    assert changed["verdict"].result == "FAIL"
+
+
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(duo: Make, bench: Bench) -> None:
+    settings = duo("arbiter=grad_norm")
+    trained = bench.trained(settings)["trained"]
+    folder = bench.place.run_folder / trained.path
+    before = {model: weights(folder, model) for model in ("encoder", "decoder")}
+    losses = rows(bench)
+    half = bench.place.relative(folder.with_name("checkpoint-2"))
+    again = bench.place.run_folder / bench.trained(settings, resume_from=[half])["trained"].path
+    assert again != folder
+    for model, kept in before.items():
+        assert all(torch.equal(value, kept[name]) for name, value in weights(again, model).items())
+    assert [row["loss"] for row in rows(bench)] == [row["loss"] for row in losses[2:]]
+
+
+def test_models_that_take_turns_rest_between_them(duo: Make, bench: Bench) -> None:
+    bench.trained(duo("arbiter=alternate:2"))
+    found = rows(bench)
+    assert ["encoder_grad_norm" in row for row in found] == [True, True, False, False]
+    assert ["decoder_grad_norm" in row for row in found] == [False, False, True, True]
+
+
+def test_the_arbiter_s_weight_is_a_factor_of_the_learning_rate(whole: tuple[Bench, Any]) -> None:
+    bench, _ = whole
+    lines = (bench.place.stream_folder("one") / "train_log.csv").read_text().splitlines()
+    head, *body = [line.split(",") for line in lines]
+    table = [dict(zip(head, line, strict=True)) for line in body if line[head.index("kind")] == "train"]
+    for before, after in pairwise(table):
+        schedule = 5e-3 * (1 - (int(after["step"]) - 1) / 4)
+        for model in ("encoder", "decoder"):
+            assert float(after[f"{model}_learning_rate"]) == pytest.approx(
+                schedule * float(before[f"{model}_weight"]), rel=1e-4
+            )
+    assert any(float(row["encoder_weight"]) != 1 for row in table)

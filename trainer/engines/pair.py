@@ -1,0 +1,266 @@
+"""The engine `pair`: a stream of two models, each a model of its own with PEFT's adapter on it, stepped one after the other.
+
+Both have the arithmetic of a step that the shared engine has (`loop.stream`): one step counter, one checkpoint, and a learning rate that
+is schedule x controllers x arbiter.  A model that rests in a step, as the arbiter wants it, passes over that step's rows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from swarm import kinds
+from swarm.errors import UserError
+from swarm.events import Post
+from swarm.messages import Piece
+from swarm.policy.batching import Engine
+from swarm.settings import StreamSettings
+from trainer import base_models, models, training
+from trainer.arbiter import Arbiter
+from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
+from trainer.data.tokens import Tokens
+from trainer.engines.callbacks import each_in_one_group
+from trainer.judge.heldout import RowLoss, mean_loss, row_losses
+from trainer.loading import load_base, new_adapter
+from trainer.loop import folder
+from trainer.loop.audit import refuse_not_finite, refuse_rate
+from trainer.loop.batches import Batches
+from trainer.loop.layer import mixed
+from trainer.loop.loop import audit_is_due
+from trainer.loop.parts import Stepped
+from trainer.loop.recipe import controllers_of
+from trainer.loop.schedules import NamedSchedule
+from trainer.loop.stream import Failed, Stream, Window
+from trainer.loop.tuned import Tuned
+from trainer.objectives import causal
+from trainer.place import Place
+from trainer.progress import Next, TrainingProgress
+
+ENGINE: Engine = "pair"
+ARBITER = "arbiter.pt"
+FILES = (*(f"{name}/{file}" for name in ("encoder", "decoder") for file in (folder.OPTIMIZER, folder.PARTS)), ARBITER)
+"""What it needs in a checkpoint beside the adapters to go on."""
+ROW_SEED = 0x6D61
+"""Keeps the numbers that rows are masked by apart from those of dropout."""
+
+
+def train(progress: TrainingProgress) -> None:
+    """The whole training, up to its last checkpoint."""
+    began = time.monotonic()
+    training.forget_peak(progress.place)
+    pair = Pair(progress)
+    progress.load_seconds = time.monotonic() - began
+    progress.lease.check()
+    progress.start()
+    due = Next()
+    while not due.ends:
+        try:
+            due = _after(progress, pair, pair.stepped())
+        except Failed as error:
+            progress.lose_step(pair.step + 1, pair.steps)
+            raise UserError(progress.assign.stream, str(error), error.fix) from error
+
+
+def _after(progress: TrainingProgress, pair: Pair, step: Stepped) -> Next:
+    """What follows a step; a pause waits here."""
+    losses = {name: value for name, value in step.figures.items() if name.endswith("loss")}
+    tokens = int(step.figures["tokens"])
+    due = progress.measured(step.step, pair.steps, losses, tokens, pair.held_out_losses)
+    progress.lease.boundary(step.step)
+    due = progress.ordered(due)
+    for event in step.events:
+        progress.lease.report(Post(ref=progress.assign.ref, body=f"step {step.step}: {event}"))
+    if due.log:
+        progress.log_step(step.step, pair.steps, {**step.figures, **progress.means})
+    if due.ends:
+        progress.end()
+        training.refuse_unmoved(progress, moved=all(side.stream.audits > 0 for side in pair.sides.values()))
+    if due.save:
+        _save(progress, pair, ends=due.ends)
+    return due
+
+
+def _save(progress: TrainingProgress, pair: Pair, *, ends: bool) -> None:
+    of = progress.snapshot(pair.step, pair.steps, ends=ends)
+    staged = progress.staging / f"checkpoint-{of.step}"
+    progress.refuse_full_disk()
+    staged.mkdir()
+    pair.write(staged)
+    progress.keep(staged, of, ENGINE, FILES)
+
+
+class NextWords:
+    def loss(self, model: PeftModel, rows: Sequence[Tokens], keys: Sequence[int]) -> tuple[Tensor, int]:
+        return causal.summed(model, rows)
+
+    def losses(self, model: PeftModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
+        return row_losses(model, rows, check)
+
+
+class Side:
+    """One of the models."""
+
+    def __init__(self, piece: Piece, place: Place) -> None:
+        self.settings, self._place = piece.settings, place
+        prepared = place.run_folder / (piece.prepared or "")
+        self.batches = Batches.of(self.settings, Rows(prepared / TRAIN))
+        self.objective = NextWords()
+        base = load_base(base_models.folder_of(self.settings.base_model), self.settings, place)
+        torch.manual_seed(self.settings.seed)  # A's random start is the stream's own
+        self.model = new_adapter(base, self.settings)
+        self.model.peft_config["default"].base_model_name_or_path = base_models.name_in_adapters(
+            self.settings.base_model
+        )
+        self._held_out: Sequence[Tokens] = rows_to_choose_by(prepared)
+        self.adapter = Tuned(self.model)
+        self.stream: Stream
+
+    def begin(self, name: str, steps: int) -> None:
+        """`steps` are those of both."""
+        settings, adapter = self.settings, self.adapter
+        kind, arguments = kinds.optimizer(settings.optimizer).made_of(settings)
+        made: Any = kind  # torch's base class knows no `lr`
+        groups = [{"params": adapter.parameters(), "weight_decay": settings.weight_decay}]
+        self.stream = Stream(
+            name=name, adapter=adapter, optimizer=made(groups, lr=settings.learning_rate, **arguments), batches=self.batches,
+            steps=steps, schedule=NamedSchedule.of(settings, steps), max_grad_norm=settings.max_grad_norm or None,
+            seed=settings.seed, controllers=controllers_of(settings),
+        )  # fmt: skip
+        each_in_one_group(self.model, self.stream.optimizer)
+
+    def stepped(self) -> Stepped:
+        """One optimizer step.  Raises Failed."""
+        stream = self.stream
+        micro_batches = stream.batches.of_step(stream.step)
+        nats, counted, number = 0.0, 0, 0
+        self.adapter.to_train()
+        for rows in micro_batches:
+            keys = [mixed(ROW_SEED, stream.seed, stream.step, number + at) for at in range(len(rows))]
+            torch.manual_seed(mixed(stream.seed, stream.step, number))  # of dropout
+            total, count = self.objective.loss(self.model, cast("list[Tokens]", rows), keys)
+            torch.autograd.backward(total)
+            nats, counted, number = nats + float(total.detach()), counted + count, number + len(rows)
+        if not counted:
+            raise Failed(
+                f"the rows of step {stream.step + 1} hold nothing to learn", "look at the rows with `swarm show`"
+            )
+        torch._foreach_div_([value.grad for value in stream.adapter.parameters() if value.grad is not None], counted)
+        padded = sum(len(rows) * max(len(row.ids) for row in rows) for rows in micro_batches)
+        stream.window = Window(micro_batches, counted, len(micro_batches), [nats], padded)
+        done = stream.stepped()
+        if audit_is_due(stream, done):
+            refuse_rate(stream)
+        return done
+
+    def rest(self) -> None:
+        """A step in which it is not updated."""
+        self.stream.step += 1
+
+    def held_out_loss(self) -> float:
+        return mean_loss(self.objective.losses(self.model, self._held_out, lambda: None))
+
+
+class Pair:
+    """Both, and what is known of them together."""
+
+    def __init__(self, progress: TrainingProgress) -> None:
+        settings: Any = progress.assign.settings
+        if progress.assign.warm:
+            raise UserError("duo", "a stream of two models cannot begin with another one's weights", "add it anew")
+        pieces = models.pieces(progress.assign, progress.place)
+        self.sides = {name: Side(piece, progress.place) for name, piece in pieces.items()}
+        self.steps = steps_of(settings, [side.batches for side in self.sides.values()])
+        training.refuse_unreachable_stops(settings, self.steps)
+        for name, side in self.sides.items():
+            side.begin(name, self.steps)
+        self.arbiter = Arbiter(
+            settings.arbitration, list(self.sides), settings.arbiter_min, settings.arbiter_max, settings.arbiter_beta,
+            settings.arbiter_temperature, {name: len(side.batches.rows) for name, side in self.sides.items()},
+        )  # fmt: skip
+        self.losses: dict[str, float] = {}
+        """Of each one's newest step."""
+        if progress.resumed:
+            self.read(progress.resumed.folder)
+        progress.trainable = sum(
+            value.numel() for side in self.sides.values() for value in side.stream.adapter.parameters()
+        )
+
+    @property
+    def step(self) -> int:
+        return max(side.stream.step for side in self.sides.values())
+
+    def stepped(self) -> Stepped:
+        """One step of those whose turn it is.  Raises Failed."""
+        turn, done = self.arbiter.whose_turn(self.step), dict[str, Stepped]()
+        for name, side in self.sides.items():
+            if name in turn:
+                done[name] = side.stepped()
+            else:
+                side.rest()
+        weights = self.arbiter.update(
+            {name: (step.figures["loss"], step.figures["grad_norm"]) for name, step in done.items()}
+        )
+        for name, side in self.sides.items():
+            side.stream.factors = [*side.stream.factors[: len(side.stream.controllers)], weights[name]]
+        self.losses |= {name: step.figures["loss"] for name, step in done.items()}
+        return Stepped(self.step, self._figures(done, weights), [*self._events(done)])
+
+    def _figures(self, done: Mapping[str, Stepped], weights: Mapping[str, float]) -> dict[str, float]:
+        streams = {name: side.stream for name, side in self.sides.items()}
+        of_each = {
+            f"{name}_{figure}": value
+            for name, step in done.items()
+            for figure, value in step.figures.items()
+            if figure not in COMMON
+        }
+        return {
+            "loss": fmean(self.losses.values()),
+            **{f"{name}_loss": loss for name, loss in self.losses.items()},
+            "learning_rate": max(step.figures["learning_rate"] for step in done.values()),
+            "grad_norm": max(step.figures["grad_norm"] for step in done.values()),
+            "tokens": sum(stream.tokens for stream in streams.values()),
+            "epoch": max(stream.batches.epochs_after(self.step) for stream in streams.values()),
+            "supervised": sum(step.figures["supervised"] for step in done.values()),
+            **of_each,
+            **{f"{name}_weight": weight for name, weight in weights.items()},
+        }
+
+    @staticmethod
+    def _events(done: Mapping[str, Stepped]) -> list[str]:
+        return [f"{name}: {event}" for name, step in done.items() for event in step.events]
+
+    def held_out_losses(self) -> dict[str, float]:
+        found = {name: {"eval_loss": side.held_out_loss()} for name, side in self.sides.items()}
+        return models.joined(found)
+
+    def write(self, place: Path) -> None:
+        """Into a folder that is there."""
+        for name, side in self.sides.items():
+            refuse_not_finite(side.stream)
+            (place / name).mkdir()
+            folder.write(side.stream, place / name)
+        torch.save({"arbiter": self.arbiter.state_dict(), "losses": dict(self.losses)}, place / ARBITER)
+
+    def read(self, place: Path) -> None:
+        for name, side in self.sides.items():
+            folder.read(side.stream, place / name)
+        state = torch.load(place / ARBITER, weights_only=True)
+        self.arbiter.load_state_dict(state["arbiter"])
+        self.losses = dict(state["losses"])
+
+
+COMMON = frozenset({"tokens", "epoch", "supervised", "padded"})
+"""Figures that a stream of two models has as one."""
+
+
+def steps_of(settings: StreamSettings, batches: Sequence[Batches]) -> int:
+    """Of the whole training: the model with more steps in an epoch counts the epochs."""
+    return settings.max_steps or math.ceil(settings.num_epochs * max(each.steps_per_epoch for each in batches))
