@@ -1,4 +1,4 @@
-"""`swarm merge, convert, export-adapter, push`: what leaves a run.  The work is the trainer's, in a process of its own."""
+"""`swarm merge, convert, norms, export-adapter, push`: what leaves a run.  The work is the trainer's, in a process of its own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ Lossy = Annotated[bool, typer.Option("--allow-lossy", help="write it however far
 def add_to(app: typer.Typer) -> None:
     app.command("merge")(merge)
     app.command("convert")(convert)
+    app.command("norms")(norms)
     app.command("export-adapter")(export_adapter)
     app.command("push")(push)
 
@@ -79,6 +80,21 @@ def convert(
     flags = {"4bit": in_4bit, "inverse": inverse, "allow-lossy": allow_lossy}
     words += [f"--{flag}" for flag, given in flags.items() if given]
     sys.exit(_trainer("convert", [*words, *form_words(form), "--", adapter_folder(adapter, run)]))
+
+
+def norms(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="its folder, a run (what it promoted) or a stream")],
+    *,
+    svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="also draw them")] = None,
+    run: NamedRun = None,
+    form: Form = None,
+) -> None:
+    """Print the norms of what an adapter adds, layer by layer.
+
+    And their effective rank, condition and orthogonality.
+    """
+    words = [*((f"--svg={svg}",) if svg else ()), *form_words(form), "--", adapter_folder(adapter, run)]
+    sys.exit(_trainer("norms", words))
 
 
 def export_adapter(
