@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -198,6 +198,9 @@ class Controller(Kind[S]):
     def begin(self, settings: S) -> Any:
         """What follows one training, a `trainer.loop.parts.Controller`; None where there is nothing to follow."""
         raise NotImplementedError
+
+    def finish(self, settings: S, folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+        """Writes files of its own into the stream's folder, from `step` and figures of all logged steps of a training that has ended."""
 
 
 class Watch(Protocol):

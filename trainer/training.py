@@ -138,6 +138,9 @@ def finish(progress: TrainingProgress) -> None:
     rows = progress.log.finish()
     losses = _first_and_last_loss(rows)
     time_metrics.write(progress, losses)
+    settings = progress.assign.settings
+    steps = [{"step": row.step, **row.figures} for row in rows if row.kind == "train"]
+    kinds.controller(settings.controller).finish(settings, progress.folder, steps)
     if progress.why == "stop":
         lease.check()  # raises: the checkpoint is reported, the task goes back
     _report(progress, losses)

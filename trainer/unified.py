@@ -295,12 +295,8 @@ class UnifiedController:
         return list(self.trace.transitions)
 
     def get_summary(self) -> dict[str, Any]:
-        """Steps, how often the mode changed, steps in which phi rose by more than 0.1, and the share of the steps in each mode."""
-        modes = [row["mode"] for row in self._rows]
-        shares = {name: modes.count(number) / len(modes) if modes else 0.0 for number, name in enumerate(MODES)}
-        shocks = sum(after["phi"] - before["phi"] > SHOCK for before, after in pairwise(self._rows))
-        transitions = len(self.trace.transitions)
-        return {"steps": len(modes), "transitions": transitions, "shock_events": shocks, "share": shares}
+        """`summary_of` all its steps, since it was made or reset."""
+        return {**summary_of(self._rows), "transitions": len(self.trace.transitions)}
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self.trace)
@@ -312,6 +308,19 @@ class UnifiedController:
     def __repr__(self) -> str:
         trace = self.trace
         return f"UnifiedController(step={trace.step}, mode={MODES[trace.mode]}, phi={trace.phi:.3f})"
+
+
+def summary_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of rows with phi and mode: how often the mode changed, how often phi rose by more than 0.1, and the share of the rows in each mode."""
+    modes = [int(row["mode"]) for row in rows]
+    pairs = list(pairwise(rows))
+    return {
+        "steps": len(rows),
+        "transitions": sum(before["mode"] != after["mode"] for before, after in pairs),
+        "shock_events": sum(after["phi"] - before["phi"] > SHOCK for before, after in pairs),
+        "share": {name: modes.count(mode) / len(modes) if modes else 0.0 for mode, name in enumerate(MODES)},
+        "highest_phi": max((row["phi"] for row in rows), default=0.0),
+    }
 
 
 def stability_of(anchor: float, best: float, kappa: float = 1.0) -> float:

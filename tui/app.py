@@ -32,7 +32,7 @@ from tui.panes.keys import Keys
 from tui.panes.pane import Pane
 from tui.panes.streams import Streams
 from tui.screens import DetailScreen, KeysScreen, LiveScreen, LogScreen, Prompt, Question
-from tui.view import DRAWN, HELD, ORDERS, OVER, View, after
+from tui.view import HELD, ORDERS, OVER, View, after
 
 ROOM_FOR_WORKERS = 140
 """From this width on the pane of workers is shown by default."""
@@ -167,7 +167,7 @@ class Dashboard(App[None]):
         self.look(replace(self.view, smoothed=not self.view.smoothed))
 
     def action_figure(self) -> None:
-        self.look(replace(self.view, figure=after(DRAWN, self.view.figure)))
+        self.look(replace(self.view, figure=after(self.view.drawable, self.view.figure)))
 
     def action_time_axis(self) -> None:
         self.look(replace(self.view, by_time=not self.view.by_time))
@@ -356,7 +356,9 @@ class Dashboard(App[None]):
             yield SystemCommand("stop run", "Every stream saves a checkpoint; asks first", self.action_stop_run)
         yield SystemCommand("log", "The whole log", self.action_log)
         yield SystemCommand("logarithmic axis", "Loss on a logarithmic axis, or not", self.action_log_axis)
-        yield SystemCommand("other figure", "Curves of loss, learning rate, gradient norm", self.action_figure)
+        yield SystemCommand(
+            "other figure", "Curves of loss, learning rate, gradient norm, phi and mode", self.action_figure
+        )
         yield SystemCommand("time axis", "Curves over time, or over steps", self.action_time_axis)
         yield SystemCommand("sort streams", "By the next of name, state, loss, held-out, eta", self.action_order)
         yield SystemCommand("smooth curves", "Smoothed, or as measured", self.action_smooth)

@@ -26,7 +26,13 @@ BINDINGS = (
     Binding("q", "detach", "detach", tooltip="leave; the run goes on"),
     Binding("y", "log_axis", "log axis", show=False, tooltip="logarithmic axis"),
     Binding("s", "smooth", "smooth", show=False, tooltip="curves smoothed, or as measured"),
-    Binding("v", "figure", "figure", show=False, tooltip="curves of the loss, the learning rate or the gradient norm"),
+    Binding(
+        "v",
+        "figure",
+        "figure",
+        show=False,
+        tooltip="curves of the loss, learning rate, gradient norm, or a controller's phi and mode",
+    ),
     Binding("t", "time_axis", "time", show=False, tooltip="curves over time, or over steps"),
     Binding(
         "b",

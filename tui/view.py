@@ -19,8 +19,8 @@ HELD = frozenset({"paused", "stopped"})
 STATES = frozenset(state.lower() for state in STREAM_STATES)
 ORDERS = ("config", "name", "state", "loss", "eval_loss", "eta")
 """By what the streams are sorted; figures with the best first, and what is not known last."""
-DRAWN = ("loss", "learning_rate", "grad_norm")
-"""Figures whose curves can be drawn."""
+DRAWN = ("loss", "learning_rate", "grad_norm", "phi", "mode")
+"""Figures whose curves can be drawn, where there are any: the first always."""
 EMPTY = Snapshot(run="", folder="")
 
 
@@ -53,6 +53,13 @@ class View:
         words = self.words.lower().split()
         found = [row for row in self.snapshot.streams if all(matches(row, word) for word in words)]
         return tuple(found if self.order == ORDERS[0] else sorted(found, key=lambda row: place(row, self.order)))
+
+    @property
+    def drawable(self) -> tuple[str, ...]:
+        """The figures of `DRAWN` that a stream has."""
+        return tuple(
+            name for name in DRAWN if name == DRAWN[0] or any(row.curve(name) for row in self.snapshot.streams)
+        )
 
     @property
     def row(self) -> StreamRow | None:

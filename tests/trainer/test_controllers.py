@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +76,27 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(company: Callable[[str], Compa
     again.train()
     assert same(again.weights("one"), through.weights("one"))
     assert [row["phi"] for row in again.figures["one"]] == [row["phi"] for row in through.figures["one"]][6:]
+
+
+def test_the_end_of_a_training_leaves_its_phi_its_changes_of_mode_a_summary_and_a_picture(
+    company: Callable[[str], Company], settings: Make
+) -> None:
+    """U21: from all rows of the training, those before it went on included."""
+    group = company("one")
+    group.come("one", settings(**AT_ONCE))
+    group.train()
+    folder, rows = group.place.stream_folder("one"), group.figures["one"]
+    written = list(csv.DictReader((folder / "phi_log.csv").read_text().splitlines()))
+    assert [float(row["phi"]) for row in written] == [row["phi"] for row in rows]
+    changes = json.loads((folder / "transition_log.json").read_text())
+    assert [change["step"] for change in changes] == [
+        step for step, (a, b) in enumerate(itertools.pairwise(rows), 2) if a["mode"] != b["mode"]
+    ]
+    summary = json.loads((folder / "phi_summary.json").read_text())
+    assert summary["steps"] == 12 and summary["transitions"] == len(changes) and sum(summary["share"].values()) == 1
+    picture = ET.parse(folder / "phi.svg").getroot()
+    lines = [each for each in picture if each.tag.endswith("polyline")]
+    assert [len(line.attrib["points"].split()) for line in lines] == [12, 12]
 
 
 ACTS = {

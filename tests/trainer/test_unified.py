@@ -12,8 +12,8 @@ from itertools import product
 
 import pytest
 
-from trainer import JumpMonitor, UnifiedController
-from trainer.unified import MIRROR, MULTI, PRESETS, SINGLE, Weights
+from trainer import JumpMonitor, UnifiedController, philog
+from trainer.unified import MIRROR, MULTI, PRESETS, SINGLE, Weights, stability_of
 
 
 def shock(step: int) -> float:
@@ -196,3 +196,48 @@ def test_it_is_imported_without_torch() -> None:
     code = "import sys; from trainer import UnifiedController; UnifiedController().update(1.0); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_its_logs_and_their_files_are_those_of_every_step(tmp_path) -> None:
+    """U21: a loop of one's own writes what a stream's end does; a loss that is not finite is a row, and no point of the curve."""
+    controller = UnifiedController()
+    for step in range(1, 701):
+        controller.update(math.inf if step == 600 else shock(step))
+    philog.write(tmp_path, controller.phi_log(), (controller.theta0, controller.theta1))
+    changes = json.loads((tmp_path / philog.TRANSITIONS).read_text())
+    assert [(change["step"], change["to"]) for change in changes[:3]] == [
+        (317, "mirror"),
+        (515, "multi"),
+        (600, "mirror"),
+    ]
+    assert [change["step"] for change in controller.transition_log()] == [change["step"] for change in changes]
+    kept = controller.get_summary()
+    assert kept["transitions"] == len(changes) and kept["shock_events"] == 0
+    assert kept["share"] == json.loads((tmp_path / philog.SUMMARY).read_text())["share"]
+    lines = (tmp_path / philog.CSV).read_text().splitlines()
+    assert len(lines) == 701 and lines[0].startswith(
+        "step,loss,E_smooth,error,conflict,stability,target,phi,mode,value"
+    )
+    assert (tmp_path / philog.PICTURE).read_text().count("<rect") == 2 * (len(changes) + 1)
+    philog.write(tmp_path, [])
+    assert (tmp_path / philog.CSV).read_text() == "\n"
+
+
+def test_a_controller_of_several_tasks_averages_their_errors() -> None:
+    """U02: E is the mean of the tasks' errors, each smoothed for itself; state goes on with them."""
+    both, left, right = (UnifiedController(phi=0.0, smooth=0.0) for _ in range(3))
+    for step in range(30):
+        both.update({"left": 0.5, "right": 3.0 + step / 10})
+        left.update(0.5)
+        right.update(3.0 + step / 10)
+    assert both.trace.error == pytest.approx((left.trace.error + right.trace.error) / 2)
+    again = UnifiedController(phi=0.0, smooth=0.0)
+    again.load_state_dict(json.loads(json.dumps(both.state_dict())))
+    losses = {"left": 1.0, "right": 2.0}
+    assert again.update(losses).phi == both.update(losses).phi
+
+
+def test_stability_is_lost_in_the_share_by_which_the_anchor_loss_is_above_its_best() -> None:
+    """U02."""
+    assert stability_of(2.0, 2.0) == stability_of(1.5, 2.0) == 1
+    assert stability_of(4.0, 2.0) == 0.5 and stability_of(4.0, 2.0, kappa=3.0) == 0.25

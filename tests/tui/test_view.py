@@ -64,3 +64,14 @@ def test_streams_are_sorted_by_name_state_figure_and_eta_and_what_is_not_known_c
     assert names(replace(view, order="loss"))[0] == "lora-32" and names(replace(view, order="loss"))[-1] == "lora-8"
     assert names(replace(view, order="eta"))[0] == "dora-8"
     assert view.free_name("lora-8") == "lora-8-2"
+
+
+def test_curves_of_phi_and_mode_are_offered_where_a_stream_has_a_controller() -> None:
+    """U21."""
+    run = sketch()
+    points = {"loss": ((1, 2.0),), "learning_rate": ((1, 1e-3),)}
+    plain = replace(run.streams[0], curves=points)
+    steered = replace(run.streams[1], curves={**points, "phi": ((1, 0.1),), "mode": ((1, 0.0),)})
+    assert View(replace(run, streams=(plain,))).drawable == ("loss", "learning_rate")
+    assert View(replace(run, streams=(plain, steered))).drawable == ("loss", "learning_rate", "phi", "mode")
+    assert View(replace(run, streams=())).drawable == ("loss",)

@@ -11,6 +11,9 @@ from swarm.kinds import Controller
 from trainer.unified import MODES, UnifiedController, Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from trainer.loop import parts
 
 Above = Annotated[float, Field(gt=0)]
@@ -119,6 +122,13 @@ class Unified(Controller[UnifiedSettings]):
             rescale=settings.controller_rescale,
         )  # fmt: skip
         return Modes(made(settings), acts)
+
+    def finish(self, settings: UnifiedSettings, folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+        from trainer import philog
+
+        controller = made(settings)
+        steps = [row for row in rows if {"phi", "loss"} <= row.keys()]
+        philog.write(folder, steps, (controller.theta0, controller.theta1))
 
 
 def _idle(settings: UnifiedSettings) -> tuple[str, str, str] | None:
