@@ -34,12 +34,14 @@ class Column:
     name: str
     title: str
     width: int
-    """Smallest width in cells."""
+    """Wanted width in cells."""
     rank: int = 0
     """If there is no room, columns with the highest rank are left out first; 0 is never left out."""
     grow: int = 0
     """Additional cells that it can use."""
     right: bool = False
+    least: int = 0
+    """Width to which it may be cut before it is left out; 0: only whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,11 @@ def fit(columns: Sequence[Column], width: int) -> list[Placed]:
     """The columns that fit, in their order; the room left over is divided among those that grow."""
     kept = list(columns)
     while len(kept) > 1 and _needs(kept, GAP) > width and any(column.rank > 0 for column in kept):
-        kept.remove(max(reversed(kept), key=lambda column: column.rank))
+        last, excess = max(reversed(kept), key=lambda column: column.rank), _needs(kept, GAP) - width
+        if last.least and last.width - last.least >= excess:
+            kept[kept.index(last)] = replace(last, width=last.width - excess)
+        else:
+            kept.remove(last)
     if (excess := _needs(kept, GAP) - width) > 0:  # none of them is left out: the widest is cut
         widest = max(kept, key=lambda column: column.width)
         kept[kept.index(widest)] = replace(widest, width=max(1, widest.width - excess))

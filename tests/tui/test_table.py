@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from rich.text import Text
 
-from tests.tui.runs import run_at, sketch
+from tests.tui.runs import run_at, sketch, stream
 from tui.panes.line import Part, compose
 from tui.panes.streams import COLUMNS, columns
 from tui.table import Column, Placed, fit, fitted
@@ -27,6 +28,14 @@ def test_columns_never_overlap_nor_leave_the_window(width: int) -> None:
 def test_a_window_of_eighty_shows_what_is_judged_by() -> None:
     names = {at.column.name for at in fit(columns(View(sketch())), 80)}
     assert names >= ESSENTIAL | {"eval_loss", "tokens_per_second", "eta", "why"}
+
+
+def test_a_long_reason_is_cut_before_its_column_is_left_out() -> None:
+    waiting = stream(1, 150, state="wait", why="again: its process has ended")
+    run = replace(sketch(), streams=(stream(0, 72), waiting))
+    for width in (80, 100):
+        [why] = [at for at in fit(columns(View(run)), width) if at.column.name == "why"]
+        assert why.width >= 9 and why.x + why.width <= width
 
 
 def test_a_window_of_a_hundred_shows_the_sketch() -> None:

@@ -43,7 +43,7 @@ COLUMNS = (
     Column("memory", "mem", 7, rank=8, right=True),
     Column("device", "dev", 4, rank=6, grow=2),
     Column("eta", "eta", 5, rank=1, right=True),
-    Column("why", "why", 9, rank=3, grow=60),
+    Column("why", "why", WHY_CELLS.start, rank=3, grow=60, least=WHY_CELLS.start),
 )
 
 
