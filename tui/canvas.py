@@ -178,6 +178,7 @@ def _below(frame: Frame, label: Callable[[float], str]) -> list[Text]:
     """The axis and its labels: left, middle, right."""
     left, right = label(frame.x_low), label(frame.x_high)
     middle = label((frame.x_low + frame.x_high) / 2)
+    middle = "" if middle in {left, right} else middle
     room = frame.width - len(left) - len(right)
     labels = left + (middle.center(room) if room > len(middle) + 2 else " " * max(1, room)) + right
     rule = " " * GUTTER + "└" + "─" * frame.width

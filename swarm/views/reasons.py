@@ -21,12 +21,12 @@ PLACE = re.compile(r"^[^\s:]+:\d+: ")
 """File and line, which a person has to open: such a reason is cut from the right."""
 
 
-WORDS = {"prepare": "rows", "validate": "batches", "evaluate": "batches"}
-"""What is counted in the roles that have no steps."""
+WORDS = {"prepare": "rows", "validate": "passes", "evaluate": "passes"}
+"""What is counted in the roles that have no steps: rows, or forward passes through the model, one for each token of an answer."""
 
 
 def work(row: StreamRow) -> str:
-    """What a task without steps has done so far: `12 batches · for 8s`; empty in other states."""
+    """What a task without steps has done so far: `12 passes · for 8s`; empty in other states."""
     if row.state not in WORDS or row.held_seconds is None:
         return ""
     counted = f"{row.done:,} {WORDS[row.state]} · " if row.done else ""

@@ -48,7 +48,7 @@ class StreamRow:
     held_seconds: float | None = None
     """How long the current task has been held."""
     done: int | None = None
-    """How much of the current task is done: rows of a preparation, batches of an examination, steps of a training."""
+    """How much of the current task is done: rows of a preparation, forward passes of an examination, steps of a training."""
     lease_left_seconds: float | None = None
     wish: str = "go"
     """go, pause or stop: what was last asked for it; it may still be at the step before."""
@@ -116,7 +116,7 @@ class WorkerRow:
     paused: str = ""
     """Those of its tasks that are paused."""
     progress: str = ""
-    """What is done of its tasks, in rows, batches or steps: `fast/evaluate=12`, with spaces between."""
+    """What is done of its tasks, in rows, passes or steps: `fast/evaluate=12`, with spaces between."""
     lines: tuple[str, ...] = ()
     """The last lines that it printed."""
 

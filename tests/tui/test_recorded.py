@@ -67,7 +67,7 @@ async def test_the_clock_has_room_before_counters_that_are_zero() -> None:
 @pytest.mark.asyncio
 async def test_an_evaluation_shows_how_far_it_is() -> None:
     [row] = [line for line in await screen(RECORDED["evaluate"], (100, 30)) if " evaluate " in line and "/800" in line]
-    assert "batches · for " in row
+    assert "passes · for " in row
 
 
 @pytest.mark.asyncio

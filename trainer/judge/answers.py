@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from swarm.settings import StreamSettings
 from trainer.data.tokens import Tokens
@@ -94,12 +100,11 @@ def answers(
     check: Callable[[], None],
     how: Sampling = GREEDY,
 ) -> list[Answer]:
-    """One answer a question, in their order; `check` is called between batches and may raise."""
+    """One answer a question, in their order; `check` is called at each token and may raise."""
     given: dict[int, Answer] = {}
     for batch in batches_of(asked, positions_of(model)):
-        check()
         began = time.perf_counter()
-        found = generated(model, [asked[at].prompt_ids for at in batch], stops, max_new_tokens, how)
+        found = generated(model, [asked[at].prompt_ids for at in batch], stops, max_new_tokens, how, check)
         each = (time.perf_counter() - began) / max(1, sum(len(one.ids) + one.ended for one in found))
         given |= {at: answer_of(one, tokenizer, each) for at, one in zip(batch, found, strict=True)}
     return [given[at] for at in range(len(asked))]
@@ -131,10 +136,12 @@ def generated(
     stops: Sequence[int],
     max_new_tokens: int,
     how: Sampling = GREEDY,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Generated]:
     """Continuations up to the first stop token, padded on the left so that all prompts end together.
 
-    Prompt and continuation together have no more tokens than the model has positions.
+    Prompt and continuation together have no more tokens than the model has positions.  `check` is called at each token and may raise:
+    on a large model or a busy machine one batch takes minutes.
     """
     length = max(map(len, prompts))
     if (room := room_for(model, length, max_new_tokens)) <= 0:
@@ -155,9 +162,22 @@ def generated(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             generation_config=config,
+            stopping_criteria=StoppingCriteriaList([_AtEachToken(check)]),
             **growing_cache(model),
         )  # (B, T+N)
     return [_until_stop(row[length:].tolist(), stops) for row in out]
+
+
+class _AtEachToken(StoppingCriteria):
+    """Ends nothing by itself; what it calls may raise."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        """Returns False for each of the (B, T) sequences."""
+        self._check()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
 def room_for(model: PreTrainedModel, prompt_tokens: int, max_new_tokens: int) -> int:

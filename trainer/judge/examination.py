@@ -52,7 +52,7 @@ class Examination:
     settings: StreamSettings
     tokenizer: PreTrainedTokenizerBase
     check: Callable[[], None]
-    """Called between batches; may raise."""
+    """Called between batches and at each token of an answer; may raise."""
 
     @classmethod
     def of(

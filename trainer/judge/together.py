@@ -89,11 +89,10 @@ class Together:
         slots = sorted([0, *self.slots])
         found: dict[tuple[int, int], Answer] = {}
         for batch in batches_of(asked, positions_of(self.model)):
-            check()
             prompts = [asked[at].prompt_ids for _ in slots for at in batch]
             began = time.perf_counter()
             with self._running(slots, len(batch)):
-                made = generated(self.model, prompts, stops, max_new_tokens, how)
+                made = generated(self.model, prompts, stops, max_new_tokens, how, check)
             each = (time.perf_counter() - began) / max(1, sum(len(one.ids) + one.ended for one in made))
             places = [(slot, at) for slot in slots for at in batch]
             found |= {place: answer_of(one, tokenizer, each) for place, one in zip(places, made, strict=True)}
