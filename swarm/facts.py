@@ -68,6 +68,14 @@ class BaseFacts:
     family: str = ""
     """As transformers names it: `model_type` of the language model's config."""
 
+    # of encoders, and of models that say what a text is
+    reads_both_ways: bool = False
+    """An encoder: what stands behind a place is seen there too."""
+    classifier: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Tensors of the head that transformers puts on it to tell labels, by name; a size of 1 is the number of labels.  Empty: its family has none."""
+    labels: tuple[str, ...] = ()
+    """What its own head tells, where it has such a one."""
+
     @property
     def linears(self) -> tuple[Module, ...]:
         """What `all-linear` means: every linear layer but the head."""

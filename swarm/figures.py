@@ -83,6 +83,8 @@ FIGURES: dict[str, Figure] = {
     "exact_match": _share("exact match", "max"),
     "exact_match_normalised": _share("exact, normalised", "max"),
     "ended": _share("ended", "max"),
+    "accuracy": _share("accuracy", "max"),
+    "f1": Figure("F1", "of the labels, the mean; row by row whether it is right", "max", units.percent, "answers"),
     "rouge_1": _overlap("ROUGE-1", "F1, 0 to 1", "rouge_score"),
     "rouge_2": _overlap("ROUGE-2", "F1, 0 to 1", "rouge_score"),
     "rouge_l": _overlap("ROUGE-L", "F1, 0 to 1", "rouge_score"),

@@ -77,10 +77,41 @@ class Method(Kind[S]):
     """It learns from a better and a worse answer to each prompt: `rejected`, in every entry of `datasets`."""
     examples: ClassVar[int] = 1
     """That it makes of a row."""
+    row_types: ClassVar[frozenset[str] | None] = None
+    """The `type`s of data sets that it learns from; None: all but labelled ones."""
+    peft_task: ClassVar[str] = "CAUSAL_LM"
+    """PEFT's name of what the model is for."""
+    implied: ClassVar[Mapping[str, Any]] = {}
+    """Defaults of other settings that it changes."""
+    words: ClassVar[bool] = True
+    """What it tunes answers in words: they can be generated, and compared with those of the base."""
 
     def engines_with(self, settings: S) -> frozenset[str]:
         """Those that can run it with these settings."""
         return self.engines
+
+    def unfit(self, base: BaseFacts, settings: S) -> Refusal | None:
+        """Why it cannot tune this base."""
+        if base.reads_both_ways:
+            what = "is an encoder, which reads in both directions, and a row is learned from left to right"
+            return Refusal(
+                "base_model", what, "take a causal language model (decoder only), or `method: classify` or mlm"
+            )
+        return None
+
+    def head(self, base: BaseFacts, settings: S) -> dict[str, Shape]:
+        """What it trains as a whole beside the adapter, by its names in the model."""
+        return {}
+
+    def of_rows(self, settings: S) -> dict[str, Any]:
+        """What prepared rows depend on besides the settings of data."""
+        return {}
+
+    def objective(self, settings: S) -> Any:
+        """How its model is made and its rows are read, and their losses measured: a `trainer.judge.objective.Objective`."""
+        from importlib import import_module
+
+        return import_module("trainer.objectives.next_token").NextToken()
 
     def trainer(self, ingredients: Any) -> Any:
         """A trainer that is ready to train one stream, of `trainer.engines.trl.Ingredients`."""

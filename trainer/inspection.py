@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from swarm.facts import BaseFacts, Module
+from trainer.families import classifier_of, is_encoder
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,8 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
         context_tokens=positions_of(model),
         attention=_attention(model, text),
         quantisation=_quantisation(model.config),
+        reads_both_ways=is_encoder(model.config),
+        classifier=classifier_of(model.config) if head is None else (),
     )
 
 
@@ -80,11 +83,13 @@ def _modules(model: PreTrainedModel) -> Iterator[Module]:
     import torch
 
     inside, head = "", _name_of(model, _head(model))
+    if is_encoder(model.config) or head == "":  # its heads are another's with each thing that it is asked for
+        inside = model.base_model_prefix + "."
     if model.config.get_text_config() is not model.config:
         inside = _name_of(model, cast("Any", model).get_decoder()) + "."
     kept = _kept_whole(model)
     for name, module in model.named_modules():
-        if name != head and not name.startswith(inside):
+        if name != head and not (name.startswith(inside) and ".pooler" not in name):
             continue
         if isinstance(module, torch.nn.Embedding):
             yield Module(name, "embedding", module.num_embeddings, module.embedding_dim, quantised=False)

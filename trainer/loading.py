@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from swarm import kinds
 from swarm.errors import UserError
@@ -40,12 +40,18 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
     if place.on_gpu:
         allow_one_order()
     dtype, kind = compute_dtype(settings, place), kinds.adapter(settings.adapter)
+    objective = kinds.method(settings.method).objective(settings)
     try:
         config = AutoConfig.from_pretrained(str(base_folder), trust_remote_code=settings.trust_remote_code)
-        model = auto_class(config).from_pretrained(
+        quantisation = kind.quantisation_config(dtype, settings)
+        if quantisation is not None and (whole := objective.kept_whole(config)):
+            quantisation.llm_int8_skip_modules = whole
+        model, loaded = objective.model_class(config).from_pretrained(
             str(base_folder),
             dtype=dtype,
-            quantization_config=kind.quantisation_config(dtype, settings),
+            output_loading_info=True,
+            **objective.arguments(config),
+            quantization_config=quantisation,
             device_map={"": place.torch_device},
             attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
             use_safetensors=True,  # pickled weights can hold code
@@ -56,20 +62,9 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
         raise UserError(
             "base_model", what, "check it with `python -m trainer.base_models --check`, or use another base"
         ) from error
+    objective.after_loading(model, loaded["missing_keys"])
     kind.after_loading(model, on_gpu=place.on_gpu)
     return cast("PreTrainedModel", model)
-
-
-def auto_class(config: Any) -> Any:
-    """The class of transformers that makes a base: a causal language model, or one that sees too and is given text alone."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    )
-
-    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
-    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:

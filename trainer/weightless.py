@@ -7,38 +7,48 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, __version__
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    PreTrainedModel,
+    __version__,
+)
 
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
 from trainer.data.tokens import Tokeniser, stop_tokens
+from trainer.families import BOTH_WAYS, auto_class, classifier_of, is_encoder, labels_of
 from trainer.inspection import facts_of_model
-from trainer.loading import auto_class, load_tokenizer
-
-BOTH_WAYS = ("xlnet", "xlm", "flaubert")
-"""Families whose language models see the words behind a place too, and have no setting that says so."""
+from trainer.loading import load_tokenizer
 
 
 def facts_of_folder(folder: Path, *, trust_remote_code: bool = False) -> BaseFacts:
     """Of the model and the tokenizer that transformers makes from a folder; raises UserError where it makes none."""
-    facts = facts_of_model(_without_weights(folder, trust_remote_code=trust_remote_code))
+    model = _without_weights(folder, trust_remote_code=trust_remote_code)
+    facts = facts_of_model(model)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-    Tokeniser(tokenizer, stop_tokens(tokenizer, folder), sequence_len=8)  # refuses what no row could be made with
+    if not facts.reads_both_ways:
+        Tokeniser(tokenizer, stop_tokens(tokenizer, folder), sequence_len=8)  # refuses what no row could be made with
     tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     if tokens > facts.embedding_rows:
         what = f"its tokenizer has {tokens:,} tokens, the base {facts.embedding_rows:,}"
         raise UserError("base_model", what, "save both again after resize_token_embeddings")
-    return replace(facts, chat_template=bool(tokenizer.chat_template))
+    return replace(
+        facts,
+        chat_template=bool(tokenizer.chat_template),
+        classifier=classifier_of(model.config),
+        labels=tuple(labels_of(model.config)),
+    )
 
 
 def _without_weights(folder: Path, *, trust_remote_code: bool) -> PreTrainedModel:
     """Raises UserError."""
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-        _refuse_encoders(folder, config)
+        _refuse_what_nobody_asks(folder, config)
         with torch.device("meta"):
-            model = auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
+            kind = AutoModelForMaskedLM if is_encoder(config) else auto_class(config)
+            model = kind.from_config(config, trust_remote_code=trust_remote_code)
         if model.base_model is model:
             what = f"transformers {__version__} has no decoder without a head for {type(model).__name__}"
             raise UserError("base_model", what, "take another base")
@@ -54,12 +64,11 @@ def _without_weights(folder: Path, *, trust_remote_code: bool) -> PreTrainedMode
     return cast("PreTrainedModel", model)
 
 
-def _refuse_encoders(folder: Path, config: Any) -> None:
+def _refuse_what_nobody_asks(folder: Path, config: Any) -> None:
     """Of these a model is made too, which would be trained to say what it sees.  Raises UserError."""
-    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
     if config.is_encoder_decoder:
         what = f"{folder} is an encoder with a decoder ({config.model_type}), and rows are one sequence here"
-    elif masked or config.model_type in BOTH_WAYS:
+    elif config.model_type in BOTH_WAYS:
         what = f"{folder} reads in both directions ({config.model_type}), and a row is learned from left to right"
     else:
         return

@@ -24,6 +24,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_steps(stream, settings, problems)
         _check_kinds(stream, settings, problems)
         _check_pairs(stream, settings, problems)
+        _check_row_types(stream, settings, problems)
         _check_stops(stream, settings, problems)
         _check_controller(stream, settings, problems)
         _check_search(stream, settings, problems)
@@ -180,6 +181,22 @@ def _check_pairs(stream: Node, settings: StreamSettings, problems: Problems) -> 
         elif dataset.rejected and not wanted:
             what = f"{settings.method} learns from the better answer alone"
             _add(at, "rejected", what, "write `method: dpo` or kto, or leave it out", problems)
+
+
+def _check_row_types(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    """Rows that the method does not learn from."""
+    method = kinds.method(settings.method)
+    for key in ("datasets", "test_datasets", "val_datasets", "sealed_datasets"):
+        node = stream.items.get(key)
+        for number, dataset in enumerate(getattr(settings, key)):
+            at = node.value[number] if node is not None and isinstance(node.value, list) else stream
+            known = method.row_types
+            if known is not None and dataset.type not in known:
+                what = f"{settings.method} learns from {' or '.join(sorted(known))} rows, and this data set is read as {dataset.type}"
+                _add(at, "type", what, f"write `type: {min(known)}`, with its columns", problems)
+            elif known is None and dataset.type == "labelled":
+                what = f"{settings.method} learns from words, and a label is none"
+                _add(at, "type", what, "write `method: classify`, or `type: prompt_completion`", problems)
 
 
 def _check_kinds(stream: Node, settings: StreamSettings, problems: Problems) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
-from swarm.settings import Part
+from swarm.settings import Part, StreamSettings
 
 JUDGED_TOKENS, JUDGED_LOGITS_BYTES = 4096, 512 << 20
 """Limits of one batch of held-out rows in validator and evaluator: with 150 k words in the vocabulary, logits take the most memory."""
@@ -24,6 +24,9 @@ Unfit = tuple[str, str, str]
 def unfit(part: Part, base: BaseFacts) -> Iterator[Unfit]:
     """Every reason why its training would fail."""
     kind = kinds.adapter(part.adapter)
+    if isinstance(part, StreamSettings) and (why := kinds.method(part.method).unfit(base, part)):
+        yield why.key, why.what, why.fix
+        return
     if base.context_tokens is not None and part.sequence_len > base.context_tokens:
         yield "sequence_len", f"{part.sequence_len}, and the base reads {base.context_tokens} tokens", "lower it"
     held = (kind.held(part) or "").partition(" ")[0]

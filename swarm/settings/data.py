@@ -10,7 +10,7 @@ from swarm.keys import Positive, Settings
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".toon", ".txt")
 """Endings of the files that rows are read from."""
-PLAIN = ("text", "document")
+PLAIN = ("text", "document", "labelled")
 """Types of rows without a prompt."""
 TokenIds = str | int | list[int] | None
 """Text, a token's id or several; unset: the base's own."""
@@ -22,8 +22,8 @@ class Dataset(Settings):
 
     Files are read row by row; .json and .toon ones whole: at most 128 MiB, with 2 to 15 times that in memory.
     """
-    type: Literal["auto", "chatml", "alpaca", "prompt_completion", "text", "document", "toon"] = "auto"
-    """How a row is read: chat messages; instruction/input/output; two columns; plain text; documents, which are cut into sequences of `sequence_len` tokens; prompt_completion from a TOON table; auto: what the columns of the first row fit."""
+    type: Literal["auto", "chatml", "alpaca", "prompt_completion", "text", "document", "toon", "labelled"] = "auto"
+    """How a row is read: chat messages; instruction/input/output; two columns; plain text; documents, which are cut into sequences of `sequence_len` tokens; prompt_completion from a TOON table; a text with its label; auto: what the columns of the first row fit."""
     split: str = "train"
     """Which split of a hub dataset."""
     messages: str = "messages"
@@ -37,7 +37,11 @@ class Dataset(Settings):
     rejected: str | None = None
     """Column with a worse completion of the same prompt, for `method: dpo` or `kto` (`prompt_completion`, `toon`); held-out rows are judged by the better one."""
     text: str = "text"
-    """Column with the text (`text`, `document`): all of it is supervised."""
+    """Column with the text (`text`, `document`: all of it is supervised; `labelled`)."""
+    text_pair: str | None = None
+    """Column with a second text, where the label is of both (`labelled`)."""
+    label: str = "label"
+    """Column with the label (`labelled`), for `method: classify`."""
     document_prefix: TokenIds = None
     """Put before each document (`document`): text that is tokenised with it, or ids; unset: nothing."""
     document_suffix: TokenIds = None

@@ -164,7 +164,9 @@ class Part(Settings):
 
 def _implied_by(values: Mapping[str, object]) -> dict[str, object]:
     """Defaults that another choice changes."""
-    return {"warmup_ratio": 0.0} if values.get("lr_scheduler") in WITHOUT_WARM_UP else {}
+    method = kinds.installed("method").get(str(values.get("method")))
+    implied = dict(method.implied) if isinstance(method, kinds.Method) else {}
+    return implied | ({"warmup_ratio": 0.0} if values.get("lr_scheduler") in WITHOUT_WARM_UP else {})
 
 
 @cache

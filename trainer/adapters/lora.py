@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.facts import BaseFacts, Module
 from swarm.keys import Positive, Settings, Share
-from swarm.kinds import AdapterKind, Refusal, Shape, Shrinking
+from swarm.kinds import AdapterKind, Method, Refusal, Shape, Shrinking
 from trainer.targets import ALL_LINEAR, NAMES, matched, targeted
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FP32, HALF = 4, 2
+OF_PEFT = frozenset({"classifier", "score"})
+"""Heads that PEFT trains whole by itself in a model that tells labels."""
 
 
 class LoraSettings(Settings):
@@ -141,7 +144,8 @@ class Lora(AdapterKind[LoraSettings]):
             shapes[f"{name}.lora_B.weight"] = (target.outputs, rank)
             if settings.use_dora:
                 shapes[f"{name}.lora_magnitude_vector"] = (target.outputs,)
-        return shapes
+        head = _method(settings).head(base, settings)
+        return shapes | {f"base_model.model.{name}": shape for name, shape in head.items()}
 
     def activation_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> float:
         """Inputs of A where they are copies (cast or dropped out), dropout's mask, A's outputs; DoRA's outputs twice."""
@@ -178,7 +182,8 @@ class Lora(AdapterKind[LoraSettings]):
         from peft import LoraConfig
 
         return LoraConfig(
-            task_type="CAUSAL_LM",
+            task_type=_method(settings).peft_task,
+            modules_to_save=_heads(base, settings),
             r=settings.lora_r,
             lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft says int; it only divides by it
             lora_dropout=settings.lora_dropout,
@@ -200,6 +205,17 @@ class Lora(AdapterKind[LoraSettings]):
                 if value.requires_grad:
                     value.data = value.data.to(torch.bfloat16)
         return made
+
+
+def _method(settings: Any) -> Method[Any]:
+    """A part of a stream has none of its own."""
+    return kinds.method(getattr(settings, "method", "sft"))
+
+
+def _heads(base: BaseFacts, settings: Any) -> list[str] | None:
+    """Modules that are trained whole: each of the head's, by the name that it has in its parent."""
+    names = {name.rpartition(".")[0] for name in _method(settings).head(base, settings)}
+    return sorted(name for name in names if name.partition(".")[0] not in OF_PEFT) or None
 
 
 def _refuse_idle_patterns(settings: LoraSettings, layers: Sequence[str]) -> None:

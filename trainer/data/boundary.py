@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.printable import one_line
 from swarm.settings import PLAIN, Dataset, StreamSettings
@@ -24,7 +25,7 @@ from trainer.data.raw import RawRow
 from trainer.data.rows import Row, Text, columns_read, normalised, read, with_system
 from trainer.data.settling import settled
 from trainer.data.soundness import refuse_unsound
-from trainer.data.tokens import FINGERPRINT_BYTES, Tokeniser, Tokens, stop_tokens, tokeniser_of
+from trainer.data.tokens import FINGERPRINT_BYTES, RowReader, Tokens
 
 COLUMNS_NOTED, NAME_CHARACTERS = 200, 80
 TASK_CHARACTERS = 40
@@ -44,7 +45,7 @@ class RowBoundary:
     """All rows of datasets as tokens; a row that cannot be used costs itself alone."""
 
     def __init__(
-        self, tokeniser: Tokeniser, system_prompt: str | None = None, embedding_rows: int | None = None
+        self, tokeniser: RowReader, system_prompt: str | None = None, embedding_rows: int | None = None
     ) -> None:
         """`system_prompt`: of rows that have no system message, in datasets that do not say it; `embedding_rows`: the base's, if known."""
         self.tokeniser = tokeniser
@@ -125,7 +126,7 @@ def boundary_of(
     embedding_rows: int | None = None,
 ) -> RowBoundary:
     """As one stream reads its rows."""
-    tokeniser = tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, base_folder))
+    tokeniser = kinds.method(settings.method).objective(settings).reader(settings, tokenizer, base_folder)
     return RowBoundary(tokeniser, settings.system_prompt, embedding_rows)
 
 

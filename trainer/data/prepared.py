@@ -17,6 +17,7 @@ from typing import Any, Self, overload
 
 import pyarrow as pa
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import Dataset, StreamSettings
 from swarm.weights import sha256_of
@@ -83,6 +84,7 @@ def key_of(settings: StreamSettings, base_folder: Path) -> Key:
         "weights": [dataset.weight for dataset in settings.datasets],
         "val_set_size": None if tests else settings.val_set_size,
         **{name: getattr(settings, name) for name in OF_ROWS},
+        **kinds.method(settings.method).of_rows(settings),
     }  # fmt: skip
     return Key(_sha256({"datasets": data}), _sha256(whole))
 

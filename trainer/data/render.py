@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trainer.data.bad import NotARow, NotProven, reason_of
 from trainer.data.messages import TRAIN, Turn
-from trainer.data.rows import Chat, Pair, Row, Text
+from trainer.data.rows import Chat, Labelled, Pair, Row, Text
 from trainer.data.templates import plainly, rendered
 from trainer.data.traced import MIXED, TOOLS, Owner, runs_of, unmarked
 
@@ -85,6 +85,8 @@ class Renderer:
                 return self._chat(Chat(row.turns))
             case Chat():
                 return self._chat(row)
+            case Labelled():
+                raise NotARow("a label is no answer in words", "write `method: classify`, or `type: prompt_completion`")
 
     def _pair(self, row: Pair) -> Rendered:
         """Prompt and completion; a begin token in front and an end token behind are what they look like."""

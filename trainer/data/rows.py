@@ -61,7 +61,20 @@ class Text:
         return [self.text]
 
 
-Row = Chat | Pair | Text
+@dataclass(frozen=True)
+class Labelled:
+    """A text, or two of them, with a label."""
+
+    text: str
+    pair: str | None
+    label: str
+
+    def words(self) -> list[str]:
+        """Without the label: who has learned one has learned the text."""
+        return [self.text, self.pair or ""]
+
+
+Row = Chat | Pair | Text | Labelled
 SYSTEM = ("system", "developer")
 """Roles of a system message."""
 
@@ -97,6 +110,10 @@ def read(raw: RawRow, dataset: Dataset) -> Row:
             return Text(_words(cells, dataset.text, "text", columns))
         case "document":
             return Text("" if _is_blank(cells, dataset, columns) else _words(cells, dataset.text, "text", columns))
+        case "labelled":
+            pair = _words(cells, dataset.text_pair, "text_pair", columns) if dataset.text_pair else None
+            text = _words(cells, dataset.text, "text", columns)
+            return Labelled(text, pair, _words(cells, dataset.label, "label", columns))
         case "alpaca" if dataset.prompt_template is None:
             return _alpaca(cells, columns)
         case "alpaca":
@@ -120,6 +137,8 @@ def columns_read(dataset: Dataset) -> frozenset[str]:
 def _columns_of_type(dataset: Dataset) -> set[str]:
     if dataset.type == "chatml":
         return {dataset.messages, dataset.tools}
+    if dataset.type == "labelled":
+        return {dataset.text, dataset.label, *([dataset.text_pair] if dataset.text_pair else [])}
     if dataset.type in PLAIN:
         return {dataset.text, "file"}
     completion = "output" if dataset.type == "alpaca" else dataset.completion

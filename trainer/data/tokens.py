@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
@@ -80,6 +81,17 @@ class Window:
     """So many characters of the text were read."""
     missing: int
     """Tokens that the rest would have, estimated."""
+
+
+class RowReader(Protocol):
+    """What makes tokens of rows."""
+
+    tokenizer: PreTrainedTokenizerBase
+    stops: frozenset[int]
+    train_on_inputs: bool
+
+    def tokens(self, row: Row) -> Tokens:
+        """Raises NotARow."""
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> frozenset[int]:

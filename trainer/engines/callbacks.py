@@ -177,7 +177,6 @@ def each_in_one_group(model: torch.nn.Module, optimizer: torch.optim.Optimizer) 
 
 
 def _sums(model: torch.nn.Module) -> torch.Tensor:
-    """One number a trainable tensor, which a step changes."""
-    return torch.stack(
-        [value.detach().double().sum() for value in model.parameters() if value.requires_grad]
-    ).cpu()  # (P,)
+    """One number a trainable tensor, which a step changes: its sum alone stays where a new head moves two labels apart."""
+    trained = [value.detach().double() for value in model.parameters() if value.requires_grad]
+    return torch.stack([value.sum() + value.square().sum() for value in trained]).cpu()  # (P,)

@@ -25,7 +25,7 @@ from trainer import base_models, training
 from trainer.data.prepared import TRAIN, rows_to_choose_by
 from trainer.data.tokens import IGNORED
 from trainer.engines.callbacks import Begin, Figures, NotFinite, Saves, Steps
-from trainer.judge.heldout import held_out_loss
+from trainer.judge.heldout import mean_loss
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
 from trainer.loop.schedules import NamedSchedule
 from trainer.place import Place
@@ -55,7 +55,8 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
     progress.trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     prepared = place.run_folder / (progress.assign.prepared or "")
     judged = rows_to_choose_by(prepared) if settings.evaluates_itself else []
-    steps = Steps(progress, lambda: held_out_loss(model, judged, lambda: None))
+    objective = kinds.method(settings.method).objective(settings)
+    steps = Steps(progress, lambda: mean_loss(objective.losses(model, judged, lambda: None)))
     made: OfOneStream = kinds.method(settings.method).trainer(
         Ingredients(
             settings=settings,

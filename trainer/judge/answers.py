@@ -32,6 +32,8 @@ class Question:
     prompt: str
     expected: str
     expected_tokens: int
+    segment: int = 0
+    """Where a second text begins, of questions about texts."""
 
 
 class Generated(NamedTuple):

@@ -8,22 +8,25 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from swarm import figures
+from swarm import figures, kinds
 from swarm.files import write_whole
 from swarm.settings import StreamSettings
 from toon import encode
 from trainer.data.prepared import HELD_OUT, read_rows
 from trainer.data.tokens import Tokens
 from trainer.judge import scorers
-from trainer.judge.answers import Answer, Question, Sampling, answers, questions
-from trainer.judge.heldout import RowLoss, mean_loss, row_losses
+from trainer.judge.answers import Answer, Question, Sampling
+from trainer.judge.heldout import RowLoss, mean_loss
 from trainer.judge.retention import Retention
 from trainer.judge.scorers import Given
 from trainer.loading import load_tokenizer
+
+if TYPE_CHECKING:
+    from trainer.judge.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Examination:
         """On the held-out rows of a prepared folder."""
         tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
         rows = list(read_rows(prepared / HELD_OUT))
-        return cls(rows, questions(rows, tokenizer, stops, settings.eval_rows), list(stops), settings, tokenizer, check)
+        asked = objective_of(settings).questions(rows, tokenizer, stops, settings.eval_rows)
+        return cls(rows, asked, list(stops), settings, tokenizer, check)
 
     @property
     def about(self) -> str:
@@ -79,11 +83,11 @@ class Examination:
         return hashlib.sha256(f"{held_out_sha256} {self.about}".encode()).hexdigest()
 
     def losses_of(self, model: PreTrainedModel) -> list[RowLoss]:
-        return row_losses(model, self.rows, self.check)
+        return objective_of(self.settings).losses(model, self.rows, self.check)
 
     def answers_of(self, model: PreTrainedModel) -> list[Answer]:
         most, how = self.settings.eval_max_new_tokens, Sampling.of(self.settings)
-        return answers(model, self.tokenizer, self.asked, self.stops, most, self.check, how)
+        return objective_of(self.settings).answers(model, self.tokenizer, self.asked, self.stops, most, self.check, how)
 
     def graded(self, result: Result) -> Graded:
         metrics, given = self.settings.metrics, self.given(result.answers)
@@ -104,6 +108,11 @@ class Examination:
         return [
             Given(question.expected, answer, self.settings) for question, answer in zip(self.asked, found, strict=True)
         ]
+
+
+def objective_of(settings: StreamSettings) -> Objective:
+    made: Objective = kinds.method(settings.method).objective(settings)
+    return made
 
 
 def perplexity(loss: float) -> float:

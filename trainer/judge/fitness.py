@@ -103,7 +103,7 @@ def _refuse_other_config(stored: dict[str, Any], made: PeftConfig, settings: Str
     if Path(wanted[BASE]).is_absolute() and Path(str(stored.get(BASE))).name == Path(wanted[BASE]).name:
         stored[BASE] = wanted[BASE]  # a folder that was moved since, with the whole run say, is still that base
     for field in sorted({*stored, *wanted} - MAY_DIFFER):
-        if _in_order(stored.get(field)) != wanted.get(field):
+        if _in_order(stored.get(field)) != _in_order(wanted.get(field)):
             theirs, ours = (f"{value.get(field)!r:.80}" for value in (stored, wanted))
             raise Unfit(f"{ADAPTER_CONFIG} says {field} {theirs}, the stream's settings make it {ours}")
 

@@ -23,8 +23,8 @@ from trainer.data.prepared import counts_all
 from trainer.data.prompt import Prompt, read_prompt
 from trainer.data.settling import settled
 from trainer.data.tokens import stop_tokens, tokeniser_of
-from trainer.judge.answers import Sampling, questions
-from trainer.judge.examination import Examination, Graded, Result
+from trainer.judge.answers import Sampling
+from trainer.judge.examination import Examination, Graded, Result, objective_of
 from trainer.judge.together import Together
 from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.place import Place
@@ -99,7 +99,7 @@ def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> E
     rows = list(Cutting.of(settings, tokenizer).held_out(read, datasets))
     if not rows:
         raise UserError("--data", "no row is left to use", "check the columns with --type, or raise --sequence-len")
-    asked = questions(rows, tokenizer, sorted(stops), settings.eval_rows)
+    asked = objective_of(settings).questions(rows, tokenizer, sorted(stops), settings.eval_rows)
     return Examination(rows, asked, sorted(stops), settings, tokenizer, lambda: None)
 
 

@@ -11,6 +11,7 @@ from typing import cast
 
 from transformers import PreTrainedModel
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.events import Sealed
 from swarm.messages import Piece
@@ -23,7 +24,7 @@ from trainer.data.prepared import TRAIN, counts_all, read_rows, verified
 from trainer.data.tokens import Tokens
 from trainer.errors import LeaseRevoked, LeaseStopped
 from trainer.judge.fitness import private_copy
-from trainer.judge.heldout import RowLoss, mean_loss, row_losses
+from trainer.judge.heldout import RowLoss, mean_loss
 from trainer.lease import Lease
 from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.place import Place
@@ -84,10 +85,11 @@ def _losses(piece: Piece, rows: list[Tokens], lease: Lease, place: Place) -> tup
     """Of the freshly loaded base, and of the same with the adapter on it."""
     assert piece.checkpoint is not None and piece.sha256 is not None
     model = load_base(base_models.folder_of(piece.settings.base_model), piece.settings, place)
-    base = row_losses(model, rows, lease.progress)
+    losses = kinds.method(piece.settings.method).objective(piece.settings).losses
+    base: list[RowLoss] = losses(model, rows, lease.progress)
     with private_copy(place.run_folder / piece.checkpoint, piece.sha256) as copy:
         tuned = cast("PreTrainedModel", load_adapter(model, copy))
-    return base, row_losses(tuned, rows, lease.progress)
+    return base, losses(tuned, rows, lease.progress)
 
 
 def _why(found: Difference, *, passed: bool) -> str:

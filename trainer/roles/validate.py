@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from swarm import kinds
 from swarm.events import Verdict
 from swarm.messages import Piece
 from swarm.policy.rules import worse_than
@@ -16,7 +17,7 @@ from trainer import base_models, models
 from trainer.data.prepared import HELD_OUT, read_rows, rows_to_choose_by, verified
 from trainer.judge.baseline import base_losses
 from trainer.judge.fitness import Unfit, private_copy, put_on, refuse_broken
-from trainer.judge.heldout import held_out_loss, mean_loss, row_losses
+from trainer.judge.heldout import mean_loss
 from trainer.lease import Lease
 from trainer.loading import load_base
 from trainer.place import Place
@@ -94,8 +95,11 @@ def _losses(piece: Piece, copy: Path, lease: Lease, place: Place) -> tuple[float
     facts = verified(prepared, piece.prepared_sha256)
     rows = list(read_rows(prepared / HELD_OUT))
     base = load_base(base_models.folder_of(settings.base_model), settings, place)
-    base_loss = mean_loss(base_losses(piece, place, lambda: row_losses(base, rows, lease.progress)))
+    measured = kinds.method(settings.method).objective(settings).losses
+    base_loss = mean_loss(base_losses(piece, place, lambda: measured(base, rows, lease.progress)))
     tuned = put_on(base, copy, settings)
-    loss = held_out_loss(tuned, rows, lease.progress)
-    chosen_by = held_out_loss(tuned, rows_to_choose_by(prepared), lease.progress) if settings.val_datasets else loss
+    loss = mean_loss(measured(tuned, rows, lease.progress))
+    chosen_by = (
+        mean_loss(measured(tuned, rows_to_choose_by(prepared), lease.progress)) if settings.val_datasets else loss
+    )
     return round(loss, 6), round(base_loss, 6), int(facts.get("overlap", 0)), chosen_by

@@ -13,7 +13,7 @@ from swarm.settings import Dataset
 from trainer.data.bad import BadRow, NotARow
 from trainer.data.files import files_of, raw_rows
 from trainer.data.messages import TRAIN, Turn
-from trainer.data.rows import Chat, Pair, Row, Text, read
+from trainer.data.rows import Chat, Labelled, Pair, Row, Text, read
 from trainer.data.settling import settled
 
 
@@ -43,7 +43,7 @@ def rows_of(dataset: Dataset) -> Iterator[tuple[str, Row]]:
 
 def conversation(where: str, row: Row) -> list[Turn]:
     """The messages of a chat or a pair.  Raises UserError for plain text."""
-    if isinstance(row, Text):
+    if isinstance(row, Text | Labelled):
         raise UserError(where, "plain text has no question and no answer", "name chats or pairs")
     return list(row.turns)
 
@@ -53,6 +53,8 @@ def record(row: Row) -> dict[str, Any]:
     match row:
         case Text(text):
             return {"text": text}
+        case Labelled(text, pair, label):
+            return {"text": text, **({"text_pair": pair} if pair else {}), "label": label}
         case Pair():
             return {"messages": row.turns}
         case Chat(turns, tools):

@@ -1,0 +1,67 @@
+"""What is asked of a model, as everybody sees it who loads, prepares, trains or judges: one object a stream, given by its method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.data.tokens import RowReader, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from swarm.settings import StreamSettings
+    from trainer.judge.answers import Answer, Question, Sampling
+    from trainer.judge.heldout import RowLoss
+
+
+class Objective(ABC):
+    # ---- the model ----
+
+    @abstractmethod
+    def model_class(self, config: Any) -> Any:
+        """The class of transformers that makes it.  Raises UserError where this base cannot be asked so."""
+
+    def arguments(self, config: Any) -> dict[str, Any]:
+        """What `from_pretrained` is given besides."""
+        return {}
+
+    def kept_whole(self, config: Any) -> list[str]:
+        """Modules that are not quantised, beside what transformers leaves out itself."""
+        return []
+
+    def after_loading(self, model: PreTrainedModel, missing: Collection[str]) -> None:
+        """`missing`: tensors that the base's files do not have."""
+        return
+
+    # ---- its rows ----
+
+    @abstractmethod
+    def reader(self, settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> RowReader: ...
+
+    # ---- how good it is ----
+
+    @abstractmethod
+    def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
+        """Of each row, in their order.  `check` is called between batches and may raise."""
+
+    @abstractmethod
+    def questions(
+        self, rows: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], count: int
+    ) -> list[Question]:
+        """The first `count` rows that can be asked."""
+
+    @abstractmethod
+    def answers(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        asked: Sequence[Question],
+        stops: Sequence[int],
+        max_new_tokens: int,
+        check: Callable[[], None],
+        how: Sampling,
+    ) -> list[Answer]:
+        """One for each question, in their order."""

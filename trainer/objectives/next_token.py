@@ -1,0 +1,51 @@
+"""Each token is predicted from those before it, by a causal language model; answers are generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swarm.errors import UserError
+from trainer.data.tokens import Tokeniser, Tokens, stop_tokens, tokeniser_of
+from trainer.families import auto_class, reads_both_ways
+from trainer.judge import answers, heldout
+from trainer.judge.answers import Answer, Question, Sampling
+from trainer.judge.objective import Objective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from swarm.settings import StreamSettings
+    from trainer.judge.heldout import RowLoss
+
+
+class NextToken(Objective):
+    def model_class(self, config: Any) -> Any:
+        if reads_both_ways(config):
+            what = f"reads in both directions ({config.model_type}), and is asked for what comes next"
+            raise UserError("base_model", what, "take a causal language model (decoder only)")
+        return auto_class(config)
+
+    def reader(self, settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Tokeniser:
+        return tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder))
+
+    def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
+        return heldout.row_losses(model, rows, check)
+
+    def questions(
+        self, rows: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], count: int
+    ) -> list[Question]:
+        return answers.questions(rows, tokenizer, stops, count)
+
+    def answers(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        asked: Sequence[Question],
+        stops: Sequence[int],
+        max_new_tokens: int,
+        check: Callable[[], None],
+        how: Sampling,
+    ) -> list[Answer]:
+        return answers.answers(model, tokenizer, asked, stops, max_new_tokens, check, how)
