@@ -144,7 +144,7 @@ def model_of(family: str, **changes: Any) -> Any:
     """A random model with real weights."""
     import torch
 
-    from trainer.loading import auto_class
+    from trainer.families import auto_class
 
     torch.manual_seed(0)
     config = config_of(family, **changes)
@@ -155,8 +155,8 @@ def facts_of(family: str, **changes: Any) -> BaseFacts:
     """From the meta device, as for a real base."""
     import torch
 
+    from trainer.families import auto_class
     from trainer.inspection import facts_of_model
-    from trainer.loading import auto_class
 
     config = config_of(family, **changes)
     with torch.device("meta"), warnings.catch_warnings():

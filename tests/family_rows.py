@@ -161,7 +161,7 @@ class Way:
         from peft import PeftModel
         from transformers import AutoConfig, BitsAndBytesConfig
 
-        from trainer.loading import auto_class
+        from trainer.families import auto_class
 
         how = BitsAndBytesConfig(
             load_in_4bit=True,

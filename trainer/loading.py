@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
-from swarm.weights import ADAPTER
+from swarm.weights import ADAPTER, ADAPTER_CONFIG
 from trainer.inspection import facts_of_model
 from trainer.place import Place
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+OF_LABELS = "SEQ_CLS"
+"""PEFT's name of what an adapter that tells labels is for."""
 
 
 def load_tokenizer(base_folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -96,6 +101,15 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> 
         )
     from peft import PeftModel
 
+    _refuse_another_purpose(base, folder)
     for kind in kinds.installed("adapter").values():
         kind.known_to_peft()  # type: ignore[attr-defined]
     return PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=False).eval()
+
+
+def _refuse_another_purpose(base: PreTrainedModel, folder: Path) -> None:
+    """PEFT would leave the head of a model of labels out."""
+    tells = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("task_type") == OF_LABELS
+    if tells and not type(base).__name__.endswith("ForSequenceClassification"):
+        what = "its adapter tells labels (`method: classify`), and words are asked of it"
+        raise UserError(str(folder), what, "load it with transformers and peft: docs/methods.md")

@@ -64,7 +64,7 @@ def test_what_is_held_in_4_bits_is_what_transformers_quantises(
     import torch
     from bitsandbytes.nn.modules import Linear4bit
 
-    from trainer.loading import auto_class
+    from trainer.families import auto_class
 
     base, kind, chosen = facts_of(family), kinds.adapter("qlora"), settings(adapter="qlora", **changes)
     stated = {module.name for module in base.modules if module.quantised}

@@ -1,4 +1,4 @@
-"""`method: classify` and `method: mlm`: from rows to a verdict and a score (issue rows G22 F1, U11's measures; X05)."""
+"""`method: classify` and `method: mlm`: from rows to a verdict and a score (D02 and D04 stand on them, G22's F1, U11's measures)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from swarm.weights import ADAPTER
 from tests.trainer.conftest import Bench
 from tests.trainer.encoders import WORDS, save_encoder
 from trainer.data.prepared import TRAIN, read_rows
+from trainer.embedded import encoder as small
+from trainer.loading import load_adapter, load_base, load_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 Make = Callable[..., StreamSettings]
@@ -84,9 +86,14 @@ def test_an_encoder_learns_labels_and_is_judged_beside_the_majority(
 
 
 def test_a_decoder_tells_labels_too(bench: Bench, chosen: Make, base: Path) -> None:
-    _, verdict, score = judged(bench, chosen(base_model=str(base), sequence_len=64, learning_rate=5e-3))
+    trained, verdict, score = judged(bench, chosen(base_model=str(base), sequence_len=64, learning_rate=5e-3))
     assert verdict.result == "SUCCESS", verdict.why
     assert score.figures["accuracy"] > score.figures["base_accuracy"]
+    words = load_base(
+        base, StreamSettings.model_validate({"base_model": str(base), "datasets": [{"path": "x"}]}), bench.place
+    )
+    with pytest.raises(UserError, match=r"tells labels .*, and words are asked of it"):
+        load_adapter(words, bench.place.run_folder / trained.path)
 
 
 def test_accumulation_changes_nothing_and_a_resumed_training_is_the_same_bit_for_bit(
@@ -130,14 +137,28 @@ def test_two_texts_are_told_apart_and_a_label_that_is_not_listed_is_refused(
         bench.do("prepare", chosen(datasets=[data], labels=["1", "2"]))
 
 
-@pytest.mark.parametrize("steps", [30])
-def test_masked_words_are_found_better_than_before(bench: Bench, chosen: Make, labelled: Path, steps: int) -> None:
+def test_masked_words_are_found_better_than_before(bench: Bench, chosen: Make, labelled: Path) -> None:
     data = [{"path": str(labelled), "type": "text", "text": "sentence"}]
     settings = StreamSettings.model_validate({
-        "base_model": chosen().base_model, "method": "mlm", "datasets": data, "max_steps": steps, "sequence_len": 32,
+        "base_model": chosen().base_model, "method": "mlm", "datasets": data, "max_steps": 30, "sequence_len": 32,
         "micro_batch_size": 4, "gradient_accumulation_steps": 2, "learning_rate": 1e-2, "val_set_size": 30, "save_steps": 15,
     })  # fmt: skip
     _, verdict, score = judged(bench, settings)
     assert verdict.result == "SUCCESS", verdict.why
     assert verdict.figures["eval_loss"] < verdict.figures["base_eval_loss"] - 0.1
     assert score.figures["perplexity"] < score.figures["base_perplexity"]
+
+
+def test_a_small_encoder_is_made_of_the_words_of_files_and_says_what_is_wrong_with_them(
+    tmp_path: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "A warm stone."}\n')
+    for name in ("one", "two"):
+        assert small.main([str(tmp_path / name), str(path)]) == 0
+    assert load_tokenizer(tmp_path / "one").tokenize("A warm, warm STONE") == ["a", "warm", "[UNK]", "warm", "stone"]
+    files = {name: {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two")}
+    assert files["one"] == files["two"]
+    assert (small.main([str(tmp_path / "three")]), small.main([str(tmp_path / "three"), str(labelled)])) == (2, 2)
+    assert "no row type fits the columns (sentence, feels)" in capsys.readouterr().err
+    assert not (tmp_path / "three").exists()

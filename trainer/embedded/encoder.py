@@ -1,0 +1,76 @@
+"""Makes a small encoder, a BERT with a vocabulary of its own, to try `method: classify` and `method: mlm` without a download.
+
+    python -m trainer.embedded.encoder my-encoder configs/data/style/topics.jsonl     # a folder, and files with the words that it is to know
+
+Its weights are random: it knows nothing until it is tuned.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers.trainers import WordPieceTrainer
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from swarm.errors import UserError
+from trainer.quiet import quieten
+from trainer.rowfiles.reading import dataset_of, rows_of
+
+PAD, UNKNOWN, BEGIN, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL = (PAD, UNKNOWN, BEGIN, END, MASK)
+VOCABULARY_TOKENS = 2000
+CONTEXT_TOKENS = 256
+SMALL = {"hidden_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 256}
+
+
+def main(words: Sequence[str]) -> int:
+    if len(words) < 2:
+        print("usage: python -m trainer.embedded.encoder FOLDER FILE...", file=sys.stderr)
+        return 2
+    quieten()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        read = [row for path in words[1:] for _, row in rows_of(dataset_of(path, "auto"))]
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    save(Path(words[0]), (text for row in read for text in row.words()))
+    return 0
+
+
+def save(folder: Path, texts: Iterable[str], **changes: Any) -> Path:
+    """`changes`: of BertConfig.  Equal texts give equal files."""
+    tokenizer = _tokenizer(texts, changes.get("max_position_embeddings", CONTEXT_TOKENS))
+    tokenizer.save_pretrained(folder)
+    config: dict[str, Any] = {"max_position_embeddings": CONTEXT_TOKENS, "pad_token_id": 0, **SMALL, **changes}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **config)).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(texts: Iterable[str], context: int) -> PreTrainedTokenizerFast:
+    """WordPiece in lower case, as BERT's (arXiv 1810.04805)."""
+    inner = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = WordPieceTrainer(vocab_size=VOCABULARY_TOKENS, special_tokens=list(SPECIAL), show_progress=False)
+    inner.train_from_iterator(texts, trainer)
+    ends = [(word, inner.token_to_id(word)) for word in (BEGIN, END)]
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A {END}", pair=f"{BEGIN} $A {END} $B:1 {END}:1", special_tokens=ends
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=inner, model_max_length=context,
+        pad_token=PAD, unk_token=UNKNOWN, cls_token=BEGIN, sep_token=END, mask_token=MASK,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
