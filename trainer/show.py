@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.settings import StreamSettings
@@ -25,9 +26,7 @@ from toon import encode
 from trainer import base_models
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from trainer.data.tokens import Tokens
+    pass
 
 REVERSE, PLAIN = "\x1b[7m", "\x1b[0m"
 
@@ -57,25 +56,13 @@ def shown_rows(settings: StreamSettings) -> Iterator[Shown]:
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     facts = base_models.facts_of(settings.base_model, trust_remote_code=settings.trust_remote_code)
     boundary = boundary_of(settings, tokenizer, folder, facts.embedding_rows)
+    objective = kinds.method(settings.method).objective(settings)
     for item in boundary.rows(settings.datasets):
         if isinstance(item, BadRow):
             yield Shown(item.where, [], 0, 0, 0, f"{item.what}; {item.fix}")
         else:
             row = item.row
-            yield Shown(item.where, _parts(row, tokenizer), len(row.ids), row.supervised, row.cut)
-
-
-def _parts(row: Tokens, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str]]:
-    """The token ids decoded, so that the text printed is what is trained on."""
-    from trainer.data.tokens import IGNORED
-
-    runs: list[tuple[bool, list[int]]] = []
-    for token, label in zip(row.ids, row.labels, strict=True):
-        counted = label != IGNORED
-        if not runs or runs[-1][0] != counted:
-            runs.append((counted, []))
-        runs[-1][1].append(token)
-    return [(counted, str(tokenizer.decode(ids))) for counted, ids in runs]
+            yield Shown(item.where, objective.shown(row, tokenizer), len(row.ids), row.supervised, row.cut)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -182,8 +182,6 @@ def test_a_base_in_nf4_is_trained_on_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("config", "values", "wanted"),
     [
-        ("BertConfig", {}, "reads in both directions (bert), and a row is learned from left to right"),
-        ("RobertaConfig", {}, "reads in both directions (roberta), and a row is learned from left to right"),
         ("XLNetConfig", {"d_model": 32, "n_head": 4, "d_inner": 64, "n_layer": 1}, "reads in both directions (xlnet)"),
         ("T5Config", {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1}, "is an encoder with a decoder (t5), and rows are one sequence here"),
         ("BartConfig", {"d_model": 32}, "is an encoder with a decoder (bart)"),
@@ -316,3 +314,19 @@ def test_layers_that_are_not_there_are_refused() -> None:
         with pytest.raises(UserError, match=what):
             ends("llama", layers_to_transform=written)
     assert {name.split(".")[4] for name in ends("llama", layers_to_transform="-1")} == {"1"}
+
+
+def test_an_encoder_is_for_labels_and_masked_words_and_a_decoder_finds_none(tmp_path: Path) -> None:
+    from tests.trainer.encoders import save_encoder
+    from trainer.weightless import facts_of_folder
+
+    encoder = facts_of_folder(save_encoder(tmp_path))
+    assert encoder.reads_both_ways
+    assert ("classifier.weight", (1, 32)) in encoder.classifier
+    for method, labels, why in (
+        ("sft", {}, "is an encoder, which reads in both directions, and a row is learned from left to right"),
+        ("classify", {"labels": ["a", "b"]}, None), ("mlm", {}, None),
+    ):  # fmt: skip
+        assert [what for _, what, _ in unfit(settings(method=method, **labels), encoder)] == ([why] if why else [])
+    [(_, what, _)] = unfit(settings(method="mlm"), facts_of("llama"))
+    assert what == "predicts what comes next, and masked tokens are found by an encoder"

@@ -49,7 +49,7 @@ NO_STOP = "give the base a template that ends the assistant's turns with its end
 class Tokens:
     ids: list[int]
     labels: list[int]
-    """As long as `ids`."""
+    """As long as `ids`; of a text with a label the number of that alone."""
     answer_start: int
     """Index of the first token of the last answer: what stands before it is that answer's prompt."""
     cut: int = 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.tokens import RowReader, Tokens
+from trainer.data.tokens import IGNORED, RowReader, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,6 +40,16 @@ class Objective(ABC):
 
     @abstractmethod
     def reader(self, settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> RowReader: ...
+
+    def shown(self, row: Tokens, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str]]:
+        """What is trained on as text, in pieces, each with whether the loss counts it: the token ids decoded."""
+        runs: list[tuple[bool, list[int]]] = []
+        for token, label in zip(row.ids, row.labels, strict=True):
+            counted = label != IGNORED
+            if not runs or runs[-1][0] != counted:
+                runs.append((counted, []))
+            runs[-1][1].append(token)
+        return [(counted, str(tokenizer.decode(ids))) for counted, ids in runs]
 
     # ---- how good it is ----
 

@@ -18,16 +18,29 @@ from torch.nn.functional import cross_entropy
 from trainer.data.tokens import IGNORED
 from trainer.loop.parts import Loss, Predicted
 
+SEEN = ("entropy", "token_accuracy")
+"""Figures of what is predicted, beside every loss."""
+
+
+@dataclass(frozen=True)
+class Likelihood(Loss):
+    """Cross entropy."""
+
+    parts: ClassVar[tuple[str, ...]] = SEEN
+
+    def __call__(self, tokens: Predicted) -> Tensor:
+        return torch.stack([_nats(tokens), *_seen(tokens)], dim=1)
+
 
 @dataclass(frozen=True)
 class Weighted(Loss):
     """DFT; figure `ce`: the plain cross entropy."""
 
-    parts: ClassVar[tuple[str, ...]] = ("ce",)
+    parts: ClassVar[tuple[str, ...]] = ("ce", *SEEN)
 
     def __call__(self, tokens: Predicted) -> Tensor:
         nats = _nats(tokens)
-        return torch.stack([_weighted(nats), nats.detach()], dim=1)
+        return torch.stack([_weighted(nats), nats.detach(), *_seen(tokens)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class Regularised(Loss):
     """
 
     needs_base: ClassVar[bool] = True
-    parts: ClassVar[tuple[str, ...]] = ("ce", "kl")
+    parts: ClassVar[tuple[str, ...]] = ("ce", "kl", *SEEN)
 
     factor: float
     """lambda"""
@@ -55,12 +68,20 @@ class Regularised(Loss):
         of, other = (trained, base) if self.reverse else (base, trained)
         kl = (of.exp() * (of - other)).sum(-1)
         loss = (_weighted(nats) if self.weighted else nats) + self.factor * self.tau**2 * kl
-        return torch.stack([loss, nats.detach(), kl.detach()], dim=1)
+        return torch.stack([loss, nats.detach(), kl.detach(), *_seen(tokens)], dim=1)
 
 
 def _nats(tokens: Predicted) -> Tensor:
     """(m,) 0 where no token is supervised."""
     return cross_entropy(_wide(tokens.logits), tokens.targets, reduction="none", ignore_index=IGNORED)
+
+
+@torch.no_grad()
+def _seen(tokens: Predicted) -> tuple[Tensor, Tensor]:
+    """(m,), (m,): entropy in nats, and whether the target is the likeliest token; 0 where no token is supervised."""
+    logits, counts = _wide(tokens.logits), tokens.targets != IGNORED
+    entropy = logits.logsumexp(-1) - torch.linalg.vecdot(logits.softmax(-1), logits)
+    return entropy * counts, (logits.argmax(-1) == tokens.targets).to(logits.dtype)
 
 
 def _weighted(nats: Tensor) -> Tensor:

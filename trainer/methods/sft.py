@@ -67,11 +67,10 @@ class Sft(Method[SftSettings]):
 @cache
 def _loss(name: str, anchor: float, tau: float, direction: str, on: str) -> Loss:
     """One object for equal settings: streams share its calls."""
-    from trainer.loop.head import NLL
-    from trainer.loop.losses import Regularised, Weighted
+    from trainer.loop.losses import Likelihood, Regularised, Weighted
 
     if not anchor:
-        return NLL if name == "nll" else Weighted()
+        return Likelihood() if name == "nll" else Weighted()
     return Regularised(anchor, tau, reverse=direction == "reverse", everywhere=on == "all", weighted=name != "nll")
 
 

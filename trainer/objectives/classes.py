@@ -65,6 +65,9 @@ class Classes(Objective):
     def reader(self, settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> texts.TextReader:
         return texts.TextReader(tokenizer, settings.sequence_len, self.labels)
 
+    def shown(self, row: Tokens, tokenizer: PreTrainedTokenizerBase) -> list[tuple[bool, str]]:
+        return [(False, f"{tokenizer.decode(row.ids)} "), (True, self.labels[row.labels[0]])]
+
     def counted(self, rows: Sequence[Tokens], keys: Sequence[int]) -> int:
         return len(rows)
 

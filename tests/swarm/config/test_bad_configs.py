@@ -105,7 +105,7 @@ defaults:
 streams: {one: }
 """,
         """
-my.yaml:6: defaults.datasets.0.type: 'sharegpt' is not one of auto, chatml, alpaca, prompt_completion, text, document, toon; write `type: chatml`, with `messages: conversations`
+my.yaml:6: defaults.datasets.0.type: 'sharegpt' is not one of auto, chatml, alpaca, prompt_completion, text, document, toon, labelled; write `type: chatml`, with `messages: conversations`
 my.yaml:7: defaults.datasets.0.field_messages: unknown setting; here it is `messages`
 my.yaml:8: defaults.datasets.1.typ: unknown setting; did you mean `type`?
 my.yaml:8: defaults.datasets.1.path: is missing; name a file, a pattern such as data/*.jsonl, or a dataset of the hub
@@ -200,15 +200,15 @@ my.yaml:13: lease_seconds: expected a number of at least 10, got 1; the default 
   method: ppo
   on_bad_row: ignore
 streams: {one: }
-promotion: {metric: accuracy, must_beat: bas}
+promotion: {metric: recall, must_beat: bas}
 """,
         """
 my.yaml:5: defaults.adapter: 'dora' is not one of control, lora, qcontrol, qlora; write `adapter: lora` with `use_dora: true`
 my.yaml:6: defaults.optimizer: 'adamw_bnb_8bit' is not one of adafactor, adam, adam_kahan, adamw, adamw_8bit, adamw_kahan, adamw_torch, duo, lion, lion_32bit, lion_8bit, lion_kahan, paged_adamw, paged_adamw_8bit, paged_lion, paged_lion_8bit, sgd; write `optimizer: adamw_8bit`
 my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial, rms_ratio; did you mean `cosine`?
-my.yaml:8: defaults.method: 'ppo' is not one of dpo, duo, kto, orpo, sft; take one of them
+my.yaml:8: defaults.method: 'ppo' is not one of classify, dpo, duo, kto, mlm, orpo, sft; take one of them
 my.yaml:9: defaults.on_bad_row: 'ignore' is not one of fail, skip; take one of them
-my.yaml:11: promotion.metric: 'accuracy' is not one of eval_loss, perplexity, exact_match, exact_match_normalised, ended, rouge_1, rouge_2, rouge_l, bleu, chrf, json_valid, json_schema, toon_valid, banned; take one of them
+my.yaml:11: promotion.metric: 'recall' is not one of eval_loss, perplexity, exact_match, exact_match_normalised, ended, accuracy, f1, rouge_1, rouge_2, rouge_l, bleu, chrf, json_valid, json_schema, toon_valid, banned; take one of them
 my.yaml:11: promotion.must_beat: 'bas' is not one of base, nothing; did you mean `base`?
 7 problems; nothing was started
 """,

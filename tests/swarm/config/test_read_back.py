@@ -114,6 +114,11 @@ NEEDS: dict[str, dict[str, Any]] = {
     "val_datasets": {"eval_steps": 4}, "save": {"eval_steps": 4}, "warmup_steps": {"warmup_ratio": 0},
 }  # fmt: skip
 """What a setting is legal with."""
+PAIRS = {"type": "prompt_completion", "rejected": "worse"}
+ROWS_OF_METHODS = {
+    **dict.fromkeys(("method=dpo", "method=kto", "method=orpo"), PAIRS),
+    "method=classify": {"type": "labelled"}, "method=mlm": {"type": "text"},
+}  # fmt: skip
 EVERY = [("run", RunSettings, name) for name in RunSettings.model_fields]
 EVERY += [("dataset", Dataset, name) for name in Dataset.model_fields]
 EVERY += [
@@ -149,8 +154,7 @@ def test_every_setting_alone_is_read_back(
         "defaults": {"base_model": "tiny-toon", "datasets": [{"path": "rows.jsonl"}]},
         "streams": {"a": {}},
     }
-    if place in {"method=dpo", "method=kto", "method=orpo"}:
-        text["defaults"]["datasets"][0] |= {"type": "prompt_completion", "rejected": "worse"}
+    text["defaults"]["datasets"][0] |= ROWS_OF_METHODS.get(place, {})
     if place in {"adapter=control", "adapter=qcontrol"}:
         text["defaults"]["datasets"] = [{"path": "rows.jsonl", "control_class": one} for one in (1, -1, 0)]
     if name in {"control_class", "prefix_class"}:

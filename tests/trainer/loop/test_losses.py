@@ -13,8 +13,8 @@ from tests.trainer.loop.recipes import FIVE, loop_of, same
 from trainer.data.tokens import IGNORED
 from trainer.loop.batches import Batches
 from trainer.loop.certify import certify
-from trainer.loop.losses import Regularised, Weighted
-from trainer.loop.parts import Predicted
+from trainer.loop.losses import Likelihood, Regularised, Weighted
+from trainer.loop.parts import Loss, Predicted
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 KL = {
@@ -35,7 +35,7 @@ def predicted(tokens: int = 6, words: int = 11) -> Predicted:
 def test_dft_weights_each_token_by_its_own_probability_without_gradient_through_it() -> None:
     """arXiv 2508.05629, equation 9: the gradient is that of the likelihood times p."""
     tokens = predicted()
-    loss, ce = Weighted()(tokens).unbind(1)
+    loss, ce, *_ = Weighted()(tokens).unbind(1)
     nats = cross_entropy(tokens.logits, tokens.targets, reduction="none")
     chance = (-nats).exp().detach()
     torch.testing.assert_close(loss, nats * chance)
@@ -43,6 +43,22 @@ def test_dft_weights_each_token_by_its_own_probability_without_gradient_through_
     [mine] = torch.autograd.grad(loss.sum(), tokens.logits)
     [theirs] = torch.autograd.grad((nats * chance).sum(), tokens.logits)
     torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("loss", [Likelihood(), Weighted(), Regularised(0.5)])
+def test_every_loss_states_the_entropy_of_what_is_predicted_and_how_often_the_target_is_the_likeliest(
+    loss: Loss,
+) -> None:
+    """A20."""
+    tokens = predicted()
+    tokens.targets[:2] = tokens.logits[:2].argmax(-1)
+    tokens.targets[-1] = IGNORED
+    *_, entropy, right = loss(tokens).unbind(1)
+    expected = torch.distributions.Categorical(logits=tokens.logits[:-1]).entropy()
+    torch.testing.assert_close(entropy, torch.cat([expected, torch.zeros(1, dtype=torch.float64)]))
+    assert right[:2].tolist() == [1, 1]
+    assert right.tolist() == (tokens.logits.argmax(-1) == tokens.targets).double().tolist()
+    assert not entropy.requires_grad or torch.autograd.grad(entropy.sum(), tokens.logits)[0].abs().max() == 0
 
 
 @pytest.mark.parametrize("tau", [1.0, 2.5])
@@ -54,10 +70,10 @@ def test_the_kl_term_is_that_of_torch_and_its_gradient_is_tau_times_the_differen
         (False, kl_div(trained, base, reduction="none", log_target=True).sum(-1)),
         (True, kl_div(base, trained, reduction="none", log_target=True).sum(-1)),
     ):
-        loss, ce, kl = Regularised(0.3, tau, reverse=reverse)(tokens).unbind(1)
+        loss, ce, kl, *_ = Regularised(0.3, tau, reverse=reverse)(tokens).unbind(1)
         torch.testing.assert_close(kl, expected)
         torch.testing.assert_close(loss, ce + 0.3 * tau**2 * kl)
-    loss, ce, _ = Regularised(1.0, tau)(tokens).unbind(1)
+    loss, ce, *_ = Regularised(1.0, tau)(tokens).unbind(1)
     nats = cross_entropy(tokens.logits, tokens.targets, reduction="none")
     [gradient] = torch.autograd.grad((loss - nats).sum(), tokens.logits)
     torch.testing.assert_close(gradient, tau * (trained.exp() - base.exp()))
@@ -66,7 +82,7 @@ def test_the_kl_term_is_that_of_torch_and_its_gradient_is_tau_times_the_differen
 def test_a_token_that_is_not_supervised_counts_for_the_kl_term_alone() -> None:
     tokens = predicted()
     nobody = Predicted(tokens.logits, torch.full((6,), IGNORED), tokens.base)
-    loss, ce, kl = Regularised(0.3, everywhere=True, weighted=True)(nobody).unbind(1)
+    loss, ce, kl, *_ = Regularised(0.3, everywhere=True, weighted=True)(nobody).unbind(1)
     assert not ce.any()
     torch.testing.assert_close(loss, 0.3 * kl)
 

@@ -19,6 +19,7 @@ from tests.trainer.encoders import WORDS, save_encoder
 from trainer.data.prepared import TRAIN, read_rows
 from trainer.embedded import encoder as small
 from trainer.loading import load_adapter, load_base, load_tokenizer
+from trainer.show import shown_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 Make = Callable[..., StreamSettings]
@@ -133,6 +134,13 @@ def test_two_texts_are_told_apart_and_a_label_that_is_not_listed_is_refused(
     prepared = bench.do("prepare", settings)["prepared"]
     row = next(read_rows(bench.place.run_folder / prepared.path / TRAIN))
     assert (len(row.ids), row.answer_start, row.ids[3]) == (6, 4, 3)  # [CLS] a b [SEP] | b [SEP]
+    [(told, words), (counts, label)] = next(shown_rows(settings)).parts
+    assert (told, words.split(), counts, label) == (
+        False,
+        ["[CLS]", "red", "green", "[SEP]", "green", "[SEP]"],
+        True,
+        "0",
+    )
     with pytest.raises(UserError, match="its label is '0', and `labels` has no such one"):
         bench.do("prepare", chosen(datasets=[data], labels=["1", "2"]))
 

@@ -35,6 +35,17 @@ def test_dft_is_trls(bench: Bench, settings: Make) -> None:
     assert losses(bench)[0] > 20 * made[0][0], "of a random base, each token has about 1 / 259"
 
 
+def test_entropy_and_token_accuracy_are_those_of_trl(bench: Bench, settings: Make) -> None:
+    """A20."""
+    made = []
+    for engine in ("shared", "trl"):
+        bench.trained(settings(engine=engine, max_steps=12))
+        made.append((losses(bench, "entropy"), losses(bench, "token_accuracy")))
+    for ours, theirs in zip(*made, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+        assert max(ours) > min(ours)
+
+
 def test_a_kl_term_holds_the_stream_near_its_base_and_its_figures_are_logged_as_means(
     bench: Bench, settings: Make
 ) -> None:
