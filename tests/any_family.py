@@ -72,7 +72,7 @@ def _small(config: Any, rows: int) -> dict[str, Any]:
 def save_base(family: str, folder: Path) -> Path:
     import torch
 
-    from trainer.loading import auto_class
+    from trainer.families import auto_class
 
     words = tiny.tokenizer()
     config = small_config(family, len(words) + 5)
