@@ -8,14 +8,15 @@ Its weights are random: it knows nothing until it is tuned.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from tokenizers.trainers import WordPieceTrainer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from swarm.errors import UserError
@@ -56,13 +57,16 @@ def save(folder: Path, texts: Iterable[str], **changes: Any) -> Path:
 
 
 def _tokenizer(texts: Iterable[str], context: int) -> PreTrainedTokenizerFast:
-    """WordPiece in lower case, as BERT's (arXiv 1810.04805)."""
-    inner = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = WordPieceTrainer(vocab_size=VOCABULARY_TOKENS, special_tokens=list(SPECIAL), show_progress=False)
-    inner.train_from_iterator(texts, trainer)
-    ends = [(word, inner.token_to_id(word)) for word in (BEGIN, END)]
+    """WordPiece in lower case, as BERT's (arXiv 1810.04805): the most frequent words, and all characters to spell others with."""
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in counts for character in word})
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    known = dict.fromkeys([*SPECIAL, *characters, *(f"##{character}" for character in characters), *words])
+    vocabulary = {word: number for number, word in enumerate(islice(known, VOCABULARY_TOKENS))}
+    inner = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
+    inner.normalizer, inner.pre_tokenizer, inner.decoder = normalizer, splitter, decoders.WordPiece()
+    ends = [(word, vocabulary[word]) for word in (BEGIN, END)]
     inner.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A {END}", pair=f"{BEGIN} $A {END} $B:1 {END}:1", special_tokens=ends
     )
