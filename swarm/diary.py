@@ -255,7 +255,7 @@ def _of_the_log(event: ev.Seal | ev.Head) -> Words:
 def measured(named: Mapping[str, float]) -> str:
     """The figures that tell how good something is, a loss beside its first value, the others beside the bare base's."""
     own, base = figures.split(named)
-    return joined("; " if base else ", ", *(_figure(name, own, base) for name in own if name not in UNSAID))
+    return joined("; " if base else ", ", *(_figure(name, own, base) for name in own if name not in LEFT_OUT))
 
 
 def _figure(name: str, own: Mapping[str, float], base: Mapping[str, float]) -> str:
@@ -265,7 +265,7 @@ def _figure(name: str, own: Mapping[str, float], base: Mapping[str, float]) -> s
     return f"{about.label} {first}{about.text(own[name])}{beside}"
 
 
-UNSAID = frozenset({"first_loss", "seconds", "tokens_per_second", "peak_bytes", "ended"})
+LEFT_OUT = frozenset({"first_loss", "seconds", "tokens_per_second", "peak_bytes", "ended"})
 """Figures that a sentence says elsewhere, or that only tables need."""
 
 

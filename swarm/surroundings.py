@@ -84,8 +84,8 @@ def private_folder(mark: str) -> Path:
 
     Raises UserError where what stands there is somebody else's, or where there is no such place.
     """
-    told = [os.environ.get(name, "") for name in ("XDG_RUNTIME_DIR", "TMPDIR")]
-    roots = [Path(text).absolute() for text in (*told, "/tmp", "/var/tmp", "/dev/shm") if text]  # noqa: S108  private below
+    named = [os.environ.get(name, "") for name in ("XDG_RUNTIME_DIR", "TMPDIR")]
+    roots = [Path(text).absolute() for text in (*named, "/tmp", "/var/tmp", "/dev/shm") if text]  # noqa: S108  private below
     for root in roots:
         if len(str(root)) <= LONGEST_ROOT and (folder := _made(root / f"toonswarm-{os.getuid()}", mark)):
             return folder
@@ -128,8 +128,8 @@ def free_memory_bytes() -> int | None:
     if sys.platform == "darwin":
         return _free_memory_of_macos()
     available = re.search(r"^MemAvailable:\s+(\d+) kB", read(MEMINFO), re.MULTILINE)
-    told = [int(available[1]) * 1024] if available else []
-    return min([*told, *_rooms()], default=None)
+    available_bytes = [int(available[1]) * 1024] if available else []
+    return min([*available_bytes, *_rooms()], default=None)
 
 
 def _shares() -> Iterator[float]:

@@ -72,10 +72,10 @@ def _quantisation(config: Any) -> str | None:
     stored = getattr(config, "quantization_config", None)
     if stored is None:
         return None
-    told = dict(stored if isinstance(stored, dict) else stored.to_dict())
-    if told.get("load_in_4bit") or told.get("_load_in_4bit"):
-        return str(told.get("bnb_4bit_quant_type", "fp4"))
-    return str(told.get("quant_method", "unknown"))
+    quantisation = dict(stored if isinstance(stored, dict) else stored.to_dict())
+    if quantisation.get("load_in_4bit") or quantisation.get("_load_in_4bit"):
+        return str(quantisation.get("bnb_4bit_quant_type", "fp4"))
+    return str(quantisation.get("quant_method", "unknown"))
 
 
 def _modules(model: PreTrainedModel) -> Iterator[Module]:

@@ -55,7 +55,7 @@ TOOL_OF = {
     "log": "read_log", "export": "metrics",
 }  # fmt: skip
 """The tool that does what a command does."""
-UNTOLD = frozenset({"stream", "token", "steps", "time", "epoch", "tokens", "memory_bytes"})
+NOT_IN_TABLES = frozenset({"stream", "token", "steps", "time", "epoch", "tokens", "memory_bytes"})
 """Columns of the metrics that are the caller's own words, or tell a model little."""
 INSTRUCTIONS = (
     "Fine-tunes are trained and judged by workers; you take part under the name {name}. Look with `digest`, then `read_log` from the seq "
@@ -183,8 +183,8 @@ class Tools:
         waits = in_tools(waits_of(state, config.of_run(self.agent.folder, state.added)))
         going = in_tools(going_of(alive=run_is_alive(self.agent.folder.log)))
         newest = metrics.newest(self.agent.folder.metrics, state.streams)
-        told = digest(state, now, left, unread=unread, name=name, waits=waits, going=going, newest=newest)
-        return f"{told}\n{mine}"
+        text = digest(state, now, left, unread=unread, name=name, waits=waits, going=going, newest=newest)
+        return f"{text}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:
         """Entries after `since`, a line each; `next`: the next `since`."""
@@ -222,7 +222,9 @@ class Tools:
         if not rows:
             raise UserError(stream, "has no figures (yet)", f"there is {', '.join(self.agent.state.streams) or 'none'}")
         newest = rows[-max(1, last) :]
-        names = [name for name in newest[0] if any(row[name] is not None for row in newest) and name not in UNTOLD]
+        names = [
+            name for name in newest[0] if any(row[name] is not None for row in newest) and name not in NOT_IN_TABLES
+        ]
         return encode({"metrics": [{name: row[name] for name in names} for row in newest]})
 
     # ---- acting --------------------------------------------------------------------------------------------------

@@ -46,14 +46,14 @@ class Outcome:
     @property
     def left_open(self) -> list[str]:
         """The answers that are no approval, a line each."""
-        return [f"{name}: {said or 'no answer'}" for name, (kind, said) in self.words.items() if kind != "approve"]
+        return [f"{name}: {answer or 'no answer'}" for name, (kind, answer) in self.words.items() if kind != "approve"]
 
     def text(self) -> str:
         head = f"review of {self.ref}: {self.result} after {self.rounds} round{'s' * (self.rounds != 1)}"
         return "\n".join([head, *(f"- open: {line}" for line in self.left_open)])
 
     def data(self) -> dict[str, Any]:
-        rows = [{"agent": name, "word": kind, "said": said} for name, (kind, said) in self.words.items()]
+        rows = [{"agent": name, "word": kind, "said": answer} for name, (kind, answer) in self.words.items()]
         return {"ref": self.ref, "result": self.result, "rounds": self.rounds, "seq": self.seq, "agents": rows}
 
 
@@ -78,22 +78,22 @@ def review(
     if rounds < 1:
         raise UserError("--rounds", f"{rounds} rounds ask nobody", "take 1 or more")
     waitable("--answer-seconds", answer_seconds)
-    said, asked = "", 0
+    left_open, asked = "", 0
     for number in range(1, rounds + 1):
-        call = _call(ref, between, question, number, rounds, said)
+        call = _call(ref, between, question, number, rounds, left_open)
         asked = chair.post(call, ref, of=asked or None, asks=",".join(between), idem=idem and f"{idem}:{number}")
         words = _answers(chair, asked, between, answer_seconds)
         outcome = Outcome(ref, _result(words), number, words=words)
         if outcome.result != "open":
             break
-        said = "\n".join(outcome.left_open)
+        left_open = "\n".join(outcome.left_open)
     outcome.seq = chair.post(outcome.text(), ref, of=asked, idem=idem and f"{idem}:end")
     return outcome
 
 
-def _call(ref: str, between: Sequence[str], question: str, number: int, rounds: int, said: str) -> str:
+def _call(ref: str, between: Sequence[str], question: str, number: int, rounds: int, left_open: str) -> str:
     names = " ".join(f"@{name}" for name in between)
-    before = f"\nso far:\n{said}" if said else ""
+    before = f"\nso far:\n{left_open}" if left_open else ""
     return f"{names} review of {ref}, round {number} of {rounds}: {question}{before}"
 
 
@@ -108,7 +108,7 @@ def _answers(chair: Chair, asked: int, between: Sequence[str], answer_seconds: f
         if entry is None:
             break
         since = entry.seq
-        words[entry.author] = (entry.event.kind, _said(entry.event))
+        words[entry.author] = (entry.event.kind, _answer(entry.event))
     return words
 
 
@@ -120,7 +120,7 @@ def _about(entry: Entry) -> int | None:
             return None
 
 
-def _said(event: Event) -> str:
+def _answer(event: Event) -> str:
     return (event.why if isinstance(event, ev.Object | ev.Approve) else "") or event.body.strip()
 
 

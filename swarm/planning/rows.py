@@ -87,13 +87,13 @@ def _rows_of(dataset: Dataset) -> int | None:
 
 
 def _rows_in(files: Sequence[Path]) -> tuple[Answer, ...]:
-    """One process tells of all that have to be read; nothing is read twice while it does not change."""
+    """One process counts the rows of all files; nothing is read twice while it does not change."""
     seen = [(file, file.stat()) for file in files]
-    return _told(tuple((file, about.st_size, about.st_mtime_ns) for file, about in seen))
+    return _row_counts(tuple((file, about.st_size, about.st_mtime_ns) for file, about in seen))
 
 
 @cache
-def _told(seen: tuple[tuple[Path, int, int], ...]) -> tuple[Answer, ...]:
+def _row_counts(seen: tuple[tuple[Path, int, int], ...]) -> tuple[Answer, ...]:
     read = _read([file for file, size, _ in seen if file.suffix not in LINES and file.suffix in DATA_SUFFIXES and size])
     return tuple(_lines(file) if file.suffix in LINES else read.get(str(file)) for file, _, _ in seen)
 
@@ -102,7 +102,7 @@ def _lines(file: Path) -> int | None:
     try:
         with file.open("rb") as opened:
             return sum(1 for line in opened if line.strip(BLANK))
-    except OSError:  # told where its rows are read
+    except OSError:  # reported where its rows are read
         return None
 
 

@@ -17,9 +17,9 @@ def bus_data(folder: RunFolder, name: str | None = None) -> dict[str, Any]:
     if not run_is_alive(folder.log):
         return {"messages": [], "links": [], "counts": counted}
     with Client(folder, name) as client:
-        told = client.ask("bus")
+        answer = client.ask("bus")
         links = client.ask("links")["links"]
-    return {"messages": told["messages"], "links": links, "counts": {**counted, "stalls": told["stalls"]}}
+    return {"messages": answer["messages"], "links": links, "counts": {**counted, "stalls": answer["stalls"]}}
 
 
 def counts(entries: Iterable[Entry]) -> dict[str, int]:

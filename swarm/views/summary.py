@@ -90,18 +90,18 @@ def _failed(state: State) -> list[Stream]:
 def _opinions(entries: Sequence[Entry], kind: type[ev.Approve | ev.Object]) -> list[str]:
     """Each with its reason, as its author wrote it."""
     found = [entry for entry in entries if isinstance(entry.event, kind)]
-    return [_said(entry, entry.event.why or entry.event.body) for entry in found if isinstance(entry.event, kind)]
+    return [_line(entry, entry.event.why or entry.event.body) for entry in found if isinstance(entry.event, kind)]
 
 
 def _questions(state: State, entries: Sequence[Entry]) -> list[str]:
     return [
-        _said(entry, f"to {', '.join(state.questions[entry.seq].to)}: {entry.event.body}")
+        _line(entry, f"to {', '.join(state.questions[entry.seq].to)}: {entry.event.body}")
         for entry in entries
         if entry.seq in state.questions
     ]
 
 
-def _said(entry: Entry, text: str) -> str:
+def _line(entry: Entry, text: str) -> str:
     about = "" if entry.event.ref in {"-", "run"} else f" on {entry.event.ref}"
     shortened = one_line(text, CHARACTERS)
     return f"{entry.author}{about} (entry {entry.seq}){': ' if shortened else ''}{shortened}"

@@ -50,11 +50,11 @@ def tools_of(value: Any) -> list[dict[str, Any]]:
 
 def words_of_turn(turn: Turn) -> str:
     """All that a message says, for comparing rows."""
-    said = {key: value for key, value in turn.items() if key != TRAIN}
+    message = {key: value for key, value in turn.items() if key != TRAIN}
     return (
-        json.dumps(said, ensure_ascii=False, sort_keys=True)
-        if set(said) > {"role", "content"}
-        else " ".join((said["role"], said["content"]))
+        json.dumps(message, ensure_ascii=False, sort_keys=True)
+        if set(message) > {"role", "content"}
+        else " ".join((message["role"], message["content"]))
     )
 
 

@@ -170,8 +170,8 @@ class Renderer:
             alone = rendered(turns[: index + 1], tools, self.tokenizer)
         except Exception:  # a conversation that ends with a call is no conversation to it
             return len(spans)
-        words = _said(alone, _owned(alone).get(index, []))
-        fitting = (count for count in range(1, len(spans)) if _said(text, spans[:count]) == words)
+        words = _text_of(alone, _owned(alone).get(index, []))
+        fitting = (count for count in range(1, len(spans)) if _text_of(text, spans[:count]) == words)
         return next(fitting, len(spans))
 
     def _header(self, index: int, gap: str, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> int:
@@ -255,15 +255,15 @@ def _refuse_left_out(
             "its chat template does not write the tools", "remove the tools, or take a base that calls tools"
         )
     for index, turn in enumerate(turns):
-        said = _said(text, owned.get(index, []))
+        supervised = _text_of(text, owned.get(index, []))
         names = [call.get("function", call)["name"] for call in turn.get("tool_calls", ())]
-        silent = not said and (counts[index] or _has_words(turn))
-        if silent or not all(name in said for name in names):
+        silent = not supervised and (counts[index] or _has_words(turn))
+        if silent or not all(name in supervised for name in names):
             what = "leaves out" if silent else "leaves out the tool calls of"
             raise NotProven(f"its chat template {what} message {index + 1} ({turn['role']})", ANOTHER_BASE)
 
 
-def _said(text: str, spans: Sequence[Span]) -> str:
+def _text_of(text: str, spans: Sequence[Span]) -> str:
     return "".join(unmarked(text[start:end]) for start, end in spans)
 
 

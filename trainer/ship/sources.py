@@ -156,8 +156,8 @@ def _common_base(adapters: Sequence[Source]) -> str:
             )  # fmt: skip
     folders = {str(base_models.folder_of(source.base)) for source in adapters}
     if len(folders) > 1:
-        told = ", ".join(f"{source.name} on {source.base}" for source in adapters)
-        raise UserError("--base", f"the adapters have different bases ({told})", "ask them apart, or give --base")
+        listed = ", ".join(f"{source.name} on {source.base}" for source in adapters)
+        raise UserError("--base", f"the adapters have different bases ({listed})", "ask them apart, or give --base")
     return adapters[0].base
 
 
