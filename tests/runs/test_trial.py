@@ -28,7 +28,9 @@ from swarm import Agent
 from swarm import events as ev
 from swarm.errors import UserError
 from swarm.log import run_is_alive, verify
-from swarm.rundir import RunFolder
+from swarm.log.errors import LogHeld
+from swarm.log.lock import Lock
+from swarm.rundir import LogFiles, RunFolder
 from swarm.weights import adapter_sha256
 from tests.runs import swarm_process as sp
 
@@ -181,9 +183,21 @@ def fault(rng: random.Random, folder: RunFolder) -> str:
 
 
 def tear(rng: random.Random, folder: RunFolder) -> None:
-    """Cut the end of the log, flip a bit near it, or append bytes that are no entry; unless somebody writes to it meanwhile."""
-    if run_is_alive(folder.log):
+    """Cut the end of the log, flip a bit near it, or append bytes that are no entry; unless somebody writes to it meanwhile.
+
+    Under the log's lock: a program that goes on writing into a file after it was replaced changes what is kept, and `verify` says so.
+    """
+    try:
+        lock = Lock(folder.log, LogFiles(folder.log).lock, wait_seconds=2)
+    except LogHeld:
         return
+    try:
+        _tear(rng, folder)
+    finally:
+        lock.release()
+
+
+def _tear(rng: random.Random, folder: RunFolder) -> None:
     data = bytearray(folder.log.read_bytes())
     match rng.randrange(3):
         case 0:
