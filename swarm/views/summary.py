@@ -18,6 +18,9 @@ FILE = "SUMMARY.md"
 SHOWN = ("loss", "eval_loss", "exact_match", "tokens_per_second")
 """Figures of the table, where any stream has them; compared ones that are not named here follow."""
 CHARACTERS = 300
+WHY_CHARACTERS = 2_000
+"""A comparison of many arms is stated whole."""
+NAMED_STREAMS = 8
 
 
 def summary(entries: Sequence[Entry]) -> str:
@@ -26,6 +29,7 @@ def summary(entries: Sequence[Entry]) -> str:
     name = state.run.name if state.run else "this run"
     parts = [
         f"# {name}: {_outcome(state)}",
+        _question(state),
         _winner(state),
         _table(state),
         _listed("Given up", [f"{stream.name}: {one_line(stream.failed, CHARACTERS)}" for stream in _failed(state)]),
@@ -46,11 +50,21 @@ def _outcome(state: State) -> str:
     return "nothing was promoted"
 
 
+def _question(state: State) -> str:
+    """What the run was to find out."""
+    names = list(state.streams)
+    if len(names) < 2:
+        return f"Question: is {names[0]} better than the bare base?" if names else ""
+    more = f" and {len(names) - NAMED_STREAMS} more" if len(names) > NAMED_STREAMS else ""
+    by = f", by {figures.of(state.compared.metric).label}" if state.compared else ""
+    return f"Question: which is best of {', '.join(names[:NAMED_STREAMS])}{more}{by}?"
+
+
 def _winner(state: State) -> str:
     if state.promoted is None:
         return ""
     by = f", by {state.promoters.by}" if state.promoters and state.promoters.by != "coordinator" else ""
-    return f"Why: {one_line(state.promoted.why, CHARACTERS)}{by}."
+    return f"Why: {one_line(state.promoted.why, WHY_CHARACTERS)}{by}."
 
 
 def _table(state: State) -> str:

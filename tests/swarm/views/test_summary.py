@@ -37,7 +37,9 @@ def finished() -> Story:
 
 def test_it_says_who_won_and_why_what_failed_and_what_people_said() -> None:
     text = page(finished())
-    assert text.startswith("# demo: wide is promoted\n\nWhy: lowest eval_loss 0.5.\n")
+    assert text.startswith(
+        "# demo: wide is promoted\n\nQuestion: which is best of wide, narrow?\n\nWhy: lowest eval_loss 0.5.\n"
+    )
     assert "- narrow: loss is NaN at step 40" in text
     assert "held-out rows repeat | training rows" in text and ": they do not, I looked" in text
     assert "- bob (entry" in text and "to ada: which rank next?" in text
