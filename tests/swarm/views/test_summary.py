@@ -62,4 +62,7 @@ def test_a_run_that_was_stopped_has_a_page_too() -> None:
     story = Story("wide")
     story.say("owner", ev.Stop(ref="run"))
     story.say("coordinator", ev.End(ref="run", rc=130))
-    assert page(story).startswith("# demo: stopped before its end\n\n| stream | state | verdict |")
+    text = page(story)
+    assert text.startswith(
+        "# demo: stopped before its end\n\nQuestion: is wide better than the bare base?\n\n| stream |"
+    )
