@@ -1,4 +1,4 @@
-"""`swarm merge, convert, norms, export-adapter, push`: what leaves a run.  The work is the trainer's, in a process of its own."""
+"""`swarm merge, convert, norms, control-vector, export-adapter, push`: what leaves a run.  The work is the trainer's, in a process of its own."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("merge")(merge)
     app.command("convert")(convert)
     app.command("norms")(norms)
+    app.command("control-vector")(control_vector)
     app.command("export-adapter")(export_adapter)
     app.command("push")(push)
 
@@ -95,6 +96,23 @@ def norms(
     """
     words = [*((f"--svg={svg}",) if svg else ()), *form_words(form), "--", adapter_folder(adapter, run)]
     sys.exit(_trainer("norms", words))
+
+
+def control_vector(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="as `base_model` has it")],
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="JSON lines of positive and negative, with a prompt or alone")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.gguf", help="a new file, for `swarm chat --control-vector` and llama.cpp")],
+    *,
+    layers: Annotated[str, typer.Option("--layers", help="counted from 0, both ends included")] = "1:-1",
+    least_ratio: Annotated[float, typer.Option("--least-ratio", min=0.0, help="variance between the classes by that within them")] = 0.5,
+    form: Form = None,
+) -> None:  # fmt: skip
+    """Make control vectors from pairs of prompts.
+
+    For each layer the direction in which its states differ at the last token.
+    """
+    words = ["--out", str(out), f"--layers={layers}", f"--least-ratio={least_ratio}"]
+    sys.exit(_trainer("control_vector", [*words, *form_words(form), "--", base, str(pairs)]))
 
 
 def export_adapter(

@@ -33,6 +33,10 @@ Quantised = Annotated[
     bool | None, typer.Option("--4bit/--no-4bit", help="the base in NF4; default: as the adapters were trained")
 ]
 RemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="run code that the base brings")]
+Vectors = Annotated[
+    list[str] | None,
+    typer.Option("--control-vector", metavar="FILE[:SCALE]", help="add them on all models; may be given several times"),
+]
 System = Annotated[str | None, typer.Option("--system", help="a system message before each prompt")]
 MaxNewTokens = Annotated[
     int | None, typer.Option("--max-new-tokens", metavar="N", min=1, help="cut an answer after N tokens")
@@ -68,6 +72,7 @@ def compare(
     base: Base = None,
     device: Device = None,
     quantised: Quantised = None,
+    control_vector: Vectors = None,
     trust_remote_code: RemoteCode = False,
     run: NamedRun = None,
     form: Form = None,
@@ -80,7 +85,7 @@ def compare(
 
     if html is not None and not html.absolute().parent.is_dir():
         raise UserError(str(html), "its folder is not there", "make it first")
-    words = _model_words(models, run, base, device, quantised, trust_remote_code=trust_remote_code)
+    words = _model_words(models, run, base, device, quantised, control_vector, trust_remote_code=trust_remote_code)
     words += _options({"--system": system, "--max-new-tokens": max_new_tokens, "--temperature": temperature, "--top-p": top_p, "--seed": seed, "--prompts": prompts})  # fmt: skip
     words += [f"--prompt={text}" for text in _typed(prompt or [])]
     comparison = _compared(words, form)
@@ -99,6 +104,7 @@ def chat(
     base: Base = None,
     device: Device = None,
     quantised: Quantised = None,
+    control_vector: Vectors = None,
     trust_remote_code: RemoteCode = False,
     run: NamedRun = None,
 ) -> None:
@@ -106,7 +112,7 @@ def chat(
 
     Without a terminal each line of standard input is a message.
     """
-    words = _model_words(models, run, base, device, quantised, trust_remote_code=trust_remote_code)
+    words = _model_words(models, run, base, device, quantised, control_vector, trust_remote_code=trust_remote_code)
     words += _options({"--system": system, "--max-new-tokens": max_new_tokens, "--temperature": temperature, "--top-p": top_p, "--seed": seed})  # fmt: skip
     _become("chat", words)
 
@@ -125,6 +131,7 @@ def serve(
     base: Base = None,
     device: Device = None,
     quantised: Quantised = None,
+    control_vector: Vectors = None,
     trust_remote_code: RemoteCode = False,
     run: NamedRun = None,
     as_json: Annotated[bool, typer.Option("--json", help="print address and models as a line of JSON")] = False,
@@ -133,7 +140,7 @@ def serve(
 
     /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models; the request's `model` chooses.
     """
-    words = _model_words(models, run, base, device, quantised, trust_remote_code=trust_remote_code)
+    words = _model_words(models, run, base, device, quantised, control_vector, trust_remote_code=trust_remote_code)
     words += _options({"--host": host, "--port": port, "--key-file": key_file, "--temperature": temperature, "--most-waiting": most_waiting, "--most-bytes": most_bytes})  # fmt: skip
     words += [
         *(f"--route={word}" for word in route or []),
@@ -147,7 +154,7 @@ def serve(
 
 
 def _model_words(
-    models: list[str], run: str | None, base: str | None, device: str | None, quantised: bool | None, *,
+    models: list[str], run: str | None, base: str | None, device: str | None, quantised: bool | None, vectors: list[str] | None, *,
     trust_remote_code: bool,
 ) -> list[str]:  # fmt: skip
     from swarm.errors import UserError
@@ -156,6 +163,7 @@ def _model_words(
         raise UserError("--device", f"{device!r} is no device", "take cpu, or gpu0 as `swarm env` lists them")
     words = [adapter_folder(word, run) for word in models]
     options = _options({"--base": base, "--device": device})
+    options += [f"--control-vector={word}" for word in vectors or []]
     options += [] if quantised is None else ["--4bit" if quantised else "--no-4bit"]
     return [*words, *options, *(["--trust-remote-code"] if trust_remote_code else [])]
 

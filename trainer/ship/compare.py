@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     quieten()
     set_environment(options.device)
     try:
-        sources = sources_of(options.models, options.base, quantised=options.quantised)
+        sources = sources_of(options.models, options.base, quantised=options.quantised, vectors=options.control_vector)
         from trainer.ship.answering import Sampling
         from trainer.ship.models import Models
 

@@ -15,6 +15,7 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from trainer import base_models
+from trainer.control.vectors import put_on, read_scaled
 from trainer.data.prompt import Asker, prompt_of_base, read_prompt
 from trainer.data.tokens import stop_tokens
 from trainer.loading import load_adapter, load_base, load_tokenizer
@@ -51,6 +52,8 @@ class Models:
             "adapter": QUANTISED if sources.quantised else "lora",
         })  # fmt: skip
         self._model: PreTrainedModel | PeftModel = load_base(folder, settings, place)  # in evaluation mode
+        for vectors, scale in read_scaled(sources.vectors):
+            put_on(self._model, vectors, scale)
         self._askers = {
             self.names[0]: Asker(self.tokenizer, prompt_of_base(self.tokenizer, stops), self.context_tokens)
         }

@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     quieten()
     set_environment(options.device)
     try:
-        sources = sources_of(options.models, options.base, quantised=options.quantised)
+        sources = sources_of(options.models, options.base, quantised=options.quantised, vectors=options.control_vector)
         encoders = encoders_of(options.encoder, sources.names)
         names = [*sources.names, *encoders]
         routes, key = routes_of(options.route, names), key_of(options.key_file)

@@ -44,6 +44,8 @@ class Sources:
     adapters: tuple[Source, ...]
     quantised: bool
     """The base is loaded in NF4."""
+    vectors: tuple[str, ...] = ()
+    """Control vectors on all of them, FILE or FILE:SCALE."""
 
     @property
     def names(self) -> list[str]:
@@ -51,7 +53,9 @@ class Sources:
         return [self.base_name, *(source.name for source in self.adapters)]
 
 
-def sources_of(words: Sequence[str], base: str | None = None, *, quantised: bool | None = None) -> Sources:
+def sources_of(
+    words: Sequence[str], base: str | None = None, *, quantised: bool | None = None, vectors: Sequence[str] = ()
+) -> Sources:
     """`words`: [NAME=]FOLDER of an adapter, and at most one base.  Raises UserError."""
     found = [(word, _source(word)) for word in words]
     named = [word for word, source in found if source is None]
@@ -63,7 +67,7 @@ def sources_of(words: Sequence[str], base: str | None = None, *, quantised: bool
     base_models.folder_of(chosen)  # refuses what is not there, before anything is imported or loaded
     kinds = {source.kind for source in adapters}
     in_nf4 = kinds == {QUANTISED} if quantised is None else quantised
-    sources = Sources(chosen, Path(chosen).name, tuple(adapters), in_nf4)
+    sources = Sources(chosen, Path(chosen).name, tuple(adapters), in_nf4, tuple(vectors))
     _refuse_equal_names(sources)
     _note_other_precision(sources)
     return sources
@@ -178,3 +182,4 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
     parser.add_argument("--4bit", dest="quantised", action=argparse.BooleanOptionalAction, help="the base in NF4")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that the base brings")
+    parser.add_argument("--control-vector", action="append", default=[], metavar="FILE[:SCALE]", help="on all models")
