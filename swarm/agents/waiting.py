@@ -22,7 +22,7 @@ from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import State, fold
 from swarm.views import logview
-from swarm.views.digest import short
+from swarm.views.digest import short, urgency
 from swarm.views.streamrows import as_measured, state_of, waits_of
 from toon import encode, estimated_tokens
 
@@ -35,6 +35,8 @@ ASK_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 """A run without a coordinator for this long stands still; a restart takes a few seconds."""
 BUDGET_TOKENS = 400
+STREAMS_SHARE = 0.7
+"""Of the budget: what the table of streams may take at most."""
 LINE_CHARACTERS = 160
 MET, ENDED, TIMEOUT = 0, 1, 6
 """Exit statuses: a condition was met, the run ended otherwise, the time is over."""
@@ -237,11 +239,12 @@ def changed(
 ) -> dict[str, Any]:
     """What a supervisor needs to know of the entries after `since`, within the budget; the newest entries come first to it."""
     touched = {entry.event.stream for entry in entries if entry.seq > since}
+    rows = [_stream_row(state, stream, newest.get(stream, {})) for stream in state.streams if stream in touched]
+    shown = _most_urgent(rows, budget_tokens * STREAMS_SHARE)
     tables = {
         "run": "ended" if state.end else "stopped" if state.stopped else "running" if state.run else "not started",
-        "streams": [
-            _stream_row(state, stream, newest.get(stream, {})) for stream in state.streams if stream in touched
-        ],
+        "streams": shown,
+        "more_streams": len(rows) - len(shown),
         "waits": waits_of(state, settings),
     }
     answer = {key: value for key, value in tables.items() if value}
@@ -256,6 +259,14 @@ def changed(
         lines.append(line)
     more = len(notable) - len(lines)
     return {**answer, **({"entries": lines[::-1]} if lines else {}), **({"more": more} if more else {})}
+
+
+def _most_urgent(rows: list[dict[str, Any]], most_tokens: float) -> list[dict[str, Any]]:
+    """As many as there is room for, in the order in which they came."""
+    kept = sorted(rows, key=urgency)
+    while len(kept) > 1 and estimated_tokens(encode({"streams": kept})) > most_tokens:
+        kept.pop()
+    return [row for row in rows if any(row is one for one in kept)]
 
 
 def _notable(entries: Sequence[Entry], name: str, since: int) -> Iterator[Entry]:

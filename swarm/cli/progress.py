@@ -109,7 +109,7 @@ class Lines:
 
     def __init__(self, since: int = 0) -> None:
         self._seq = since
-        self._states: dict[str, tuple[str, str]] = {}
+        self._states: dict[str, str] = {}
         self._printed_at: dict[str, float] = {}
         self._steps: dict[str, int] = {}
         self._waits = ""
@@ -129,12 +129,12 @@ class Lines:
 
     def _stream(self, row: StreamRow) -> None:
         now = time.monotonic()
-        changed = self._states.get(row.name) != (row.state, row.why) and row.state in {"STALLED", "paused"}
+        changed = self._states.get(row.name) != row.state and row.state in {"STALLED", "paused"}
         moved = row.state == "train" and row.step != self._steps.get(row.name)
         if changed or (moved and now - self._printed_at.get(row.name, 0.0) >= LINE_SECONDS):
             self._printed_at[row.name], self._steps[row.name] = now, row.step
             self._print(progress_line(row))
-        self._states[row.name] = (row.state, row.why)
+        self._states[row.name] = row.state
 
     @staticmethod
     def _print(line: str) -> None:

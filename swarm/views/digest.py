@@ -77,7 +77,7 @@ def digest(
     head = _head(state, rows, name, going) | ({"waits": one_line(waits, TEXT_CHARACTERS)} if waits else {})
     draft = _Draft(head, budget_tokens, write)
     whole = {
-        "streams": [{**row, "why": None} for row in sorted(rows, key=_urgency)],
+        "streams": [{**row, "why": None} for row in sorted(rows, key=urgency)],
         "claims": [_claim_row(task, now) for task in sorted(state.held(), key=_left)],
         "unread": [_unread_row(message) for message in reversed(unread)],
         "decisions": [
@@ -159,7 +159,8 @@ def _best(state: State) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in first)
 
 
-def _urgency(row: Mapping[str, Any]) -> int:
+def urgency(row: Mapping[str, Any]) -> int:
+    """The place of a stream's row among those that a reader with little room should see first."""
     return URGENCY.index(str(row["state"])) if row["state"] in URGENCY else len(URGENCY)
 
 

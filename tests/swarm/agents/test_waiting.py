@@ -92,6 +92,17 @@ def test_of_a_training_it_tells_the_figures_measured_last(folder: RunFolder, sto
     assert row == {"stream": "narrow", "state": "train", "step": 5, "loss": 0.612, "why": None}
 
 
+def test_of_many_streams_those_that_need_attention_are_told_and_the_others_counted(folder: RunFolder) -> None:
+    story = Story(*(f"arm-{n}" for n in range(64)))
+    story.say("coordinator", ev.Fail(ref="arm-50", why="loss is NaN at step 40"))
+    recorded(folder, story)
+    with Agent("ada", folder.path) as ada:
+        woken = ada.wait("failed", timeout_seconds=0)
+    shown = [row["stream"] for row in woken.changed["streams"]]
+    assert "arm-50" in shown and len(shown) + woken.changed["more_streams"] == 64
+    assert toon.estimated_tokens(woken.text()) < 1.2 * waiting.BUDGET_TOKENS
+
+
 def test_each_name_has_its_own_cursor(folder: RunFolder, story: Story) -> None:
     goes_on(folder, story, judges("FAIL")).join()
     with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:

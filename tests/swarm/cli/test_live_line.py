@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from swarm.cli.progress import progress_line
-from swarm.views.snapshot import StreamRow
+import pytest
+
+from swarm.cli.progress import Lines, progress_line
+from swarm.views.snapshot import Snapshot, StreamRow
 
 FIGURES = {
     "loss": 0.412, "learning_rate": 1.2e-3, "grad_norm": 0.871, "entropy": 1.25, "token_accuracy": 0.75, "tokens_per_second": 3100.0,
@@ -29,6 +31,14 @@ def test_the_line_of_a_training_has_all_that_is_measured_and_how_long_it_takes()
         "eta 1m01",
     ):
         assert part in line, line
+
+
+def test_a_stall_is_a_line_and_not_one_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines()
+    for seconds in range(60, 70):
+        row = StreamRow("wide", "STALLED", step=3, steps=9, why=f"no step for {seconds} s while heartbeats arrive")
+        lines.show(Snapshot("demo", "", streams=(row,)))
+    assert capsys.readouterr().err.count("STALLED") == 1
 
 
 def test_what_is_not_measured_is_left_out_of_it() -> None:
