@@ -109,6 +109,8 @@ def words_of(event: Event) -> Words:
             return Words("joins the run", joint=" ")
         case ev.Add():
             return _add(event)
+        case ev.Propose() | ev.Conclude():
+            return _research(event)
         case ev.Fail():
             return Words(one_line(event.why), "FAIL")
         case ev.Stop():
@@ -146,6 +148,17 @@ def words_of(event: Event) -> Words:
 def _add(event: ev.Add) -> Words:
     origin = f"joins as a clone of {event.like} at step {event.step or 0}" if event.warm else f"joins like {event.like}"
     return Words(joined(": ", joined(" with ", origin, one_line(event.changes)), one_line(event.why)), joint=" ")
+
+
+def _research(event: ev.Propose | ev.Conclude) -> Words:
+    match event:
+        case ev.Propose():
+            refuted = event.refute and f"refuted by: {one_line(event.refute)}"
+            words = joined(": ", f"like {event.like} with {one_line(event.changes)}", one_line(event.why))
+            return Words(joined("; ", words, refuted))
+        case ev.Conclude():
+            word = {"keep": "is kept", "discard": "is discarded", "replica": "is a replica"}[event.result]
+            return Words(f"{word}: {one_line(event.why)}", "OK" if event.result == "keep" else "", joint=" ")
 
 
 def _end(event: ev.End) -> Words:

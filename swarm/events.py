@@ -50,6 +50,37 @@ class Add(Event):
     why: str | None = None
 
 
+class Propose(Event):
+    """A trial that an agent proposes, `ref`: the settings of `like` but for `changes`; it joins as a stream if it is admitted."""
+
+    like: Name
+    changes: str
+    """`key=value` words as a shell reads them, paths absolute."""
+    why: str
+    """The hypothesis."""
+    refute: str | None = None
+    """What would show that it is wrong."""
+    phase: Name | None = None
+    """Set when the entry is admitted."""
+
+
+class Conclude(Event):
+    """What became of the proposal `ref`."""
+
+    result: Literal["keep", "discard", "replica"]
+    """replica: it differs from the best so far in its seed alone, so it measures the spread and is no progress."""
+    against: Name | None = None
+    """The best so far, with which it was compared row by row."""
+    better: float | None = None
+    """By so much (worse where negative), in the metric of the promotion."""
+    low: float | None = None
+    high: float | None = None
+    """The interval at the level of the test."""
+    p: float | None = None
+    """How likely chance alone makes such a difference."""
+    why: str
+
+
 class Pause(Event):
     """The stream's trainer waits at its next step boundary."""
 

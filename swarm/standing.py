@@ -146,6 +146,17 @@ class Stream:
         return sorted((c for c in found if c.step < self.candidate.step), key=lambda c: (c.step, c.tok), reverse=True)
 
 
+@dataclass(slots=True)
+class Proposal:
+    """A trial that was proposed; once it is admitted there is a stream of its name."""
+
+    event: ev.Propose
+    by: str
+    seq: int
+    time: float
+    conclusion: ev.Conclude | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Opinion:
     """An approval or an objection."""

@@ -14,10 +14,10 @@ from typing import Protocol
 from swarm import events as ev
 from swarm.event import ROLES, Event, Role
 from swarm.events import RESULT_OF, RESULTS
-from swarm.standing import Decision, Lease, Opinion, Promoters, Question, Stream, Task
+from swarm.standing import Decision, Lease, Opinion, Promoters, Proposal, Question, Stream, Task
 
 __all__ = [
-    "Decision", "Entry", "Lease", "Opinion", "Question", "Refusal", "State", "Stream", "Task", "fold",
+    "Decision", "Entry", "Lease", "Opinion", "Proposal", "Question", "Refusal", "State", "Stream", "Task", "fold",
 ]  # fmt: skip
 
 ResultKey = tuple[str, str, str, int, int | None]
@@ -56,6 +56,11 @@ class State:
     end: ev.End | None = None
     streams: dict[str, Stream] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    proposals: dict[str, Proposal] = field(default_factory=dict)
+    kept: str = ""
+    """The proposal that was kept last."""
+    researched: float = 0.0
+    """Log time of the last entry about a proposal."""
     looks: int = 0
     """How often the sealed rows were looked at."""
     compared: ev.Compared | None = None
@@ -93,6 +98,12 @@ class State:
                 self._join(Stream(name, added=event, by={event.kind: entry.author}, turn_since=entry.time))
             case ev.Task(ref=ref):
                 self.tasks.setdefault(ref, Task(ref))
+            case ev.Propose(ref=name):
+                self.proposals[name] = Proposal(event, entry.author, entry.seq, entry.time)
+                self.researched = entry.time
+            case ev.Conclude(ref=name) if name in self.proposals:
+                self.proposals[name].conclusion, self.researched = event, entry.time
+                self.kept = name if event.result == "keep" else self.kept
             case ev.Pause() | ev.Resume() | ev.Stop():
                 self._steer(event)
             case ev.End():
@@ -253,6 +264,8 @@ class State:
                 why = f"like {like}: {reason}" if reason else f"like {like}"
             case ev.Verdict(result=result, why=reason):
                 why = f"{result}: {reason}" if reason else result
+            case ev.Conclude(result=result, why=reason):
+                why = f"{result}: {reason}"
             case ev.Stop(why=reason):
                 why = reason or ""
             case ev.Approve(why=reason):
@@ -321,6 +334,10 @@ class State:
         """(who, why) of the approvals that count."""
         found = {by: o.why for (scope, by), o in self.opinions.items() if o.agrees and scope in {stream, "run"}}
         return [(by, found[by]) for by in self.approvers(stream)]
+
+    def objections_to(self, proposal: str) -> list[tuple[str, str]]:
+        """(who, why): it does not join while there is one."""
+        return [(by, o.why) for (scope, by), o in self.opinions.items() if not o.agrees and scope == proposal]
 
     def objections(self, stream: str) -> list[tuple[str, str]]:
         """(who, why): its promotion waits while there is one."""

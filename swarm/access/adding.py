@@ -43,6 +43,18 @@ def addition(
     )  # fmt: skip
 
 
+def proposal(
+    folder: RunFolder, state: State, name: str, like: str, changes: Changes,
+    *, why: str, refute: str = "", idem: str | None = None, cwd: Path | None = None,
+) -> Event:  # fmt: skip
+    """A trial that is proposed; raises as `addition`.  Whether the phase allows it is the coordinator's to say."""
+    made = addition(folder, state, name, like, changes, cwd=cwd)
+    assert isinstance(made, ev.Add)
+    return checked(
+        ev.Propose, ref=name, like=like, changes=made.changes or "", why=why, refute=refute or None, idem=idem
+    )
+
+
 def _likely(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean `{close[0]}`?" if close else f"there is {', '.join(known) or 'none yet'}"

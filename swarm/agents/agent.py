@@ -28,7 +28,7 @@ from weakref import WeakValueDictionary
 from swarm import events as ev
 from swarm import rundir
 from swarm.access.adding import SECONDS as ANSWER_SECONDS
-from swarm.access.adding import Changes, addition
+from swarm.access.adding import Changes, addition, proposal
 from swarm.access.checked import checked, no_entry, waitable
 from swarm.access.client import Client
 from swarm.agents.inbox import Inbox, read_inbox
@@ -152,6 +152,13 @@ class Agent:
 
     def _add(self, name: str, like: str, changes: Changes, *, warm: bool, why: str, idem: str | None) -> int:
         event = addition(self.folder, self.state, name, like, changes, warm=warm, why=why, idem=idem)
+        return self._client.append(event, timeout_seconds=ANSWER_SECONDS)
+
+    def propose(
+        self, name: str, like: str, changes: Changes, *, why: str, refute: str = "", idem: str | None = None
+    ) -> int:
+        """Propose a trial to the research of the run; raises as `add`, Refused also for what was proposed before."""
+        event = proposal(self.folder, self.state, name, like, changes, why=why, refute=refute, idem=idem)
         return self._client.append(event, timeout_seconds=ANSWER_SECONDS)
 
     def _ref_of(self, seq: int) -> str:

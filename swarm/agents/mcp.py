@@ -296,13 +296,13 @@ class Tools:
     def steer(
         self,
         ref: str,
-        how: Literal["pause", "resume", "stop", "task", "clone", "add"],
+        how: Literal["pause", "resume", "stop", "task", "clone", "add", "propose"],
         text: str = "",
         new: str = "",
         changes: str = "",
         idem: str = "",
     ) -> str:
-        """Pause, resume or stop a stream (or run), or add a task. clone, add: a stream `new` like ref joins, with its weights or from step 0. text: why; changes: lora_r=16 seed=3."""
+        """Pause, resume or stop a stream (or run), or add a task. clone, add: a stream `new` like ref joins, with its weights or from step 0. propose: new like ref, for the research. text: why; changes: lora_r=16 seed=3."""
         key = idem or None
         match how:
             case "task":
@@ -311,6 +311,9 @@ class Tools:
                 return f"{self.agent.clone(ref, new, shlex.split(changes), why=text, idem=key)} add {new}"
             case "add":
                 return f"{self.agent.add(new, ref, shlex.split(changes), why=text, idem=key)} add {new}"
+            case "propose":
+                seq = self.agent.propose(new, ref, shlex.split(changes), why=text, idem=key)
+                return f"{seq} propose {new}"
             case "stop":
                 return self._append(ev.Stop, ref, why=text or None, idem=key)
             case "resume":

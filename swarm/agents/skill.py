@@ -68,6 +68,14 @@ approve, object or post with `--of` its seq answers.
 otherwise, 6 the time is over) with what changed since you last waited. Where a promotion waits for you, read `swarm status`, then
 `swarm approve STREAM "why"` or `swarm object STREAM "why"`. `SUMMARY.md` in the run folder tells how it ended.
 
+## Research
+
+Where a run takes proposals (`swarm research GOAL.md` starts one), its phases are tasks: `swarm wait --until claimable --as ada` returns when one is open,
+`swarm claim research/PHASE` leads it. Look at `swarm ledger` (best so far, what was tried), then propose one change for one reason:
+`swarm propose NEW --like BEST learning_rate=1e-3 --because "the loss still falls" --refute "no lower held-out loss" --as ada`. It is refused outside of the phase's
+space or if it was made before (another seed is no progress); it is trained when there is room, and `swarm wait --until 'new_best | claimable'` tells more. Entry `conclude`
+says keep or discard, with the chance. `swarm object NEW "why"` parks a proposal, `swarm approve NEW` lets it go. Who leads ends the phase with `swarm done`.
+
 ## Steer
 
     swarm --help

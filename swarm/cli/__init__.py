@@ -25,8 +25,10 @@ from swarm.cli import (
     judging,
     looking,
     members,
+    notifying,
     reading,
     record,
+    researching,
     running,
     shipping,
     talking,
@@ -122,6 +124,7 @@ configs.add_to(app)
 running.add_to(app)
 tuning.add_to(app)
 joining.add_to(app)
+researching.add_to(app)
 looking.add_to(app)
 reading.add_to(app)
 asking.add_to(app)
@@ -130,6 +133,7 @@ record.add_to(app)
 agents.add_to(app)
 talking.add_to(app)
 members.add_to(app)
+notifying.add_to(app)
 shipping.add_to(app)
 using.add_to(app)
 judging.add_to(app)

@@ -6,12 +6,15 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from swarm.cli.options import Config, Form, Overrides, form_words
 from swarm.spawning import module_command
+
+if TYPE_CHECKING:
+    from swarm.planning.starting import Plan
 
 
 def add_to(app: typer.Typer) -> None:
@@ -137,6 +140,10 @@ def plan(
     overrides: Overrides = None,
     *,
     explain: Annotated[bool, typer.Option("--explain", help="say where every setting comes from")] = False,
+    roadmap: Annotated[
+        bool,
+        typer.Option("--roadmap", help="phases, data, hyper-parameters, hours and cost; of a run also what it took"),
+    ] = False,
     form: Form = None,
 ) -> None:
     """What a run would need and where its streams would go.
@@ -147,6 +154,9 @@ def plan(
     from swarm.planning import starting
 
     made = starting.plan(config, overrides or [], check_disk=False)
+    if roadmap:
+        _print_roadmap(config, made, form)
+        return
     if form is not None:
         screen.print_data(screen.plan_data(made), form)
         return
@@ -154,6 +164,22 @@ def plan(
     if explain:
         print()
         screen.tell(made.config.dump())
+
+
+def _print_roadmap(path: Path, made: Plan, form: bool | None) -> None:
+    from swarm.cli import screen
+    from swarm.log import Log
+    from swarm.planning import roadmap
+    from swarm.rundir import RunFolder
+    from swarm.state import fold
+
+    run = RunFolder(path)
+    state = fold(Log(run.log).entries()) if run.is_run else None
+    found = roadmap.costs(made.config.run, made.rows(), made.layout, state)
+    if form is None:
+        screen.tell(roadmap.markdown(made.config.run, found))
+    else:
+        screen.print_data(roadmap.data(made.config.run, found), form)
 
 
 def env(*, form: Form = None) -> None:

@@ -17,6 +17,8 @@ BATCHES = "`packing`, `group_by_length` and `batch_size_tokens`"
 
 def check(root: Node, run: RunSettings, problems: Problems) -> None:
     _check_promotion(root, run, problems)
+    _check_research(root, run, problems)
+    _check_alerts(root, run, problems)
     for name, settings in run.streams.items():
         stream = root.items["streams"].items[name]
         _check_held_out(stream, settings, run, problems)
@@ -51,6 +53,28 @@ def _check_promotion(root: Node, run: RunSettings, problems: Problems) -> None:
     if named and run.promotion.approvals > named:
         what = f"{run.promotion.approvals} approvals are required, but {named} approvers are named"
         _add(root.items["promotion"], "approvals", what, f"write at most {named}", problems)
+
+
+def _check_alerts(root: Node, run: RunSettings, problems: Problems) -> None:
+    for number, alert in enumerate(run.alerts):
+        if (alert.url is None) == (alert.command is None):
+            what = "both `url` and `command`" if alert.url else "neither `url` nor `command`"
+            _add(root, "alerts", f"alert {number + 1} has {what}", "an alert has one of them", problems)
+
+
+def _check_research(root: Node, run: RunSettings, problems: Problems) -> None:
+    research = run.research
+    if research is None:
+        return
+    if research.start not in run.streams:
+        what, fix = f"there is no stream {research.start}", f"write one of {', '.join(run.streams)}"
+        _add(root.items["research"], "start", what, fix, problems)
+        return
+    known = type(run.streams[research.start]).model_fields
+    for phase, part in research.phases.items():
+        if wrong := next((key for key in part.space if key not in known), None):
+            what = f"phase {phase} changes {wrong}, which is no setting of {research.start}"
+            _add(root.items["research"], "phases", what, "see docs/settings.md", problems)
 
 
 def _check_held_out(stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:

@@ -14,13 +14,16 @@ from swarm.config.checks import expected
 from swarm.config.names import GROUPS
 from swarm.keys import Settings
 from swarm.settings import (
+    Alert,
     Budget,
     Dataset,
     Halving,
     Judge,
+    Phase,
     Placement,
     Promotion,
     Range,
+    Research,
     RunSettings,
     Search,
     StreamSettings,
@@ -42,6 +45,9 @@ TITLES: dict[type[Settings], str] = {
     Promotion: "Of the promotion",
     Halving: "Of early exit",
     Budget: "Of the budget",
+    Alert: "Of an alert",
+    Research: "Of the research",
+    Phase: "Of a phase",
     Search: "Of a search",
     Range: "Of a range in its space",
 }

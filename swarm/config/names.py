@@ -9,13 +9,16 @@ from swarm import kinds
 from swarm.config.foreign import meaning_of
 from swarm.keys import Settings
 from swarm.settings import (
+    Alert,
     Budget,
     Dataset,
     Halving,
     Judge,
+    Phase,
     Placement,
     Promotion,
     Range,
+    Research,
     RunSettings,
     Search,
     StreamSettings,
@@ -48,6 +51,9 @@ GROUPS: dict[type[Settings], str] = {
     Promotion: "below `promotion:`",
     Halving: "below `halving:`",
     Budget: "below `budget:`",
+    Alert: "below `alerts:`",
+    Research: "below `research:`",
+    Phase: "below a phase of `research:`",
     Search: "below `search:` of a stream",
     Range: "in the space of a `search:`",
 }

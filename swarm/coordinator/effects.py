@@ -10,6 +10,7 @@ from bus.hub import Hub
 from swarm import events as ev
 from swarm.artifacts import publish, scores, warmstart
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
+from swarm.coordinator.researching import Researching
 from swarm.coordinator.suggesting import Suggesting
 from swarm.coordinator.supervisor import Supervisor
 from swarm.errors import UserError, UserErrors
@@ -35,6 +36,7 @@ class Effects:
     def __init__(self, record: Record, hub: Hub, crew: Supervisor, folder: RunFolder) -> None:
         self.record, self.hub, self.crew, self.folder = record, hub, crew, folder
         self._suggesting = Suggesting(record, folder, self.add_for)
+        self.researching = Researching(record, folder, self.add_for)
         self._adding = asyncio.Lock()
         self._is_full = False
         """Since the last adapter that could not be placed for lack of space."""
@@ -60,6 +62,14 @@ class Effects:
                 await self.record.say(ev.Stop(ref=stream, why=why))
             case commands.Suggest():
                 self._suggesting.begin(command)
+            case commands.OpenTask(ref, title):
+                await self.record.say(ev.Task(ref=ref, title=title))
+            case commands.JoinProposal():
+                self.researching.join(command)
+            case commands.JudgeProposal():
+                await self.researching.judge(command)
+            case commands.DiscardProposal():
+                await self.researching.discard(command)
             case commands.Publish(stream):
                 await self._publish(stream)
             case commands.Compare(streams, key):

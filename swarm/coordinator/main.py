@@ -27,6 +27,7 @@ from swarm.access.client import clock_was_set
 from swarm.access.members import members_for_hub, user_error, write_connect
 from swarm.artifacts.inputs import inputs_of
 from swarm.artifacts.metrics import MetricsFile
+from swarm.coordinator.alerting import Alerting
 from swarm.coordinator.effects import Effects
 from swarm.coordinator.pulse import Pulse
 from swarm.coordinator.reception import LIMITS, SPEAKS, Reception, Wishes
@@ -40,7 +41,7 @@ from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.messages import Quit
 from swarm.plainfiles import may_pass, remove_file
 from swarm.policy import schedule
-from swarm.policy.commands import Dismiss, SendOrder, Suggest
+from swarm.policy.commands import Dismiss, JoinProposal, SendOrder, Suggest
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import Refusal
@@ -64,8 +65,13 @@ class Coordinator:
         self.crew = Supervisor(layout, folder, self.members, settings, self.pulse)
         self.record = Record(writer, self.hub, settings, self.pulse)
         self.effects = Effects(self.record, self.hub, self.crew, folder)
-        wishes: Wishes = {ev.Promote: self.effects.promote_for, ev.Add: self.effects.add_for}
+        wishes: Wishes = {
+            ev.Promote: self.effects.promote_for,
+            ev.Add: self.effects.add_for,
+            ev.Propose: self.effects.researching.propose_for,
+        }
         self.reception = Reception(self.record, self.hub, self.crew, self.metrics, wishes)
+        self.alerting = Alerting(self.record, folder)
         self._deciding = asyncio.Lock()
         self._over = asyncio.Event()
 
@@ -82,13 +88,16 @@ class Coordinator:
             asyncio.get_running_loop().add_signal_handler(number, self._stop_by_signal)
         receiving, ticking = asyncio.create_task(self._receive()), asyncio.create_task(self._tick())
         over, beating = asyncio.create_task(self._over.wait()), asyncio.create_task(self.pulse.beat())
+        alerting = asyncio.create_task(self.alerting.run())
         done, _ = await asyncio.wait([over, receiving, ticking, beating], return_when=asyncio.FIRST_COMPLETED)
         ticking.cancel()
         beating.cancel()
+        alerting.cancel()
         for task in done - {over}:
             task.result()  # these tasks end only by failing: raise it
         await self._dismiss_all()  # agents are answered meanwhile: the log's lock is still held
         receiving.cancel()
+        await self.alerting.leave()
         return await self._leave()
 
     def _begin(self) -> None:
@@ -123,6 +132,7 @@ class Coordinator:
     def _watch(self) -> None:
         try:
             self.crew.watch(self.hub.links(), self.record.state)
+            self.alerting.note_stalls(self.crew.stalled())
         except OSError as error:  # a worker could not be started: at the next look it is tried again
             if not may_pass(error):
                 raise
@@ -149,7 +159,7 @@ class Coordinator:
                 if state.end:
                     self.reception.is_closing = True
                     self._over.set()
-                if all(isinstance(command, SendOrder | Dismiss | Suggest) for command in commands):
+                if all(isinstance(command, SendOrder | Dismiss | Suggest | JoinProposal) for command in commands):
                     return
 
     def _stop_by_signal(self) -> None:

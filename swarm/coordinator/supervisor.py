@@ -117,6 +117,10 @@ class Supervisor:
             elif member.state == "gone" and now >= member.start_at and needed.intersection(member.spec.roles):
                 self._start(member)
 
+    def stalled(self) -> dict[str, bool]:
+        """By worker, whether it makes no progress."""
+        return {name: member.stalled for name, member in self._members.items()}
+
     def _count_stalls(self) -> None:
         for member in self._members.values():
             seen = (

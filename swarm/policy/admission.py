@@ -27,6 +27,7 @@ COORDINATORS_OWN = frozenset(
         "back",
         "adapter",
         "compared",
+        "conclude",
         "look",
         "seal",
         "head",
@@ -78,7 +79,11 @@ def admit(state: State, author: str, event: Event, now: float) -> None:
         case ev.Stream():
             _admit_stream(state, event)
         case ev.Add():
-            _admit_added(state, event)
+            _admit_added(state, author, event)
+        case ev.Propose():
+            _admit_proposed(state, event)
+        case ev.Conclude() if (one := state.proposals.get(event.ref)) is None or one.conclusion:
+            raise Refusal(f"{event.ref}: is no proposal that waits for a conclusion")
         case ev.Task():
             _admit_task(state, event)
         case ev.Pause() | ev.Resume() | ev.Stop() | ev.Fail():
@@ -122,7 +127,7 @@ def _task(state: State, ref: str) -> Task:
     return state.tasks[ref]
 
 
-def _admit_stream(state: State, event: ev.Stream | ev.Add) -> None:
+def _admit_stream(state: State, event: ev.Stream | ev.Add | ev.Propose) -> None:
     name = event.ref
     if name in {"run", "-"} or "/" in name or name in state.streams:
         raise Refusal(f"{name}: there is a stream of that name, or it can be none; take another name")
@@ -130,9 +135,11 @@ def _admit_stream(state: State, event: ev.Stream | ev.Add) -> None:
         raise Refusal(f"{name}: an agent's task bears that name; take another one")
 
 
-def _admit_added(state: State, event: ev.Add) -> None:
+def _admit_added(state: State, author: str, event: ev.Add) -> None:
     """Its settings are the coordinator's to check: they need the config and the bases."""
     _admit_stream(state, event)
+    if event.ref in state.proposals and author not in RESERVED:
+        raise Refusal(f"{event.ref}: is a proposal, and joins when it is admitted; take another name")
     if state.run is None or state.end or state.stopped:
         word = "has ended" if state.end else "is stopped" if state.run else "was not started"
         raise Refusal(
@@ -141,6 +148,18 @@ def _admit_added(state: State, event: ev.Add) -> None:
     source = _stream(state, event.like)
     if event.warm and not source.checkpoints:
         raise Refusal(f"{event.like}: has no checkpoint yet; wait for one, or `swarm add` starts a stream from step 0")
+
+
+def _admit_proposed(state: State, event: ev.Propose) -> None:
+    """Whether it lies in the space of the phase is checked by `policy.research`."""
+    _admit_stream(state, event)
+    if event.ref in state.proposals:
+        raise Refusal(f"{event.ref}: there is a proposal of that name; take another one")
+    if state.run is None or state.end or state.stopped:
+        raise Refusal(f"{event.ref}: no run is running that could train it; `swarm research GOAL.md` starts one")
+    _stream(state, event.like)
+    if not event.why.strip():
+        raise Refusal(f"{event.ref}: a proposal says why; add --because")
 
 
 def _admit_task(state: State, event: ev.Task) -> None:
@@ -353,7 +372,7 @@ def _admit_opinion(state: State, event: ev.Approve | ev.Object) -> None:
     """An objection may come at any time; an approval needs a validated adapter, or an objection of one's own to take back."""
     if isinstance(event, ev.Object) and not event.why.strip():
         raise Refusal("an objection says why; write it behind what it is about")
-    if event.stream == "run" or event.of:
+    if event.stream == "run" or event.of or event.ref in state.proposals:
         return
     if event.ref == "-":
         raise Refusal(f"`-` is nothing that one could {event.kind} to; name `run`, a stream, or an entry with --of")

@@ -94,6 +94,38 @@ class Suggest:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenTask:
+    """Record a task that agents may claim."""
+
+    ref: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class JoinProposal:
+    """Let a proposal join as a stream."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeProposal:
+    """Compare a proposal with the best stream so far, row by row, and keep or discard it."""
+
+    name: str
+    against: str
+    is_replica: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardProposal:
+    """Record why a proposal comes to nothing."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Compare:
     """Compare the streams that may win, row by row."""
 
@@ -140,6 +172,10 @@ Command = (
     | GiveUp
     | StopStream
     | Suggest
+    | OpenTask
+    | JoinProposal
+    | JudgeProposal
+    | DiscardProposal
     | Compare
     | LookAtSealed
     | PromoteWinner

@@ -11,6 +11,7 @@ from typing import Literal
 
 from swarm.event import DONE_BY, ROLES, Role
 from swarm.messages import Held, What
+from swarm.policy import research
 from swarm.policy.batching import batch_key
 from swarm.policy.commands import (
     Command,
@@ -83,11 +84,17 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
         *_publications(state),
         *(StopStream(name, why) for name, why in losers(state, settings)),
         *_unaffordable(state, settings, now),
+        *research.results(state, settings, now),
     ]
     if results:
         return results
     next_work = _grants(state, workers, now, settings) or _ending(state, workers, now, settings)
-    return [*_orders(state, workers), *suggestions(state, settings, now), *next_work]
+    return [
+        *_orders(state, workers),
+        *suggestions(state, settings, now),
+        *research.joins(state, settings, now),
+        *next_work,
+    ]
 
 
 # ---- leases that end --------------------------------------------------------------------------------------------
@@ -301,7 +308,7 @@ def _fits(worker: Worker, task: Task) -> bool:
 
 
 def _ending(state: State, workers: Sequence[Worker], now: float, settings: RunSettings) -> list[Command]:
-    if more_to_come(state, settings, now):
+    if more_to_come(state, settings, now) or research.is_open(state, settings, now):
         return []  # its worker is kept for it
     if _works_on(state) or (state.open_streams() and not state.stopped):
         return _dismissals(state, workers)

@@ -3,13 +3,36 @@
 The words are axolotl's first, then Hugging Face's.  Reading files, overrides, origins and error lines is `config`'s work.
 """
 
+from swarm.settings.alerts import Alert
 from swarm.settings.data import DATA_SUFFIXES, PLAIN, Dataset, TokenIds
 from swarm.settings.part import WITHOUT_WARM_UP, Part
+from swarm.settings.research import Phase, Research
 from swarm.settings.run import Placement, Promotion, RunSettings
 from swarm.settings.search import MOST_TRIALS, TRIALS, Budget, Halving, Range, Search
 from swarm.settings.stream import MOST_RATES, MOST_SEEDS, Judge, StreamSettings, Tracker
 
 __all__ = [
-    "DATA_SUFFIXES", "MOST_RATES", "MOST_SEEDS", "MOST_TRIALS", "PLAIN", "TRIALS", "WITHOUT_WARM_UP", "Budget", "Dataset", "Halving", "Judge",
-    "Part", "Placement", "Promotion", "Range", "RunSettings", "Search", "StreamSettings", "TokenIds", "Tracker",
+    "DATA_SUFFIXES",
+    "MOST_RATES",
+    "MOST_SEEDS",
+    "MOST_TRIALS",
+    "PLAIN",
+    "TRIALS",
+    "WITHOUT_WARM_UP",
+    "Alert",
+    "Budget",
+    "Dataset",
+    "Halving",
+    "Judge",
+    "Part",
+    "Phase",
+    "Placement",
+    "Promotion",
+    "Range",
+    "Research",
+    "RunSettings",
+    "Search",
+    "StreamSettings",
+    "TokenIds",
+    "Tracker",
 ]  # fmt: skip

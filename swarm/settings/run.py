@@ -10,6 +10,8 @@ from swarm import figures
 from swarm.event import NAME, Name, Role
 from swarm.figures import Goal
 from swarm.keys import OneOf, Positive, Reads, Settings
+from swarm.settings.alerts import Alert
+from swarm.settings.research import Research
 from swarm.settings.search import Budget, Halving
 from swarm.settings.stream import StreamSettings
 
@@ -88,10 +90,14 @@ class RunSettings(Settings):
     """Which stream wins: the settings below."""
     halving: Halving | None = None
     """Early exit: the settings below; unset: every stream is trained to its end."""
+    research: Research | None = None
+    """Proposals of agents, kept or discarded: the settings below; unset: none are taken.  `swarm research GOAL.md` writes it."""
     budget: Budget | None = None
     """What all trials together may use: the settings below; unset: nothing limits them."""
     prices: dict[str, Annotated[float, Field(ge=0)]] = {}
     """USD per hour by device: `cpu`, `gpu`, or a part of a GPU's name."""
+    alerts: list[Alert] = []
+    """Who is told what happens: the settings of an alert below."""
     lease_seconds: Annotated[float, Field(ge=10)] = 60.0
     """A worker that is silent this long loses its task (>= 10 heartbeats)."""
     stall_seconds: Annotated[float, Field(gt=0)] = 60.0

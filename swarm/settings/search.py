@@ -35,10 +35,14 @@ TRIALS = 8
 """Of a search that names no number; a grid has all its combinations."""
 
 
+Space = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)] | Range], Field(min_length=1)]
+"""By setting: a list of values, or a range."""
+
+
 class Search(Settings):
     """Trials of a stream, whose settings are drawn from a space."""
 
-    space: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)] | Range], Field(min_length=1)]
+    space: Space
     """By setting: a list of values, or `{low: 1e-4, high: 1e-2, log: true}`."""
     sampler: Sampler = "random"
     """random: drawn with `seed`, no trial twice; grid: every combination of lists; the others are Optuna's and learn from the trials."""

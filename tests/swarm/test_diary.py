@@ -135,10 +135,11 @@ def _bare(cls: type[Event]) -> Event:
         "ref": "lora-8/train", "name": "demo", "config_sha256": SHA, "streams": 1, "why": "because", "rc": 1, "seconds": 3.5, "ttl": 60.0, "tok": 1,
         "to": "bob", "by": "bob", "path": "x", "sha256": SHA, "rows": 1, "held_out": 1, "step": 1, "trainable": 1, "result": "FAIL",
         "rows_sha256": SHA, "of": 1, "off": 0, "n": 1, "sha": "00", "chain": "x", "mac": "-", "like": "lora-8", "number": 1, "overlap": 0,
-        "metric": "eval_loss", "best": "lora-8", "arm": "lora-8", "chosen": "lora-8", "beats_base": True, "level": 0.01, "scores": SHA,
+        "metric": "eval_loss", "best": "lora-8", "arm": "lora-8", "chosen": "lora-8", "beats_base": True, "level": 0.01, "scores": SHA, "changes": "lora_r=4",
     }  # fmt: skip
     needed = {name: values[name] for name, field in cls.model_fields.items() if field.is_required()}
-    return cls.model_validate({**needed, "why": "torn"} if cls is ev.Seal else needed)
+    chosen = {ev.Seal: {"why": "torn"}, ev.Conclude: {"result": "discard"}}
+    return cls.model_validate({**needed, **chosen.get(cls, {})})
 
 
 def test_why_a_run_ended_without_a_winner_is_what_the_coordinator_added_to_the_sentence() -> None:

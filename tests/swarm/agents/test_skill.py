@@ -59,6 +59,7 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
         "skill",
         "schema",
         "tune",
+        "research",
         "runs",
     }
     of_data = typer.main.get_command(app).commands["data"].commands  # type: ignore[attr-defined]

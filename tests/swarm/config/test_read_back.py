@@ -52,6 +52,8 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
         return st.none() | st.sampled_from(["none", "round_robin", "grad_norm", "alternate:12"])
     if name == "approvers":
         return st.lists(st.from_regex(r"[a-z][a-z0-9]{1,5}", fullmatch=True), max_size=2, unique=True)
+    if name == "research":
+        return st.none()
     if name == "prices":
         return st.dictionaries(TEXTS, st.floats(0, 99), max_size=2)
     if name == "budget":

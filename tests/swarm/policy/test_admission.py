@@ -306,14 +306,18 @@ def any_event(rng: random.Random, state: State) -> Event:
         "figures": rng.choice([{"eval_loss": math.nan}, *[{"eval_loss": 0.5, "base_eval_loss": 1.0}] * 3]),
     }  # fmt: skip
     role = state.tasks[ref].role if ref in state.tasks else None
-    fitting = [*NEXT[role], ev.Done] if role and lease else [ev.Claim] if ref in state.tasks else []
+    fitting: list[type[Event]] = [*NEXT[role], ev.Done] if role and lease else [ev.Claim] if ref in state.tasks else []
+    fitting += [ev.Conclude] if any(one.conclusion is None for one in state.proposals.values()) else []
     while True:
-        cls = rng.choice([*ev.KINDS.values(), *(3 * [*fitting, ev.Adapter, ev.Back, ev.Promote])])
+        cls = rng.choice([*ev.KINDS.values(), *(3 * [*fitting, ev.Adapter, ev.Back, ev.Promote, ev.Look])])
         if cls in {ev.End, ev.Fail, ev.Stop, ev.Drop, ev.Expire} and rng.random() < 0.9:
             continue  # a run that soon stands still shows little
         fields = {key: value for key, value in values.items() if key in cls.model_fields and value is not None}
         if cls is ev.Seal:
             fields["why"] = "note"
+        if cls in {ev.Propose, ev.Conclude}:
+            fields |= {"ref": rng.choice(["new", "newer"]), "why": "because"}
+            fields |= {"result": "discard"} if cls is ev.Conclude else {"changes": "lora_r=4"}
         try:
             return cls.model_validate(fields)
         except ValueError:

@@ -1,0 +1,152 @@
+"""Messages to the receivers of `alerts:`: a queue in the run folder, and the sending of one message.
+
+A message stays in the queue until its receiver has taken it, so that none is lost with a coordinator; its `id` tells a repeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from swarm.files import read_json, write_whole
+from swarm.plainfiles import make_folder, remove_file
+from swarm.policy.alerts import message
+from swarm.rundir import RunFolder
+from swarm.settings import RunSettings
+from swarm.settings.alerts import Alert
+from swarm.state import State
+
+FOLDER, CURSOR = "alerts", "cursor.json"
+SIGNATURE = "X-Swarm-Signature"
+SECONDS = 20.0
+"""Time that a receiver has to take one message."""
+
+
+class NotSent(Exception):
+    """The receiver did not take it; the text says why."""
+
+
+class Queue:
+    """Of one run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.path = folder.path / FOLDER
+
+    @property
+    def cursor(self) -> int:
+        """The last entry whose messages are in the queue or were sent."""
+        try:
+            return int(str(read_json(self.path / CURSOR)["seq"]))
+        except (OSError, KeyError, ValueError):
+            return 0
+
+    def put(self, alerts: Sequence[Alert], messages: Sequence[Mapping[str, Any]], seq: int) -> None:
+        """Messages of the entries up to `seq`; the same message twice is one file.  Raises OSError."""
+        make_folder(self.path)
+        for one in messages:
+            for number, alert in enumerate(alerts):
+                if one["occasion"] in alert.on:
+                    write_whole(self.path / f"{one['seq']:08d}-{one['occasion']}-{number}.json", json.dumps(one))
+        write_whole(self.path / CURSOR, json.dumps({"seq": seq}))
+
+    def waiting(self) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+        """File, number of the receiver and message of all that was not taken, the oldest first."""
+        for path in sorted(self.path.glob("*-*-*.json")):
+            yield path, int(path.stem.rpartition("-")[2]), dict(read_json(path))
+
+    def sent(self, alerts: Sequence[Alert]) -> list[dict[str, str]]:
+        """Sends what waits: a row for each receiver, with the reason why it did not take it; then it gets nothing more in this round."""
+        why: dict[int, str] = {}
+        for path, number, one in self.waiting():
+            if why.get(number):
+                continue
+            why[number] = (
+                _tried(alerts[number], one) if number < len(alerts) else ""
+            )  # else the config names it no more
+            if not why[number]:
+                remove_file(path)
+        return [
+            {"receiver": receiver_of(alerts[number]), "why": text}
+            for number, text in why.items()
+            if number < len(alerts)
+        ]
+
+
+def send(alert: Alert, one: Mapping[str, Any]) -> None:
+    """Raises NotSent."""
+    body = json.dumps(one, sort_keys=True).encode()
+    if alert.command:
+        _run(alert.command, body)
+    else:
+        _post(alert, body)
+
+
+def tested(settings: RunSettings) -> list[dict[str, str]]:
+    """A test message to each receiver: rows as of `Queue.sent`."""
+    one = message(State(), "test", settings.name, "a test message of `swarm notify --test`", 0)
+    return [{"receiver": receiver_of(alert), "why": _tried(alert, one)} for alert in settings.alerts]
+
+
+def _tried(alert: Alert, one: Mapping[str, Any]) -> str:
+    try:
+        send(alert, one)
+    except NotSent as error:
+        return str(error)
+    return ""
+
+
+def receiver_of(alert: Alert) -> str:
+    """In words, without what may be secret in an address."""
+    if alert.command:
+        return alert.command[0]
+    return "/".join(str(alert.url).split("/")[:3])
+
+
+def _run(command: Sequence[str], body: bytes) -> None:
+    try:
+        done = subprocess.run(command, input=body, capture_output=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotSent(f"{command[0]}: {error}") from error
+    if done.returncode:
+        talk = done.stderr.decode(errors="replace").strip().splitlines()
+        raise NotSent(f"{command[0]}: exit status {done.returncode}{': ' + talk[-1] if talk else ''}")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A message goes to the address that the config names, and to no other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _post(alert: Alert, body: bytes) -> None:
+    url = str(alert.url)
+    if url.startswith("$"):
+        url = os.environ.get(url[1:], "")
+        if not url.startswith(("http://", "https://")):
+            raise NotSent(f"{alert.url}: the environment variable holds no address")
+    headers = {"Content-Type": "application/json", **signature(alert, body)}
+    request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310  http and https alone, see above
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=SECONDS):
+            pass
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise NotSent(f"{receiver_of(alert)}: {error}") from error
+
+
+def signature(alert: Alert, body: bytes) -> dict[str, str]:
+    """The header by which a receiver knows the sender.  Raises NotSent where its key is missing."""
+    if alert.secret_env is None:
+        return {}
+    secret = os.environ.get(alert.secret_env)
+    if not secret:
+        raise NotSent(f"{alert.secret_env}: the environment variable holds no key")
+    return {SIGNATURE: f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"}

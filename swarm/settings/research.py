@@ -1,0 +1,53 @@
+"""Of the research loop: what agents may propose, phase by phase, and what a proposal has to beat."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from swarm.event import Name
+from swarm.keys import Positive, Settings
+from swarm.settings.search import MOST_TRIALS, Range, Space
+
+
+class Phase(Settings):
+    """One phase of the research."""
+
+    space: Space
+    """What a proposal may change: by setting, a list of values, or `{low: 1e-4, high: 1e-2}`."""
+
+
+class Research(Settings):
+    """Trials that agents propose: each is kept or discarded against the best one so far."""
+
+    start: Name
+    """The stream that is to be beaten."""
+    phases: Annotated[dict[Name, Phase], Field(min_length=1)]
+    """By name, in their order: data before hyper-parameters before seeds, for example."""
+    proposals: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 16
+    """At most so many; each is tested at the promotion's `test_level` divided by this number (Bonferroni)."""
+    at_once: Positive = 2
+    """Proposals that are trained at the same time."""
+    approvals: Annotated[int, Field(ge=0)] = 0
+    """`approve` entries wanted before a proposal is trained."""
+    idle_minutes: Annotated[float, Field(gt=0)] = 60.0
+    """Without a proposal, a trial or a leader of the phase for so long, the research is over."""
+
+
+def allows(space: list[Any] | Range, value: Any) -> bool:
+    """Whether the value, as it is after reading, is one of the space; of a data set only what the space names of it is compared."""
+    if isinstance(space, list):
+        return any(_agrees(allowed, value) for allowed in space)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and space.low <= value <= space.high and (not space.is_whole or value == int(value))
+
+
+def _agrees(allowed: Any, value: Any) -> bool:
+    match allowed, value:
+        case dict(), dict():
+            return all(key in value and _agrees(below, value[key]) for key, below in allowed.items())
+        case list(), list():
+            return len(allowed) == len(value) and all(map(_agrees, allowed, value))
+        case _:
+            return bool(allowed == value)

@@ -1,0 +1,45 @@
+"""Issue 21 (G01, G26): the research loop whole, in the scripted example: two agents, a person's veto, a killed leader, a kept configuration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm import events as ev
+from tests.runs import swarm_process as sp
+
+SCRIPT = Path(__file__).parents[2] / "configs" / "agents" / "research_agents.py"
+SHORT = ["defaults.max_steps=6", "defaults.save_steps=6", "defaults.micro_batch_size=4", "budget.steps=36"]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
+    yield from sp.end_everything(tmp_path)
+
+
+def test_two_agents_and_a_person_research_and_what_is_kept_beats_the_start_by_more_than_chance(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path), *SHORT], capture_output=True, text=True, check=False, timeout=280)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    [path] = (tmp_path / "runs").iterdir()
+    folder = sp.RunFolder(path)
+    state, entries = sp.state(folder), sp.entries(folder)
+    results = {name: one.conclusion.result for name, one in state.proposals.items() if one.conclusion}
+    assert results.keys() == {"more-rows", "wild", "quicker"} == state.proposals.keys(), "every proposal has its answer"
+    assert results["quicker"] == "keep" and state.kept == "quicker"
+    assert results["wild"] == "discard" and "wild" not in state.streams, "carol objected to it"
+    conclusion = state.proposals["quicker"].conclusion
+    assert conclusion and conclusion.p is not None and conclusion.p < 0.01 / 6
+    leaders = [entry.author for entry in entries if isinstance(entry.event, ev.Claim) and entry.event.ref == "research/data"]  # fmt: skip
+    assert leaders == ["ada", "bob"] and any(isinstance(e.event, ev.Expire) for e in entries)
+    assert "refused" in " ".join(entry.event.body for entry in entries if isinstance(entry.event, ev.Post))
+    assert "quicker [keep]" in done.stdout
+    checked = sp.swarm("check", str(path / "kept.yaml"), cwd=tmp_path)
+    assert "# quicker (entry" in (path / "kept.yaml").read_text() and not checked.stderr.startswith("error")
+    assert '"keep"' in sp.swarm("ledger", "--json", cwd=tmp_path).stdout
+    sp.swarm("ledger", "--svg", "ledger.svg", cwd=tmp_path)
+    assert (tmp_path / "ledger.svg").read_text().count("<circle") >= 3

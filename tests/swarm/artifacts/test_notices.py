@@ -1,0 +1,142 @@
+"""Alerts (issue 21): what is sent on which entries, signed, retried, kept on disk, and to no other address than the config's."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from swarm import events as ev
+from swarm.artifacts.notices import SIGNATURE, Queue
+from swarm.policy.alerts import messages, stalled
+from swarm.rundir import RunFolder
+from swarm.settings.alerts import Alert
+from swarm.state import State
+from tests.swarm.story import SHA, Story
+
+
+class Receiver(HTTPServer):
+    """A webhook that keeps what it gets."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Hook)
+        self.got: list[tuple[str, bytes, str | None]] = []
+        self.status = 200
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Hook(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.status == 200:
+            self.server.got.append((self.path, body, self.headers.get(SIGNATURE)))
+        self.send_response(self.server.status)
+        if self.server.status == 302:
+            self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    do_GET = do_POST  # noqa: N815  the name that http.server calls
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def told(story: Story) -> list[tuple[str, str]]:
+    return [(one["occasion"], one["text"]) for one in messages(State(), story.entries)]
+
+
+def test_a_failure_a_nan_a_new_best_and_the_end_are_messages_and_nothing_else_is() -> None:
+    story = Story("wide", "narrow")
+    story.prepared("wide")
+    tok = story.claim("wide/train", "trainer-1")
+    for step, loss in ((1, 1.0), (2, 1.5), (3, 0.5)):
+        path = f"streams/wide/t{tok}/checkpoint-{step}"
+        story.say("trainer-1", ev.Checkpoint(ref="wide/train", tok=tok, step=step, path=path, sha256=SHA, figures={"eval_loss": loss}))  # fmt: skip
+    story.say("trainer-1", ev.Drop(ref="wide/train", tok=tok, why="loss was not finite at step 4", failed=True))
+    story.say("coordinator", ev.Fail(ref="narrow", why="no rows"))
+    story.say("coordinator", ev.End(ref="run", rc=1))
+    assert told(story) == [
+        ("new_best", "wide has held-out loss 1"),
+        ("new_best", "wide has held-out loss 0.5, 1 before"),
+        ("nan", "wide/train: loss was not finite at step 4"),
+        ("failed", "narrow is given up: no rows"),
+        ("end", "the run is over with exit status 1"),
+    ]
+    assert stalled(story.state, "trainer-1", ["wide/train"])["text"] == "trainer-1 makes no progress on wide/train"
+
+
+def test_a_message_is_signed_and_goes_to_those_who_want_that_occasion(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK_KEY", "secret")
+    monkeypatch.setenv("HOOK_URL", receiver.url + "/from-env")
+    alerts = [
+        Alert(url=receiver.url + "/all", secret_env="HOOK_KEY"),
+        Alert(url=receiver.url + "/ends", on=["end"]),
+        Alert(url="$HOOK_URL", on=["failed"]),
+    ]
+    queue, one = Queue(RunFolder(tmp_path)), {"id": "demo-3-failed", "occasion": "failed", "seq": 3}
+    queue.put(alerts, [one, one], 3)
+    assert [row["why"] for row in queue.sent(alerts)] == ["", ""]
+    [(path, body, signature), (other, _, unsigned)] = receiver.got
+    assert (path, other, unsigned) == ("/all", "/from-env", None) and json.loads(body) == one
+    assert signature == f"sha256={hmac.new(b'secret', body, hashlib.sha256).hexdigest()}"
+    assert queue.sent(alerts) == [] and queue.cursor == 3
+
+
+def test_what_a_receiver_does_not_take_stays_on_disk_and_is_sent_later_in_its_order(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    alerts, queue = [Alert(url=receiver.url)], Queue(RunFolder(tmp_path))
+    receiver.status = 500
+    for seq in (9, 10):
+        queue.put(alerts, [{"id": str(seq), "occasion": "end", "seq": seq}], seq)
+    [row] = queue.sent(alerts)
+    assert "500" in row["why"] and row["receiver"] == receiver.url
+    receiver.status = 200
+    again = Queue(RunFolder(tmp_path))
+    assert [row["why"] for row in again.sent(alerts)] == [""]
+    assert [json.loads(body)["id"] for _, body, _ in receiver.got] == ["9", "10"]
+
+
+def test_a_redirection_is_not_followed(tmp_path: Path, receiver: Receiver) -> None:
+    receiver.status = 302
+    alerts, queue = [Alert(url=receiver.url)], Queue(RunFolder(tmp_path))
+    queue.put(alerts, [{"id": "1", "occasion": "end", "seq": 1}], 1)
+    [row] = queue.sent(alerts)
+    assert "302" in row["why"] and receiver.got == []
+
+
+def test_a_command_gets_the_message_on_its_standard_input_and_its_failure_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    code = f"import sys, pathlib; pathlib.Path({str(out)!r}).write_text(sys.stdin.read())"
+    alerts = [
+        Alert(command=[sys.executable, "-c", code]),
+        Alert(command=[sys.executable, "-c", "raise SystemExit('no')"]),
+    ]
+    queue = Queue(RunFolder(tmp_path))
+    queue.put(alerts, [{"id": "1", "occasion": "nan", "seq": 1}], 1)
+    taken, failed = queue.sent(alerts)
+    assert not taken["why"] and json.loads(out.read_text())["occasion"] == "nan"
+    assert failed["why"].endswith("exit status 1: no")
+    assert len(list(queue.waiting())) == 1

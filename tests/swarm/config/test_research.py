@@ -1,0 +1,73 @@
+"""`research:`, `alerts:` and goal files (issue 21): what is wrong in them is found with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swarm.errors import UserError, UserErrors
+from swarm.planning import goal
+from swarm.settings.research import allows
+from swarm.settings.search import Range
+from tests.swarm.config.conftest import Loading
+
+GOAL = """---
+config: ../my.yaml
+start: wide
+phases: {data: {space: {datasets: [[{path: few.jsonl}]]}}, rates: {space: {learning_rate: [1e-4, 2e-3]}}}
+budget: {steps: 9}
+---
+# Read a table
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("research: {start: wdie, phases: {a: {space: {lora_r: [4]}}}}", r"research\.start: there is no stream wdie; write one of wide"),
+        ("research: {start: wide, phases: {a: {space: {lora_rr: [4]}}}}", r"research\.phases: phase a changes lora_rr, which is no setting of wide"),
+        ("research: {start: wide, phases: {a: {spaec: {}}}}", r"research\.phases\.a\.spaec: unknown setting; did you mean `space`"),
+        ("alerts: [{on: [end]}]", r"alerts: alert 1 has neither `url` nor `command`"),
+        ("alerts: [{url: 'ftp://x'}]", r"alerts\.0\.url: expected http://\.\.\. or https://"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_found_with_its_place(loading: Loading, written: str, problem: str) -> None:
+    text = "name: demo\nstreams:\n  wide: {base_model: tiny-toon, datasets: [{path: data/train.jsonl, type: chatml}]}\n"
+    with pytest.raises(UserErrors, match=problem):
+        loading(f"{text}{written}\n")
+
+
+def test_the_head_of_a_goal_file_is_a_config_with_the_research_laid_over_it(tmp_path: Path) -> None:
+    (tmp_path / "goals").mkdir()
+    (tmp_path / "goals" / "goal.md").write_text(GOAL)
+    found = goal.read(tmp_path / "goals" / "goal.md")
+    assert found.config == tmp_path / "goals" / ".." / "my.yaml"
+    assert found.words[1] == "budget={steps: 9}"
+    assert str(tmp_path / "goals" / "few.jsonl") in found.words[0]
+    assert "learning_rate: [0.0001, 0.002]" in found.words[0] and "config" not in found.words[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("# no head\n", r"goal\.md: has no head with settings; begin it with `---`"),
+        ("---\nstart: wide\n---\n", "names no config"),
+        ("---\nstart: [\n---\n", r"goal\.md:"),
+    ],
+)
+def test_a_goal_file_that_is_none_is_refused_with_the_reason(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "goal.md").write_text(text)
+    with pytest.raises((UserError, UserErrors), match=problem):
+        goal.read(tmp_path / "goal.md")
+    with pytest.raises(UserError, match="cannot be read"):
+        goal.read(tmp_path / "none.md")
+
+
+def test_a_space_allows_its_values_and_of_a_data_set_what_it_names() -> None:
+    rows = [{"path": "/a.jsonl", "type": "chatml", "limit": None}]
+    assert allows([[{"path": "/a.jsonl"}]], rows) and not allows([[{"path": "/b.jsonl"}]], rows)
+    assert not allows([[{"path": "/a.jsonl"}, {"path": "/b.jsonl"}]], rows)
+    whole, real = Range(low=4, high=16), Range(low=1e-4, high=1e-2)
+    assert allows(whole, 16) and not allows(whole, 4.5) and not allows(whole, True)
+    assert allows(real, 1e-4) and not allows(real, 2e-2) and not allows(real, "x")

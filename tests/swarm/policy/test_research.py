@@ -1,0 +1,209 @@
+"""The research loop (issue 21; G01, G26): phases, room, objections, duplicates, what is kept; told entry by entry."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from swarm import events as ev
+from swarm.artifacts import kept
+from swarm.policy import research
+from swarm.policy.commands import DiscardProposal, JoinProposal, JudgeProposal, OpenTask
+from swarm.policy.comparison import RowScores
+from swarm.policy.ledger import concluded
+from swarm.settings import Range, RunSettings, StreamSettings
+from swarm.settings.research import Phase, Research
+from swarm.settings.search import Budget
+from swarm.state import Refusal
+from swarm.views import ledger
+from tests.swarm.story import SHA, Story
+
+DATA = [[{"path": "/few.jsonl"}], [{"path": "/many.jsonl"}]]
+GOAL = Research(
+    start="start",
+    phases={
+        "data": Phase(space={"datasets": DATA}),
+        "rates": Phase(space={"learning_rate": Range(low=1e-4, high=1e-2), "seed": [0, 1]}),
+    },
+    proposals=4,
+)
+
+
+def stream(**changes: object) -> StreamSettings:
+    fields = {"base_model": "x", "datasets": [{"path": "/few.jsonl"}], "max_steps": 10, **changes}
+    return StreamSettings.model_validate(fields)
+
+
+def run_of(story: Story, goal: Research = GOAL, **more: object) -> RunSettings:
+    joined = {name: stream(learning_rate=1e-3) for name in story.state.proposals if name in story.state.streams}
+    settings = RunSettings(name="demo", streams={"start": stream(), **joined}, research=goal)
+    return settings.model_copy(update=more)
+
+
+def proposes(story: Story, name: str, by: str = "ada", phase: str = "data") -> None:
+    story.say(by, ev.Propose(ref=name, like="start", changes="learning_rate=1e-3", why="because", phase=phase))  # fmt: skip
+
+
+def joins(story: Story, name: str) -> None:
+    story.say("coordinator", ev.Add(ref=name, like="start", changes="learning_rate=1e-3"))
+
+
+@pytest.fixture
+def story() -> Story:
+    story = Story("start")
+    story.scored("start", 1.0, scores_sha256=SHA)
+    story.say("coordinator", ev.Task(ref="research/data"))
+    return story
+
+
+def test_a_phase_opens_when_the_one_before_is_done_and_all_its_proposals_have_an_answer() -> None:
+    story = Story("start")
+    [opens] = research.results(story.state, run_of(story), story.now)
+    assert isinstance(opens, OpenTask) and opens.ref == "research/data"
+    story.say("coordinator", ev.Task(ref="research/data"))
+    assert research.results(story.state, run_of(story), story.now) == []
+    proposes(story, "one")
+    story.say("ada", ev.Done(ref="research/data", tok=story.claim("research/data", "ada")))
+    assert research.results(story.state, run_of(story), story.now) == [], "one proposal has no answer"
+    story.say("coordinator", ev.Conclude(ref="one", result="discard", why="no better"))
+    [opens] = research.results(story.state, run_of(story), story.now)
+    assert isinstance(opens, OpenTask) and opens.ref == "research/rates"
+    story.say("coordinator", ev.Task(ref="research/rates"))
+    story.say("bob", ev.Done(ref="research/rates", tok=story.claim("research/rates", "bob")))
+    assert not research.is_open(story.state, run_of(story), story.now)
+
+
+def test_who_leads_a_phase_and_dies_loses_it_and_another_one_leads(story: Story) -> None:
+    token = story.claim("research/data", "ada", ttl=5)
+    story.say("coordinator", ev.Expire(ref="research/data", tok=token, why="the lease ran out"))
+    again = story.claim("research/data", "bob")
+    with pytest.raises(Refusal, match="stale"):
+        story.say("ada", ev.Done(ref="research/data", tok=token))
+    story.say("bob", ev.Done(ref="research/data", tok=again))
+    assert research.phase_of(story.state, GOAL) == "rates"
+
+
+def test_a_proposal_joins_when_there_is_room_and_the_oldest_first(story: Story) -> None:
+    for name in ("one", "two", "three"):
+        proposes(story, name)
+    run = run_of(story)
+    assert research.joins(story.state, run, story.now) == [JoinProposal("one")]
+    joins(story, "one")
+    joins(story, "two")
+    assert research.joins(story.state, run_of(story), story.now) == [], "two at once"
+    story.say("coordinator", ev.Stop(ref="one", why="halving"))
+    [result] = research.results(story.state, run_of(story), story.now)
+    assert result == DiscardProposal("one", "it was stopped before its end")
+    assert research.joins(story.state, run_of(story), story.now) == [JoinProposal("three")]
+
+
+def test_what_is_objected_to_is_parked_and_gets_its_answer_when_the_phase_is_done(story: Story) -> None:
+    proposes(story, "wild")
+    story.say("bob", ev.Object(ref="wild", why="it diverges"))
+    assert research.joins(story.state, run_of(story), story.now) == []
+    assert research.results(story.state, run_of(story), story.now) == []
+    story.say("bob", ev.Approve(ref="wild"))
+    assert research.joins(story.state, run_of(story), story.now) == [JoinProposal("wild")]
+    story.say("bob", ev.Object(ref="wild", why="it does diverge"))
+    story.say("ada", ev.Done(ref="research/data", tok=story.claim("research/data", "ada")))
+    assert research.results(story.state, run_of(story), story.now) == [
+        DiscardProposal("wild", "bob objects: it does diverge")
+    ]
+
+
+def test_approvals_are_of_others(story: Story) -> None:
+    proposes(story, "one")
+    run = run_of(story, GOAL.model_copy(update={"approvals": 1}))
+    story.say("ada", ev.Approve(ref="one"))
+    assert research.joins(story.state, run, story.now) == []
+    story.say("bob", ev.Approve(ref="one"))
+    assert research.joins(story.state, run, story.now) == [JoinProposal("one")]
+
+
+def test_the_budget_holds_all_trials_together_and_what_it_does_not_hold_is_answered(story: Story) -> None:
+    proposes(story, "one")
+    run = run_of(story, budget=Budget(steps=15))
+    assert research.joins(story.state, run, story.now) == []
+    [result] = research.results(story.state, run, story.now)
+    assert isinstance(result, DiscardProposal) and "the budget is 15 steps" in result.why
+
+
+def test_a_research_without_a_leader_and_without_proposals_ends(story: Story) -> None:
+    assert research.is_open(story.state, run_of(story), story.now)
+    story.pass_time(61 * 60)
+    assert not research.is_open(story.state, run_of(story), story.now)
+    story.claim("research/data", "ada", ttl=600)
+    assert research.is_open(story.state, run_of(story), story.now), "ada leads it"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, "changes nothing"),
+        ({"lora_r": 16}, "lora_r is outside of phase data; it may change datasets"),
+        ({"datasets": [{"path": "/other.jsonl"}]}, "outside of the space of phase data"),
+        ({"datasets": [{"path": "/many.jsonl"}]}, "twin has the same settings"),
+    ],
+)
+def test_what_is_outside_of_the_space_or_was_proposed_before_is_refused(
+    story: Story, changes: dict[str, Any], why: str
+) -> None:
+    others = {"start": stream(), "twin": stream(datasets=[{"path": "/many.jsonl"}])}
+    with pytest.raises(Refusal, match=why):
+        research.admit_proposal(story.state, run_of(story), "new", "start", stream(**changes), others)
+    del others["twin"]
+    made = stream(datasets=[{"path": "/many.jsonl", "limit": 9}])
+    assert research.admit_proposal(story.state, run_of(story), "new", "start", made, others) == "data"
+
+
+def scores(shift: float, noise: float = 0.01) -> RowScores:
+    draws = random.Random(1)
+    return RowScores([1.0 + shift + noise * draws.gauss(0, 1) for _ in range(64)], [2.0] * 64, [1.0] * 64)
+
+
+def judged(story: Story, shift: float, name: str = "one", *, is_replica: bool = False) -> ev.Conclude:
+    wanted = JudgeProposal(name, "start", is_replica)
+    rows = {"start": scores(0.0), name: scores(shift, 0.02)}
+    return concluded(story.state, run_of(story), wanted, rows, random.Random(0))
+
+
+def test_kept_is_what_is_better_by_more_than_chance_and_a_changed_seed_is_no_progress(story: Story) -> None:
+    proposes(story, "one")
+    joins(story, "one")
+    story.scored("one", 0.5, scores_sha256=SHA)
+    assert research.results(story.state, run_of(story), story.now) == [JudgeProposal("one", "start", False)]
+    better, same, replica = judged(story, -0.5), judged(story, 0.0), judged(story, -0.5, is_replica=True)
+    assert better.result == "keep" and better.better == pytest.approx(0.5, abs=0.05) and "not by chance" in better.why
+    assert same.result == "discard"
+    assert replica.result == "replica" and "no progress" in replica.why
+    assert research.differs_in_seed_alone(stream(seed=1), stream()) and not research.differs_in_seed_alone(
+        stream(seed=1, lora_r=4), stream()
+    )
+    story.say("coordinator", better)
+    assert story.state.kept == research.best_of(story.state, GOAL) == "one"
+
+
+def test_the_ledger_and_the_kept_configuration_state_who_proposed_what_and_why(story: Story) -> None:
+    proposes(story, "one")
+    joins(story, "one")
+    story.scored("one", 0.5, scores_sha256=SHA)
+    story.say("coordinator", judged(story, -0.5))
+    proposes(story, "two", by="bob")
+    run = run_of(story)
+    rows = ledger.rows(story.state, run)
+    assert [(row["name"], row["state"], row["eval_loss"]) for row in rows] == [
+        ("start", "start", 1.0), ("one", "keep", 0.5), ("two", "waits", None),
+    ]  # fmt: skip
+    text = ledger.text(story.state, run, rows)
+    assert "phase: data; best so far: one" in text and "ada: because" in text
+    config = kept.text("demo-1", story.state, run)
+    assert "# one (entry " in config and "# start: the start" in config and "learning_rate: 0.001" in config
+
+
+def test_the_frontier_is_what_costs_less_or_is_better() -> None:
+    rows = [{"name": n, "state": "keep", "seconds": s, "eval_loss": v} for n, s, v in (("a", 1, 2.0), ("b", 2, 3.0), ("c", 3, 1.0))]  # fmt: skip
+    promotion = RunSettings(name="demo", streams={}).promotion
+    assert [row["name"] for row in ledger.frontier(rows, promotion)] == ["a", "c"]
+    assert ledger.picture(rows, promotion).count("<circle") == 3
