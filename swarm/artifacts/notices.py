@@ -43,10 +43,8 @@ class Queue:
     @property
     def cursor(self) -> int:
         """The last entry whose messages are in the queue or were sent."""
-        try:
-            return int(str(read_json(self.path / CURSOR)["seq"]))
-        except (OSError, KeyError, ValueError):
-            return 0
+        file = self.path / CURSOR
+        return int(str(read_json(file)["seq"])) if file.exists() else 0
 
     def put(self, alerts: Sequence[Alert], messages: Sequence[Mapping[str, Any]], seq: int) -> None:
         """Messages of the entries up to `seq`; the same message twice is one file.  Raises OSError."""

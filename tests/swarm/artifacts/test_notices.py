@@ -108,6 +108,7 @@ def test_what_a_receiver_does_not_take_stays_on_disk_and_is_sent_later_in_its_or
     tmp_path: Path, receiver: Receiver
 ) -> None:
     alerts, queue = [Alert(url=receiver.url)], Queue(RunFolder(tmp_path))
+    assert queue.cursor == 0 and list(queue.waiting()) == [], "nothing was sent in this run"
     receiver.status = 500
     for seq in (9, 10):
         queue.put(alerts, [{"id": str(seq), "occasion": "end", "seq": seq}], seq)
