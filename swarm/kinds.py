@@ -129,6 +129,12 @@ class AdapterKind(Kind[S]):
     """Training engines that can train it; `shared` takes kinds whose `config` is a LoraConfig."""
     quantisation: ClassVar[str | None] = None
     """How the base is held while it is trained on, unless it is set otherwise: None as it is, `nf4` in 4 bits."""
+    reads_classes: ClassVar[bool] = False
+    """It computes with the class of each token (`control_class`)."""
+
+    def adapts_linears(self, settings: S) -> bool:
+        """Whether it stands on linear layers."""
+        return True
 
     def engines_with(self, settings: S) -> frozenset[str]:
         """Those that can train it with these settings."""

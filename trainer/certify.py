@@ -60,7 +60,8 @@ def _of_group(
 
     first = next(iter(streams.values())).model_copy(update={"bf16": False})  # its rounding would hide faults
     model = load_base(base_models.folder_of(first.base_model), first, place)
-    if reason := unfusable(model):
+    linears = any(kinds.adapter(settings.adapter).adapts_linears(settings) for settings in streams.values())
+    if reason := unfusable(model, linears=linears):
         raise UserError(first.base_model, f"cannot be trained by the loop: {reason}", "train it with engine: trl")
     if fp64 and kinds.adapter(first.adapter).quantisation is None:
         model.to(torch.float64)  # type: ignore[arg-type]  # transformers types it as a device
@@ -76,13 +77,17 @@ def _rows(settings: StreamSettings, count: int) -> list[Tokens]:
     """The first rows that count, as they would be trained on."""
     from trainer.data.boundary import GoodRow, boundary_of
     from trainer.data.documents import Cutting
-    from trainer.data.prepared import counts_all
+    from trainer.data.prepared import counts_all, with_classes
     from trainer.loading import load_tokenizer
 
     folder = base_models.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     found = boundary_of(settings, tokenizer, folder).rows(settings.datasets)
-    read = ((item.source, item.row) for item in found if isinstance(item, GoodRow) and counts_all(item.row))
+    read = (
+        (item.source, with_classes(item.row, settings, settings.datasets[item.source]))
+        for item in found
+        if isinstance(item, GoodRow) and counts_all(item.row)
+    )
     rows = list(islice(Cutting.of(settings, tokenizer).held_out(read, settings.datasets), count))
     if not rows:
         raise UserError("datasets", "hold no row that the loss counts", "look at them with `swarm show`")

@@ -39,7 +39,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
     from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
 
-    from trainer.loop.determinism import allow_one_order
+    from trainer.determinism import allow_one_order
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's output is a file
     if place.on_gpu:

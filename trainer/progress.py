@@ -237,7 +237,8 @@ class TrainingProgress:
         logs, evaluates = step % settings.logging_steps == 0, settings.evaluates_after(step, steps)
         self._losses.append(dict(losses))
         if logs:
-            self.means = {name: fmean(one[name] for one in self._losses) for name in losses}
+            names = {name: None for one in self._losses for name in one}  # one of classes may be in some steps only
+            self.means = {name: fmean(one[name] for one in self._losses if name in one) for name in names}
             self._losses.clear()
         figures = {
             "tokens": float(tokens),

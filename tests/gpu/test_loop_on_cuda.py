@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_order_is_allowed() -> None:
-    from trainer.loop.determinism import allow_one_order
+    from trainer.determinism import allow_one_order
 
     allow_one_order()
 

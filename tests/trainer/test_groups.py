@@ -240,7 +240,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_its_stream_alone(
 def test_a_family_that_cannot_share_goes_to_trl_where_the_settings_leave_the_choice(
     company: Callable[[str], Company], four: dict[str, StreamSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared, "unfusable", lambda model: "its router sees all rows")
+    monkeypatch.setattr(shared, "unfusable", lambda model, **_: "its router sees all rows")
     group = company("group")
     group.come("plain", four["plain"])
     group.come("wide", four["wide"].model_copy(update={"engine": "auto"}))

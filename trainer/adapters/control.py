@@ -60,6 +60,7 @@ class Control(Lora):
     summary = "low-rank maps of what layers add to the residual stream, with a sign for each class of text"
     settings = ControlSettings
     engines: ClassVar[frozenset[str]] = frozenset({"shared"})
+    reads_classes = True
 
     def refusal(self, settings: Any) -> Refusal | None:
         for key, without in NOT_HERE.items():
@@ -76,7 +77,15 @@ class Control(Lora):
             return Refusal("control_neutral_lambda", "no dataset has control_class 0", "leave it out")
         if settings.lora_target_mode and settings.lora_target_modules:
             return Refusal("lora_target_mode", "lora_target_modules names layers too", "leave one of them out")
+        documents = [dataset for dataset in settings.datasets if dataset.type == "document"]
+        if settings.mix_datasets and len({dataset.prefix_class for dataset in documents}) > 1:
+            return Refusal(
+                "mix_datasets", "documents of several prefix_class would share a sequence", "write one of them"
+            )
         return bad_pattern(settings)
+
+    def adapts_linears(self, settings: Any) -> bool:
+        return bool(settings.has_lora)
 
     def label(self, settings: Any) -> str:
         return f"{self.name} r{settings.lora_r}{' + lora' if settings.has_lora else ''}"

@@ -77,7 +77,7 @@ class ControlSide(nn.Module, BaseTunerLayer):
         self.scaling[adapter], self.forms[adapter] = scale, form
         self.set_adapter(self.active_adapters)
 
-    def _weights(self, adapter: str) -> tuple[Tensor, Tensor]:
+    def weights(self, adapter: str) -> tuple[Tensor, Tensor]:
         if self.forms[adapter] == "spectral":
             return self.lora_Q[adapter], self.lora_S[adapter]
         a, b = cast("nn.Linear", self.lora_A[adapter]), cast("nn.Linear", self.lora_B[adapter])
@@ -91,7 +91,7 @@ class ControlSide(nn.Module, BaseTunerLayer):
         delta = y - (given[0] if given else named["hidden_states"]) if self.kind == "block" else y
         whole = y
         for adapter in (name for name in self.active_adapters if name in self.forms):
-            first, second = self._weights(adapter)
+            first, second = self.weights(adapter)
             x = self.lora_dropout[adapter](delta).to(first.dtype)
             whole = whole + added(
                 self.forms[adapter], x, first, second, self.scaling[adapter], self.steering.of(x)

@@ -67,10 +67,12 @@ class Slicer:
     masked: frozenset[int] = frozenset()
     drop_tails: bool = False
     isolated: bool = False
+    prefix_class: int = 0
     dropped: int = 0
     """Tokens of documents in no sequence."""
     _ids: list[int] = field(default_factory=list)
     """Of the open sequence, its prefix left out."""
+    _classes: list[int] = field(default_factory=list)
     _documents: dict[bytes, None] = field(default_factory=dict)
     """Fingerprints of those that it holds, in order."""
 
@@ -92,7 +94,9 @@ class Slicer:
     def _cut(self, document: Tokens) -> Iterator[Tokens]:
         at = 0
         while at < len(document.ids):
-            taken = document.ids[at : at + self.room - len(self._ids)]
+            end = at + self.room - len(self._ids)
+            taken = document.ids[at:end]
+            self._classes += document.classes[at:end]
             at += len(taken)
             self._ids += taken
             self._documents[document.fingerprint] = None
@@ -107,8 +111,10 @@ class Slicer:
     def _closed(self) -> Tokens:
         ids = [*self.prefix, *self._ids]
         labels = [IGNORED if token in self.masked else token for token in ids]
-        made = Tokens(ids, labels, answer_start=0, fingerprint=b"".join(self._documents))
-        self._ids, self._documents = [], {}
+        classes = [*[self.prefix_class] * len(self.prefix), *self._classes] if self._classes else []
+        classes = [0 if ids[at] in self.masked else one for at, one in enumerate(classes)]
+        made = Tokens(ids, labels, answer_start=0, fingerprint=b"".join(self._documents), classes=classes)
+        self._ids, self._classes, self._documents = [], [], {}
         return made
 
 
@@ -155,8 +161,8 @@ class Cutting:
     ) -> Iterator[Tokens]:
         rows, self.dropped = Rows(path), 0
         ordered = [_ordered(datasets[source], numbers, rows) for source, numbers in chosen.items()]
-        for numbers in self._together(ordered):
-            slicer = self._slicer(drop_tails=self.settings.drop_tails)
+        for source, numbers in zip(chosen, self._together(ordered), strict=False):  # mixed: all have one prefix_class
+            slicer = self._slicer(datasets[source].prefix_class, drop_tails=self.settings.drop_tails)
             yield from slicer.sequences((rows[number] for number in numbers), keeps_last=False)
             self.dropped += slicer.dropped
 
@@ -172,11 +178,18 @@ class Cutting:
         for source, group in groupby(rows, key=itemgetter(0)):
             own = (row for _, row in group)
             is_cut = datasets[source].type == "document"
-            yield from self._slicer().sequences(own, keeps_last=True) if is_cut else own
+            yield from self._slicer(datasets[source].prefix_class).sequences(own, keeps_last=True) if is_cut else own
 
-    def _slicer(self, *, drop_tails: bool = False) -> Slicer:
+    def _slicer(self, prefix_class: int = 0, *, drop_tails: bool = False) -> Slicer:
         settings = self.settings
-        return Slicer(settings.sequence_len, self.prefix, self.masked, drop_tails, settings.isolate_documents)
+        return Slicer(
+            settings.sequence_len,
+            self.prefix,
+            self.masked,
+            drop_tails,
+            settings.isolate_documents,
+            prefix_class,
+        )
 
 
 def _ordered(dataset: Dataset, numbers: Sequence[int], rows: Rows) -> list[int]:

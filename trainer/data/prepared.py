@@ -9,7 +9,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import Dataset, StreamSettings
 from swarm.weights import sha256_of
+from trainer.data.classes import classes_of
 from trainer.data.files import files_of
 from trainer.data.settling import settled
 from trainer.data.tokens import IGNORED, Tokens
@@ -55,6 +56,7 @@ ROWS = pa.schema(
         ("fingerprint", pa.binary()),
         ("rejected", pa.list_(pa.int32())),
         ("task", pa.string()),
+        ("classes", pa.list_(pa.int8())),
     ]
 )
 
@@ -85,8 +87,18 @@ def key_of(settings: StreamSettings, base_folder: Path) -> Key:
         "val_set_size": None if tests else settings.val_set_size,
         **{name: getattr(settings, name) for name in OF_ROWS},
         **kinds.method(settings.method).of_rows(settings),
+        **({"classes": True} if has_classes(settings) else {}),
     }  # fmt: skip
     return Key(_sha256({"datasets": data}), _sha256(whole))
+
+
+def has_classes(settings: StreamSettings) -> bool:
+    """Whether the class of each token is kept with the rows."""
+    return any(kinds.adapter(part.adapter).reads_classes for part in settings.parts.values())
+
+
+def with_classes(row: Tokens, settings: StreamSettings, dataset: Dataset) -> Tokens:
+    return replace(row, classes=classes_of(row, dataset)) if has_classes(settings) else row
 
 
 def _source(dataset: Dataset) -> dict[str, Any]:
@@ -142,6 +154,7 @@ class RowFile:
             [row.fingerprint for row in self._batch],
             [list(row.rejected) for row in self._batch],
             [row.task for row in self._batch],
+            [list(row.classes) for row in self._batch],
         ]
         if self._batch:
             arrays = [pa.array(column, type=field.type) for column, field in zip(columns, ROWS, strict=True)]
@@ -204,10 +217,10 @@ class Rows(Sequence[Tokens]):
 
 
 def _tokens(row: dict[str, Any]) -> Tokens:
-    """Rows that the version before prepared have no fingerprint and no worse answer."""
+    """Rows that versions before prepared have no fingerprint, no worse answer and no classes."""
     return Tokens(
         row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row.get("fingerprint", b""),
-        row.get("rejected") or (), row.get("task") or "",
+        row.get("rejected") or (), row.get("task") or "", row.get("classes") or (),
     )  # fmt: skip
 
 

@@ -16,7 +16,17 @@ from trainer.data.bad import BadRow, reason_of
 from trainer.data.boundary import GoodRow, RowBoundary
 from trainer.data.documents import Cutting
 from trainer.data.findings import EXAMPLES, Findings
-from trainer.data.prepared import BAD_ROWS, HELD_OUT, TRAIN, VALIDATION, Key, RowFile, counts_all, read_rows
+from trainer.data.prepared import (
+    BAD_ROWS,
+    HELD_OUT,
+    TRAIN,
+    VALIDATION,
+    Key,
+    RowFile,
+    counts_all,
+    read_rows,
+    with_classes,
+)
 from trainer.data.prompt import prompt_of_rows
 from trainer.data.selection import Selection
 from trainer.data.splits import held_out_rows
@@ -38,8 +48,8 @@ class Gathered:
         self.groups: list[bytes] = []
         self.sources: list[int] = []
 
-    def add(self, row: GoodRow) -> None:
-        self.file.add(row.row)
+    def add(self, row: GoodRow, settings: StreamSettings) -> None:
+        self.file.add(with_classes(row.row, settings, self.datasets[row.source]))
         self.fingerprints.append(row.row.fingerprint)
         self.groups.append(row.group)
         self.sources.append(row.source)
@@ -91,7 +101,7 @@ class Preparation:
                 if isinstance(item, BadRow):
                     self._set_aside(item)
                 elif counts_all(item.row):
-                    gathered.add(item)
+                    gathered.add(item, self.settings)
                     if item.row.cut:
                         self.findings.note("cut", item.where)
                 else:

@@ -60,6 +60,8 @@ class Tokens:
     """A worse answer to the same prompt, where there is one."""
     task: str = ""
     """Empty where its dataset names no column of tasks."""
+    classes: Sequence[int] = ()
+    """Of each token, where a control adapter is to be trained (`trainer.data.classes`)."""
 
     @property
     def documents(self) -> frozenset[bytes]:

@@ -11,6 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.events import Post
 from swarm.policy.batching import Engine, engines_of, shapes_batches
@@ -64,6 +67,8 @@ class Group(Boundary):
     def __init__(self, mates: Mates, place: Place) -> None:
         self.mates, self.place = mates, place
         self._loop: Loop | None = None
+        self._reasons: dict[bool, str | None] = {}
+        """Why streams cannot be trained here, by whether they adapt linear layers; None: they can."""
         self._members: dict[Stream, Member] = {}
         """Until all is reported of them."""
         self._endings: set[Future[None]] = set()
@@ -189,14 +194,24 @@ class Group(Boundary):
         if self._loop is None:
             training.forget_peak(self.place)
             model = load_base(base_models.folder_of(settings.base_model), settings, self.place)
-            if why := unfusable(model):
-                if settings.engine == "auto" and "trl" in engines_of(settings):
-                    raise Elsewhere(why)
-                raise UserError("engine", f"shared cannot train on {settings.base_model}: {why}", _way_out(settings))
+            self._refuse_unfusable(model, settings)
             self._facts = facts_of_model(model)
             self._loop = Loop(model, self, exact=settings.exact, dequantise=settings.dequantise)
             self._arrangement = Arrangement(self._loop, is_open=not settings.exact)
+        else:
+            self._refuse_unfusable(self._loop.model, settings)
         return self._loop
+
+    def _refuse_unfusable(self, model: PreTrainedModel, settings: StreamSettings) -> None:
+        """Asked once for streams on linear layers and once for control adapters alone: of experts only these can share a pass."""
+        linears = kinds.adapter(settings.adapter).adapts_linears(settings)
+        if linears not in self._reasons:
+            self._reasons[linears] = unfusable(model, linears=linears)
+        if (why := self._reasons[linears]) is None:
+            return
+        if settings.engine == "auto" and "trl" in engines_of(settings):
+            raise Elsewhere(why)
+        raise UserError("engine", f"shared cannot train on {settings.base_model}: {why}", _way_out(settings))
 
     # ---- at the loop's boundaries ----
 
@@ -213,7 +228,7 @@ class Group(Boundary):
         if member.error:  # a checkpoint could not be written
             raise member.error
         progress.lease.step = step.step
-        losses = {name: step.figures[name] for name in stream.loss.figures}
+        losses = {name: step.figures[name] for name in stream.loss.figures if name in step.figures}
         due = progress.measured(step.step, stream.steps, losses, stream.tokens, lambda: self._held_out_loss(member))
         due = progress.ordered(due)
         for event in step.events:

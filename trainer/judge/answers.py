@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from swarm.settings import StreamSettings
+from trainer.control.tuner import signed
 from trainer.data.tokens import Tokens
 from trainer.inspection import positions_of
 from trainer.kv_cache import growing_cache
@@ -34,6 +35,8 @@ class Question:
     expected_tokens: int
     segment: int = 0
     """Where a second text begins, of questions about texts."""
+    sign: int = 1
+    """Of the expected answer's class, for a control adapter."""
 
 
 class Generated(NamedTuple):
@@ -88,6 +91,7 @@ def questions(
             prompt=_words(row.ids[: row.answer_start], tokenizer),
             expected=_words(_until_stop(row.ids[row.answer_start :], stops).ids, tokenizer),
             expected_tokens=len(row.ids) - row.answer_start,
+            sign=-1 if row.classes and row.classes[row.answer_start] < 0 else 1,
         )
         for row in asked[:count]
     ]
@@ -106,7 +110,9 @@ def answers(
     given: dict[int, Answer] = {}
     for batch in batches_of(asked, positions_of(model)):
         began = time.perf_counter()
-        found = generated(model, [asked[at].prompt_ids for at in batch], stops, max_new_tokens, how, check)
+        signs = torch.tensor([[asked[at].sign] for at in batch], device=model.device)  # (B, 1)
+        with signed(model, signs):
+            found = generated(model, [asked[at].prompt_ids for at in batch], stops, max_new_tokens, how, check)
         each = (time.perf_counter() - began) / max(1, sum(len(one.ids) + one.ended for one in found))
         given |= {at: answer_of(one, tokenizer, each) for at, one in zip(batch, found, strict=True)}
     return [given[at] for at in range(len(asked))]

@@ -9,6 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from swarm.policy.fitting import JUDGED_LOGITS_BYTES, JUDGED_TOKENS
+from trainer.control.tuner import signed
+from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED, Tokens
 
 
@@ -54,12 +56,19 @@ def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device
         ids[index, : len(row.ids)] = torch.tensor(row.ids)
         labels[index, : len(row.ids)] = torch.tensor(row.labels)
         mask[index, : len(row.ids)] = 1
-    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits  # (B, T, V)
+    with signed(model, _signs(rows, length).to(device)):
+        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits  # (B, T, V)
     labels = labels[:, 1:].to(device)  # the token at t is predicted from those before it
     counted = labels != IGNORED
     nats = torch.zeros(labels.shape, dtype=torch.float64, device=device)  # (B, T-1)
     nats[counted] = cross_entropy(logits[:, :-1][counted].float(), labels[counted], reduction="none").double()
     return [RowLoss(*row) for row in zip(nats.sum(1).tolist(), counted.sum(1).tolist(), strict=True)]
+
+
+def _signs(rows: Sequence[Tokens], length: int) -> torch.Tensor:
+    """(B, T) For a control adapter: towards the class of each token that is predicted, or away from it."""
+    classes = [predicted(row.classes, len(row.ids)) for row in rows]
+    return torch.tensor([[*one, *[0] * (length - len(one))] for one in classes]).sign()
 
 
 def _batches(rows: Sequence[Tokens], vocabulary: int) -> Iterator[list[int]]:

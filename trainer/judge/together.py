@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -42,7 +42,7 @@ class Together:
         self.layers.stack([bare, *(adapters[at] for at in order)])
 
     def _adapter(self, folder: Path) -> Adapter:
-        config = LoraConfig.from_pretrained(str(folder))
+        config = cast("LoraConfig", PeftConfig.from_pretrained(str(folder)))
         config.lora_dropout = 0.0
         adapter = self.layers.adapter(config, 0)
         adapter.load_state_dict(load_file(folder / ADAPTER))

@@ -16,9 +16,13 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swarm.errors import UserError
+from trainer.control.forms import begun, scale_of
+from trainer.control.sites import CHILD, Site
+from trainer.control.tuner import ControlConfig
 from trainer.loop.dequantised import Dequantise, is_cached, is_packed, whole
 from trainer.loop.layer import Pair, StackedLinear, shape_of, weight_of
 from trainer.loop.plan import Plan
+from trainer.loop.site import StackedSite
 from trainer.targets import matched
 
 PREFIX = "base_model.model."
@@ -40,10 +44,10 @@ class Adapter:
         return bool(self.config.use_dora)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """By the names that PEFT saves; B transposed."""
+        """By the names that PEFT saves; B and Q transposed."""
         for name, pair in self.pairs.items():
-            yield f"{PREFIX}{name}.lora_A.weight", pair.a
-            yield f"{PREFIX}{name}.lora_B.weight", pair.b
+            for tensor, value in zip(pair.names, (pair.a, pair.b), strict=True):
+                yield f"{PREFIX}{name}.{tensor}", value
             if pair.magnitude is not None:
                 yield f"{PREFIX}{name}.lora_magnitude_vector", pair.magnitude
 
@@ -93,7 +97,7 @@ class Adapter:
 
 def as_in_peft(name: str, value: Tensor) -> Tensor:
     """From a tensor in memory to PEFT's form, and back."""
-    return value.T if name.endswith("lora_B.weight") and value.dim() == 2 else value
+    return value.T if name.endswith(("lora_B.weight", "lora_Q")) and value.dim() == 2 else value
 
 
 class Layers:
@@ -106,6 +110,7 @@ class Layers:
         self.plan = plan
         self.dtype = torch.float64 if model.dtype is torch.float64 else torch.float32
         self.device = model.device
+        self.size = int(model.config.get_text_config().hidden_size)
         self.names = [name for name, _ in model.named_modules()]
         """Of all modules of the bare base."""
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
@@ -115,7 +120,7 @@ class Layers:
             if isinstance(module, nn.Linear | Conv1D) and module is not head
         }
         """What may be adapted, by name: every linear layer but the head.  A 4-bit layer is an nn.Linear too."""
-        self.stacked: dict[str, StackedLinear] = {}
+        self.stacked: dict[str, StackedLinear | StackedSite] = {}
 
     def adapter(self, config: LoraConfig, seed: int) -> Adapter:
         """An untrained one, with the values that PEFT draws after `torch.manual_seed(seed)`.  Raises UserError where it cannot be had.
@@ -124,20 +129,22 @@ class Layers:
         beside it, so that the adapter's file has twice the rank and fits the base as it is.
         """
         refuse_unfusable(config)
-        names = self.targets(config)
         config = copy.deepcopy(config)
+        names, sites = self.targets(config), self.sites(config)
         config.fan_in_fan_out = any(isinstance(self.linear[name], Conv1D) for name in names)
-        config.target_modules = self._as_peft_writes(config, names)  # type: ignore[assignment]  # PEFT makes it a set too
+        config.target_modules = self._as_peft_writes(config, names, sites)  # type: ignore[assignment]  # PEFT makes it a set too
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            pairs = {name: self._pair(name, config) for name in names}
+            pairs = dict(self._pairs([*sites, *names], config))
         if config.init_lora_weights is not True:
             config.r, config.init_lora_weights = 2 * config.r, True
             config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2  # type: ignore[assignment]  # the scale stays
         return Adapter(config, pairs)
 
-    def _as_peft_writes(self, config: LoraConfig, names: Sequence[str]) -> str | set[str]:
+    def _as_peft_writes(self, config: LoraConfig, names: Sequence[str], sites: Sequence[str]) -> str | set[str]:
         """A pattern stays; a long list of names becomes the shortest list of their ends that names no other module."""
+        if sites:
+            return {*sites, *names}
         wanted = config.target_modules
         if isinstance(wanted, str) and wanted != "all-linear":
             return wanted
@@ -152,16 +159,37 @@ class Layers:
         if config.target_modules == "all-linear":
             return list(self.linear)
         names = [name for name in self.linear if check_target_module_exists(config, name)]
-        if not names:
+        if not names and not isinstance(config, ControlConfig):
             raise UserError("lora_target_modules", f"{config.target_modules} matches no linear layer", "use all-linear")
         return names
 
-    def _pair(self, name: str, config: LoraConfig) -> Pair:
+    def sites(self, config: LoraConfig) -> list[str]:
+        """The modules on which control adapters stand."""
+        if not isinstance(config, ControlConfig):
+            return []
+        return [name for name in self.names if name in (config.target_modules or ()) and name not in self.linear]
+
+    def _pairs(self, names: Sequence[str], config: LoraConfig) -> Iterator[tuple[str, Pair]]:
+        """In the order of the modules, in which PEFT draws."""
+        for name in sorted(names, key=self.names.index):
+            rank = matched(config.rank_pattern or {}, name) or config.r
+            alpha = matched(config.alpha_pattern or {}, name) or config.lora_alpha
+            scale = scale_of(alpha, rank, rslora=bool(config.use_rslora))
+            if name in self.linear:
+                yield name, self._pair(name, config, rank, scale)
+            else:
+                yield f"{name}.{CHILD}", self._steering(config, rank, scale)
+
+    def _steering(self, config: LoraConfig, rank: int, scale: float) -> Pair:
+        assert isinstance(config, ControlConfig)
+        form = config.control_adapter_type
+        first, second = (value.to(self.device, self.dtype) for value in begun(form, self.size, rank))
+        a, b = (first.T, second) if form == "spectral" else (first, second.T)
+        return Pair(a.contiguous(), b.contiguous(), None, scale, config.lora_dropout, form=form)
+
+    def _pair(self, name: str, config: LoraConfig, rank: int, scale: float) -> Pair:
         base = self.linear[name]
         out_features, in_features = shape_of(base)
-        rank = matched(config.rank_pattern or {}, name) or config.r
-        alpha = matched(config.alpha_pattern or {}, name) or config.lora_alpha
-        scale = alpha / (math.sqrt(rank) if config.use_rslora else rank)
         norm = self._norm(name) if config.use_dora else None
         if config.init_lora_weights is not True:
             weight = weight_of(base).to(self.dtype)
@@ -184,11 +212,12 @@ class Layers:
             adapter.config,
             {
                 name: Pair(
-                    pair.a.new_zeros(pair.rank, pair.a.shape[1]),
-                    pair.b.new_zeros(pair.rank, pair.b.shape[1]),
+                    pair.a.new_zeros(pair.rank, *pair.a.shape[1:]),
+                    pair.b.new_zeros(pair.rank, *pair.b.shape[1:]),
                     None if pair.magnitude is None else self._norm(name),
                     pair.scale,
                     pair.dropout,
+                    form=pair.form,
                 )
                 for name, pair in adapter.pairs.items()
             },
@@ -202,12 +231,20 @@ class Layers:
         """Gives each adapter its slot, in this order.  Those of DoRA come last."""
         for name in {name: None for adapter in adapters for name in adapter.pairs}:
             if name not in self.stacked:
-                base = self.linear[name]
-                frozen = whole(base, self.model.dtype) if self.cached and is_packed(base) else base
-                self.stacked[name] = StackedLinear(frozen, self.plan, number_of(name))
-                self.model.set_submodule(name, self.stacked[name])
+                self.stacked[name] = self._placed(name)
         for name, layer in self.stacked.items():
             layer.stack([adapter.pairs.get(name) for adapter in adapters], self.dtype, self.device)
+
+    def _placed(self, name: str) -> StackedLinear | StackedSite:
+        if name not in self.linear:
+            site = name.removesuffix(f".{CHILD}")
+            kind: Site = "block" if site.rpartition(".")[2].isdecimal() else "mlp"
+            return StackedSite(self.model.get_submodule(site), kind, self.size, self.plan, number_of(name))
+        base = self.linear[name]
+        frozen = whole(base, self.model.dtype) if self.cached and is_packed(base) else base
+        made = StackedLinear(frozen, self.plan, number_of(name))
+        self.model.set_submodule(name, made)
+        return made
 
     def renorm(self, slot: int) -> None:
         for layer in self.stacked.values():
@@ -215,8 +252,11 @@ class Layers:
 
     def remove(self) -> None:
         """The base as it was."""
-        for name in self.stacked:
-            self.model.set_submodule(name, self.linear[name])
+        for name, layer in self.stacked.items():
+            if isinstance(layer, StackedSite):
+                layer.hook.remove()
+            else:
+                self.model.set_submodule(name, self.linear[name])
         self.stacked.clear()
 
 

@@ -22,6 +22,10 @@ LARGEST = 1e6
 """Of a weight: no adapter that works comes near it."""
 
 
+SECOND = ("lora_B.weight", "lora_S")
+"""Tensors that begin with zeros."""
+
+
 def audit(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head) -> list[str]:
     """What is wrong with a stream that has just stepped, each with the tensor's name; empty where it is sound.
 
@@ -37,7 +41,7 @@ def refuse_rate(stream: Stream) -> None:
     largest = max(float(value.detach().abs().max()) for value in values.values())
     if largest > LARGEST:
         raise Failed(f"the adapter's weights grew to {largest:.0e} at step {stream.step}", "lower learning_rate")
-    if not any(bool(value.any()) for name, value in values.items() if "lora_B" in name):
+    if not any(bool(value.any()) for name, value in values.items() if name.endswith(SECOND)):
         raise Failed(
             f"no weight moved at step {stream.step}", "raise learning_rate, or look at the rows with `swarm show`"
         )
@@ -51,12 +55,13 @@ def refuse_not_finite(stream: Stream) -> None:
 def _of_tensors(stream: Stream, layers: Layers) -> Iterator[str]:
     for name, layer in layers.stacked.items():
         pair = stream.adapter.pairs.get(name)
-        if pair and pair.b.untyped_storage().data_ptr() != layer.b.untyped_storage().data_ptr():
+        held = {stack.untyped_storage().data_ptr() for stack in layer.stacks}
+        if pair and pair.b.untyped_storage().data_ptr() not in held:
             yield f"{name} computes with another tensor than the one that the optimizer steps"
     for name, value in stream.adapter.named_parameters():
         if value.device.type != layers.device.type or value.dtype is not layers.dtype:
             yield f"{name} is {value.dtype} on {value.device}, not {layers.dtype} on {layers.device}"
-        if "lora_B" in name and not value.any():
+        if name.endswith(SECOND) and not value.any():
             yield f"{name} has not moved from zero"
 
 
@@ -95,7 +100,7 @@ def _of_gradients(stream: Stream, streams: Sequence[Stream], layers: Layers) -> 
     own = streams.index(stream)
     for name, layer in layers.stacked.items():
         for slot, (pair, other) in enumerate(zip(layer.pairs, streams, strict=True)):
-            moved, is_own = any(_has_numbers(stack, slot) for stack in (layer.a, layer.b, layer.magnitude)), slot == own
+            moved, is_own = any(_has_numbers(stack, slot) for stack in layer.stacks), slot == own
             if moved and not is_own:
                 yield f"{name}: {stream.name}'s rows give a gradient to {other.name}"
             if pair and is_own and not moved:
@@ -110,7 +115,7 @@ def _has_numbers(stack: Tensor, slot: int) -> bool:
 @contextmanager
 def _own_gradients(layers: Layers) -> Iterator[None]:
     """What the streams have gathered is put aside and back."""
-    stacks = [stack for layer in layers.stacked.values() for stack in (layer.a, layer.b, layer.magnitude)]
+    stacks = [stack for layer in layers.stacked.values() for stack in layer.stacks]
     gathered = [stack.grad for stack in stacks]
     for stack in stacks:
         stack.grad = torch.zeros_like(stack)

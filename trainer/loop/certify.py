@@ -14,7 +14,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -24,6 +24,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swarm.errors import UserError
+from trainer.control.tuner import ControlSide, signed
+from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED
 from trainer.loop.adapter import PREFIX, number_of
 from trainer.loop.batches import Tokenised
@@ -203,7 +205,13 @@ def _pairs(model: PeftModel) -> list[Pair]:
         Pair(values[f"{name}.lora_A.default.weight"].data, values[f"{name}.lora_B.default.weight"].data.T, None, layer.scaling["default"], 0.0)
         for name, layer in model.named_modules()
         if isinstance(layer, LoraLayer)
-    ]  # fmt: skip
+    ] + [_pair_of(layer) for layer in model.modules() if isinstance(layer, ControlSide)]  # fmt: skip
+
+
+def _pair_of(side: ControlSide) -> Pair:
+    (first, second), form = side.weights("default"), side.forms["default"]
+    a, b = (first.data.T, second.data) if form == "spectral" else (first.data, second.data.T)
+    return Pair(a, b, None, side.scaling["default"], 0.0, form=form)
 
 
 def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step: int) -> float:
@@ -218,6 +226,8 @@ def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step
             drop.lengths = [len(row.ids) for row in rows]
         counted = (mask[:, 1:] == 1) if recipe.loss.everywhere else (labels[:, 1:] != IGNORED)
 
+        classes = [predicted(row.classes, len(row.ids)) for row in rows]
+
         def logits(ids: Tensor = ids, mask: Tensor = mask, counted: Tensor = counted) -> Tensor:
             found: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1][counted]
             return found  # (m, V)
@@ -226,9 +236,13 @@ def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step
         if recipe.loss.needs_base:
             with torch.no_grad(), model.disable_adapter():
                 base = logits()
-        values = recipe.loss(Predicted(logits(), labels[:, 1:][counted], base))  # (m,) or (m, 1 + parts)
-        part = values.reshape(len(values), -1)[:, 0].sum() / total
-        part.backward()  # type: ignore[no-untyped-call]
+        signs = _filled(classes, 0, model.device)
+        with signed(model, signs.sign()):
+            values = recipe.loss(
+                Predicted(logits(), labels[:, 1:][counted], base, signs[:, :-1][counted])
+            )  # (m,) or (m, 1 + parts)
+            part = values.reshape(len(values), -1)[:, 0].sum() / total
+            part.backward()  # type: ignore[no-untyped-call]
         loss, before = loss + part.item(), before + len(rows)
     return loss
 
@@ -255,8 +269,8 @@ class _KeyedDropout(nn.Module):
 def _keyed_dropout(model: PeftModel, share: float) -> list[_KeyedDropout]:
     made = []
     for name, layer in model.named_modules():
-        if isinstance(layer, LoraLayer):
-            layer.training = True  # type: ignore[attr-defined]  # PEFT's layers are modules
+        if isinstance(layer, LoraLayer | ControlSide):
+            cast("nn.Module", layer).training = True
             if share:
                 made.append(_KeyedDropout(share, number_of(name.removeprefix(PREFIX))))
                 layer.lora_dropout["default"] = made[-1]
@@ -264,16 +278,16 @@ def _keyed_dropout(model: PeftModel, share: float) -> list[_KeyedDropout]:
 
 
 def _padded(rows: Sequence[Tokenised], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    width = max(len(row.ids) for row in rows)
-
-    def filled(values: Sequence[Sequence[int]], fill: int) -> Tensor:
-        return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values], device=device)
-
     return (
-        filled([row.ids for row in rows], 0),
-        filled([row.labels for row in rows], IGNORED),
-        filled([[1] * len(row.ids) for row in rows], 0),
+        _filled([row.ids for row in rows], 0, device),
+        _filled([row.labels for row in rows], IGNORED, device),
+        _filled([[1] * len(row.ids) for row in rows], 0, device),
     )
+
+
+def _filled(values: Sequence[Sequence[int]], fill: int, device: torch.device) -> Tensor:
+    width = max(map(len, values))
+    return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values], device=device)
 
 
 def _compared(stream: str, against: str, mine: Trajectory, other: Trajectory, bound: float) -> Certificate:

@@ -54,7 +54,7 @@ def cloned(
 def _copy(pair: Pair) -> Pair:
     a, b, magnitude = (None if value is None else value.detach().clone() for value in (pair.a, pair.b, pair.magnitude))
     assert a is not None and b is not None
-    return Pair(a, b, magnitude, pair.scale, pair.dropout, pair.fixed)
+    return Pair(a, b, magnitude, pair.scale, pair.dropout, pair.fixed, pair.form)
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ layer's size.  Decaying A and B apart instead pulls W to zero in directions that
     l2         1/2 |W|^2                    dA = s^2 G_B A, dB = s^2 B G_A
     nuclear    s (|A|^2 + |B|^2)            dA = 2 s A, dB = 2 s B; at least twice the nuclear norm of W, and equal where A and B are balanced
     frobenius  |W|                          exact: |W| is lowered by rate * strength, and A and B by the root of that ratio each
+
+A spectral control adapter, W = Q (exp(S) - 1) Q^T, has S times 1 - rate * strength, and then Q - gamma Q (Q^T Q - 1).
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ class Decay:
     """Of the penalty; times the learning rate it is a step."""
     max_norm: float = 0.0
     """|W| of a layer is cut to it, after the decay; 0: it is not."""
+    gamma: float = 0.0
+    """Of spectral control adapters: how far Q is brought back to orthonormal columns."""
 
     @torch.no_grad()
     def __call__(self, pairs: Sequence[Pair], rate: float) -> dict[str, float]:
@@ -49,6 +53,10 @@ class Decay:
     def _shrink(self, pair: Pair, norm: Tensor, step: float) -> None:
         """An adapter whose B is still zero adds nothing: its A stays as it was drawn."""
         a, b, s = pair.a, pair.b, pair.scale  # (rank, in), (rank, out)
+        if pair.form == "spectral":  # Q^T (rank, H), S (rank,)
+            b.mul_(1 - step)
+            a.sub_((a @ a.T - torch.eye(len(a), dtype=a.dtype, device=a.device)) @ a, alpha=self.gamma)
+            return
         match self.penalty:
             case "nuclear":
                 factor = (1 - 2 * s * step * norm.sign()).to(a.dtype)
@@ -63,13 +71,22 @@ class Decay:
 
 
 def norm_of(pair: Pair) -> Tensor:
-    """|s B A|, Frobenius.  In fp64: a small one is the root of a sum whose terms fp32 would lose."""
+    """|s B A|, Frobenius, also of mirrored control adapters; of spectral ones |exp(S) - 1|.
+
+    In fp64: a small one is the root of a sum whose terms fp32 would lose.
+    """
     a, b = pair.a.detach().double(), pair.b.detach().double()
+    if pair.form == "spectral":
+        spectral: Tensor = torch.linalg.vector_norm(torch.expm1(b))
+        return spectral
     return pair.scale * ((a @ a.T) * (b @ b.T)).sum().clamp(min=0).sqrt()
 
 
 def _scale(pair: Pair, ratio: Tensor) -> None:
-    """W times `ratio`, which is at most 1, shared evenly by A and B."""
+    """W times `ratio`, which is at most 1, shared evenly by A and B, or of spectral adapters by S alone."""
+    if pair.form == "spectral":
+        pair.b.copy_(torch.log1p(torch.expm1(pair.b) * ratio.clamp(max=1).to(pair.b.dtype)))
+        return
     root = ratio.clamp(max=1).sqrt().to(pair.a.dtype)
     pair.a.mul_(root)
     pair.b.mul_(root)

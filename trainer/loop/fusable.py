@@ -16,9 +16,12 @@ TOLERANCE = 1e-3
 
 
 @torch.no_grad()
-def unfusable(model: PreTrainedModel) -> str | None:
-    """Why the loop cannot train on this base, or None.  The model is put into eval mode."""
-    if _experts(model):
+def unfusable(model: PreTrainedModel, *, linears: bool = True) -> str | None:
+    """Why the loop cannot train on this base, or None.  The model is put into eval mode.
+
+    `linears`: adapters are to stand on its linear layers; control adapters stand where all tokens of a row pass in order.
+    """
+    if linears and _experts(model):
         return "it is a mixture of experts: its router sees the rows of all streams"
     if model.get_output_embeddings() is None or model.base_model is model:  # type: ignore[no-untyped-call]
         return f"{type(model).__name__} has no head over a decoder"
@@ -29,7 +32,7 @@ def unfusable(model: PreTrainedModel) -> str | None:
     for number, row in enumerate(rows):
         joint[number, : len(row)] = row
     seen = _inputs_of_layers(model, head, joint)
-    if (odd := next((name for name, size in seen.items() if size != joint.numel()), None)) is not None:
+    if linears and (odd := next((name for name, size in seen.items() if size != joint.numel()), None)) is not None:
         return f"{odd} is not given one vector for each token"
     together = head.hidden(joint)
     for number, row in enumerate(rows):

@@ -141,14 +141,21 @@ class Head:
         logits, targets, columns = self.logits(picked), current.targets[part], _columns(losses)
         kinds = list({id(loss): loss for loss in losses}.values())
         if len(kinds) == 1:
-            return _filled(kinds[0](Predicted(logits, targets, self._without_gradient(base, part, kinds[0]))), columns)
+            found = Predicted(logits, targets, self._without_gradient(base, part, kinds[0]), _classes(current, part))
+            return _filled(kinds[0](found), columns)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         nats = torch.zeros(len(targets), columns, dtype=dtype, device=logits.device)
         for kind in kinds:
             slots = _index([slot for slot, loss in enumerate(losses) if loss is kind], logits)
             at = torch.isin(current.owners[part], slots).nonzero().squeeze(1)
             if len(at):
-                mine = Predicted(logits[at], targets[at], self._without_gradient(base, part, kind, at))
+                classes = _classes(current, part)
+                mine = Predicted(
+                    logits[at],
+                    targets[at],
+                    self._without_gradient(base, part, kind, at),
+                    None if classes is None else classes[at],
+                )
                 nats = nats.index_copy(0, at, _filled(kind(mine), columns).to(dtype))
         return nats
 
@@ -165,6 +172,11 @@ class Head:
 def _at(hidden: Tensor, current: Pass) -> Tensor:
     """(R, T, d) -> (M, d)"""
     return hidden.flatten(0, 1).index_select(0, current.positions)
+
+
+def _classes(current: Pass, part: slice) -> Tensor | None:
+    """(m,)"""
+    return None if current.classes is None else current.classes.flatten()[current.positions[part]]
 
 
 def _index(numbers: Sequence[int], like: Tensor) -> Tensor:

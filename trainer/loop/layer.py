@@ -15,6 +15,7 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from trainer.control.forms import Form
 from trainer.loop.plan import Pass, Plan
 
 
@@ -32,14 +33,22 @@ class Pair:
         scale: float,
         dropout: float,
         fixed: tuple[Tensor, Tensor] | None = None,
+        form: Form | None = None,
     ) -> None:
-        self.a = nn.Parameter(a)  # (rank, in)
-        self.b = nn.Parameter(b)  # (rank, out)
+        self.a = nn.Parameter(a)  # (rank, in), or Q^T of a spectral control adapter
+        self.b = nn.Parameter(b)  # (rank, out), or S (rank,)
         self.magnitude = None if magnitude is None else nn.Parameter(magnitude)  # (out,), of DoRA
         self.scale = scale
         self.dropout = dropout
         self.fixed = fixed
         """Further rows of A and of B that are added too and never trained: what an initialisation takes from the base."""
+        self.form = form
+        """Of a control adapter; None on a linear layer."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of A and B in PEFT's file."""
+        return ("lora_Q", "lora_S") if self.form == "spectral" else ("lora_A.weight", "lora_B.weight")
 
     @property
     def rank(self) -> int:
@@ -54,20 +63,19 @@ Slots = slice | Tensor
 
 
 class _LowRank(torch.autograd.Function):
-    """y + scale * x A^T B for each block of rows with its own A and B; only x and x A^T are kept for the backward pass.
+    """y + factor * x A^T B for each block of rows with its own A and B; only x and x A^T are kept for the backward pass.
 
     The gradients of A and B are added to the stacks' in place: autograd would fill whole stacks with zeros for a few rows.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, layer: StackedLinear, slots: Slots, rank: int
+        ctx: Any, x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, factor: Tensor, slots: Slots, rank: int
     ) -> Tensor:
-        factor = _picked(layer.scale, slots)[:, None, None]
-        low = torch.bmm(x.to(a.dtype), _picked(a, slots, rank).transpose(1, 2)) * factor  # (S, t, rank)
+        low = torch.bmm(x.to(a.dtype), picked(a, slots, rank).transpose(1, 2)) * factor  # (S, t, rank)
         ctx.save_for_backward(x, low, factor)
-        ctx.layer, ctx.slots, ctx.rank = layer, slots, rank
-        up = _picked(b, slots, rank)
+        ctx.stacks, ctx.slots, ctx.rank = (a, b), slots, rank
+        up = picked(b, slots, rank)
         if y is None:
             return torch.bmm(low, up)  # (S, t, out)
         if y.dtype is low.dtype:
@@ -79,15 +87,21 @@ class _LowRank(torch.autograd.Function):
         (given,) = gradients
         x, low, factor = ctx.saved_tensors
         dy = given.to(low.dtype)
-        layer, slots, rank = ctx.layer, ctx.slots, ctx.rank
-        dlow = torch.bmm(dy, _picked(layer.b, slots, rank).transpose(1, 2)) * factor  # (S, t, rank)
-        _add(layer.a.grad, dlow.transpose(1, 2), x.to(dlow.dtype), slots)
-        _add(layer.b.grad, low.transpose(1, 2), dy, slots)
-        dx = torch.bmm(dlow, _picked(layer.a, slots, rank)).to(x.dtype) if ctx.needs_input_grad[0] else None
+        (a, b), slots, rank = ctx.stacks, ctx.slots, ctx.rank
+        dlow = torch.bmm(dy, picked(b, slots, rank).transpose(1, 2)) * factor  # (S, t, rank)
+        _add(a.grad, dlow.transpose(1, 2), x.to(dlow.dtype), slots)
+        _add(b.grad, low.transpose(1, 2), dy, slots)
+        dx = torch.bmm(dlow, picked(a, slots, rank)).to(x.dtype) if ctx.needs_input_grad[0] else None
         return dx, None, None, given if ctx.needs_input_grad[3] else None, None, None, None
 
 
-def _picked(stack: Tensor, slots: Slots, rank: int | None = None) -> Tensor:
+def low_rank(x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, factor: Tensor, slots: Slots, rank: int) -> Tensor:
+    """(S, t, in) -> (S, t, out); a (N, r, in) and b (N, r, out) are stacks, `factor` (S, 1 or t, 1) is of each block or token."""
+    added: Tensor = _LowRank.apply(x, a, b, y, factor, slots, rank)  # type: ignore[no-untyped-call]
+    return added
+
+
+def picked(stack: Tensor, slots: Slots, rank: int | None = None) -> Tensor:
     """(N, r, ...) -> (S, rank, ...)"""
     stack = stack if rank is None else stack[:, :rank]
     return stack[slots] if isinstance(slots, slice) else stack.index_select(0, slots)
@@ -101,16 +115,38 @@ def _add(stack: Tensor, left: Tensor, right: Tensor, slots: Slots) -> None:
         stack[:, : left.shape[1]].index_add_(0, slots, torch.bmm(left, right))
 
 
-class StackedLinear(nn.Module):
-    """base(x) plus what the adapter of each row's stream adds."""
+class Stacked(nn.Module):
+    """A place in the base where streams have adapters: their tensors by slot."""
 
-    def __init__(self, base: nn.Module, plan: Plan, number: int) -> None:
+    def __init__(self, plan: Plan, number: int) -> None:
         super().__init__()
-        self.base = base
         self.plan = plan
         self.number = number
         """Keys the layer's dropout."""
         self.pairs: Sequence[Pair | None] = ()
+        self.stacks: tuple[Tensor, ...] = ()
+        """Whose rows are views of what streams train."""
+
+    def begin(self, pairs: Sequence[Pair | None], dtype: torch.dtype, device: torch.device) -> None:
+        """Takes the pairs by slot; None: no adapter here."""
+        self.pairs = pairs
+        self.drops = any(pair.dropout for pair in pairs if pair)
+        self.rank = max((pair.rank for pair in pairs if pair), default=0)
+        self.scale = torch.tensor([pair.scale if pair else 0.0 for pair in pairs], dtype=dtype, device=device)
+
+    def used(self, current: Pass) -> list[Pair]:
+        return [pair for slot in sorted(current.used) if (pair := self.pairs[slot])]
+
+    def renorm(self, slot: int) -> None:
+        """After a step of a DoRA stream."""
+
+
+class StackedLinear(Stacked):
+    """base(x) plus what the adapter of each row's stream adds."""
+
+    def __init__(self, base: nn.Module, plan: Plan, number: int) -> None:
+        super().__init__(plan, number)
+        self.base = base
         self.squares: Tensor | None = None
         """(out,) |W|^2 by row, once a DoRA stream needs it."""
         self.out_features, self.in_features = shape_of(base)
@@ -120,28 +156,25 @@ class StackedLinear(nn.Module):
 
         Slots of DoRA come last: the rows from `first_dora` on are one view.
         """
-        self.pairs = pairs
-        self.drops = any(pair.dropout for pair in pairs if pair)
+        self.begin(pairs, dtype, device)
         dora = [slot for slot, pair in enumerate(pairs) if pair and pair.magnitude is not None]
         self.first_dora = min(dora, default=len(pairs))
-        rank = max((pair.rank for pair in pairs if pair), default=0)
-        a = torch.zeros(len(pairs), rank, self.in_features, dtype=dtype, device=device)
-        b = torch.zeros(len(pairs), rank, self.out_features, dtype=dtype, device=device)
+        a = torch.zeros(len(pairs), self.rank, self.in_features, dtype=dtype, device=device)
+        b = torch.zeros(len(pairs), self.rank, self.out_features, dtype=dtype, device=device)
         magnitude = torch.ones(len(pairs), self.out_features, dtype=dtype, device=device)
         self.norm = torch.ones_like(magnitude)
         """(slots, out) Of W + scale B A by row, as of the last step; 1 where it is not DoRA."""
-        self.scale = torch.tensor([pair.scale if pair else 0.0 for pair in pairs], dtype=dtype, device=device)
-        self.a, self.b, self.magnitude = (_leaf(value) for value in (a, b, magnitude))
+        self.a, self.b, self.magnitude = self.stacks = tuple(leaf(value) for value in (a, b, magnitude))
         for slot, pair in enumerate(pairs):
             if pair:
                 trained = len(pair.a)
-                _move(pair.a, self.a, lambda stack, s=slot, r=trained: stack[s, :r])
-                _move(pair.b, self.b, lambda stack, s=slot, r=trained: stack[s, :r])
+                move(pair.a, self.a, lambda stack, s=slot, r=trained: stack[s, :r])
+                move(pair.b, self.b, lambda stack, s=slot, r=trained: stack[s, :r])
                 if pair.fixed:
                     for stack, rows in zip((self.a, self.b), pair.fixed, strict=True):
                         stack.detach()[slot, trained : pair.rank].copy_(rows)
                 if pair.magnitude is not None:
-                    _move(pair.magnitude, self.magnitude, lambda stack, s=slot: stack[s])
+                    move(pair.magnitude, self.magnitude, lambda stack, s=slot: stack[s])
                     self.renorm(slot)
 
     @torch.no_grad()
@@ -166,11 +199,11 @@ class StackedLinear(nn.Module):
         current = self.plan.current
         if current is None:
             return y
-        rank = max((pair.rank for slot in current.used if (pair := self.pairs[slot])), default=0)
+        rank = max((pair.rank for pair in self.used(current)), default=0)
         if not rank:
             return y
         if self.drops:
-            x = _dropped(x.reshape(*current.ids.shape, -1), current, self.pairs, self.number)
+            x = dropped(x.reshape(*current.ids.shape, -1), current, self.pairs, self.number)
         blocks = x.reshape(len(current.blocks), -1, self.in_features)  # (S, t, in)
         whole = y.reshape(*blocks.shape[:2], -1)  # (S, t, out)
         if current.blocks[-1] < self.first_dora:
@@ -178,8 +211,8 @@ class StackedLinear(nn.Module):
         return self._joined(blocks, whole, self._low_rank(blocks, None, current, rank), current).reshape(y.shape)
 
     def _low_rank(self, x: Tensor, y: Tensor | None, current: Pass, rank: int) -> Tensor:
-        added: Tensor = _LowRank.apply(x, self.a, self.b, y, self, current.slots, rank)  # type: ignore[no-untyped-call]
-        return added
+        factor = picked(self.scale, current.slots)[:, None, None]
+        return low_rank(x, self.a, self.b, y, factor, current.slots, rank)
 
     def _joined(self, x: Tensor, y: Tensor, added: Tensor, current: Pass) -> Tensor:
         """Returns y + added; for DoRA y + (g - 1) W x + g added with g = magnitude / norm (both 1 where a slot of these has none)."""
@@ -197,13 +230,13 @@ class StackedLinear(nn.Module):
         return y if self.base.bias is None else y - self.base.bias  # type: ignore[operator]
 
 
-def _leaf(stack: Tensor) -> Tensor:
+def leaf(stack: Tensor) -> Tensor:
     """Its gradient exists from the start: backward passes add to it in place, and the views into it stay valid."""
     stack.requires_grad_().grad = torch.zeros_like(stack)
     return stack
 
 
-def _move(value: nn.Parameter, stack: Tensor, view: Any) -> None:
+def move(value: nn.Parameter, stack: Tensor, view: Any) -> None:
     place = view(stack.detach())
     place.copy_(value.detach())
     gradient = view(stack.grad)
@@ -212,7 +245,7 @@ def _move(value: nn.Parameter, stack: Tensor, view: Any) -> None:
     value.data, value.grad = place, gradient
 
 
-def _dropped(x: Tensor, current: Pass, pairs: Sequence[Pair | None], number: int) -> Tensor:
+def dropped(x: Tensor, current: Pass, pairs: Sequence[Pair | None], number: int) -> Tensor:
     """Returns x with the dropout of each row's stream; the mask is drawn on the row's own tokens by its own key, whatever it is batched with."""
     shares = [pair.dropout if row.key is not None and (pair := pairs[row.slot]) else 0.0 for row in current.rows]
     if not any(shares):

@@ -18,13 +18,13 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from swarm.policy.fitting import JUDGED_TOKENS, PASS_TOKENS
+from trainer.determinism import one_order
 from trainer.device import free_memory
 from trainer.loop.adapter import Adapter, Layers
 from trainer.loop.audit import audit, refuse_rate
 from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
 from trainer.loop.dequantised import Dequantise
-from trainer.loop.determinism import one_order
 from trainer.loop.head import NLL, Head
 from trainer.loop.layer import shape_of
 from trainer.loop.parts import Loss, Stepped
@@ -130,7 +130,7 @@ class Loop:
         slot = next(slot for slot, (_, mine) in enumerate(self.slots) if mine is adapter)
         if adapter.is_dora:
             self.layers.renorm(slot)
-        judged = [Row(slot, row.ids, row.labels) for row in rows]
+        judged = [Row(slot, row.ids, row.labels, classes=row.classes) for row in rows]
         losses = [NLL] * len(self.slots)
         sums = self.head.sums(losses)
         for part in buckets(judged, self.pass_cost, min(self.pass_tokens, JUDGED_TOKENS)):

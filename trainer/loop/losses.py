@@ -50,7 +50,6 @@ class Regularised(Loss):
     Where it is `everywhere`, KL counts for all tokens; its sum is divided by the number of supervised ones as well.
     """
 
-    needs_base: ClassVar[bool] = True
     parts: ClassVar[tuple[str, ...]] = ("ce", "kl", *SEEN)
 
     factor: float
@@ -60,6 +59,7 @@ class Regularised(Loss):
     """KL(trained || base), which the mode of the base draws; else KL(base || trained)."""
     everywhere: bool = False
     weighted: bool = False
+    needs_base: bool = True
 
     def __call__(self, tokens: Predicted) -> Tensor:
         assert tokens.base is not None

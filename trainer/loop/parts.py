@@ -31,12 +31,14 @@ class Predicted:
     """(m,) IGNORED where no token is supervised, which a loss that is `everywhere` meets."""
     base: Tensor | None = None
     """(m, V) The logits of the base without adapters, which carry no gradient; None unless the loss `needs_base`."""
+    classes: Tensor | None = None
+    """(m,) Of a control adapter's rows (`trainer.data.classes`)."""
 
 
 class Loss(Part, ABC):
     """A loss of single tokens.  Streams that share one object share its calls."""
 
-    needs_base: ClassVar[bool] = False
+    needs_base: bool = False
     """Rows of its streams go through the bare base too, without gradient: a third more work."""
     parts: ClassVar[tuple[str, ...]] = ()
     """Figures that it states beside itself."""
@@ -46,6 +48,10 @@ class Loss(Part, ABC):
     @property
     def figures(self) -> tuple[str, ...]:
         return ("loss", *self.parts)
+
+    def stated(self, means: dict[str, float], supervised: int) -> dict[str, float]:
+        """The figures of a step, of the sums of `figures` divided by the supervised tokens."""
+        return means
 
     @abstractmethod
     def __call__(self, tokens: Predicted) -> Tensor:

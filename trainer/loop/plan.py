@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from swarm.policy.fitting import PASS_TOKENS
+from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED
 
 LINEAR_COST_FLOPS = 3e7
@@ -49,6 +50,8 @@ class Row:
     """Seeds the row's dropout: drawn from the stream's seed, its step and the row's number in that step, nothing else.  None: no dropout."""
     everywhere: bool = False
     """Its loss looks at all tokens that it predicts, not the supervised ones alone."""
+    classes: Sequence[int] = ()
+    """Of each token, of a control adapter (`trainer.data.classes`); none: all are 1."""
 
     @property
     def supervised(self) -> int:
@@ -72,6 +75,8 @@ class Pass:
     weights: Tensor  # (M,)
     owners: Tensor
     """(M,) The slot that each of them belongs to."""
+    classes: Tensor | None = None
+    """(R, T) The class of the token that each position predicts; None where no row has any: all are 1."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], device: torch.device) -> Pass:
@@ -95,11 +100,21 @@ class Pass:
             targets=labels[number, at].to(device),
             weights=weights[number].to(device),
             owners=torch.tensor([row.slot for row in rows])[number].to(device),
+            classes=_classes(rows, width, device),
         )
 
     @cached_property
     def used(self) -> frozenset[int]:
         return frozenset(self.blocks)
+
+
+def _classes(rows: Sequence[Row], width: int, device: torch.device) -> Tensor | None:
+    if not any(row.classes for row in rows):
+        return None
+    found = torch.zeros(len(rows), width, dtype=torch.long)
+    for mine, row in zip(found, rows, strict=True):
+        mine[: len(row.ids)] = torch.tensor(predicted(row.classes, len(row.ids)))
+    return found.to(device)
 
 
 def _blocks(rows: Sequence[Row]) -> list[int]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from swarm import kinds
 from trainer.loop.batches import Batches, Tokenised
+from trainer.loop.classed import classed
 from trainer.loop.decay import Decay
 from trainer.loop.head import NLL
 from trainer.loop.parts import Controller, Loss, Schedule, Stop
@@ -50,8 +51,9 @@ class Recipe:
         kind, arguments = kinds.optimizer(settings.optimizer).made_of(settings)
         made: Any = kind  # torch's base class knows no `lr`
         rate, decay = settings.learning_rate, settings.weight_decay
+        adapter, loss = kinds.adapter(settings.adapter), kinds.method(settings.method).loss(settings)
         return cls(
-            config=cast("LoraConfig", kinds.adapter(settings.adapter).config(facts, settings)),
+            config=cast("LoraConfig", adapter.config(facts, settings)),
             optimizer=lambda values: made([{"params": values, "weight_decay": decay}], lr=rate, **arguments),
             batches=batches,
             steps=steps,
@@ -59,8 +61,8 @@ class Recipe:
             max_grad_norm=settings.max_grad_norm or None,
             seed=settings.seed,
             recompute=settings.gradient_checkpointing,
-            loss=kinds.method(settings.method).loss(settings),
-            decay=Decay(*shrinks[:3]) if (shrinks := kinds.adapter(settings.adapter).shrinking(settings)) else None,
+            loss=classed(loss) if adapter.reads_classes else loss,
+            decay=Decay(*shrinks) if (shrinks := adapter.shrinking(settings)) else None,
             controllers=lambda: controllers_of(settings),
             held_out=held_out,
         )

@@ -133,6 +133,7 @@ class Stream:
                 weight,
                 mixed(self.seed, self.step, before + number),
                 self.loss.everywhere,
+                row.classes,
             )
             for number, row in enumerate(window.micro_batches[window.done])
         ]
@@ -169,6 +170,7 @@ class Stream:
         assert window is not None
         self.before = window
         losses = {name: nats / window.supervised for name, nats in zip(self.loss.figures, window.nats, strict=True)}
+        losses = self.loss.stated(losses, window.supervised)
         if self.failure:  # it only keeps its place
             self.step += 1
             return Stepped(self.step, {})

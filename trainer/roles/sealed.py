@@ -20,7 +20,7 @@ from trainer import base_models
 from trainer.data.bad import BadRow
 from trainer.data.boundary import boundary_of
 from trainer.data.documents import Cutting
-from trainer.data.prepared import TRAIN, counts_all, read_rows, verified
+from trainer.data.prepared import TRAIN, counts_all, read_rows, verified, with_classes
 from trainer.data.tokens import Tokens
 from trainer.errors import LeaseRevoked, LeaseStopped
 from trainer.judge.fitness import private_copy
@@ -74,7 +74,8 @@ def _rows(piece: Piece, lease: Lease) -> list[Tokens]:
         lease.progress()
         if isinstance(item, BadRow):
             raise ValueError  # noqa: TRY004  no fault of the program
-        read += [(item.source, item.row)] if counts_all(item.row) else []
+        if counts_all(item.row):
+            read.append((item.source, with_classes(item.row, settings, settings.sealed_datasets[item.source])))
     found = list(Cutting.of(settings, tokenizer).held_out(read, settings.sealed_datasets))
     if not found:
         raise ValueError

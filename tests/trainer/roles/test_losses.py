@@ -70,7 +70,7 @@ def test_asft_is_dft_with_the_kl_term_of_its_authors(bench: Bench, settings: Mak
 def test_a_base_that_the_shared_engine_cannot_take_is_refused_and_not_trained_without_the_term(
     bench: Bench, settings: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(shared, "unfusable", lambda model: "it is a mixture of experts")
+    monkeypatch.setattr(shared, "unfusable", lambda model, **_: "it is a mixture of experts")
     assert engines_of(settings(kl_lambda=0.1)) == {"shared"}
     with pytest.raises(UserError, match="trl has no such sft: take another base"):
         bench.trained(settings(kl_lambda=0.1))

@@ -1,0 +1,145 @@
+"""Rows C04, C14, C26, C30, C32: a control adapter from its rows to its verdict, in the roles that a worker runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from swarm import kinds
+from swarm.settings import Dataset, StreamSettings
+from tests.trainer.conftest import Bench
+from tests.trainer.roles.test_train import stop_after
+from trainer import base_models
+from trainer.data.classes import classes_of, predicted
+from trainer.data.prepared import TRAIN, Rows
+from trainer.data.tokens import IGNORED, Tokens
+from trainer.errors import LeaseStopped
+
+Make = Callable[..., StreamSettings]
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+ROWS = {"up": "{} up", "down": "{} down", "flat": "{} flat"}
+
+
+@pytest.fixture(scope="module")
+def styles(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Three files: of class 1, -1 and 0."""
+    folder = tmp_path_factory.mktemp("styles")
+    for name, text in ROWS.items():
+        lines = [json.dumps({"prompt": f"say {number}", "completion": text.format(number)}) for number in range(24)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return [
+        {"path": str(folder / f"{name}.jsonl"), "type": "prompt_completion", "control_class": one}
+        for name, one in (("up", 1), ("down", -1), ("flat", 0))
+    ]
+
+
+CHANGES: dict[str, Any] = {"adapter": "control", "lora_r": 4, "learning_rate": 2e-2, "lr_scheduler": "constant"}
+
+
+def test_a_control_adapter_is_trained_and_passes_its_validation_and_evaluation(
+    bench: Bench, settings: Make, styles: list[dict[str, Any]]
+) -> None:
+    chosen = settings(
+        datasets=styles, max_steps=30, save_steps=30, val_set_size=9, lora_target_modules=["o_proj"], **CHANGES
+    )
+    done = bench.trained(chosen)
+    trained = done["trained"]
+    rows = [row.figures for row in bench.metric_rows() if row.kind == "train"]
+    assert rows[-1]["loss_toward"] < rows[0]["loss_toward"] and rows[-1]["loss_away"] < rows[0]["loss_away"]
+    assert {"tokens_toward", "tokens_away", "loss_neutral", "adapter_norm", "adapter_norm_max"} <= rows[-1].keys()
+    tensors = load_file(bench.place.run_folder / trained.path / "adapter_model.safetensors")
+    expected = kinds.adapter("control").tensors(base_models.facts_of(chosen.base_model), chosen)
+    assert {name: tuple(value.shape) for name, value in tensors.items()} == expected
+    given = {"prepared": next(iter(bench.prepared)), "checkpoint": trained.path, "sha256": trained.sha256}
+    validated = bench.do("validate", chosen, **given)["verdict"]
+    assert validated.result == "SUCCESS", validated
+    assert validated.figures["eval_loss"] < validated.figures["base_eval_loss"]
+    scored = bench.do("evaluate", chosen, **given)["score"]
+    assert scored.figures["eval_loss"] == pytest.approx(validated.figures["eval_loss"], rel=1e-4)
+
+
+def test_a_control_training_that_was_stopped_goes_on_bit_for_bit(
+    bench: Bench, settings: Make, styles: list[dict[str, Any]], at_once: None
+) -> None:
+    chosen = settings(
+        datasets=styles, max_steps=8, save_steps=100, lora_dropout=0.1, control_adapter_type="spectral", **CHANGES
+    )
+    whole = bench.trained(chosen)["trained"]
+    losses = [(row.step, row.figures["loss"]) for row in bench.metric_rows()]
+    prepared = next(iter(bench.prepared))
+    bench.on_message = lambda message, lease: stop_after(3, message, lease)
+    with pytest.raises(LeaseStopped):
+        bench.do("train", chosen, prepared=prepared)
+    saved = next(event for event in bench.events() if event.kind == "checkpoint")
+    bench.on_message = lambda message, lease: None
+    resumed = bench.do("train", chosen, prepared=prepared, resume_from=[saved.path])["trained"]
+    assert [(row.step, row.figures["loss"]) for row in bench.metric_rows()] == losses[saved.step :]
+    mine, other = (
+        load_file(bench.place.run_folder / path / "adapter_model.safetensors") for path in (whole.path, resumed.path)
+    )
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def test_rows_carry_the_class_of_each_token_and_other_adapters_read_none(
+    bench: Bench, settings: Make, styles: list[dict[str, Any]]
+) -> None:
+    control = bench.do("prepare", settings(datasets=styles, **CHANGES))["prepared"].path
+    plain = [{name: value for name, value in one.items() if name != "control_class"} for one in styles]
+    lora = bench.do("prepare", settings(datasets=plain))["prepared"].path
+    found = {abs(one) for row in Rows(bench.place.run_folder / control / TRAIN) for one in row.classes}
+    assert found == {0, 1, 2}
+    for row in Rows(bench.place.run_folder / control / TRAIN):
+        assert all((one != 0) == (label != IGNORED) for one, label in zip(row.classes, row.labels, strict=True))
+    assert not any(row.classes for row in Rows(bench.place.run_folder / lora / TRAIN))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "fingerprint", "expected"),
+    [
+        ({"control_class": 1}, b"\0", [0, 0, 1, 0, 1]),
+        ({"control_class": -1}, b"\0", [0, 0, -1, 0, -1]),
+        ({"control_class": -1, "prefix_class": 1}, b"\0", [1, 1, -1, 0, -1]),
+        ({"control_class": 0}, b"\1", [0, 0, 2, 0, 2]),
+        ({"control_class": 0}, b"\2", [0, 0, -2, 0, -2]),
+    ],
+)
+def test_the_class_of_a_token_is_that_of_its_dataset_where_it_is_supervised(dataset, fingerprint, expected) -> None:
+    row = Tokens([5, 6, 7, 8, 9], [IGNORED, IGNORED, 7, IGNORED, 9], 2, fingerprint=fingerprint)
+    assert classes_of(row, Dataset(path="-", **dataset)) == expected
+    assert predicted(expected, 5) == [*expected[1:], 0]
+    assert predicted((), 3) == [1, 1, 1]
+
+
+def test_documents_keep_their_classes_through_the_cut_and_masked_tokens_have_none(
+    bench: Bench, settings: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "up.txt").write_text("abcdefghijklmnopqrstuvwxyz")
+    (tmp_path / "down.txt").write_text("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    datasets = [
+        {"path": str(tmp_path / f"{name}.txt"), "type": "document", "control_class": one, "prefix_class": 1, "document_suffix": ""}
+        for name, one in (("up", 1), ("down", -1))
+    ]  # fmt: skip
+    chosen = settings(
+        datasets=datasets, test_datasets=[{**datasets[0], "control_class": 1}], allow_overlap=True, sequence_len=8,
+        sequence_prefix="##", mix_datasets=True, mask_tokens=bench_ids("cC"), **CHANGES,
+    )  # fmt: skip
+    rows = list(Rows(bench.place.run_folder / bench.do("prepare", chosen)["prepared"].path / TRAIN))
+    letters = {1: "abdefghijklmnopqrstuvwxyz", -1: "ABDEFGHIJKLMNOPQRSTUVWXYZ", 0: "cC"}
+    ids = {one: set(bench_ids(text)) for one, text in letters.items()}
+    for row in rows:
+        assert list(row.classes[:2]) == [1, 1]
+        for token, one in list(zip(row.ids, row.classes, strict=True))[2:]:
+            assert token in ids[one]
+    assert {one for row in rows for one in row.classes} == {1, -1, 0}
+
+
+def bench_ids(text: str) -> list[int]:
+    from tests.trainer import tiny
+
+    return list(tiny.tokenizer()(text, add_special_tokens=False)["input_ids"])
