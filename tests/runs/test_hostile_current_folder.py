@@ -84,6 +84,7 @@ def swarm(folder: Path) -> Command:
     return command
 
 
+@pytest.mark.timeout(900)  # every command is started once
 def test_no_command_imports_modules_of_the_current_folder(folder: Path, swarm: Command) -> None:
     """Also not in the processes that it starts: the coordinator, the workers, the inspection of a base, `show` and `ask`."""
     run = RunFolder(Path(swarm("run", "run.yaml", "--detach").stdout.strip()))

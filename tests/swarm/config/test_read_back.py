@@ -109,11 +109,13 @@ CHOSEN: dict[str, Any] = {
     "base_model": "tiny-toon", "datasets": [{"path": "rows.jsonl"}], "test_datasets": ROWS_OF_OWN, "val_datasets": ROWS_OF_OWN, "sealed_datasets": ROWS_OF_OWN,
     "judge": {"endpoint": "http://localhost:9/v1", "model": "m"}, "listen": "tcp://127.0.0.1:4567", "roles": {"validate": ["agent:ada", "worker"]},
     "placement": {"gpus": "none"}, "promotion": {"goal": "min"}, "name": "on", "streams": {"8": {}, "a.b": {"seed": 3}}, "path": "more.jsonl",
-    "metric": "eval_loss", "models": {"encoder": {"objective": "sft", "lora_r": 3}, "decoder": {}},
+    "metric": "eval_loss", "controller_ranks": [0.9, 0.5, 0.1], "models": {"encoder": {"objective": "sft", "lora_r": 3}, "decoder": {}},
 }  # fmt: skip
 """A value for what needs files or has settings of its own."""
 NEEDS: dict[str, dict[str, Any]] = {
     "val_datasets": {"eval_steps": 4}, "save": {"eval_steps": 4}, "warmup_steps": {"warmup_ratio": 0},
+    **{key: {"controller_anchor_rows": 4} for key in [f"controller_{key}" for key in ("anchor_steps", "snapshots", "rho", "pull")]},
+    **{key: {"controller_adapt": "rank"} for key in ["controller_ranks", "controller_rescale"]},
 }  # fmt: skip
 """What a setting is legal with."""
 PAIRS = {"type": "prompt_completion", "rejected": "worse"}
