@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.weights import ADAPTER, ADAPTER_CONFIG
 from trainer import base_models
@@ -18,7 +19,7 @@ from trainer import base_models
 LINEAGE = "lineage.json"
 """Beside an adapter that a run has published: stream, base and settings (swarm/artifacts/lineage.py)."""
 QUANTISED = "qlora"
-"""The adapter kind whose base is held in NF4."""
+"""An adapter kind whose base is held in NF4."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ def sources_of(
     adapters = _distinct([source for _, source in found if source])
     chosen = next(iter(named), base) or _common_base(adapters)
     base_models.folder_of(chosen)  # refuses what is not there, before anything is imported or loaded
-    kinds = {source.kind for source in adapters}
-    in_nf4 = kinds == {QUANTISED} if quantised is None else quantised
+    in_nf4 = (
+        bool(adapters) and all(_is_quantised(source.kind) for source in adapters) if quantised is None else quantised
+    )
     sources = Sources(chosen, Path(chosen).name, tuple(adapters), in_nf4, tuple(vectors))
     _refuse_equal_names(sources)
     _note_other_precision(sources)
@@ -165,9 +167,15 @@ def _common_base(adapters: Sequence[Source]) -> str:
     return adapters[0].base
 
 
+def _is_quantised(kind: str | None) -> bool:
+    """Whether adapters of this kind are trained on a base in 4 bits."""
+    found = kinds.installed("adapter").get(kind or "")
+    return found is not None and found.quantisation is not None  # type: ignore[attr-defined]
+
+
 def _note_other_precision(sources: Sources) -> None:
     """One base has one precision: who was trained on another answers a little differently, and is named."""
-    others = [s.name for s in sources.adapters if s.kind and (s.kind == QUANTISED) != sources.quantised]
+    others = [s.name for s in sources.adapters if s.kind and _is_quantised(s.kind) != sources.quantised]
     if others:
         here, there = ("NF4", "full precision") if sources.quantised else ("full precision", "NF4")
         print(f"{', '.join(others)}: trained on the base in {there}; here it is in {here}", file=sys.stderr)

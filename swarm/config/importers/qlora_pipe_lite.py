@@ -17,15 +17,13 @@ from swarm.config.importers.rules import (
     left_out,
     to,
 )  # fmt: skip
-from swarm.settings import Dataset
 
 
 def _adapter(values: Any) -> str:
     if values.get("full_fine_tune"):
         return "full"
-    if values.get("use_control_adapters"):
-        return "control"
-    return "qlora" if values.get("load_in_4bit") else "lora"
+    kind = "control" if values.get("use_control_adapters") else "lora"
+    return f"q{kind}" if values.get("load_in_4bit") else kind
 
 
 def _kind(value: Any, foreign: Foreign) -> Outcome:
@@ -59,9 +57,6 @@ AROUND = ("document_prefix", "document_suffix")
 """Keys of all datasets there, of each here."""
 DATASET: dict[str, Rule] = {
     "dataset_path": lambda value, foreign: {"path": foreign.path(str(value))},
-    "control_class": lambda value, _: (
-        {"control_class": value} if "control_class" in Dataset.model_fields else "of control adapters"
-    ),
     "drop_tails": left_out("of a dataset it changes nothing there: set it for the stream"),
 }
 
@@ -89,11 +84,12 @@ RULES: dict[str, Rule] = {
 
 
 def _defaults(foreign: Foreign) -> dict[str, Any]:
-    """Its own where ours differ: alpha is the root of the rank, rounded; Adam rises with beta2 and never falls."""
+    """Its own where ours differ: alpha is the root of the rank, rounded; Adam rises with beta2 and never falls; whole blocks are steered."""
     values = foreign.values
     alpha = {} if values.get("full_fine_tune") else {"lora_alpha": max(1, round(math.sqrt(values.get("lora_rank", 1))))}
+    site = {"control_site": "block"} if values.get("use_control_adapters") else {}
     return {
-        "adapter": _adapter(values), **alpha, "optimizer": "adam", "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "lr_scheduler": "rms_ratio",
+        "adapter": _adapter(values), **alpha, **site, "optimizer": "adam", "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "lr_scheduler": "rms_ratio",
         "micro_batch_size": 1, "val_set_size": 0.01, "seed": 42, "evals_per_run": 11, "save_hours": 1, "save_total_limit": 3,
     }  # fmt: skip
 

@@ -139,6 +139,29 @@ max_sequences = 500
 dataset_path = "data/*.jsonl"
 max_tokens = 1000
 """
+CONTROL_FILE = """\
+model_dir = "org/base"
+output_dir = "out"
+use_control_adapters = true
+load_in_4bit = true
+lora_rank = 8
+control_adapter_type = "symmetrise"
+layers_to_transform = "0:21"
+lora_weight_decay = 10.0
+lora_weight_decay_type = "nuclear"
+lr = 2e-5
+gradient_accumulation_steps = 61
+sequence_len = 4096
+evals_per_run = 6
+checkpoint_interval_hours = 2
+max_checkpoints = 0
+[[datasets]]
+dataset_path = "data/glad/*.txt"
+control_class = 1
+[[datasets]]
+dataset_path = "data/sad/*.txt"
+control_class = -1
+"""
 FILES = {
     "axolotl.yml": (AXOLOTL_FILE, {
         "base_model": "org/base", "adapter": "qlora", "lora_r": 32, "lora_alpha": 16, "lora_dropout": 0.0, "lora_target_modules": "all-linear",
@@ -227,6 +250,42 @@ def test_datasets_are_found_from_the_new_place_with_their_type_and_columns(folde
     assert stream(folder, PIPE_LITE_FILE, "pipe.toml").datasets[0].path == "../data/*.jsonl"
     documents = stream(folder, PIPE_LITE_FILE, "pipe.toml").datasets[0]
     assert (documents.type, documents.document_suffix, documents.max_tokens) == ("document", [2, 3], 1000)
+
+
+def test_the_toml_of_control_adapters_is_a_config_of_ours_with_the_classes_of_its_datasets(folder: Path) -> None:
+    """C52, X08."""
+    found = stream(folder, CONTROL_FILE, "control.toml")
+    expected = {
+        "base_model": "org/base", "adapter": "qcontrol", "lora_r": 8, "lora_alpha": 3, "control_site": "block", "control_adapter_type": "symmetrise",
+        "layers_to_transform": "0:21", "lora_weight_decay": 10.0, "lora_weight_decay_type": "nuclear", "learning_rate": 2e-5, "evals_per_run": 6,
+        "save_hours": 2, "save_total_limit": 0, "gradient_accumulation_steps": 61, "lr_scheduler": "rms_ratio",
+    }  # fmt: skip
+    assert {key: found.model_dump()[key] for key in expected} == expected
+    assert [(one.type, one.control_class) for one in found.datasets] == [("document", 1), ("document", -1)]
+
+
+def test_a_toml_file_with_keys_of_ours_is_a_config_as_it_is(folder: Path) -> None:
+    """X08: with settings under `defaults`, as in YAML."""
+    text = """
+    name = "steered"
+    [defaults]
+    base_model = "tiny-toon"
+    adapter = "control"
+    lora_r = 4
+    learning_rate = 2e-5
+    evals_per_run = 5
+    [[defaults.datasets]]
+    path = "data/glad/*.txt"
+    type = "document"
+    [[defaults.datasets]]
+    path = "data/sad/*.txt"
+    type = "document"
+    control_class = -1
+    [streams.one]
+    """
+    (folder / "ours.toml").write_text(text, encoding="utf-8")
+    found = load(folder / "ours.toml", cwd=folder, files=False).run.streams["one"]
+    assert (found.adapter, found.lora_r, [one.control_class for one in found.datasets]) == ("control", 4, [1, -1])
 
 
 def test_a_prompt_of_axolotls_users_own_making_is_our_template(folder: Path) -> None:
