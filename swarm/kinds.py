@@ -228,6 +228,10 @@ class Controller(Kind[S]):
     engines: ClassVar[frozenset[str]] = frozenset({"shared"})
     """Training engines in which it works."""
 
+    def engines_with(self, settings: S) -> frozenset[str]:
+        """Those in which it works with these settings."""
+        return self.engines
+
     def wrong(self, settings: S) -> tuple[str, str, str] | None:
         """Settings that contradict each other: the key, what is wrong and the fix."""
         return None

@@ -60,7 +60,7 @@ def engine_of(settings: StreamSettings) -> Engine:
 def engines_of(settings: StreamSettings) -> frozenset[str]:
     """Those that can run its method with its adapters and its controller, as they are set."""
     adapters = [_engines_of_adapter(part) for part in settings.parts.values()]
-    controller = kinds.controller(settings.controller).engines
+    controller = kinds.controller(settings.controller).engines_with(settings)
     able = kinds.method(settings.method).engines_with(settings).intersection(*adapters, controller)
     return able & {"shared"} if shapes_batches(settings) else able
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from swarm import config
 from swarm.errors import UserErrors
@@ -99,6 +100,29 @@ def test_the_end_of_a_training_leaves_its_phi_its_changes_of_mode_a_summary_and_
     assert [len(line.attrib["points"].split()) for line in lines] == [12, 12]
 
 
+def test_in_the_engine_trl_it_steers_as_in_the_shared_one_and_goes_on_from_a_checkpoint(
+    tmp_path: Path, settings: Make
+) -> None:
+    """U07, U21: the factor is that of the step before, the mode an entry, and the weights of a resumed run are those of one in one go."""
+    chosen = settings(**{**AT_ONCE, "exact": False}, engine="trl")
+    bench = Bench(tmp_path)
+    prepared = bench.do("prepare", chosen)["prepared"].path
+    trained = bench.do("train", chosen, prepared=prepared)["trained"]
+    rows = [row.figures for row in bench.metric_rows() if "loss" in row.figures]
+    assert [row["phi"] for row in rows] == pytest.approx([row["loss"] / (1 + row["loss"]) for row in rows], abs=1e-3)
+    factors = [1.0, *((1, 0.6, 0.2)[int(row["mode"])] for row in rows)]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.02 * factor for factor in factors[:-1]])
+    posts = [event.body for event in bench.events() if event.kind == "post" and "->" in event.body]
+    assert posts[0].startswith("step 1: multi -> mirror: phi is 0.")
+    assert (bench.place.stream_folder("one") / "phi.svg").exists()
+    again = Bench(tmp_path)
+    again.prepared = bench.prepared
+    middle = next(event for event in bench.events() if event.kind == "checkpoint" and event.step == 6)
+    resumed = again.do("train", chosen, prepared=prepared, resume_from=[middle.path])["trained"]
+    first, second = (load_file(tmp_path / event.path / "adapter_model.safetensors") for event in (trained, resumed))
+    assert same(first, second)
+
+
 ACTS = {
     "controller": "unified", "controller_preset": "absolute", "controller_alpha": 1.0, "controller_beta": 0.0,
     "controller_theta0": 0.0001, "controller_theta1": 0.98, "controller_merge": "ties", "controller_anchor_rows": 4,
@@ -166,7 +190,7 @@ def test_a_group_of_settings_is_short_for_flat_keys(tmp_path: Path) -> None:
         ("    controller: {kind: unified, adapt: rank, merge: mean}\n", "my.yaml:6: streams.one.controller.adapt: ranks are not adapted beside merge or anchor_rows; leave one of them out"),
         ("    controller: {kind: unified, adapt: rank, ranks: [1, 0.5]}\n", "my.yaml:6: streams.one.controller.ranks: 2 shares for three modes; write [1.0, 0.5, 0.25]"),
         ("    controller: {kind: unified, rescale: true}\n", "my.yaml:6: streams.one.controller.rescale: it does nothing without controller_adapt: rank; leave it out"),
-        ("    controller: unified\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified with these settings; write shared, or leave it out"),
+        ("    controller: {kind: unified, anchor_rows: 8}\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified with these settings; write shared, or leave it out"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_it_is_found_before_anything_starts(tmp_path: Path, lines: str, problem: str) -> None:

@@ -94,7 +94,11 @@ class Unified(Controller[UnifiedSettings]):
     name = "unified"
     summary = "phi, a smoothed measure of stress, lowers the learning rate while training is disturbed (Unified LoRA)"
     settings = UnifiedSettings
-    engines: ClassVar[frozenset[str]] = frozenset({"shared"})
+    engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
+
+    def engines_with(self, settings: UnifiedSettings) -> frozenset[str]:
+        """Modes that act need the shared engine's adapters."""
+        return self.engines - {"trl"} if _acts(settings) else self.engines
 
     def wrong(self, settings: UnifiedSettings) -> tuple[str, str, str] | None:
         low, high = (
@@ -112,9 +116,9 @@ class Unified(Controller[UnifiedSettings]):
         from trainer.loop.modes import Acts, Modes
         from trainer.loop.steering import Steering
 
-        ranks = settings.controller_ranks if settings.controller_adapt == "rank" else None
-        if not (settings.controller_merge or settings.controller_anchor_rows or ranks):
+        if not _acts(settings):
             return Steering(made(settings))
+        ranks = settings.controller_ranks if settings.controller_adapt == "rank" else None
         acts = Acts(
             merge=settings.controller_merge, anchor_rows=settings.controller_anchor_rows,
             anchor_steps=settings.controller_anchor_steps, snapshots=settings.controller_snapshots,
@@ -129,6 +133,10 @@ class Unified(Controller[UnifiedSettings]):
         controller = made(settings)
         steps = [row for row in rows if {"phi", "loss"} <= row.keys()]
         philog.write(folder, steps, (controller.theta0, controller.theta1))
+
+
+def _acts(settings: UnifiedSettings) -> bool:
+    return bool(settings.controller_merge or settings.controller_anchor_rows or settings.controller_adapt == "rank")
 
 
 def _idle(settings: UnifiedSettings) -> tuple[str, str, str] | None:

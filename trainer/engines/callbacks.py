@@ -12,9 +12,12 @@ from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swarm.errors import UserError
+from swarm.events import Post
 from swarm.figures import as_name
 from swarm.policy.batching import Engine
 from trainer import training, warm
+from trainer.callback import Steers
+from trainer.loop.parts import Stepped
 from trainer.progress import TrainingProgress
 
 ENGINE: Engine = "trl"
@@ -99,8 +102,11 @@ class Steps(TrainerCallback):
 
     trainer: Counts
 
-    def __init__(self, progress: TrainingProgress, held_out_loss: Callable[[], float]) -> None:
-        self.progress = progress
+    def __init__(
+        self, progress: TrainingProgress, held_out_loss: Callable[[], float], steers: Steers | None = None
+    ) -> None:
+        """`steers`: what follows each step's loss with the learning rate."""
+        self.progress, self.steers = progress, steers
         self.moved = False
         """Whether a step with a learning rate above zero was made in this attempt, and changed the weights."""
         self._held_out_loss = held_out_loss
@@ -133,6 +139,7 @@ class Steps(TrainerCallback):
         progress = self.progress
         self._must_move(state, model)
         losses = {"loss": self.trainer.step_loss()}
+        self._steer(state, losses)
         tokens = progress.before_tokens + self.trainer.trained_tokens
         due = progress.measured(state.global_step, state.max_steps, losses, tokens, self._held_out_loss)
         progress.lease.boundary(state.global_step)
@@ -140,6 +147,13 @@ class Steps(TrainerCallback):
         control.should_log, control.should_save, control.should_training_stop = due
         if due.save:
             self._refuse_to_save(state, model)
+
+    def _steer(self, state: TrainerState, losses: dict[str, float]) -> None:
+        if self.steers is None:
+            return
+        self.steers.follow(Stepped(state.global_step, losses))
+        for event in self.steers.controller.events:
+            self.progress.lease.report(Post(ref=self.progress.assign.ref, body=f"step {state.global_step}: {event}"))
 
     def _must_move(self, state: TrainerState, model: torch.nn.Module) -> None:
         """The first step with a learning rate above zero changes a weight, or nothing will; a warm-up begins at zero."""

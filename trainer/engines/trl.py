@@ -22,6 +22,7 @@ from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from trainer import base_models, training
+from trainer.callback import Steers
 from trainer.data.prepared import TRAIN, rows_to_choose_by
 from trainer.data.tokens import IGNORED
 from trainer.engines.callbacks import Begin, Figures, NotFinite, Saves, Steps
@@ -56,7 +57,9 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
     prepared = place.run_folder / (progress.assign.prepared or "")
     judged = rows_to_choose_by(prepared) if settings.evaluates_itself else []
     objective = kinds.method(settings.method).objective(settings)
-    steps = Steps(progress, lambda: mean_loss(objective.losses(model, judged, lambda: None)))
+    controller = kinds.controller(settings.controller).begin(settings)
+    steers = [Steers(controller)] if controller else []
+    steps = Steps(progress, lambda: mean_loss(objective.losses(model, judged, lambda: None)), *steers)
     made: OfOneStream = kinds.method(settings.method).trainer(
         Ingredients(
             settings=settings,
@@ -66,7 +69,7 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
             folder=progress.staging,
             dtype=compute_dtype(settings, place),
             on_gpu=place.on_gpu,
-            callbacks=[Figures(progress), steps, Saves(progress, progress.staging), Begin(model, progress)],
+            callbacks=[*steers, Figures(progress), steps, Saves(progress, progress.staging), Begin(model, progress)],
         )
     )
     steps.trainer = made
