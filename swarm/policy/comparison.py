@@ -1,7 +1,7 @@
 """The comparison of a run's arms before its promotion: who is best, what cannot be told apart from it, and what is taken then; pure.
 
 An arm is a stream, or its replicas over seeds together.  The bare base is always an arm: it is the cheapest, so what cannot be told
-apart from it is not promoted where the base must be beaten.
+apart from it is not promoted where the base must be beaten, and of a tie an arm that can be is taken.
 """
 
 from __future__ import annotations
@@ -107,35 +107,39 @@ def _outcome(comparison: Comparison, key: str) -> ev.Compared:
     best, *others = comparison.arms
     level = comparison.promotion.test_level
     differences = [comparison.against(best, other) for other in others]
-    of_base = comparison.against(best, None)
-    *apart, beats = _told_apart(differences, of_base, level)
+    *apart, _ = _told_apart(differences, [comparison.against(best, None)], level)
     tied = [other for other, is_apart in zip(others, apart, strict=True) if not is_apart]
-    chosen = _broken(best, tied, comparison.promotion)
-    if chosen is not best:
-        of_base = comparison.against(chosen, None)
-        beats = _told_apart(differences, of_base, level)[-1]
+    candidates = _in_order(best, tied, comparison.promotion)
+    from_base = [comparison.against(arm, None) for arm in candidates]
+    beats = [
+        is_apart and one.value > 0
+        for one, is_apart in zip(from_base, _told_apart(differences, from_base, level)[len(others) :], strict=True)
+    ]
+    place = beats.index(True) if comparison.promotion.must_beat == "base" and any(beats) else 0
+    chosen = candidates[place]
     lines = [
         *(_line(best, other.name, one) for other, one in zip(others, differences, strict=True)),
-        _line(chosen, "base", of_base),
+        _line(chosen, "base", from_base[place]),
         _about_seeds(comparison, len(others)),
     ]
     return ev.Compared(
         ref="run", metric=comparison.promotion.metric, best=best.name, arm=chosen.name,
         chosen=_best_seed(chosen, comparison).name, tied=",".join(other.name for other in tied[:MOST_TIED]) or None,
-        beats_base=beats and of_base.value > 0, level=level, scores=key, why=_why(comparison, chosen, tied, differences, apart),
+        beats_base=beats[place], level=level, scores=key, why=_why(comparison, candidates[: place + 1], tied, differences, apart),
         body="\n".join(f"- {line}" for line in lines if line),
     )  # fmt: skip
 
 
-def _told_apart(differences: Sequence[Difference], of_base: Difference, level: float) -> list[bool]:
+def _told_apart(differences: Sequence[Difference], from_base: Sequence[Difference], level: float) -> list[bool]:
     """The base is one of the arms: all comparisons of a promotion share its level."""
-    return chance.told_apart([*(one.p for one in differences), of_base.p], level)
+    return chance.told_apart([one.p for one in (*differences, *from_base)], level)
 
 
-def _broken(best: Arm, tied: Sequence[Arm], promotion: Promotion) -> Arm:
+def _in_order(best: Arm, tied: Sequence[Arm], promotion: Promotion) -> list[Arm]:
+    """Who may be taken of a tie, the first one rather than the next."""
     if promotion.tie_break == "best":
-        return best
-    return min((best, *tied), key=lambda arm: arm.cost)
+        return [best]
+    return sorted((best, *tied), key=lambda arm: arm.cost)
 
 
 def _best_seed(arm: Arm, comparison: Comparison) -> Stream:
@@ -147,9 +151,15 @@ def _best_seed(arm: Arm, comparison: Comparison) -> Stream:
 
 
 def _why(
-    comparison: Comparison, chosen: Arm, tied: Sequence[Arm], differences: Sequence[Difference], apart: Sequence[bool]
+    comparison: Comparison,
+    candidates: Sequence[Arm],
+    tied: Sequence[Arm],
+    differences: Sequence[Difference],
+    apart: Sequence[bool],
 ) -> str:
+    """The last candidate is taken; those before it did not beat the base."""
     best, *others = comparison.arms
+    *passed_over, chosen = candidates
     metric, order = comparison.promotion.metric, "lowest" if comparison.promotion.direction == "min" else "highest"
     base = best.streams[0].figures.get(BASE + metric)
     of_base = "" if base is None else f"base {base:.4g}"
@@ -167,7 +177,7 @@ def _why(
     parts = [
         f"{figures.TIE} by {metric}: {names} cannot be told apart",
         _interval(closest, comparison.promotion),
-        f"{chosen.name} is the {how}",
+        f"{chosen.name} is the {how}" + (" that beats the base" if passed_over else ""),
         of_base,
         *_cautions(comparison),
     ]

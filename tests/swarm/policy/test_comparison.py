@@ -86,6 +86,17 @@ def test_the_bare_base_is_an_arm_and_what_cannot_be_distinguished_from_it_is_not
     assert choose(story.state, settings("wide", must_beat="nothing").promotion).winner == "wide"
 
 
+def test_of_a_tie_the_cheapest_that_beats_the_base_is_taken() -> None:
+    """The cheapest of all was taken, could not be told apart from the base, and nothing was promoted."""
+    story = story_of({"wide": 1.90, "narrow": 1.96}, trainable={"wide": 900, "narrow": 100})
+    found = compare(story.state, settings(*story.state.streams), noise=0.16)
+    assert (found.tied, found.arm, found.beats_base) == ("narrow", "wide", True)
+    assert "wide is the cheapest (900 parameters) that beats the base" in found.why
+    assert "- wide - base: 0.1 (" in found.body
+    unbeaten = compare(story.state, settings(*story.state.streams, must_beat="nothing"), noise=0.16)
+    assert (unbeaten.arm, unbeaten.beats_base) == ("narrow", False)
+
+
 def test_a_tie_of_very_many_is_an_entry_of_bounded_size() -> None:
     names = [f"a-stream-with-a-name-as-long-as-names-may-be-{number:03d}" for number in range(120)]
     scores = {name: RowScores([1.0, 1.1, 0.9], [2.0] * 3, [1.0] * 3) for name in names}
