@@ -5,7 +5,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 demo: .venv/run.stamp
-	$(BIN)/swarm run configs/demo.yaml
+	$(BIN)/swarm run configs/demo.yaml --again
 
 # Two lanes side by side: the long whole runs in one, everything else in the other (tests/conftest.py).
 test: .venv/dev.stamp check
