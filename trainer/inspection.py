@@ -34,6 +34,7 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
         embedding_rows=int(table.weight.shape[0]),
         parameters=sum(value.numel() for value in model.parameters()),
         modules=tuple(_modules(model)),
+        tensors=tuple(_tensors(model)),
         experts_parameters=sum(
             value.numel() for name, value in model.named_parameters() if value.dim() == 3 and ".experts." in name
         ),
@@ -82,12 +83,7 @@ def _modules(model: PreTrainedModel) -> Iterator[Module]:
     """The matrices of the language model; a model that also sees or hears has others, which text does not reach."""
     import torch
 
-    inside, head = "", _name_of(model, _head(model))
-    if is_encoder(model.config) or head == "":  # its heads are another's with each thing that it is asked for
-        inside = model.base_model_prefix + "."
-    if model.config.get_text_config() is not model.config:
-        inside = _name_of(model, cast("Any", model).get_decoder()) + "."
-    kept = _kept_whole(model)
+    inside, head, kept = _inside(model), _name_of(model, _head(model)), _kept_whole(model)
     for name, module in model.named_modules():
         if name != head and not (name.startswith(inside) and ".pooler" not in name):
             continue
@@ -97,6 +93,24 @@ def _modules(model: PreTrainedModel) -> Iterator[Module]:
             called = name.rpartition(".")[2] not in USED_RAW.get(model.config.get_text_config().model_type, ())
             adaptable = called and _can_be_wrapped(model, name, module, shape[1])
             yield Module(name, *shape, quantised=_is_replaced(name, module, kept), adaptable=adaptable, called=called)
+
+
+def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, tuple[int, ...]]]:
+    inside, head, stored = _inside(model), _name_of(model, _head(model)), model.state_dict().keys()
+    buffers = ((name, value) for name, value in model.named_buffers() if name in stored)
+    for name, value in (*model.named_parameters(), *buffers):
+        own_head = name.startswith(f"{head}.") and not is_encoder(model.config)
+        if own_head or (name.startswith(inside) and ".pooler" not in name):
+            yield name, tuple(value.shape)
+
+
+def _inside(model: PreTrainedModel) -> str:
+    """How names of its language model begin."""
+    if model.config.get_text_config() is not model.config:
+        return _name_of(model, cast("Any", model).get_decoder()) + "."
+    if is_encoder(model.config) or _head(model) is None:  # heads are others with each thing that it is asked for
+        return model.base_model_prefix + "."
+    return ""
 
 
 def _linear_shape(module: torch.nn.Module) -> tuple[Literal["linear", "conv1d"], int, int] | None:

@@ -28,7 +28,6 @@ LISTED_IN = "docs/settings.md"
 """Written by `swarm.config.listed`."""
 
 VALUES: dict[tuple[str, str], str] = {
-    ("adapter", "full"): "write `adapter: lora`: other weights are not trained",
     ("adapter", "dora"): "write `adapter: lora` with `use_dora: true`",
     ("adapter", "qdora"): "write `adapter: qlora` with `use_dora: true`",
     ("adapter", "rslora"): "write `adapter: lora` with `use_rslora: true`",

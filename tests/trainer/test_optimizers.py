@@ -9,6 +9,7 @@ import torch
 
 from swarm import kinds
 from swarm.settings import StreamSettings
+from trainer.engines.callbacks import each_in_one_group
 
 RATE, DECAY, STEPS = 1e-2, 0.1, 3
 SHAPE = (64, 128)
@@ -141,3 +142,18 @@ def test_kahan_summation_keeps_what_bfloat16_rounds_away(name: str, settings: Ca
             stepper.step()
         moved.append(1 - float(weight.detach().float().mean()))
     assert moved == [0.0, pytest.approx(0.1, abs=0.01)]
+
+
+def test_an_optimizer_has_each_trainable_tensor_once_and_no_frozen_one() -> None:
+    """D26."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)).requires_grad_(False)
+    with pytest.raises(AssertionError, match="no parameter is trainable"):
+        each_in_one_group(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    model[1].requires_grad_(True)
+    each_in_one_group(model, torch.optim.SGD(model[1].parameters(), lr=0.1))
+    for chosen, why in (
+        ([model[1].weight], "1.bias is in 0 optimizer groups"),
+        (model.parameters(), "2 frozen tensors are in the optimizer"),
+    ):
+        with pytest.raises(AssertionError, match=why):
+            each_in_one_group(model, torch.optim.SGD(chosen, lr=0.1))

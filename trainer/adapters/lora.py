@@ -144,7 +144,7 @@ class Lora(AdapterKind[LoraSettings]):
             shapes[f"{name}.lora_B.weight"] = (target.outputs, rank)
             if settings.use_dora:
                 shapes[f"{name}.lora_magnitude_vector"] = (target.outputs,)
-        head = _method(settings).head(base, settings)
+        head = method_of(settings).head(base, settings)
         return shapes | {f"base_model.model.{name}": shape for name, shape in head.items()}
 
     def activation_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> float:
@@ -182,7 +182,7 @@ class Lora(AdapterKind[LoraSettings]):
         from peft import LoraConfig
 
         return LoraConfig(
-            task_type=_method(settings).peft_task,
+            task_type=method_of(settings).peft_task,
             modules_to_save=_heads(base, settings),
             r=settings.lora_r,
             lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft says int; it only divides by it
@@ -207,14 +207,14 @@ class Lora(AdapterKind[LoraSettings]):
         return made
 
 
-def _method(settings: Any) -> Method[Any]:
+def method_of(settings: Any) -> Method[Any]:
     """A part of a stream has none of its own."""
     return kinds.method(getattr(settings, "method", "sft"))
 
 
 def _heads(base: BaseFacts, settings: Any) -> list[str] | None:
     """Modules that are trained whole: each of the head's, by the name that it has in its parent."""
-    names = {name.rpartition(".")[0] for name in _method(settings).head(base, settings)}
+    names = {name.rpartition(".")[0] for name in method_of(settings).head(base, settings)}
     return sorted(name for name in names if name.partition(".")[0] not in OF_PEFT) or None
 
 

@@ -182,12 +182,15 @@ class Saves(TrainerCallback):
 
 
 def each_in_one_group(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """House invariant: every trainable tensor is stepped, and by one optimizer group only."""
+    """House invariant: every trainable tensor is stepped, by one optimizer group only, and nothing else is."""
     trainable = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
     assert trainable, "no parameter is trainable"
     times = Counter(id(value) for group in optimizer.param_groups for value in group["params"])
     wrong = [f"{name} is in {times[key]} optimizer groups" for key, name in trainable.items() if times[key] != 1]
     assert not wrong, wrong[0]
+    assert times.keys() == trainable.keys(), (
+        f"{len(times.keys() - trainable.keys())} frozen tensors are in the optimizer"
+    )
 
 
 def _sums(model: torch.nn.Module) -> torch.Tensor:

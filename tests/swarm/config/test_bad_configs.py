@@ -203,7 +203,7 @@ streams: {one: }
 promotion: {metric: recall, must_beat: bas}
 """,
         """
-my.yaml:5: defaults.adapter: 'dora' is not one of control, lora, qcontrol, qlora; write `adapter: lora` with `use_dora: true`
+my.yaml:5: defaults.adapter: 'dora' is not one of control, full, lora, qcontrol, qlora; write `adapter: lora` with `use_dora: true`
 my.yaml:6: defaults.optimizer: 'adamw_bnb_8bit' is not one of adafactor, adam, adam_kahan, adamw, adamw_8bit, adamw_kahan, adamw_torch, duo, lion, lion_32bit, lion_8bit, lion_kahan, paged_adamw, paged_adamw_8bit, paged_lion, paged_lion_8bit, sgd; write `optimizer: adamw_8bit`
 my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial, rms_ratio; did you mean `cosine`?
 my.yaml:8: defaults.method: 'ppo' is not one of classify, dpo, duo, kto, mlm, orpo, sft; take one of them
