@@ -37,7 +37,7 @@ class Full(AdapterKind[FullSettings]):
         if settings.weight_decay:
             return Refusal("weight_decay", "it would shrink norms and biases too", f"write 0, or {LORA[6:]}")
         if settings.method in AGAINST_A_REFERENCE:
-            what = f"{settings.method} keeps a second copy of the adapter as its reference, which PEFT cannot do with whole modules"
+            what = f"TRL copies the adapter for the reference of {settings.method}, and whole modules are frozen by it"
             return Refusal("adapter", what, f"{LORA}, or `method: orpo`, which has no reference")
         return None
 

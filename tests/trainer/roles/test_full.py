@@ -100,21 +100,11 @@ def test_its_file_holds_what_is_stated_before_anything_is_loaded(family: str) ->
     assert shapes_in_file(kind.attach(model_of(family), base, chosen)) == stated
 
 
-def test_a_decay_is_refused() -> None:
+@pytest.mark.parametrize(("changes", "key"), [({"weight_decay": 0.1}, "weight_decay"), ({"method": "dpo"}, "adapter")])
+def test_what_would_go_wrong_is_refused(changes: dict[str, object], key: str) -> None:
     chosen = StreamSettings.model_validate(
-        {"base_model": "x", "datasets": [{"path": "x"}], "adapter": "full", "weight_decay": 0.1}
+        {"base_model": "x", "datasets": [{"path": "x"}], "adapter": "full", **changes}
     )
     why = kinds.adapter("full").refusal(chosen)
-    assert why is not None and why.key == "weight_decay"
-
-
-def test_a_preference_is_learned_against_the_base_that_stays(bench: Bench, settings: Make, tmp_path: Path) -> None:
-    path = tmp_path / "pairs.jsonl"
-    path.write_text(
-        "".join(f'{{"prompt": "double {n}", "completion": "{2 * n}", "worse": "{n}"}}\n' for n in range(1, 31))
-    )
-    pairs = [{"path": str(path), "type": "prompt_completion", "rejected": "worse"}]
-    bench.trained(settings(adapter="full", method="dpo", datasets=pairs, max_steps=8, learning_rate=1e-3))
-    losses = [row.figures["loss"] for row in bench.metric_rows() if row.kind == "train"]
-    assert losses[0] == pytest.approx(0.693147, abs=1e-3)  # nothing is preferred to the reference yet
-    assert losses[-1] < 0.6
+    assert why is not None and why.key == key
+    assert kinds.adapter("full").refusal(chosen.model_copy(update={"weight_decay": 0.0, "method": "orpo"})) is None
