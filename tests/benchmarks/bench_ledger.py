@@ -2,13 +2,14 @@
 
     python tests/benchmarks/bench_ledger.py [SECONDS]        # default 20; no model is loaded
 
-The ideas are tasks of a run without a coordinator: each agent, a process of its own, claims one under a lease of a second, records what it
-proposes with the idea's name as its idempotency key, and finishes the task.  One in ten is killed at a random moment and another one
+The ideas are tasks of a run without a coordinator: each agent, a process of its own, claims one under a lease of a second, records its
+proposal under the idea's name (as in a run, a second one of that name is refused), and finishes the task.  One in ten is killed at a random moment and another one
 takes its place.  Wanted: each idea proposed once, none left, none held by a dead agent longer than its lease (and the look that ends it).
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -32,13 +33,13 @@ AGENTS, IDEAS, LEASE_SECONDS = 20, 120, 1.0
 
 def works(run: str, name: str) -> None:
     with Agent(name, run) as agent:
-        while left := [task.ref for task in agent.state.tasks.values() if not task.done]:
+        while left := [ref for ref, task in agent.state.tasks.items() if ref.startswith("idea/") and not task.done]:
             ref = random.choice(left)
             try:
                 token = agent.take(ref, ttl_seconds=LEASE_SECONDS)
                 time.sleep(random.uniform(0.01, 0.1))
-                if not any(e.event.ref == ref for e in agent.tail() if isinstance(e.event, ev.Post)):
-                    agent.post(f"proposed by {name}", ref)
+                with contextlib.suppress(Refused):  # whoever held it before died after that
+                    agent.task(f"proposal/{ref.partition('/')[2]}")
                 agent.finish(ref, token)
             except (Refused, UserError):
                 continue  # another one holds it
@@ -66,14 +67,19 @@ def main() -> None:
                 agents[victim] = spawn.Process(target=works, args=(str(run), f"agent{number}"))
                 agents[victim].start()
                 number += 1
+        for one in agents:
+            one.kill()
+            one.join()
         report(run, len(killed))
 
 
 def report(run: Path, killed: int) -> None:
     entries = list(Log(run / "COLLABORATION.md").entries())
     state = fold(entries)
-    posts = [
-        entry.event.ref for entry in entries if isinstance(entry.event, ev.Post) and entry.event.ref.startswith("idea/")
+    made = [
+        entry.event.ref
+        for entry in entries
+        if isinstance(entry.event, ev.Task) and entry.event.ref.startswith("proposal/")
     ]
     claims: dict[str, float] = {}
     longest = 0.0
@@ -82,9 +88,9 @@ def report(run: Path, killed: int) -> None:
             claims[entry.event.ref] = entry.time
         elif isinstance(entry.event, ev.Expire):
             longest = max(longest, entry.time - claims[entry.event.ref])
-    open_tasks = sum(not task.done for task in state.tasks.values())
+    open_tasks = sum(not task.done for ref, task in state.tasks.items() if ref.startswith("idea/"))
     print(
-        f"{AGENTS} agents, {killed} killed, {IDEAS} ideas: {len(set(posts))} proposed, {len(posts) - len(set(posts))} twice, {open_tasks} left open"
+        f"{AGENTS} agents, {killed} killed, {IDEAS} ideas: {len(set(made))} proposed, {len(made) - len(set(made))} twice, {open_tasks} left open"
     )
     print(
         f"the longest that a dead agent held one: {longest:.0f} s (lease {LEASE_SECONDS:g} s; log times are whole seconds)"

@@ -9,6 +9,7 @@ gpt-tokenizer` in this folder they are o200k tokens, else an upper bound.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from swarm import Agent
 from swarm import events as ev
-from swarm.log import LogWriter
+from swarm.log import Log, LogWriter
 from tests.swarm.story import SHA, Story
 from toon import estimated_tokens
 
@@ -72,19 +73,54 @@ def read(folder: Path) -> list[str]:
                 return texts
 
 
+POLLS = 12
+"""So often `swarm status` is printed in the hour; polling every 30 s prints it 120 times."""
+
+
+def polled(folder: Path, ended: threading.Event, texts: list[str]) -> None:
+    while not ended.wait(HOUR_SECONDS / POLLS):
+        command = [sys.executable, "-m", "swarm.cli", "status", str(folder)]
+        texts.append(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+
+
+def missed(folder: Path, texts: list[str]) -> list[int]:
+    """Entries that a supervisor has to know of and that no answer has."""
+    whole = "\n".join(texts)
+    wanted = [
+        e for e in Log(folder / "COLLABORATION.md").entries() if e.event.kind in {"fail", "verdict", "object", "end"}
+    ]
+    return [entry.seq for entry in wanted if not re.search(rf"\b{entry.seq} [\d:]+ {entry.event.kind} ", whole)]
+
+
+def tokens_of(texts: list[str]) -> tuple[int, str]:
+    done = subprocess.run(["node", "--input-type=module", "-e", NODE], input=json.dumps(texts), capture_output=True, text=True, check=False)  # fmt: skip
+    if done.returncode == 0:
+        return sum(json.loads(done.stdout)), "o200k tokens"
+    return sum(map(estimated_tokens, texts)), "tokens at most (estimated)"
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+        folder, ended, statuses = Path(place), threading.Event(), list[str]()
         with LogWriter.open(folder / "COLLABORATION.md") as writer:
             writer.append([("ada", ev.Post(ref="run", body="opened"))])
-        thread = threading.Thread(target=write, args=(folder, hour()))
-        thread.start()
+        threads = [
+            threading.Thread(target=write, args=(folder, hour())),
+            threading.Thread(target=polled, args=(folder, ended, statuses)),
+        ]
+        for thread in threads:
+            thread.start()
         texts = read(folder)
-        thread.join()
-    done = subprocess.run(["node", "--input-type=module", "-e", NODE], input=json.dumps(texts), capture_output=True, text=True, check=False)  # fmt: skip
-    counts = json.loads(done.stdout) if done.returncode == 0 else [estimated_tokens(text) for text in texts]
-    kind = "o200k tokens" if done.returncode == 0 else "tokens at most (estimated)"
-    print(f"{len(texts)} answers, {sum(counts)} {kind}; wanted at most 2,000")
+        ended.set()
+        for thread in threads:
+            thread.join()
+        not_seen = missed(folder, texts)
+    count, kind = tokens_of(texts)
+    print(
+        f"swarm wait: {len(texts)} answers, {count} {kind}; wanted at most 2,000; entries missed: {not_seen or 'none'}"
+    )
+    count, kind = tokens_of(statuses)
+    print(f"swarm status every 30 s: 120 answers, {count * 120 // len(statuses)} {kind} (of {len(statuses)} answers)")
 
 
 if __name__ == "__main__":

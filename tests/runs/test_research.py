@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,9 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
 
 
 def test_two_agents_and_a_person_research_and_what_is_kept_beats_the_start_by_more_than_chance(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path), *SHORT], capture_output=True, text=True, check=False, timeout=280)  # fmt: skip
+    (tmp_path / "heard.py").write_text("import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))")
+    alert = f"alerts=[{{command: [{sys.executable}, {tmp_path}/heard.py, {tmp_path}/heard], on: [new_best, end]}}]"
+    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path), *SHORT, alert], capture_output=True, text=True, check=False, timeout=280)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     [path] = (tmp_path / "runs").iterdir()
     folder = sp.RunFolder(path)
@@ -38,6 +41,8 @@ def test_two_agents_and_a_person_research_and_what_is_kept_beats_the_start_by_mo
     assert leaders == ["ada", "bob"] and any(isinstance(e.event, ev.Expire) for e in entries)
     assert "refused" in " ".join(entry.event.body for entry in entries if isinstance(entry.event, ev.Post))
     assert "quicker [keep]" in done.stdout
+    heard = [json.loads(line)["occasion"] for line in (tmp_path / "heard").read_text().splitlines()]
+    assert heard[0] == "new_best" and heard[-1] == "end"
     checked = sp.swarm("check", str(path / "kept.yaml"), cwd=tmp_path)
     assert "# quicker (entry" in (path / "kept.yaml").read_text() and not checked.stderr.startswith("error")
     assert '"keep"' in sp.swarm("ledger", "--json", cwd=tmp_path).stdout
