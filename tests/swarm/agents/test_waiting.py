@@ -18,6 +18,7 @@ from swarm.errors import UserError
 from swarm.log import LogWriter
 from swarm.messages import MetricRow, Metrics
 from swarm.rundir import RunFolder
+from swarm.views.digest import tokens_at_most
 from tests.swarm.story import Story
 
 Say = Callable[[Story], None]
@@ -160,6 +161,27 @@ def test_what_it_tells_keeps_its_budget(folder: RunFolder, story: Story) -> None
         woken = ada.wait("done", timeout_seconds=0)
     assert toon.estimated_tokens(woken.text()) < 1.2 * waiting.BUDGET_TOKENS
     assert woken.changed["more"] > 40 and "note 59" in woken.changed["entries"][-1]
+
+
+def test_supervising_eight_streams_to_their_end_costs_no_more_than_2000_tokens(folder: RunFolder) -> None:
+    names = [f"lora-{n}" for n in range(1, 9)]
+    story = Story(*names)
+    for name in names:
+        story.trained(name, earlier=tuple(f"{n:x}" * 64 for n in range(10)))
+    recorded(folder, story)
+    told: list[str] = []
+    with Agent("ada", folder.path) as ada:
+        for at, name in enumerate(names):
+            known = len(story.entries)
+            story.judged(name, loss=0.5 + at / 100)
+            recorded(folder, story, known)
+            told.append(ada.wait("done | failed | verdict | waits | question", timeout_seconds=0).text())
+        known = len(story.entries)
+        story.say("coordinator", ev.End(ref="run", rc=0))
+        recorded(folder, story, known)
+        last = ada.wait("done | failed | verdict | waits | question", timeout_seconds=0)
+    assert (last.cause, len(told)) == ("done", 8)
+    assert sum(map(tokens_at_most, [*told, last.text()])) <= 2000
 
 
 def test_another_condition_is_refused_with_those_that_there_are() -> None:
