@@ -53,7 +53,9 @@ def refusal(command: str) -> str:
     while hasattr(command_of, "commands") and rest and rest[0] in command_of.commands:
         command_of, rest = command_of.commands[rest[0]], rest[1:]
     options = {flag for parameter in command_of.params for flag in (*parameter.opts, *parameter.secondary_opts)}
-    unknown = [word for word in rest if word.startswith("-") and word.partition("=")[0] not in {*options, "--help"}]
+    unknown = [
+        word for word in rest if re.match("-+[a-z]", word) and word.partition("=")[0] not in {*options, "--help"}
+    ]
     return f"{called} knows no {', '.join(unknown)}" if unknown else ""
 
 
