@@ -53,7 +53,7 @@ def _of(event: object, before: float, now: float) -> tuple[Occasion, str] | None
             return "nan", f"{event.ref}: {why}"
         case ev.End(rc=rc):
             return "end", f"the run is over with exit status {rc}" + (f": {event.body}" if event.body else "")
-        case ev.Checkpoint() | ev.Trained() if now < before and math.isfinite(now):
+        case ev.Checkpoint() | ev.Trained() | ev.Verdict() if now < before and math.isfinite(now):
             beaten = f", {before:.4g} before" if math.isfinite(before) else ""
             return "new_best", f"{event.stream} has held-out loss {now:.4g}{beaten}"
         case _:

@@ -14,7 +14,7 @@ PLATEAU_SHARE = 0.005
 
 
 def best(state: State) -> float:
-    """The lowest held-out loss of any checkpoint; infinite where none was measured."""
+    """The lowest held-out loss so far; infinite where none was measured."""
     return min(_losses(state), default=math.inf)
 
 
@@ -27,9 +27,10 @@ def is_plateau(bests: Sequence[float]) -> bool:
 
 
 def _losses(state: State) -> list[float]:
-    return [
-        saved.figures[FIGURE]
-        for stream in state.streams.values()
-        for saved in stream.checkpoints
-        if math.isfinite(saved.figures.get(FIGURE, math.nan))
-    ]
+    """Of the checkpoints; of a stream that measures none on the way, what its validator measured (other rows are no new best)."""
+    found = []
+    for stream in state.streams.values():
+        measured = [saved.figures[FIGURE] for saved in stream.checkpoints if FIGURE in saved.figures]
+        judged = stream.verdict.figures.get(FIGURE, math.nan) if stream.verdict else math.nan
+        found += measured or [judged]
+    return [loss for loss in found if math.isfinite(loss)]

@@ -85,6 +85,14 @@ def test_a_failure_a_nan_a_new_best_and_the_end_are_messages_and_nothing_else_is
     assert stalled(story.state, "trainer-1", ["wide/train"])["text"] == "trainer-1 makes no progress on wide/train"
 
 
+def test_a_stream_that_measures_nothing_on_the_way_is_a_new_best_when_it_is_judged() -> None:
+    story = Story("wide", "narrow")
+    for name, loss in (("wide", 0.5), ("narrow", 0.6)):
+        story.trained(name)
+        story.judged(name, loss=loss)
+    assert told(story) == [("new_best", "wide has held-out loss 0.5")]
+
+
 def test_a_message_is_signed_and_goes_to_those_who_want_that_occasion(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
