@@ -41,6 +41,22 @@ def waiting(state: State) -> list[Proposal]:
     return [one for one in _open(state) if one.event.ref not in state.streams]
 
 
+def proposals_waiting(state: State, settings: RunSettings) -> str:
+    """Which proposals wait for an approval, with the command; empty: none does."""
+    research = settings.research
+    if research is None or state.end:
+        return ""
+    names = [
+        one.event.ref
+        for one in waiting(state)
+        if not state.objections_to(one.event.ref) and _approvals(state, one) < research.approvals
+    ]
+    if not names:
+        return ""
+    many = f"proposals {', '.join(names)} wait" if len(names) > 1 else f"proposal {names[0]} waits"
+    return f"{many} for an approval; `swarm ledger`, then `swarm approve {names[0]}` or `swarm object {names[0]}`"
+
+
 def is_open(state: State, settings: RunSettings, now: float) -> bool:
     """Whether the run is to go on for proposals that may still come or are not concluded."""
     research = settings.research
@@ -130,8 +146,13 @@ def _parked(state: State, research: Research, one: Proposal) -> str:
     name = one.event.ref
     if objections := state.objections_to(name):
         return "{} objects: {}".format(*objections[0])
-    approved = sum(o.agrees and by != one.by for (scope, by), o in state.opinions.items() if scope == name)
+    approved = _approvals(state, one)
     return f"{approved} of {research.approvals} approvals" if approved < research.approvals else ""
+
+
+def _approvals(state: State, one: Proposal) -> int:
+    """Of others than who made it."""
+    return sum(o.agrees and by != one.by for (scope, by), o in state.opinions.items() if scope == one.event.ref)
 
 
 def _conclusions(state: State, settings: RunSettings, research: Research) -> Iterator[JudgeProposal | DiscardProposal]:

@@ -18,6 +18,7 @@ from swarm.settings.research import Phase, Research
 from swarm.settings.search import Budget
 from swarm.state import Refusal
 from swarm.views import ledger
+from swarm.views.streamrows import waits_of
 from tests.swarm.story import SHA, Story
 
 DATA = [[{"path": "/few.jsonl"}], [{"path": "/many.jsonl"}]]
@@ -118,7 +119,9 @@ def test_approvals_are_of_others(story: Story) -> None:
     run = run_of(story, GOAL.model_copy(update={"approvals": 1}))
     story.say("ada", ev.Approve(ref="one"))
     assert research.joins(story.state, run, story.now) == []
+    assert waits_of(story.state, run).startswith("proposal one waits for an approval; `swarm ledger`, then `swarm app")
     story.say("bob", ev.Approve(ref="one"))
+    assert waits_of(story.state, run) == ""
     assert research.joins(story.state, run, story.now) == [JoinProposal("one")]
 
 
