@@ -90,6 +90,10 @@ class Method(Kind[S]):
         """Those that can run it with these settings."""
         return self.engines
 
+    def in_pair(self, settings: S) -> bool:
+        """Whether it can be the objective of one of a stream's two models, with these settings."""
+        return False
+
     def unfit(self, base: BaseFacts, settings: S) -> Refusal | None:
         """Why it cannot tune this base."""
         if base.reads_both_ways:

@@ -208,19 +208,24 @@ def _check_pairs(stream: Node, settings: StreamSettings, problems: Problems) -> 
 
 
 def _check_row_types(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    """Rows that the method does not learn from."""
-    method = kinds.method(settings.method)
-    for key in ("datasets", "test_datasets", "val_datasets", "sealed_datasets"):
-        node = stream.items.get(key)
-        for number, dataset in enumerate(getattr(settings, key)):
-            at = node.value[number] if node is not None and isinstance(node.value, list) else stream
-            known = method.row_types
-            if known is not None and dataset.type not in known:
-                what = f"{settings.method} learns from {' or '.join(sorted(known))} rows, and this data set is read as {dataset.type}"
-                _add(at, "type", what, f"write `type: {min(known)}`, with its columns", problems)
-            elif known is None and dataset.type == "labelled":
-                what = f"{settings.method} learns from words, and a label is none"
-                _add(at, "type", what, "write `method: classify`, or `type: prompt_completion`", problems)
+    """Rows that the method does not learn from; of two models each has its own."""
+    for node, part in _parts(stream, settings):
+        assert isinstance(part, StreamSettings)
+        for key in ("datasets", "test_datasets", "val_datasets", "sealed_datasets"):
+            written = node.items.get(key)
+            for number, dataset in enumerate(getattr(part, key)):
+                at = written.value[number] if written is not None and isinstance(written.value, list) else node
+                _check_row_type(at, dataset.type, part.method, problems)
+
+
+def _check_row_type(at: Node, row_type: str, method: str, problems: Problems) -> None:
+    known = kinds.method(method).row_types
+    if known is not None and row_type not in known:
+        what = f"{method} learns from {' or '.join(sorted(known))} rows, and this data set is read as {row_type}"
+        _add(at, "type", what, f"write `type: {min(known)}`, with its columns", problems)
+    elif known is None and row_type == "labelled":
+        what = f"{method} learns from words, and a label is none"
+        _add(at, "type", what, "write `method: classify`, or `type: prompt_completion`", problems)
 
 
 def _check_kinds(stream: Node, settings: StreamSettings, problems: Problems) -> None:

@@ -52,7 +52,8 @@ def _model(name: str, model: Node, stream: Mapping[str, Node], problems: Problem
         problems.add(node.at, node.path, f"a model of a stream is one model, not {node.value}", "write e.g. sft")
     taken = {key: node for key, node in stream.items() if key in known and key not in OF_STREAM}
     role = {ROLE: Node(name, model.at, f"{model.path}.{ROLE}")} if ROLE in known else {}
-    return replace(model, value={**taken, **role, **own})
+    typed = {key: node for key, node in taken.items() if node.at.typed and not (key in own and own[key].at.typed)}
+    return replace(model, value={**taken, **role, **own, **typed})
 
 
 def _renamed(key: str) -> str:

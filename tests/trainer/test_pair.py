@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from swarm.errors import UserErrors
 from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
 from tests.trainer.conftest import Bench
+from tests.trainer.encoders import WORDS, save_encoder
 
+HOT = WORDS[:3]
 Make = Callable[..., StreamSettings]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 
@@ -70,9 +72,16 @@ def test_a_model_takes_from_its_stream_what_it_does_not_say(duo: Make) -> None:
     assert [part.duo_role for part in parts.values()] == ["encoder", "decoder"]  # type: ignore[attr-defined]
 
 
+def test_what_is_typed_for_a_stream_is_for_both_models_and_what_is_typed_for_a_model_for_it_alone(duo: Make) -> None:
+    assert [part.lora_r for part in duo("lora_r=3").parts.values()] == [3, 3]  # type: ignore[attr-defined]
+    parts = duo("lora_r=3", "models.encoder.lora_r=5").parts
+    assert [part.lora_r for part in parts.values()] == [5, 3]  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("override", "what"),
     [
+        ("models.encoder.loss=dft", "learns by sft with settings that one of two models cannot have"),
         ("models.encoder.lora_rr=3", "unknown setting"),
         ("models.third.lora_r=3", "third"),
         ("models.encoder.objective=duo", "a model of a stream is one model, not duo"),
@@ -115,6 +124,33 @@ def test_both_models_are_trained_in_one_run_and_judged_each_on_its_own(duo: Make
     (folder / "decoder" / "adapter_model.safetensors").write_bytes(b"other")
     changed = Bench.do(bench, "validate", duo(), prepared=prepared, checkpoint=trained.path, sha256=trained.sha256)
     assert changed["verdict"].result == "FAIL"
+
+
+@pytest.mark.parametrize("objective", ["classify", "mlm"])
+def test_an_encoder_learns_its_own_objective_beside_a_decoder(
+    duo: Make, bench: Bench, tmp_path: Path, objective: str
+) -> None:
+    """D01, D02: BERT's kind with AdamW, a decoder with Lion."""
+    encoder, texts = save_encoder(tmp_path / "bert"), tmp_path / "texts.csv"
+    lines = [
+        f"{first} {second} {third},{'hot' if first in HOT else 'cold'}"
+        for first, second, third in product(WORDS[:6], WORDS[6:9], WORDS[9:])
+    ]
+    texts.write_text("\n".join(["text,label", *lines]) + "\n")
+    row_type = "labelled, text: text, label: label" if objective == "classify" else "text, text: text"
+    own = ["models.encoder.labels=[cold, hot]"] if objective == "classify" else []
+    settings = duo(
+        f"models.encoder.base_model={encoder}", f"models.encoder.objective={objective}", "max_steps=60", "save_steps=60", "eval_steps=60",
+        f"models.encoder.datasets=[{{path: {texts}, type: {row_type}}}]", "models.encoder.learning_rate=1e-2", "models.encoder.sequence_len=32", "models.encoder.eval_rows=12", *own,
+    )  # fmt: skip
+    trained = bench.trained(settings)["trained"]
+    given = {"prepared": next(iter(bench.prepared)), "checkpoint": trained.path, "sha256": trained.sha256}
+    verdict = bench.do("validate", settings, **given)["verdict"]
+    assert verdict.result == "SUCCESS", verdict
+    for model in ("encoder", "decoder"):
+        assert verdict.figures[f"{model}_eval_loss"] < verdict.figures[f"base_{model}_eval_loss"]
+    score = bench.do("evaluate", settings, **given)["score"]
+    assert ("encoder_accuracy" in score.figures) == (objective == "classify")
 
 
 def test_it_goes_on_from_a_checkpoint_bit_for_bit(duo: Make, bench: Bench) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
-from torch import Tensor
+from transformers import PreTrainedModel
 
 from swarm import kinds
 from swarm.errors import UserError
@@ -28,10 +27,11 @@ from trainer.arbiter import Arbiter
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
 from trainer.engines.callbacks import each_in_one_group
-from trainer.judge.heldout import RowLoss, mean_loss, row_losses
+from trainer.judge.heldout import mean_loss
+from trainer.judge.objective import Objective
 from trainer.loading import load_base, new_adapter
 from trainer.loop import folder
-from trainer.loop.audit import refuse_not_finite, refuse_rate
+from trainer.loop.audit import refuse_huge, refuse_not_finite, unmoved
 from trainer.loop.batches import Batches
 from trainer.loop.layer import mixed
 from trainer.loop.loop import audit_is_due
@@ -40,7 +40,6 @@ from trainer.loop.recipe import controllers_of
 from trainer.loop.schedules import NamedSchedule
 from trainer.loop.stream import Failed, Stream, Window
 from trainer.loop.tuned import Tuned
-from trainer.objectives import causal
 from trainer.place import Place
 from trainer.progress import Next, TrainingProgress
 
@@ -97,14 +96,6 @@ def _save(progress: TrainingProgress, pair: Pair, *, ends: bool) -> None:
     progress.keep(staged, of, ENGINE, FILES)
 
 
-class NextWords:
-    def loss(self, model: PeftModel, rows: Sequence[Tokens], keys: Sequence[int]) -> tuple[Tensor, int]:
-        return causal.summed(model, rows)
-
-    def losses(self, model: PeftModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
-        return row_losses(model, rows, check)
-
-
 class Side:
     """One of the models."""
 
@@ -112,7 +103,7 @@ class Side:
         self.settings, self._place = piece.settings, place
         prepared = place.run_folder / (piece.prepared or "")
         self.batches = Batches.of(self.settings, Rows(prepared / TRAIN))
-        self.objective = NextWords()
+        self.objective: Objective = kinds.method(self.settings.method).objective(self.settings)
         base = load_base(base_models.folder_of(self.settings.base_model), self.settings, place)
         torch.manual_seed(self.settings.seed)  # A's random start is the stream's own
         self.model = new_adapter(base, self.settings)
@@ -134,6 +125,7 @@ class Side:
             steps=steps, schedule=NamedSchedule.of(settings, steps), max_grad_norm=settings.max_grad_norm or None,
             seed=settings.seed, controllers=controllers_of(settings),
         )  # fmt: skip
+        self._sums_at_first = self._sums()
         each_in_one_group(self.model, self.stream.optimizer)
 
     def stepped(self) -> Stepped:
@@ -145,9 +137,11 @@ class Side:
         for rows in micro_batches:
             keys = [mixed(ROW_SEED, stream.seed, stream.step, number + at) for at in range(len(rows))]
             torch.manual_seed(mixed(stream.seed, stream.step, number))  # of dropout
-            total, count = self.objective.loss(self.model, cast("list[Tokens]", rows), keys)
+            some = cast("list[Tokens]", rows)
+            total = self.objective.loss(self.model, some, keys)
             torch.autograd.backward(total)
-            nats, counted, number = nats + float(total.detach()), counted + count, number + len(rows)
+            nats, number = nats + float(total.detach()), number + len(rows)
+            counted += self.objective.counted(some, keys)
         if not counted:
             raise Failed(
                 f"the rows of step {stream.step + 1} hold nothing to learn", "look at the rows with `swarm show`"
@@ -157,15 +151,26 @@ class Side:
         stream.window = Window(micro_batches, counted, len(micro_batches), [nats], padded)
         done = stream.stepped()
         if audit_is_due(stream, done):
-            refuse_rate(stream)
+            self._refuse_rate()
         return done
+
+    def _refuse_rate(self) -> None:
+        """Of all that is trained: in a step from a new head of zeros, the head alone moves."""
+        refuse_huge(self.stream)
+        if torch.equal(self._sums(), self._sums_at_first):
+            raise unmoved(self.stream)
+
+    def _sums(self) -> torch.Tensor:
+        """A number for each tensor, which a step changes."""
+        return torch.stack([value.detach().double().square().sum() for value in self.adapter.parameters()])  # (P,)
 
     def rest(self) -> None:
         """A step in which it is not updated."""
         self.stream.step += 1
 
     def held_out_loss(self) -> float:
-        return mean_loss(self.objective.losses(self.model, self._held_out, lambda: None))
+        model = cast("PreTrainedModel", self.model)  # a PeftModel passes calls on to it
+        return mean_loss(self.objective.losses(model, self._held_out, lambda: None))
 
 
 class Pair:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.data.tokens import IGNORED, RowReader, Tokens
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from swarm.settings import StreamSettings
@@ -50,6 +51,16 @@ class Objective(ABC):
                 runs.append((counted, []))
             runs[-1][1].append(token)
         return [(counted, str(tokenizer.decode(ids))) for counted, ids in runs]
+
+    # ---- what it learns ----
+
+    @abstractmethod
+    def counted(self, rows: Sequence[Tokens], keys: Sequence[int]) -> int:
+        """What `loss` sums over."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int]) -> Tensor:
+        """The sum over what counts; `keys`: a number for each row, which decides what is random about it."""
 
     # ---- how good it is ----
 

@@ -36,15 +36,24 @@ def audit(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head)
 
 def refuse_rate(stream: Stream) -> None:
     """Raises Failed where no weight has moved, and where one is infinite or as good as that: its gradients vanish in rounding."""
-    refuse_not_finite(stream)
+    refuse_huge(stream)
     values = dict(stream.adapter.named_parameters())
-    largest = max(float(value.detach().abs().max()) for value in values.values())
+    if not any(bool(value.any()) for name, value in values.items() if name.endswith(SECOND)):
+        raise unmoved(stream)
+
+
+def unmoved(stream: Stream) -> Failed:
+    return Failed(
+        f"no weight moved at step {stream.step}", "raise learning_rate, or look at the rows with `swarm show`"
+    )
+
+
+def refuse_huge(stream: Stream) -> None:
+    """Raises Failed where a weight is infinite or as good as that."""
+    refuse_not_finite(stream)
+    largest = max(float(value.detach().abs().max()) for value in stream.adapter.parameters())
     if largest > LARGEST:
         raise Failed(f"the adapter's weights grew to {largest:.0e} at step {stream.step}", "lower learning_rate")
-    if not any(bool(value.any()) for name, value in values.items() if name.endswith(SECOND)):
-        raise Failed(
-            f"no weight moved at step {stream.step}", "raise learning_rate, or look at the rows with `swarm show`"
-        )
 
 
 def refuse_not_finite(stream: Stream) -> None:

@@ -32,6 +32,9 @@ class Classify(Method[ClassifySettings]):
     implied: ClassVar[Mapping[str, Any]] = {"metrics": ["accuracy", "f1"], "eval_rows": 1024}
     words: ClassVar[bool] = False
 
+    def in_pair(self, settings: ClassifySettings) -> bool:
+        return True
+
     def refusal(self, settings: ClassifySettings) -> Refusal | None:
         if len(set(settings.labels)) < len(settings.labels):
             return Refusal("labels", "a label stands there twice", "write each once")

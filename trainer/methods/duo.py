@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, StringConstraints
 
+from swarm import kinds
 from swarm.keys import Reads, Settings, Share
 from swarm.kinds import Method, Refusal
 from swarm.settings import Part, StreamSettings
@@ -63,6 +64,9 @@ class Duo(Method[DuoSettings]):
         if settings.sealed_datasets:
             return Refusal("sealed_datasets", "no sealed rows are judged of two models", "leave it out")
         for name, model in settings.models.items():
+            if not kinds.method(model.method).in_pair(model):
+                what = f"the {name} learns by {model.method} with settings that one of two models cannot have"
+                return Refusal("models", what, "write `objective: sft`, classify or mlm, with the plain loss")
             for key in FROM_BELOW:
                 if getattr(model, key) != StreamSettings.model_fields[key].get_default(call_default_factory=True):
                     return Refusal(

@@ -30,6 +30,9 @@ class Mlm(Method[MlmSettings]):
     implied: ClassVar[Mapping[str, Any]] = {"metrics": ["perplexity"], "eval_rows": 0}
     words: ClassVar[bool] = False
 
+    def in_pair(self, settings: MlmSettings) -> bool:
+        return True
+
     def unfit(self, base: BaseFacts, settings: MlmSettings) -> Refusal | None:
         if not base.reads_both_ways:
             what = "predicts what comes next, and masked tokens are found by an encoder"

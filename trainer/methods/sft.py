@@ -47,6 +47,9 @@ class Sft(Method[SftSettings]):
     def engines_with(self, settings: SftSettings) -> frozenset[str]:
         return frozenset({"shared"}) if settings.anchor else self.engines
 
+    def in_pair(self, settings: SftSettings) -> bool:
+        return settings.loss == "nll" and not settings.anchor
+
     def refusal(self, settings: SftSettings) -> Refusal | None:
         if settings.loss == "asft" and not settings.anchor:
             return Refusal("kl_lambda", "asft without its KL term is dft", "write `loss: dft`, or a number above 0")

@@ -6,12 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
 from swarm.errors import UserError
-from trainer.data.tokens import Tokeniser, Tokens, stop_tokens, tokeniser_of
+from trainer.data.tokens import IGNORED, Tokeniser, Tokens, stop_tokens, tokeniser_of
 from trainer.families import auto_class, reads_both_ways
 from trainer.judge import answers, heldout
 from trainer.judge.answers import Answer, Question, Sampling
 from trainer.judge.objective import Objective
+from trainer.objectives import losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +34,25 @@ class NextToken(Objective):
 
     def reader(self, settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Tokeniser:
         return tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder))
+
+    def counted(self, rows: Sequence[Tokens], keys: Sequence[int]) -> int:
+        return sum(label != IGNORED for row in rows for label in row.labels[1:])
+
+    def loss(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int]) -> Tensor:
+        """The sum over the supervised tokens."""
+        device, width = next(model.parameters()).device, max(len(row.ids) for row in rows)
+        ids, labels, mask = (
+            torch.tensor([[*values, *[fill] * (width - len(values))] for values in columns], device=device)  # (B, T)
+            for columns, fill in (
+                ([row.ids for row in rows], 0),
+                ([row.labels for row in rows], IGNORED),
+                ([[1] * len(row.ids) for row in rows], 0),
+            )
+        )
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]  # (B, T-1, V)
+        targets = labels[:, 1:]
+        counted = targets != IGNORED
+        return cross_entropy(losses.wide(logits[counted]), targets[counted], reduction="sum")
 
     def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
         return heldout.row_losses(model, rows, check)
