@@ -54,6 +54,9 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
         return st.lists(st.from_regex(r"[a-z][a-z0-9]{1,5}", fullmatch=True), max_size=2, unique=True)
     if name == "research":
         return st.none()
+    if name == "alerts":
+        receiver = st.fixed_dictionaries({"url": st.just("https://a.example/b")}) | st.fixed_dictionaries({"command": st.lists(TEXTS, min_size=1)})  # fmt: skip
+        return st.lists(receiver, max_size=2)
     if name == "prices":
         return st.dictionaries(TEXTS, st.floats(0, 99), max_size=2)
     if name == "budget":
