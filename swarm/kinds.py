@@ -136,6 +136,10 @@ class AdapterKind(Kind[S]):
     reads_classes: ClassVar[bool] = False
     """It computes with the class of each token (`control_class`)."""
 
+    def neutral_lambda(self, settings: S) -> float:
+        """Weight of what it adds to neutral text."""
+        return 0.0
+
     def adapts_linears(self, settings: S) -> bool:
         """Whether it stands on linear layers."""
         return True

@@ -84,6 +84,9 @@ class Control(Lora):
             )
         return bad_pattern(settings)
 
+    def neutral_lambda(self, settings: Any) -> float:
+        return float(settings.control_neutral_lambda)
+
     def adapts_linears(self, settings: Any) -> bool:
         return bool(settings.has_lora)
 

@@ -45,6 +45,9 @@ class Steering:
 
     scale: float = 1.0
     signs: Tensor | None = None
+    neutral: Tensor | None = None
+    """(B, T) Weights of |u|^2 / |x|^2; what that comes to at each site is put into `penalties`."""
+    penalties: list[Tensor] = field(default_factory=list)
 
     def of(self, like: Tensor) -> Tensor | float:
         """For tokens (B, T, H)."""
@@ -89,13 +92,15 @@ class ControlSide(nn.Module, BaseTunerLayer):
             return output
         y: Tensor = output[0] if isinstance(output, tuple) else output  # (B, T, H)
         delta = y - (given[0] if given else named["hidden_states"]) if self.kind == "block" else y
-        whole = y
+        u = torch.zeros((), device=y.device)
         for adapter in (name for name in self.active_adapters if name in self.forms):
             first, second = self.weights(adapter)
             x = self.lora_dropout[adapter](delta).to(first.dtype)
-            whole = whole + added(
-                self.forms[adapter], x, first, second, self.scaling[adapter], self.steering.of(x)
-            )  # in the adapter's precision, rounded once
+            u = u + added(self.forms[adapter], x, first, second, self.scaling[adapter], self.steering.of(x))
+        if (weights := self.steering.neutral) is not None:
+            share = u.square().sum(-1) / delta.square().sum(-1)  # (B, T)
+            self.steering.penalties.append((weights * share).sum())
+        whole = y + u  # in the adapter's precision, rounded once
         return (whole.to(y.dtype), *output[1:]) if isinstance(output, tuple) else whole.to(y.dtype)
 
 

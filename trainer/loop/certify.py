@@ -24,8 +24,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swarm.errors import UserError
-from trainer.control.tuner import ControlSide, signed
-from trainer.data.classes import predicted
+from trainer.control.tuner import ControlSide, signed, steering_of
+from trainer.data.classes import NEUTRAL, predicted
 from trainer.data.tokens import IGNORED
 from trainer.loop.adapter import PREFIX, number_of
 from trainer.loop.batches import Tokenised
@@ -237,12 +237,13 @@ def _gradient(model: PeftModel, recipe: Recipe, masks: list[_KeyedDropout], step
             with torch.no_grad(), model.disable_adapter():
                 base = logits()
         signs = _filled(classes, 0, model.device)
+        _weigh_neutral(model, (signs.abs() == NEUTRAL).double() * recipe.neutral / total)
         with signed(model, signs.sign()):
             values = recipe.loss(
                 Predicted(logits(), labels[:, 1:][counted], base, signs[:, :-1][counted])
             )  # (m,) or (m, 1 + parts)
             part = values.reshape(len(values), -1)[:, 0].sum() / total
-            part.backward()  # type: ignore[no-untyped-call]
+            (part + _penalty(model)).backward()  # type: ignore[no-untyped-call]
         loss, before = loss + part.item(), before + len(rows)
     return loss
 
@@ -283,6 +284,17 @@ def _padded(rows: Sequence[Tokenised], device: torch.device) -> tuple[Tensor, Te
         _filled([row.labels for row in rows], IGNORED, device),
         _filled([[1] * len(row.ids) for row in rows], 0, device),
     )
+
+
+def _weigh_neutral(model: PeftModel, weights: Tensor) -> None:
+    if steering := steering_of(model):
+        steering.neutral, steering.penalties = weights if bool(weights.any()) else None, []
+
+
+def _penalty(model: PeftModel) -> Tensor | float:
+    """The mean of the sites."""
+    steering = steering_of(model)
+    return sum(steering.penalties) / len(steering.penalties) if steering and steering.penalties else 0.0
 
 
 def _filled(values: Sequence[Sequence[int]], fill: int, device: torch.device) -> Tensor:

@@ -54,7 +54,9 @@ def cloned(
 def _copy(pair: Pair) -> Pair:
     a, b, magnitude = (None if value is None else value.detach().clone() for value in (pair.a, pair.b, pair.magnitude))
     assert a is not None and b is not None
-    return Pair(a, b, magnitude, pair.scale, pair.dropout, pair.fixed, pair.form)
+    made = Pair(a, b, magnitude, pair.scale, pair.dropout, pair.fixed, pair.form)
+    made.neutral = pair.neutral
+    return made
 
 
 @torch.no_grad()

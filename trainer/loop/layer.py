@@ -44,6 +44,8 @@ class Pair:
         """Further rows of A and of B that are added too and never trained: what an initialisation takes from the base."""
         self.form = form
         """Of a control adapter; None on a linear layer."""
+        self.neutral = 0.0
+        """Weight of |u|^2 / |x|^2 on neutral tokens, of a control adapter that adds u to x."""
 
     @property
     def names(self) -> tuple[str, str]:

@@ -38,6 +38,8 @@ class Recipe:
     recompute: bool = False
     loss: Loss = NLL
     decay: Decay | None = None
+    neutral: float = 0.0
+    """Weight of |u|^2 / |x|^2, the mean of the sites, on neutral tokens of a control adapter."""
     controllers: Callable[[], Sequence[Controller]] = tuple
     stops: Callable[[], Sequence[Stop]] = tuple
     held_out: Sequence[Tokenised] = ()
@@ -63,12 +65,16 @@ class Recipe:
             recompute=settings.gradient_checkpointing,
             loss=classed(loss) if adapter.reads_classes else loss,
             decay=Decay(*shrinks) if (shrinks := adapter.shrinking(settings)) else None,
+            neutral=adapter.neutral_lambda(settings),
             controllers=lambda: controllers_of(settings),
             held_out=held_out,
         )
 
     def stream(self, loop: Loop, name: str) -> Stream:
         adapter = loop.adapter(self.config, self.seed)
+        sites = [pair for pair in adapter.pairs.values() if pair.form]
+        for pair in sites:
+            pair.neutral = self.neutral / len(sites)
         return Stream(
             name=name, adapter=adapter, optimizer=self.optimizer(adapter.parameters()), batches=self.batches, steps=self.steps,
             schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,

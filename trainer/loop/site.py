@@ -10,8 +10,26 @@ from torch import Tensor, nn
 
 from trainer.control.forms import MIRROR
 from trainer.control.sites import Site
+from trainer.data.classes import NEUTRAL
 from trainer.loop.layer import Pair, Stacked, dropped, leaf, low_rank, move, picked
 from trainer.loop.plan import Pass, Plan
+
+
+class _Neutral(torch.autograd.Function):
+    """Returns u; on the way back w |u|^2 / |x|^2 of each token has counted as a part of the loss, wherever the graph is cut."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(u, x, weights)
+        return u.view_as(u)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        u, x, weights = ctx.saved_tensors
+        wide = x.to(u.dtype)
+        size = wide.square().sum(-1, keepdim=True).clamp(min=torch.finfo(u.dtype).tiny)
+        share = u.square().sum(-1, keepdim=True) / size
+        return gradients[0] + 2 * weights * u / size, (-2 * weights * share * wide / size).to(x.dtype), None
 
 
 class StackedSite(Stacked):
@@ -47,7 +65,10 @@ class StackedSite(Stacked):
             return output
         y: Tensor = output[0] if isinstance(output, tuple) else output  # (R, T, H)
         x = y - (given[0] if given else named["hidden_states"]) if self.kind == "block" else y
-        whole = (y + self._added(x, current)).to(y.dtype)  # added in the adapters' precision, rounded once
+        added = self._added(x, current)
+        if (weights := self._neutral_weights(current)) is not None:
+            added = _Neutral.apply(added, x, weights)  # type: ignore[no-untyped-call]
+        whole = (y + added).to(y.dtype)  # added in the adapters' precision, rounded once
         return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
     def _added(self, x: Tensor, current: Pass) -> Tensor:
@@ -71,6 +92,15 @@ class StackedSite(Stacked):
         if current.classes is None:
             return torch.ones(len(current.blocks), 1, 1, dtype=self.a.dtype, device=self.a.device)
         return current.classes.sign().to(self.a.dtype).reshape(len(current.blocks), -1, 1)
+
+    def _neutral_weights(self, current: Pass) -> Tensor | None:
+        """(R, T, 1) Of what is added to neutral tokens; None where it does not count."""
+        factors = [pair.neutral if (pair := self.pairs[row.slot]) else 0.0 for row in current.rows]
+        if current.classes is None or not any(factors):
+            return None
+        each = [factor * row.weight for factor, row in zip(factors, current.rows, strict=True)]
+        weights = torch.tensor(each, dtype=self.a.dtype, device=self.a.device)[:, None]
+        return (weights * (current.classes.abs() == NEUTRAL)).unsqueeze(-1)
 
     def _mapped(
         self, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, signs: Tensor, current: Pass, rank: int

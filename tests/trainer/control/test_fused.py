@@ -49,6 +49,7 @@ STREAMS = {
     "block": control(2, "block", "symmetrise", recompute=True, decay=Decay("frobenius", 0.5, 0.2)),
     "anti": control(3, "mlp", "antisymmetrise", r=8, decay=Decay("l2", 0.5)),
     "spectral": control(4, "mlp", "spectral", decay=Decay("nuclear", 0.5, 0.05, gamma=0.5)),
+    "neutral": control(6, "block", neutral=3.0, recompute=True),
     "both": control(5, linear=("q_proj", "down_proj"), dropout=0.05),
     "lora": FIVE["rs"],
 }
@@ -94,6 +95,16 @@ def test_each_class_has_its_loss_and_its_tokens_as_figures() -> None:
         assert sum(counts) == step.figures["supervised"]
         whole = sum(step.figures[f"loss_{name}"] * count for name, count in zip(named, counts, strict=True))
         assert whole == pytest.approx(step.figures["loss"] * step.figures["supervised"], rel=1e-5)
+
+
+def test_what_is_added_to_neutral_text_shrinks_where_it_counts() -> None:
+    """Row C53."""
+    norms = []
+    for weight in (0.0, 100.0):
+        loop, kept, _ = loop_of({"it": replace(STREAMS["neutral"], neutral=weight)})
+        loop.run()
+        norms.append(kept.steps["it"][-1].figures["loss"])
+    assert norms[0] < norms[1]
 
 
 def test_the_sign_of_a_class_is_what_tells_apart() -> None:
