@@ -72,7 +72,7 @@ def convert(
     run: NamedRun = None,
     form: Form = None,
 ) -> None:  # fmt: skip
-    """Convert an adapter: a control adapter into LoRA, or a rank.
+    """Convert a control adapter into LoRA, or lower a rank.
 
     It prints how far the logits are from those of the adapter itself, and refuses what is far off.
     """
