@@ -50,6 +50,7 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
         "init",
         "check",
         "certify",
+        "control-vector",
         "show",
         "plan",
         "env",
