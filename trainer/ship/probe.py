@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
-from trainer.control.hooked import attach
 from trainer.loading import load_adapter, load_base
 from trainer.place import Place
 from trainer.ship.deltas import Adapter
@@ -100,6 +99,8 @@ def hooked(model: Any, adapter: Adapter) -> Iterator[Any]:
 
 def _by_peft(model: Any, adapter: Adapter) -> Any:
     from peft.tuners.lora import LoraLayer
+
+    from trainer.control.hooked import attach
 
     if isinstance(adapter, ControlAdapter):
         return attach(model, adapter.folder, adapter.scale)
