@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swarm.cli.flags import TAKES_SETTINGS
 from swarm.cli.options import Config, Form, Overrides, form_words
 from swarm.spawning import module_command
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(check)
+    app.command(context_settings=TAKES_SETTINGS)(check)
     app.command()(show)
-    app.command()(plan)
+    app.command(context_settings=TAKES_SETTINGS)(plan)
     app.command()(certify)
     app.command()(env)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swarm.cli.flags import as_overrides
+
 if TYPE_CHECKING:
     from swarm.agents.agent import Agent
     from swarm.rundir import RunFolder
@@ -37,7 +39,8 @@ NamedRun = Annotated[
 Runs = Annotated[Path, typer.Option("--runs", help="the folder that holds the runs")]
 Config = Annotated[Path, typer.Argument(help="a YAML or TOML config")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="e.g. streams.wide.lora_r=64")
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="e.g. streams.wide.lora_r=64", callback=as_overrides),
 ]
 OnlyStream = Annotated[str | None, typer.Option("--stream", help="only this stream")]
 Plain = Annotated[bool, typer.Option("--plain", help="lines instead of the dashboard")]

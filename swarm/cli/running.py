@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swarm.cli.flags import TAKES_SETTINGS
 from swarm.cli.options import (
     Again,
     As,
@@ -38,7 +39,8 @@ STOPPED = 130
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (run, watch, resume, stop, pause):
+    app.command(context_settings=TAKES_SETTINGS)(run)
+    for command in (watch, resume, stop, pause):
         app.command()(command)
 
 

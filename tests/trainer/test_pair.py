@@ -153,6 +153,16 @@ def test_an_encoder_learns_its_own_objective_beside_a_decoder(
     assert ("encoder_accuracy" in score.figures) == (objective == "classify")
 
 
+def test_the_shipped_pair_trains_on_the_embedded_base(bench: Bench) -> None:
+    """D07."""
+    few = [f"models.{model}.datasets.0.limit=12" for model in ("encoder", "decoder")]
+    configs = Path(__file__).parents[2] / "configs"
+    [settings] = load(
+        configs / "duo.yaml", ["max_steps=2", "eval_steps=2", "save_steps=2", *few], cwd=configs.parent
+    ).run.streams.values()
+    assert bench.trained(settings)["trained"].step == 2
+
+
 def test_it_goes_on_from_a_checkpoint_bit_for_bit(duo: Make, bench: Bench) -> None:
     settings = duo("arbiter=grad_norm")
     trained = bench.trained(settings)["trained"]
