@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.surroundings import open_output
-from trainer import base_models
+from trainer import bases
 from trainer.device import place_of, set_environment
 from trainer.place import Place
 from trainer.quiet import quieten
@@ -39,7 +39,7 @@ def asked(
     from trainer.judge.answers import generated, room_for
     from trainer.loading import load_adapter, load_base, load_tokenizer
 
-    folder = base_models.folder_of(settings.base_model)
+    folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     prompt = read_prompt(adapter) or prompt_of_rows(settings, tokenizer, stop_tokens(tokenizer, folder))
     asker, most = Asker(tokenizer, prompt, settings.sequence_len), settings.eval_max_new_tokens

@@ -22,7 +22,7 @@ from swarm.policy.batching import batch_key, engines_of
 from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
-from trainer import base_models
+from trainer import bases
 from trainer.device import place_of, set_environment
 from trainer.place import Place
 from trainer.quiet import quieten
@@ -59,7 +59,7 @@ def _of_group(
     from trainer.loop.recipe import Recipe
 
     first = next(iter(streams.values())).model_copy(update={"bf16": False})  # its rounding would hide faults
-    model = load_base(base_models.folder_of(first.base_model), first, place)
+    model = load_base(bases.folder_of(first.base_model), first, place)
     linears = any(kinds.adapter(settings.adapter).adapts_linears(settings) for settings in streams.values())
     if reason := unfusable(model, linears=linears):
         raise UserError(first.base_model, f"cannot be trained by the loop: {reason}", "train it with engine: trl")
@@ -80,7 +80,7 @@ def _rows(settings: StreamSettings, count: int) -> list[Tokens]:
     from trainer.data.prepared import counts_all, with_classes
     from trainer.loading import load_tokenizer
 
-    folder = base_models.folder_of(settings.base_model)
+    folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     found = boundary_of(settings, tokenizer, folder).rows(settings.datasets)
     read = (

@@ -65,7 +65,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
     except (OSError, ValueError, KeyError) as error:
         what = f"{settings.base_model} cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise UserError(
-            "base_model", what, "check it with `python -m trainer.base_models --check`, or use another base"
+            "base_model", what, "check it with `python -m trainer.bases --check`, or use another base"
         ) from error
     objective.after_loading(model, loaded["missing_keys"])
     kind.after_loading(model, on_gpu=place.on_gpu)

@@ -23,7 +23,7 @@ from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
 from toon import encode
-from trainer import base_models
+from trainer import bases
 
 if TYPE_CHECKING:
     pass
@@ -52,9 +52,9 @@ def shown_rows(settings: StreamSettings) -> Iterator[Shown]:
     from trainer.data.boundary import boundary_of
     from trainer.loading import load_tokenizer
 
-    folder = base_models.folder_of(settings.base_model)
+    folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    facts = base_models.facts_of(settings.base_model, trust_remote_code=settings.trust_remote_code)
+    facts = bases.facts_of(settings.base_model, trust_remote_code=settings.trust_remote_code)
     boundary = boundary_of(settings, tokenizer, folder, facts.embedding_rows)
     objective = kinds.method(settings.method).objective(settings)
     for item in boundary.rows(settings.datasets):

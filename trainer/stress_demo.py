@@ -22,7 +22,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer import base_models
+from trainer import bases
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.embedded import demo_data
 from trainer.loop.batches import Batches, Tokenised
@@ -191,7 +191,7 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 def opposed(model: str) -> list[Tokens]:
     """Equal questions with opposite answers, by task."""
-    tokenizer = AutoTokenizer.from_pretrained(base_models.folder_of(model))
+    tokenizer = AutoTokenizer.from_pretrained(bases.folder_of(model))
     draw, made = random.Random(0), []
     for number in range(64):
         told = draw.random() < 0.5
@@ -248,13 +248,13 @@ def tasks_once(
 
 
 def load(model: str, device: str) -> PreTrainedModel:
-    made: Any = AutoModelForCausalLM.from_pretrained(base_models.folder_of(model), dtype=torch.float32)
+    made: Any = AutoModelForCausalLM.from_pretrained(bases.folder_of(model), dtype=torch.float32)
     return cast("PreTrainedModel", made.to(device))
 
 
 def demo_rows(model: str) -> tuple[list[Tokens], list[Tokens]]:
     """The demo's rows that are short enough: to train on, and held out."""
-    tokenizer = AutoTokenizer.from_pretrained(base_models.folder_of(model))
+    tokenizer = AutoTokenizer.from_pretrained(bases.folder_of(model))
     train, held_out = (list(_tokenised(tokenizer, split)) for split in ("train", "eval"))
     return train, held_out
 

@@ -18,7 +18,7 @@ from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.batching import Engine
 from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
-from trainer import base_models, checkpoint, resident, time_metrics
+from trainer import bases, checkpoint, resident, time_metrics
 from trainer.checkpoint import Whole
 from trainer.data.prepared import verified
 from trainer.errors import Elsewhere, LeaseRevoked
@@ -186,7 +186,7 @@ def _report(progress: TrainingProgress, losses: dict[str, float]) -> None:
     progress.lease.report(
         Trained(
             ref=assign.ref, tok=assign.token, step=saved.step, path=path, sha256=sha256, trainable=progress.trainable, why=why,
-            base_sha256=base_models.weights_sha256(assign.settings.base_model)[:SHORT], versions=versions(),
+            base_sha256=bases.weights_sha256(assign.settings.base_model)[:SHORT], versions=versions(),
             figures={name: value for name, value in measured.items() if value is not None},
         )
     )  # fmt: skip

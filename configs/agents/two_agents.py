@@ -110,7 +110,7 @@ def judge(ada: Agent) -> None:
 
 def losses(ada: Agent) -> tuple[float, float]:
     """Held-out loss of what was trained and of the bare base, as a validating worker measures them, on this CPU."""
-    from trainer import base_models  # here: loading torch takes seconds
+    from trainer import bases  # here: loading torch takes seconds
     from trainer.data.prepared import HELD_OUT, read_rows
     from trainer.judge.heldout import held_out_loss
     from trainer.loading import load_adapter, load_base
@@ -119,7 +119,7 @@ def losses(ada: Agent) -> tuple[float, float]:
     settings, stream = config.of_run(ada.folder, ada.state.added).streams["tables"], ada.state.streams["tables"]
     assert stream.prepared is not None and stream.candidate is not None
     rows = list(read_rows(ada.folder.path / stream.prepared.path / HELD_OUT))
-    base = load_base(base_models.folder_of(settings.base_model), settings, Place(ada.folder.path, "cpu"))
+    base = load_base(bases.folder_of(settings.base_model), settings, Place(ada.folder.path, "cpu"))
     of_base = held_out_loss(base, rows, lambda: None)  # first: the adapter is put into the same model
     of_adapter = held_out_loss(load_adapter(base, ada.folder.path / stream.candidate.path), rows, lambda: None)
     return round(of_adapter, 6), round(of_base, 6)

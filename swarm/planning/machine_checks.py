@@ -143,7 +143,7 @@ def inspected(what: str, names: Mapping[str, bool]) -> tuple[dict[str, BaseFacts
     if not names:
         return {}, {}
     words = [*(f"{what}={name}" for name in names), *(f"--trust-remote-code={name}" for name in names if names[name])]
-    command = module_command("trainer.base_models", "--json", *words)
+    command = module_command("trainer.bases", "--json", *words)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     try:
         answers: dict[str, dict[str, Any]] = json.loads(done.stdout)

@@ -34,7 +34,7 @@ def trained() -> dict[str, list[list[float]]]:
     from peft import get_peft_model, set_peft_model_state_dict
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from trainer import base_models
+    from trainer import bases
     from trainer.data.boundary import RowBoundary
     from trainer.data.tokens import stop_tokens, tokeniser_of
     from trainer.inspection import facts_of_model
@@ -56,7 +56,7 @@ def trained() -> dict[str, list[list[float]]]:
             }
         )  # fmt: skip
 
-    folder = base_models.folder_of("tiny-toon")
+    folder = bases.folder_of("tiny-toon")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer, facts = AutoTokenizer.from_pretrained(folder), facts_of_model(model)
     one = settings(0, RATE)

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swarm.settings import StreamSettings
 from toon import decode
-from trainer import base_models
+from trainer import bases
 from trainer.control.hooked import attach, set_scale
 from trainer.data.boundary import GoodRow, RowBoundary
 from trainer.data.prepared import with_classes
@@ -65,7 +65,7 @@ def answered(split: str, count: int, style: str, prompt: str = "") -> list[dict[
 class Bench:
     def __init__(self, steps: int, folder: Path) -> None:
         quieten()
-        self.steps, self.folder, place = steps, folder, base_models.folder_of("tiny-toon")
+        self.steps, self.folder, place = steps, folder, bases.folder_of("tiny-toon")
         self.model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval()
         self.tokenizer, self.stops = AutoTokenizer.from_pretrained(place), None
         self.stops = stop_tokens(self.tokenizer, place)

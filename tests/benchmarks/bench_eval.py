@@ -21,7 +21,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from swarm.settings import StreamSettings
-from trainer import base_models
+from trainer import bases
 from trainer.judge.answers import GREEDY
 from trainer.judge.measurement import examination_of
 from trainer.judge.together import Together
@@ -36,7 +36,7 @@ DEVICE = sys.argv[2] if len(sys.argv) > 2 else "cpu"
 
 
 def base():
-    folder = base_models.folder_of("tiny-toon")
+    folder = bases.folder_of("tiny-toon")
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(DEVICE)
 
 

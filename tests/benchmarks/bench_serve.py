@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from trainer import base_models
+from trainer import bases
 from trainer.data.prompt import Asker, prompt_of_base
 from trainer.data.tokens import stop_tokens
 from trainer.loading import load_tokenizer
@@ -67,13 +67,13 @@ def served(url: str, name: str, prompt: list[int], tokens: int, *, stream: bool)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("base", nargs="?", default=base_models.EMBEDDED)
+    parser.add_argument("base", nargs="?", default=bases.EMBEDDED)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     longest = max((json.loads(line)["messages"][0]["content"] for line in ROWS.read_text().splitlines()), key=len)
     parser.add_argument("--prompt", default=f"to json: {longest}", help="what is asked; it should have a long answer")
     options = parser.parse_args()
-    folder = base_models.folder_of(options.base)
+    folder = bases.folder_of(options.base)
     tokenizer = load_tokenizer(folder)
     stops = sorted(stop_tokens(tokenizer, folder))
     prompt = Asker(tokenizer, prompt_of_base(tokenizer, stops), 1 << 14).question(options.prompt)

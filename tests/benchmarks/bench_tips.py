@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 
 from swarm import kinds
 from swarm.settings import StreamSettings
-from trainer import base_models
+from trainer import bases
 from trainer.data.boundary import GoodRow, boundary_of
 from trainer.data.tokens import Tokens
 from trainer.inspection import facts_of_model
@@ -54,7 +54,7 @@ def settings(**changes: object) -> StreamSettings:
 
 
 def rows_of(given: StreamSettings) -> list[list[Tokens]]:
-    place = base_models.folder_of("tiny-toon")
+    place = bases.folder_of("tiny-toon")
     boundary = boundary_of(given, AutoTokenizer.from_pretrained(place), place)
     return [
         [item.row for item in boundary.rows([one]) if isinstance(item, GoodRow)]
@@ -64,7 +64,7 @@ def rows_of(given: StreamSettings) -> list[list[Tokens]]:
 
 def trained(given: StreamSettings, rows: list[Tokens], held_out: list[Tokens]) -> tuple[float, float, Loop]:
     """Seconds of a step in the middle of a training, and the held-out loss."""
-    model = load_base(base_models.folder_of("tiny-toon"), given, Place(Path(), "cpu"))
+    model = load_base(bases.folder_of("tiny-toon"), given, Place(Path(), "cpu"))
     loop = Loop(model)
     batches = Batches(
         rows, micro_batch_size=given.micro_batch_size, accumulation=given.gradient_accumulation_steps, seed=given.seed

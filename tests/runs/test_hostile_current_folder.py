@@ -126,7 +126,7 @@ def test_every_process_of_a_module_is_started_without_the_current_folder_on_its_
 def test_a_module_of_the_current_folder_would_be_imported_without_it(folder: Path) -> None:
     """The fixture is hostile: plain `python -m` does import from there."""
     subprocess.run(
-        [sys.executable, "-m", "trainer.base_models", "--help"],
+        [sys.executable, "-m", "trainer.bases", "--help"],
         cwd=folder,
         capture_output=True,
         check=False,

@@ -16,7 +16,7 @@ from swarm.facts import BaseFacts
 from swarm.settings import StreamSettings
 from tests.trainer import tiny
 from tests.trainer.conftest import Bench
-from trainer import ask, base_models, show
+from trainer import ask, bases, show
 
 Make = Callable[..., StreamSettings]
 Said = pytest.CaptureFixture[str]
@@ -28,18 +28,18 @@ def copy(base: Path, tmp_path: Path) -> Path:
 
 
 def test_a_good_base_is_described_without_loading_it(base: Path, capsys: Said) -> None:
-    assert base_models.main(["--check", str(base), "--json"]) == 0
+    assert bases.main(["--check", str(base), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)[str(base)]
     assert facts["folder"] == str(base)
     assert (facts["context_tokens"], facts["embedding_rows"], facts["chat_template"]) == (512, 259, True)
     assert (facts["hidden_size"], facts["layers"], facts["files"]) == (64, 2, ["model.safetensors"])
     assert facts["parameters"] == 259 * 64 + 2 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64
-    assert base_models.main(["--check", str(base)]) == 0
+    assert bases.main(["--check", str(base)]) == 0
     assert "0.1 M parameters" in capsys.readouterr().out
 
 
 def test_several_bases_are_inspected_at_once_with_what_is_wrong_with_some(base: Path, capsys: Said) -> None:
-    assert base_models.main([f"--check={base}", "--check=/no/such", "--json"]) == 2
+    assert bases.main([f"--check={base}", "--check=/no/such", "--json"]) == 2
     told = json.loads(capsys.readouterr().out)
     assert told[str(base)]["layers"] == 2
     assert told["/no/such"]["problem"] == "/no/such is neither a folder nor a hub name"
@@ -50,28 +50,28 @@ def test_what_is_known_is_kept_until_a_file_of_the_base_changes(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     inspected: list[Path] = []
-    inspect = base_models._inspected
+    inspect = bases._inspected
 
     def counted(folder: Path, *, trust_remote_code: bool) -> BaseFacts:
         inspected.append(folder)
         return inspect(folder, trust_remote_code=trust_remote_code)
 
-    monkeypatch.setattr(base_models, "_inspected", counted)
-    first = base_models.facts_of(str(copy))
-    assert base_models.facts_of(str(copy)) == first
+    monkeypatch.setattr(bases, "_inspected", counted)
+    first = bases.facts_of(str(copy))
+    assert bases.facts_of(str(copy)) == first
     assert len(inspected) == 1
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 99}))
-    assert base_models.facts_of(str(copy)).context_tokens == 99
+    assert bases.facts_of(str(copy)).context_tokens == 99
     assert len(inspected) == 2
     [*_, kept] = (tmp_path / "cache/toonswarm/bases").iterdir()
     kept.write_text("{")
-    assert base_models.facts_of(str(copy)).layers == 2, "a torn cache is made again"
+    assert bases.facts_of(str(copy)).layers == 2, "a torn cache is made again"
 
 
 def test_other_weight_files_beside_those_that_are_loaded_do_not_count(copy: Path) -> None:
     shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
-    facts = base_models.facts_of(str(copy))
+    facts = bases.facts_of(str(copy))
     assert (facts.files, facts.bytes) == (("model.safetensors",), (copy / "model.safetensors").stat().st_size)
 
 
@@ -92,7 +92,7 @@ def spoil_header(folder: Path) -> None:
 
 def shards_without_one(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    (folder / base_models.INDEX).write_text('{"weight_map": {"a": "model-2.safetensors"}}')
+    (folder / bases.INDEX).write_text('{"weight_map": {"a": "model-2.safetensors"}}')
 
 
 def set_config(**values: object) -> Callable[[Path], object]:
@@ -134,7 +134,7 @@ def test_a_base_that_cannot_be_read_is_an_error_in_one_line(
     copy: Path, spoil: Callable[[Path], object], words: str, capsys: Said
 ) -> None:
     spoil(copy)
-    assert base_models.main(["--check", str(copy)]) == 2
+    assert bases.main(["--check", str(copy)]) == 2
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
     assert said.err.startswith("base_model: ") and words in said.err
@@ -152,16 +152,14 @@ def test_a_base_that_is_not_here_is_an_error_with_a_fix(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert base_models.main(["--check", name]) == 2
+    assert bases.main(["--check", name]) == 2
     assert words in capsys.readouterr().err
 
 
 def test_a_base_that_outgrows_the_disk_is_refused(base: Path) -> None:
-    far = replace(base_models.facts_of(str(base)), name="o/n", bytes=1 << 60)
-    with pytest.raises(
-        base_models.UserError, match=r"GB on disk, .* GB are free in .*; free some space, or set HF_HOME"
-    ):
-        base_models.refuse_full_disk(far)
+    far = replace(bases.facts_of(str(base)), name="o/n", bytes=1 << 60)
+    with pytest.raises(bases.UserError, match=r"GB on disk, .* GB are free in .*; free some space, or set HF_HOME"):
+        bases.refuse_full_disk(far)
 
 
 def written(settings: StreamSettings, tmp_path: Path) -> str:

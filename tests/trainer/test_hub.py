@@ -97,7 +97,7 @@ def fetch(hub, tmp_path: Path):
             "HF_HOME": str(tmp_path / "hf"),
             "HF_HUB_DISABLE_XET": "1",
         }
-        command = [sys.executable, "-m", "trainer.base_models", what, name]
+        command = [sys.executable, "-m", "trainer.bases", what, name]
         return subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
         )

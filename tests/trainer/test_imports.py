@@ -18,7 +18,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "pyarrow", "numpy")
         "trainer.worker",
         "trainer.methods",
         "trainer.adapters",
-        "trainer.base_models",
+        "trainer.bases",
         "trainer.__main__",
     ],
 )

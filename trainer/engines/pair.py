@@ -22,7 +22,7 @@ from swarm.events import Post
 from swarm.messages import Piece
 from swarm.policy.batching import Engine
 from swarm.settings import StreamSettings
-from trainer import base_models, models, training
+from trainer import bases, models, training
 from trainer.arbiter import Arbiter
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
@@ -104,12 +104,10 @@ class Side:
         prepared = place.run_folder / (piece.prepared or "")
         self.batches = Batches.of(self.settings, Rows(prepared / TRAIN))
         self.objective: Objective = kinds.method(self.settings.method).objective(self.settings)
-        base = load_base(base_models.folder_of(self.settings.base_model), self.settings, place)
+        base = load_base(bases.folder_of(self.settings.base_model), self.settings, place)
         torch.manual_seed(self.settings.seed)  # A's random start is the stream's own
         self.model = new_adapter(base, self.settings)
-        self.model.peft_config["default"].base_model_name_or_path = base_models.name_in_adapters(
-            self.settings.base_model
-        )
+        self.model.peft_config["default"].base_model_name_or_path = bases.name_in_adapters(self.settings.base_model)
         self._held_out: Sequence[Tokens] = rows_to_choose_by(prepared)
         self.adapter = Tuned(self.model)
         self.stream: Stream

@@ -18,7 +18,7 @@ from swarm.errors import UserError
 from swarm.events import Post
 from swarm.policy.batching import Engine, engines_of, shapes_batches
 from swarm.settings import StreamSettings
-from trainer import base_models, training, warm
+from trainer import bases, training, warm
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
 from trainer.engines.arrangement import Arrangement
@@ -179,7 +179,7 @@ class Group(Boundary):
         held_out = rows_to_choose_by(prepared)
         stream = Recipe.of(settings, self._facts, batches, held_out).stream(loop, work.piece.stream)
         training.refuse_unreachable_stops(settings, stream.steps)
-        stream.adapter.config.base_model_name_or_path = base_models.name_in_adapters(settings.base_model)
+        stream.adapter.config.base_model_name_or_path = bases.name_in_adapters(settings.base_model)
         progress.trainable = sum(value.numel() for value in stream.adapter.parameters())
         if progress.resumed:
             folder.read(stream, progress.resumed.folder)
@@ -193,7 +193,7 @@ class Group(Boundary):
         """The group's loop; the first member brings the base.  Raises UserError or Elsewhere where the loop cannot train on it."""
         if self._loop is None:
             training.forget_peak(self.place)
-            model = load_base(base_models.folder_of(settings.base_model), settings, self.place)
+            model = load_base(bases.folder_of(settings.base_model), settings, self.place)
             self._refuse_unfusable(model, settings)
             self._facts = facts_of_model(model)
             self._loop = Loop(model, self, exact=settings.exact, dequantise=settings.dequantise)

@@ -21,7 +21,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
-from trainer import base_models, training
+from trainer import bases, training
 from trainer.callback import Steers
 from trainer.data.prepared import TRAIN, rows_to_choose_by
 from trainer.data.tokens import IGNORED
@@ -51,7 +51,7 @@ def train(progress: TrainingProgress) -> None:
 
 def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
     settings, place = progress.assign.settings, progress.place
-    base_folder = base_models.folder_of(settings.base_model)
+    base_folder = bases.folder_of(settings.base_model)
     model = _with_adapter(settings, base_folder, place)
     progress.trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     prepared = place.run_folder / (progress.assign.prepared or "")
@@ -80,7 +80,7 @@ def _with_adapter(settings: StreamSettings, base_folder: Path, place: Place) -> 
     base = load_base(base_folder, settings, place)
     set_seed(settings.seed)  # A's random start is the stream's own
     model = new_adapter(base, settings)
-    model.peft_config["default"].base_model_name_or_path = base_models.name_in_adapters(settings.base_model)
+    model.peft_config["default"].base_model_name_or_path = bases.name_in_adapters(settings.base_model)
     return model
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from swarm.errors import UserError
 from swarm.messages import Piece
 from swarm.settings import StreamSettings
-from trainer import base_models
+from trainer import bases
 from trainer.judge.answers import Answer
 from trainer.judge.heldout import RowLoss, mean_loss
 from trainer.judge.retention import Kept
@@ -57,7 +57,7 @@ def _once(what: str, piece: Piece, place: Place, measure: Callable[[], Measured]
 
 def _held(settings: StreamSettings, place: Place) -> tuple[object, ...]:
     """The base and how it is held.  A change of its files moves their ctime, which nobody can set back; hashing them reads gigabytes."""
-    folder = base_models.folder_of(settings.base_model)
+    folder = bases.folder_of(settings.base_model)
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
     seen = tuple((name, about.st_size, about.st_ctime_ns) for name, about in files)
     how = settings.adapter, settings.trust_remote_code, settings.attn_implementation, compute_dtype(settings, place)

@@ -25,7 +25,7 @@ from swarm.kinds import Shape
 from swarm.plainfiles import NotPlain, opener, read_text
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_files, adapter_sha256
-from trainer import base_models
+from trainer import bases
 from trainer.inspection import facts_of_model
 from trainer.loading import load_adapter, new_adapter
 
@@ -99,7 +99,7 @@ def _config(copy: Path) -> dict[str, Any]:
 def _refuse_other_config(stored: dict[str, Any], made: PeftConfig, settings: StreamSettings) -> None:
     """All fields are compared, those that PEFT has yet to invent too; one that is left out is what PEFT takes it for."""
     stored = {**_plain(type(made)()), **stored}
-    wanted = {**_plain(made), BASE: base_models.name_in_adapters(settings.base_model)}
+    wanted = {**_plain(made), BASE: bases.name_in_adapters(settings.base_model)}
     if Path(wanted[BASE]).is_absolute() and Path(str(stored.get(BASE))).name == Path(wanted[BASE]).name:
         stored[BASE] = wanted[BASE]  # a folder that was moved since, with the whole run say, is still that base
     for field in sorted({*stored, *wanted} - MAY_DIFFER):

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from swarm.errors import UserError
 from swarm.settings import PLAIN, Dataset, StreamSettings
-from trainer import base_models
+from trainer import bases
 from trainer.data.bad import BadRow
 from trainer.data.boundary import RowBoundary
 from trainer.data.documents import Cutting
@@ -45,7 +45,7 @@ def evaluated(adapters: Sequence[Source], settings: StreamSettings, place: Place
     """Raises UserError for rows that cannot be read and adapters that cannot be loaded."""
     folders = [adapter.folder for adapter in adapters]
     examination = examination_of(settings, folders)
-    model = load_base(base_models.folder_of(settings.base_model), settings, place)
+    model = load_base(bases.folder_of(settings.base_model), settings, place)
     try:
         together = Together(model, folders)
     except UserError as why:
@@ -76,7 +76,7 @@ def _one_by_one(
 ) -> list[Result]:
     found = [Result(examination.losses_of(model), examination.answers_of(model))]
     for folder in adapters:
-        base = load_base(base_models.folder_of(settings.base_model), settings, place)
+        base = load_base(bases.folder_of(settings.base_model), settings, place)
         tuned = cast("PreTrainedModel", load_adapter(base, folder))
         found.append(Result(examination.losses_of(tuned), examination.answers_of(tuned)))
     return found
@@ -84,7 +84,7 @@ def _one_by_one(
 
 def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> Examination:
     """On the rows of `test_datasets`, read here and now, and rendered as the adapters' rows were in training."""
-    folder = base_models.folder_of(settings.base_model)
+    folder = bases.folder_of(settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     stops = stop_tokens(tokenizer, folder)
     if prompt := _prompt_of(adapters):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from swarm.errors import UserError
-from trainer import base_models
+from trainer import bases
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.families import is_encoder
 from trainer.judge.answers import Answer, Question
@@ -113,5 +113,5 @@ _tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 
 def _tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     if base_model not in _tokenizers:
-        _tokenizers[base_model] = load_tokenizer(base_models.folder_of(base_model))
+        _tokenizers[base_model] = load_tokenizer(bases.folder_of(base_model))
     return _tokenizers[base_model]

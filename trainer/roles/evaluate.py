@@ -15,7 +15,7 @@ from swarm.events import Score
 from swarm.files import write_whole
 from swarm.messages import Piece
 from swarm.weights import sha256_in_run
-from trainer import base_models, models
+from trainer import bases, models
 from trainer.data.prepared import verified
 from trainer.judge.baseline import base_answers, base_kept, base_losses
 from trainer.judge.examination import Examination, Graded, Result, samples, scores_document, write_samples
@@ -65,7 +65,7 @@ def _one_of(hashes: list[str]) -> str:
 def _examined(piece: Piece, copy: Path, lease: Lease, place: Place) -> Measured:
     """`copy`: of its adapter, where nobody else writes."""
     assert piece.prepared is not None
-    prepared, base_folder = place.run_folder / piece.prepared, base_models.folder_of(piece.settings.base_model)
+    prepared, base_folder = place.run_folder / piece.prepared, bases.folder_of(piece.settings.base_model)
     manifest = verified(prepared, piece.prepared_sha256)
     examination = Examination.of(prepared, manifest["stop_tokens"], base_folder, piece.settings, lease.progress)
     base, tuned, kept = _measured(examination, piece, copy, place)
@@ -83,7 +83,7 @@ def _measured(
     examination: Examination, piece: Piece, copy: Path, place: Place
 ) -> tuple[Result, Result, dict[str, float]]:
     """Of the freshly loaded base, then of the same with the adapter on it; third: what it has retained, where that is asked."""
-    model = load_base(base_models.folder_of(piece.settings.base_model), piece.settings, place)
+    model = load_base(bases.folder_of(piece.settings.base_model), piece.settings, place)
     base = Result(
         base_losses(piece, place, lambda: examination.losses_of(model)),
         base_answers(examination.about, piece, place, lambda: examination.answers_of(model)),

@@ -13,7 +13,7 @@ from swarm.messages import Piece
 from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.fitting import refuse_unfit
 from swarm.weights import MANIFEST, OF_MODELS, TOKENIZER, sha256_in_run
-from trainer import base_models, models, whole
+from trainer import bases, models, whole
 from trainer.data import tokenizer_files
 from trainer.data.boundary import boundary_of
 from trainer.data.prepared import Key, key_of
@@ -48,8 +48,8 @@ def _all(piece: Piece, found: dict[str, Prepared], place: Place) -> Prepared:
 
 
 def _prepared(piece: Piece, lease: Lease, place: Place) -> Prepared:
-    base_folder = base_models.folder_of(piece.settings.base_model)
-    known = base_models.facts_of(piece.settings.base_model, trust_remote_code=piece.settings.trust_remote_code)
+    base_folder = bases.folder_of(piece.settings.base_model)
+    known = bases.facts_of(piece.settings.base_model, trust_remote_code=piece.settings.trust_remote_code)
     refuse_unfit(piece.settings, known)
     key = key_of(piece.settings, base_folder)
     folder = place.run_folder / "prepared" / key.folder

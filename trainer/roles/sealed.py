@@ -16,7 +16,7 @@ from swarm.errors import UserError
 from swarm.events import Sealed
 from swarm.messages import Piece
 from swarm.policy.chance import Difference, difference
-from trainer import base_models
+from trainer import bases
 from trainer.data.bad import BadRow
 from trainer.data.boundary import boundary_of
 from trainer.data.documents import Cutting
@@ -66,7 +66,7 @@ def _examined(piece: Piece, lease: Lease, place: Place) -> Sealed:
 
 
 def _rows(piece: Piece, lease: Lease) -> list[Tokens]:
-    settings, folder = piece.settings, base_models.folder_of(piece.settings.base_model)
+    settings, folder = piece.settings, bases.folder_of(piece.settings.base_model)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     boundary = boundary_of(settings, tokenizer, folder)
     read: list[tuple[int, Tokens]] = []
@@ -85,7 +85,7 @@ def _rows(piece: Piece, lease: Lease) -> list[Tokens]:
 def _losses(piece: Piece, rows: list[Tokens], lease: Lease, place: Place) -> tuple[list[RowLoss], list[RowLoss]]:
     """Of the freshly loaded base, and of the same with the adapter on it."""
     assert piece.checkpoint is not None and piece.sha256 is not None
-    model = load_base(base_models.folder_of(piece.settings.base_model), piece.settings, place)
+    model = load_base(bases.folder_of(piece.settings.base_model), piece.settings, place)
     losses = kinds.method(piece.settings.method).objective(piece.settings).losses
     base: list[RowLoss] = losses(model, rows, lease.progress)
     with private_copy(place.run_folder / piece.checkpoint, piece.sha256) as copy:

@@ -13,7 +13,7 @@ from swarm import kinds
 from swarm.events import Verdict
 from swarm.messages import Piece
 from swarm.policy.rules import worse_than
-from trainer import base_models, models
+from trainer import bases, models
 from trainer.data.prepared import HELD_OUT, read_rows, rows_to_choose_by, verified
 from trainer.judge.baseline import base_losses
 from trainer.judge.fitness import Unfit, private_copy, put_on, refuse_broken
@@ -94,7 +94,7 @@ def _losses(piece: Piece, copy: Path, lease: Lease, place: Place) -> tuple[float
     settings, prepared = piece.settings, place.run_folder / (piece.prepared or "")
     facts = verified(prepared, piece.prepared_sha256)
     rows = list(read_rows(prepared / HELD_OUT))
-    base = load_base(base_models.folder_of(settings.base_model), settings, place)
+    base = load_base(bases.folder_of(settings.base_model), settings, place)
     measured = kinds.method(settings.method).objective(settings).losses
     base_loss = mean_loss(base_losses(piece, place, lambda: measured(base, rows, lease.progress)))
     tuned = put_on(base, copy, settings)

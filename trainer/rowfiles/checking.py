@@ -20,7 +20,7 @@ from swarm.policy.fitting import refuse_unfit
 from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
-from trainer import base_models
+from trainer import bases
 from trainer.data.prepared import OF_ROWS, key_of
 from trainer.quiet import quieten
 from trainer.show import add_forms, print_form
@@ -36,8 +36,8 @@ def checked(settings: StreamSettings) -> dict[str, Any]:
     from trainer.data.preparing import Preparation
     from trainer.loading import load_tokenizer
 
-    folder = base_models.folder_of(settings.base_model)
-    facts = base_models.facts_of(settings.base_model, trust_remote_code=settings.trust_remote_code)
+    folder = bases.folder_of(settings.base_model)
+    facts = bases.facts_of(settings.base_model, trust_remote_code=settings.trust_remote_code)
     refuse_unfit(settings, facts)
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     with tempfile.TemporaryDirectory(prefix="toonswarm-") as name:

@@ -81,7 +81,7 @@ def _question_of(samples: Path) -> Callable[[str], str]:
     adapter = samples.parent / "adapter"
     if samples.name != SAMPLES or not (adapter / CONFIG).is_file():
         return str
-    from trainer import base_models
+    from trainer import bases
     from trainer.data.prompt import Asker, read_prompt
     from trainer.loading import load_tokenizer
 
@@ -89,7 +89,7 @@ def _question_of(samples: Path) -> Callable[[str], str]:
     if prompt is None or prompt.chat_template is None:
         return str
     base = json.loads(read_text((adapter / CONFIG).resolve()))["base_model_name_or_path"]
-    tokenizer = load_tokenizer(base_models.folder_of(base))
+    tokenizer = load_tokenizer(bases.folder_of(base))
     ids = Asker(tokenizer, replace(prompt, template=None, no_input_template=None), LONGEST).question(MARK)
     before, _, after = str(tokenizer.decode(ids, skip_special_tokens=True)).strip().partition(MARK)
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.surroundings import open_output
-from trainer import base_models
+from trainer import bases
 from trainer.control.directions import Direction, direction
 from trainer.control.vectors import decoder_layers, write
 from trainer.quiet import quieten
@@ -55,8 +55,8 @@ def found_in(base: str, pairs: Path, out: Path, chosen: str = "1:-1", least_rati
     for path in (out, middle_file):
         if path.exists():
             raise UserError(str(path), "is there already", "name a new file")
-    folder, rows = base_models.folder_of(base), _rows(pairs)
-    model, facts = loaded(folder), base_models.facts_of(base)
+    folder, rows = bases.folder_of(base), _rows(pairs)
+    model, facts = loaded(folder), bases.facts_of(base)
     wanted = sorted(layers(chosen, facts.layers))
     states = {name: _states(model, prompts) for name, prompts in _prompts(rows, pairs, base).items()}
     directions = {number: _direction(states, number, least_ratio) for number in wanted}
@@ -101,7 +101,7 @@ def _prompts(rows: Sequence[dict[str, str]], path: Path, base: str) -> dict[str,
     from trainer.data.tokens import stop_tokens
     from trainer.loading import load_tokenizer
 
-    folder = base_models.folder_of(base)
+    folder = bases.folder_of(base)
     tokenizer = load_tokenizer(folder)
     asker = Asker(tokenizer, prompt_of_base(tokenizer, stop_tokens(tokenizer, folder)), 1 << 15)
     made: dict[str, list[list[int]]] = {}

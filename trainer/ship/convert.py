@@ -24,7 +24,7 @@ from torch import Tensor
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.weights import ADAPTER, PROMPT
-from trainer import base_models
+from trainer import bases
 from trainer.loading import load_adapter
 from trainer.quiet import quieten
 from trainer.ship.deltas import PREFIX, Adapter
@@ -75,7 +75,7 @@ def convert(
 ) -> Converted:  # fmt: skip
     """Write the adapter to `out`, which must not exist.  Raises UserError, and then nothing is left behind."""
     _refuse(adapter, out, form, in_4bit=in_4bit)
-    folder = base_models.folder_of(base)
+    folder = bases.folder_of(base)
     model = loaded(folder, in_4bit=in_4bit)
     bare = output(model)
     with hooked(model, adapter) as steered:
@@ -169,7 +169,7 @@ def _compressed(adapter: ControlAdapter, rank: int | None) -> tuple[ControlAdapt
 
 def _multiplicative_pairs(adapter: ControlAdapter, base: Path, kept: float) -> Pairs:
     """By the names in the base's files."""
-    stored = {name for shard in base_models.weights_of(base) for name in base_models.header_of(shard)}
+    stored = {name for shard in bases.weights_of(base) for name in bases.header_of(shard)}
     if missing := adapter.missing_in(stored):
         raise UserError("--base", f"has nothing that writes where {missing[0]} is", "name the base it was trained on")
     changes = {

@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from swarm.errors import UserError
 from swarm.plainfiles import read_text
-from trainer import base_models
+from trainer import bases
 from trainer.inspection import positions_of
 from trainer.loading import load_tokenizer
 from trainer.place import Place
@@ -35,7 +35,7 @@ class TooManyTokens(Exception):
 class Encoder:
     def __init__(self, name: str, place: Place) -> None:
         """`name`: a folder, or a model of the hub that was fetched.  Raises UserError for what is no encoder."""
-        folder = base_models.folder_of(name)
+        folder = bases.folder_of(name)
         try:
             config = AutoConfig.from_pretrained(str(folder))
             if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:

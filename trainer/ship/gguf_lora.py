@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from swarm.errors import UserError
-from trainer import base_models
+from trainer import bases
 from trainer.ship.deltas import Adapter, Delta
 from trainer.ship.sources import base_of
 from trainer.show import add_forms, print_form
@@ -53,7 +53,7 @@ def write(adapter: Adapter, base: str, out: Path, kind: str = "f16") -> Written:
     if out.exists():
         raise UserError(str(out), "is there already", "name a new file")
     gguf = _library()
-    config = base_models.config_of(base_models.folder_of(base))
+    config = bases.config_of(bases.folder_of(base))
     shape = config.get("text_config") or config
     if (model_type := str(shape.get("model_type"))) not in ARCHITECTURES:
         what = f"{model_type} is no base whose adapters were tried in llama.cpp's form"

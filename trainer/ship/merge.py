@@ -25,7 +25,7 @@ from safetensors import safe_open
 
 from swarm.errors import UserError
 from swarm.surroundings import open_output
-from trainer import base_models
+from trainer import bases
 from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter, Change, combined
 from trainer.ship.maps import ControlAdapter, adapter_in
@@ -77,10 +77,10 @@ def merge(recipe: Recipe, base: str, out: Path, *, probe: str | None = None, all
     if out.exists():
         raise UserError(str(out), "is there already", "name a new folder")
     probe = _probe(recipe, probe, allow_lossy=allow_lossy)
-    folder = base_models.folder_of(base)
-    config = base_models.config_of(folder)
+    folder = bases.folder_of(base)
+    config = bases.config_of(folder)
     _refuse_quantised(base, config)
-    shards = base_models.weights_of(folder)
+    shards = bases.weights_of(folder)
     targets = _targets(recipe, shards, config)
     with new_folder(out) as staged:
         for shard in shards:
@@ -118,7 +118,7 @@ def _refuse_quantised(base: str, config: dict[str, Any]) -> None:
 
 def _targets(recipe: Recipe, shards: list[Path], config: dict[str, Any]) -> dict[str, str]:
     """Module by the name of its matrix in the files.  Raises UserError unless every pair has its matrix."""
-    stored = {name for shard in shards for name in base_models.header_of(shard)}
+    stored = {name for shard in shards for name in bases.header_of(shard)}
     if missing := sorted({name for adapter in recipe.adapters for name in adapter.missing_in(stored)}):
         tied = config.get("tie_word_embeddings") and any(name.endswith("lm_head") for name in missing)
         what = f"{len(missing)} of the adapter's layers have no matrix in the base, first {missing[0]}"
@@ -129,7 +129,7 @@ def _targets(recipe: Recipe, shards: list[Path], config: dict[str, Any]) -> dict
 
 def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]) -> None:
     shutil.copyfile(shard, out)
-    mine = {name: about for name, about in base_models.header_of(shard).items() if name in targets}
+    mine = {name: about for name, about in bases.header_of(shard).items() if name in targets}
     with out.open("r+b") as written:
         start = HEADER + int.from_bytes(written.read(HEADER), "little")
         for name, about in mine.items():
@@ -146,7 +146,7 @@ def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]
 def _compare(recipe: Recipe, shard: Path, merged: Path, targets: dict[str, str]) -> list[LayerError]:
     """Read back: the stored matrix against base and adapter, in fp32, on random inputs."""
     found = []
-    for name in sorted(set(base_models.header_of(shard)) & set(targets)):
+    for name in sorted(set(bases.header_of(shard)) & set(targets)):
         changes = recipe.changes(targets[name])
         wanted, stored = recipe.changed(changes, _tensor(shard, name)), _tensor(merged, name).float()
         if changes[0][0].is_transposed:

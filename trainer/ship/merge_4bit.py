@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 
 from swarm.errors import UserError
-from trainer import base_models
+from trainer import bases
 from trainer.data import tokenizer_files
 from trainer.ship.deltas import Adapter
 from trainer.ship.outcome import PROBES, LayerError, Merged
@@ -24,8 +24,8 @@ def merge_4bit(adapter: Adapter, base: str, out: Path) -> Merged:
     """Write the merged model to `out`, which must not exist.  Raises UserError, and then nothing is left behind."""
     if out.exists():
         raise UserError(str(out), "is there already", "name a new folder")
-    folder = base_models.folder_of(base)
-    quantisation = base_models.config_of(folder).get("quantization_config") or {}
+    folder = bases.folder_of(base)
+    quantisation = bases.config_of(folder).get("quantization_config") or {}
     if not quantisation.get("load_in_4bit"):
         raise UserError("--4bit", f"{base} is not stored in 4 bits", "leave it out: the merge loses nothing then")
     merged = _by_peft(folder, adapter)

@@ -14,7 +14,7 @@ from peft.tuners.lora.dora import DoraLinearLayer
 
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
-from trainer import base_models
+from trainer import bases
 from trainer.control.vectors import put_on, read_scaled
 from trainer.data.prompt import Asker, prompt_of_base, read_prompt
 from trainer.data.tokens import stop_tokens
@@ -39,8 +39,8 @@ class Models:
     def __init__(self, sources: Sources, place: Place, *, trust_remote_code: bool = False) -> None:
         """Raises UserError."""
         self.sources, self.names = sources, sources.names
-        folder = base_models.folder_of(sources.base)
-        facts = base_models.facts_of(sources.base, trust_remote_code=trust_remote_code)
+        folder = bases.folder_of(sources.base)
+        facts = bases.facts_of(sources.base, trust_remote_code=trust_remote_code)
         self.context_tokens = facts.context_tokens or UNBOUNDED_TOKENS
         self.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         stops = stop_tokens(self.tokenizer, folder)

@@ -23,7 +23,7 @@ from swarm.files import sync_folder
 from swarm.model_card import public_name
 from swarm.printable import printable
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, PROMPT
-from trainer import base_models
+from trainer import bases
 from trainer.data import tokenizer_files
 from trainer.ship.sources import sources_of
 from trainer.show import add_forms, print_form
@@ -69,7 +69,7 @@ def write_folder(folder: Path, base: str, out: Path, kind: str | None) -> Writte
     _refuse_existing(out)
     _parent(out)
     with new_folder(out) as staged:
-        copy_adapter(folder, staged, base_models.folder_of(base), public_name(base))
+        copy_adapter(folder, staged, bases.folder_of(base), public_name(base))
         tensors = load_file(staged / ADAPTER)
         if kind is not None:
             tensors = {name: value.to(_dtype(kind)).contiguous() for name, value in tensors.items()}

@@ -21,7 +21,7 @@ from swarm.printable import printable
 from swarm.redaction import redacted
 from swarm.surroundings import open_output
 from swarm.weights import ADAPTER, sha256_of
-from trainer import base_models
+from trainer import bases
 from trainer.ship.portable import copy_adapter
 from trainer.ship.sources import read_lineage, sources_of
 from trainer.show import add_forms, print_form
@@ -50,9 +50,9 @@ def gathered(folder: Path, repository: str, staged: Path, *, private: bool, base
         raise UserError(str(folder), "is no adapter", "name its folder; a whole model goes with `hf upload`")
     lineage, notes = read_lineage(folder), []
     name = public_name(sources.base)
-    if name != sources.base or sources.base == base_models.EMBEDDED:
+    if name != sources.base or sources.base == bases.EMBEDDED:
         notes.append(f"the base {name} is not on a hub by that name: who loads the adapter needs it from elsewhere")
-    copy_adapter(folder, staged, base_models.folder_of(sources.base), name)
+    copy_adapter(folder, staged, bases.folder_of(sources.base), name)
     kept = kept_card(folder)
     text = kept or card(repository.rpartition("/")[2], name, lineage, sha256_of(folder / ADAPTER))
     (staged / CARD).write_text(text, encoding="utf-8")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.surroundings import open_output
-from trainer import base_models
+from trainer import bases
 from trainer.device import place_of, set_environment
 from trainer.quiet import quieten
 from trainer.ship.sources import add_models, sources_of
@@ -54,7 +54,7 @@ def encoders_of(words: list[str], models: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
         name, _, model = ("", "", word) if Path(word).exists() else word.rpartition("=")
-        base_models.folder_of(model)
+        bases.folder_of(model)
         name = name or Path(model).name
         if name in {*models, *found}:
             raise UserError("--encoder", f"{name!r} names two models", "give one another name: NAME=MODEL")

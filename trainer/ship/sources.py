@@ -14,7 +14,7 @@ from typing import Any
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.weights import ADAPTER, ADAPTER_CONFIG
-from trainer import base_models
+from trainer import bases
 
 LINEAGE = "lineage.json"
 """Beside an adapter that a run has published: stream, base and settings (swarm/artifacts/lineage.py)."""
@@ -65,7 +65,7 @@ def sources_of(
         raise UserError(named[-1], what, "name folders with adapter_config.json and one base")
     adapters = _distinct([source for _, source in found if source])
     chosen = next(iter(named), base) or _common_base(adapters)
-    base_models.folder_of(chosen)  # refuses what is not there, before anything is imported or loaded
+    bases.folder_of(chosen)  # refuses what is not there, before anything is imported or loaded
     in_nf4 = (
         bool(adapters) and all(_is_quantised(source.kind) for source in adapters) if quantised is None else quantised
     )
@@ -113,7 +113,7 @@ def _bases_named(config: dict[str, Any], lineage: dict[str, Any]) -> list[str]:
 
 def _is_here(base: str) -> bool:
     try:
-        base_models.folder_of(base)
+        bases.folder_of(base)
     except UserError:
         return False
     return True
@@ -151,16 +151,14 @@ def _refuse_equal_names(sources: Sources) -> None:
 
 def _common_base(adapters: Sequence[Source]) -> str:
     if not adapters:
-        raise UserError(
-            "ADAPTER", "no model is named", f"name an adapter's folder, or a base such as {base_models.EMBEDDED}"
-        )
+        raise UserError("ADAPTER", "no model is named", f"name an adapter's folder, or a base such as {bases.EMBEDDED}")
     for source in adapters:
         if not source.base:
             raise UserError(
                 str(source.folder), f"its base {source.named} is not on this machine",
-                "name a folder of it with --base; `python -m trainer.base_models --fetch NAME` downloads one",
+                "name a folder of it with --base; `python -m trainer.bases --fetch NAME` downloads one",
             )  # fmt: skip
-    folders = {str(base_models.folder_of(source.base)) for source in adapters}
+    folders = {str(bases.folder_of(source.base)) for source in adapters}
     if len(folders) > 1:
         listed = ", ".join(f"{source.name} on {source.base}" for source in adapters)
         raise UserError("--base", f"the adapters have different bases ({listed})", "ask them apart, or give --base")

@@ -112,7 +112,7 @@ def test_a_run_can_be_looked_at_where_its_data_are_not(there: Path) -> None:
 
 
 def test_the_trainer_tells_a_problem_as_data_too(capsys: pytest.CaptureFixture[str]) -> None:
-    from trainer import base_models as judged
+    from trainer import bases as judged
 
     assert judged.main(["--check=--odd", "--json"]) == 2
     said = capsys.readouterr()
@@ -172,7 +172,7 @@ def test_the_trainer_is_asked_once_about_all_bases(there: Path, monkeypatch: pyt
 
     monkeypatch.setattr("swarm.planning.machine_checks.subprocess.run", counted)
     CliRunner().invoke(app, ["plan", "my.yaml", "streams.d.base_model=tiny-toon"])
-    of_bases = [words for words in asked if "trainer.base_models" in words]
+    of_bases = [words for words in asked if "trainer.bases" in words]
     assert [[word for word in words if word.startswith("--check")] for words in of_bases] == [
         ["--check=nosuch/thing", "--check=other/none", "--check=tiny-toon"]
     ]

@@ -15,7 +15,7 @@ from swarm import kinds
 from swarm.settings import Dataset, StreamSettings
 from tests.trainer.conftest import Bench
 from tests.trainer.roles.test_train import stop_after
-from trainer import base_models
+from trainer import bases
 from trainer.data.classes import classes_of, predicted
 from trainer.data.prepared import TRAIN, Rows
 from trainer.data.tokens import IGNORED, Tokens
@@ -54,7 +54,7 @@ def test_a_control_adapter_is_trained_and_passes_its_validation_and_evaluation(
     assert rows[-1]["loss_toward"] < rows[0]["loss_toward"] and rows[-1]["loss_away"] < rows[0]["loss_away"]
     assert {"tokens_toward", "tokens_away", "loss_neutral", "adapter_norm", "adapter_norm_max"} <= rows[-1].keys()
     tensors = load_file(bench.place.run_folder / trained.path / "adapter_model.safetensors")
-    expected = kinds.adapter("control").tensors(base_models.facts_of(chosen.base_model), chosen)
+    expected = kinds.adapter("control").tensors(bases.facts_of(chosen.base_model), chosen)
     assert {name: tuple(value.shape) for name, value in tensors.items()} == expected
     given = {"prepared": next(iter(bench.prepared)), "checkpoint": trained.path, "sha256": trained.sha256}
     validated = bench.do("validate", chosen, **given)["verdict"]

@@ -17,7 +17,7 @@ from swarm.weights import ADAPTER
 from tests.trainer import tiny
 from tests.trainer.conftest import Bench
 from toon import decode
-from trainer import base_models
+from trainer import bases
 from trainer.data.prompt import Prompt
 from trainer.judge import evaluation, measurement
 from trainer.judge.together import Together
@@ -84,7 +84,7 @@ def test_everybody_in_one_batch_answers_as_each_does_alone(
 
 def test_the_base_is_as_it_was_when_the_adapters_are_gone(adapters: list[Path], settings: Make) -> None:
     chosen = settings()
-    model = load_base(base_models.folder_of(chosen.base_model), chosen, Place(Path.cwd(), "cpu"))
+    model = load_base(bases.folder_of(chosen.base_model), chosen, Place(Path.cwd(), "cpu"))
     before = [name for name, _ in model.named_modules()]
     Together(model, adapters).close()
     assert [name for name, _ in model.named_modules()] == before

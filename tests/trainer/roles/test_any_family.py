@@ -12,7 +12,7 @@ import pytest
 from swarm import kinds
 from swarm.errors import UserError
 from tests import any_family, family_rows
-from trainer import base_models
+from trainer import bases
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 TORTURE = bool(os.environ.get("TORTURE"))
@@ -45,7 +45,7 @@ def test_any_family_is_trained_or_refused_in_words(
     except UserError as refusal:
         assert refusal.what and refusal.fix
         return
-    tensors = kinds.adapter(way.read.adapter).tensors(base_models.facts_of(str(base)), way.read)
+    tensors = kinds.adapter(way.read.adapter).tensors(bases.facts_of(str(base)), way.read)
     way.planned = sum(prod(shape) for shape in tensors.values())
     try:
         way.train()

@@ -20,7 +20,7 @@ from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_sha256, sha256_of
 from tests.trainer.conftest import Bench
 from toon import decode
-from trainer import base_models, whole
+from trainer import bases, whole
 from trainer.data.prepared import HELD_OUT, TRAIN, VALIDATION, RowFile, read_rows
 from trainer.judge.heldout import held_out_loss, row_losses
 from trainer.lease import Lease
@@ -267,7 +267,7 @@ def test_an_adapter_is_loaded_from_safetensors_or_not_at_all(tmp_path: Path) -> 
 def test_a_base_with_pickled_weights_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Opened(str(tmp_path / "opened"))))
     with pytest.raises(UserError, match=r"save it again with save_pretrained, which writes safetensors"):
-        base_models.weights_of(tmp_path)
+        bases.weights_of(tmp_path)
     assert not (tmp_path / "opened").exists()
 
 

@@ -14,7 +14,7 @@ import pytest
 from swarm.errors import UserError
 from tests.runs.test_terminal import Terminal
 from tests.trainer import tiny
-from trainer.base_models import EMBEDDED_FOLDER
+from trainer.bases import EMBEDDED_FOLDER
 from trainer.place import Place
 from trainer.ship import chat as chatting
 from trainer.ship.answering import Sampling

@@ -18,7 +18,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.trainer import tiny
-from trainer.base_models import EMBEDDED_FOLDER
+from trainer.bases import EMBEDDED_FOLDER
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 TOKEN = "hf_" + "t" * 34

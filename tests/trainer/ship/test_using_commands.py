@@ -12,7 +12,7 @@ import pytest
 
 import toon
 from tests.trainer import tiny
-from trainer.base_models import EMBEDDED_FOLDER
+from trainer.bases import EMBEDDED_FOLDER
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}

@@ -1,7 +1,7 @@
 """Where a base model's files lie and what is known of it, told before anything starts; no weights are loaded here.
 
-python -m trainer.base_models --check NAME [--json]     what stands on disk (or on the hub, without downloading weights)
-python -m trainer.base_models --fetch NAME              download it too, with progress
+python -m trainer.bases --check NAME [--json]     what stands on disk (or on the hub, without downloading weights)
+python -m trainer.bases --fetch NAME              download it too, with progress
 
 Both may be given several times.  With --json all answers are one object by name; a problem is {"problem": ..., "fix": ...} there, and the exit status 2.
 Facts are kept in the user's cache folder under a hash of the base's files, since transformers takes seconds to import.
@@ -312,7 +312,7 @@ def fetched(name: str, *, trust_remote_code: bool = False) -> BaseFacts:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m trainer.base_models", description="Can these base models be used?")
+    parser = argparse.ArgumentParser(prog="python -m trainer.bases", description="Can these base models be used?")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", metavar="NAME", action="append", help="say what is known of it; downloads no weights")
     what.add_argument(
