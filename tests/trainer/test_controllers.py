@@ -190,6 +190,7 @@ def test_a_group_of_settings_is_short_for_flat_keys(tmp_path: Path) -> None:
         ("    controller: {kind: unified, adapt: rank, merge: mean}\n", "my.yaml:6: streams.one.controller.adapt: ranks are not adapted beside merge or anchor_rows; leave one of them out"),
         ("    controller: {kind: unified, adapt: rank, ranks: [1, 0.5]}\n", "my.yaml:6: streams.one.controller.ranks: 2 shares for three modes; write [1.0, 0.5, 0.25]"),
         ("    controller: {kind: unified, rescale: true}\n", "my.yaml:6: streams.one.controller.rescale: it does nothing without controller_adapt: rank; leave it out"),
+        ("    adapter: control\n    allow_one_class: true\n    controller: {kind: unified, merge: mean}\n", "my.yaml:8: streams.one.controller.merge: the conflict of tasks is measured on products of two matrices, which control adapters are not; write `adapter: lora`, or leave it out"),
         ("    controller: {kind: unified, anchor_rows: 8}\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified with these settings; write shared, or leave it out"),
     ],
 )  # fmt: skip

@@ -150,6 +150,9 @@ def _idle(settings: UnifiedSettings) -> tuple[str, str, str] | None:
                 f"it does nothing without {needs_rows}",
                 f"set {needs_rows}: 16, or leave it out",
             )
+    if settings.controller_merge and hasattr(settings, "control_adapter_type"):
+        what = "the conflict of tasks is measured on products of two matrices, which control adapters are not"
+        return "controller_merge", what, "write `adapter: lora`, or leave it out"
     if settings.controller_merge == "best" and not settings.controller_anchor_rows:
         return "controller_merge", f"best is chosen by {needs_rows}", f"set {needs_rows}: 16, or write mean"
     if settings.controller_adapt == "rank" and (settings.controller_merge or settings.controller_anchor_rows):
