@@ -25,6 +25,10 @@ class Override:
     leaf: Node
 
 
+GROUPED = "controller"
+"""The kind that may be written with its settings in one."""
+
+
 def merged(root: Node, overrides: Sequence[str], cwd: Path, problems: Problems) -> Node:
     """The tree of a run: every stream with all its settings, and no `defaults`."""
     typed = [made for number, text in enumerate(overrides, start=1) if (made := _override(text, number, cwd, problems))]
@@ -47,7 +51,7 @@ def _with_flat_kinds(root: Node, problems: Problems) -> Node:
     streams = root.items.get("streams")
     if streams is None or not isinstance(streams.value, dict):
         return root
-    flat = {name: _flat(stream, "controller", problems) for name, stream in streams.items.items()}
+    flat = {name: _flat(stream, GROUPED, problems) for name, stream in streams.items.items()}
     return root.with_child("streams", replace(streams, value=flat))
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from swarm import kinds
+from swarm.config.layers import GROUPED
 from swarm.settings import RunSettings, StreamSettings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 STREAM = {"$ref": "#/$defs/StreamSettings"}
+OWN = "#/$defs/StreamSettings/properties/"
 
 
 def schema() -> dict[str, Any]:
@@ -36,7 +38,22 @@ def _stream() -> dict[str, Any]:
         for name, owners in _owners(setting).items():
             owned = found["properties"][name]
             owned["description"] = f"{owned.get('description', '')}  Of {', '.join(owners)}.".strip()
+    found["properties"][GROUPED] = _also_grouped(found["properties"])
     return _optional(found)
+
+
+def _also_grouped(properties: dict[str, Any]) -> dict[str, Any]:
+    """`controller: unified` beside `controller_preset: glue`, or both as `controller: {kind: unified, preset: glue}`."""
+    flat, prefix = properties[GROUPED], f"{GROUPED}_"
+    short = {name.removeprefix(prefix): {"$ref": f"{OWN}{name}"} for name in properties if name.startswith(prefix)}
+    group = {
+        "type": "object",
+        "properties": {"kind": {"enum": flat["enum"]}, **short},
+        "required": ["kind"],
+        "additionalProperties": False,
+    }
+    about = {key: flat[key] for key in ("description", "default") if key in flat}
+    return {**about, "anyOf": [{key: value for key, value in flat.items() if key not in about}, group]}
 
 
 def _model(stream: dict[str, Any]) -> dict[str, Any]:
