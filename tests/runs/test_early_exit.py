@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from swarm import events as ev
 from tests.runs import swarm_process as sp
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-RATES = {"slow": 1e-5, "slower": 1e-6, "good": 1e-2, "fair": 1e-3}
+STEPS = 120
+STREAMS = {
+    "slow": f"learning_rate: 1e-5, max_steps: {STEPS}", "slower": f"learning_rate: 1e-6, max_steps: {STEPS}",
+    "good": "learning_rate: 1e-2", "fair": "learning_rate: 1e-3",
+}  # fmt: skip
+"""The losers are long, so that they train still when the others come to a rung."""
 
 
 @pytest.fixture(autouse=True)
@@ -19,23 +25,24 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
     yield from sp.end_everything(tmp_path)
 
 
-def test_half_of_the_streams_stop_at_the_first_rung_and_the_better_ones_go_on(tmp_path: Path) -> None:
-    streams = "\n".join(f"  {name}: {{learning_rate: {rate}}}" for name, rate in RATES.items())
-    extra = "  eval_steps: 4\n  lr_scheduler: constant"
+def test_the_worse_half_of_the_streams_stops_at_a_rung_and_a_better_one_is_promoted(tmp_path: Path) -> None:
+    streams = "\n".join(f"  {name}: {{{own}}}" for name, own in STREAMS.items())
+    extra = "  eval_steps: 8\n  lr_scheduler: constant"
     config = sp.write_config(tmp_path, streams=streams, extra=extra, steps=24, rows=24)
-    text = config.read_text().replace("save_steps: 2", "save_steps: 4").replace("cpu_streams: 2", "cpu_streams: 4")
-    config.write_text(f"{text}halving: {{first_step: 4, reduction: 2}}\n")
+    text = config.read_text().replace("save_steps: 2", "save_steps: 8").replace("cpu_streams: 2", "cpu_streams: 4")
+    config.write_text(f"{text}halving: {{first_step: 8, reduction: 2}}\n")
     sp.swarm("run", config.name, cwd=tmp_path)
     [path] = (tmp_path / "runs").iterdir()
     folder = sp.RunFolder(path)
     state = sp.state(folder)
     assert state.end is not None and state.end.rc == 0
-    at_first_rung = [
-        e for e in sp.entries(folder) if isinstance(e.event, ev.Stop) and "at step 4:" in (e.event.why or "")
-    ]
-    assert {entry.event.ref for entry in at_first_rung} == {"slow", "slower"}
-    assert {entry.author for entry in at_first_rung} == {"coordinator"}
-    assert "the best 2 of 4 have" in str(at_first_rung[0].event.why)
+    stops = {e.event.ref: e for e in sp.entries(folder) if isinstance(e.event, ev.Stop)}
+    assert {"slow", "slower"} <= stops.keys() < {"slow", "slower", "good", "fair"}
+    for entry in stops.values():  # at which rung depends on how fast the others come
+        assert entry.author == "coordinator"
+        assert re.match(
+            r"halving at step (4|8|16): held-out loss [0-9.]+; the best [12] of [234] have", entry.event.why
+        )
     for name in ("slow", "slower"):
         assert state.streams[name].wish == "stop" and state.streams[name].trained is None
     assert state.promoted is not None and state.promoted.ref in {"good", "fair"}
@@ -43,5 +50,5 @@ def test_half_of_the_streams_stop_at_the_first_rung_and_the_better_ones_go_on(tm
     sp.swarm("resume", "slow", cwd=tmp_path)
     state = sp.wait_for_end(folder)
     trained = state.streams["slow"].trained
-    assert trained is not None and trained.step == 24, "revived from its checkpoint, and not stopped again"
+    assert trained is not None and trained.step == STEPS, "revived from its checkpoint, and not stopped again"
     assert state.streams["slower"].trained is None
