@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm import kinds
 from tests.runs import swarm_process as sp
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -72,7 +73,7 @@ def test_its_settings_are_known_and_those_of_what_was_not_chosen_are_not(tmp_pat
 def test_without_the_package_its_names_are_refused(tmp_path: Path) -> None:
     config = sp.write_config(tmp_path, streams=STREAMS)
     told = sp.swarm("check", config.name, cwd=tmp_path, check=2).stderr
-    assert "streams.scaled.adapter: 'ia3' is not one of control, lora, qcontrol, qlora" in told
+    assert f"streams.scaled.adapter: 'ia3' is not one of {', '.join(sorted(kinds.installed('adapter')))}" in told
     assert "streams.scaled.ia3_layers: unknown setting" in told
 
 
@@ -80,7 +81,7 @@ def test_a_package_that_lies_in_the_current_folder_is_not_asked(tmp_path: Path, 
     config = sp.write_config(tmp_path, streams=STREAMS)
     shutil.copytree(packages, tmp_path, dirs_exist_ok=True)
     told = sp.swarm("check", config.name, cwd=tmp_path, check=2).stderr
-    assert "streams.scaled.adapter: 'ia3' is not one of control, lora, qcontrol, qlora" in told
+    assert f"streams.scaled.adapter: 'ia3' is not one of {', '.join(sorted(kinds.installed('adapter')))}" in told
 
 
 def test_a_package_that_cannot_be_imported_is_named(
