@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from trainer.arbiter import Arbiter
+from trainer.orbital import OrbitalController
 from trainer.unified import Decision, JumpMonitor, UnifiedController
 
 if TYPE_CHECKING:
     from trainer.callback import UnifiedCallback
     from trainer.duo import Duo
 
-__all__ = ["Arbiter", "Decision", "Duo", "JumpMonitor", "UnifiedCallback", "UnifiedController"]
+__all__ = ["Arbiter", "Decision", "Duo", "JumpMonitor", "OrbitalController", "UnifiedCallback", "UnifiedController"]
 
 HEAVY = {"Duo": "trainer.duo", "UnifiedCallback": "trainer.callback"}
 """Names whose modules need torch or transformers, which are imported with them."""

@@ -1,4 +1,4 @@
-"""What a Unified controller did, as files: `phi_log.csv`, `transition_log.json`, `phi_summary.json` and the picture `phi.svg` (U21).
+"""What a controller with modes did, as files: `phi_log.csv`, `transition_log.json`, `phi_summary.json` and the picture `phi.svg` (U21).
 
 Of a controller in a loop of your own, `write(folder, controller.phi_log())`; of a stream from the rows of its `train_log.csv`, which
 the end of a training does: there is a row for every logged step, so that with `logging_steps` above 1 a short mode may be missing.
@@ -23,24 +23,26 @@ Rows = Sequence[Mapping[str, Any]]
 """One a step: `step`, `loss`, `phi`, `mode`, and whatever else was measured."""
 
 
-def write(folder: Path, rows: Rows, thetas: Sequence[float] = ()) -> None:
-    """`thetas`: the thresholds of phi, drawn as lines."""
-    names = dict.fromkeys(name for row in rows for name in row)
+def write(
+    folder: Path, rows: Rows, thetas: Sequence[float] = (), *, names: Sequence[str] = MODES, bounded: bool = True
+) -> None:
+    """`thetas`: the thresholds of phi, drawn as lines.  `names`: of the modes.  `bounded`: phi lies within 0 and 1."""
+    columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_whole(folder / CSV, text.getvalue())
-    for name, found in ((TRANSITIONS, transitions_in(rows)), (SUMMARY, summary_of(rows))):
+    for name, found in ((TRANSITIONS, transitions_in(rows, names)), (SUMMARY, summary_of(rows, names))):
         write_whole(folder / name, json.dumps(found, indent=1) + "\n")
-    write_whole(folder / PICTURE, drawn(rows, thetas))
+    write_whole(folder / PICTURE, drawn(rows, thetas, 1.0 if bounded else _top(rows, "phi")))
 
 
-def transitions_in(rows: Rows) -> list[dict[str, Any]]:
+def transitions_in(rows: Rows, names: Sequence[str] = MODES) -> list[dict[str, Any]]:
     """Every change of mode between two rows."""
     return [
         {
-            "step": after["step"], "from": MODES[int(before["mode"])], "to": MODES[int(after["mode"])], "phi": after["phi"],
+            "step": after["step"], "from": names[int(before["mode"])], "to": names[int(after["mode"])], "phi": after["phi"],
             "loss": after["loss"],
         }
         for before, after in pairwise(rows)
@@ -55,16 +57,16 @@ SHADES = ("none", "#fff1cc", "#f9d5d5")
 """Behind the curves, by mode."""
 
 
-def drawn(rows: Rows, thetas: Sequence[float] = ()) -> str:
+def drawn(rows: Rows, thetas: Sequence[float] = (), highest: float = 1.0) -> str:
     """The loss above, phi below, over the steps; the ground is coloured by mode."""
     height = 2 * (PANEL + GAP) + 16
-    parts = [*_panel(rows, "loss", _top(rows), GAP), *_panel(rows, "phi", 1.0, 2 * GAP + PANEL, thetas)]
+    parts = [*_panel(rows, "loss", _top(rows, "loss"), GAP), *_panel(rows, "phi", highest, 2 * GAP + PANEL, thetas)]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12">'
     return "\n".join([head, *parts, "</svg>", ""])
 
 
-def _top(rows: Rows) -> float:
-    return max((row["loss"] for row in rows if math.isfinite(row["loss"])), default=1.0) or 1.0
+def _top(rows: Rows, name: str) -> float:
+    return max((row[name] for row in rows if math.isfinite(row[name])), default=1.0) or 1.0
 
 
 def _panel(rows: Rows, name: str, top: float, y: float, thetas: Sequence[float] = ()) -> Iterator[str]:

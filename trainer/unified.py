@@ -310,7 +310,7 @@ class UnifiedController:
         return f"UnifiedController(step={trace.step}, mode={MODES[trace.mode]}, phi={trace.phi:.3f})"
 
 
-def summary_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = MODES) -> dict[str, Any]:
     """Of rows with phi and mode: how often the mode changed, how often phi rose by more than 0.1, and the share of the rows in each mode."""
     modes = [int(row["mode"]) for row in rows]
     pairs = list(pairwise(rows))
@@ -318,7 +318,7 @@ def summary_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "steps": len(rows),
         "transitions": sum(before["mode"] != after["mode"] for before, after in pairs),
         "shock_events": sum(after["phi"] - before["phi"] > SHOCK for before, after in pairs),
-        "share": {name: modes.count(mode) / len(modes) if modes else 0.0 for mode, name in enumerate(MODES)},
+        "share": {name: modes.count(mode) / len(modes) if modes else 0.0 for mode, name in enumerate(names)},
         "highest_phi": max((row["phi"] for row in rows), default=0.0),
     }
 

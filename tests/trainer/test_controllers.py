@@ -1,4 +1,4 @@
-"""Issue 17: a controller of a stream, from its settings to the learning rate, the figures, the log and a resumed run (U07, U14, U17, U21)."""
+"""Issue 17: a controller of a stream, from its settings to the learning rate, the figures, the log and a resumed run (U07, U14, U17, U19, U21)."""
 
 from __future__ import annotations
 
@@ -161,6 +161,53 @@ def test_a_column_of_the_data_names_the_tasks_that_get_adapters_of_their_own(tmp
     assert same(again.weights("one"), through.weights("one"))
 
 
+ORBITAL = {
+    "controller": "orbital", "controller_warmup": 10, "controller_every": 1, "controller_dwell": 1, "controller_stress": 0.0,
+    "controller_recovery": 0.0, "lr_scheduler": "constant", "learning_rate": 0.02, "lora_r": 8, "max_steps": 18, "save_steps": 14,
+    "save": "last", "micro_batch_size": 8, "exact": True,
+}  # fmt: skip
+"""Every phi above the mean of all leads towards low, and every one below it towards high."""
+FACTORS, RANKS = (1.5, 1.0, 0.3), (8, 4, 2)
+
+
+def test_a_state_chooses_the_learning_rate_and_the_ranks_and_goes_on_from_a_checkpoint_bit_for_bit(
+    company: Callable[[str], Company], settings: Make
+) -> None:
+    """U19: what rests in the end is nothing in the saved adapter; its states are named in the files of its course."""
+    through, again = company("through"), company("again")
+    through.come("one", settings(**ORBITAL))
+    through.train()
+    rows = through.figures["one"]
+    states = [int(row["mode"]) for row in rows]
+    assert len(set(states)) >= 2
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.02 * FACTORS[at] for at in [1, *states[:-1]]])
+    assert [row["active_rank"] for row in rows] == [RANKS[at] for at in states]
+    for name, value in through.weights("one").items():
+        used = value if "lora_A" in name else value.T
+        assert used[: RANKS[states[-1]]].any(dim=1).all() and not used[RANKS[states[-1]] :].any(), name
+    folder = through.place.stream_folder("one")
+    changes = json.loads((folder / "transition_log.json").read_text())
+    assert changes and {change["to"] for change in changes} <= {"high", "base", "low"}
+    saved = next(event for event in through.events["one"] if event.kind == "checkpoint")
+    again.place.stream_folder("one").mkdir(parents=True)
+    (through.place.run_folder / saved.path).rename(again.place.stream_folder("one") / "checkpoint-14")
+    again.come("one", settings(**ORBITAL), resume_from=["streams/one/checkpoint-14"])
+    again.train()
+    assert same(again.weights("one"), through.weights("one"))
+    assert [row["phi"] for row in again.figures["one"]] == [row["phi"] for row in rows][14:]
+
+
+def test_where_it_adapts_the_rate_alone_trl_trains_with_it_too(tmp_path: Path, settings: Make) -> None:
+    """U19."""
+    chosen = settings(**{**ORBITAL, "exact": False}, controller_adapt="rate", engine="trl")
+    bench = Bench(tmp_path)
+    bench.trained(chosen)
+    rows = [row.figures for row in bench.metric_rows() if "loss" in row.figures]
+    states = [int(row["mode"]) for row in rows]
+    assert len(set(states)) >= 2 and not any("active_rank" in row for row in rows)
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.02 * FACTORS[at] for at in [1, *states[:-1]]])
+
+
 STREAM = "name: demo\nstreams:\n  one:\n    base_model: tiny-toon\n    datasets: [{path: a.jsonl}]\n"
 
 
@@ -180,7 +227,7 @@ def test_a_group_of_settings_is_short_for_flat_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
-        ("    controller: {kind: unfied}\n", "my.yaml:6: streams.one.controller.kind: 'unfied' is not one of none, unified; did you mean `unified`?"),
+        ("    controller: {kind: unfied}\n", "my.yaml:6: streams.one.controller.kind: 'unfied' is not one of none, orbital, unified; did you mean `unified`?"),
         ("    controller: {preset: glue}\n", "my.yaml:6: streams.one.controller: names no kind; write `controller: {kind: NAME, ...}`"),
         ("    controller: {kind: unified, presets: glue}\n", "my.yaml:6: streams.one.controller.presets: unknown setting; did you mean `controller_preset`?"),
         ("    controller_preset: glue\n", "my.yaml:6: streams.one.controller_preset: unknown setting; it is a setting of `controller: unified`"),
@@ -191,6 +238,12 @@ def test_a_group_of_settings_is_short_for_flat_keys(tmp_path: Path) -> None:
         ("    controller: {kind: unified, adapt: rank, ranks: [1, 0.5]}\n", "my.yaml:6: streams.one.controller.ranks: 2 shares for three modes; write [1.0, 0.5, 0.25]"),
         ("    controller: {kind: unified, rescale: true}\n", "my.yaml:6: streams.one.controller.rescale: it does nothing without controller_adapt: rank; leave it out"),
         ("    adapter: control\n    allow_one_class: true\n    controller: {kind: unified, merge: mean}\n", "my.yaml:8: streams.one.controller.merge: the conflict of tasks is measured on products of two matrices, which control adapters are not; write `adapter: lora`, or leave it out"),
+        ("    controller: {kind: orbital, adapt: rate, ranks: [1, 0.4, 0.2]}\n", "my.yaml:6: streams.one.controller.ranks: it does nothing with controller_adapt: rate; leave it out"),
+        ("    controller: {kind: orbital, adapt: rank, low: 0.1}\n", "my.yaml:6: streams.one.controller.low: it does nothing with controller_adapt: rank; leave it out"),
+        ("    controller: {kind: orbital, ranks: [1, 0.5]}\n", "my.yaml:6: streams.one.controller.ranks: 2 shares for three states; write [1.0, 0.5, 0.25]"),
+        ("    controller: orbital\n    init_lora_weights: pissa\n", "my.yaml:7: streams.one.init_lora_weights: with pissa each rank holds a part of the base, which would be missing where ranks rest; write controller_adapt: rate, or leave it out"),
+        ("    adapter: full\n    controller: orbital\n", "my.yaml:6: streams.one.adapter: the controller adapts ranks, and there are none; write controller_adapt: rate, or take lora"),
+        ("    controller: orbital\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + orbital with these settings; write shared, or leave it out"),
         ("    controller: {kind: unified, anchor_rows: 8}\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified with these settings; write shared, or leave it out"),
     ],
 )  # fmt: skip

@@ -49,7 +49,7 @@ class Acts:
     """What is left of the ranks is multiplied by how many fewer they are, as the source does; the function jumps."""
 
 
-class Modes(Steering):
+class Modes(Steering[UnifiedController]):
     def __init__(self, controller: UnifiedController, acts: Acts) -> None:
         super().__init__(controller)
         self.acts = acts

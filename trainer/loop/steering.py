@@ -1,17 +1,20 @@
-"""A Unified controller as a part of the loop: each step's loss in, a factor of the learning rate out."""
+"""A controller with modes as a part of the loop: each step's loss in, a factor of the learning rate out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from trainer.loop.parts import Controller, Stepped
+from trainer.orbital import OrbitalController
 from trainer.unified import UnifiedController
 
+C = TypeVar("C", UnifiedController, OrbitalController)
 
-class Steering(Controller):
-    def __init__(self, controller: UnifiedController) -> None:
-        self.controller = controller
+
+class Steering(Controller, Generic[C]):
+    def __init__(self, controller: C) -> None:
+        self.controller: C = controller
         self._events: tuple[str, ...] = ()
 
     def __call__(self, step: Stepped) -> float:
