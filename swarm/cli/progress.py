@@ -152,8 +152,16 @@ def progress_line(row: StreamRow) -> str:
     parts += [
         f"{short} {figures.of(name).text(value)}" for name, short in LIVE if (value := row.figure(name)) is not None
     ]
+    parts += _held_out(row)
     if row.eta_seconds is not None:
         parts.append(f"eta {units.duration(row.eta_seconds)}")
     if row.why:
         parts.append(row.why)
     return "  ".join(parts)
+
+
+def _held_out(row: StreamRow) -> list[str]:
+    """The newest held-out loss and by how much it differs from the one before."""
+    losses = [loss for _, loss in row.curve("eval_loss")[-2:]]
+    change = f" ({losses[1] / losses[0] - 1:+.1%})" if len(losses) > 1 and losses[0] > 0 else ""
+    return [f"eval {units.loss(losses[-1])}{change}"] if losses else []

@@ -1,4 +1,4 @@
-"""D24, A20: the line of a stream in training, as pipes, logs and `--plain` have it."""
+"""D24, A20, C32: the line of a stream in training, as pipes, logs and `--plain` have it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,22 @@ def test_the_line_of_a_training_has_all_that_is_measured_and_how_long_it_takes()
         assert part in line, line
 
 
+@pytest.mark.parametrize(
+    ("losses", "part"),
+    [
+        ([2.0], "eval 2.000"),
+        ([2.0, 1.5], "eval 1.500 (-25.0%)"),
+        ([2.0, 1.5, 1.65], "eval 1.650 (+10.0%)"),
+        ([0.0, 1.5], "eval 1.500"),
+    ],
+)
+def test_a_held_out_loss_stands_beside_the_one_before(losses: list[float], part: str) -> None:
+    """C32."""
+    points = tuple(enumerate(losses))
+    line = progress_line(StreamRow("wide", "train", step=9, steps=9, figures={"loss": 1.0}, curves={"eval_loss": points}))
+    assert line.endswith(f"  {part}"), line
+
+
 def test_a_stall_is_a_line_and_not_one_a_second(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines()
     for seconds in range(60, 70):
@@ -44,4 +60,4 @@ def test_a_stall_is_a_line_and_not_one_a_second(capsys: pytest.CaptureFixture[st
 def test_what_is_not_measured_is_left_out_of_it() -> None:
     line = progress_line(StreamRow("wide", "train", step=1, steps=2, figures={"loss": 1.0}))
     assert "loss 1.000" in line
-    assert not [part for part in ("lr", "gn", "ent", "acc", "tok/s", "elapsed", "eta") if f" {part} " in line]
+    assert not [part for part in ("lr", "gn", "ent", "acc", "tok/s", "elapsed", "eval", "eta") if f" {part} " in line]

@@ -1,4 +1,4 @@
-"""Rows C04, C14, C26, C30, C32: a control adapter from its rows to its verdict, in the roles that a worker runs."""
+"""Rows C04, C06, C14, C26, C30, C32: a control adapter from its rows to its verdict, in the roles that a worker runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from swarm.settings import Dataset, StreamSettings
 from tests.trainer.conftest import Bench
 from tests.trainer.roles.test_train import stop_after
 from trainer import bases
+from trainer.control.forms import scale_of
 from trainer.data.classes import classes_of, predicted
 from trainer.data.prepared import TRAIN, Rows
 from trainer.data.tokens import IGNORED, Tokens
@@ -53,15 +54,31 @@ def test_a_control_adapter_is_trained_and_passes_its_validation_and_evaluation(
     rows = [row.figures for row in bench.metric_rows() if row.kind == "train"]
     assert rows[-1]["loss_toward"] < rows[0]["loss_toward"] and rows[-1]["loss_away"] < rows[0]["loss_away"]
     assert {"tokens_toward", "tokens_away", "loss_neutral", "adapter_norm", "adapter_norm_max"} <= rows[-1].keys()
+    assert 0 <= rows[0]["token_accuracy"] < rows[-1]["token_accuracy"] <= 1
     tensors = load_file(bench.place.run_folder / trained.path / "adapter_model.safetensors")
     expected = kinds.adapter("control").tensors(bases.facts_of(chosen.base_model), chosen)
     assert {name: tuple(value.shape) for name, value in tensors.items()} == expected
+    saved = json.loads((bench.place.run_folder / trained.path / "adapter_config.json").read_text())
+    assert (saved["r"], saved["lora_alpha"]) == (4, 2)
     given = {"prepared": next(iter(bench.prepared)), "checkpoint": trained.path, "sha256": trained.sha256}
     validated = bench.do("validate", chosen, **given)["verdict"]
     assert validated.result == "SUCCESS", validated
     assert validated.figures["eval_loss"] < validated.figures["base_eval_loss"]
     scored = bench.do("evaluate", chosen, **given)["score"]
     assert scored.figures["eval_loss"] == pytest.approx(validated.figures["eval_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rank", "given", "scale"),
+    [(1, {}, 1.0), (4, {}, 0.5), (8, {}, 0.375), (16, {}, 0.25), (32, {}, 0.1875), (8, {"lora_alpha": 8}, 1.0)],
+)
+def test_alpha_is_the_rounded_root_of_the_rank_unless_it_is_written(
+    settings: Make, rank: int, given: dict[str, float], scale: float
+) -> None:
+    """C06: 3 of rank 8, 6 of rank 32; in the adapter's file, and divided by the rank in what it adds."""
+    chosen = settings(adapter="control", lora_r=rank, **given)
+    config = kinds.adapter("control").config(bases.facts_of(chosen.base_model), chosen)
+    assert scale_of(config.lora_alpha, config.r, rslora=config.use_rslora) == scale
 
 
 def test_a_control_training_that_was_stopped_goes_on_bit_for_bit(
