@@ -45,7 +45,9 @@ def test_the_line_of_a_training_has_all_that_is_measured_and_how_long_it_takes()
 def test_a_held_out_loss_stands_beside_the_one_before(losses: list[float], part: str) -> None:
     """C32."""
     points = tuple(enumerate(losses))
-    line = progress_line(StreamRow("wide", "train", step=9, steps=9, figures={"loss": 1.0}, curves={"eval_loss": points}))
+    line = progress_line(
+        StreamRow("wide", "train", step=9, steps=9, figures={"loss": 1.0}, curves={"eval_loss": points})
+    )
     assert line.endswith(f"  {part}"), line
 
 
