@@ -27,6 +27,11 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
     yield from sp.end_everything(tmp_path)
 
 
+def heard(folder: Path) -> list[str]:
+    """The occasions of the alerts."""
+    return [json.loads(line)["occasion"] for line in (folder / "heard").read_text().splitlines()]
+
+
 def test_two_agents_and_a_person_research_and_what_is_kept_beats_the_start_by_more_than_chance(tmp_path: Path) -> None:
     (tmp_path / "heard.py").write_text("import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + chr(10))")
     alert = f"alerts=[{{command: [{sys.executable}, {tmp_path}/heard.py, {tmp_path}/heard], on: [new_best, end]}}]"
@@ -45,8 +50,8 @@ def test_two_agents_and_a_person_research_and_what_is_kept_beats_the_start_by_mo
     assert leaders == ["ada", "bob"] and any(isinstance(e.event, ev.Expire) for e in entries)
     assert "refused" in " ".join(entry.event.body for entry in entries if isinstance(entry.event, ev.Post))
     assert "quicker [keep]" in done.stdout
-    heard = [json.loads(line)["occasion"] for line in (tmp_path / "heard").read_text().splitlines()]
-    assert heard[0] == "new_best" and heard[-1] == "end"
+    sp.wait_for(lambda: heard(tmp_path)[-1:] == ["end"], "the alert of the end", folder=folder)
+    assert heard(tmp_path)[0] == "new_best"
     checked = sp.swarm("check", str(path / "kept.yaml"), cwd=tmp_path)
     assert "# quicker (entry" in (path / "kept.yaml").read_text() and not checked.stderr.startswith("error")
     assert '"keep"' in sp.swarm("ledger", "--json", cwd=tmp_path).stdout

@@ -53,10 +53,10 @@ ATTEMPTS = [
 NOT_TRIED = {
     "they change a run's course and show what `status` and `log` show": (
         "run", "resume", "stop", "pause", "clone", "add", "watch", "prune", "promote", "open", "amend", "object", "approve", "review",
-        "invite", "revoke", "mcp", "tune",
+        "invite", "revoke", "mcp", "tune", "propose", "research", "ledger", "notify",
     ),
     "they read adapters, and the rows that their caller names": (
-        "merge", "export-adapter", "push", "compare", "chat", "serve", "eval",
+        "merge", "export-adapter", "push", "compare", "chat", "serve", "eval", "norms", "convert", "control-vector",
     ),
     "they know of no run": ("init", "certify"),
 }  # fmt: skip
