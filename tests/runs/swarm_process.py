@@ -84,7 +84,7 @@ def _talk(cwd: Path) -> str:
 
 def start(config: Path, *overrides: str) -> RunFolder:
     """Start a run and leave it to itself."""
-    done = swarm("run", config.name, "--detach", *overrides, cwd=config.parent)
+    done = swarm("run", config.name, "--detach", "--again", *overrides, cwd=config.parent)
     return RunFolder(Path(done.stdout.strip()))
 
 
