@@ -74,7 +74,7 @@ def _overlap(label: str, unit: str, package: str) -> Figure:
 FIGURES: dict[str, Figure] = {
     "loss": Figure("loss", "nats per supervised token", text=units.loss),
     "ce": Figure("cross entropy", "nats per supervised token", text=units.loss),
-    "kl": Figure("KL in training", "nats per supervised token, from the base", text=units.loss),
+    "kl": Figure("KL in training", "nats per supervised token, from the base or the teacher", text=units.loss),
     "loss_toward": Figure("towards", "nats per supervised token of class 1", text=units.loss),
     "loss_away": Figure("away", "nats per supervised token of class -1", text=units.loss),
     "loss_neutral": Figure("neutral", "nats per supervised token of class 0", text=units.loss),

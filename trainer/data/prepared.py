@@ -57,6 +57,7 @@ ROWS = pa.schema(
         ("rejected", pa.list_(pa.int32())),
         ("task", pa.string()),
         ("classes", pa.list_(pa.int8())),
+        ("demonstrated", pa.list_(pa.int32())),
     ]
 )
 
@@ -136,7 +137,9 @@ class RowFile:
         self.tokens += len(row.ids)
         self.supervised += row.supervised
         self.cut += row.cut > 0
-        self._digest.update(repr((row.ids, row.labels, *filter(None, (row.rejected, row.task)))).encode())
+        self._digest.update(
+            repr((row.ids, row.labels, *filter(None, (row.rejected, row.task, row.demonstrated)))).encode()
+        )
         self._batch.append(row)
         if len(self._batch) >= BATCH_ROWS:
             self._write()
@@ -155,6 +158,7 @@ class RowFile:
             [list(row.rejected) for row in self._batch],
             [row.task for row in self._batch],
             [list(row.classes) for row in self._batch],
+            [list(row.demonstrated) for row in self._batch],
         ]
         if self._batch:
             arrays = [pa.array(column, type=field.type) for column, field in zip(columns, ROWS, strict=True)]
@@ -217,10 +221,10 @@ class Rows(Sequence[Tokens]):
 
 
 def _tokens(row: dict[str, Any]) -> Tokens:
-    """Rows that versions before prepared have no fingerprint, no worse answer and no classes."""
+    """Rows that versions before prepared have no fingerprint, worse answer, classes or teacher's prompt."""
     return Tokens(
         row["input_ids"], row["labels"], row["answer_start"], int(row["cut"]), row.get("fingerprint", b""),
-        row.get("rejected") or (), row.get("task") or "", row.get("classes") or (),
+        row.get("rejected") or (), row.get("task") or "", row.get("classes") or (), row.get("demonstrated") or (),
     )  # fmt: skip
 
 

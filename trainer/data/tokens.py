@@ -63,6 +63,9 @@ class Tokens:
     classes: Sequence[int] = ()
     """Of each token, where a control adapter is to be trained (`trainer.data.classes`)."""
 
+    demonstrated: Sequence[int] = ()
+    """The teacher's prompt, in which the last answer stands, where the row is learned by distillation."""
+
     @property
     def documents(self) -> frozenset[bytes]:
         """Fingerprints of what stands in it: its own, or those of the documents that it was cut out of."""

@@ -1,4 +1,4 @@
-"""transformers' Trainer for objectives of whole texts: it is given rows as they were prepared, and asks the objective for their loss."""
+"""transformers' Trainer for objectives of whole rows: it is given them as they were prepared, and asks the objective for their loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.data.tokens import Tokens
 from trainer.engines.trl import Ingredients, OfOneStream, arguments, made, optimizer_of
 from trainer.loop.layer import mixed
 
-COLUMNS = ["input_ids", "labels", "answer_start"]
+COLUMNS = frozenset({"input_ids", "labels", "answer_start", "demonstrated"})
 MASK_SEED = 0x6D61
 """Keeps the numbers that choose masks apart from those of dropout."""
 
@@ -28,6 +28,7 @@ class OfWholeTexts(OfOneStream):
         for sample in samples:
             places = range(number, number + len(sample["rows"]))
             sample["keys"] = [mixed(MASK_SEED, self.settings.seed, self.state.global_step, place) for place in places]
+            sample["rows"] = self.objective.to_learn(self.model, sample["rows"], sample["keys"])
             counted += self.objective.counted(sample["rows"], sample["keys"])
             number = places.stop
         return [{**sample, "of_step": counted} for sample in samples], None
@@ -38,6 +39,10 @@ class OfWholeTexts(OfOneStream):
         self.trained_tokens += sum(len(row.ids) for row in rows)
         loss: Tensor = self.objective.loss(model, rows, keys) / max(1, inputs["of_step"])
         return loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        named = {self.objective.figure: logs["loss"]} if self.objective.figure and "loss" in logs else {}
+        super().log({**logs, **named}, *args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # Trainer's estimate looks for ids among what a batch holds
@@ -52,7 +57,7 @@ def trainer(ingredients: Ingredients, objective: Any) -> OfWholeTexts:
         one: OfWholeTexts = kind(
             model=ingredients.model,
             args=TrainingArguments(**given),
-            train_dataset=ingredients.rows.select_columns(COLUMNS),
+            train_dataset=ingredients.rows.select_columns(sorted(COLUMNS.intersection(ingredients.rows.column_names))),
             data_collator=_rows,
             processing_class=ingredients.tokenizer,
             callbacks=list(ingredients.callbacks),
@@ -65,4 +70,9 @@ def trainer(ingredients: Ingredients, objective: Any) -> OfWholeTexts:
 
 
 def _rows(chosen: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"rows": [Tokens(row["input_ids"], row["labels"], row["answer_start"]) for row in chosen]}
+    return {
+        "rows": [
+            Tokens(row["input_ids"], row["labels"], row["answer_start"], demonstrated=row.get("demonstrated") or ())
+            for row in chosen
+        ]
+    }

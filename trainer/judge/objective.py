@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.data.tokens import IGNORED, RowReader, Tokens
 
@@ -53,6 +53,13 @@ class Objective(ABC):
         return [(counted, str(tokenizer.decode(ids))) for counted, ids in runs]
 
     # ---- what it learns ----
+
+    figure: ClassVar[str] = ""
+    """What its loss is, where a figure has that name."""
+
+    def to_learn(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int]) -> Sequence[Tokens]:
+        """What `counted` and `loss` are given of a step's rows: themselves, or what the model makes of them."""
+        return rows
 
     @abstractmethod
     def counted(self, rows: Sequence[Tokens], keys: Sequence[int]) -> int:

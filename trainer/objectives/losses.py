@@ -27,6 +27,22 @@ def label(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(wide(logits), labels)
 
 
+def divergence(student: Tensor, teacher: Tensor, count: int) -> Tensor:
+    """(M, V), (M, V) -> (M,): KL(student, teacher) of the teacher's `count` likeliest tokens and of all others as one outcome.
+
+    At most the divergence of the whole vocabulary, and equal to it where `count` is V - 1 or more.
+    """
+    told_apart = teacher.topk(min(count, teacher.shape[-1] - 1), dim=-1).indices  # (M, k)
+    of, other = (_outcomes(wide(logits).log_softmax(-1), told_apart) for logits in (student, teacher))
+    return (of.exp() * (of - other)).sum(-1)
+
+
+def _outcomes(logs: Tensor, told_apart: Tensor) -> Tensor:
+    """(M, V), (M, k) -> (M, k + 1)"""
+    rest = logs.scatter(-1, told_apart, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([logs.gather(-1, told_apart), rest], dim=-1)
+
+
 def contrastive(first: Tensor, second: Tensor, temperature: float = 0.05) -> Tensor:
     """(B, d), (B, d) -> (): row i of one belongs to row i of the other among all B, both ways (InfoNCE, arXiv 1807.03748; 2104.08821)."""
     likeness = normalize(wide(first), dim=-1) @ normalize(wide(second), dim=-1).T / temperature  # (B, B)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from swarm.errors import UserError
-from trainer.data.tokens import IGNORED, Tokeniser, Tokens, stop_tokens, tokeniser_of
+from trainer.data.tokens import IGNORED, RowReader, Tokens, stop_tokens, tokeniser_of
 from trainer.families import auto_class, reads_both_ways
 from trainer.judge import answers, heldout
 from trainer.judge.answers import Answer, Question, Sampling
@@ -32,7 +32,7 @@ class NextToken(Objective):
             raise UserError("base_model", what, "take a causal language model (decoder only)")
         return auto_class(config)
 
-    def reader(self, settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Tokeniser:
+    def reader(self, settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> RowReader:
         return tokeniser_of(settings, tokenizer, stop_tokens(tokenizer, folder))
 
     def counted(self, rows: Sequence[Tokens], keys: Sequence[int]) -> int:

@@ -113,6 +113,7 @@ CHOSEN: dict[str, Any] = {
     "judge": {"endpoint": "http://localhost:9/v1", "model": "m"}, "listen": "tcp://127.0.0.1:4567", "roles": {"validate": ["agent:ada", "worker"]},
     "placement": {"gpus": "none"}, "promotion": {"goal": "min"}, "name": "on", "streams": {"8": {}, "a.b": {"seed": 3}}, "path": "more.jsonl",
     "metric": "eval_loss", "controller_ranks": [0.9, 0.5, 0.1], "models": {"encoder": {"objective": "sft", "lora_r": 3}, "decoder": {}},
+    "demonstration": "{completion} answers {prompt}",
 }  # fmt: skip
 """A value for what needs files or has settings of its own."""
 NEEDS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""The losses of the objectives: classify and mlm (X05), contrastive."""
+"""The losses of the objectives: classify and mlm (X05), contrastive, distill."""
 
 from __future__ import annotations
 
@@ -47,3 +47,24 @@ def test_the_shortest_text_has_a_mask() -> None:
     for key in range(20):
         _, labels = losses.masked(torch.tensor([1, 7, 2]), may_be, mask=3, vocabulary=9, key=key)
         assert labels.tolist() == [IGNORED, 7, IGNORED]
+
+
+def test_a_divergence_of_the_likeliest_tokens_counts_all_others_as_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(6, 9, generator=generator) * 3 for _ in range(2))
+    for count in (1, 3, 8):
+        for at, found in enumerate(losses.divergence(student, teacher, count).tolist()):
+            p, q = (logits[at].double().softmax(-1) for logits in (student, teacher))
+            kept = q.argsort(descending=True)[:count].tolist()
+            pairs = [(p[one], q[one]) for one in kept] + [(1 - p[kept].sum(), 1 - q[kept].sum())]
+            assert found == pytest.approx(sum(float(a * (a / b).log()) for a, b in pairs), abs=1e-5)
+    whole = losses.divergence(student, teacher, 100)
+    p, q = (logits.log_softmax(-1) for logits in (student, teacher))
+    torch.testing.assert_close(whole, (p.exp() * (p - q)).sum(-1))
+    assert bool((losses.divergence(student, teacher, 3) <= whole + 1e-6).all())
+
+
+def test_a_divergence_s_gradient_is_finite_where_nearly_nothing_is_left_over() -> None:
+    student = torch.tensor([[200.0, 0.0, -200.0]], requires_grad=True)
+    losses.divergence(student, torch.tensor([[0.0, 200.0, -200.0]]), 1).sum().backward()
+    assert student.grad is not None and bool(student.grad.isfinite().all())
