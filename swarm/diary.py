@@ -115,6 +115,8 @@ def words_of(event: Event) -> Words:
             return Words(one_line(event.why), "FAIL")
         case ev.Stop():
             return Words(joined(": ", "stops", one_line(event.why)), joint=" ")
+        case ev.Yield():
+            return _yield(event)
         case ev.End():
             return _end(event)
         case ev.Extend():
@@ -203,6 +205,14 @@ def _weights(event: ev.Back | ev.Adapter | ev.Promote) -> Words:
             verb = "promoted by force" if event.force else "promoted"
             reason = one_line(event.why).partition(";")[0]  # what follows stands in the comparison
             return Words(f"{verb}: {reason} {{{one_line(event.path)}}}", "OK")
+
+
+def _yield(event: ev.Yield) -> Words:
+    if not event.count:
+        return Words(joined(": ", f"takes its {event.what} back", one_line(event.why)), joint=" ")
+    devices = counted(event.count, "GPU" if event.what == "gpus" else "core")
+    duration = event.seconds and f"for {units.duration(event.seconds)}"
+    return Words(joined(": ", joined(" ", f"leaves {devices} to others", duration), one_line(event.why)), joint=" ")
 
 
 def _result(event: Event) -> Words:

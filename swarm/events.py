@@ -101,6 +101,16 @@ class Fail(Event):
     why: str
 
 
+class Yield(Event):
+    """So many of the run's devices are for others from the next step boundaries on; the newest of each kind counts, and 0 takes them back."""
+
+    what: Literal["gpus", "cores"]
+    count: Annotated[int, Field(ge=0, lt=1 << 16)]
+    seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    """After so long they come back by themselves; unset: until another entry takes them back, or the run ends."""
+    why: str | None = None
+
+
 class End(Event):
     """The run is over; `rc` is the exit status that `swarm run` gives."""
 

@@ -191,6 +191,15 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Yielded:
+    """Devices of one kind that are for others."""
+
+    count: int
+    until: float | None
+    """Log time; None: until an entry takes them back."""
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question from one agent to others that is not answered yet."""
 

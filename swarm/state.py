@@ -14,10 +14,10 @@ from typing import Protocol
 from swarm import events as ev
 from swarm.event import ROLES, Event, Role
 from swarm.events import RESULT_OF, RESULTS
-from swarm.standing import Decision, Lease, Opinion, Promoters, Proposal, Question, Stream, Task
+from swarm.standing import Decision, Lease, Opinion, Promoters, Proposal, Question, Stream, Task, Yielded
 
 __all__ = [
-    "Decision", "Entry", "Lease", "Opinion", "Proposal", "Question", "Refusal", "State", "Stream", "Task", "fold",
+    "Decision", "Entry", "Lease", "Opinion", "Proposal", "Question", "Refusal", "State", "Stream", "Task", "Yielded", "fold",
 ]  # fmt: skip
 
 ResultKey = tuple[str, str, str, int, int | None]
@@ -54,6 +54,8 @@ class State:
     stopped: bool = False
     """The whole run was asked to stop and not yet to go on."""
     end: ev.End | None = None
+    yielded: dict[str, Yielded] = field(default_factory=dict)
+    """By kind of device."""
     streams: dict[str, Stream] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     proposals: dict[str, Proposal] = field(default_factory=dict)
@@ -106,8 +108,11 @@ class State:
                 self.kept = name if event.result == "keep" else self.kept
             case ev.Pause() | ev.Resume() | ev.Stop():
                 self._steer(event)
+            case ev.Yield(what=what, count=count, seconds=seconds):
+                self.yielded[what] = Yielded(count, None if seconds is None else entry.time + seconds)
             case ev.End():
                 self.end = event
+                self.yielded.clear()
             case ev.Extend(seconds=seconds):
                 self._extend(seconds)
             case ev.Look(ref=name, number=number):
@@ -268,6 +273,8 @@ class State:
                 why = f"{result}: {reason}"
             case ev.Stop(why=reason):
                 why = reason or ""
+            case ev.Yield(what=what, count=count, why=reason):
+                why = f"{what}={count}: {reason}" if reason else f"{what}={count}"
             case ev.Approve(why=reason):
                 why = reason or ""
             case ev.Pause() | ev.Resume():

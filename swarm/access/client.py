@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from swarm.errors import Refused, UserError
 from swarm.event import Event
-from swarm.events import Add, Expire, Extend, Hand, Promote, Propose
+from swarm.events import Add, Expire, Extend, Hand, Promote, Propose, Yield
 from swarm.log import Log, LogError, LogHeld, LogWriter, run_is_alive
 from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.log.draft import LOG as LOG_AUTHOR
@@ -169,6 +169,8 @@ class Client:
     def _under_lock(self, sent: Sent, where: str) -> int:
         """Append without a coordinator: this process checks the same rules under the same lock."""
         event = sent.event
+        if isinstance(event, Yield):
+            raise Refused("run", "no coordinator is at work that could free devices", "`swarm resume` first")
         if isinstance(event, Add | Propose):
             why = "no coordinator is at work, and streams join a running run"
             raise Refused(event.ref, why, "`swarm resume` first")

@@ -161,6 +161,18 @@ class Agent:
         event = proposal(self.folder, self.state, name, like, changes, why=why, refute=refute, idem=idem)
         return self._client.append(event, timeout_seconds=ANSWER_SECONDS)
 
+    def yield_devices(
+        self, what: str, count: int, *, minutes: float | None = None, why: str = "", idem: str | None = None
+    ) -> int:
+        """Leave so many `gpus` or `cores` of the running run to others, for some minutes or until 0 takes them back.
+
+        What trains there saves at its next step boundary.  Raises Refused where the run has not so many.
+        """
+        seconds = None if minutes is None else minutes * 60
+        return self.append(
+            checked(ev.Yield, ref="run", what=what, count=count, seconds=seconds, why=why or None, idem=idem)
+        )
+
     def _ref_of(self, seq: int) -> str:
         found = next((entry.event.ref for entry in self.tail(seq - 1)), None) if seq > 0 else None
         if found is None:

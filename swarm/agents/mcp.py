@@ -46,10 +46,11 @@ ROWS = 8
 """At most this many rows of what waits for the reader; `swarm inbox` has all."""
 LONGEST_WAIT_SECONDS = 600.0
 COMMAND = re.compile(r"`swarm ([a-z-]+)[^`]*`")
+DEVICES = re.compile(r"(gpus|cores)=([0-9]{1,9})(?:[ ,]+minutes=([0-9]{1,9}(?:[.][0-9]+)?))?")
 TOOL_OF = {
     **dict.fromkeys(("renew", "done", "drop", "hand"), "settle"),
     **dict.fromkeys(("approve", "object"), "judge"),
-    **dict.fromkeys(("pause", "resume", "stop", "clone", "add", "task"), "steer"),
+    **dict.fromkeys(("pause", "resume", "stop", "clone", "add", "task", "yield"), "steer"),
     **dict.fromkeys(("status", "inbox"), "digest"),
     **dict.fromkeys(("run", "open", "plan", "check", "runs"), "runs"),
     "log": "read_log", "export": "metrics",
@@ -296,13 +297,13 @@ class Tools:
     def steer(
         self,
         ref: str,
-        how: Literal["pause", "resume", "stop", "task", "clone", "add", "propose"],
+        how: Literal["pause", "resume", "stop", "task", "clone", "add", "propose", "yield"],
         text: str = "",
         new: str = "",
         changes: str = "",
         idem: str = "",
     ) -> str:
-        """Pause, resume or stop a stream (or run), or add a task. clone, add: a stream `new` like ref joins, with its weights or from step 0. propose: new like ref, for the research. text: why; changes: lora_r=16 seed=3."""
+        """Pause, resume or stop a stream (or run), or add a task. clone, add: a stream `new` like ref joins, with its weights or from step 0. propose: new like ref, for the research. yield: leave devices to others (changes: gpus=1 or cores=2, minutes=60; 0: back). text: why; changes: lora_r=16 seed=3."""
         key = idem or None
         match how:
             case "task":
@@ -314,6 +315,8 @@ class Tools:
             case "propose":
                 seq = self.agent.propose(new, ref, shlex.split(changes), why=text, idem=key)
                 return f"{seq} propose {new}"
+            case "yield":
+                return f"{self.agent.yield_devices(**_devices(changes), why=text, idem=key)} yield {changes}"
             case "stop":
                 return self._append(ev.Stop, ref, why=text or None, idem=key)
             case "resume":
@@ -368,6 +371,15 @@ class Tools:
     def _newest(self, wanted: Callable[[Any], bool]) -> str:
         lines = (logview.line(entry, LINE_CHARACTERS) for entry in reversed(self.agent.tail()) if wanted(entry))
         return "\n".join(reversed(list(within(lines, BUDGET_TOKENS))))
+
+
+def _devices(words: str) -> dict[str, Any]:
+    """The arguments of `Agent.yield_devices`.  Raises UserError."""
+    found = DEVICES.fullmatch(words.strip())
+    if found is None:
+        fix = "write gpus=1 or cores=2, and minutes=60 behind it; 0 takes them back"
+        raise UserError("changes", f"{words!r} names no devices", fix)
+    return {"what": found[1], "count": int(found[2]), "minutes": float(found[3]) if found[3] else None}
 
 
 def _asked(question: Message, characters: int) -> dict[str, Any]:

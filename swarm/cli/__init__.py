@@ -35,6 +35,7 @@ from swarm.cli import (
     tidying,
     tuning,
     using,
+    yielding,
 )  # fmt: skip
 from swarm.plainfiles import FOREIGN
 from swarm.redaction import print_uncaught
@@ -124,6 +125,7 @@ configs.add_to(app)
 running.add_to(app)
 tuning.add_to(app)
 joining.add_to(app)
+yielding.add_to(app)
 researching.add_to(app)
 looking.add_to(app)
 reading.add_to(app)

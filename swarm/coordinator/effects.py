@@ -18,13 +18,14 @@ from swarm.launch.layout import Layout
 from swarm.log import NO_SPACE
 from swarm.messages import Assign, Order, Piece, Quit, WarmStart
 from swarm.planning import adding
-from swarm.policy import commands
+from swarm.policy import commands, yielding
 from swarm.policy.admission import token_in
 from swarm.policy.comparison import compared
 from swarm.policy.promotion import Choice
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import Refusal, Stream
+from swarm.surroundings import cores
 
 COMPARISON_SEED = 0
 """Of the draws of a comparison: the same scores are always judged the same way."""
@@ -81,9 +82,9 @@ class Effects:
                 await self.record.say(look)
             case commands.PromoteWinner(choice):
                 await self._promote_winner(choice)
-            case commands.Dismiss(worker):
+            case commands.Dismiss(worker, why):
                 if self.crew.dismiss(worker):
-                    await self.hub.send(worker, Quit.type, Quit(why="no work is left for your roles").toon())
+                    await self.hub.send(worker, Quit.type, Quit(why=why).toon())
             case commands.Finish(rc, why):
                 await self.record.say(ev.End(ref="run", rc=rc, body=why))
 
@@ -91,6 +92,12 @@ class Effects:
         """Carry out a promotion that a member asked for.  Raises Refusal if the rules do not allow it."""
         self.record.admit(author, event)
         return await self._promote(event, author, via)
+
+    async def yield_for(self, event: ev.Yield, author: str, via: str | None) -> int:
+        """Record that devices are for others; the supervisor follows.  Raises Refusal where the run has not so many."""
+        self.record.admit(author, event)
+        yielding.admit_yield(event, self.crew.specs(), cores())
+        return (await self.record.add([(author, event)], via))[-1].seq
 
     async def add_for(self, event: ev.Add, author: str, via: str | None, most_slots: int | None = None) -> int:
         """Let a stream join that a member or a search asked for.  Raises Refusal if it may not, and then nothing has changed."""

@@ -42,9 +42,11 @@ from swarm.messages import Quit
 from swarm.plainfiles import may_pass, remove_file
 from swarm.policy import schedule
 from swarm.policy.commands import Dismiss, JoinProposal, SendOrder, Suggest
+from swarm.policy.yielding import kept
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import Refusal
+from swarm.surroundings import cores
 from swarm.views.summary import FILE, summary
 
 TICK_SECONDS = 0.25
@@ -69,9 +71,11 @@ class Coordinator:
             ev.Promote: self.effects.promote_for,
             ev.Add: self.effects.add_for,
             ev.Propose: self.effects.researching.propose_for,
+            ev.Yield: self.effects.yield_for,
         }
         self.reception = Reception(self.record, self.hub, self.crew, self.metrics, wishes)
         self.alerting = Alerting(self.record, folder)
+        self._cores = cores()
         self._deciding = asyncio.Lock()
         self._over = asyncio.Event()
 
@@ -83,6 +87,7 @@ class Coordinator:
             raise user_error(error) from error
         self._begin()
         write_connect(self.folder, self.members)
+        self._keep()
         self.crew.start_all()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop_by_signal)
@@ -129,8 +134,12 @@ class Coordinator:
             await self.hub.publish("workers", self.crew.table(self.record.state))
             await self._step()
 
+    def _keep(self) -> None:
+        self.crew.keep(kept(self.record.state, self.crew.specs(), self.record.clock(), self._cores))
+
     def _watch(self) -> None:
         try:
+            self._keep()
             self.crew.watch(self.hub.links(), self.record.state)
             self.alerting.note_stalls(self.crew.stalled())
         except OSError as error:  # a worker could not be started: at the next look it is tried again

@@ -29,6 +29,8 @@ class Member:
 
     spec: WorkerSpec
     child: local.Child | None = None
+    threads: int = 0
+    """Of its process."""
     state: Literal["starting", "importing", "ready", "leaving", "gone", "parked"] = "gone"
     deaths: list[float] = field(default_factory=list)
     """Monotonic times."""

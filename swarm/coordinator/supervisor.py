@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import ValidationError
 
@@ -23,8 +24,9 @@ from bus.keys import Members
 from bus.liveness import Parked, Restart, Timeouts, after_exit, judge, stop_step
 from swarm.coordinator.member import Member, Ordered
 from swarm.coordinator.pulse import Pulse
+from swarm.event import Role
 from swarm.launch import local
-from swarm.launch.layout import Layout
+from swarm.launch.layout import Layout, WorkerSpec
 from swarm.messages import Heartbeat, Hello, Ready
 from swarm.policy.schedule import Worker, roles_needed
 from swarm.rundir import RunFolder
@@ -57,6 +59,8 @@ class Supervisor:
         self.news: list[str] = []
         """Notes for the log; the coordinator takes them from here."""
         self._members = {spec.name: Member(spec) for spec in layout.workers}
+        self._kept = {spec.name: spec.threads for spec in layout.workers}
+        """Threads that each worker may use now; with 0 it has no process."""
         self._is_noted = True
         """Whether the list of living processes on disk is up to date."""
 
@@ -69,8 +73,15 @@ class Supervisor:
             if found := living.get(name):
                 self._take(member, local.Child(member.spec, *found))
                 self.news.append(f"{name} (pid {found[0]}) outlived its coordinator and is adopted")
-            else:
+            elif self._kept[name]:
                 self._start(member)
+
+    def keep(self, threads: Mapping[str, int]) -> None:
+        """What is left to each worker.  One whose process has another number of threads leaves when it holds nothing any more."""
+        self._kept.update(threads)
+
+    def specs(self) -> list[WorkerSpec]:
+        return [member.spec for member in self._members.values()]
 
     def use(self, layout: Layout) -> None:
         """Take the streams of each worker from another layout of the same workers."""
@@ -79,7 +90,8 @@ class Supervisor:
 
     def _start(self, member: Member) -> None:
         join = self.members.invite(member.spec.name, "worker")
-        self._take(member, local.start(member.spec, self.folder, join))
+        spec = replace(member.spec, threads=self._kept[member.spec.name])
+        self._take(member, local.start(spec, self.folder, join))
         self._note()
 
     def _note(self) -> None:
@@ -88,6 +100,7 @@ class Supervisor:
 
     def _take(self, member: Member, child: local.Child) -> None:
         member.child, member.since, member.state = child, time.monotonic(), "starting"
+        member.threads = child.spec.threads
         member.why, member.link, member.beat, member.ready, member.unreached_at = "", None, None, None, 0.0
         member.heard, member.leaving_since, member.stop_step = False, None, "ask"
         member.orders, member.strays = {}, []
@@ -114,8 +127,12 @@ class Supervisor:
                 self._ended(member, reason, now)
             elif member.child:
                 self._escalate_stop(member, self.stop_seconds, now)
-            elif member.state == "gone" and now >= member.start_at and needed.intersection(member.spec.roles):
+            elif member.state == "gone" and now >= member.start_at and self._is_wanted(member, needed):
                 self._start(member)
+
+    def _is_wanted(self, member: Member, needed: frozenset[Role]) -> bool:
+        """Whether work may come for it, and its device is not left to others."""
+        return bool(needed.intersection(member.spec.roles) and self._kept[member.spec.name])
 
     def stalled(self) -> dict[str, bool]:
         """By worker, whether it makes no progress."""
@@ -196,7 +213,7 @@ class Supervisor:
         member = self._members.get(name)
         if member is None or member.child is None or member.child.pid != hello.pid:
             return False
-        member.heard = True
+        member.heard, member.threads = True, hello.threads
         member.state = "importing" if hello.state == "importing" else "ready"
         member.beat = Heartbeat(state=hello.state, holds=hello.holds)
         member.strays = [held for held in hello.holds if not state.holds(name, held.ref, held.token)]
@@ -259,6 +276,8 @@ class Supervisor:
             slots=member.spec.slots,
             holds=member.holds,
             strays=tuple(member.strays),
+            yields=member.child is not None and member.threads != self._kept[name],
+            stalled=member.stalled,
         )
 
     def rows(self, state: State) -> list[WorkerRow]:
@@ -269,7 +288,7 @@ class Supervisor:
         tasks = [task.ref for task in state.held_by(name)]
         paused = [held.ref for held in member.holds if held.state == "paused" and held.ref in tasks]
         if member.state == "gone" and not why:
-            word = "left"  # it was dismissed: nothing was left to do for it
+            word = "left" if self._kept[name] else "yielded"  # it was dismissed
         if member.state == "ready":
             word = "idle" if not tasks else "paused" if len(paused) == len(tasks) else "working"
         done = [f"{held.ref}={held.step}" for held in member.holds if held.step is not None and held.ref in tasks]

@@ -88,6 +88,8 @@ def admit(state: State, author: str, event: Event, now: float) -> None:
             _admit_task(state, event)
         case ev.Pause() | ev.Resume() | ev.Stop() | ev.Fail():
             _admit_steering(state, event)
+        case ev.Yield():
+            _admit_yield(state, event)
         case ev.Claim():
             _admit_claim(state, author, event, now)
         case ev.Renew() | ev.Hand() | ev.Done() | ev.Drop() | ev.Expire():
@@ -189,6 +191,16 @@ def _admit_steering(state: State, event: ev.Pause | ev.Resume | ev.Stop | ev.Fai
         raise Refusal(f"{stream.name}: has failed ({stream.failed}); `swarm resume` tries it again")
     elif state.next_role(stream) is None and not isinstance(event, ev.Fail):
         raise Refusal(f"{stream.name}: is finished; nothing is left to stop or pause")
+
+
+def _admit_yield(state: State, event: ev.Yield) -> None:
+    """Whether the run has so many is checked by `policy.yielding`."""
+    if event.ref != "run":
+        raise Refusal(
+            f"{event.ref}: a run yields devices, not a stream; `swarm pause {event.stream}` lets a stream wait"
+        )
+    if state.run is None or state.end or state.stopped:
+        raise Refusal("run: is not running, so that its devices are free already")
 
 
 # ---- leases ----------------------------------------------------------------------------------------------------------

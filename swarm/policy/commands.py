@@ -158,9 +158,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Dismiss:
-    """Ask a worker to exit and free its memory: no task of its roles can become ready any more."""
+    """Ask a worker that holds no task to exit and free its memory."""
 
     worker: str
+    why: str = "no work is left for your roles"
 
 
 Command = (

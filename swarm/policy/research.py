@@ -6,11 +6,11 @@ another one claims the task.  Every agent may propose in the phase that is open;
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from swarm.event import SHORT
-from swarm.policy.commands import DiscardProposal, JoinProposal, JudgeProposal, OpenTask
+from swarm.policy.commands import DiscardProposal, JoinProposal, JudgeProposal, OpenTask, StopStream
 from swarm.policy.spending import no_room, trains
 from swarm.settings import RunSettings, StreamSettings
 from swarm.settings.research import Research, allows
@@ -74,6 +74,12 @@ def results(state: State, settings: RunSettings, now: float) -> list[Result]:
     return found[:1] or _opening(
         state, settings, research, now
     )  # one at a time: what is kept is what the next one has to beat
+
+
+def stalls(state: State, settings: RunSettings, stalled: Sequence[str]) -> list[StopStream]:
+    """The trials to be ended of those that make no progress: others get their place."""
+    why = f"no progress for {settings.stall_seconds:g} s"
+    return [StopStream(name, why) for name in stalled if name in state.proposals and not state.streams[name].over]
 
 
 def joins(state: State, settings: RunSettings, now: float) -> list[JoinProposal]:

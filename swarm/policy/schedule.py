@@ -60,6 +60,10 @@ class Worker:
     """The leases that it holds, as its last heartbeat says."""
     strays: tuple[Held, ...] = ()
     """Of these, those that are over: it still works on them."""
+    stalled: bool = False
+    """Whether nothing that it works on has made progress for `stall_seconds`, although it is heard."""
+    yields: bool = False
+    """Whether it gives its device, or some of its threads, to others or takes them back: it leaves at the next boundary."""
 
     def reported_of(self, task: Task) -> Held | None:
         """What its last heartbeat reports of this task's present lease (a token from before a hand-over counts)."""
@@ -84,6 +88,7 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
         *_publications(state),
         *(StopStream(name, why) for name, why in losers(state, settings)),
         *_unaffordable(state, settings, now),
+        *research.stalls(state, settings, _stalled(state, workers)),
         *research.results(state, settings, now),
     ]
     if results:
@@ -91,6 +96,7 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
     next_work = _grants(state, workers, now, settings) or _ending(state, workers, now, settings)
     return [
         *_orders(state, workers),
+        *_departures(state, workers),
         *suggestions(state, settings, now),
         *research.joins(state, settings, now),
         *next_work,
@@ -206,6 +212,12 @@ def _unaffordable(state: State, settings: RunSettings, now: float) -> list[Comma
     return [StopStream(name, why) for name, why in over_budget(state, settings, now).items()]
 
 
+def _stalled(state: State, workers: Sequence[Worker]) -> list[str]:
+    """The streams whose training makes no progress."""
+    held = [task for worker in workers if worker.stalled for task in state.held_by(worker.name)]
+    return [task.ref.partition("/")[0] for task in held if task.role == "train"]
+
+
 def _publications(state: State) -> list[Command]:
     return [
         Publish(s.name)
@@ -234,7 +246,8 @@ def _orders(state: State, workers: Sequence[Worker]) -> list[Command]:
         worker = known.get(task.lease.worker or "")
         if stream is None or worker is None:
             continue
-        if what := _order(task.lease, worker.reported_of(task), "stop" if state.stopped else stream.wish):
+        leaves = worker.yields and task.role == "train"  # other tasks are short: it leaves when they are done
+        if what := _order(task.lease, worker.reported_of(task), "stop" if state.stopped or leaves else stream.wish):
             found.append(SendOrder(task.ref, task.lease.token, worker.name, what))
     return found
 
@@ -250,6 +263,12 @@ def _order(lease: Lease, reported: Held | None, wish: str) -> What | None:
     return "resume" if wish == "go" and paused else None
 
 
+def _departures(state: State, workers: Sequence[Worker]) -> list[Command]:
+    """Workers that give devices to others, or take them back, once they hold nothing: the supervisor starts them as they may be then."""
+    leaving = [w for w in workers if w.yields and w.state == "ready" and not w.strays and not state.held_by(w.name)]
+    return [Dismiss(worker.name, "the run yields devices") for worker in leaving]
+
+
 # ---- who does what next ----------------------------------------------------------------------------------------------
 
 
@@ -259,7 +278,8 @@ def _grants(state: State, workers: Sequence[Worker], now: float, settings: RunSe
     ready = [
         t for t in state.ready() if t.role and t.ref not in over and not _waits_for_agents(state, t, now, settings)
     ]
-    heard = [w for w in workers if w.state == "ready" and not w.strays and w.silent_seconds < settings.lease_seconds]
+    free = [w for w in workers if w.state == "ready" and not w.strays and not w.yields]
+    heard = [w for w in free if w.silent_seconds < settings.lease_seconds]
     hands = {worker.name: state.held_by(worker.name) for worker in heard}
     given: dict[str, list[str]] = {name: [] for name in hands}
     for task in ready:

@@ -151,6 +151,19 @@ async def test_a_refusal_needs_no_other_text_and_names_tools_and_no_commands(fol
         assert "http" not in wrong and "pydantic" not in wrong
 
 
+async def test_a_model_names_the_devices_that_are_for_others_and_an_idle_run_has_none_to_give(
+    folder: RunFolder,
+) -> None:
+    async with Client(server(Agent("ada", folder.path))) as ada:
+        for words in ("", "gpus", "gpus=-1", "gpus=1 cores=1", "gpus=1 minutes=soon", "lora_r=4"):
+            wrong = await refused(ada, "steer", ref="run", how="yield", changes=words)
+            assert wrong.startswith(f"changes: {words!r} names no devices; write gpus=1 or cores=2")
+        for words in ("gpus=1", "cores=2 minutes=60", "cores=2, minutes=0.5"):
+            idle = await refused(ada, "steer", ref="run", how="yield", changes=words)
+            assert idle == "run: no coordinator is at work that could free devices; `steer` first"
+    assert kinds(folder) == ["post"]
+
+
 async def test_a_model_that_begins_in_an_empty_folder_opens_a_run_plans_and_reviews_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

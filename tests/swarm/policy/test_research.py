@@ -10,16 +10,17 @@ import pytest
 from swarm import events as ev
 from swarm.artifacts import kept
 from swarm.policy import research
-from swarm.policy.commands import DiscardProposal, JoinProposal, JudgeProposal, OpenTask
+from swarm.policy.commands import DiscardProposal, JoinProposal, JudgeProposal, OpenTask, SendOrder, StopStream
 from swarm.policy.comparison import RowScores
 from swarm.policy.ledger import concluded
+from swarm.policy.schedule import decide
 from swarm.settings import Range, RunSettings, StreamSettings
 from swarm.settings.research import Phase, Research
 from swarm.settings.search import Budget
 from swarm.state import Refusal
 from swarm.views import ledger
 from swarm.views.streamrows import waits_of
-from tests.swarm.story import SHA, Story
+from tests.swarm.story import SHA, Story, worker
 
 DATA = [[{"path": "/few.jsonl"}], [{"path": "/many.jsonl"}]]
 GOAL = Research(
@@ -210,3 +211,20 @@ def test_the_frontier_is_what_costs_less_or_is_better() -> None:
     promotion = RunSettings(name="demo", streams={}).promotion
     assert [row["name"] for row in ledger.frontier(rows, promotion)] == ["a", "c"]
     assert ledger.picture(rows, promotion).count("<circle") == 3
+
+
+def test_a_trial_that_stalls_is_ended_and_discarded_and_a_stream_that_is_no_trial_is_left_alone(story: Story) -> None:
+    proposes(story, "one")
+    joins(story, "one")
+    story.prepared("one")
+    token = story.claim("one/train", "trainer-1")
+    run = run_of(story)
+    stuck = worker("trainer-1", "train", stalled=True)
+    works = worker("trainer-1", "train")
+    assert not any(isinstance(command, StopStream) for command in decide(story.state, [works], story.now, run))
+    assert decide(story.state, [stuck], story.now, run) == [StopStream("one", "no progress for 60 s")]
+    story.say("coordinator", ev.Stop(ref="one", why="no progress for 60 s"))
+    assert research.stalls(story.state, run, ["one", "start"]) == [], "once"
+    assert decide(story.state, [stuck], story.now, run) == [DiscardProposal("one", "it was stopped before its end")]
+    story.say("coordinator", ev.Conclude(ref="one", result="discard", why="it was stopped before its end"))
+    assert SendOrder("one/train", token, "trainer-1", "stop") in decide(story.state, [stuck], story.now, run)

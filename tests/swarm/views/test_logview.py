@@ -80,6 +80,7 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
         (e.Propose(ref="b", like="a", changes="lora_r=4", why="it is smaller", refute="a higher loss"), "like a with lora_r=4: it is smaller; refuted by: a higher loss"),
         (e.Conclude(ref="b", result="keep", why="0.2 better"), "[OK] is kept: 0.2 better"),
         (e.Conclude(ref="b", result="replica", why="another seed"), "is a replica: another seed"),
+        (e.Yield(ref="run", what="gpus", count=1, seconds=3600, why="a game"), "leaves 1 GPU to others for 1h00: a game"),
         (e.Promote(ref="a", path="promoted", sha256=SHA, why="lowest held-out loss"), "[OK] promoted: lowest held-out loss {promoted}"),
         (e.Post(ref="run", body="look at s3\nplease"), "look at s3 please"),
         (e.Amend(ref="-", of=12, body="it was s4"), "of entry 12 · it was s4"),
