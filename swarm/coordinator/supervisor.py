@@ -277,7 +277,7 @@ class Supervisor:
             holds=member.holds,
             strays=tuple(member.strays),
             yields=member.child is not None and member.threads != self._kept[name],
-            stalled=member.stalled,
+            no_progress_seconds=member.signals(self._pulse.awake_since).no_progress_seconds or 0.0,
         )
 
     def rows(self, state: State) -> list[WorkerRow]:

@@ -6,7 +6,7 @@ another one claims the task.  Every agent may propose in the phase that is open;
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from swarm.event import SHORT
@@ -76,10 +76,13 @@ def results(state: State, settings: RunSettings, now: float) -> list[Result]:
     )  # one at a time: what is kept is what the next one has to beat
 
 
-def stalls(state: State, settings: RunSettings, stalled: Sequence[str]) -> list[StopStream]:
-    """The trials to be ended of those that make no progress: others get their place."""
-    why = f"no progress for {settings.stall_seconds:g} s"
-    return [StopStream(name, why) for name in stalled if name in state.proposals and not state.streams[name].over]
+def stalls(state: State, settings: RunSettings, still_seconds: Mapping[str, float]) -> list[StopStream]:
+    """The trials to be ended, since no step of theirs ends any more: others get their place.  `still_seconds`: by stream."""
+    if settings.research is None:
+        return []
+    minutes = settings.research.stall_minutes
+    trials = [name for name in still_seconds if name in state.proposals and not state.streams[name].over]
+    return [StopStream(name, f"no step for {minutes:g} min") for name in trials if still_seconds[name] >= minutes * 60]
 
 
 def joins(state: State, settings: RunSettings, now: float) -> list[JoinProposal]:

@@ -60,8 +60,8 @@ class Worker:
     """The leases that it holds, as its last heartbeat says."""
     strays: tuple[Held, ...] = ()
     """Of these, those that are over: it still works on them."""
-    stalled: bool = False
-    """Whether nothing that it works on has made progress for `stall_seconds`, although it is heard."""
+    no_progress_seconds: float = 0.0
+    """Since a step of anything that it works on has ended, although it is heard."""
     yields: bool = False
     """Whether it gives its device, or some of its threads, to others or takes them back: it leaves at the next boundary."""
 
@@ -88,7 +88,7 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
         *_publications(state),
         *(StopStream(name, why) for name, why in losers(state, settings)),
         *_unaffordable(state, settings, now),
-        *research.stalls(state, settings, _stalled(state, workers)),
+        *research.stalls(state, settings, _still_seconds(state, workers)),
         *research.results(state, settings, now),
     ]
     if results:
@@ -212,10 +212,10 @@ def _unaffordable(state: State, settings: RunSettings, now: float) -> list[Comma
     return [StopStream(name, why) for name, why in over_budget(state, settings, now).items()]
 
 
-def _stalled(state: State, workers: Sequence[Worker]) -> list[str]:
-    """The streams whose training makes no progress."""
-    held = [task for worker in workers if worker.stalled for task in state.held_by(worker.name)]
-    return [task.ref.partition("/")[0] for task in held if task.role == "train"]
+def _still_seconds(state: State, workers: Sequence[Worker]) -> dict[str, float]:
+    """By stream that is trained: since when no step has ended."""
+    held = [(task, worker.no_progress_seconds) for worker in workers for task in state.held_by(worker.name)]
+    return {task.ref.partition("/")[0]: seconds for task, seconds in held if task.role == "train"}
 
 
 def _publications(state: State) -> list[Command]:

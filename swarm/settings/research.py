@@ -33,6 +33,8 @@ class Research(Settings):
     """`approve` entries wanted before a proposal is trained."""
     idle_minutes: Annotated[float, Field(gt=0)] = 60.0
     """Without a proposal, a trial or a leader of the phase for so long, the research is over."""
+    stall_minutes: Annotated[float, Field(gt=0)] = 15.0
+    """A trial of which no step ends for so long, although its worker is heard, is ended; longer than its longest step."""
 
 
 def allows(space: list[Any] | Range, value: Any) -> bool:

@@ -219,12 +219,11 @@ def test_a_trial_that_stalls_is_ended_and_discarded_and_a_stream_that_is_no_tria
     story.prepared("one")
     token = story.claim("one/train", "trainer-1")
     run = run_of(story)
-    stuck = worker("trainer-1", "train", stalled=True)
-    works = worker("trainer-1", "train")
+    stuck, works = (worker("trainer-1", "train", no_progress_seconds=seconds) for seconds in (900.0, 899.0))
     assert not any(isinstance(command, StopStream) for command in decide(story.state, [works], story.now, run))
-    assert decide(story.state, [stuck], story.now, run) == [StopStream("one", "no progress for 60 s")]
-    story.say("coordinator", ev.Stop(ref="one", why="no progress for 60 s"))
-    assert research.stalls(story.state, run, ["one", "start"]) == [], "once"
+    assert decide(story.state, [stuck], story.now, run) == [StopStream("one", "no step for 15 min")]
+    story.say("coordinator", ev.Stop(ref="one", why="no step for 15 min"))
+    assert research.stalls(story.state, run, {"one": 901.0, "start": 901.0}) == [], "once"
     assert decide(story.state, [stuck], story.now, run) == [DiscardProposal("one", "it was stopped before its end")]
     story.say("coordinator", ev.Conclude(ref="one", result="discard", why="it was stopped before its end"))
     assert SendOrder("one/train", token, "trainer-1", "stop") in decide(story.state, [stuck], story.now, run)
