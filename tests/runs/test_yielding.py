@@ -39,7 +39,7 @@ def of_trainer(folder: RunFolder, tmp_path: Path) -> str:
 
 
 def test_cores_are_left_to_others_at_a_boundary_and_come_back_and_the_training_goes_on(tmp_path: Path) -> None:
-    folder = sp.start(sp.write_config(tmp_path, streams="  fast: {save_steps: 25}", steps=4000))
+    folder = sp.start(sp.write_config(tmp_path, streams="  fast: {save_steps: 50}", steps=20_000))
     run, everything = str(folder.path), str(cores())
     sp.wait_for(lambda: sp.state(folder).streams["fast"].checkpoints, "a checkpoint", folder=folder)
 
