@@ -20,7 +20,7 @@ from tests.test_docs import ROOT, commands
 
 PATIENCE_SECONDS = 100.0
 NOT_RUN = {
-    r"swarm (?:run|resume|stop|pause|watch|clone|add|yield)\b": "starts, ends or shows a run that goes on: tests/runs",
+    r"swarm (?:run|resume|stop|pause|watch|clone|add|yield|tune|research)\b": "starts, ends or shows a run that goes on: tests/runs",
     r"swarm (?:init|show|plan|check|certify|eval|ask|chat|serve|compare|merge|export-adapter)\b": "loads a base: tests/swarm/cli, tests/trainer",
     r"swarm (?:mcp|review|wait)\b": "waits for others: tests/swarm/agents",
     r".*(?:CONFIG|RUN|SEQ|wide/validate|--tokenizer)": "an example whose words depend on the run",
