@@ -23,6 +23,7 @@ NOT_RUN = {
     r"swarm (?:run|resume|stop|pause|watch|clone|add|yield|tune|research)\b": "starts, ends or shows a run that goes on: tests/runs",
     r"swarm (?:init|show|plan|check|certify|eval|ask|chat|serve|compare|merge|export-adapter)\b": "loads a base: tests/swarm/cli, tests/trainer",
     r"swarm (?:mcp|review|wait)\b": "waits for others: tests/swarm/agents",
+    r"swarm notify\b": "sends to addresses that a config names: tests/swarm/artifacts",
     r".*(?:CONFIG|RUN|SEQ|wide/validate|--tokenizer)": "an example whose words depend on the run",
 }
 """Commands by pattern, and why they are not run here."""
