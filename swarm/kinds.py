@@ -284,13 +284,21 @@ class Stop(Kind[S]):
     def armed(self, settings: S) -> bool:
         raise NotImplementedError
 
+    def engines_with(self, settings: S) -> frozenset[str] | None:
+        """Those in which it works with these settings, if it is armed; None: all."""
+        return None
+
     def unreachable(self, settings: S, steps: int | None) -> Refusal | None:
         """Whether it could end nothing in a training of so many steps; None: their number is not known yet."""
         return None
 
-    def begin(self, settings: S) -> Watch:
-        """What watches a training, if it is armed."""
+    def begin(self, settings: S) -> Watch | None:
+        """What watches a training, if it is armed; None where it ends none with these settings."""
         raise NotImplementedError
+
+    def controller(self, settings: S) -> Any:
+        """What changes the training in place of ending it, a `trainer.loop.parts.Controller`; None: nothing does."""
+        return None
 
 
 # ---- the installed ones ----------------------------------------------------------------------------------------------

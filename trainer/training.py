@@ -53,7 +53,8 @@ def begin(assign: Piece, lease: Lease, place: Place) -> TrainingProgress:
 
 def _arm_stops(progress: TrainingProgress) -> None:
     settings, resumed = progress.assign.settings, progress.resumed
-    progress.stops = {stop.name: stop.begin(settings) for stop in kinds.stops_armed(settings)}
+    begun = {stop.name: stop.begin(settings) for stop in kinds.stops_armed(settings)}
+    progress.stops = {name: watch for name, watch in begun.items() if watch is not None}
     for name, state in (resumed.stops if resumed else {}).items():
         if name in progress.stops:
             progress.stops[name].load_state_dict(state)

@@ -149,8 +149,12 @@ def _check_schedule(stream: Node, settings: StreamSettings, problems: Problems) 
 
 
 def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    for stop in kinds.stops_armed(settings):
-        if why := stop.unreachable(settings, settings.max_steps):
+    for node, part in [(stream, settings), *_parts(stream, settings)]:
+        for stop in kinds.installed("stop").values():
+            if why := stop.refusal(part):
+                _add(node, why.key, why.what, why.fix, problems)
+    for armed in kinds.stops_armed(settings):
+        if why := armed.unreachable(settings, settings.max_steps):
             _add(stream, why.key, why.what, why.fix, problems)
 
 

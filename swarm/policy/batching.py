@@ -58,10 +58,11 @@ def engine_of(settings: StreamSettings) -> Engine:
 
 
 def engines_of(settings: StreamSettings) -> frozenset[str]:
-    """Those that can run its method with its adapters and its controller, as they are set."""
+    """Those that can run its method with its adapters, its controller and its stops, as they are set."""
     adapters = [_engines_of_adapter(part) for part in settings.parts.values()]
     controller = kinds.controller(settings.controller).engines_with(settings)
-    able = kinds.method(settings.method).engines_with(settings).intersection(*adapters, controller)
+    stops = [able for stop in kinds.stops_armed(settings) if (able := stop.engines_with(settings)) is not None]
+    able = kinds.method(settings.method).engines_with(settings).intersection(*adapters, controller, *stops)
     return able & {"shared"} if shapes_batches(settings) else able
 
 

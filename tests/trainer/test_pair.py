@@ -1,8 +1,9 @@
-"""Rows D01 to D04, D21: two models in one stream, with one step counter, one checkpoint, two losses and an arbiter between them."""
+"""Rows D01 to D04, D17, D20, D21: two models in one stream, with one step counter, one checkpoint, two losses and an arbiter between them."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from itertools import pairwise, product
 from pathlib import Path
@@ -196,3 +197,52 @@ def test_the_arbiter_s_weight_is_a_factor_of_the_learning_rate(whole: tuple[Benc
                 schedule * float(before[f"{model}_weight"]), rel=1e-4
             )
     assert any(float(row["encoder_weight"]) != 1 for row in table)
+
+
+AT_ONCE = ("plateau_patience=2", "plateau_min_delta=100", "max_steps=8", "save_steps=4", "save=last", "eval_steps=8")
+"""A plateau at step 3: no loss is lower by so much than the first."""
+
+
+def test_jade_starts_the_learning_rate_of_both_models_again_and_goes_on_bit_for_bit(duo: Make, bench: Bench) -> None:
+    """D17, D20."""
+    settings = duo("use_jade=true", *AT_ONCE)
+    folder = bench.place.run_folder / bench.trained(settings)["trained"].path
+    found, kept = rows(bench), {model: weights(folder, model) for model in ("encoder", "decoder")}
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 5)) for step in range(5)]
+    factors = [1, 7 / 8, 6 / 8, *cosine]
+    assert [row["learning_rate"] for row in found] == pytest.approx([5e-3 * factor for factor in factors], rel=1e-3)
+    posts = [event.body for event in bench.events() if event.kind == "post" and "plateau" in event.body]
+    assert [post.partition(": plateau")[0] for post in posts] == ["step 3: encoder", "step 3: decoder"]
+    half = bench.place.relative(folder.with_name("checkpoint-4"))
+    again = bench.place.run_folder / bench.trained(settings, resume_from=[half])["trained"].path
+    assert again != folder
+    for model, before in kept.items():
+        assert all(torch.equal(value, before[name]) for name, value in weights(again, model).items())
+
+
+def test_both_models_may_weigh_what_they_learn_by_its_probability_from_a_plateau_on(duo: Make, bench: Bench) -> None:
+    """-p log p is 1/e at most."""
+    bench.trained(duo("plateau_action=reweight", *AT_ONCE, "max_steps=4", "eval_steps=4"))
+    for model in ("encoder", "decoder"):
+        assert [row[f"{model}_loss"] < 1 / math.e for row in rows(bench)] == [False] * 3 + [True]
+
+
+def test_a_bump_that_makes_the_held_out_loss_worse_is_taken_back(duo: Make, bench: Bench) -> None:
+    """From a rate that teaches to one that destroys what was learned."""
+    bump = (
+        "plateau_patience=10",
+        "plateau_action=bump",
+        "plateau_factor=1000",
+        "lr_scheduler=constant",
+        "eval_steps=4",
+    )
+    bench.trained(duo(*AT_ONCE, *bump, "max_steps=20"))
+    judged = {row.step: row.figures for row in bench.metric_rows() if row.kind == "eval"}
+    lasted = []
+    for model in ("encoder", "decoder"):
+        losses = {step: figures[f"{model}_eval_loss"] for step, figures in judged.items()}
+        last = next((step for step in (12, 16) if losses[step] > losses[8]), 20)
+        bumped = [step for step, row in enumerate(rows(bench), 1) if row[f"{model}_learning_rate"] > 1]
+        assert bumped == list(range(12, last + 1))
+        lasted.append(last)
+    assert min(lasted) < 20

@@ -136,7 +136,7 @@ class Side:
             keys = [mixed(ROW_SEED, stream.seed, stream.step, number + at) for at in range(len(rows))]
             torch.manual_seed(mixed(stream.seed, stream.step, number))  # of dropout
             some = cast("list[Tokens]", rows)
-            total = self.objective.loss(self.model, some, keys)
+            total = self.objective.loss(self.model, some, keys, weighted=stream.loss.weighted)
             torch.autograd.backward(total)
             nats, number = nats + float(total.detach()), number + len(rows)
             counted += self.objective.counted(some, keys)
@@ -168,7 +168,9 @@ class Side:
 
     def held_out_loss(self) -> float:
         model = cast("PreTrainedModel", self.model)  # a PeftModel passes calls on to it
-        return mean_loss(self.objective.losses(model, self._held_out, lambda: None))
+        loss = mean_loss(self.objective.losses(model, self._held_out, lambda: None))
+        self.stream.judged(loss)
+        return loss
 
 
 class Pair:

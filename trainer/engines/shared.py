@@ -249,7 +249,9 @@ class Group(Boundary):
 
     def _held_out_loss(self, member: Member) -> float:
         assert self._loop
-        return self._loop.held_out_loss(member.stream, member.held_out)
+        loss = self._loop.held_out_loss(member.stream, member.held_out)
+        member.stream.judged(loss)
+        return loss
 
     def ended(self, stream: Stream, why: str) -> None:
         member = self._members[stream]

@@ -66,8 +66,11 @@ class Objective(ABC):
         """What `loss` sums over."""
 
     @abstractmethod
-    def loss(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int]) -> Tensor:
-        """The sum over what counts; `keys`: a number for each row, which decides what is random about it."""
+    def loss(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int], *, weighted: bool = False) -> Tensor:
+        """The sum over what counts; `keys`: a number for each row, which decides what is random about it.
+
+        `weighted`: each counts by the model's own probability of it.
+        """
 
     # ---- how good it is ----
 

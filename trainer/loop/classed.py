@@ -42,6 +42,9 @@ class Classed(Loss):
         columns = [column for mask in masks for column in (values[:, 0].detach() * mask, mask)]
         return torch.cat([values, torch.stack(columns, dim=1)], dim=1)
 
+    def reweighted(self) -> Loss:
+        return classed(self.of.reweighted())
+
     def stated(self, means: dict[str, float], supervised: int) -> dict[str, float]:
         """Each class's own mean and count; nothing of one that the step holds no token of."""
         made = self.of.stated({name: means[name] for name in self.of.figures}, supervised)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,19 +13,26 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from swarm.policy.fitting import LOGITS_BYTES
+from trainer.loop.losses import by_probability, wide
 from trainer.loop.parts import Loss, Predicted
 from trainer.loop.plan import Pass, Plan
 
 
+@dataclass(frozen=True)
 class NegativeLogLikelihood(Loss):
     """Cross entropy in nats; in fp32 where the logits are shorter."""
 
+    weighted: bool = False
+
     def __call__(self, tokens: Predicted) -> Tensor:
-        logits = tokens.logits if tokens.logits.dtype is torch.float64 else tokens.logits.float()
-        return cross_entropy(logits, tokens.targets, reduction="none")
+        nats = cross_entropy(wide(tokens.logits), tokens.targets, reduction="none")
+        return by_probability(nats) if self.weighted else nats
+
+    def reweighted(self) -> Loss:
+        return WEIGHTED_NLL
 
 
-NLL = NegativeLogLikelihood()
+NLL, WEIGHTED_NLL = NegativeLogLikelihood(), NegativeLogLikelihood(weighted=True)
 
 
 class _Hidden(BaseModelOutputWithPastAndCrossAttentions):

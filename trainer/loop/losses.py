@@ -8,7 +8,8 @@ ASFT (arXiv 2509.23753): DFT with KL regularisation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -31,16 +32,23 @@ class Likelihood(Loss):
     def __call__(self, tokens: Predicted) -> Tensor:
         return torch.stack([_nats(tokens), *_seen(tokens)], dim=1)
 
+    def reweighted(self) -> Loss:
+        return WEIGHTED
+
 
 @dataclass(frozen=True)
 class Weighted(Loss):
     """DFT; figure `ce`: the plain cross entropy."""
 
     parts: ClassVar[tuple[str, ...]] = ("ce", *SEEN)
+    weighted: bool = True
 
     def __call__(self, tokens: Predicted) -> Tensor:
         nats = _nats(tokens)
-        return torch.stack([_weighted(nats), nats.detach(), *_seen(tokens)], dim=1)
+        return torch.stack([by_probability(nats), nats.detach(), *_seen(tokens)], dim=1)
+
+
+WEIGHTED = Weighted()
 
 
 @dataclass(frozen=True)
@@ -64,29 +72,38 @@ class Regularised(Loss):
     def __call__(self, tokens: Predicted) -> Tensor:
         assert tokens.base is not None
         nats = _nats(tokens)
-        trained, base = (_wide(logits).div(self.tau).log_softmax(-1) for logits in (tokens.logits, tokens.base))
+        trained, base = (wide(logits).div(self.tau).log_softmax(-1) for logits in (tokens.logits, tokens.base))
         of, other = (trained, base) if self.reverse else (base, trained)
         kl = (of.exp() * (of - other)).sum(-1)
-        loss = (_weighted(nats) if self.weighted else nats) + self.factor * self.tau**2 * kl
+        loss = (by_probability(nats) if self.weighted else nats) + self.factor * self.tau**2 * kl
         return torch.stack([loss, nats.detach(), kl.detach(), *_seen(tokens)], dim=1)
+
+    def reweighted(self) -> Loss:
+        return _weighted(self)
+
+
+@cache
+def _weighted(loss: Regularised) -> Loss:
+    return replace(loss, weighted=True)
 
 
 def _nats(tokens: Predicted) -> Tensor:
     """(m,) 0 where no token is supervised."""
-    return cross_entropy(_wide(tokens.logits), tokens.targets, reduction="none", ignore_index=IGNORED)
+    return cross_entropy(wide(tokens.logits), tokens.targets, reduction="none", ignore_index=IGNORED)
 
 
 @torch.no_grad()
 def _seen(tokens: Predicted) -> tuple[Tensor, Tensor]:
     """(m,), (m,): entropy in nats, and whether the target is the likeliest token; 0 where no token is supervised."""
-    logits, counts = _wide(tokens.logits), tokens.targets != IGNORED
+    logits, counts = wide(tokens.logits), tokens.targets != IGNORED
     entropy = logits.logsumexp(-1) - torch.linalg.vecdot(logits.softmax(-1), logits)
     return entropy * counts, (logits.argmax(-1) == tokens.targets).to(logits.dtype)
 
 
-def _weighted(nats: Tensor) -> Tensor:
+def by_probability(nats: Tensor) -> Tensor:
+    """-log p -> -sg(p) log p: what the model finds unlikely counts for less (DFT, arXiv 2508.05629)."""
     return nats * (-nats.detach()).exp()
 
 
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype is torch.float64 else logits.float()
+def wide(values: Tensor) -> Tensor:
+    return values if values.dtype is torch.float64 else values.float()

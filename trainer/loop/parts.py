@@ -45,9 +45,16 @@ class Loss(Part, ABC):
     everywhere: bool = False
     """It is given all tokens that a row predicts, not the supervised ones alone; what it is divided by stays their number."""
 
+    weighted: bool = False
+    """Each token counts by the model's own probability of it."""
+
     @property
     def figures(self) -> tuple[str, ...]:
         return ("loss", *self.parts)
+
+    def reweighted(self) -> Loss:
+        """The same, `weighted`: one object for equal losses."""
+        raise NotImplementedError
 
     def stated(self, means: dict[str, float], supervised: int) -> dict[str, float]:
         """The figures of a step, of the sums of `figures` divided by the supervised tokens."""
@@ -80,6 +87,9 @@ class Controller(Part, ABC):
 
     def settle(self) -> None:
         """The stream's adapter is about to be saved or judged."""
+
+    def judged(self, held_out_loss: float) -> None:
+        """The held-out loss was measured after the newest step."""
 
     @abstractmethod
     def __call__(self, step: Stepped) -> float:

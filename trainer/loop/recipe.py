@@ -84,8 +84,10 @@ class Recipe:
 
 
 def controllers_of(settings: StreamSettings) -> list[Controller]:
-    made = kinds.controller(settings.controller).begin(settings)
-    return [] if made is None else [made]
+    """The chosen one, and what acts in place of a stop."""
+    made = [kinds.controller(settings.controller).begin(settings)]
+    made += [stop.controller(settings) for stop in kinds.stops_armed(settings)]
+    return [one for one in made if one is not None]
 
 
 def steps_of(settings: StreamSettings, batches: Batches) -> int:

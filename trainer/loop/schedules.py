@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -45,6 +46,26 @@ class NamedSchedule(Schedule):
 
     def __call__(self, step: int) -> float:
         return float(self._factor(step))
+
+
+@dataclass(frozen=True)
+class CosineRestart(Schedule):
+    """From the highest rate, at step `start`, along half a cosine to zero at the end."""
+
+    start: int
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        return 0.5 * (1 + math.cos(math.pi * (step - self.start) / (self.steps - self.start)))
+
+
+@dataclass(frozen=True)
+class Scaled(Schedule):
+    of: Schedule
+    factor: float
+
+    def __call__(self, step: int) -> float:
+        return self.factor * self.of(step)
 
 
 def rms_ratio(step: int, beta2: float) -> float:

@@ -119,6 +119,11 @@ class Stream:
         for controller in self.controllers:
             controller.settle()
 
+    def judged(self, held_out_loss: float) -> None:
+        """It was measured after the newest step."""
+        for controller in self.controllers:
+            controller.judged(held_out_loss)
+
     def next_rows(self, slot: int) -> list[Row]:
         """The next micro-batch.  Raises Failed where the data cannot be read or supervises nothing."""
         window = self.window = self.window or self._opened()

@@ -70,10 +70,10 @@ class Sft(Method[SftSettings]):
 @cache
 def _loss(name: str, anchor: float, tau: float, direction: str, on: str) -> Loss:
     """One object for equal settings: streams share its calls."""
-    from trainer.loop.losses import Likelihood, Regularised, Weighted
+    from trainer.loop.losses import WEIGHTED, Likelihood, Regularised
 
     if not anchor:
-        return Likelihood() if name == "nll" else Weighted()
+        return Likelihood() if name == "nll" else WEIGHTED
     return Regularised(anchor, tau, reverse=direction == "reverse", everywhere=on == "all", weighted=name != "nll")
 
 

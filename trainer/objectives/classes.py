@@ -71,11 +71,13 @@ class Classes(Objective):
     def counted(self, rows: Sequence[Tokens], keys: Sequence[int]) -> int:
         return len(rows)
 
-    def loss(self, model: torch.nn.Module, rows: Sequence[Tokens], keys: Sequence[int]) -> Tensor:
+    def loss(
+        self, model: torch.nn.Module, rows: Sequence[Tokens], keys: Sequence[int], *, weighted: bool = False
+    ) -> Tensor:
         """The sum over rows."""
         logits = self._logits(model, rows)
         labels = torch.tensor([row.labels[0] for row in rows], device=logits.device)
-        return losses.label(logits, labels) * len(rows)
+        return losses.total(losses.label(logits, labels), weighted=weighted)
 
     def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
         logits = self._judged(model, rows, check).double()

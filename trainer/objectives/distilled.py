@@ -111,8 +111,9 @@ class Distilled(NextToken):
             for row, prompt, answer in zip(rows, prompts, answers, strict=True)
         ]
 
-    def loss(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int]) -> Tensor:
+    def loss(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int], *, weighted: bool = False) -> Tensor:
         """The sum over the tokens of the model's answers (`to_learn`)."""
+        assert not weighted, "likelihoods are weighted, and this is none; no engine asks for it"
         answers = [row.ids[row.answer_start :] for row in rows]
         with _judging(model), torch.no_grad(), cast("Any", model).disable_adapter():
             teacher = _predicted(model, [row.demonstrated for row in rows], answers)  # (M, V)

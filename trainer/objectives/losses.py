@@ -1,4 +1,4 @@
-"""The losses of the objectives as plain functions of what a model returns; each is a mean in nats, in fp32 where numbers are shorter."""
+"""The losses of the objectives as plain functions of what a model returns; in nats, in fp32 where numbers are shorter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from trainer.data.tokens import IGNORED
+from trainer.loop.losses import by_probability, wide
 
 MASKED_SHARE, REPLACED, KEPT = 0.15, 0.1, 0.1
 """Of the tokens that are predicted so many are another word instead of the mask, so many stay (BERT, arXiv 1810.04805, section 3.1)."""
@@ -23,8 +24,8 @@ def token(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def label(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B, L), (B,) -> (): which of L labels a text has."""
-    return cross_entropy(wide(logits), labels)
+    """(B, L), (B,) -> (B,): which of L labels a text has."""
+    return cross_entropy(wide(logits), labels, reduction="none")
 
 
 def divergence(student: Tensor, teacher: Tensor, count: int) -> Tensor:
@@ -70,5 +71,6 @@ def masked(
     return torch.where(chosen, given, ids), torch.where(chosen, ids, IGNORED)
 
 
-def wide(values: Tensor) -> Tensor:
-    return values if values.dtype is torch.float64 else values.float()
+def total(nats: Tensor, *, weighted: bool) -> Tensor:
+    """The sum over all; `weighted`: each counts by the model's own probability of it."""
+    return (by_probability(nats) if weighted else nats).sum()

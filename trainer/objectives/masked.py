@@ -19,6 +19,7 @@ from trainer.judge.answers import Answer, Question
 from trainer.judge.heldout import RowLoss
 from trainer.judge.objective import Objective
 from trainer.loading import load_tokenizer
+from trainer.loop.losses import wide
 from trainer.objectives import losses, texts
 from trainer.objectives.classes import knows_kinds, pad_of
 
@@ -51,9 +52,11 @@ class Masked(Objective):
     def counted(self, rows: Sequence[Tokens], keys: Sequence[int]) -> int:
         return sum(int((labels != IGNORED).sum()) for _, labels in map(self._masked, rows, keys))
 
-    def loss(self, model: torch.nn.Module, rows: Sequence[Tokens], keys: Sequence[int]) -> Tensor:
+    def loss(
+        self, model: torch.nn.Module, rows: Sequence[Tokens], keys: Sequence[int], *, weighted: bool = False
+    ) -> Tensor:
         """The sum over masked tokens; `keys` decide which ones they are, row by row."""
-        return self._nats(model, rows, keys)[0].sum()
+        return losses.total(self._nats(model, rows, keys)[0], weighted=weighted)
 
     @torch.no_grad()
     def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
@@ -83,9 +86,7 @@ class Masked(Objective):
             made["input_ids"][at, : len(row.ids)], labels[at, : len(row.ids)] = self._masked(row, key)
         logits = model(**{name: value.to(device) for name, value in made.items()}).logits  # (B, T, V)
         labels = labels.to(device)
-        return cross_entropy(
-            losses.wide(logits).transpose(1, 2), labels, reduction="none", ignore_index=IGNORED
-        ), labels
+        return cross_entropy(wide(logits).transpose(1, 2), labels, reduction="none", ignore_index=IGNORED), labels
 
     def _masked(self, row: Tokens, key: int) -> tuple[Tensor, Tensor]:
         """(T,), (T,)"""

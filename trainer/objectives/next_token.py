@@ -16,6 +16,7 @@ from trainer.families import auto_class, reads_both_ways
 from trainer.judge import answers, heldout
 from trainer.judge.answers import Answer, Question, Sampling
 from trainer.judge.objective import Objective
+from trainer.loop.losses import wide
 from trainer.objectives import losses
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class NextToken(Objective):
     def counted(self, rows: Sequence[Tokens], keys: Sequence[int]) -> int:
         return sum(label != IGNORED for row in rows for label in row.labels[1:])
 
-    def loss(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int]) -> Tensor:
+    def loss(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int], *, weighted: bool = False) -> Tensor:
         """The sum over the supervised tokens."""
         device, width = next(model.parameters()).device, max(len(row.ids) for row in rows)
         ids, labels, mask = (
@@ -52,7 +53,8 @@ class NextToken(Objective):
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]  # (B, T-1, V)
         targets = labels[:, 1:]
         counted = targets != IGNORED
-        return cross_entropy(losses.wide(logits[counted]), targets[counted], reduction="sum")
+        nats = cross_entropy(wide(logits[counted]), targets[counted], reduction="none")  # (n,)
+        return losses.total(nats, weighted=weighted)
 
     def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
         return heldout.row_losses(model, rows, check)

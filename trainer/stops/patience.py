@@ -5,25 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from swarm.keys import Positive, Settings
 from swarm.kinds import Refusal, Stop
 
+if TYPE_CHECKING:
+    from trainer.loop import parts
+
 Loss = Annotated[float, Field(ge=0)]
+Action = Literal["end", "cosine", "bump", "reweight"]
+OF_ACTIONS = ("plateau_action", "plateau_factor", "plateau_times", "use_jade")
 
 
 class PlateauSettings(Settings):
     plateau_patience: Positive | None = None
-    """End when the training loss has not improved in so many logged steps."""
+    """End when the training loss has not improved in so many logged steps; with another `plateau_action`, act after so many optimizer steps."""
     plateau_min_delta: Loss = 1e-3
     """By how much its mean must fall to count as better."""
     plateau_window: Positive = 5
-    """Logged steps in that mean: the newest."""
+    """Logged (or optimizer) steps in that mean: the newest."""
     plateau_min_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps before which it never ends."""
+    """Optimizer steps before which it never ends or acts."""
+    plateau_action: Action | None = None
+    """What is done at a plateau; unset: end.  end: training ends; cosine: the learning rate starts again at its highest and falls to zero along a
+    cosine; bump: it is multiplied by `plateau_factor`; reweight: each token counts by the model's own probability of it (`loss: dft`).  An action is
+    taken back when the held-out loss (`eval_steps`) is above the last one before it."""
+    plateau_factor: Annotated[float, Field(gt=0)] = 2.0
+    """Of the learning rate, with `plateau_action: bump`."""
+    plateau_times: Positive = 1
+    """How often it acts at most."""
+    use_jade: bool = False
+    """The same as `plateau_action: cosine`, unless one is named."""
+
+    @property
+    def at_plateau(self) -> Action:
+        return self.plateau_action or ("cosine" if self.use_jade else "end")
 
 
 class EarlyStoppingSettings(Settings):
@@ -73,19 +92,55 @@ class Plateau(Stop[PlateauSettings]):
     summary = "a training loss that no longer falls"
     settings = PlateauSettings
 
+    def refusal(self, settings: Any) -> Refusal | None:
+        action = settings.at_plateau
+        given = [key for key in OF_ACTIONS if getattr(settings, key) != PlateauSettings.model_fields[key].default]
+        if given and settings.plateau_patience is None:
+            fix = "set e.g. `plateau_patience: 200`, or leave it out"
+            return Refusal(given[0], "it does nothing without `plateau_patience`", fix)
+        if "plateau_factor" in given and action != "bump":
+            return Refusal("plateau_factor", f"{action} has no factor", "write `plateau_action: bump`, or leave it out")
+        if "plateau_times" in given and action == "end":
+            return Refusal("plateau_times", "a training ends once", "name another `plateau_action`, or leave it out")
+        if action == "reweight" and getattr(settings, "loss", "nll") != "nll":
+            what = f"`loss: {settings.loss}` weights tokens so from the first step on"
+            return Refusal("plateau_action", what, "write cosine or bump, or `loss: nll`")
+        return None
+
     def armed(self, settings: PlateauSettings) -> bool:
         return settings.plateau_patience is not None
+
+    def engines_with(self, settings: PlateauSettings) -> frozenset[str] | None:
+        return None if settings.at_plateau == "end" else frozenset({"shared", "pair"})
 
     def unreachable(self, settings: Any, steps: int | None) -> Refusal | None:
         if steps is None:
             return None
-        times, every, least = settings.plateau_patience + 1, settings.logging_steps, settings.plateau_min_steps
+        times, least, ends = settings.plateau_patience + 1, settings.plateau_min_steps, settings.at_plateau == "end"
         if least >= steps:
-            what = f"it never ends before step {least}, and the training has {steps}"
+            what = f"it never {'ends' if ends else 'acts'} before step {least}, and the training has {steps}"
             return Refusal("plateau_min_steps", what, f"write less than {steps}, or leave plateau_patience out")
-        return _too_patient("plateau_patience", times, every, steps, "logged steps", "`logging_steps`")
+        if ends:
+            return _too_patient(
+                "plateau_patience", times, settings.logging_steps, steps, "logged steps", "`logging_steps`"
+            )
+        if times < steps:
+            return None
+        what = f"it can change nothing before step {times}, and the training has {steps}"
+        return Refusal("plateau_patience", what, f"write at most {steps - 2}" if steps > 2 else "train for more steps")
 
-    def begin(self, settings: PlateauSettings) -> Patience:
+    def begin(self, settings: PlateauSettings) -> Patience | None:
+        return self._patience(settings) if settings.at_plateau == "end" else None
+
+    def controller(self, settings: PlateauSettings) -> parts.Controller | None:
+        from trainer.loop.escape import Escape
+
+        action = settings.at_plateau
+        if action == "end":
+            return None
+        return Escape(lambda: self._patience(settings), action, settings.plateau_times, settings.plateau_factor)
+
+    def _patience(self, settings: PlateauSettings) -> Patience:
         assert settings.plateau_patience is not None
         return Patience(
             "loss", settings.plateau_patience, settings.plateau_min_delta, "plateau of the training loss",

@@ -13,7 +13,7 @@ from swarm.cli.flags import as_overrides
 ROOT = Path(__file__).parents[3]
 TYPED = [
     "--optimizer", "duo", "--duo-mode", "hybrid", "--epochs", "6", "--learning_rate", "2e-5", "--weight_decay", "0.01", "--warmup_steps", "200",
-    "--scheduler_type", "linear", "--use-mmt", "--plateau-patience", "150", "--plateau-delta", "5e-4",
+    "--scheduler_type", "linear", "--use-mmt", "--use-jade", "--plateau-patience", "150", "--plateau-delta", "5e-4",
 ]  # fmt: skip
 
 

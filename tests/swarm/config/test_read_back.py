@@ -119,6 +119,8 @@ CHOSEN: dict[str, Any] = {
 NEEDS: dict[str, dict[str, Any]] = {
     "val_datasets": {"eval_steps": 4}, "save": {"eval_steps": 4}, "warmup_steps": {"warmup_ratio": 0},
     **{key: {"controller_anchor_rows": 4} for key in [f"controller_{key}" for key in ("anchor_steps", "snapshots", "rho", "pull")]},
+    **{key: {"plateau_patience": 3} for key in ("plateau_action", "use_jade")}, "plateau_times": {"plateau_patience": 3, "use_jade": True},
+    "plateau_factor": {"plateau_patience": 3, "plateau_action": "bump"},
     **{key: {"controller_adapt": "rank"} for key in ["controller_ranks", "controller_rescale"]},
 }  # fmt: skip
 """What a setting is legal with."""
@@ -137,6 +139,11 @@ EVERY += [
 EVERY += [
     ("defaults", StreamSettings, name) for name in StreamSettings.model_fields if name != "search"
 ]  # it becomes trials
+EVERY += [
+    ("defaults", StreamSettings.chosen_by({}), one)
+    for stop in kinds.installed("stop").values()
+    for one in stop.settings.model_fields
+]
 EVERY += [
     (f"{setting}={name}", StreamSettings.chosen_by({setting: name}), one)
     for setting in kinds.GROUPS

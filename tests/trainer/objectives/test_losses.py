@@ -1,4 +1,4 @@
-"""The losses of the objectives: classify and mlm (X05), contrastive, distill."""
+"""The losses of the objectives: classify and mlm (X05), contrastive, distill; weighted by probability (D20)."""
 
 from __future__ import annotations
 
@@ -68,3 +68,13 @@ def test_a_divergence_s_gradient_is_finite_where_nearly_nothing_is_left_over() -
     student = torch.tensor([[200.0, 0.0, -200.0]], requires_grad=True)
     losses.divergence(student, torch.tensor([[0.0, 200.0, -200.0]]), 1).sum().backward()
     assert student.grad is not None and bool(student.grad.isfinite().all())
+
+
+def test_what_is_unlikely_counts_for_less_where_it_is_weighted() -> None:
+    """D20: -p log p, with the gradient of -log p times p."""
+    nats = torch.tensor([math.log(2), math.log(4)], requires_grad=True)
+    assert losses.total(nats, weighted=False).item() == pytest.approx(math.log(8))
+    weighted = losses.total(nats, weighted=True)
+    assert weighted.item() == pytest.approx(math.log(2) / 2 + math.log(4) / 4)
+    [gradient] = torch.autograd.grad(weighted, nats)
+    assert gradient.tolist() == pytest.approx([1 / 2, 1 / 4])
