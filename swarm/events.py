@@ -31,9 +31,6 @@ class Run(Event):
 class Stream(Event):
     """A stream belongs to the run from here on; its tasks follow from `ROLES`."""
 
-    inputs: ShortSha256 | None = None
-    """Of its settings and data: equal inputs, the same training."""
-
 
 class Add(Event):
     """A new stream, `ref`, joins a running run with the settings of `like`, but for `changes`; its tasks follow from `ROLES`."""

@@ -101,6 +101,11 @@ class RunFolder:
         return self.path / "metrics.db"
 
     @property
+    def inputs(self) -> Path:
+        """What each stream is made of, as hashes: equal ones, the same training."""
+        return self.path / "inputs.json"
+
+    @property
     def layout(self) -> Path:
         """Which workers the coordinator starts, on which devices."""
         return self.path / "layout.json"

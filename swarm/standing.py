@@ -68,8 +68,6 @@ class Stream:
     name: str
     added: ev.Add | None = None
     """How it joined the run while it was running; None: the config names it."""
-    inputs: str = ""
-    """Hash of its settings and data, where the log has it."""
     wish: str = "go"
     """go, pause or stop: what was last asked for it."""
     spared: bool = False

@@ -94,8 +94,8 @@ class State:
         match event:
             case ev.Run():
                 self.run, self.started, self.stopped = event, entry.time, False
-            case ev.Stream(ref=name, inputs=inputs):
-                self._join(Stream(name, inputs=inputs or "", turn_since=entry.time))
+            case ev.Stream(ref=name):
+                self._join(Stream(name, turn_since=entry.time))
             case ev.Add(ref=name):
                 self._join(Stream(name, added=event, by={event.kind: entry.author}, turn_since=entry.time))
             case ev.Task(ref=ref):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarm import weights
+from swarm import plainfiles, weights
 from swarm.event import SHORT
 from swarm.log import Log, LogError
 from swarm.rundir import RunFolder, all_runs
@@ -71,12 +71,21 @@ def trained_before(streams: Mapping[str, StreamSettings], runs: Path) -> dict[st
 
 def _results(folder: RunFolder, wanted: Any) -> Iterator[tuple[str, Earlier]]:
     try:
-        state = fold(Log(folder.log).entries())
-    except (LogError, OSError):
+        known = json.loads(plainfiles.read_text(folder.inputs))
+        same = {name: inputs for name, inputs in known.items() if inputs in wanted}
+        state = fold(Log(folder.log).entries()) if same else State()
+    except (
+        LogError,
+        OSError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ):  # of an older version, or somebody else's
         return
-    for name, stream in state.streams.items():
-        if stream.inputs in wanted and stream.trained and stream.score:
-            yield stream.inputs, Earlier(folder.name, name, _result(state, name))
+    for name, inputs in same.items():
+        if (stream := state.streams.get(name)) and stream.trained and stream.score:
+            yield inputs, Earlier(folder.name, name, _result(state, name))
 
 
 def _result(state: State, name: str) -> str:

@@ -25,7 +25,6 @@ from swarm import config, weights
 from swarm import events as ev
 from swarm.access.client import clock_was_set
 from swarm.access.members import members_for_hub, user_error, write_connect
-from swarm.artifacts.inputs import inputs_of
 from swarm.artifacts.metrics import MetricsFile
 from swarm.coordinator.alerting import Alerting
 from swarm.coordinator.effects import Effects
@@ -111,7 +110,7 @@ class Coordinator:
             digest, streams = weights.sha256_in_run(self.folder.config), self.settings.streams
             sealed = any(one.sealed_datasets for one in streams.values()) or None
             first = ev.Run(ref="run", name=self.folder.name, config_sha256=digest, streams=len(streams), sealed=sealed)
-            joins = [ev.Stream(ref=name, inputs=inputs_of(settings)) for name, settings in streams.items()]
+            joins = [ev.Stream(ref=name) for name in streams]
             self.record.append([(NAME, first), *((NAME, join) for join in joins)])
         if seconds := set_forward_seconds(self.folder.log, self.record.clock()):
             self.record.append([(NAME, clock_was_set(seconds))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -14,7 +15,7 @@ from swarm import config, rundir, units
 from swarm import events as ev
 from swarm.access.checked import checked
 from swarm.access.client import Client
-from swarm.artifacts.inputs import trained_before
+from swarm.artifacts.inputs import inputs_of, trained_before
 from swarm.config import Config, added
 from swarm.config.tree import Node, Problems
 from swarm.errors import UserError, UserErrors
@@ -153,6 +154,7 @@ def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
     _fetch(made)
     folder = opened or rundir.create(Path(made.config.run.runs_dir), made.config.run.name)
     write_whole(folder.config, made.config.dump())
+    write_whole(folder.inputs, json.dumps({name: inputs_of(one) for name, one in made.config.run.streams.items()}))
     made.layout.write(folder.layout)
     launch(folder)
     return folder
