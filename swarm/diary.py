@@ -203,7 +203,8 @@ def _weights(event: ev.Back | ev.Adapter | ev.Promote) -> Words:
             return Words("its adapter is published")
         case ev.Promote():
             verb = "promoted by force" if event.force else "promoted"
-            reason = one_line(event.why).partition(";")[0]  # what follows stands in the comparison
+            mark = ":" if event.why.startswith(figures.TIE) else ";"  # what follows stands in the comparison
+            reason = one_line(event.why).partition(mark)[0]
             return Words(f"{verb}: {reason} {{{one_line(event.path)}}}", "OK")
 
 

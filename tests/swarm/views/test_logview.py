@@ -82,6 +82,7 @@ def shown(event: Event, author: str = "ada", via: str | None = None) -> str:
         (e.Conclude(ref="b", result="replica", why="another seed"), "is a replica: another seed"),
         (e.Yield(ref="run", what="gpus", count=1, seconds=3600, why="a game"), "leaves 1 GPU to others for 1h00: a game"),
         (e.Promote(ref="a", path="promoted", sha256=SHA, why="lowest held-out loss"), "[OK] promoted: lowest held-out loss {promoted}"),
+        (e.Promote(ref="a", path="promoted", sha256=SHA, why="a tie by eval_loss: a 0.41, b 0.42 cannot be told apart; a is the cheapest"), "[OK] promoted: a tie by eval_loss {promoted}"),
         (e.Post(ref="run", body="look at s3\nplease"), "look at s3 please"),
         (e.Amend(ref="-", of=12, body="it was s4"), "of entry 12 · it was s4"),
         (e.Approve(ref="a", of=12), "of entry 12"),
