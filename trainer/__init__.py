@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from trainer.arbiter import Arbiter
+from trainer.moded import Decision
 from trainer.orbital import OrbitalController
-from trainer.unified import Decision, JumpMonitor, UnifiedController
+from trainer.unified import JumpMonitor, UnifiedController
 
 if TYPE_CHECKING:
     from trainer.callback import UnifiedCallback

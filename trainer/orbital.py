@@ -14,12 +14,11 @@ Source: `OrbitalController` of Unified LoRA (github.com/Sva76/Unified-LoRa, 2025
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from trainer.unified import MOST_ROWS, Decision, summary_of
+from trainer.moded import Decision, Moded
 
 STATES = ("high", "base", "low")
 HIGH, BASE, LOW = range(3)
@@ -44,8 +43,11 @@ class Orbit:
     transitions: list[dict[str, Any]] = field(default_factory=list)
 
 
-class OrbitalController:
+class OrbitalController(Moded):
     """Update it once a step with the training loss.  The defaults are the source's."""
+
+    names = STATES
+    trace: Orbit
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class OrbitalController:
 
     def reset(self) -> None:
         self.trace = Orbit()
-        self._rows: deque[dict[str, Any]] = deque(maxlen=MOST_ROWS)
+        self._forget()
 
     def update(self, loss: float) -> Decision:
         """The factor of the learning rate after this loss, with the state as its `mode`.
@@ -86,14 +88,14 @@ class OrbitalController:
         trace = self.trace
         trace.step += 1
         if not math.isfinite(loss):
-            return self._decision(loss, self._go(min(LOW, trace.mode + 1), "the loss is not finite"))
+            return self._decision(self._row(loss), self._change(min(LOW, trace.mode + 1), "the loss is not finite"))
         if not trace.phis:
             trace.smooth = trace.before = loss
         trace.smooth += self.alpha * (loss - trace.smooth)
         trace.phi = abs(loss - trace.smooth) + self.spike * max(0.0, loss - trace.before)
         trace.before = loss
         trace.phis = [*trace.phis, trace.phi][-self.window :]
-        return self._decision(loss, self._follow())
+        return self._decision(self._row(loss), self._follow())
 
     def thresholds(self) -> tuple[float, float]:
         """Of phi: the state is high below the first and low above the second."""
@@ -109,51 +111,15 @@ class OrbitalController:
         low, high = self.thresholds()
         wanted = HIGH if trace.phi < low else LOW if trace.phi > high else BASE
         nearest = max(trace.mode - 1, min(trace.mode + 1, wanted))
-        return self._go(nearest, f"phi is {trace.phi:.3g}, calm below {low:.3g} and stressed above {high:.3g}")
-
-    def _go(self, mode: int, why: str) -> list[str]:
-        """The event of going to a state, if it is another one."""
-        trace = self.trace
-        if mode == trace.mode:
-            return []
-        event = f"{STATES[trace.mode]} -> {STATES[mode]}: {why}"
-        trace.transitions.append({"step": trace.step, "from": trace.mode, "to": mode, "phi": trace.phi, "why": why})
-        trace.mode, trace.since = mode, trace.step
-        return [event]
-
-    def _decision(self, loss: float, events: list[str]) -> Decision:
-        trace = self.trace
-        value = self.values[trace.mode]
-        self._rows.append(
-            {
-                "step": trace.step, "loss": loss, "smooth": trace.smooth, "phi": trace.phi, "mode": trace.mode, "value": value,
-                "event": "; ".join(events),
-            }
-        )  # fmt: skip
-        return Decision(value, trace.mode, trace.phi, events)
+        return self._change(nearest, f"phi is {trace.phi:.3g}, calm below {low:.3g} and stressed above {high:.3g}")
 
     # ---- what it knows ----
 
-    @staticmethod
-    def mode_name(mode: int) -> str:
-        return STATES[mode]
-
-    def phi_log(self) -> list[dict[str, Any]]:
-        """All of each step, since it was made or reset: `trainer.philog.write` makes files and a picture of it."""
-        return list(self._rows)
-
-    def transition_log(self) -> list[dict[str, Any]]:
-        return list(self.trace.transitions)
-
-    def get_summary(self) -> dict[str, Any]:
-        return summary_of(self._rows, STATES)
+    def _row(self, loss: float) -> dict[str, float]:
+        return {"loss": loss, "smooth": self.trace.smooth}
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self.trace)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.trace = Orbit(**state)
-
-    def __repr__(self) -> str:
-        trace = self.trace
-        return f"OrbitalController(step={trace.step}, mode={STATES[trace.mode]}, phi={trace.phi:.3f})"

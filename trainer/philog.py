@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from swarm.files import write_whole
-from trainer.unified import MODES, summary_of
+from trainer.moded import summary_of
+from trainer.unified import MODES
 
 CSV, TRANSITIONS, SUMMARY, PICTURE = "phi_log.csv", "transition_log.json", "phi_summary.json", "phi.svg"
 Rows = Sequence[Mapping[str, Any]]

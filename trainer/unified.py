@@ -15,11 +15,11 @@ regime in which it beats a constant learning rate on his task: measure it beside
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from typing import Any, Literal, Self
+
+from trainer.moded import Decision, Moded
 
 MODES = ("single", "multi", "mirror")
 SINGLE, MULTI, MIRROR = range(3)
@@ -28,11 +28,6 @@ SPREAD_SHARE = 0.01
 """Of a step in the usual distance."""
 STRESSED = 0.1
 """How much slower the usual loss follows under stress: a shock is not to become usual, a lasting change is to."""
-
-MOST_ROWS = 100_000
-"""Steps that are remembered."""
-SHOCK = 0.1
-"""A rise of phi in one step that counts as one."""
 
 Stress = Literal["absolute", "relative"]
 
@@ -72,25 +67,15 @@ class Trace:
     """Where losses are given by task: what is smoothed of each."""
 
 
-class Decision(float):
-    """What an update decided: the learning rate, or its factor, as a number that also knows why."""
-
-    mode: int
-    phi: float
-    events: tuple[str, ...]
-
-    def __new__(cls, value: float, mode: int, phi: float, events: Sequence[str] = ()) -> Self:
-        made = super().__new__(cls, value)
-        made.mode, made.phi, made.events = mode, phi, tuple(events)
-        return made
-
-
-class UnifiedController:
+class UnifiedController(Moded):
     """Update it once a step with the training loss.
 
     The defaults are the source's: absolute stress, learning rates 5e-5, 3e-5 and 1e-5 by mode, no hysteresis.  `preset` names
     others, and every argument that is given wins over it.
     """
+
+    names = MODES
+    trace: Trace
 
     def __init__(
         self,
@@ -153,7 +138,7 @@ class UnifiedController:
 
     def reset(self) -> None:
         self.trace = Trace(**{**asdict(self._start), "transitions": [], "tasks": {}})
-        self._rows: deque[dict[str, Any]] = deque(maxlen=MOST_ROWS)
+        self._forget()
 
     def update(
         self,
@@ -173,10 +158,10 @@ class UnifiedController:
         losses = loss if isinstance(loss, Mapping) else {"": float(loss)}
         mean = sum(losses.values()) / len(losses)
         if not math.isfinite(mean):
-            return self._decision(mean, math.nan, self._change(MIRROR, "the loss is not finite"))
+            return self._decision(self._row(mean, math.nan), self._change(MIRROR, "the loss is not finite"))
         target = self._target(losses, stress, conflict, stability)
         trace.phi = (1 - self.alpha) * trace.phi + self.alpha * target
-        return self._decision(mean, target, self._follow(self._mode_of(trace.phi)))
+        return self._decision(self._row(mean, target), self._follow(self._mode_of(trace.phi)))
 
     # ---- stress ----
 
@@ -251,33 +236,14 @@ class UnifiedController:
             return []
         return self._change(mode, f"phi is {trace.phi:.3f}")
 
-    def _change(self, mode: int, why: str) -> list[str]:
-        """The event of going to a mode, if it is another one."""
-        trace = self.trace
-        if mode == trace.mode:
-            return []
-        event = f"{MODES[trace.mode]} -> {MODES[mode]}: {why}"
-        trace.transitions.append({"step": trace.step, "from": trace.mode, "to": mode, "phi": trace.phi, "why": why})
-        trace.mode, trace.since = mode, trace.step
-        return [event]
-
-    def _decision(self, loss: float, target: float, events: list[str]) -> Decision:
-        trace = self.trace
-        value = self.values[trace.mode]
-        self._rows.append(
-            {
-                "step": trace.step, "loss": loss, "E_smooth": trace.smooth, "error": trace.error, "conflict": trace.conflict,
-                "stability": trace.stability, "target": target, "phi": trace.phi, "mode": trace.mode, "value": value,
-                "event": "; ".join(events),
-            }
-        )  # fmt: skip
-        return Decision(value, trace.mode, trace.phi, events)
-
     # ---- what it knows ----
 
-    @staticmethod
-    def mode_name(mode: int) -> str:
-        return MODES[mode]
+    def _row(self, loss: float, target: float) -> dict[str, float]:
+        trace = self.trace
+        return {
+            "loss": loss, "E_smooth": trace.smooth, "error": trace.error, "conflict": trace.conflict,
+            "stability": trace.stability, "target": target,
+        }  # fmt: skip
 
     def get_state(self) -> dict[str, float]:
         trace = self.trace
@@ -287,40 +253,12 @@ class UnifiedController:
         """By step, since it was made or reset."""
         return {key: [row[key] for row in self._rows] for key in ("phi", "E_smooth", "mode", "value")}
 
-    def phi_log(self) -> list[dict[str, Any]]:
-        """All of each step, since it was made or reset: `trainer.philog.write` makes files and a picture of it."""
-        return list(self._rows)
-
-    def transition_log(self) -> list[dict[str, Any]]:
-        return list(self.trace.transitions)
-
-    def get_summary(self) -> dict[str, Any]:
-        """`summary_of` all its steps, since it was made or reset."""
-        return {**summary_of(self._rows), "transitions": len(self.trace.transitions)}
-
     def state_dict(self) -> dict[str, Any]:
         return asdict(self.trace)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         tasks = {task: Trace(**kept) for task, kept in state.get("tasks", {}).items()}
         self.trace = Trace(**{**state, "tasks": tasks})
-
-    def __repr__(self) -> str:
-        trace = self.trace
-        return f"UnifiedController(step={trace.step}, mode={MODES[trace.mode]}, phi={trace.phi:.3f})"
-
-
-def summary_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = MODES) -> dict[str, Any]:
-    """Of rows with phi and mode: how often the mode changed, how often phi rose by more than 0.1, and the share of the rows in each mode."""
-    modes = [int(row["mode"]) for row in rows]
-    pairs = list(pairwise(rows))
-    return {
-        "steps": len(rows),
-        "transitions": sum(before["mode"] != after["mode"] for before, after in pairs),
-        "shock_events": sum(after["phi"] - before["phi"] > SHOCK for before, after in pairs),
-        "share": {name: modes.count(mode) / len(modes) if modes else 0.0 for mode, name in enumerate(names)},
-        "highest_phi": max((row["phi"] for row in rows), default=0.0),
-    }
 
 
 def stability_of(anchor: float, best: float, kappa: float = 1.0) -> float:
