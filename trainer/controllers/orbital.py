@@ -8,6 +8,7 @@ from pydantic import Field
 
 from swarm.keys import Settings
 from swarm.kinds import Controller
+from trainer.controllers.unified import unfit_for_ranks
 from trainer.orbital import STATES, OrbitalController
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class Orbital(Controller[OrbitalSettings]):
         for key in (f"controller_{name}" for name in unused):
             if getattr(settings, key) != OrbitalSettings.model_fields[key].default:
                 return key, f"it does nothing with controller_adapt: {settings.controller_adapt}", "leave it out"
-        return None if settings.controller_adapt == "rate" else _unfit(settings)
+        return (
+            None if settings.controller_adapt == "rate" else unfit_for_ranks(settings, "write controller_adapt: rate")
+        )
 
     def begin(self, settings: OrbitalSettings) -> parts.Controller:
         from trainer.loop.orbit import Orbit
@@ -84,22 +87,6 @@ class Orbital(Controller[OrbitalSettings]):
 
         steps = [row for row in rows if {"phi", "loss"} <= row.keys()]
         philog.write(folder, steps, names=STATES, bounded=False)
-
-
-def _unfit(settings: OrbitalSettings) -> tuple[str, str, str] | None:
-    """Why ranks cannot be adapted."""
-    if len(settings.controller_ranks) != len(STATES):
-        return "controller_ranks", f"{len(settings.controller_ranks)} shares for three states", "write [1.0, 0.5, 0.25]"
-    if not hasattr(settings, "lora_r"):
-        return (
-            "adapter",
-            "the controller adapts ranks, and there are none",
-            "write controller_adapt: rate, or take lora",
-        )
-    if (begun := getattr(settings, "init_lora_weights", "default")) != "default":
-        what = f"with {begun} each rank holds a part of the base, which would be missing where ranks rest"
-        return "init_lora_weights", what, "write controller_adapt: rate, or leave it out"
-    return None
 
 
 def made(settings: OrbitalSettings) -> OrbitalController:

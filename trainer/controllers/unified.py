@@ -139,6 +139,18 @@ def _acts(settings: UnifiedSettings) -> bool:
     return bool(settings.controller_merge or settings.controller_anchor_rows or settings.controller_adapt == "rank")
 
 
+def unfit_for_ranks(settings: Any, fix: str) -> tuple[str, str, str] | None:
+    """Why a controller with three modes cannot adapt ranks; `fix`: what else can be written."""
+    if (count := len(settings.controller_ranks)) != len(MODES):
+        return "controller_ranks", f"{count} shares for three modes", "write [1.0, 0.5, 0.25]"
+    if not hasattr(settings, "lora_r"):
+        return "adapter", "the controller adapts ranks, and there are none", f"{fix}, or take lora"
+    if (begun := getattr(settings, "init_lora_weights", "default")) != "default":
+        what = f"with {begun} each rank holds a part of the base, which would be missing where ranks rest"
+        return "init_lora_weights", what, f"{fix}, or write default"
+    return None
+
+
 def _idle(settings: UnifiedSettings) -> tuple[str, str, str] | None:
     """A setting that could do nothing beside the others."""
     given = {name for name, field in UnifiedSettings.model_fields.items() if getattr(settings, name) != field.default}
@@ -157,8 +169,8 @@ def _idle(settings: UnifiedSettings) -> tuple[str, str, str] | None:
         return "controller_merge", f"best is chosen by {needs_rows}", f"set {needs_rows}: 16, or write mean"
     if settings.controller_adapt == "rank" and (settings.controller_merge or settings.controller_anchor_rows):
         return "controller_adapt", "ranks are not adapted beside merge or anchor_rows", "leave one of them out"
-    if len(settings.controller_ranks) != len(MODES):
-        return "controller_ranks", f"{len(settings.controller_ranks)} shares for three modes", "write [1.0, 0.5, 0.25]"
+    if settings.controller_adapt == "rank" and (wrong := unfit_for_ranks(settings, "leave controller_adapt out")):
+        return wrong
     for key in ("ranks", "rescale"):
         if f"controller_{key}" in given and settings.controller_adapt != "rank":
             return f"controller_{key}", "it does nothing without controller_adapt: rank", "leave it out"
