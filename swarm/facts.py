@@ -45,6 +45,8 @@ class BaseFacts:
     """In the model's own order; the head is one of them."""
     tensors: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """All weights of its language model by name, each once, and what is stored beside them; of an encoder without its heads."""
+    buffers: tuple[str, ...] = ()
+    """Names of what no optimizer steps, such as the balance of experts."""
     experts_parameters: int = 0
     """Those of all experts of a mixture, which no adapter kind reaches: they are one tensor of three dimensions."""
     head: str = "lm_head"

@@ -159,11 +159,15 @@ class AdapterKind(Kind[S]):
         return ""
 
     def tensors(self, base: BaseFacts, settings: S) -> dict[str, Shape]:
-        """Names and shapes of all tensors in its file: all that is trained, and nothing else.
+        """Names and shapes of all tensors in its file.
 
         Raises UserError, whose `where` is the setting, if this base cannot have such an adapter.
         """
         raise NotImplementedError
+
+    def trained(self, base: BaseFacts, settings: S) -> dict[str, Shape]:
+        """What the optimizer steps of the file's: no buffers, and a matrix that stands there under two names once."""
+        return self.tensors(base, settings)
 
     def activation_bytes(self, base: BaseFacts, settings: S, width: int) -> float:
         """What it keeps of one token for the backward pass, in all layers; `width` is the size of the base's numbers."""

@@ -43,7 +43,7 @@ HEADER_BYTES_AT_MOST = 100_000_000
 """The safetensors format's own limit (its README, "Format")."""
 BLOB = re.compile(r"[0-9a-f]{64}")
 DISK_SPARE_BYTES = 1 << 30
-FORMAT = 7
+FORMAT = 8
 """Of the facts in the cache; raised when the same files would give others."""
 DECIDING = ("torch", "transformers", "peft", "bitsandbytes")
 """Packages whose versions decide what a base's facts are."""

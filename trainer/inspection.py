@@ -35,6 +35,7 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
         parameters=sum(value.numel() for value in model.parameters()),
         modules=tuple(_modules(model)),
         tensors=tuple(_tensors(model)),
+        buffers=tuple(name for name, _ in model.named_buffers()),
         experts_parameters=sum(
             value.numel() for name, value in model.named_parameters() if value.dim() == 3 and ".experts." in name
         ),

@@ -98,7 +98,7 @@ def estimate(
     """
     width = HALF if on_gpu and settings.bf16 is not False else FP32
     kind, optimizer = kinds.adapter(settings.adapter), kinds.optimizer(settings.optimizer)
-    shapes = kind.tensors(base, settings).values()
+    shapes = kind.trained(base, settings).values()
     trainable = sum(map(prod, shapes))
     adapter = trainable * FP32  # PEFT and the trainer keep the adapter in fp32 whatever the base is in
     bits = kind.bits(settings)

@@ -47,6 +47,11 @@ class Full(AdapterKind[FullSettings]):
     def tensors(self, base: BaseFacts, settings: Any) -> dict[str, Shape]:
         return {f"base_model.model.{name}": shape for name, shape in _trained(base, settings).items()}
 
+    def trained(self, base: BaseFacts, settings: Any) -> dict[str, Shape]:
+        others = {*base.buffers, *([f"{base.head}.weight"] if _is_tied(base, settings) else [])}
+        left_out = {f"base_model.model.{name}" for name in others}
+        return {name: shape for name, shape in self.tensors(base, settings).items() if name not in left_out}
+
     def config(self, base: BaseFacts, settings: Any) -> LoraConfig:
         from peft import LoraConfig
         from peft.utils.constants import DUMMY_TARGET_MODULES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,10 @@ def test_its_file_holds_what_is_stated_before_anything_is_loaded(family: str) ->
     except UserError as error:
         assert base.tied and "would train the two apart" in error.what
         return
-    assert shapes_in_file(kind.attach(model_of(family), base, chosen)) == stated
+    made = kind.attach(model_of(family), base, chosen)
+    assert shapes_in_file(made) == stated
+    stepped = sum(value.numel() for value in made.parameters() if value.requires_grad)
+    assert sum(map(prod, kind.trained(base, chosen).values())) == stepped, "a tied matrix is counted once"
 
 
 @pytest.mark.parametrize(("changes", "key"), [({"weight_decay": 0.1}, "weight_decay"), ({"method": "dpo"}, "adapter")])
