@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,15 @@ def _content(path: Path) -> str:
         found = path.stat()
         if not path.is_file() or found.st_size > weights.QUICK_BYTES:
             return f"{path} {found.st_size} {found.st_mtime_ns}"
-        return weights.sha256_of(path)
+        return _hash(path, found.st_size, found.st_mtime_ns)
     except OSError:
         return str(path)
+
+
+@cache
+def _hash(path: Path, size: int, mtime_ns: int) -> str:
+    """Streams share their files, and a run is looked for before it is started."""
+    return weights.sha256_of(path)
 
 
 @dataclass(frozen=True, slots=True)
