@@ -150,7 +150,7 @@ def _holds_rows(file: Path) -> bool:
         with file.open("rb") as opened:
             lines = (line for line in opened if line.strip(b" \t\r\n\xef\xbb\xbf"))
             first = next(lines, b"")
-            if file.suffix == ".csv":  # the first line names the columns
+            if file.suffix in {".csv", ".tsv"}:  # the first line names the columns
                 return next(lines, None) is not None
             return first.strip() not in {b"", b"[]"} or next(lines, None) is not None
     except OSError:  # reported when its rows are read

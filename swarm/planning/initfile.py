@@ -87,7 +87,8 @@ def _datasets(train: Found | None) -> str:
     types = "# chatml | alpaca | prompt_completion | text | toon; auto: by its columns"
     if train is None:
         example = Found("data/train.jsonl", (("type", "chatml"),))
-        return f"  # No data file was found here: name yours.  .jsonl, .json, .csv, .parquet, .arrow, .toon, .txt, or owner/name on the hub.\n  datasets:\n    - {_entry(example)}   {types}"
+        endings = ", ".join(DATA_SUFFIXES)
+        return f"  # No data file was found here: name yours.  {endings}, or owner/name on the hub.\n  datasets:\n    - {_entry(example)}   {types}"
     return f"  datasets:\n    - {_entry(train)}   {types}"
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from swarm.keys import Positive, Settings
 
-DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".arrow", ".toon", ".txt")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".toon", ".txt")
 """Endings of the files that rows are read from."""
 PLAIN = ("text", "document", "labelled")
 """Types of rows without a prompt."""
@@ -18,7 +18,7 @@ TokenIds = str | int | list[int] | None
 
 class Dataset(Settings):
     path: str
-    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .parquet, .arrow, .toon or .txt (a row a file); or a dataset of the hub, `owner/name`.
+    """A file or a pattern (`data/*.jsonl`): .jsonl, .json, .csv, .tsv, .parquet, .arrow, .toon or .txt (a row a file); or a dataset of the hub, `owner/name`.
 
     Files are read row by row; .json and .toon ones whole: at most 128 MiB, with 2 to 15 times that in memory.
     """

@@ -565,7 +565,7 @@ my.yaml:4: defaults.datasets.0.path: data/ is a folder; write data/*.jsonl, or a
         "a file that holds no rows",
         DEFAULTS.replace("data/train.jsonl", "my.yaml") + "streams: {one: }\n",
         """
-my.yaml:4: defaults.datasets.0.path: my.yaml is no .jsonl, .ndjson, .json, .csv, .parquet, .arrow, .toon, .txt file; convert it, or name other files
+my.yaml:4: defaults.datasets.0.path: my.yaml is no .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .toon, .txt file; convert it, or name other files
 1 problem; nothing was started
 """,
     ),

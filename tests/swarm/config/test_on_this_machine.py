@@ -200,6 +200,8 @@ def write_rows(path: Path) -> None:
                 writer = csv.DictWriter(file, ["prompt", "completion"])
                 writer.writeheader()
                 writer.writerows(ROWS)
+        case ".tsv":
+            path.write_text("prompt\tcompletion\n" + "".join(f"say {n}\t{n}\n" for n in range(20)))
         case ".toon":
             path.write_text(toon.encode({"rows": ROWS}))
         case ".parquet":
@@ -210,7 +212,7 @@ def write_rows(path: Path) -> None:
                 writer.write_table(table)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.csv", "a.parquet", "a.arrow", "a.toon"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.csv", "a.tsv", "a.parquet", "a.arrow", "a.toon"])
 def test_more_held_out_rows_than_there_are_is_told_by_check_for_every_format(there: Path, name: str) -> None:
     write_rows(there / name)
     (there / "my.yaml").write_text(TEXT.replace("  learnig_rate: 1\n", ""))

@@ -66,9 +66,22 @@ def test_a_csv_row_with_too_many_fields_is_a_bad_row(tmp_path: Path) -> None:
     assert str(rows_in(path)[1]).startswith(f"{path}:3: 3 fields where the header has 2; quote fields")
 
 
+def test_fields_of_a_tsv_file_stand_between_tabs_with_their_quotes_as_glue_writes_them(tmp_path: Path) -> None:
+    """U11: a quote that begins a sentence is a character of it, and no row swallows those after it."""
+    text = '\ufeffQuality\t#1 String\t#2 String\r\n1\t"We won ," he said .\t"We won\r\n\r\n0\tone\r\n0\ta\tb\tc\r\n0\t\tx\r\n'
+    path = write(tmp_path / "train.tsv", text)
+    first, short, long, last = rows_in(path)
+    assert first.values == {"Quality": "1", "#1 String": '"We won ," he said .', "#2 String": '"We won'}
+    assert (
+        str(short) == f"{path}:4: 2 fields where the header has 3; save it as .csv if fields hold tabs or line breaks"
+    )
+    assert (long.where, last.where, last.values["#1 String"]) == (f"{path}:5", f"{path}:6", "")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
+        ("x.tsv", "", "an empty file"), ("x.tsv", "a\ta\n", "2 columns are named 'a'"),
         ("x.json", "{", "not JSON"), ("x.json", "3", "holds no list"), ("x.toon", "rows[2]{a}:\n  1\n", "not TOON"),
         ("x.csv", "", "an empty file"), ("x.parquet", "no", "not a Parquet file"), ("x.pdf", "hi", "is no .jsonl"),
     ],

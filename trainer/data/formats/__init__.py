@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trainer.data.bad import BadRow
-from trainer.data.formats import arrow, comma_separated, documents, jsonl, plain_text
+from trainer.data.formats import arrow, comma_separated, documents, jsonl, plain_text, tab_separated
 from trainer.data.raw import RawRow
 
 READERS: dict[str, Callable[[Path], Iterator[RawRow | BadRow]]] = {
@@ -17,6 +17,7 @@ READERS: dict[str, Callable[[Path], Iterator[RawRow | BadRow]]] = {
     ".ndjson": jsonl.read,
     ".json": documents.read_json,
     ".csv": comma_separated.read,
+    ".tsv": tab_separated.read,
     ".parquet": arrow.read,
     ".arrow": arrow.read,
     ".toon": documents.read_toon,
