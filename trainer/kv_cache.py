@@ -32,6 +32,12 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.keys, self.values = (room[..., :end, :] for room in self.rooms)  # (B, heads, T, d)
         return self.keys, self.values
 
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        length = self.get_seq_length()
+        self.rooms = tuple(room[indices] for room in self.rooms)
+        self.keys, self.values = (room[..., :length, :] for room in self.rooms)
+
 
 def _with_room(states: Tensor) -> Tensor:
     return states.new_empty(*states.shape[:-2], states.shape[-2] + FIRST_TOKENS, states.shape[-1])
@@ -57,3 +63,10 @@ def growing_cache(model: PreTrainedModel) -> dict[str, DynamicCache]:
         for plain, layer in zip(grows, cache.layers, strict=True)
     ]
     return {"past_key_values": cache}
+
+
+def can_select(model: PreTrainedModel) -> bool:
+    """Whether rows that have ended can leave this model's cache: those of Qwen-VL and its like keep rotary offsets of their own a row."""
+    cache = growing_cache(model).get("past_key_values")
+    selects = cache is not None and all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+    return selects and not any(hasattr(module, "rope_deltas") for module in (model, model.base_model))

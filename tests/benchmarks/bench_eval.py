@@ -1,9 +1,10 @@
 """Answers of a base and N adapters in one batch: time of 8 adapters over that of one (embedded base, demo questions).
 
-On a CPU the time of one thread: it computes nine models' answers instead of two's, 4.5 times the arithmetic, and the batch saves the
-rest.  On a GPU wall time: a step of so few rows costs what it costs to start it.
+Twice: with adapters that were trained for it, whose answers end and leave the batch, and with random ones that never end, the worst
+case: nine models' answers instead of two's are 4.5 times the arithmetic, and a CPU has nothing to hide it behind.  On a CPU the time of
+one thread; on a GPU wall time.
 
-python tests/benchmarks/bench_eval.py [ROUNDS [cuda]]
+python -m tests.benchmarks.bench_eval [ROUNDS [cuda]]
 """
 
 from __future__ import annotations
@@ -12,27 +13,40 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from swarm.settings import StreamSettings
+from tests.runs import swarm_process as sp
 from trainer import bases
 from trainer.judge.answers import GREEDY
 from trainer.judge.measurement import examination_of
 from trainer.judge.together import Together
 from trainer.quiet import quieten
 
-ROWS, TOKENS = 32, 64
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "configs/data/demo"
+DEVICE = sys.argv[2] if len(sys.argv) > 2 else "cpu"
+ROWS, TOKENS, ADAPTERS = 32, 64, 8
 NEVER = [0]
 """The padding token ends answers, which is to say nothing does: all are of `TOKENS` tokens."""
-
-
-DEVICE = sys.argv[2] if len(sys.argv) > 2 else "cpu"
+STREAMS = "".join(f"  s{seed}: {{seed: {seed}}}\n" for seed in range(ADAPTERS))
+CONFIG = f"""
+name: bench-eval
+defaults:
+  base_model: tiny-toon
+  datasets: [{{path: {DATA}/train.jsonl, type: chatml}}]
+  test_datasets: [{{path: {DATA}/eval.jsonl, type: chatml}}]
+  micro_batch_size: 8
+  max_steps: 60
+  learning_rate: 6e-3
+  eval_rows: 0
+streams:
+{STREAMS}"""
 
 
 def base():
@@ -47,22 +61,34 @@ def seconds() -> float:
     return time.perf_counter()
 
 
-def saved(folder: Path, number: int) -> Path:
-    """An adapter with random values, so that no two answer alike."""
+def trained(place: Path) -> list[Path]:
+    """Adapters of streams that differ in their seed."""
+    (place / "swarm.yaml").write_text(CONFIG)
+    folder = sp.start(place / "swarm.yaml")
+    while not (end := sp.state(folder).end):
+        time.sleep(0.5)
+    assert end.rc == 0, end
+    return [folder.stream(f"s{seed}") / "adapter" for seed in range(ADAPTERS)]
+
+
+def drawn(place: Path) -> list[Path]:
+    """Adapters with random values, so that no two answer alike."""
+    return [_drawn(place / str(number), number) for number in range(ADAPTERS)]
+
+
+def _drawn(folder: Path, number: int) -> Path:
     torch.manual_seed(number)
     config = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=8, lora_alpha=16, init_lora_weights=True)
     model = get_peft_model(base(), config)
     for name, value in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value, std=0.02)
-    model.save_pretrained(folder / str(number))
-    return folder / str(number)
+    model.save_pretrained(folder)
+    return folder
 
 
-def main() -> None:
-    quieten()
-    torch.set_num_threads(1)
-    data = [{"path": "configs/data/demo/eval.jsonl"}]
+def ratios(folders: Sequence[Path], *, end: bool, rounds: int) -> list[float]:
+    data = [{"path": str(DATA / "eval.jsonl")}]
     settings = StreamSettings.model_validate(
         {
             "base_model": "tiny-toon",
@@ -72,23 +98,29 @@ def main() -> None:
             "eval_max_new_tokens": TOKENS,
         }
     )
-    exam = examination_of(settings)
-    with tempfile.TemporaryDirectory() as place:
-        folders = [saved(Path(place), number) for number in range(8)]
-        ratios = []
-        for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
-            took = {}
-            for count in (1, 8):
-                together = Together(base(), folders[:count])
-                began = seconds()
-                together.answers(exam.asked, exam.tokenizer, NEVER, TOKENS, exam.check, GREEDY)
-                took[count] = seconds() - began
-            ratios.append(took[8] / took[1])
-            print(
-                f"1 adapter and base {took[1]:.2f} s, 8 adapters and base {took[8]:.2f} s: {ratios[-1]:.2f} x",
-                flush=True,
-            )
-    print(f"median {statistics.median(ratios):.2f} x (aim: 2)")
+    exam, found = examination_of(settings), []
+    for _ in range(rounds):
+        took = {}
+        for count in (1, ADAPTERS):
+            together = Together(base(), folders[:count])
+            began = seconds()
+            together.answers(exam.asked, exam.tokenizer, exam.stops if end else NEVER, TOKENS, exam.check, GREEDY)
+            took[count] = seconds() - began
+        found.append(took[ADAPTERS] / took[1])
+        print(
+            f"  1 adapter and base {took[1]:.2f} s, 8 adapters and base {took[8]:.2f} s: {found[-1]:.2f} x", flush=True
+        )
+    return found
+
+
+def main() -> None:
+    quieten()
+    torch.set_num_threads(1)
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    with tempfile.TemporaryDirectory() as name:
+        for kind, made in (("trained", trained), ("never-ending", drawn)):
+            found = ratios(made(Path(name)), end=made is trained, rounds=rounds)
+            print(f"{kind}: median {statistics.median(found):.2f} x (aim: 2)", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -20,9 +22,13 @@ from swarm.settings import StreamSettings
 from trainer.control.tuner import signed
 from trainer.data.tokens import Tokens
 from trainer.inspection import positions_of
-from trainer.kv_cache import growing_cache
+from trainer.kv_cache import can_select, growing_cache
 
 BATCH_ROWS = 16
+
+
+Serving = Callable[[list[int]], AbstractContextManager[None]]
+"""What is held while these rows of a batch are computed, by their numbers."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +115,26 @@ def answers(
     """One answer a question, in their order; `check` is called at each token and may raise."""
     given: dict[int, Answer] = {}
     for batch in batches_of(asked, positions_of(model)):
-        began = time.perf_counter()
         signs = torch.tensor([[asked[at].sign] for at in batch], device=model.device)  # (B, 1)
-        with signed(model, signs):
-            found = generated(model, [asked[at].prompt_ids for at in batch], stops, max_new_tokens, how, check)
-        each = (time.perf_counter() - began) / max(1, sum(len(one.ids) + one.ended for one in found))
-        given |= {at: answer_of(one, tokenizer, each) for at, one in zip(batch, found, strict=True)}
+        serving = partial(_signed_rows, model, signs)
+        prompts = [asked[at].prompt_ids for at in batch]
+        given |= zip(batch, timed(model, tokenizer, prompts, stops, max_new_tokens, check, how, serving), strict=True)
     return [given[at] for at in range(len(asked))]
+
+
+def timed(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], stops: Sequence[int], max_new_tokens: int,
+    check: Callable[[], None], how: Sampling, serving: Serving,
+) -> list[Answer]:  # fmt: skip
+    """Of one batch (`generated`)."""
+    began = time.perf_counter()
+    found = generated(model, prompts, stops, max_new_tokens, how, check, serving)
+    each = (time.perf_counter() - began) / max(1, sum(len(one.ids) + one.ended for one in found))
+    return [_answer_of(one, tokenizer, each) for one in found]
+
+
+def _signed_rows(model: PreTrainedModel, signs: torch.Tensor, rows: list[int]) -> AbstractContextManager[None]:
+    return signed(model, signs[rows])
 
 
 def batches_of(asked: Sequence[Question], positions: int | None) -> Iterator[list[int]]:
@@ -132,7 +151,7 @@ def batches_of(asked: Sequence[Question], positions: int | None) -> Iterator[lis
         yield batch
 
 
-def answer_of(found: Generated, tokenizer: PreTrainedTokenizerBase, seconds_per_token: float) -> Answer:
+def _answer_of(found: Generated, tokenizer: PreTrainedTokenizerBase, seconds_per_token: float) -> Answer:
     tokens = len(found.ids) + found.ended
     return Answer(_words(found.ids, tokenizer), found.ended, tokens, tokens * seconds_per_token)
 
@@ -145,47 +164,60 @@ def generated(
     max_new_tokens: int,
     how: Sampling = GREEDY,
     check: Callable[[], None] = lambda: None,
+    serving: Serving = lambda rows: nullcontext(),
 ) -> list[Generated]:
     """Continuations up to the first stop token, padded on the left so that all prompts end together.
 
-    Prompt and continuation together have no more tokens than the model has positions.  `check` is called at each token and may raise:
-    on a large model or a busy machine one batch takes minutes.
+    Prompt and continuation together have no more tokens than the model has positions.  Whenever half of the rows have ended they leave
+    the batch, so that one long answer is not paid for by all; `serving` is held while the rows that it is given (by their numbers) are
+    computed.  `check` is called at each token and may raise: on a large model or a busy machine one batch takes minutes.
     """
     length = max(map(len, prompts))
     if (room := room_for(model, length, max_new_tokens)) <= 0:
         return [Generated([], False) for _ in prompts]
-    ids = torch.full((len(prompts), length), stops[0])  # (B, T)
-    mask = torch.zeros(len(prompts), length, dtype=torch.long)  # (B, T)
+    ids = torch.full((len(prompts), length), stops[0], device=model.device)  # (B, T)
+    mask = torch.zeros_like(ids)
     for index, prompt in enumerate(prompts):
         ids[index, length - len(prompt) :] = torch.tensor(prompt)
         mask[index, length - len(prompt) :] = 1
-    config = GenerationConfig(  # type: ignore[no-untyped-call]  # its __init__ has no annotations
-        max_new_tokens=room, eos_token_id=list(stops), pad_token_id=stops[0], use_cache=True, **how.options()
-    )
     # Every causal model has generate(), from a mixin that its common ancestor lacks.
     generate = cast("Callable[..., torch.Tensor]", model.generate)
+    cache, selects = growing_cache(model), can_select(model)
+    rows, found = list(range(len(prompts))), dict[int, Generated]()
     with torch.random.fork_rng():
         torch.manual_seed(how.seed)
-        out = generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList([_AtEachToken(check)]),
-            **growing_cache(model),
-        )  # (B, T+N)
-    return [_until_stop(row[length:].tolist(), stops) for row in out]
+        while rows:
+            config = GenerationConfig(  # type: ignore[no-untyped-call]  # its __init__ has no annotations
+                max_new_tokens=length + room - ids.shape[1], eos_token_id=list(stops), pad_token_id=stops[0], use_cache=True,
+                **how.options(),
+            )  # fmt: skip
+            enough = _Enough(check, stops, (len(rows) + 1) // 2 if selects else len(rows))
+            with serving(rows):
+                ids = generate(
+                    input_ids=ids, attention_mask=mask, generation_config=config, stopping_criteria=StoppingCriteriaList([enough]), **cache
+                )  # (B, T+N)  # fmt: skip
+            found |= {row: _until_stop(one[length:].tolist(), stops) for row, one in zip(rows, ids, strict=True)}
+            going = [at for at, row in enumerate(rows) if not found[row].ended and ids.shape[1] < length + room]
+            rows, kept = [rows[at] for at in going], torch.tensor(going, dtype=torch.long, device=ids.device)
+            if rows:
+                cache["past_key_values"].batch_select_indices(kept)
+                ids, mask = ids[kept], torch.nn.functional.pad(mask[kept], (0, ids.shape[1] - mask.shape[1]), value=1)
+    return [found[row] for row in range(len(prompts))]
 
 
-class _AtEachToken(StoppingCriteria):
-    """Ends nothing by itself; what it calls may raise."""
+class _Enough(StoppingCriteria):
+    """Ends the batch when so many rows have ended; what it calls at each token may raise."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
+    def __init__(self, check: Callable[[], None], stops: Sequence[int], rows: int) -> None:
+        self._check, self._stops, self._rows = check, torch.tensor(stops), rows
+        self._ended: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        """Returns False for each of the (B, T) sequences."""
+        """Returns the same for each of the (B, T) sequences."""
         self._check()
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        ends = torch.isin(input_ids[:, -1].cpu(), self._stops)  # (B,)
+        self._ended = ends if self._ended is None else self._ended | ends
+        return torch.full((len(ends),), int(self._ended.sum()) >= self._rows, device=input_ids.device)
 
 
 def room_for(model: PreTrainedModel, prompt_tokens: int, max_new_tokens: int) -> int:

@@ -6,10 +6,10 @@ this way.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from swarm.weights import ADAPTER
 from trainer.data.tokens import Tokens
 from trainer.inspection import positions_of
-from trainer.judge.answers import Answer, Question, Sampling, answer_of, batches_of, generated
+from trainer.judge.answers import Answer, Question, Sampling, batches_of, timed
 from trainer.judge.heldout import RowLoss, row_losses
 from trainer.loop.adapter import Adapter, Layers
 from trainer.loop.plan import Pass, Plan, Row
@@ -53,13 +53,9 @@ class Together:
         self.layers.remove()
 
     @contextmanager
-    def _running(self, slots: Sequence[int], rows_each: int) -> Iterator[None]:
-        """Rows of the batch in blocks, one for each of these slots; a batch may be called with tokens of any length."""
-        nothing = torch.empty(0, dtype=torch.long, device=self.layers.device)
-        current = Pass(
-            rows=[Row(slot, (), ()) for slot in slots for _ in range(rows_each)], ids=nothing, blocks=list(slots),
-            slots=torch.tensor(slots, device=self.layers.device), positions=nothing, targets=nothing, weights=nothing, owners=nothing,
-        )  # fmt: skip
+    def _running(self, slots: Sequence[int]) -> Iterator[None]:
+        """Rows of these slots, sorted by them; a batch may be called with tokens of any length."""
+        current = Pass.of([Row(slot, (), ()) for slot in slots], self.layers.device)
 
         def note(_: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
             self.plan.current = replace(current, ids=arguments[0])
@@ -71,9 +67,12 @@ class Together:
         finally:
             hook.remove()
 
+    def _serving(self, slots: Sequence[int], rows: list[int]) -> AbstractContextManager[None]:
+        return self._running([slots[row] for row in rows])
+
     def losses(self, slot: int, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
         """Of one of them on held-out rows."""
-        with self._running([slot], 1):
+        with self._running([slot]):
             return row_losses(self.model, rows, check)
 
     def answers(
@@ -89,11 +88,9 @@ class Together:
         slots = sorted([0, *self.slots])
         found: dict[tuple[int, int], Answer] = {}
         for batch in batches_of(asked, positions_of(self.model)):
-            prompts = [asked[at].prompt_ids for _ in slots for at in batch]
-            began = time.perf_counter()
-            with self._running(slots, len(batch)):
-                made = generated(self.model, prompts, stops, max_new_tokens, how, check)
-            each = (time.perf_counter() - began) / max(1, sum(len(one.ids) + one.ended for one in made))
             places = [(slot, at) for slot in slots for at in batch]
-            found |= {place: answer_of(one, tokenizer, each) for place, one in zip(places, made, strict=True)}
+            prompts = [asked[at].prompt_ids for _, at in places]
+            serving = partial(self._serving, [slot for slot, _ in places])
+            made = timed(self.model, tokenizer, prompts, stops, max_new_tokens, check, how, serving)
+            found |= zip(places, made, strict=True)
         return [[found[slot, at] for at in range(len(asked))] for slot in (0, *self.slots)]

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import openai
 import pytest
@@ -70,13 +70,14 @@ class Served:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(20)
-        finally:
-            self.process.kill()
-            self.close()
+        return self.process.wait(120)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
         self.client.close()
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe
@@ -124,9 +125,9 @@ def with_positions(base: Path, folder: Path, positions: int) -> Path:
 @pytest.fixture(scope="module")
 def served(adapters: list[str], encoders: dict[str, Path]) -> Iterator[Served]:
     more = [f"--encoder={name}={folder}" for name, folder in encoders.items()]
-    server = Served([*adapters, *more, "--most-waiting", "4", "--most-bytes", "20000", "--route", "coding=two"])
-    yield server
-    assert server.end() == 0
+    with Served([*adapters, *more, "--most-waiting", "4", "--most-bytes", "20000", "--route", "coding=two"]) as server:
+        yield server
+        assert server.end() == 0
 
 
 @pytest.fixture(scope="module")
@@ -299,55 +300,49 @@ def test_requests_are_answered_in_their_order(served: Served) -> None:
 
 
 def test_a_key_is_asked_for(adapters: list[str]) -> None:
-    server = Served(adapters[:1], key=KEY)
-    for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}):
-        status, told = server.post({}, **wrong)
-        assert (status, told["error"]["code"]) == (401, "invalid_api_key")
-    assert server.client.models.list().data[0].id == server.models[0]
-    create: Any = server.client.chat.completions.create
-    with pytest.raises(openai.BadRequestError, match="No encoder is served for the task 'classification'"):
-        create(model="auto", messages=HELLO, extra_body={"task": "classification"})
-    assert server.end() == 0
+    with Served(adapters[:1], key=KEY) as server:
+        for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}):
+            status, told = server.post({}, **wrong)
+            assert (status, told["error"]["code"]) == (401, "invalid_api_key")
+        assert server.client.models.list().data[0].id == server.models[0]
+        create: Any = server.client.chat.completions.create
+        with pytest.raises(openai.BadRequestError, match="No encoder is served for the task 'classification'"):
+            create(model="auto", messages=HELLO, extra_body={"task": "classification"})
+        assert server.end() == 0
 
 
 def test_an_answer_ends_when_its_client_goes_away_and_at_sigterm(base: Path, tmp_path: Path) -> None:
-    server = Served([str(with_positions(base, tmp_path / "long", 3000))])
-    create: Any = server.client.completions.create
-    long = {
-        "model": "long",
-        "prompt": "a",
-        "temperature": 0,
-        "max_tokens": 4000,
-    }  # it repeats itself, so none ends early
-    began = time.monotonic()
-    assert create(**long).usage.completion_tokens == 2500
-    whole = time.monotonic() - began
-    began = time.monotonic()
-    for _ in range(4):
-        with create(**long, stream=True) as stream:
-            next(iter(stream))
-    create(**{**long, "max_tokens": 1})
-    assert time.monotonic() - began < 2 * whole, "four were made to their ends"
-    stream = iter(create(**long, stream=True))
-    next(stream)
-    server.process.send_signal(signal.SIGTERM)
-    with pytest.raises(openai.APIError, match="shutting down"):
-        list(stream)
-    assert server.process.wait(20) == 0
-    assert server.process.stderr and "Traceback" not in server.process.stderr.read()
-    server.close()
+    ask: dict[str, Any] = {"model": "long", "prompt": "a", "temperature": 0, "max_tokens": 2500}
+    with Served([str(with_positions(base, tmp_path / "long", 3000))]) as server:
+        create: Any = server.client.completions.create
+        began = time.monotonic()
+        assert create(**ask).usage.completion_tokens == 2500, "it repeats itself and does not end"
+        whole = time.monotonic() - began
+        began = time.monotonic()
+        for _ in range(20):
+            with create(**ask, stream=True) as stream:
+                next(iter(stream))
+        create(**{**ask, "max_tokens": 1})
+        assert time.monotonic() - began < 10 * whole, "twenty were made to their ends"
+        stream = iter(create(**ask, stream=True))
+        next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="shutting down"):
+            list(stream)
+        assert server.process.wait(120) == 0
+        assert server.process.stderr and "Traceback" not in server.process.stderr.read()
 
 
 def test_a_served_model_can_be_the_judge_and_what_it_babbles_is_no_judgement(base: Path, tmp_path: Path) -> None:
-    server = Served([str(with_positions(base, tmp_path / "judge", 1536))], key=KEY)
-    judge = {"endpoint": server.url, "model": "judge", "key_variable": "JUDGE_KEY"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JUDGE_KEY", KEY)
-        found = judged(Judge.model_validate(judge), [Case("double 2", "4", "5", "4")], lambda: None)
-        with pytest.raises(UserError, match="answered 404"):
-            judged(Judge.model_validate({**judge, "model": "nobody"}), [Case("a", "b", "c", "d")], lambda: None)
-    assert found.scores == [None] and len(found.toon) == 4, "both orders, each asked once more"
-    assert server.end() == 0
+    with Served([str(with_positions(base, tmp_path / "judge", 1536))], key=KEY) as server:
+        judge = {"endpoint": server.url, "model": "judge", "key_variable": "JUDGE_KEY"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JUDGE_KEY", KEY)
+            found = judged(Judge.model_validate(judge), [Case("double 2", "4", "5", "4")], lambda: None)
+            with pytest.raises(UserError, match="answered 404"):
+                judged(Judge.model_validate({**judge, "model": "nobody"}), [Case("a", "b", "c", "d")], lambda: None)
+        assert found.scores == [None] and len(found.toon) == 4, "both orders, each asked once more"
+        assert server.end() == 0
 
 
 def test_what_cannot_be_served_is_said_before_anything_is_loaded(
