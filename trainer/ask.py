@@ -1,6 +1,6 @@
-"""python -m trainer.ask --run RUN --adapter PATH --base NAME --settings FILE PROMPT... [--json | --toon]
+"""python -m trainer.ask --run RUN --adapter PATH --base NAME --settings FILE [--task TASK] PROMPT... [--json | --toon]
 
-Questions to the bare base and to a tuned adapter, answered side by side.
+Questions to the bare base and to a tuned adapter, answered side by side; or texts to an encoder, for their labels or vectors.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from swarm.errors import UserError
 from swarm.printable import printable
@@ -65,6 +65,46 @@ def asked(
     ]
 
 
+def told(
+    texts: Sequence[str], adapter: Path, settings: StreamSettings, place: Place, task: str | None
+) -> list[dict[str, str | list[float]]]:
+    """For each text its label or its vector; without a task a label where there are any.  Raises UserError."""
+    from trainer.data.bad import NotARow
+    from trainer.ship.encoders import CLASSIFICATION, EMBEDDING, Encoder
+
+    encoder = Encoder.of_adapter(adapter, settings, place)
+    if task == CLASSIFICATION and not encoder.has_head:
+        what = f"it learned {settings.method} and tells no labels"
+        raise UserError("--task", what, f"ask for its vectors: --task {EMBEDDING}")
+    try:
+        found = [encoder.tokens(text) for text in texts]
+    except NotARow as error:
+        raise UserError("PROMPT", error.what, error.fix) from error
+    if task == EMBEDDING or not encoder.has_head:
+        return [{EMBEDDING: vector} for vector in encoder.vectors(found)]
+    return [{"label": encoder.label(ids)} for ids in found]
+
+
+def chosen(settings: StreamSettings, adapter: Path, task: str | None) -> tuple[StreamSettings, Path, bool]:
+    """What answers a task: its settings, its adapter, and whether it is an encoder.  Raises UserError.
+
+    Of a pair the encoder is asked for classification and embedding, the decoder for anything else; of one model it alone.
+    """
+    from swarm import kinds
+    from swarm.weights import MODELS
+    from trainer.ship.encoders import OF_ENCODERS
+
+    if len(settings.parts) > 1:
+        decoder, encoder = MODELS
+        name = encoder if task in OF_ENCODERS else decoder
+        settings, adapter = cast("StreamSettings", settings.parts[name]), adapter / name
+    has_words = kinds.method(settings.method).words
+    if has_words and task in OF_ENCODERS:
+        fix = "leave it out, or name a stream of `method: duo`, classify, mlm or contrastive"
+        raise UserError("--task", f"the adapter answers in words, and {task} is asked of an encoder", fix)
+    return settings, adapter, not has_words
+
+
 def _cut(room: int, wanted: int) -> str:
     why = "--max-new-tokens N" if room == wanted else "the base has no more positions"
     return f" [cut after {room} tokens: {why}]"
@@ -78,6 +118,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--adapter", type=Path, required=True, help="folder of the adapter, absolute or inside the run")
     parser.add_argument("--base", help="base model; by default that of the settings")
     parser.add_argument("--settings", type=Path, required=True, help="the stream's settings as JSON")
+    parser.add_argument("--task", help="classification or embedding: of an encoder")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="by default `eval_max_new_tokens`")
     parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
     add_forms(parser)
     parser.add_argument("prompts", metavar="PROMPT", nargs="+")
@@ -86,22 +128,33 @@ def main(argv: list[str] | None = None) -> int:
     set_environment(arguments.device)
     quieten()
     try:
-        place = place_of(arguments.device, arguments.run)
-        settings = settings_of(arguments.settings)
-        settings = settings.model_copy(update={"base_model": arguments.base or settings.base_model})
-        adapter = arguments.run / arguments.adapter
-        if not (adapter / "adapter_config.json").is_file():
-            raise UserError("--adapter", f"{adapter} holds no adapter", "name a folder with adapter_config.json")
-        answers = asked(arguments.prompts, adapter, settings, place)
+        answers, lines = _answered(arguments)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     if not print_form(answers if len(answers) > 1 else answers[0], arguments.form):
-        for answer in answers:
-            cut = _cut(int(answer["max_new_tokens"]), settings.eval_max_new_tokens)
-            for who in ("base", "adapter"):
-                print(printable(f"{who + ':':<9}{answer[who]}{cut if answer[f'{who}_cut'] else ''}"))
+        print("\n".join(map(printable, lines)))
     return 0
+
+
+def _answered(arguments: argparse.Namespace) -> tuple[Sequence[dict[str, Any]], list[str]]:
+    """The answers, and as lines for people."""
+    place, task = place_of(arguments.device, arguments.run), arguments.task
+    settings, adapter, of_encoder = chosen(settings_of(arguments.settings), arguments.run / arguments.adapter, task)
+    given = {"base_model": arguments.base, "eval_max_new_tokens": arguments.max_new_tokens}
+    settings = settings.model_copy(update={key: value for key, value in given.items() if value is not None})
+    if not (adapter / "adapter_config.json").is_file():
+        raise UserError("--adapter", f"{adapter} holds no adapter", "name a folder with adapter_config.json")
+    if of_encoder:
+        found = told(arguments.prompts, adapter, settings, place, task)
+        return found, [f"{name}: {value}" for answer in found for name, value in answer.items()]
+    answers = asked(arguments.prompts, adapter, settings, place)
+    return answers, [line for answer in answers for line in _lines(answer, settings)]
+
+
+def _lines(answer: dict[str, str | bool | int], settings: StreamSettings) -> list[str]:
+    cut = _cut(int(answer["max_new_tokens"]), settings.eval_max_new_tokens)
+    return [f"{who + ':':<9}{answer[who]}{cut if answer[f'{who}_cut'] else ''}" for who in ("base", "adapter")]
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ class TrainingProgress:
     load_seconds: float = 0.0
     save_seconds: float = 0.0
     eval_seconds: float = 0.0
+    evaluations: int = 0
+    """Of this attempt."""
     began: float | None = None
     ended: float | None = None
     _saved_at: float = 0.0
@@ -266,6 +268,7 @@ class TrainingProgress:
         began = time.monotonic()
         found = held_out_loss()
         self.eval_seconds += time.monotonic() - began
+        self.evaluations += 1
         figures = dict(found) if isinstance(found, Mapping) else {"eval_loss": found}
         self.add("eval", step, steps, {name: rounded(value, 6) for name, value in figures.items()})
         return figures["eval_loss"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from swarm import kinds
 from swarm.files import write_whole
-from swarm.settings import StreamSettings
+from swarm.settings import Part, StreamSettings
 from trainer.progress import TrainingProgress
 
 FILE = "time_metrics.json"
@@ -24,6 +24,7 @@ def write(progress: TrainingProgress, losses: dict[str, float]) -> None:
         **_times(progress),
         **_seen(progress),
         **_losses(losses),
+        **_speeds(progress),
         "why": progress.why,
         **_flags(progress.assign.settings),
     }
@@ -50,6 +51,25 @@ def _seen(progress: TrainingProgress) -> dict[str, float | None]:
         "steps": steps, "steps_per_second": round(steps / seconds, 3) if seconds else None,
         "tokens_per_second": progress.tokens_per_second,
     }  # fmt: skip
+
+
+def _speeds(progress: TrainingProgress) -> dict[str, float]:
+    """Sequences of all models in a second of training, and evaluations of all held-out rows in a second of those; the newest held-out loss."""
+    settings, judged = progress.assign.settings, progress.newest.get("eval")
+    found = {"eval_loss": judged.figures["eval_loss"], "evaluations": progress.evaluations} if judged else {}
+    if progress.evaluations and progress.eval_seconds:
+        found["evaluations_per_second"] = round(progress.evaluations / progress.eval_seconds, 3)
+    if progress.newest.get("train") and progress.spent_seconds and settings.batch_size_tokens is None:
+        rows = sum(part.micro_batch_size * _accumulated(part, settings) for part in settings.parts.values())
+        found["sequences_per_second"] = round(rows * progress.newest["train"].step / progress.spent_seconds, 3)
+    return found
+
+
+def _accumulated(part: Part, settings: StreamSettings) -> int:
+    """Micro-batches of a step; of two models each says its own."""
+    return (
+        part.gradient_accumulation_steps if isinstance(part, StreamSettings) else settings.gradient_accumulation_steps
+    )
 
 
 def _losses(losses: dict[str, float]) -> dict[str, float]:

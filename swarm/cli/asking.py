@@ -36,6 +36,13 @@ def ask(
             help="cut an answer after N tokens; by default after `eval_max_new_tokens`",
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="classification or embedding: texts for an encoder, of a pair its own; else the decoder answers",
+        ),
+    ] = None,
     device: Device = None,
     form: Form = None,
 ) -> None:
@@ -48,7 +55,7 @@ def ask(
     from swarm.errors import UserError
     from swarm.log import Log
     from swarm.state import fold
-    from swarm.weights import check_adapter
+    from swarm.weights import adapter_files, check_adapter
 
     folder = rundir.find(run)
     state = fold(Log(folder.log).entries())
@@ -59,19 +66,20 @@ def ask(
         )
     adapter = folder.stream(name) / "adapter" if stream else folder.promoted
     try:
-        check_adapter(adapter)
+        for path in adapter_files(adapter):
+            check_adapter((adapter / path).parent)
     except FileNotFoundError:
         raise UserError(str(adapter), "has no adapter yet", "wait until the stream is validated") from None
     settings = config.of_run(folder, state.added).streams[name]
-    settings = settings.model_copy(update={"eval_max_new_tokens": tokens or settings.eval_max_new_tokens})
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in _questions(prompts)]
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(json.dumps(settings.model_dump(mode="json")))
         file.flush()
         command = module_command(
             "trainer.ask", "--run", str(folder.path), "--adapter", str(adapter),
-            "--base", settings.base_model, "--settings", file.name,
-            *(["--device", device] if device else []), *form_words(form), "--", *texts,
+            "--settings", file.name, *(["--task", task] if task else []),
+            *(["--max-new-tokens", str(tokens)] if tokens else []), *(["--device", device] if device else []),
+            *form_words(form), "--", *texts,
         )  # fmt: skip
         sys.exit(subprocess.run(command, check=False).returncode)
 

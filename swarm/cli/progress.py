@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swarm import figures, units
+from swarm.plainfiles import read_text
 
 if TYPE_CHECKING:
     from swarm.rundir import RunFolder
@@ -30,6 +32,15 @@ LIVE = (
     ("seconds", "elapsed"),
 )  # fmt: skip
 """Figures that a line shows beside the loss."""
+TRAINED = "trained"
+"""The kind of the entry with which a training ends."""
+TIME_METRICS = "time_metrics.json"
+"""What the trainer has measured by then, in the stream's folder."""
+SUMMARY = (
+    ("train_loss", "last_loss", 4, ""), ("eval_loss", "eval_loss", 4, ""), ("train_runtime", "all_attempts_seconds", 1, "s"),
+    ("samples/s", "sequences_per_second", 3, ""), ("steps/s", "steps_per_second", 3, ""), ("eval_steps/s", "evaluations_per_second", 3, ""),
+)  # fmt: skip
+"""What the line of an ended training calls them, with digits and unit."""
 
 
 class _Interrupted(Exception):
@@ -46,7 +57,7 @@ def follow(folder: RunFolder, *, owns: bool, form: bool | None = None, since: in
     from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher, _signals():
-        lines = Lines(since if since is not None else max(0, watcher.snapshot().seq - OLD_LINES))
+        lines = Lines(since if since is not None else max(0, watcher.snapshot().seq - OLD_LINES), folder)
         try:
             ended = _follow(watcher, lines)
         except _Interrupted as signalled:
@@ -107,8 +118,8 @@ def _signals() -> Iterator[None]:
 class Lines:
     """Remembers what was printed."""
 
-    def __init__(self, since: int = 0) -> None:
-        self._seq = since
+    def __init__(self, since: int = 0, folder: RunFolder | None = None) -> None:
+        self._seq, self._folder = since, folder
         self._states: dict[str, str] = {}
         self._printed_at: dict[str, float] = {}
         self._steps: dict[str, int] = {}
@@ -121,6 +132,9 @@ class Lines:
                 self._seq = number
                 if not any(kind in line for kind in QUIET_KINDS):
                     self._print(line)
+                _, _, kind, ref, *_ = [*line.split(maxsplit=4), "", "", ""]
+                if kind == TRAINED and self._folder:
+                    self._summary(self._folder, ref.partition("/")[0])
         for row in snapshot.streams:
             self._stream(row)
         if snapshot.waits and snapshot.waits != self._waits:
@@ -136,11 +150,31 @@ class Lines:
             self._print(progress_line(row))
         self._states[row.name] = row.state
 
+    def _summary(self, folder: RunFolder, stream: str) -> None:
+        """What its training measured in all, where its file can be read."""
+        try:
+            metrics = json.loads(read_text(folder.stream(stream) / TIME_METRICS))
+        except (OSError, ValueError):
+            return
+        self._print(f"{stream:<10} {summary_line(metrics)}")
+
     @staticmethod
     def _print(line: str) -> None:
         from swarm.cli.screen import for_people
 
         print(f"  {for_people(line)}", file=sys.stderr, flush=True)
+
+
+def summary_line(metrics: Mapping[str, Any]) -> str:
+    """Losses, seconds and speeds of a whole training: `train_loss=0.412 | eval_loss=0.455 | train_runtime=95.0s | samples/s=...`.
+
+    A sample is a sequence; an evaluation's step is an evaluation of all held-out rows.
+    """
+    return " | ".join(
+        f"{name}={metrics[key]:.{digits}f}{unit}"
+        for name, key, digits, unit in SUMMARY
+        if isinstance(metrics.get(key), int | float)
+    )
 
 
 def progress_line(row: StreamRow) -> str:

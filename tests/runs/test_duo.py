@@ -20,7 +20,8 @@ from swarm.weights import ADAPTER, adapter_sha256
 from tests.runs import swarm_process as sp
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
-DUO = """\
+STYLE = Path(__file__).parents[2] / "configs/data/style"
+DUO = f"""\
   both:
     method: duo
     optimizer: duo
@@ -29,8 +30,16 @@ DUO = """\
     eval_steps: 8
     lora_dropout: 0.1
     models:
-      encoder: {base_model: tiny-toon, lora_r: 2, learning_rate: 1e-2}
-      decoder: {base_model: tiny-toon, lora_r: 4}"""
+      encoder:
+        base_model: tiny-toon
+        lora_r: 2
+        learning_rate: 1e-2
+        objective: classify
+        labels: [garden, kitchen, desk]
+        sequence_len: 256
+        datasets: [{{path: {STYLE}/topics.jsonl, type: labelled}}]
+        test_datasets: [{{path: {STYLE}/eval_topics.jsonl, type: labelled}}]
+      decoder: {{base_model: tiny-toon, lora_r: 4}}"""
 
 
 @pytest.fixture(autouse=True)
@@ -66,5 +75,15 @@ def test_two_models_are_trained_in_one_stream_and_a_killed_trainer_goes_on_with_
     )
     for one, other in zip(whole, resumed, strict=True):
         assert one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+    name = folders[0].name
+    told = json.loads(
+        sp.swarm(
+            "ask", "How do I get a lawn right?", "--run", name, "--task", "classification", "--json", cwd=tmp_path
+        ).stdout
+    )
+    assert told["label"] in {"garden", "kitchen", "desk"}
+    asked = ("compare", name, "--prompt", "say 1", "--max-new-tokens", "3", "--json")
+    compared = json.loads(sp.swarm(*asked, cwd=tmp_path).stdout)
+    assert [model["model"] for model in compared["models"]] == ["tiny-toon", "both", "both/encoder"]
     claims = [entry.event for entry in sp.entries(folders[1]) if isinstance(entry.event, ev.Claim)]
     assert sum(claim.ref == "both/train" for claim in claims) > 1

@@ -78,6 +78,20 @@ def adafactor(weight: torch.Tensor, gradients: list[torch.Tensor], *numbers: flo
     return weight
 
 
+def muon(weight: torch.Tensor, gradients: list[torch.Tensor], *numbers: float) -> torch.Tensor:
+    """Its singular values go five times through a polynomial that brings them near one; then 0.2 sqrt(outputs) as arXiv 2502.16982."""
+    mean = torch.zeros_like(weight)
+    for gradient in gradients:
+        mean = 0.95 * mean + 0.05 * gradient
+        left, values, right = torch.linalg.svd((0.05 * gradient + 0.95 * mean).double(), full_matrices=False)
+        values = values / values.norm()
+        for _ in range(5):
+            values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
+        update = (left * values) @ right
+        weight = weight * (1 - RATE * DECAY) - RATE * 0.2 * max(weight.shape) ** 0.5 * update.float()
+    return weight
+
+
 FORMULAS: dict[str, tuple[Formula, float]] = {
     "adamw": (adamw, 1e-5),
     "adamw_torch": (adamw, 1e-5),
@@ -94,10 +108,11 @@ FORMULAS: dict[str, tuple[Formula, float]] = {
     "paged_lion_8bit": (lion, 1e-5),
     "lion_kahan": (lion, 1e-5),
     "duo": (duo, 1e-5),
+    "muon": (muon, 3e-4),
     "sgd": (sgd, 1e-5),
     "adafactor": (adafactor, 1e-5),
 }
-"""With the largest difference of 99 in 100 weights: states of 8 bits are rounded, and the sign of a sum near zero may change."""
+"""With the largest difference of 99 in 100 weights: states of 8 bits are rounded, Muon multiplies in bfloat16, and the sign of a sum near zero may change."""
 NUMBERS = {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}
 
 
@@ -128,6 +143,34 @@ def test_an_optimizer_makes_the_update_of_its_formula(
     differences = (weight.detach() - expected).abs().flatten()
     assert float(differences.quantile(0.99)) <= tolerance
     assert (expected - start).abs().mean() > 5 * tolerance, "the update is larger than what rounding may hide"
+
+
+def test_muon_moves_what_is_no_matrix_as_adamw_does_and_goes_on_from_its_state_bit_for_bit(
+    settings: Callable[..., StreamSettings],
+) -> None:
+    """D23: the bias of a head has no orthogonal factor."""
+    torch.manual_seed(0)
+    starts = [torch.randn(8, 4), torch.randn(8)]
+    whole, half, plain = ([torch.nn.Parameter(start.clone()) for start in starts] for _ in range(3))
+    kind, arguments = kinds.optimizer("muon").made_of(settings(optimizer="muon"))
+
+    def of(weights: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return kind([{"params": weights, "weight_decay": DECAY}], lr=RATE, **arguments)
+
+    one, other = of(whole), of(half)
+    adamw_alone = torch.optim.AdamW([plain[1]], lr=RATE, weight_decay=DECAY)
+    for step in range(4):
+        for at, values in enumerate(zip(whole, half, plain, strict=True)):
+            gradient = torch.randn(starts[at].shape, generator=torch.Generator().manual_seed(10 * step + at))
+            for value in values:
+                value.grad = gradient.clone()
+        for optimizer in (one, other, adamw_alone):
+            optimizer.step()
+        kept = other.state_dict()
+        other = of(half)
+        other.load_state_dict(kept)
+    assert all(torch.equal(*values) for values in zip(whole, half, strict=True))
+    assert torch.equal(whole[1], plain[1])
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "lion"])

@@ -21,6 +21,10 @@ from tests.trainer.conftest import Bench
 from tests.trainer.encoders import WORDS, save_encoder
 
 HOT = WORDS[:3]
+ROW_TYPES = {
+    "classify": "labelled, text: text, label: label", "mlm": "text, text: text",
+    "contrastive": "prompt_completion, prompt: text, completion: partners",
+}  # fmt: skip
 Make = Callable[..., StreamSettings]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 
@@ -127,18 +131,19 @@ def test_both_models_are_trained_in_one_run_and_judged_each_on_its_own(duo: Make
     assert changed["verdict"].result == "FAIL"
 
 
-@pytest.mark.parametrize("objective", ["classify", "mlm"])
+@pytest.mark.parametrize("objective", ["classify", "mlm", "contrastive"])
 def test_an_encoder_learns_its_own_objective_beside_a_decoder(
     duo: Make, bench: Bench, tmp_path: Path, objective: str
 ) -> None:
     """D01, D02: BERT's kind with AdamW, a decoder with Lion."""
     encoder, texts = save_encoder(tmp_path / "bert"), tmp_path / "texts.csv"
+    partners = dict(zip(WORDS, [*WORDS[6:], *WORDS[:6]], strict=True))
     lines = [
-        f"{first} {second} {third},{'hot' if first in HOT else 'cold'}"
-        for first, second, third in product(WORDS[:6], WORDS[6:9], WORDS[9:])
+        f"{' '.join(some)},{'hot' if some[0] in HOT else 'cold'},{' '.join(partners[word] for word in some)}"
+        for some in product(WORDS[:6], WORDS[6:9], WORDS[9:])
     ]
-    texts.write_text("\n".join(["text,label", *lines]) + "\n")
-    row_type = "labelled, text: text, label: label" if objective == "classify" else "text, text: text"
+    texts.write_text("\n".join(["text,label,partners", *lines]) + "\n")
+    row_type = ROW_TYPES[objective]
     own = ["models.encoder.labels=[cold, hot]"] if objective == "classify" else []
     settings = duo(
         f"models.encoder.base_model={encoder}", f"models.encoder.objective={objective}", "max_steps=60", "save_steps=60", "eval_steps=60",
@@ -164,8 +169,10 @@ def test_the_shipped_pair_trains_on_the_embedded_base(bench: Bench) -> None:
     assert bench.trained(settings)["trained"].step == 2
 
 
-def test_it_goes_on_from_a_checkpoint_bit_for_bit(duo: Make, bench: Bench) -> None:
-    settings = duo("arbiter=grad_norm")
+@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(duo: Make, bench: Bench, adapter: str) -> None:
+    """D01, X03: both bases as they are, or both in NF4."""
+    settings = duo("arbiter=grad_norm", f"adapter={adapter}")
     trained = bench.trained(settings)["trained"]
     folder = bench.place.run_folder / trained.path
     before = {model: weights(folder, model) for model in ("encoder", "decoder")}

@@ -33,6 +33,8 @@ def test_time_metrics_count_what_was_really_seen(bench: Bench, settings: Make) -
     assert summed["steps_per_second"] == pytest.approx(
         4 / summed["all_attempts_seconds"], rel=0.05
     )  # it is stated in milliseconds
+    assert summed["sequences_per_second"] == pytest.approx(4 * summed["steps_per_second"], rel=0.01, abs=0.01)
+    assert "evaluations" not in summed
     assert summed["loss_delta"] == pytest.approx(summed["last_loss"] - summed["first_loss"], abs=1e-4)
     assert summed["loss_delta"] < 0
     assert (summed["adapter"], summed["lora_r"], summed["use_dora"], summed["why"]) == ("lora", 4, False, "max_steps")

@@ -10,6 +10,7 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,14 @@ from swarm import figures
 from swarm.errors import UserError
 from swarm.files import write_named
 from swarm.policy import chance
+from swarm.policy.batching import batch_key
 from swarm.printable import printable
 from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
 from toon import encode
 from trainer.device import place_of, set_environment
 from trainer.quiet import quieten
-from trainer.ship.sources import QUANTISED, Sources, sources_of
+from trainer.ship.sources import QUANTISED, Source, Sources, sources_of
 from trainer.show import add_forms, print_form
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 LEVEL = 0.01
 """Of the intervals of differences to the base."""
+LABELLED = "labelled"
+"""The type of rows that encoders of pairs are judged by; any other is for their decoders."""
 
 
 # ---- what is printed -------------------------------------------------------------------------------------------------
@@ -129,13 +133,9 @@ def _against_base_line(row: dict[str, Any]) -> str:
 def settings_from(arguments: argparse.Namespace, sources: Sources) -> StreamSettings:
     """Raises UserError for metrics that there are not."""
     data = {"path": str(arguments.data.resolve()), "type": arguments.type}
-    metrics = [name for name in arguments.metrics.split(",") if name]
-    known = ["eval_loss", *(name for name in figures.measurable() if figures.of(name).of != "retention")]
-    if unknown := [name for name in metrics if name not in known]:
-        raise UserError("--metrics", f"{unknown[0]!r} is no metric here", f"take some of {', '.join(known)}")
     values = {
             "base_model": sources.base, "adapter": QUANTISED if sources.quantised else "lora", "datasets": [data], "test_datasets": [data],
-            "metrics": [name for name in metrics if name != "eval_loss"], "eval_rows": arguments.rows,
+            "metrics": _metrics(arguments.metrics or "exact_match,ended"), "eval_rows": arguments.rows,
             "eval_max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature, "top_p": arguments.top_p,
             "eval_seed": arguments.seed, "sequence_len": arguments.sequence_len, "json_schema": arguments.schema,
         }  # fmt: skip
@@ -147,10 +147,46 @@ def settings_from(arguments: argparse.Namespace, sources: Sources) -> StreamSett
         raise UserError(option, f"{first['input']!r:.60} cannot be taken", first["msg"].lower()) from error
 
 
+def settings_of_encoders(arguments: argparse.Namespace, encoders: Sequence[Source]) -> StreamSettings:
+    """Those that they were trained with, on the rows that are named.  Raises UserError where they have not one base and the same labels."""
+    from trainer.ship.encoders import settings_of
+
+    found = [settings_of(source, trust_remote_code=False) for source in encoders]
+    labels = {(batch_key(one).bases, *getattr(one, "labels", ())) for one in found}
+    if len(labels) > 1 or not hasattr(found[0], "labels"):
+        what = (
+            "the encoders have several bases or lists of labels" if len(labels) > 1 else "the encoder tells no labels"
+        )
+        raise UserError("--type", what, "name pairs whose encoders tell the same labels of labelled rows")
+    data = found[0].datasets[0].model_copy(update={"path": str(arguments.data.resolve()), "limit": None})
+    metrics = _metrics(arguments.metrics or "accuracy,f1")
+    given = {"datasets": [data], "test_datasets": [data], "metrics": metrics, "eval_rows": arguments.rows}
+    return found[0].model_copy(update=given)
+
+
+def _metrics(listed: str) -> list[str]:
+    """Raises UserError for what is none."""
+    metrics = [name for name in listed.split(",") if name]
+    known = ["eval_loss", *(name for name in figures.measurable() if figures.of(name).of != "retention")]
+    if unknown := [name for name in metrics if name not in known]:
+        raise UserError("--metrics", f"{unknown[0]!r} is no metric here", f"take some of {', '.join(known)}")
+    return [name for name in metrics if name != "eval_loss"]
+
+
 OPTIONS = {
     "eval_rows": "--rows", "eval_max_new_tokens": "--max-new-tokens", "eval_seed": "--seed", "base_model": "--base", "json_schema": "--schema",
 }  # fmt: skip
 """The option for a setting that has another name here."""
+
+
+def _chosen(arguments: argparse.Namespace, sources: Sources) -> tuple[Sequence[Source], StreamSettings]:
+    """What is judged by rows of this type, and as what it was trained."""
+    if arguments.type != LABELLED:
+        return sources.adapters, settings_from(arguments, sources)
+    encoders = [replace(source, name=name) for name, source in sources.encoders.items()]
+    if not encoders:
+        raise UserError("--type", "labelled rows are for encoders of pairs (`method: duo`)", "name a published pair")
+    return encoders, settings_of_encoders(arguments, encoders)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -159,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--type", default="auto")
-    parser.add_argument("--metrics", default="exact_match,ended")
+    parser.add_argument("--metrics", help="default: exact_match,ended; of labelled rows accuracy,f1")
     parser.add_argument("--base")
     parser.add_argument("--rows", type=int, default=64, help="rows that are answered; all give their loss")
     parser.add_argument("--max-new-tokens", type=int, default=128)
@@ -180,11 +216,11 @@ def main(argv: list[str] | None = None) -> int:
         place = place_of(arguments.device, Path.cwd())
         if not arguments.data.is_file():
             raise UserError("--data", f"there is no file {arguments.data}", "name a file with rows")
-        sources = sources_of(arguments.adapters, arguments.base)
-        settings = settings_from(arguments, sources)
+        sources = sources_of(arguments.adapters, arguments.base, pairs=True)
+        judged, settings = _chosen(arguments, sources)
         from trainer.judge.measurement import evaluated
 
-        found = evaluated(sources.adapters, settings, place)
+        found = evaluated(judged, settings, place)
         if arguments.samples:
             _write_samples(arguments.samples, samples(found))
     except UserError as error:

@@ -13,6 +13,7 @@ from typing import cast
 
 from transformers import PreTrainedModel
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import PLAIN, Dataset, StreamSettings
 from trainer import bases
@@ -46,15 +47,23 @@ def evaluated(adapters: Sequence[Source], settings: StreamSettings, place: Place
     folders = [adapter.folder for adapter in adapters]
     examination = examination_of(settings, folders)
     model = load_base(bases.folder_of(settings.base_model), settings, place)
-    try:
-        together = Together(model, folders)
-    except UserError as why:
-        print(f"one after another: {why.where}: {why.what}", file=sys.stderr)
-        results = _one_by_one(examination, model, folders, settings, place)
-    else:
-        results = _at_once(examination, together)
+    together = _together(model, folders) if has_words(settings) else None
+    results = _at_once(examination, together) if together else _one_by_one(examination, model, folders, settings, place)
     names = ["base", *(adapter.name for adapter in adapters)]
     return Evaluated(names, [examination.graded(result) for result in results], results, examination)
+
+
+def has_words(settings: StreamSettings) -> bool:
+    """Whether its answers are words, which are generated."""
+    return kinds.method(settings.method).words
+
+
+def _together(model: PreTrainedModel, folders: Sequence[Path]) -> Together | None:
+    try:
+        return Together(model, folders)
+    except UserError as why:
+        print(f"one after another: {why.where}: {why.what}", file=sys.stderr)
+        return None
 
 
 def _at_once(examination: Examination, together: Together) -> list[Result]:
@@ -92,7 +101,12 @@ def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> E
     datasets = [as_in_training(one, prompt) for one in settings.test_datasets] if prompt else settings.test_datasets
     read = []
     system = prompt.system if prompt else settings.system_prompt
-    for item in RowBoundary(tokeniser_of(settings, tokenizer, stops), system).rows(datasets):
+    reader = (
+        tokeniser_of(settings, tokenizer, stops)
+        if has_words(settings)
+        else objective_of(settings).reader(settings, tokenizer, folder)
+    )
+    for item in RowBoundary(reader, system).rows(datasets):
         if isinstance(item, BadRow):
             raise UserError(item.where, item.what, item.fix)
         read += [(item.source, item.row)] if counts_all(item.row) else []

@@ -45,10 +45,11 @@ def _outcomes(logs: Tensor, told_apart: Tensor) -> Tensor:
 
 
 def contrastive(first: Tensor, second: Tensor, temperature: float = 0.05) -> Tensor:
-    """(B, d), (B, d) -> (): row i of one belongs to row i of the other among all B, both ways (InfoNCE, arXiv 1807.03748; 2104.08821)."""
+    """(B, d), (B, d) -> (B,): row i of one belongs to row i of the other among all B, both ways (InfoNCE, arXiv 1807.03748; 2104.08821)."""
     likeness = normalize(wide(first), dim=-1) @ normalize(wide(second), dim=-1).T / temperature  # (B, B)
     own = torch.arange(len(likeness), device=likeness.device)
-    return (cross_entropy(likeness, own) + cross_entropy(likeness.T, own)) / 2
+    there, back = (cross_entropy(one, own, reduction="none") for one in (likeness, likeness.T))
+    return (there + back) / 2
 
 
 def masked(

@@ -60,6 +60,11 @@ class TextReader:
         return ids, kinds.index(1) if 1 in kinds else len(ids), len(whole["input_ids"]) - len(ids)
 
 
+def plain(ids: Sequence[int]) -> Tokens:
+    """A text that has no second one."""
+    return Tokens(list(ids), [], len(ids))
+
+
 def given(rows: Sequence[Tokens], pad: int, *, kinds: bool) -> dict[str, Tensor]:
     """(B, T) each: what a model is given of texts; `kinds`: it is told which tokens are a second text's."""
     width = max(len(row.ids) for row in rows)

@@ -65,14 +65,14 @@ class Chat:
 
     def _kept(self, name: str) -> list[dict[str, str]]:
         """A model without a chat template is asked each question by itself."""
-        has_template = self.models.asker(name).prompt.chat_template is not None
+        has_template = name in self.models.names and self.models.asker(name).prompt.chat_template is not None
         return [turn for turn in self.turns if has_template or turn["role"] == "system"]
 
     def _answer(self, name: str, turns: list[dict[str, str]]) -> Answer:
         from trainer.data.bad import NotARow
 
         try:
-            prompt = self.models.asker(name).conversation(turns)
+            prompt = self.models.conversation(name, turns)
         except NotARow as error:
             raise UserError(name, error.what, f"{error.fix}, or begin anew with /new") from error
         self.left = False
@@ -100,18 +100,18 @@ class Chat:
         return True
 
     def _list(self) -> None:
-        for name in self.models.names:
+        for name in self.models.answering:
             _tell(f"{'*' if name == self.name else ' '} {name}")
 
     def _use(self, name: str) -> None:
-        if name not in self.models.names:
-            raise UserError("/use", f"there is no {name!r}", f"take one of {', '.join(self.models.names)}")
+        if name not in self.models.answering:
+            raise UserError("/use", f"there is no {name!r}", f"take one of {', '.join(self.models.answering)}")
         self.name = name
 
     def _all(self, text: str) -> None:
         if not text:
             raise UserError("/all", "asks nothing", "write /all and the question")
-        for name in self.models.names:
+        for name in self.models.answering:
             self._answer(name, [*self._kept(name), {"role": "user", "content": text}])
 
     def _set(self, words: str) -> None:
@@ -250,7 +250,9 @@ def main(argv: list[str] | None = None) -> int:
     quieten()
     set_environment(options.device)
     try:
-        sources = sources_of(options.models, options.base, quantised=options.quantised, vectors=options.control_vector)
+        sources = sources_of(
+            options.models, options.base, quantised=options.quantised, vectors=options.control_vector, pairs=True
+        )
         from trainer.ship.answering import Sampling
         from trainer.ship.models import Models
 
@@ -259,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
         system = [{"role": "system", "content": options.system}] if options.system else []
         chat = Chat(models, models.names[:2][-1], sampling, system)
         if sys.stdin.isatty():
-            _tell(f"{', '.join(models.names)}; {chat.name} answers; /help lists the commands")
+            _tell(f"{', '.join(models.answering)}; {chat.name} answers; /help lists the commands")
         return converse(chat)
     except UserError as error:
         _tell(str(error))

@@ -17,7 +17,7 @@ from swarm.printable import printable
 from swarm.surroundings import open_output
 from trainer.device import place_of, set_environment
 from trainer.quiet import quieten
-from trainer.ship.sources import Sources, add_models, sources_of
+from trainer.ship.sources import add_models, sources_of
 
 if TYPE_CHECKING:
     from trainer.ship.answering import Sampling
@@ -57,7 +57,7 @@ def asked(models: Models, prompts: list[str], system: str | None) -> list[dict[s
     for number, prompt in enumerate(prompts, start=1):
         turns = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
         try:
-            found.append({name: models.asker(name).conversation(turns) for name in models.names})
+            found.append({name: models.conversation(name, turns) for name in models.answering})
         except NotARow as error:
             raise UserError(f"prompt {number}", error.what, error.fix) from error
     return found
@@ -71,9 +71,10 @@ def _answered(models: Models, name: str, prompt: list[int], sampling: Sampling) 
     }  # fmt: skip
 
 
-def _about(sources: Sources, options: argparse.Namespace) -> dict[str, Any]:
+def _about(models: Models, options: argparse.Namespace) -> dict[str, Any]:
+    sources = models.sources
     return {
-        "base": sources.base_name, "models": sources.names, "system": options.system,
+        "base": sources.base_name, "models": models.answering, "system": options.system,
         "temperature": options.temperature, "top_p": options.top_p, "seed": options.seed,
         "max_new_tokens": options.max_new_tokens, "base_in_nf4": sources.quantised,
     }  # fmt: skip
@@ -106,7 +107,9 @@ def main(argv: list[str] | None = None) -> int:
     quieten()
     set_environment(options.device)
     try:
-        sources = sources_of(options.models, options.base, quantised=options.quantised, vectors=options.control_vector)
+        sources = sources_of(
+            options.models, options.base, quantised=options.quantised, vectors=options.control_vector, pairs=True
+        )
         from trainer.ship.answering import Sampling
         from trainer.ship.models import Models
 
@@ -114,10 +117,10 @@ def main(argv: list[str] | None = None) -> int:
         models = Models(sources, place_of(options.device), trust_remote_code=options.trust_remote_code)
         ids = asked(models, prompts, options.system)
         models.warm_up()
-        print(json.dumps({**_about(sources, options), "prompts": len(prompts)}), flush=True)
+        print(json.dumps({**_about(models, options), "prompts": len(prompts)}), flush=True)
         sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.seed)
         for number, (prompt, by_model) in enumerate(zip(prompts, ids, strict=True), start=1):
-            answers = [_answered(models, name, by_model[name], sampling) for name in models.names]
+            answers = [_answered(models, name, by_model[name], sampling) for name in models.answering]
             print(json.dumps({"number": number, "prompt": prompt, "answers": answers}), flush=True)
     except UserError as error:
         print(printable(str(error)), file=sys.stderr)

@@ -126,7 +126,9 @@ def _config(folder: Path, peft_type: str) -> dict[str, Any]:
         config: Any = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         what = f"has no readable {ADAPTER_CONFIG} ({error})"
-        raise UserError(str(folder), what, "name the folder of an adapter, e.g. runs/RUN/promoted") from error
+        raise UserError(
+            str(folder), what, "name the folder of an adapter, e.g. runs/RUN/promoted, of a pair one of its two"
+        ) from error
     if not isinstance(config, dict) or config.get("peft_type") != peft_type:
         fix = "convert it first: `swarm convert`" if config.get("peft_type") == "CONTROL" else "name the folder of one"
         raise UserError(str(folder), f"{ADAPTER_CONFIG} describes no {NAMES[peft_type]} adapter", fix)

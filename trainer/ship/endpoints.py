@@ -8,7 +8,7 @@ import json
 import struct
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,18 +21,16 @@ from starlette.routing import Route
 
 from trainer.data.bad import NotARow, TooLong
 from trainer.data.messages import Turn, turns_of
-from trainer.ship.answering import Answer, OnText, Sampling
+from trainer.ship.answering import Answer, Sampling
 from trainer.ship.api import ApiError, ChatRequest, CompletionRequest, EmbeddingRequest, Request, parsed, usage
-from trainer.ship.encoders import Encoder, TooManyTokens
+from trainer.ship.encoders import EMBEDDING, OF_ENCODERS, Encoder
 from trainer.ship.models import Models
 from trainer.ship.responses import CHAT, COMPLETION, Shape, events_of, waited_for
+from trainer.ship.sources import ENCODER
 from trainer.ship.waiting import Ask, Full, Job, Waiting
 
 AUTO = "auto"
 """The model's name where `task` chooses it."""
-EMBEDDING = "embedding"
-OF_ENCODERS = ("classification", EMBEDDING)
-"""Tasks that an encoder answers; any other is a decoder's."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Endpoints:
         hosts: Sequence[str], started: int,
     ) -> None:  # fmt: skip
         """`hosts`: what a request's Host header may name; empty: anything."""
-        self.models, self.encoders, self.limits, self.key = models, encoders, limits, key
+        self.models, self.limits, self.key = models, limits, key
+        self.encoders = {**models.encoders, **encoders}
         self.routes, self.hosts, self.started = routes, hosts, started
         self.waiting = Waiting(limits.most_waiting)
 
@@ -96,9 +95,12 @@ class Endpoints:
         return name
 
     def _chosen(self, model: str, task: str) -> str:
-        """The named model, or for `auto` the one that the task's route names, else an encoder for its tasks, else the first adapter."""
+        """The named model, of a pair its encoder for an encoder's tasks; for `auto` the one that the task's route names, else an encoder for its
+        tasks, else the first adapter.
+        """
         if model != AUTO:
-            return self._named(model)
+            encoder = f"{self._named(model)}/{ENCODER}"
+            return encoder if task in OF_ENCODERS and encoder in self.encoders else model
         able = [name for name, encoder in self.encoders.items() if task == EMBEDDING or encoder.has_head]
         usual = able if task in OF_ENCODERS else self.models.names[:2][-1:]
         if not (names := [self.routes[task]] if task in self.routes else usual):
@@ -140,12 +142,8 @@ class Endpoints:
             raise _cannot(name, "classify: it has no classification head")
         ids = _fitting(encoder, str(turns[-1]["content"]), "messages")
 
-        def ask(on_text: OnText, left: Callable[[], bool]) -> Answer:
-            label = encoder.label(ids)
-            on_text(label)
-            return Answer(label, len(ids), 1, 0.0, "stop")
-
-        return await self._written(http, request, name, [ids], CHAT, [""], self._all_of([ask]))
+        jobs = self._all_of([lambda on_text, left: encoder.answer(ids, on_text)])
+        return await self._written(http, request, name, [ids], CHAT, [""], jobs)
 
     async def _embeddings(self, http: HttpRequest) -> Response:
         request: EmbeddingRequest = parsed(EmbeddingRequest, await self._body(http))
@@ -252,8 +250,8 @@ def _cannot(name: str, what: str) -> ApiError:
 def _fitting(encoder: Encoder, text: str, param: str) -> list[int]:
     try:
         ids = encoder.tokens(text)
-    except TooManyTokens as error:
-        raise ApiError(400, str(error), param=param, code="context_length_exceeded") from None
+    except TooLong as error:
+        raise ApiError(400, f"{error.what}: {error.fix}.", param=param, code="context_length_exceeded") from None
     if not ids:
         raise ApiError(400, "The text has no tokens.", param=param, code="invalid_value")
     return ids

@@ -16,11 +16,13 @@ from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from trainer import bases
 from trainer.control.vectors import put_on, read_scaled
+from trainer.data.messages import Turn
 from trainer.data.prompt import Asker, prompt_of_base, read_prompt
 from trainer.data.tokens import stop_tokens
 from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.place import Place
 from trainer.ship.answering import Answer, OnText, Sampling, answer
+from trainer.ship.encoders import of_pair
 from trainer.ship.sources import QUANTISED, Source, Sources
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ class Models:
 
     def __init__(self, sources: Sources, place: Place, *, trust_remote_code: bool = False) -> None:
         """Raises UserError."""
-        self.sources, self.names = sources, sources.names
+        self.sources = sources
+        self.names = [sources.base_name, *(source.name for source in sources.adapters)]
         folder = bases.folder_of(sources.base)
         facts = bases.facts_of(sources.base, trust_remote_code=trust_remote_code)
         self.context_tokens = facts.context_tokens or UNBOUNDED_TOKENS
@@ -61,6 +64,11 @@ class Models:
         self._spoke = self.names[0]
         for number, source in enumerate(sources.adapters):
             self._add(source, f"a{number}")
+        self.encoders = {
+            name: of_pair(source, place, trust_remote_code=trust_remote_code)
+            for name, source in sources.encoders.items()
+        }
+        """Of the pairs."""
 
     def _add(self, source: Source, peft_name: str) -> None:
         """PEFT's names of adapters become module names, which hold no dots; so ours are kept apart."""
@@ -89,6 +97,17 @@ class Models:
     def asker(self, name: str) -> Asker:
         return self._askers[name]
 
+    @property
+    def answering(self) -> list[str]:
+        """Those that answer a text: with words, or an encoder with its label."""
+        return [*self.names, *(name for name, encoder in self.encoders.items() if encoder.has_head)]
+
+    def conversation(self, name: str, turns: Sequence[Turn]) -> list[int]:
+        """What the model is given, in tokens; of an encoder the last message.  Raises NotARow."""
+        if name in self.encoders:
+            return self.encoders[name].tokens(str(turns[-1]["content"]))
+        return self._askers[name].conversation(turns)
+
     def room(self, prompt: Sequence[int]) -> int:
         """Tokens that an answer to this prompt may have."""
         return self.context_tokens - len(prompt)
@@ -97,7 +116,9 @@ class Models:
         self, name: str, prompt: Sequence[int], sampling: Sampling,
         on_text: OnText = lambda _: None, left: Callable[[], bool] = lambda: False,
     ) -> Answer:  # fmt: skip
-        """Prompt and answer stay within the base's positions."""
+        """Prompt and answer stay within the base's positions; an encoder answers with a label."""
+        if name in self.encoders:
+            return self.encoders[name].answer(prompt, on_text)
         most = min(sampling.max_new_tokens, self.room(prompt))
         assert most > 0, "an asker makes no prompt without room for an answer"
         sampling = Sampling(most, sampling.temperature, sampling.top_p, sampling.seed, sampling.stop)

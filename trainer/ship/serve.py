@@ -125,7 +125,9 @@ def main(argv: list[str] | None = None) -> int:
     quieten()
     set_environment(options.device)
     try:
-        sources = sources_of(options.models, options.base, quantised=options.quantised, vectors=options.control_vector)
+        sources = sources_of(
+            options.models, options.base, quantised=options.quantised, vectors=options.control_vector, pairs=True
+        )
         encoders = encoders_of(options.encoder, sources.names)
         names = [*sources.names, *encoders]
         routes, key = routes_of(options.route, names), key_of(options.key_file)
@@ -138,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
             models = Models(sources, place, trust_remote_code=options.trust_remote_code)
             limits = Limits(options.most_waiting, options.most_bytes, options.temperature)
             hosts = LOOPBACK if bound.getsockname()[0] in LOOPBACK else ()
-            loaded = {name: Encoder(model, place) for name, model in encoders.items()}
+            loaded = {name: Encoder.of_base(model, place) for name, model in encoders.items()}
             endpoints = Endpoints(models, loaded, limits, key, routes, hosts, int(time.time()))
             bound.listen()  # who connects from now on is answered as soon as the loop runs
             announce(bound, names, has_key=key is not None, form=options.form)

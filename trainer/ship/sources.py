@@ -13,13 +13,14 @@ from typing import Any
 
 from swarm import kinds
 from swarm.errors import UserError
-from swarm.weights import ADAPTER, ADAPTER_CONFIG
+from swarm.weights import ADAPTER, ADAPTER_CONFIG, MODELS, OF_MODELS
 from trainer import bases
 
 LINEAGE = "lineage.json"
 """Beside an adapter that a run has published: stream, base and settings (swarm/artifacts/lineage.py)."""
 QUANTISED = "qlora"
 """An adapter kind whose base is held in NF4."""
+DECODER, ENCODER = MODELS
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Source:
     run: str = ""
     kind: str | None = None
     """The adapter kind that it was trained as; None for adapters of other programs."""
+    encoder: Source | None = None
+    """The other half, where it is the decoder of a published pair (`method: duo`)."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +53,28 @@ class Sources:
 
     @property
     def names(self) -> list[str]:
-        """The bare base first."""
-        return [self.base_name, *(source.name for source in self.adapters)]
+        """The bare base first, the encoders of pairs last."""
+        return [self.base_name, *(source.name for source in self.adapters), *self.encoders]
+
+    @property
+    def encoders(self) -> dict[str, Source]:
+        """Of the pairs; that of the pair `both` is named `both/encoder`."""
+        return {f"{source.name}/{ENCODER}": source.encoder for source in self.adapters if source.encoder}
 
 
 def sources_of(
-    words: Sequence[str], base: str | None = None, *, quantised: bool | None = None, vectors: Sequence[str] = ()
-) -> Sources:
-    """`words`: [NAME=]FOLDER of an adapter, and at most one base.  Raises UserError."""
+    words: Sequence[str], base: str | None = None, *, quantised: bool | None = None, vectors: Sequence[str] = (),
+    pairs: bool = False,
+) -> Sources:  # fmt: skip
+    """`words`: [NAME=]FOLDER of an adapter, or with `pairs` of a pair, and at most one base.  Raises UserError."""
     found = [(word, _source(word)) for word in words]
     named = [word for word, source in found if source is None]
     if len(named) + (base is not None) > 1:
         what = f"{named[-1]} is no adapter, and the base is {base or named[0]}"
         raise UserError(named[-1], what, "name folders with adapter_config.json and one base")
     adapters = _distinct([source for _, source in found if source])
+    if not pairs:
+        _refuse_pairs(adapters)
     chosen = next(iter(named), base) or _common_base(adapters)
     bases.folder_of(chosen)  # refuses what is not there, before anything is imported or loaded
     in_nf4 = (
@@ -83,20 +94,34 @@ def base_of(folders: Sequence[Path], base: str | None = None) -> str:
 def _adapter_in(folder: Path) -> Source:
     if (source := _source(str(folder))) is None:
         raise UserError(str(folder), "holds no adapter", f"name a folder with {ADAPTER_CONFIG}")
+    _refuse_pairs([source])
     return source
 
 
+def _refuse_pairs(adapters: Sequence[Source]) -> None:
+    for place in (source.folder.parent for source in adapters if source.encoder):
+        raise UserError(str(place), "is a pair of adapters", f"name one: {place / DECODER} or {place / ENCODER}")
+
+
 def _source(word: str) -> Source | None:
-    """None for what is no adapter's folder."""
+    """An adapter, or the decoder of a pair; None for what is neither."""
     name, path = ("", word) if Path(word).exists() or "=" not in word else word.split("=", 1)
     folder = Path(path).expanduser()
-    if not (folder / ADAPTER_CONFIG).is_file():
-        if name:
-            raise UserError(word, f"{path} holds no {ADAPTER_CONFIG}", "write NAME=FOLDER with an adapter's folder")
-        return None
+    if all((folder / model / ADAPTER_CONFIG).is_file() for model in MODELS):
+        decoder, encoder = (_adapter(word, folder / model, "") for model in (DECODER, ENCODER))
+        name = name or str(read_lineage(folder).get("stream") or folder.resolve().name)
+        return replace(decoder, name=name, encoder=encoder)
+    if (folder / ADAPTER_CONFIG).is_file():
+        return _adapter(word, folder, name)
+    if name:
+        raise UserError(word, f"{path} holds no {ADAPTER_CONFIG}", "write NAME=FOLDER with an adapter's folder")
+    return None
+
+
+def _adapter(word: str, folder: Path, name: str) -> Source:
     if not (folder / ADAPTER).is_file():
         raise UserError(word, f"has no {ADAPTER}", "name the folder of an adapter; .bin and .pt files are not read")
-    config, lineage = _json(folder / ADAPTER_CONFIG), read_lineage(folder)
+    config, lineage = _json(folder / ADAPTER_CONFIG), stated(folder)
     named = _bases_named(config, lineage)
     settings = lineage.get("settings") or {}
     return Source(
@@ -104,6 +129,17 @@ def _source(word: str) -> Source | None:
         next(filter(_is_here, named), ""), next(iter(named), "(it names none)"),
         run=str(lineage.get("run") or ""), kind=settings.get("adapter"),
     )  # fmt: skip
+
+
+def stated(folder: Path) -> dict[str, Any]:
+    """The lineage of an adapter; of a half of a pair what the pair's says of it.  Empty for adapters of other programs.  Raises UserError."""
+    lineage = read_lineage(folder)
+    if lineage or folder.name not in MODELS:
+        return lineage
+    pair = read_lineage(folder.parent)
+    settings = ((pair.get("settings") or {}).get(OF_MODELS) or {}).get(folder.name) or {}
+    half = {"stream": f"{pair.get('stream')}/{folder.name}", "base_model": settings.get("base_model")}
+    return {**pair, **half, "settings": settings} if settings else {}
 
 
 def _bases_named(config: dict[str, Any], lineage: dict[str, Any]) -> list[str]:
@@ -183,7 +219,7 @@ def _note_other_precision(sources: Sources) -> None:
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="[NAME=]FOLDER of an adapter; at most one base")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="[NAME=]FOLDER of an adapter or a pair; one base")
     parser.add_argument("--base", help="the base; default: the one that the adapters name")
     parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
     parser.add_argument("--4bit", dest="quantised", action=argparse.BooleanOptionalAction, help="the base in NF4")

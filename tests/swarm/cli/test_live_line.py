@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from swarm.cli.progress import Lines, progress_line
+from swarm.cli.progress import Lines, progress_line, summary_line
+from swarm.rundir import RunFolder
 from swarm.views.snapshot import Snapshot, StreamRow
 
 FIGURES = {
@@ -49,6 +53,27 @@ def test_a_held_out_loss_stands_beside_the_one_before(losses: list[float], part:
         StreamRow("wide", "train", step=9, steps=9, figures={"loss": 1.0}, curves={"eval_loss": points})
     )
     assert line.endswith(f"  {part}"), line
+
+
+def test_a_training_that_has_ended_is_summed_up_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """D24."""
+    folder = RunFolder(tmp_path)
+    folder.stream("wide").mkdir(parents=True)
+    measured = {
+        "last_loss": 0.4123, "eval_loss": 0.45, "all_attempts_seconds": 95.04, "sequences_per_second": 12.6, "steps_per_second": 1.2634,
+        "evaluations_per_second": 0.25,
+    }  # fmt: skip
+    (folder.stream("wide") / "time_metrics.json").write_text(json.dumps({**measured, "why": "max_steps"}))
+    lines = Lines(folder=folder)
+    tail = (
+        "7 05:12 trained wide/train trainer-1  trained 120 steps",
+        "8 05:12 trained other/train trainer-1  trained 1 step",
+    )
+    for _ in range(2):
+        lines.show(Snapshot("demo", "", tail=tail))
+    wide = "train_loss=0.4123 | eval_loss=0.4500 | train_runtime=95.0s | samples/s=12.600 | steps/s=1.263 | eval_steps/s=0.250"
+    assert capsys.readouterr().err.splitlines() == [f"  {tail[0]}", f"  wide       {wide}", f"  {tail[1]}"]
+    assert summary_line({"last_loss": 1.0, "steps_per_second": None}) == "train_loss=1.0000"
 
 
 def test_a_stall_is_a_line_and_not_one_a_second(capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,9 +204,9 @@ promotion: {metric: recall, must_beat: bas}
 """,
         """
 my.yaml:5: defaults.adapter: 'dora' is not one of control, full, lora, qcontrol, qlora; write `adapter: lora` with `use_dora: true`
-my.yaml:6: defaults.optimizer: 'adamw_bnb_8bit' is not one of adafactor, adam, adam_kahan, adamw, adamw_8bit, adamw_kahan, adamw_torch, duo, lion, lion_32bit, lion_8bit, lion_kahan, paged_adamw, paged_adamw_8bit, paged_lion, paged_lion_8bit, sgd; write `optimizer: adamw_8bit`
+my.yaml:6: defaults.optimizer: 'adamw_bnb_8bit' is not one of adafactor, adam, adam_kahan, adamw, adamw_8bit, adamw_kahan, adamw_torch, duo, lion, lion_32bit, lion_8bit, lion_kahan, muon, paged_adamw, paged_adamw_8bit, paged_lion, paged_lion_8bit, sgd; write `optimizer: adamw_8bit`
 my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial, rms_ratio; did you mean `cosine`?
-my.yaml:8: defaults.method: 'ppo' is not one of classify, distill, dpo, duo, kto, mlm, orpo, sft; take one of them
+my.yaml:8: defaults.method: 'ppo' is not one of classify, contrastive, distill, dpo, duo, kto, mlm, orpo, sft; take one of them
 my.yaml:9: defaults.on_bad_row: 'ignore' is not one of fail, skip; take one of them
 my.yaml:11: promotion.metric: 'recall' is not one of eval_loss, perplexity, exact_match, exact_match_normalised, ended, accuracy, f1, rouge_1, rouge_2, rouge_l, bleu, chrf, json_valid, json_schema, toon_valid, banned; take one of them
 my.yaml:11: promotion.must_beat: 'bas' is not one of base, nothing; did you mean `base`?

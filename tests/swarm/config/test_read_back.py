@@ -127,7 +127,7 @@ NEEDS: dict[str, dict[str, Any]] = {
 PAIRS = {"type": "prompt_completion", "rejected": "worse"}
 ROWS_OF_METHODS = {
     **dict.fromkeys(("method=dpo", "method=kto", "method=orpo"), PAIRS),
-    "method=classify": {"type": "labelled"}, "method=mlm": {"type": "text"},
+    "method=classify": {"type": "labelled"}, "method=mlm": {"type": "text"}, "method=contrastive": {"type": "prompt_completion"},
 }  # fmt: skip
 EVERY = [("run", RunSettings, name) for name in RunSettings.model_fields]
 EVERY += [("dataset", Dataset, name) for name in Dataset.model_fields]

@@ -1,0 +1,118 @@
+"""Two texts that belong together have vectors that are alike among all pairs of a batch; a vector is the mean of the last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from trainer.data.bad import NotARow
+from trainer.data.rows import Pair, Row
+from trainer.data.tokens import IGNORED, Tokens
+from trainer.families import auto_class, is_encoder
+from trainer.judge.answers import Answer, Question
+from trainer.judge.heldout import RowLoss
+from trainer.judge.objective import Objective
+from trainer.loop.losses import wide
+from trainer.objectives import losses, texts
+from trainer.objectives.classes import knows_kinds, pad_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from swarm.settings import StreamSettings
+    from trainer.judge.answers import Sampling
+
+JUDGED_PAIRS = 32
+"""Held-out pairs that each is told apart from, in the order of the rows."""
+
+
+class PairReader(texts.TextReader):
+    """Of two texts, each as the tokenizer makes it alone; `answer_start` is where the second begins."""
+
+    train_on_inputs = True
+    """Neither text is an answer, which would have to end."""
+
+    def tokens(self, row: Row) -> Tokens:
+        if not isinstance(row, Pair):
+            raise NotARow("it is no pair of texts", "write `type: prompt_completion`, with its columns")
+        (first, _, cut), (second, _, more) = (self._read(text, None) for text in (row.prompt, row.completion))
+        return Tokens([*first, *second], [*[IGNORED] * len(first), *second], len(first), cut + more)
+
+
+@dataclass(frozen=True)
+class Likeness(Objective):
+    temperature: float
+
+    def model_class(self, config: Any) -> Any:
+        from transformers import AutoModelForMaskedLM
+
+        return AutoModelForMaskedLM if is_encoder(config) else auto_class(config)
+
+    def reader(self, settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> PairReader:
+        return PairReader(tokenizer, settings.sequence_len)
+
+    def counted(self, rows: Sequence[Tokens], keys: Sequence[int]) -> int:
+        return len(rows)
+
+    def loss(
+        self, model: torch.nn.Module, rows: Sequence[Tokens], keys: Sequence[int], *, weighted: bool = False
+    ) -> Tensor:
+        """The sum over pairs, each told apart from the others of this forward pass."""
+        return losses.total(self._nats(model, rows), weighted=weighted)
+
+    @torch.no_grad()
+    def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
+        was_training, found = model.training, list[RowLoss]()
+        model.eval()  # type: ignore[no-untyped-call]
+        try:
+            for start in range(0, len(rows), JUDGED_PAIRS):
+                check()
+                nats = self._nats(model, rows[start : start + JUDGED_PAIRS]).double()
+                found += [RowLoss(value, 1) for value in nats.tolist()]
+        finally:
+            model.train(was_training)
+        return found
+
+    def _nats(self, model: torch.nn.Module, rows: Sequence[Tokens]) -> Tensor:
+        """(B,)"""
+        first = vectors(model, [row.ids[: row.answer_start] for row in rows])  # (B, d)
+        second = vectors(model, [row.ids[row.answer_start :] for row in rows])  # (B, d)
+        return losses.contrastive(first, second, self.temperature)
+
+    def questions(
+        self, rows: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], count: int
+    ) -> list[Question]:
+        return []
+
+    def answers(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question], stops: Sequence[int],
+        max_new_tokens: int, check: Callable[[], None], how: Sampling,
+    ) -> list[Answer]:  # fmt: skip
+        return []
+
+
+def vectors(model: torch.nn.Module, ids: Sequence[Sequence[int]]) -> Tensor:
+    """(B, d): of each text in tokens; `model`: of transformers, with PEFT's adapter or without."""
+    device = next(model.parameters()).device
+    made = texts.given([texts.plain(one) for one in ids], pad_of(model), kinds=knows_kinds(model))
+    given = {name: value.to(device) for name, value in made.items()}
+    return pooled(body_of(model)(**given).last_hidden_state, given["attention_mask"])
+
+
+def pooled(states: Tensor, mask: Tensor) -> Tensor:
+    """(B, T, d), (B, T) -> (B, d): the mean over the tokens of each text."""
+    weights = mask.unsqueeze(-1)  # (B, T, 1)
+    return (wide(states) * weights).sum(1) / weights.sum(1)
+
+
+def body_of(model: torch.nn.Module) -> Any:
+    """The model without its head."""
+    from peft import PeftModel
+
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    return cast("Any", inner).base_model
