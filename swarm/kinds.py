@@ -94,6 +94,10 @@ class Method(Kind[S]):
         """Whether it can be the objective of one of a stream's two models, with these settings."""
         return False
 
+    def tie_tokens(self, settings: S) -> int:
+        """Vectors that one of a stream's two models puts before the prompts of the other."""
+        return 0
+
     def unfit(self, base: BaseFacts, settings: S) -> Refusal | None:
         """Why it cannot tune this base."""
         if base.reads_both_ways:

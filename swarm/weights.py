@@ -15,10 +15,13 @@ from swarm import plainfiles
 
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+TENSORS = ".safetensors"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER)
 """What PEFT needs to load an adapter, by its own names."""
 MODELS = ("decoder", "encoder")
 """Folders of a stream of two models (`method: duo`), each an adapter: a checkpoint of both, and what is published."""
+PROJECTOR = "projector.safetensors"
+"""Beside the decoder's adapter, where the two models are tied (trainer/tie.py)."""
 PROMPT = "prompt.json"
 """Beside them: the chat template and separator that the training rows were rendered with (trainer/data/prompt.py); not in the hash."""
 TOKENIZER = "tokenizer"
@@ -60,7 +63,8 @@ def _digest(file: BinaryIO) -> str:
 def adapter_files(folder: Path) -> list[str]:
     """The files of an adapter, or of the adapters of two models, as paths below the folder."""
     models = [name for name in MODELS if (folder / name).is_dir()]
-    return [f"{model}/{name}" for model in models for name in ADAPTER_FILES] or list(ADAPTER_FILES)
+    tie = [f"{model}/{PROJECTOR}" for model in models if (folder / model / PROJECTOR).exists()]
+    return [*(f"{model}/{name}" for model in models for name in ADAPTER_FILES), *tie] or list(ADAPTER_FILES)
 
 
 def adapter_sha256(folder: Path) -> str:
@@ -70,7 +74,7 @@ def adapter_sha256(folder: Path) -> str:
     """
     names = adapter_files(folder)
     for name in names:
-        if name.endswith(ADAPTER):
+        if name.endswith(TENSORS):
             _check_length(folder / name)
     lines = "".join(f"{sha256_in_run(folder / name)}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()

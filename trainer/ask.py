@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from swarm.settings import StreamSettings
+    from trainer.prefix import Ahead
+
+TieOf = Callable[["PreTrainedModel"], "Ahead | None"]
 
 
 def asked(
-    questions: Sequence[str], adapter: Path, settings: StreamSettings, place: Place
+    questions: Sequence[str], adapter: Path, settings: StreamSettings, place: Place, tie_of: TieOf = lambda _: None
 ) -> list[dict[str, str | bool | int]]:
     """For each question the answers of `base` and `adapter`, whether they were cut, and after how many tokens they would be.
 
+    `tie_of`: what an encoder puts before the prompts of the model with its adapter.
     Raises UserError for a question that is longer than the rows that were trained on, or leaves the base no position.
     """
     from trainer.data.bad import NotARow
@@ -53,12 +57,13 @@ def asked(
     if min(rooms) < 1:
         raise UserError("PROMPT", "the question takes all positions that the base has", "ask a shorter one")
 
-    def answers(asked_model: PreTrainedModel) -> list[tuple[str, bool]]:
-        found = [generated(asked_model, [prompt], stops, most)[0] for prompt in prompts]
+    def answers(asked_model: PreTrainedModel, ahead: Ahead | None = None) -> list[tuple[str, bool]]:
+        found = [generated(asked_model, [prompt], stops, most, ahead=ahead)[0] for prompt in prompts]
         return [(str(tokenizer.decode(ids, skip_special_tokens=True)).strip(), not ended) for ids, ended in found]
 
     of_base = answers(model)
-    of_adapter = answers(cast("PreTrainedModel", load_adapter(model, adapter)))
+    tuned = cast("PreTrainedModel", load_adapter(model, adapter))
+    of_adapter = answers(tuned, tie_of(tuned))
     return [
         {"base": base, "adapter": tuned, "base_cut": base_cut, "adapter_cut": tuned_cut, "max_new_tokens": room}
         for (base, base_cut), (tuned, tuned_cut), room in zip(of_base, of_adapter, rooms, strict=True)
@@ -140,7 +145,8 @@ def main(argv: list[str] | None = None) -> int:
 def _answered(arguments: argparse.Namespace) -> tuple[Sequence[dict[str, Any]], list[str]]:
     """The answers, and as lines for people."""
     place, task = place_of(arguments.device, arguments.run), arguments.task
-    settings, adapter, of_encoder = chosen(settings_of(arguments.settings), arguments.run / arguments.adapter, task)
+    whole, folder = settings_of(arguments.settings), arguments.run / arguments.adapter
+    settings, adapter, of_encoder = chosen(whole, folder, task)
     given = {"base_model": arguments.base, "eval_max_new_tokens": arguments.max_new_tokens}
     settings = settings.model_copy(update={key: value for key, value in given.items() if value is not None})
     if not (adapter / "adapter_config.json").is_file():
@@ -148,7 +154,9 @@ def _answered(arguments: argparse.Namespace) -> tuple[Sequence[dict[str, Any]], 
     if of_encoder:
         found = told(arguments.prompts, adapter, settings, place, task)
         return found, [f"{name}: {value}" for answer in found for name, value in answer.items()]
-    answers = asked(arguments.prompts, adapter, settings, place)
+    from trainer import tie
+
+    answers = asked(arguments.prompts, adapter, settings, place, lambda tuned: tie.trained(tuned, folder, whole, place))
     return answers, [line for answer in answers for line in _lines(answer, settings)]
 
 

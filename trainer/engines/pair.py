@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from swarm import kinds
@@ -40,8 +43,10 @@ from trainer.loop.recipe import controllers_of
 from trainer.loop.schedules import NamedSchedule
 from trainer.loop.stream import Failed, Stream, Window
 from trainer.loop.tuned import Tuned
+from trainer.objectives.tied import Tied
 from trainer.place import Place
 from trainer.progress import Next, TrainingProgress
+from trainer.tie import Half, Tie
 
 ENGINE: Engine = "pair"
 ARBITER = "arbiter.pt"
@@ -112,6 +117,11 @@ class Side:
         self.adapter = Tuned(self.model)
         self.stream: Stream
 
+    def tie(self, tie: Tie) -> None:
+        """Its rows are learned behind what the other model says of their prompts, and the projector is trained with its adapter."""
+        self.objective = Tied(tie)
+        self.adapter.beside["projector"] = tie.projector
+
     def begin(self, name: str, steps: int) -> None:
         """`steps` are those of both."""
         settings, adapter = self.settings, self.adapter
@@ -124,31 +134,39 @@ class Side:
             seed=settings.seed, controllers=controllers_of(settings),
         )  # fmt: skip
         self._sums_at_first = self._sums()
-        each_in_one_group(self.model, self.stream.optimizer)
+        each_in_one_group(nn.ModuleList([self.model, adapter.beside]), self.stream.optimizer)
 
-    def stepped(self) -> Stepped:
-        """One optimizer step.  Raises Failed."""
+    def gather(self) -> None:
+        """The gradients of a step's rows; those of a model that it is tied to too.  Raises Failed."""
         stream = self.stream
-        micro_batches = stream.batches.of_step(stream.step)
-        nats, counted, number = 0.0, 0, 0
-        self.adapter.to_train()
-        for rows in micro_batches:
-            keys = [mixed(ROW_SEED, stream.seed, stream.step, number + at) for at in range(len(rows))]
-            torch.manual_seed(mixed(stream.seed, stream.step, number))  # of dropout
-            some = cast("list[Tokens]", rows)
-            total = self.objective.loss(self.model, some, keys, weighted=stream.loss.weighted)
-            torch.autograd.backward(total)
-            nats, number = nats + float(total.detach()), number + len(rows)
-            counted += self.objective.counted(some, keys)
+        micro_batches = cast("list[list[Tokens]]", stream.batches.of_step(stream.step))
+        keys = self._keys(micro_batches)
+        counted = sum(map(self.objective.counted, micro_batches, keys))
         if not counted:
             raise Failed(
                 f"the rows of step {stream.step + 1} hold nothing to learn", "look at the rows with `swarm show`"
             )
-        torch._foreach_div_([value.grad for value in stream.adapter.parameters() if value.grad is not None], counted)
+        nats, number = 0.0, 0
+        self.adapter.to_train()
+        for rows, own in zip(micro_batches, keys, strict=True):
+            torch.manual_seed(mixed(stream.seed, stream.step, number))  # of dropout
+            total = self.objective.loss(self.model, rows, own, weighted=stream.loss.weighted)
+            torch.autograd.backward(total / counted)
+            nats, number = nats + float(total.detach()), number + len(rows)
         padded = sum(len(rows) * max(len(row.ids) for row in rows) for rows in micro_batches)
-        stream.window = Window(micro_batches, counted, len(micro_batches), [nats], padded)
-        done = stream.stepped()
-        if audit_is_due(stream, done):
+        stream.window = Window(cast("Any", micro_batches), counted, len(micro_batches), [nats], padded)
+
+    def _keys(self, micro_batches: Sequence[Sequence[Tokens]]) -> list[list[int]]:
+        """A number for each row, by its place in the step."""
+        places = count()
+        return [
+            [mixed(ROW_SEED, self.stream.seed, self.stream.step, next(places)) for _ in rows] for rows in micro_batches
+        ]
+
+    def stepped(self) -> Stepped:
+        """The optimizer step with what was gathered.  Raises Failed."""
+        done = self.stream.stepped()
+        if audit_is_due(self.stream, done):
             self._refuse_rate()
         return done
 
@@ -163,7 +181,8 @@ class Side:
         return torch.stack([value.detach().double().square().sum() for value in self.adapter.parameters()])  # (P,)
 
     def rest(self) -> None:
-        """A step in which it is not updated."""
+        """A step in which it is not updated, whatever it is tied to."""
+        self.stream.zero_gradients()
         self.stream.step += 1
 
     def held_out_loss(self) -> float:
@@ -184,6 +203,7 @@ class Pair:
         self.sides = {name: Side(piece, progress.place) for name, piece in pieces.items()}
         self.steps = steps_of(settings, [side.batches for side in self.sides.values()])
         training.refuse_unreachable_stops(settings, self.steps)
+        self.tie = self._tied(settings) if settings.tie_tokens else None
         for name, side in self.sides.items():
             side.begin(name, self.steps)
         self.arbiter = Arbiter(
@@ -198,6 +218,15 @@ class Pair:
             value.numel() for side in self.sides.values() for value in side.stream.adapter.parameters()
         )
 
+    def _tied(self, settings: Any) -> Tie:
+        encoder, decoder = (self.sides[name] for name in ("encoder", "decoder"))
+        halves = [Half.of_base(side.model, side.settings) for side in (encoder, decoder)]
+        tie = Tie(halves[0], halves[1], settings.tie_tokens, trains_encoder=settings.tie_trains_encoder)
+        tie.refuse_long(decoder.settings.sequence_len)
+        tie.begin(decoder.settings.seed)
+        decoder.tie(tie)
+        return tie
+
     @property
     def step(self) -> int:
         return max(side.stream.step for side in self.sides.values())
@@ -205,9 +234,13 @@ class Pair:
     def stepped(self) -> Stepped:
         """One step of those whose turn it is.  Raises Failed."""
         turn, done = self.arbiter.whose_turn(self.step), dict[str, Stepped]()
+        for name in turn:
+            with _named(name):
+                self.sides[name].gather()
         for name, side in self.sides.items():
             if name in turn:
-                done[name] = side.stepped()
+                with _named(name):
+                    done[name] = side.stepped()
             else:
                 side.rest()
         weights = self.arbiter.update(
@@ -252,14 +285,27 @@ class Pair:
             refuse_not_finite(side.stream)
             (place / name).mkdir()
             folder.write(side.stream, place / name)
+        if self.tie:
+            self.tie.write(place)
         torch.save({"arbiter": self.arbiter.state_dict(), "losses": dict(self.losses)}, place / ARBITER)
 
     def read(self, place: Path) -> None:
         for name, side in self.sides.items():
             folder.read(side.stream, place / name)
+        if self.tie:
+            self.tie.read(place)
         state = torch.load(place / ARBITER, weights_only=True)
         self.arbiter.load_state_dict(state["arbiter"])
         self.losses = dict(state["losses"])
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whose step it is that fails."""
+    try:
+        yield
+    except Failed as error:
+        raise Failed(f"{name}: {error}", error.fix) from error
 
 
 COMMON = frozenset({"tokens", "epoch", "supervised", "padded"})

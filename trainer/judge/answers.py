@@ -23,6 +23,7 @@ from trainer.control.tuner import signed
 from trainer.data.tokens import Tokens
 from trainer.inspection import positions_of
 from trainer.kv_cache import can_select, growing_cache
+from trainer.prefix import Ahead, given_of
 
 BATCH_ROWS = 16
 
@@ -111,24 +112,26 @@ def answers(
     max_new_tokens: int,
     check: Callable[[], None],
     how: Sampling = GREEDY,
+    ahead: Ahead | None = None,
 ) -> list[Answer]:
     """One answer a question, in their order; `check` is called at each token and may raise."""
     given: dict[int, Answer] = {}
-    for batch in batches_of(asked, positions_of(model)):
+    for batch in batches_of(asked, positions_behind(model, ahead)):
         signs = torch.tensor([[asked[at].sign] for at in batch], device=model.device)  # (B, 1)
         serving = partial(_signed_rows, model, signs)
         prompts = [asked[at].prompt_ids for at in batch]
-        given |= zip(batch, timed(model, tokenizer, prompts, stops, max_new_tokens, check, how, serving), strict=True)
+        found = timed(model, tokenizer, prompts, stops, max_new_tokens, check, how, serving, ahead)
+        given |= zip(batch, found, strict=True)
     return [given[at] for at in range(len(asked))]
 
 
 def timed(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], stops: Sequence[int], max_new_tokens: int,
-    check: Callable[[], None], how: Sampling, serving: Serving,
+    check: Callable[[], None], how: Sampling, serving: Serving, ahead: Ahead | None = None,
 ) -> list[Answer]:  # fmt: skip
     """Of one batch (`generated`)."""
     began = time.perf_counter()
-    found = generated(model, prompts, stops, max_new_tokens, how, check, serving)
+    found = generated(model, prompts, stops, max_new_tokens, how, check, serving, ahead)
     each = (time.perf_counter() - began) / max(1, sum(len(one.ids) + one.ended for one in found))
     return [_answer_of(one, tokenizer, each) for one in found]
 
@@ -165,15 +168,17 @@ def generated(
     how: Sampling = GREEDY,
     check: Callable[[], None] = lambda: None,
     serving: Serving = lambda rows: nullcontext(),
+    ahead: Ahead | None = None,
 ) -> list[Generated]:
     """Continuations up to the first stop token, padded on the left so that all prompts end together.
 
     Prompt and continuation together have no more tokens than the model has positions.  Whenever half of the rows have ended they leave
     the batch, so that one long answer is not paid for by all; `serving` is held while the rows that it is given (by their numbers) are
-    computed.  `check` is called at each token and may raise: on a large model or a busy machine one batch takes minutes.
+    computed.  With vectors `ahead` of the prompts all stay.  `check` is called at each token and may raise: on a large model or a busy
+    machine one batch takes minutes.
     """
     length = max(map(len, prompts))
-    if (room := room_for(model, length, max_new_tokens)) <= 0:
+    if (room := room_for(model, length, max_new_tokens, ahead)) <= 0:
         return [Generated([], False) for _ in prompts]
     ids = torch.full((len(prompts), length), stops[0], device=model.device)  # (B, T)
     mask = torch.zeros_like(ids)
@@ -182,7 +187,7 @@ def generated(
         mask[index, length - len(prompt) :] = 1
     # Every causal model has generate(), from a mixin that its common ancestor lacks.
     generate = cast("Callable[..., torch.Tensor]", model.generate)
-    cache, selects = growing_cache(model), can_select(model)
+    cache, selects = growing_cache(model), ahead is None and can_select(model)
     rows, found = list(range(len(prompts))), dict[int, Generated]()
     with torch.random.fork_rng():
         torch.manual_seed(how.seed)
@@ -193,9 +198,11 @@ def generated(
             )  # fmt: skip
             enough = _Enough(check, stops, (len(rows) + 1) // 2 if selects else len(rows))
             with serving(rows):
-                ids = generate(
-                    input_ids=ids, attention_mask=mask, generation_config=config, stopping_criteria=StoppingCriteriaList([enough]), **cache
-                )  # (B, T+N)  # fmt: skip
+                made = generate(
+                    **given_of(model, ids, mask, ahead, prompts), generation_config=config,
+                    stopping_criteria=StoppingCriteriaList([enough]), **cache,
+                )  # (B, T+N), behind vectors (B, N)  # fmt: skip
+            ids = torch.cat([ids, made], dim=1) if ahead else made
             found |= {row: _until_stop(one[length:].tolist(), stops) for row, one in zip(rows, ids, strict=True)}
             going = [at for at, row in enumerate(rows) if not found[row].ended and ids.shape[1] < length + room]
             rows, kept = [rows[at] for at in going], torch.tensor(going, dtype=torch.long, device=ids.device)
@@ -220,9 +227,15 @@ class _Enough(StoppingCriteria):
         return torch.full((len(ends),), int(self._ended.sum()) >= self._rows, device=input_ids.device)
 
 
-def room_for(model: PreTrainedModel, prompt_tokens: int, max_new_tokens: int) -> int:
-    """New tokens that the model has positions for behind a prompt."""
+def positions_behind(model: PreTrainedModel, ahead: Ahead | None) -> int | None:
+    """Those of prompt and answer; None where nothing bounds them."""
     positions = positions_of(model)
+    return positions if positions is None or ahead is None else positions - ahead.tokens
+
+
+def room_for(model: PreTrainedModel, prompt_tokens: int, max_new_tokens: int, ahead: Ahead | None = None) -> int:
+    """New tokens that the model has positions for behind a prompt."""
+    positions = positions_behind(model, ahead)
     return max_new_tokens if positions is None else min(max_new_tokens, positions - prompt_tokens)
 
 

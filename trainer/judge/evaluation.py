@@ -182,6 +182,9 @@ OPTIONS = {
 def _chosen(arguments: argparse.Namespace, sources: Sources) -> tuple[Sequence[Source], StreamSettings]:
     """What is judged by rows of this type, and as what it was trained."""
     if arguments.type != LABELLED:
+        if tied := next((source.name for source in sources.adapters if source.is_tied), None):
+            what = "its models are tied, and adapters are judged here on the base alone"
+            raise UserError(tied, what, "its scores are those of its run: `swarm status`")
         return sources.adapters, settings_from(arguments, sources)
     encoders = [replace(source, name=name) for name, source in sources.encoders.items()]
     if not encoders:

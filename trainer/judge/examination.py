@@ -56,6 +56,8 @@ class Examination:
     tokenizer: PreTrainedTokenizerBase
     check: Callable[[], None]
     """Called between batches and at each token of an answer; may raise."""
+    objective: Objective | None = None
+    """By which a model is measured; None: by the settings' own."""
 
     @classmethod
     def of(
@@ -82,12 +84,16 @@ class Examination:
     def rows_sha256(self, held_out_sha256: str) -> str:
         return hashlib.sha256(f"{held_out_sha256} {self.about}".encode()).hexdigest()
 
+    @property
+    def _objective(self) -> Objective:
+        return self.objective or objective_of(self.settings)
+
     def losses_of(self, model: PreTrainedModel) -> list[RowLoss]:
-        return objective_of(self.settings).losses(model, self.rows, self.check)
+        return self._objective.losses(model, self.rows, self.check)
 
     def answers_of(self, model: PreTrainedModel) -> list[Answer]:
         most, how = self.settings.eval_max_new_tokens, Sampling.of(self.settings)
-        return objective_of(self.settings).answers(model, self.tokenizer, self.asked, self.stops, most, self.check, how)
+        return self._objective.answers(model, self.tokenizer, self.asked, self.stops, most, self.check, how)
 
     def graded(self, result: Result) -> Graded:
         metrics, given = self.settings.metrics, self.given(result.answers)

@@ -13,6 +13,14 @@ from trainer.control.tuner import signed
 from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED, Tokens
 
+Logits = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor, Sequence[Tokens]], torch.Tensor]
+"""(B, T, V) of a model for (B, T) ids, their mask, and the rows that they are of."""
+
+
+def plain_logits(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, rows: Sequence[Tokens]) -> torch.Tensor:
+    found: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return found
+
 
 class RowLoss(NamedTuple):
     nats: float
@@ -30,7 +38,9 @@ def held_out_loss(model: torch.nn.Module, rows: Sequence[Tokens], check: Callabl
     return mean_loss(row_losses(model, rows, check))
 
 
-def row_losses(model: torch.nn.Module, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
+def row_losses(
+    model: torch.nn.Module, rows: Sequence[Tokens], check: Callable[[], None], logits: Logits = plain_logits
+) -> list[RowLoss]:
     """One for each row, in their order.  `check` is called between batches and may raise."""
     device = next(model.parameters()).device
     vocabulary = int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]  # every causal model has it
@@ -40,14 +50,14 @@ def row_losses(model: torch.nn.Module, rows: Sequence[Tokens], check: Callable[[
     try:
         for batch in _batches(rows, vocabulary):
             check()
-            found |= zip(batch, _losses(model, [rows[at] for at in batch], device), strict=True)
+            found |= zip(batch, _losses(model, [rows[at] for at in batch], device, logits), strict=True)
     finally:
         model.train(was_training)
     return [found[at] for at in range(len(rows))]
 
 
 @torch.no_grad()
-def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device) -> list[RowLoss]:
+def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device, logits_of: Logits) -> list[RowLoss]:
     length = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)  # (B, T)
     labels = torch.full((len(rows), length), IGNORED)  # (B, T)
@@ -57,7 +67,7 @@ def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device
         labels[index, : len(row.ids)] = torch.tensor(row.labels)
         mask[index, : len(row.ids)] = 1
     with signed(model, _signs(rows, length).to(device)):
-        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits  # (B, T, V)
+        logits = logits_of(model, ids.to(device), mask.to(device), rows)  # (B, T, V)
     labels = labels[:, 1:].to(device)  # the token at t is predicted from those before it
     counted = labels != IGNORED
     nats = torch.zeros(labels.shape, dtype=torch.float64, device=device)  # (B, T-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import cast
 
 import torch
@@ -18,6 +19,8 @@ class Tuned(Adapter):
     def __init__(self, model: PeftModel) -> None:
         super().__init__(cast("LoraConfig", model.peft_config["default"]), {})
         self.model = model.eval()
+        self.beside = nn.ModuleDict()
+        """What is trained with it and has files of its own."""
         self._dropouts = [module for name, module in model.named_modules() if name.rpartition(".")[2] == DROPOUT]
 
     def to_train(self) -> None:
@@ -26,7 +29,8 @@ class Tuned(Adapter):
             module.train()
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, value) for name, value in self.model.named_parameters() if value.requires_grad)
+        both = chain(self.model.named_parameters(), self.beside.named_parameters())
+        return ((name, value) for name, value in both if value.requires_grad)
 
     def parameters(self) -> list[nn.Parameter]:
         return [value for _, value in self.named_parameters()]

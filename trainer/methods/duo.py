@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, StringConstraints
 
-from swarm import kinds
+from swarm import figures, kinds
 from swarm.keys import Reads, Settings, Share
 from swarm.kinds import Method, Refusal
 from swarm.settings import Part, StreamSettings
@@ -18,6 +18,10 @@ Arbiter = Annotated[
 ]
 FROM_BELOW = ("packing", "group_by_length", "batch_size_tokens", "gradient_checkpointing", "sealed_datasets", "exact")
 """What only engines of one model have."""
+
+
+MOST_TIED = 64
+"""Positions that a tie may take."""
 
 
 class Model(StreamSettings):
@@ -41,6 +45,11 @@ class DuoSettings(Settings):
     use_mmt: bool = False
     """The same as `arbiter: loss_slope`, unless one is named."""
 
+    tie_tokens: Annotated[int, Field(ge=0, le=MOST_TIED)] = 0
+    """The encoder's vector of a prompt becomes so many vectors before the decoder's own, by a projector that is trained with it; 0: the models are not tied."""
+    tie_trains_encoder: bool = False
+    """The decoder's loss trains the encoder too."""
+
     @property
     def parts(self) -> dict[str, Part]:
         """Without knowing what the method is: whoever goes over the parts of a stream goes over both."""
@@ -60,6 +69,9 @@ class Duo(Method[DuoSettings]):
     settings = DuoSettings
     engines: ClassVar[frozenset[str]] = frozenset({"pair"})
 
+    def tie_tokens(self, settings: DuoSettings) -> int:
+        return settings.tie_tokens
+
     def refusal(self, settings: Any) -> Refusal | None:
         if settings.sealed_datasets:
             return Refusal("sealed_datasets", "no sealed rows are judged of two models", "leave it out")
@@ -72,7 +84,24 @@ class Duo(Method[DuoSettings]):
                     return Refusal(
                         "models", f"the {name} has `{key}`, which a model of two cannot have", "leave it out"
                     )
-        return None
+        return _bad_tie(settings)
+
+
+def _bad_tie(settings: Any) -> Refusal | None:
+    decoder = settings.models["decoder"]
+    if not settings.tie_tokens:
+        what = "the models are not tied, so that the decoder's loss says nothing about the encoder"
+        return Refusal("tie_trains_encoder", what, "set `tie_tokens`") if settings.tie_trains_encoder else None
+    if not kinds.method(decoder.method).words:
+        what = f"its vectors stand before prompts, and the decoder learns {decoder.method}"
+        return Refusal("tie_tokens", what, "write `objective: sft` for the decoder, or leave it out")
+    if kinds.adapter(decoder.adapter).reads_classes:
+        return Refusal(
+            "tie_tokens", f"{decoder.adapter} computes with the class of each token", "write `adapter: lora`"
+        )
+    if kept := next((name for name in decoder.metrics if figures.of(name).of == "retention"), None):
+        return Refusal("tie_tokens", f"{kept} is measured without the tie", "take it out of the decoder's `metrics`")
+    return None
 
 
 KINDS = (Duo(),)

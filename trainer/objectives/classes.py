@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from trainer.judge.answers import Answer, Question
 from trainer.judge.heldout import RowLoss
 from trainer.judge.objective import Objective
 from trainer.objectives import losses, texts
+from trainer.vectors import given, knows_kinds, pad_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -125,18 +126,6 @@ class Classes(Objective):
 
     def _logits(self, model: torch.nn.Module, rows: Sequence[Tokens]) -> Tensor:
         device = next(model.parameters()).device
-        given = texts.given(rows, pad_of(model), kinds=knows_kinds(model))
-        logits: Tensor = model(**{name: value.to(device) for name, value in given.items()}).logits  # (B, L)
+        made = given(rows, pad_of(model), kinds=knows_kinds(model))
+        logits: Tensor = model(**{name: value.to(device) for name, value in made.items()}).logits  # (B, L)
         return logits
-
-
-def pad_of(model: torch.nn.Module) -> int:
-    """A token that stands behind a text, where a decoder looks for the last one of it."""
-    config = cast("Any", model).config
-    known = (config.pad_token_id, config.eos_token_id, 0)
-    first = next(token for token in known if token is not None)
-    return int(first[0] if isinstance(first, list) else first)
-
-
-def knows_kinds(model: torch.nn.Module) -> bool:
-    return int(getattr(cast("Any", model).config, "type_vocab_size", None) or 0) > 1

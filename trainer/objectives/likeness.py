@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,8 @@ from trainer.families import auto_class, is_encoder
 from trainer.judge.answers import Answer, Question
 from trainer.judge.heldout import RowLoss
 from trainer.judge.objective import Objective
-from trainer.loop.losses import wide
 from trainer.objectives import losses, texts
-from trainer.objectives.classes import knows_kinds, pad_of
+from trainer.vectors import vectors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,25 +93,3 @@ class Likeness(Objective):
         max_new_tokens: int, check: Callable[[], None], how: Sampling,
     ) -> list[Answer]:  # fmt: skip
         return []
-
-
-def vectors(model: torch.nn.Module, ids: Sequence[Sequence[int]]) -> Tensor:
-    """(B, d): of each text in tokens; `model`: of transformers, with PEFT's adapter or without."""
-    device = next(model.parameters()).device
-    made = texts.given([texts.plain(one) for one in ids], pad_of(model), kinds=knows_kinds(model))
-    given = {name: value.to(device) for name, value in made.items()}
-    return pooled(body_of(model)(**given).last_hidden_state, given["attention_mask"])
-
-
-def pooled(states: Tensor, mask: Tensor) -> Tensor:
-    """(B, T, d), (B, T) -> (B, d): the mean over the tokens of each text."""
-    weights = mask.unsqueeze(-1)  # (B, T, 1)
-    return (wide(states) * weights).sum(1) / weights.sum(1)
-
-
-def body_of(model: torch.nn.Module) -> Any:
-    """The model without its head."""
-    from peft import PeftModel
-
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    return cast("Any", inner).base_model

@@ -21,7 +21,7 @@ from trainer.judge.objective import Objective
 from trainer.loading import load_tokenizer
 from trainer.loop.losses import wide
 from trainer.objectives import losses, texts
-from trainer.objectives.classes import knows_kinds, pad_of
+from trainer.vectors import given, knows_kinds, pad_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -80,7 +80,7 @@ class Masked(Objective):
         self, model: torch.nn.Module, rows: Sequence[Tokens], keys: Sequence[int]
     ) -> tuple[Tensor, Tensor]:  # (B, T), (B, T)
         device = next(model.parameters()).device
-        made = texts.given(rows, pad_of(model), kinds=knows_kinds(model))
+        made = given(rows, pad_of(model), kinds=knows_kinds(model))
         labels = torch.full_like(made["input_ids"], IGNORED)
         for at, (row, key) in enumerate(zip(rows, keys, strict=True)):
             made["input_ids"][at, : len(row.ids)], labels[at, : len(row.ids)] = self._masked(row, key)

@@ -50,14 +50,18 @@ class NextToken(Objective):
                 ([[1] * len(row.ids) for row in rows], 0),
             )
         )
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]  # (B, T-1, V)
+        logits = self.logits(model, ids, mask, rows)[:, :-1]  # (B, T-1, V)
         targets = labels[:, 1:]
         counted = targets != IGNORED
         nats = cross_entropy(wide(logits[counted]), targets[counted], reduction="none")  # (n,)
         return losses.total(nats, weighted=weighted)
 
     def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
-        return heldout.row_losses(model, rows, check)
+        return heldout.row_losses(model, rows, check, self.logits)
+
+    def logits(self, model: nn.Module, ids: Tensor, mask: Tensor, rows: Sequence[Tokens]) -> Tensor:
+        """(B, T, V)"""
+        return heldout.plain_logits(model, ids, mask, rows)
 
     def questions(
         self, rows: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], count: int

@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from swarm.policy.fitting import JUDGED_TOKENS
 from trainer.data.bad import NotARow
 from trainer.data.rows import Labelled, Row, Text
 from trainer.data.tokens import IGNORED, Tokens
+from trainer.vectors import SECOND
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-SECOND = "token_type_ids"
-"""What some encoders are given beside the ids: 1 for the tokens of a second text."""
 
 
 class TextReader:
@@ -58,24 +53,6 @@ class TextReader:
         kinds = list(kept[SECOND])
         ids = list(kept["input_ids"])
         return ids, kinds.index(1) if 1 in kinds else len(ids), len(whole["input_ids"]) - len(ids)
-
-
-def plain(ids: Sequence[int]) -> Tokens:
-    """A text that has no second one."""
-    return Tokens(list(ids), [], len(ids))
-
-
-def given(rows: Sequence[Tokens], pad: int, *, kinds: bool) -> dict[str, Tensor]:
-    """(B, T) each: what a model is given of texts; `kinds`: it is told which tokens are a second text's."""
-    width = max(len(row.ids) for row in rows)
-    ids = torch.tensor([[*row.ids, *[pad] * (width - len(row.ids))] for row in rows])
-    lengths = torch.tensor([[len(row.ids)] for row in rows])
-    places = torch.arange(width)[None]
-    made = {"input_ids": ids, "attention_mask": (places < lengths).long()}
-    if kinds:
-        starts = torch.tensor([[row.answer_start] for row in rows])
-        made[SECOND] = ((places >= starts) & (places < lengths)).long()
-    return made
 
 
 def batches(rows: Sequence[Tokens], check: Callable[[], None]) -> Iterator[list[int]]:

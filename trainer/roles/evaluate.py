@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +23,14 @@ from trainer.judge.baseline import base_answers, base_kept, base_losses
 from trainer.judge.examination import Examination, Graded, Result, samples, scores_document, write_samples
 from trainer.judge.fitness import private_copy
 from trainer.judge.model_judge import Case, judged
+from trainer.judge.objective import Objective
 from trainer.lease import Lease
 from trainer.loading import load_adapter, load_base
+from trainer.objectives import tied
 from trainer.place import Place
+
+JudgedBy = Callable[[PreTrainedModel], Objective]
+"""What a model with its adapter is judged by; the bare base is judged by its method alone."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,16 @@ class Measured:
 def run(piece: Piece, lease: Lease, place: Place) -> None:
     assert piece.checkpoint is not None and piece.sha256 is not None
     with private_copy(place.run_folder / piece.checkpoint, piece.sha256) as copy:
-        found = {name: _examined(one, copy / name, lease, place) for name, one in models.pieces(piece, place).items()}
+        found = {
+            name: _examined(
+                one,
+                copy / name,
+                lease,
+                place,
+                partial(tied.objective_of, name, copy=copy, pair=piece.settings, place=place),
+            )
+            for name, one in models.pieces(piece, place).items()
+        }
     scores = place.stream_folder(piece.stream) / "scores.toon"
     write_samples(scores.parent, [row for measured in found.values() for row in measured.samples])
     write_whole(scores, scores_document([measured.graded for measured in found.values()]))
@@ -62,13 +78,13 @@ def _one_of(hashes: list[str]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
-def _examined(piece: Piece, copy: Path, lease: Lease, place: Place) -> Measured:
+def _examined(piece: Piece, copy: Path, lease: Lease, place: Place, judged_by: JudgedBy) -> Measured:
     """`copy`: of its adapter, where nobody else writes."""
     assert piece.prepared is not None
     prepared, base_folder = place.run_folder / piece.prepared, bases.folder_of(piece.settings.base_model)
     manifest = verified(prepared, piece.prepared_sha256)
     examination = Examination.of(prepared, manifest["stop_tokens"], base_folder, piece.settings, lease.progress)
-    base, tuned, kept = _measured(examination, piece, copy, place)
+    base, tuned, kept = _measured(examination, piece, copy, place, judged_by)
     of_base, of_tuned = examination.graded(base), examination.graded(tuned)
     rows = samples(examination.asked, base, tuned, of_base, of_tuned)
     kept |= _of_a_model(examination, rows)
@@ -80,7 +96,7 @@ def _examined(piece: Piece, copy: Path, lease: Lease, place: Place) -> Measured:
 
 
 def _measured(
-    examination: Examination, piece: Piece, copy: Path, place: Place
+    examination: Examination, piece: Piece, copy: Path, place: Place, judged_by: JudgedBy
 ) -> tuple[Result, Result, dict[str, float]]:
     """Of the freshly loaded base, then of the same with the adapter on it; third: what it has retained, where that is asked."""
     model = load_base(bases.folder_of(piece.settings.base_model), piece.settings, place)
@@ -92,7 +108,8 @@ def _measured(
     kept = base_kept(piece, place, lambda: retention.kept_by(model)) if retention else None
     # A PeftModel passes generate() on to its base; its own class is no PreTrainedModel.
     tuned = cast("PreTrainedModel", load_adapter(model, copy))
-    result = Result(examination.losses_of(tuned), examination.answers_of(tuned))
+    of_tuned = replace(examination, objective=judged_by(tuned))
+    result = Result(of_tuned.losses_of(tuned), of_tuned.answers_of(tuned))
     if retention is None or kept is None:
         return base, result, {}
     found, metrics = retention.figures(tuned, kept, examination.asked), piece.settings.metrics

@@ -5,11 +5,15 @@ a lower held-out loss than the bare base.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
+
+from transformers import PreTrainedModel
 
 from swarm import kinds
+from swarm.errors import UserError
 from swarm.events import Verdict
 from swarm.messages import Piece
 from swarm.policy.rules import worse_than
@@ -18,10 +22,14 @@ from trainer.data.prepared import HELD_OUT, read_rows, rows_to_choose_by, verifi
 from trainer.judge.baseline import base_losses
 from trainer.judge.fitness import Unfit, private_copy, put_on, refuse_broken
 from trainer.judge.heldout import mean_loss
+from trainer.judge.objective import Objective
 from trainer.lease import Lease
 from trainer.loading import load_base
+from trainer.objectives import tied
 from trainer.place import Place
 
+JudgedBy = Callable[[PreTrainedModel], Objective]
+"""What a model with its adapter is judged by; the bare base is judged by its method alone."""
 STATED_TOLERANCE = 0.02
 """Allowed difference between the reported held-out loss and the measured one: batches and kernels may differ."""
 
@@ -55,7 +63,7 @@ def _judged(piece: Piece, sha256: str, lease: Lease, place: Place) -> Judged:
     try:
         with private_copy(place.run_folder / (piece.checkpoint or ""), sha256) as copy:
             found = {
-                name: _judged_model(one, copy / name, sha256, lease, place)
+                name: _judged_model(one, copy / name, sha256, lease, place, _judged_by(name, piece, copy, place))
                 for name, one in models.pieces(piece, place).items()
             }
     except Unfit as error:
@@ -67,10 +75,20 @@ def _judged(piece: Piece, sha256: str, lease: Lease, place: Place) -> Judged:
     )
 
 
-def _judged_model(piece: Piece, copy: Path, sha256: str, lease: Lease, place: Place) -> Judged:
+def _judged_by(model: str, pair: Piece, copy: Path, place: Place) -> JudgedBy:
+    def objective(tuned: PreTrainedModel) -> Objective:
+        try:
+            return tied.objective_of(model, tuned, copy, pair.settings, place)
+        except UserError as error:  # the projector is a part of the adapters
+            raise Unfit(f"{Path(error.where).name} {error.what}") from error
+
+    return objective
+
+
+def _judged_model(piece: Piece, copy: Path, sha256: str, lease: Lease, place: Place, judged_by: JudgedBy) -> Judged:
     try:
         refuse_broken(copy)
-        loss, base_loss, overlap, chosen_by = _losses(piece, copy, lease, place)
+        loss, base_loss, overlap, chosen_by = _losses(piece, copy, lease, place, judged_by)
     except Unfit as error:
         return Judged("FAIL", error.what, sha256)
     if not math.isfinite(loss):
@@ -86,7 +104,9 @@ def _judged_model(piece: Piece, copy: Path, sha256: str, lease: Lease, place: Pl
     return Judged("SUCCESS", None, sha256, figures)
 
 
-def _losses(piece: Piece, copy: Path, lease: Lease, place: Place) -> tuple[float, float, int, float]:
+def _losses(
+    piece: Piece, copy: Path, lease: Lease, place: Place, judged_by: JudgedBy
+) -> tuple[float, float, int, float]:
     """Held-out loss of the adapter and of the bare base, which is loaded anew and measured before the adapter is put on.
 
     Third: training rows that equal held-out rows.  Fourth: the adapter's loss on the rows by which its step was chosen.
@@ -97,7 +117,8 @@ def _losses(piece: Piece, copy: Path, lease: Lease, place: Place) -> tuple[float
     base = load_base(bases.folder_of(settings.base_model), settings, place)
     measured = kinds.method(settings.method).objective(settings).losses
     base_loss = mean_loss(base_losses(piece, place, lambda: measured(base, rows, lease.progress)))
-    tuned = put_on(base, copy, settings)
+    tuned = cast("PreTrainedModel", put_on(base, copy, settings))
+    measured = judged_by(tuned).losses
     loss = mean_loss(measured(tuned, rows, lease.progress))
     chosen_by = (
         mean_loss(measured(tuned, rows_to_choose_by(prepared), lease.progress)) if settings.val_datasets else loss

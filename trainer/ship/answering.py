@@ -18,6 +18,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from trainer.kv_cache import growing_cache
+from trainer.prefix import Ahead, given_of
 
 UNFINISHED = "\ufffd"
 """How a tokenizer shows the first bytes of a character whose other bytes are in the next token."""
@@ -127,9 +128,9 @@ class _Until(StoppingCriteria):
 
 def answer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], stops: Sequence[int], sampling: Sampling,
-    on_text: OnText = lambda _: None, left: Callable[[], bool] = lambda: False,
+    on_text: OnText = lambda _: None, left: Callable[[], bool] = lambda: False, ahead: Ahead | None = None,
 ) -> Answer:  # fmt: skip
-    """Generate one answer to a prompt in tokens; `left` says whether everybody who wanted it has gone."""
+    """Generate one answer to a prompt in tokens; `left` says whether everybody who wanted it has gone; `ahead`: what stands before the prompt."""
     watch = Watch(tokenizer, frozenset(stops), sampling, on_text)
     if sampling.seed is not None:
         torch.manual_seed(sampling.seed)
@@ -140,7 +141,7 @@ def answer(
     began = time.perf_counter()
     generate = cast("Callable[..., torch.Tensor]", model.generate)  # from a mixin that PreTrainedModel lacks
     generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how, streamer=watch,
+        **given_of(model, ids, torch.ones_like(ids), ahead, [prompt]), generation_config=how, streamer=watch,
         stopping_criteria=StoppingCriteriaList([_Until(watch, left)]), **growing_cache(model),
     )  # fmt: skip
     seconds = time.perf_counter() - began

@@ -26,12 +26,10 @@ from trainer import bases
 from trainer.data.bad import TooLong
 from trainer.inspection import positions_of
 from trainer.loading import load_adapter, load_base, load_tokenizer
-from trainer.objectives import texts
-from trainer.objectives.classes import knows_kinds, pad_of
-from trainer.objectives.likeness import body_of, pooled
 from trainer.place import Place
 from trainer.ship.answering import Answer, OnText
 from trainer.ship.sources import LINEAGE, Source, stated
+from trainer.vectors import body_of, given, knows_kinds, pad_of, plain, pooled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -98,9 +96,9 @@ class Encoder:
 
     @torch.no_grad()
     def _vectors(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
-        given = self._given(texts)
-        states = body_of(self.model)(**given).last_hidden_state.float()  # (B, T, d)
-        found = states[:, 0] if self.pools_first else pooled(states, given["attention_mask"])  # (B, d)
+        made = self._given(texts)
+        states = body_of(self.model)(**made).last_hidden_state.float()  # (B, T, d)
+        found = states[:, 0] if self.pools_first else pooled(states, made["attention_mask"])  # (B, d)
         listed: list[list[float]] = torch.nn.functional.normalize(found, dim=-1).tolist()
         return listed
 
@@ -121,7 +119,7 @@ class Encoder:
 
     def _given(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """(B, T) each."""
-        made = texts.given([texts.plain(one) for one in ids], pad_of(self.model), kinds=knows_kinds(self.model))
+        made = given([plain(one) for one in ids], pad_of(self.model), kinds=knows_kinds(self.model))
         return {name: value.to(self.model.device) for name, value in made.items()}
 
 

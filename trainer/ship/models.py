@@ -23,7 +23,8 @@ from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.place import Place
 from trainer.ship.answering import Answer, OnText, Sampling, answer
 from trainer.ship.encoders import of_pair
-from trainer.ship.sources import QUANTISED, Source, Sources
+from trainer.ship.sources import ENCODER, QUANTISED, Source, Sources, read_lineage
+from trainer.tie import Half, Tie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,15 +61,16 @@ class Models:
         self._askers = {
             self.names[0]: Asker(self.tokenizer, prompt_of_base(self.tokenizer, stops), self.context_tokens)
         }
-        self._peft_names: dict[str, str] = {}
-        self._spoke = self.names[0]
-        for number, source in enumerate(sources.adapters):
-            self._add(source, f"a{number}")
         self.encoders = {
             name: of_pair(source, place, trust_remote_code=trust_remote_code)
             for name, source in sources.encoders.items()
         }
         """Of the pairs."""
+        self._ties: dict[str, Tie] = {}
+        self._peft_names: dict[str, str] = {}
+        self._spoke = self.names[0]
+        for number, source in enumerate(sources.adapters):
+            self._add(source, f"a{number}")
 
     def _add(self, source: Source, peft_name: str) -> None:
         """PEFT's names of adapters become module names, which hold no dots; so ours are kept apart."""
@@ -83,11 +85,26 @@ class Models:
             what = f"does not fit the base {self.sources.base} ({' '.join(str(error).split())[:200]})"
             raise UserError(str(source.folder), what, "name the base that it was trained on with --base") from error
         self._peft_names[source.name] = peft_name
-        self._askers[source.name] = self._asker(source.folder)
+        if source.is_tied:
+            self._ties[source.name] = self._tie(source)
+        self._askers[source.name] = self._asker(source)
 
-    def _asker(self, adapter: Path | None) -> Asker:
-        kept = read_prompt(adapter) if adapter else None
-        return Asker(self.tokenizer, kept or prompt_of_base(self.tokenizer, self._stops), self.context_tokens)
+    def _tie(self, source: Source) -> Tie:
+        """Between the halves of a pair, as they are loaded here."""
+        encoder, pair = self.encoders[f"{source.name}/{ENCODER}"], source.folder.parent
+        tokens = int(read_lineage(pair).get("settings", {}).get("tie_tokens") or 0)
+        halves = Half(encoder.model, encoder.tokenizer), Half(cast("PreTrainedModel", self._model), self.tokenizer)
+        tie = Tie(*halves, tokens)
+        tie.read(pair)
+        return tie
+
+    def _ahead(self, name: str) -> int:
+        """Positions that stand before a prompt."""
+        return self._ties[name].tokens if name in self._ties else 0
+
+    def _asker(self, source: Source) -> Asker:
+        prompt = read_prompt(source.folder) or prompt_of_base(self.tokenizer, self._stops)
+        return Asker(self.tokenizer, prompt, self.context_tokens - self._ahead(source.name))
 
     def warm_up(self) -> None:
         """Each model makes one token, so that the first answer's time is not that of a first call."""
@@ -119,12 +136,12 @@ class Models:
         """Prompt and answer stay within the base's positions; an encoder answers with a label."""
         if name in self.encoders:
             return self.encoders[name].answer(prompt, on_text)
-        most = min(sampling.max_new_tokens, self.room(prompt))
+        most = min(sampling.max_new_tokens, self.room(prompt) - self._ahead(name))
         assert most > 0, "an asker makes no prompt without room for an answer"
         sampling = Sampling(most, sampling.temperature, sampling.top_p, sampling.seed, sampling.stop)
         with self._speaking(name) as model:
             stops = self._askers[name].prompt.stop_tokens
-            return answer(model, self.tokenizer, prompt, stops, sampling, on_text, left)
+            return answer(model, self.tokenizer, prompt, stops, sampling, on_text, left, self._ties.get(name))
 
     @contextmanager
     def _speaking(self, name: str) -> Iterator[PreTrainedModel]:

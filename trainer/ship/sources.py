@@ -13,7 +13,7 @@ from typing import Any
 
 from swarm import kinds
 from swarm.errors import UserError
-from swarm.weights import ADAPTER, ADAPTER_CONFIG, MODELS, OF_MODELS
+from swarm.weights import ADAPTER, ADAPTER_CONFIG, MODELS, OF_MODELS, PROJECTOR
 from trainer import bases
 
 LINEAGE = "lineage.json"
@@ -39,6 +39,11 @@ class Source:
     """The adapter kind that it was trained as; None for adapters of other programs."""
     encoder: Source | None = None
     """The other half, where it is the decoder of a published pair (`method: duo`)."""
+
+    @property
+    def is_tied(self) -> bool:
+        """Its encoder puts vectors before its prompts."""
+        return (self.folder / PROJECTOR).is_file()
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,8 @@ def sources_of(
 
 def base_of(folders: Sequence[Path], base: str | None = None) -> str:
     """The base that adapters share: the one that was named, else the lineage's word for it, else their config's.  Raises UserError."""
-    return base or _common_base([_adapter_in(folder) for folder in folders])
+    adapters = [_adapter_in(folder) for folder in folders]
+    return base or _common_base(adapters)
 
 
 def _adapter_in(folder: Path) -> Source:
@@ -111,6 +117,9 @@ def _source(word: str) -> Source | None:
         decoder, encoder = (_adapter(word, folder / model, "") for model in (DECODER, ENCODER))
         name = name or str(read_lineage(folder).get("stream") or folder.resolve().name)
         return replace(decoder, name=name, encoder=encoder)
+    if (folder / PROJECTOR).is_file():
+        what = "is tied to its encoder, without which it was not trained"
+        raise UserError(word, what, f"name the pair, {folder.parent}, for what takes one: serve, ask, chat, compare")
     if (folder / ADAPTER_CONFIG).is_file():
         return _adapter(word, folder, name)
     if name:

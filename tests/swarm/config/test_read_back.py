@@ -121,7 +121,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     **{key: {"controller_anchor_rows": 4} for key in [f"controller_{key}" for key in ("anchor_steps", "snapshots", "rho", "pull")]},
     **{key: {"plateau_patience": 3} for key in ("plateau_action", "use_jade")}, "plateau_times": {"plateau_patience": 3, "use_jade": True},
     "plateau_factor": {"plateau_patience": 3, "plateau_action": "bump"},
-    **{key: {"controller_adapt": "rank"} for key in ["controller_ranks", "controller_rescale"]},
+    "tie_trains_encoder": {"tie_tokens": 2}, **{key: {"controller_adapt": "rank"} for key in ["controller_ranks", "controller_rescale"]},
 }  # fmt: skip
 """What a setting is legal with."""
 PAIRS = {"type": "prompt_completion", "rejected": "worse"}

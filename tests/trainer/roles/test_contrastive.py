@@ -15,7 +15,7 @@ from swarm.settings import StreamSettings
 from tests.trainer.conftest import Bench
 from tests.trainer.encoders import WORDS, save_encoder
 from trainer.loading import load_adapter, load_base, load_tokenizer
-from trainer.objectives.likeness import vectors
+from trainer.vectors import vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 PARTNERS = dict(zip(WORDS[:6], WORDS[6:], strict=True))

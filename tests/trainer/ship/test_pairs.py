@@ -21,13 +21,13 @@ from tests.trainer.ship.test_serve import HELLO, Served
 from trainer import ask
 from trainer.judge import evaluation
 from trainer.loading import load_adapter, load_base
-from trainer.objectives.likeness import vectors
 from trainer.place import Place
 from trainer.ship import portable
 from trainer.ship.answering import Sampling
 from trainer.ship.chat import Chat
 from trainer.ship.models import Models
 from trainer.ship.sources import sources_of
+from trainer.vectors import vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 HOT = WORDS[:3]
