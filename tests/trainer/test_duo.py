@@ -110,6 +110,30 @@ def test_amp_leaves_everything_as_it_was_where_a_gradient_is_not_finite() -> Non
     assert equal(values, before) and optimizer.skipped == 1 and not optimizer.state
 
 
+@pytest.mark.parametrize("mode", ["split", "blend", "amp"])
+def test_it_works_with_a_schedule_and_a_scaler_of_anybody_s_loop_on_a_cpu(mode: str) -> None:
+    """D06, D10: a step whose scaled gradient overflows is left out, as with any optimizer."""
+    torch.manual_seed(0)
+    models = {"encoder": nn.Linear(4, 2), "decoder": nn.Linear(4, 4)}
+    groups = [{"params": model.parameters(), "role": role} for role, model in models.items()]
+    optimizer = Duo(groups, lr=RATE, mode=mode)  # type: ignore[arg-type]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    scaler, rows, moved = torch.amp.GradScaler("cpu", init_scale=8.0), torch.randn(8, 4), []
+    for step in range(4):
+        before = [value.detach().clone() for model in models.values() for value in model.parameters()]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = sum((model(rows) * (torch.inf if step == 1 else 1)).square().mean() for model in models.values())
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        schedule.step()
+        optimizer.zero_grad()
+        after = [value for model in models.values() for value in model.parameters()]
+        moved.append(not any(torch.equal(*values) for values in zip(before, after, strict=True)))
+    assert moved == [True, False, True, True]
+    assert [group["lr"] for group in optimizer.param_groups] == [RATE / 5] * 2
+
+
 def test_it_goes_on_from_its_state_bit_for_bit() -> None:
     whole = after(duo("blend", 0.3))
     values = weights()

@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from swarm.config import load
-from swarm.errors import UserErrors
+from swarm.errors import UserError, UserErrors
 from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
 from tests.trainer.conftest import Bench
-from tests.trainer.encoders import WORDS, save_encoder
+from tests.trainer.encoders import FAMILIES, WORDS, save_encoder, save_family
+from trainer.engines.pair import Side
 
 HOT = WORDS[:3]
 ROW_TYPES = {
@@ -131,24 +132,28 @@ def test_both_models_are_trained_in_one_run_and_judged_each_on_its_own(duo: Make
     assert changed["verdict"].result == "FAIL"
 
 
-@pytest.mark.parametrize("objective", ["classify", "mlm", "contrastive"])
-def test_an_encoder_learns_its_own_objective_beside_a_decoder(
-    duo: Make, bench: Bench, tmp_path: Path, objective: str
-) -> None:
-    """D01, D02: BERT's kind with AdamW, a decoder with Lion."""
-    encoder, texts = save_encoder(tmp_path / "bert"), tmp_path / "texts.csv"
+def of_encoder(encoder: Path, texts: Path, objective: str, steps: int) -> list[str]:
+    """Overrides: what it learns of texts that are written there."""
     partners = dict(zip(WORDS, [*WORDS[6:], *WORDS[:6]], strict=True))
     lines = [
         f"{' '.join(some)},{'hot' if some[0] in HOT else 'cold'},{' '.join(partners[word] for word in some)}"
         for some in product(WORDS[:6], WORDS[6:9], WORDS[9:])
     ]
     texts.write_text("\n".join(["text,label,partners", *lines]) + "\n")
-    row_type = ROW_TYPES[objective]
     own = ["models.encoder.labels=[cold, hot]"] if objective == "classify" else []
-    settings = duo(
-        f"models.encoder.base_model={encoder}", f"models.encoder.objective={objective}", "max_steps=60", "save_steps=60", "eval_steps=60",
-        f"models.encoder.datasets=[{{path: {texts}, type: {row_type}}}]", "models.encoder.learning_rate=1e-2", "models.encoder.sequence_len=32", "models.encoder.eval_rows=12", *own,
-    )  # fmt: skip
+    return [
+        f"models.encoder.base_model={encoder}", f"models.encoder.objective={objective}", f"max_steps={steps}", f"save_steps={steps}",
+        f"eval_steps={steps}", f"models.encoder.datasets=[{{path: {texts}, type: {ROW_TYPES[objective]}}}]", "models.encoder.learning_rate=1e-2",
+        "models.encoder.sequence_len=32", "models.encoder.eval_rows=12", *own,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", ["classify", "mlm", "contrastive"])
+def test_an_encoder_learns_its_own_objective_beside_a_decoder(
+    duo: Make, bench: Bench, tmp_path: Path, objective: str
+) -> None:
+    """D01, D02: BERT's kind with AdamW, a decoder with Lion."""
+    settings = duo(*of_encoder(save_encoder(tmp_path / "bert"), tmp_path / "texts.csv", objective, steps=60))
     trained = bench.trained(settings)["trained"]
     given = {"prepared": next(iter(bench.prepared)), "checkpoint": trained.path, "sha256": trained.sha256}
     verdict = bench.do("validate", settings, **given)["verdict"]
@@ -157,6 +162,21 @@ def test_an_encoder_learns_its_own_objective_beside_a_decoder(
         assert verdict.figures[f"{model}_eval_loss"] < verdict.figures[f"base_{model}_eval_loss"]
     score = bench.do("evaluate", settings, **given)["score"]
     assert ("encoder_accuracy" in score.figures) == (objective == "classify")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("objective", ["classify", "contrastive"])
+def test_an_encoder_of_another_family_learns_beside_a_decoder_that_it_is_tied_to(
+    duo: Make, bench: Bench, tmp_path: Path, family: str, objective: str
+) -> None:
+    """D01, D38."""
+    encoder = save_family(tmp_path / family, family)
+    settings = duo("tie_tokens=2", *of_encoder(encoder, tmp_path / "texts.csv", objective, steps=40))
+    trained = bench.trained(settings)["trained"]
+    given = {"prepared": next(iter(bench.prepared)), "checkpoint": trained.path, "sha256": trained.sha256}
+    verdict = bench.do("validate", settings, **given)["verdict"]
+    assert verdict.result == "SUCCESS", verdict
+    assert verdict.figures["encoder_eval_loss"] < verdict.figures["base_encoder_eval_loss"]
 
 
 def test_the_shipped_pair_trains_on_the_embedded_base(bench: Bench) -> None:
@@ -204,6 +224,32 @@ def test_the_arbiter_s_weight_is_a_factor_of_the_learning_rate(whole: tuple[Benc
                 schedule * float(before[f"{model}_weight"]), rel=1e-4
             )
     assert any(float(row["encoder_weight"]) != 1 for row in table)
+
+
+@pytest.mark.parametrize("mode", ["amp", "split"])
+def test_amp_passes_over_a_gradient_that_is_not_finite_and_without_it_the_model_is_named(
+    duo: Make, bench: Bench, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """D10: the encoder's second gradient is spoiled."""
+    plain = Side.gather
+
+    def spoiled(side: Side) -> None:
+        plain(side)
+        if side.stream.name == "encoder" and side.stream.step == 1:
+            side.adapter.parameters()[0].grad.fill_(math.inf)  # type: ignore[union-attr]
+
+    monkeypatch.setattr(Side, "gather", spoiled)
+    settings = duo(f"duo_mode={mode}", "arbiter=grad_norm")
+    if mode == "split":
+        with pytest.raises(UserError, match="encoder: gradient was not finite at step 2"):
+            bench.trained(settings)
+        return
+    assert bench.trained(settings)["trained"].step == 4
+    assert [row["encoder_learning_rate"] > 0 for row in rows(bench)] == [True, False, True, True]
+    assert [row["decoder_learning_rate"] > 0 for row in rows(bench)] == [True] * 4
+    assert all(math.isfinite(row["encoder_weight"]) for row in rows(bench))
+    told = [event.body for event in bench.events() if event.kind == "post"]
+    assert "step 2: encoder: the gradient was not finite: nothing was changed" in told
 
 
 AT_ONCE = ("plateau_patience=2", "plateau_min_delta=100", "max_steps=8", "save_steps=4", "save=last", "eval_steps=8")

@@ -20,8 +20,9 @@ def test_the_blocks_of_the_python_page_are_a_script_that_trains_and_saves_an_ada
     names: dict[str, Any] = {"__name__": "script"}
     for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE):
         exec(compile(block, "docs/python.md", "exec"), names)
-    rows, tensors, losses, saved = [line for line in capsys.readouterr().out.splitlines() if line]
+    rows, tensors, losses, saved, _ = [line for line in capsys.readouterr().out.splitlines() if line]
     assert rows.startswith("144 rows") and tensors.endswith("parameters")
     assert len(losses.split(",")) >= 3
     assert saved == "['train_log.csv', 'train_log.json', 'wide'] PeftModelForCausalLM"
+    assert all(names["history"][-1][name] < loss for name, loss in names["history"][0].items()), "D06"
     assert names["wide"].step >= 3 and names["narrow"].step == 6

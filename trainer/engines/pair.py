@@ -244,7 +244,11 @@ class Pair:
             else:
                 side.rest()
         weights = self.arbiter.update(
-            {name: (step.figures["loss"], step.figures["grad_norm"]) for name, step in done.items()}
+            {
+                name: (step.figures["loss"], norm)
+                for name, step in done.items()
+                if math.isfinite(norm := step.figures["grad_norm"])  # else nothing was changed
+            }
         )
         for name, side in self.sides.items():
             side.stream.factors = [*side.stream.factors[: len(side.stream.controllers)], weights[name]]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.duo import Duo
 from trainer.loop.adapter import Adapter
 from trainer.loop.batches import Batches, Tokenised
 from trainer.loop.clones import Clone, cloned, copied
@@ -182,8 +183,11 @@ class Stream:
         trained = self._trained(window)
         norm = math.hypot(*(self._clipped(each.adapter) for each in trained))
         for what, value in (("loss", losses["loss"]), ("gradient", norm)):
-            if not torch.isfinite(torch.tensor(value)):
-                raise Failed(f"{what} was not finite at step {self.step + 1}", "lower learning_rate")
+            if math.isfinite(value):
+                continue
+            if what == "gradient" and self._passes_over:
+                return self._passed_over(window, losses)
+            raise Failed(f"{what} was not finite at step {self.step + 1}", "lower learning_rate")
         rate = self._set_learning_rate()
         for each in trained:
             each.optimizer.step()
@@ -201,6 +205,21 @@ class Stream:
         self.factors = [controller(done) for controller in self.controllers]
         found = {name: value for controller in self.controllers for name, value in controller.figures.items()}
         return Stepped(self.step, figures | found, [event for each in self.controllers for event in each.events])
+
+    @property
+    def _passes_over(self) -> bool:
+        """A step whose gradient is not finite changes nothing (`duo_mode: amp`)."""
+        return isinstance(self.optimizer, Duo) and self.optimizer.mode == "amp"
+
+    def _passed_over(self, window: Window, losses: dict[str, float]) -> Stepped:
+        self.zero_gradients()
+        self.step += 1
+        self.tokens += window.tokens
+        figures = {
+            **losses, "learning_rate": 0.0, "grad_norm": math.inf, "tokens": self.tokens, "epoch": self.batches.epochs_after(self.step),
+            "padded": 1 - window.tokens / window.padded, "supervised": window.supervised,
+        }  # fmt: skip
+        return Stepped(self.step, figures, ["the gradient was not finite: nothing was changed"])
 
     def _trained(self, window: Window) -> Sequence[Stream | Clone]:
         """What this step moves: the adapter, or the clones that have rows in it."""
