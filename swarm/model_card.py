@@ -9,7 +9,7 @@ import json
 from pathlib import Path, PurePath
 from typing import Any
 
-from swarm import figures
+from swarm import figures, kinds
 
 CARD = "README.md"
 MADE = "<!-- Made of the run's log.  A card with this line is made anew when the adapter is pushed; take the line out to keep your own. -->"
@@ -19,13 +19,18 @@ METHOD = (
     "train_on_inputs", "seed",
 )  # fmt: skip
 """Settings that somebody would need to train the same again."""
+PURPOSES = {
+    "CAUSAL_LM": ("text-generation", "AutoModelForCausalLM"), "SEQ_CLS": ("text-classification", "AutoModelForSequenceClassification"),
+    "FEATURE_EXTRACTION": ("feature-extraction", "AutoModelForMaskedLM"),
+}  # fmt: skip
+"""By PEFT's name of what an adapter is for."""
 
 
 def card(name: str, base: str, lineage: dict[str, Any], sha256: str) -> str:
     """The text of README.md; `base` as the adapter's config names it."""
     about = _front(base, lineage)
     parts = [
-        about, MADE, f"# {name}", _what(base, lineage), _data(lineage), _method(lineage), _figures(lineage), _use(base), _rights(base),
+        about, MADE, f"# {name}", _what(base, lineage), _data(lineage), _method(lineage), _figures(lineage), _use(base, lineage), _rights(base),
         _made(lineage, sha256),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -36,7 +41,17 @@ def _front(base: str, lineage: dict[str, Any]) -> str:
     kind = str((lineage.get("settings") or {}).get("adapter") or "lora")
     on_hub = [f"base_model: {json.dumps(base)}", "base_model_relation: adapter"] if _is_hub_name(base) else []
     tags = ["tags:", *(f"- {tag}" for tag in dict.fromkeys(("peft", "lora", kind, "toonswarm")))]
-    return "\n".join(["---", "library_name: peft", "pipeline_tag: text-generation", *on_hub, *tags, "---"])
+    pipeline = [f"pipeline_tag: {_of_purpose(lineage)[0]}"]
+    return "\n".join(["---", "library_name: peft", *pipeline, *on_hub, *tags, "---"])
+
+
+def _of_purpose(lineage: dict[str, Any]) -> tuple[str, str, str]:
+    """The hub's name of what it is for, the class of transformers that makes its base, and the arguments of that."""
+    settings = lineage.get("settings") or {}
+    kind = kinds.installed("method").get(settings.get("method") or "sft")
+    task, names = PURPOSES.get(kind.peft_task if isinstance(kind, kinds.Method) else "", PURPOSES["CAUSAL_LM"])
+    labels = f", num_labels={len(settings['labels'])}" if settings.get("labels") else ""
+    return task, names, labels
 
 
 def _is_hub_name(base: str) -> bool:
@@ -95,14 +110,15 @@ def _text(name: str, measured: dict[str, Any], prefix: str) -> str:
     return "-" if value is None else figures.of(name).text(value)
 
 
-def _use(base: str) -> str:
+def _use(base: str, lineage: dict[str, Any]) -> str:
+    _, kind, more = _of_purpose(lineage)
     return f"""## Use
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {kind}, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained({json.dumps(base)})
+base = {kind}.from_pretrained({json.dumps(base)}{more})
 model = PeftModel.from_pretrained(base, "path or name of this adapter")
 tokenizer = AutoTokenizer.from_pretrained("path or name of this adapter")  # with the chat template of the training
 ```"""

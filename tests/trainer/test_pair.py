@@ -171,7 +171,7 @@ def test_an_encoder_of_another_family_learns_beside_a_decoder_that_it_is_tied_to
 ) -> None:
     """D01, D38."""
     encoder = save_family(tmp_path / family, family)
-    settings = duo("tie_tokens=2", *of_encoder(encoder, tmp_path / "texts.csv", objective, steps=40))
+    settings = duo("tie_tokens=2", *of_encoder(encoder, tmp_path / "texts.csv", objective, steps=120))
     trained = bench.trained(settings)["trained"]
     given = {"prepared": next(iter(bench.prepared)), "checkpoint": trained.path, "sha256": trained.sha256}
     verdict = bench.do("validate", settings, **given)["verdict"]

@@ -248,7 +248,8 @@ class Stream:
 
     def zero_gradients(self) -> None:
         values = [value for adapter in self.adapters for value in adapter.parameters()]
-        torch._foreach_zero_([value.grad for value in values if value.grad is not None])
+        if gradients := [value.grad for value in values if value.grad is not None]:
+            torch._foreach_zero_(gradients)
 
     def why_done(self, step: Stepped) -> str | None:
         if self.step >= self.steps:

@@ -14,7 +14,7 @@ from swarm import events as ev
 from swarm.artifacts import publish
 from swarm.artifacts.lineage import lineage, rows
 from swarm.artifacts.publish import PublishError
-from swarm.model_card import kept_card
+from swarm.model_card import card, kept_card
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings, StreamSettings
 from swarm.state import State
@@ -319,3 +319,16 @@ def test_a_card_that_its_author_wrote_is_kept_and_one_of_ours_is_made_anew(bench
     assert kept_card(place) is None
     (place / "README.md").write_text("# Mine\n")
     assert kept_card(place) == "# Mine\n"
+
+
+def test_a_card_shows_how_what_was_trained_is_loaded() -> None:
+    """D01: of a pair each half has its own."""
+    told = {
+        "classify": ("text-classification", 'AutoModelForSequenceClassification.from_pretrained("b", num_labels=2)'),
+        "contrastive": ("feature-extraction", 'AutoModelForMaskedLM.from_pretrained("b")'),
+        "sft": ("text-generation", 'AutoModelForCausalLM.from_pretrained("b")'),
+    }
+    for method, (task, call) in told.items():
+        labels = {"labels": ["x", "y"]} if method == "classify" else {}
+        text = card("s", "b", {"settings": {"method": method, **labels}}, "0" * 64)
+        assert f"pipeline_tag: {task}\n" in text and f"base = {call}\n" in text
