@@ -226,6 +226,19 @@ def test_the_arbiter_s_weight_is_a_factor_of_the_learning_rate(whole: tuple[Benc
     assert any(float(row["encoder_weight"]) != 1 for row in table)
 
 
+@pytest.mark.parametrize("model", ["encoder", "decoder"])
+def test_broken_rows_of_one_model_are_named_by_their_place_and_nothing_half_written_stays(
+    duo: Make, bench: Bench, tmp_path: Path, model: str
+) -> None:
+    """D01."""
+    path = tmp_path / "broken.jsonl"
+    rows = [{"prompt": f"double {n}", "completion": str(2 * n)} for n in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows[:2], {"prompt": "double 2"}, *rows[3:]]))
+    with pytest.raises(UserError, match=r"broken.jsonl:3: no column 'completion'"):
+        bench.do("prepare", duo(f"models.{model}.datasets=[{{path: {path}, type: prompt_completion}}]"))
+    assert not list((bench.place.run_folder / "prepared").glob(".*"))
+
+
 @pytest.mark.parametrize("mode", ["amp", "split"])
 def test_amp_passes_over_a_gradient_that_is_not_finite_and_without_it_the_model_is_named(
     duo: Make, bench: Bench, monkeypatch: pytest.MonkeyPatch, mode: str
