@@ -111,6 +111,8 @@ def words_of(event: Event) -> Words:
             return _add(event)
         case ev.Propose() | ev.Conclude():
             return _research(event)
+        case ev.Rate() | ev.Retrain() | ev.Canary():
+            return _feedback(event)
         case ev.Fail():
             return Words(one_line(event.why), "FAIL")
         case ev.Stop():
@@ -161,6 +163,19 @@ def _research(event: ev.Propose | ev.Conclude) -> Words:
         case ev.Conclude():
             word = {"keep": "is kept", "discard": "is discarded", "replica": "is a replica"}[event.result]
             return Words(f"{word}: {one_line(event.why)}", "OK" if event.result == "keep" else "", joint=" ")
+
+
+def _feedback(event: ev.Rate | ev.Retrain | ev.Canary) -> Words:
+    match event:
+        case ev.Rate():
+            better = event.better and "with a better answer"
+            words = joined(" ", f"answer {event.answer} is rated {event.rating:g} of 5", better)
+            return Words(joined(": ", words, one_line(event.why)))
+        case ev.Retrain():
+            mean = f"the last {counted(event.ratings, 'rating')} of {event.like} have the mean {event.mean:g}"
+            return Words(f"is to be trained with the answers that were rated: {mean}", joint=" ")
+        case ev.Canary():
+            return Words(f"gets {event.share:.0%} of the requests", joint=" ")
 
 
 def _end(event: ev.End) -> Words:

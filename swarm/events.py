@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from swarm.event import Event, Measured, Name, Names, RelativePath, Role, Sha256, ShortSha256, Token
 from swarm.figures import is_compared
@@ -62,20 +62,47 @@ class Propose(Event):
 
 
 class Conclude(Event):
-    """What became of the proposal `ref`."""
+    """What became of `ref`: a proposal, or a stream that was trained anew from rated answers."""
 
     result: Literal["keep", "discard", "replica"]
     """replica: it differs from the best so far in its seed alone, so it measures the spread and is no progress."""
     against: Name | None = None
-    """The best so far, with which it was compared row by row."""
+    """With what it was compared: the best so far, row by row; or what was promoted, by ratings."""
     better: float | None = None
-    """By so much (worse where negative), in the metric of the promotion."""
+    """By so much (worse where negative), in the metric of the promotion or in points of the ratings."""
     low: float | None = None
     high: float | None = None
     """The interval at the level of the test."""
     p: float | None = None
     """How likely chance alone makes such a difference."""
     why: str
+
+
+class Rate(Event):
+    """An answer of the stream `ref` was rated; its text stands in `feedback/` of the run folder and not here."""
+
+    answer: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+    """The id under which it was given; a second rating takes the place of the first."""
+    rating: Annotated[float, Field(ge=1, le=5)]
+    """1, the worst, to 5."""
+    better: bool | None = None
+    """True: somebody wrote what the answer should have been."""
+    why: str | None = None
+
+
+class Retrain(Event):
+    """The ratings of `like` are low: a stream `ref` is to be trained as it was, with the rated answers among its rows."""
+
+    like: Name
+    mean: float
+    ratings: int
+    """So many, of which that is the mean."""
+
+
+class Canary(Event):
+    """The stream gets a share of the requests, until as many of its answers are rated as are needed to judge it."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
 
 
 class Pause(Event):

@@ -156,6 +156,29 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Rated:
+    """The newest rating of an answer."""
+
+    seq: int
+    stream: str
+    rating: float
+    has_better: bool
+    """Somebody wrote what the answer should have been."""
+
+
+@dataclass(slots=True)
+class Retrained:
+    """A stream that is trained anew from rated answers."""
+
+    event: ev.Retrain
+    seq: int
+    canary: ev.Canary | None = None
+    canary_seq: int = 0
+    conclusion: ev.Conclude | None = None
+    concluded_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Opinion:
     """An approval or an objection."""
 

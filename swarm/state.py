@@ -14,10 +14,23 @@ from typing import Protocol
 from swarm import events as ev
 from swarm.event import ROLES, Event, Role
 from swarm.events import RESULT_OF, RESULTS
-from swarm.standing import Decision, Lease, Opinion, Promoters, Proposal, Question, Stream, Task, Yielded
+from swarm.standing import (
+    Decision,
+    Lease,
+    Opinion,
+    Promoters,
+    Proposal,
+    Question,
+    Rated,
+    Retrained,
+    Stream,
+    Task,
+    Yielded,
+)
 
 __all__ = [
-    "Decision", "Entry", "Lease", "Opinion", "Proposal", "Question", "Refusal", "State", "Stream", "Task", "Yielded", "fold",
+    "Decision", "Entry", "Lease", "Opinion", "Proposal", "Question", "Rated", "Refusal", "Retrained", "State", "Stream", "Task",
+    "Yielded", "fold",
 ]  # fmt: skip
 
 ResultKey = tuple[str, str, str, int, int | None]
@@ -63,11 +76,17 @@ class State:
     """The proposal that was kept last."""
     researched: float = 0.0
     """Log time of the last entry about a proposal."""
+    ratings: dict[str, Rated] = field(default_factory=dict)
+    """By the answer's id, in the order in which they were given."""
+    rated: float = 0.0
+    """Log time of the last rating."""
+    retrained: dict[str, Retrained] = field(default_factory=dict)
     looks: int = 0
     """How often the sealed rows were looked at."""
     compared: ev.Compared | None = None
     """The newest comparison; it holds for the scores that it names."""
     promoted: ev.Promote | None = None
+    promoted_seq: int = 0
     promoters: Promoters | None = None
     opinions: dict[tuple[str, str], Opinion] = field(default_factory=dict)
     """(stream or `run`, author) -> the author's newest approval or objection."""
@@ -103,6 +122,17 @@ class State:
             case ev.Propose(ref=name):
                 self.proposals[name] = Proposal(event, entry.author, entry.seq, entry.time)
                 self.researched = entry.time
+            case ev.Rate(ref=name, answer=answer, rating=rating, better=better):
+                known = self.ratings.pop(answer, None)
+                has_better = bool(better or (known and known.has_better))
+                self.ratings[answer] = Rated(entry.seq, name, rating, has_better)
+                self.rated = entry.time
+            case ev.Retrain(ref=name):
+                self.retrained[name] = Retrained(event, entry.seq)
+            case ev.Canary(ref=name) if name in self.retrained:
+                self.retrained[name].canary, self.retrained[name].canary_seq = event, entry.seq
+            case ev.Conclude(ref=name) if name in self.retrained:
+                self.retrained[name].conclusion, self.retrained[name].concluded_seq = event, entry.seq
             case ev.Conclude(ref=name) if name in self.proposals:
                 self.proposals[name].conclusion, self.researched = event, entry.time
                 self.kept = name if event.result == "keep" else self.kept
@@ -121,7 +151,7 @@ class State:
             case ev.Compared():
                 self.compared = event
             case ev.Promote():
-                self.promoted = event
+                self.promoted, self.promoted_seq = event, entry.seq
                 self.promoters = Promoters(
                     entry.author, self.approvers(event.ref), self.objections(event.ref), self.reasons(event.ref)
                 )
@@ -267,6 +297,10 @@ class State:
                 pass
             case ev.Add(like=like, why=reason):
                 why = f"like {like}: {reason}" if reason else f"like {like}"
+            case ev.Retrain(like=like, mean=mean, ratings=count):
+                why = f"the last {count} ratings of {like} have the mean {mean:g}"
+            case ev.Canary(share=share):
+                why = f"{share:g} of the requests"
             case ev.Verdict(result=result, why=reason):
                 why = f"{result}: {reason}" if reason else result
             case ev.Conclude(result=result, why=reason):

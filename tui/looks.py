@@ -85,6 +85,8 @@ KINDS = {
     "resume": WARN,
     "stop": WARN,
     "yield": WARN,
+    "retrain": WARN,
+    "canary": WARN,
     "drop": WARN,
     "refuse": WARN,
     "expire": BAD,

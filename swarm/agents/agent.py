@@ -25,8 +25,8 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
+from swarm import answers, rundir
 from swarm import events as ev
-from swarm import rundir
 from swarm.access.adding import SECONDS as ANSWER_SECONDS
 from swarm.access.adding import Changes, addition, proposal
 from swarm.access.checked import checked, no_entry, waitable
@@ -172,6 +172,20 @@ class Agent:
         return self.append(
             checked(ev.Yield, ref="run", what=what, count=count, seconds=seconds, why=why or None, idem=idem)
         )
+
+    def rate(
+        self, answer: str, rating: float, *, why: str = "", better: str | None = None, idem: str | None = None
+    ) -> int:
+        """Rate an answer by its id from 1 to 5; `better`: what it should have been.  Raises UserError for one that is not kept."""
+        found = answers.kept(self.folder, answer)
+        event = checked(
+            ev.Rate, ref=found["stream"], answer=answer, rating=rating, better=None if better is None else True,
+            why=why or None, idem=idem,
+        )  # fmt: skip
+        answers.keep_rated(self.folder, answer, found if better is None else {**found, "better": better})
+        seq = self.append(event)  # second: a text without a rating is never used
+        answers.forget_waiting(self.folder, answer)
+        return seq
 
     def _ref_of(self, seq: int) -> str:
         found = next((entry.event.ref for entry in self.tail(seq - 1)), None) if seq > 0 else None

@@ -26,6 +26,7 @@ from swarm.cli import (
     looking,
     members,
     notifying,
+    rating,
     reading,
     record,
     researching,
@@ -136,6 +137,7 @@ agents.add_to(app)
 talking.add_to(app)
 members.add_to(app)
 notifying.add_to(app)
+rating.add_to(app)
 shipping.add_to(app)
 using.add_to(app)
 judging.add_to(app)

@@ -51,7 +51,12 @@ def checked(
     Raises UserErrors with all that is wrong; without `files` what they name need not be there.
     """
     problems, above = Problems(), f"streams.{name}"
-    alone = {**run.dumped(), "research": None, "streams": {name: run.streams[like].model_dump(mode="json")}}
+    alone = {
+        **run.dumped(),
+        "research": None,
+        "feedback": None,
+        "streams": {name: run.streams[like].model_dump(mode="json")},
+    }
     root = _tree(alone, Spot(f"like {like}", 0, cwd), "")  # fmt: skip
     root = layers.merged(root, [f"{above}.{word.removeprefix(f'{above}.')}" for word in words], cwd, problems)
     root = _without_keys_of_other_kinds(root, name, run.streams[like])

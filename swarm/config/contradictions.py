@@ -18,6 +18,7 @@ BATCHES = "`packing`, `group_by_length` and `batch_size_tokens`"
 def check(root: Node, run: RunSettings, problems: Problems) -> None:
     _check_promotion(root, run, problems)
     _check_research(root, run, problems)
+    _check_feedback(root, run, problems)
     _check_alerts(root, run, problems)
     for name, settings in run.streams.items():
         stream = root.items["streams"].items[name]
@@ -75,6 +76,18 @@ def _check_research(root: Node, run: RunSettings, problems: Problems) -> None:
         if wrong := next((key for key in part.space if key not in known), None):
             what = f"phase {phase} changes {wrong}, which is no setting of {research.start}"
             _add(root.items["research"], "phases", what, "see docs/settings.md", problems)
+
+
+def _check_feedback(root: Node, run: RunSettings, problems: Problems) -> None:
+    """Rated answers are conversations; and who is trained with them is promoted by ratings, without a look at sealed rows."""
+    for name, stream in run.streams.items() if run.feedback else ():
+        known = kinds.method(stream.method).row_types
+        if known is not None and "chatml" not in known:
+            what = f"{name} has `method: {stream.method}`, which does not learn from conversations"
+            _add(root, "feedback", what, "leave `feedback` out", problems)
+        if stream.sealed_datasets:
+            what = f"{name} has `sealed_datasets`, and what ratings promote is not examined on them"
+            _add(root, "feedback", what, "leave one of them out", problems)
 
 
 def _check_held_out(stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:

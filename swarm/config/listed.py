@@ -17,6 +17,7 @@ from swarm.settings import (
     Alert,
     Budget,
     Dataset,
+    Feedback,
     Halving,
     Judge,
     Phase,
@@ -48,6 +49,7 @@ TITLES: dict[type[Settings], str] = {
     Alert: "Of an alert",
     Research: "Of the research",
     Phase: "Of a phase",
+    Feedback: "Of feedback",
     Search: "Of a search",
     Range: "Of a range in its space",
 }

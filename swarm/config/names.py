@@ -12,6 +12,7 @@ from swarm.settings import (
     Alert,
     Budget,
     Dataset,
+    Feedback,
     Halving,
     Judge,
     Phase,
@@ -53,6 +54,7 @@ GROUPS: dict[type[Settings], str] = {
     Alert: "below `alerts:`",
     Research: "below `research:`",
     Phase: "below a phase of `research:`",
+    Feedback: "below `feedback:`",
     Search: "below `search:` of a stream",
     Range: "in the space of a `search:`",
 }

@@ -11,6 +11,7 @@ from swarm import events as ev
 from swarm.artifacts import publish, scores, warmstart
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
 from swarm.coordinator.researching import Researching
+from swarm.coordinator.retraining import Retraining
 from swarm.coordinator.suggesting import Suggesting
 from swarm.coordinator.supervisor import Supervisor
 from swarm.errors import UserError, UserErrors
@@ -38,6 +39,7 @@ class Effects:
         self.record, self.hub, self.crew, self.folder = record, hub, crew, folder
         self._suggesting = Suggesting(record, folder, self.add_for)
         self.researching = Researching(record, folder, self.add_for)
+        self.retraining = Retraining(record, folder, self.add_for)
         self._adding = asyncio.Lock()
         self._is_full = False
         """Since the last adapter that could not be placed for lack of space."""
@@ -71,6 +73,15 @@ class Effects:
                 await self.researching.judge(command)
             case commands.DiscardProposal():
                 await self.researching.discard(command)
+                self.retraining.concluded()
+            case commands.BeginRetraining():
+                await self.retraining.begin(command)
+            case commands.JoinRetrained():
+                self.retraining.join(command)
+            case commands.BeginCanary():
+                await self.retraining.begin_canary(command)
+            case commands.JudgeCanary():
+                await self.retraining.judge(command)
             case commands.Publish(stream):
                 await self._publish(stream)
             case commands.Compare(streams, key):

@@ -40,7 +40,7 @@ from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.messages import Quit
 from swarm.plainfiles import may_pass, remove_file
 from swarm.policy import schedule
-from swarm.policy.commands import Dismiss, JoinProposal, SendOrder, Suggest
+from swarm.policy.commands import Dismiss, JoinProposal, JoinRetrained, SendOrder, Suggest
 from swarm.policy.yielding import kept
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
@@ -48,6 +48,8 @@ from swarm.state import Refusal
 from swarm.surroundings import cores
 from swarm.views.summary import FILE, summary
 
+BESIDE = SendOrder | Dismiss | Suggest | JoinProposal | JoinRetrained
+"""Commands that are only begun, or change no state: nothing new is to be decided after them."""
 TICK_SECONDS = 0.25
 """How often it acts on the clock alone; messages and exits of workers wake it at once."""
 LEAVING_SECONDS = 20.0
@@ -86,6 +88,7 @@ class Coordinator:
             raise user_error(error) from error
         self._begin()
         write_connect(self.folder, self.members)
+        self.effects.retraining.prepare()
         self._keep()
         self.crew.start_all()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -167,7 +170,7 @@ class Coordinator:
                 if state.end:
                     self.reception.is_closing = True
                     self._over.set()
-                if all(isinstance(command, SendOrder | Dismiss | Suggest | JoinProposal) for command in commands):
+                if all(isinstance(command, BESIDE) for command in commands):
                     return
 
     def _stop_by_signal(self) -> None:

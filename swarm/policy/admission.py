@@ -28,6 +28,8 @@ COORDINATORS_OWN = frozenset(
         "adapter",
         "compared",
         "conclude",
+        "retrain",
+        "canary",
         "look",
         "seal",
         "head",
@@ -82,8 +84,17 @@ def admit(state: State, author: str, event: Event, now: float) -> None:
             _admit_added(state, author, event)
         case ev.Propose():
             _admit_proposed(state, event)
-        case ev.Conclude() if (one := state.proposals.get(event.ref)) is None or one.conclusion:
-            raise Refusal(f"{event.ref}: is no proposal that waits for a conclusion")
+        case ev.Conclude():
+            one = state.proposals.get(event.ref) or state.retrained.get(event.ref)
+            if one is None or one.conclusion:
+                raise Refusal(f"{event.ref}: is nothing that waits for a conclusion")
+        case ev.Retrain():
+            _admit_stream(state, event)
+            _stream(state, event.like)
+        case ev.Canary() if (one := state.retrained.get(event.ref)) is None or one.canary or one.conclusion:
+            raise Refusal(f"{event.ref}: is nothing that was trained anew and waits to be tried")
+        case ev.Rate() if _stream(state, event.ref).adapter is None:
+            raise Refusal(f"{event.ref}: has no published adapter that could have answered")
         case ev.Task():
             _admit_task(state, event)
         case ev.Pause() | ev.Resume() | ev.Stop() | ev.Fail():
@@ -129,7 +140,7 @@ def _task(state: State, ref: str) -> Task:
     return state.tasks[ref]
 
 
-def _admit_stream(state: State, event: ev.Stream | ev.Add | ev.Propose) -> None:
+def _admit_stream(state: State, event: ev.Stream | ev.Add | ev.Propose | ev.Retrain) -> None:
     name = event.ref
     if name in {"run", "-"} or "/" in name or name in state.streams:
         raise Refusal(f"{name}: there is a stream of that name, or it can be none; take another name")
@@ -140,7 +151,7 @@ def _admit_stream(state: State, event: ev.Stream | ev.Add | ev.Propose) -> None:
 def _admit_added(state: State, author: str, event: ev.Add) -> None:
     """Its settings are the coordinator's to check: they need the config and the bases."""
     _admit_stream(state, event)
-    if event.ref in state.proposals and author not in RESERVED:
+    if event.ref in {*state.proposals, *state.retrained} and author not in RESERVED:
         raise Refusal(f"{event.ref}: is a proposal, and joins when it is admitted; take another name")
     if state.run is None or state.end or state.stopped:
         word = "has ended" if state.end else "is stopped" if state.run else "was not started"

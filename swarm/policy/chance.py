@@ -114,6 +114,16 @@ def _mean(rows: Sequence[tuple[float, float]]) -> float:
     return float(sum(gaps) / sum(weights))
 
 
+def unpaired(first: Sequence[float], second: Sequence[float]) -> list[tuple[float, float]]:
+    """Rows for `difference` of two arms that had other requests each: their mean is the difference of the means.
+
+    Values are taken from the mean of all, so that how many rows of each arm are drawn adds next to nothing to the spread.
+    """
+    middle, count = fmean([*first, *second]), len(first) + len(second)
+    own = [((value - middle) * count / len(first), 1.0) for value in first]
+    return own + [((middle - value) * count / len(second), 1.0) for value in second]
+
+
 def spread_of(arms: Sequence[Sequence[float]]) -> Spread | None:
     """Pooled over the arms that have several seeds; None where no arm has."""
     several = [arm for arm in arms if len(arm) > 1]

@@ -119,10 +119,42 @@ class JudgeProposal:
 
 @dataclass(frozen=True, slots=True)
 class DiscardProposal:
-    """Record why a proposal comes to nothing."""
+    """Record why a proposal, or a stream that is trained anew, comes to nothing."""
 
     name: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRetraining:
+    """Record that a stream is to be trained anew, since the ratings of another one are low."""
+
+    name: str
+    like: str
+    mean: float
+    ratings: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRetrained:
+    """Write the rated answers as its rows and let it join as a stream."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class BeginCanary:
+    """Give the stream a share of the requests."""
+
+    name: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCanary:
+    """Compare its ratings with those of what is promoted, and keep or discard it."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +209,10 @@ Command = (
     | JoinProposal
     | JudgeProposal
     | DiscardProposal
+    | BeginRetraining
+    | JoinRetrained
+    | BeginCanary
+    | JudgeCanary
     | Compare
     | LookAtSealed
     | PromoteWinner

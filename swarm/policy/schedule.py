@@ -11,7 +11,7 @@ from typing import Literal
 
 from swarm.event import DONE_BY, ROLES, Role
 from swarm.messages import Held, What
-from swarm.policy import research
+from swarm.policy import feedback, research
 from swarm.policy.batching import batch_key
 from swarm.policy.commands import (
     Command,
@@ -90,6 +90,7 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
         *_unaffordable(state, settings, now),
         *research.stalls(state, settings, _still_seconds(state, workers)),
         *research.results(state, settings, now),
+        *feedback.results(state, settings, now),
     ]
     if results:
         return results
@@ -99,6 +100,7 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
         *_departures(state, workers),
         *suggestions(state, settings, now),
         *research.joins(state, settings, now),
+        *feedback.joins(state),
         *next_work,
     ]
 
@@ -334,6 +336,8 @@ def _ending(state: State, workers: Sequence[Worker], now: float, settings: RunSe
         return _dismissals(state, workers)
     if state.stopped:
         return [Finish(130, "stopped; `swarm resume` goes on")]
+    if feedback.is_open(state, settings, now):
+        return _dismissals(state, workers)
     return _promotion(state, settings) or _dismissals(state, workers)
 
 

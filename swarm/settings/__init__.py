@@ -5,6 +5,7 @@ The words are axolotl's first, then Hugging Face's.  Reading files, overrides, o
 
 from swarm.settings.alerts import Alert
 from swarm.settings.data import DATA_SUFFIXES, PLAIN, Dataset, TokenIds
+from swarm.settings.feedback import Feedback
 from swarm.settings.part import WITHOUT_WARM_UP, Part
 from swarm.settings.research import Phase, Research
 from swarm.settings.run import Placement, Promotion, RunSettings
@@ -22,6 +23,7 @@ __all__ = [
     "Alert",
     "Budget",
     "Dataset",
+    "Feedback",
     "Halving",
     "Judge",
     "Part",

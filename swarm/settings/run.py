@@ -11,6 +11,7 @@ from swarm.event import NAME, Name, Role
 from swarm.figures import Goal
 from swarm.keys import OneOf, Positive, Reads, Settings
 from swarm.settings.alerts import Alert
+from swarm.settings.feedback import Feedback
 from swarm.settings.research import Research
 from swarm.settings.search import Budget, Halving
 from swarm.settings.stream import StreamSettings
@@ -92,6 +93,8 @@ class RunSettings(Settings):
     """Early exit: the settings below; unset: every stream is trained to its end."""
     research: Research | None = None
     """Proposals of agents, kept or discarded: the settings below; unset: none are taken.  `swarm research GOAL.md` writes it."""
+    feedback: Feedback | None = None
+    """What ratings of the promoted adapter's answers lead to: the settings below; unset: the run ends with its promotion."""
     budget: Budget | None = None
     """What all trials together may use: the settings below; unset: nothing limits them."""
     prices: dict[str, Annotated[float, Field(ge=0)]] = {}

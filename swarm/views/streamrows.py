@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from swarm import figures, kinds
 from swarm.diary import own_words
+from swarm.policy import feedback
 from swarm.policy.promotion import waiting, waits_for
 from swarm.policy.research import proposals_waiting
 from swarm.printable import one_line
@@ -39,7 +40,8 @@ def why_of(state: State) -> str:
 
 def waits_of(state: State, settings: RunSettings) -> str:
     """Whose approval a promotion or a proposal waits for, with the command; safe for a screen."""
-    return one_line(waiting(state, settings.promotion) or proposals_waiting(state, settings))
+    promotion = waiting(state, settings.promotion) or feedback.waits(state, settings)
+    return one_line(promotion or proposals_waiting(state, settings))
 
 
 def still_waits(state: State, settings: RunSettings, stream: str) -> str:

@@ -171,3 +171,10 @@ def settings(folder: RunFolder) -> RunSettings:
     from swarm import config
 
     return config.load(folder.config, cwd=folder.path).run
+
+
+def settings_now(folder: RunFolder) -> RunSettings:
+    """With the streams that joined since."""
+    from swarm import config
+
+    return config.of_run(folder, state(folder).added)

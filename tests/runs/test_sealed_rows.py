@@ -53,7 +53,7 @@ ATTEMPTS = [
 NOT_TRIED = {
     "they change a run's course and show what `status` and `log` show": (
         "run", "resume", "stop", "pause", "clone", "add", "watch", "prune", "promote", "open", "amend", "object", "approve", "review",
-        "invite", "revoke", "mcp", "tune", "propose", "research", "ledger", "notify", "yield",
+        "invite", "revoke", "mcp", "tune", "propose", "research", "ledger", "notify", "yield", "rate",
     ),
     "they read adapters, and the rows that their caller names": (
         "merge", "export-adapter", "push", "compare", "chat", "serve", "eval", "norms", "convert", "control-vector",

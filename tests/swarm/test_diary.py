@@ -136,7 +136,7 @@ def _bare(cls: type[Event]) -> Event:
         "to": "bob", "by": "bob", "path": "x", "sha256": SHA, "rows": 1, "held_out": 1, "step": 1, "trainable": 1, "result": "FAIL",
         "rows_sha256": SHA, "of": 1, "off": 0, "n": 1, "sha": "00", "chain": "x", "mac": "-", "like": "lora-8", "number": 1, "overlap": 0,
         "metric": "eval_loss", "best": "lora-8", "arm": "lora-8", "chosen": "lora-8", "beats_base": True, "level": 0.01, "scores": SHA, "changes": "lora_r=4",
-        "what": "cores", "count": 1,
+        "what": "cores", "count": 1, "answer": "chatcmpl-1", "rating": 2, "mean": 2.5, "ratings": 10, "share": 0.1,
     }  # fmt: skip
     needed = {name: values[name] for name, field in cls.model_fields.items() if field.is_required()}
     chosen = {ev.Seal: {"why": "torn"}, ev.Conclude: {"result": "discard"}}

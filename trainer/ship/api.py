@@ -100,6 +100,17 @@ class EmbeddingRequest(BaseModel):
         return [self.input] if isinstance(self.input, str) else self.input
 
 
+class RatingRequest(BaseModel):
+    """Ours: of an answer by its id."""
+
+    model_config = ConfigDict(extra="allow", strict=False)
+
+    id: str = Field(min_length=1)
+    rating: Annotated[float, Field(ge=1, le=5)]
+    because: str | None = None
+    better: Annotated[str, Field(min_length=1)] | None = None
+
+
 REFUSED: dict[str, Sequence[Any]] = {
     "logprobs": (False, 0), "top_logprobs": (0,), "logit_bias": ({},), "frequency_penalty": (0,), "presence_penalty": (0,),
     "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
@@ -113,7 +124,7 @@ KNOWN = {
 """What a request may hold beside the fields above."""
 
 
-def parsed(kind: type[ChatRequest | CompletionRequest | EmbeddingRequest], body: Any) -> Any:
+def parsed(kind: type[ChatRequest | CompletionRequest | EmbeddingRequest | RatingRequest], body: Any) -> Any:
     """Raises ApiError."""
     if not isinstance(body, dict):
         raise ApiError(400, "The body is no JSON object.")

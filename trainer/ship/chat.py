@@ -11,11 +11,13 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarm import answers
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.surroundings import open_output
@@ -36,11 +38,24 @@ HELP = """\
 /set              show how tokens are chosen; /set temperature 0.7, top_p, max_new_tokens, seed
 /system TEXT      set the system message and begin anew; without TEXT remove it
 /again            answer the last message again
+/rate N TEXT      rate the last answer from 1 to 5, with a reason; in a run with `feedback:`
+/better TEXT      what the answer that was rated should have been
 /undo             forget the last message and its answer
 /new              begin anew
 /save FILE        write the conversation as one JSON line, as `type: chatml` reads it
 /help             this text
 /quit             or Ctrl-D"""
+
+
+@dataclass(frozen=True)
+class Last:
+    """The answer that was given last, and its rating."""
+
+    id: str
+    name: str
+    turns: Sequence[dict[str, str]]
+    text: str
+    rating: float | None = None
 
 
 @dataclass
@@ -54,6 +69,8 @@ class Chat:
     turns: list[dict[str, str]]
     left: bool = False
     """Ctrl-C was pressed while an answer was written."""
+    last: Last | None = None
+    """What `/rate` is about."""
 
     # ---- asking ----
 
@@ -78,6 +95,7 @@ class Chat:
         self.left = False
         found = self.models.answer(name, prompt, self.sampling, _write, lambda: self.left)
         print(flush=True)
+        self.last = Last(f"chat-{uuid.uuid4().hex}", name, turns, found.text)
         cut = {"length": f"; cut after {found.tokens} tokens", "left": "; ended by you"}.get(found.ended, "")
         _tell(f"[{name}: {found.tokens} tokens, {found.tokens_per_second:.1f} tokens/s{cut}]")
         return found
@@ -92,7 +110,7 @@ class Chat:
         actions: dict[str, Callable[[str], None]] = {
             "help": lambda _: _tell(HELP), "models": lambda _: self._list(), "use": self._use, "all": self._all,
             "set": self._set, "system": self._system, "again": lambda _: self._again(), "undo": lambda _: self._forget(),
-            "new": lambda _: self._begin(self._system_text()), "save": self._save,
+            "new": lambda _: self._begin(self._system_text()), "save": self._save, "rate": self._rate, "better": self._better,
         }  # fmt: skip
         if name not in actions:
             raise UserError(f"/{name}", "is no command", "/help lists them; a message that begins with / is written //")
@@ -153,6 +171,37 @@ class Chat:
             self.turns = before
             raise
 
+    def _rate(self, words: str) -> None:
+        number, _, why = words.partition(" ")
+        if self.last is None:
+            raise UserError("/rate", "nothing was answered yet", "ask something")
+        self._record(
+            replace(self.last, rating=_number_of("/rate", number)), because=why.removeprefix("because ").strip()
+        )
+
+    def _better(self, text: str) -> None:
+        if self.last is None or self.last.rating is None:
+            raise UserError("/better", "the last answer is not rated", "write /rate N first")
+        if not text:
+            raise UserError("/better", "says nothing", "write /better and what the answer should have been")
+        self._record(self.last, better=text)
+
+    def _record(self, last: Last, because: str | None = None, better: str | None = None) -> None:
+        from trainer.ship import rated
+
+        source = next((one for one in self.models.sources.adapters if one.name == last.name), None)
+        folder = answers.run_of(source.folder) if source else None
+        stream = rated.stream_in(folder, source) if source and folder else None
+        if folder is None or stream is None:
+            raise UserError(last.name, "its answers are not rated", "take an adapter of a run with `feedback:`")
+        answers.keep(folder, last.id, stream, last.turns, last.text)
+        try:
+            seq = rated.record(folder, {"answer": last.id, "rating": last.rating, "because": because, "better": better})
+        except rated.NotRated as error:
+            raise UserError("/rate", f"it was not recorded ({error})", "correct that and rate it again") from error
+        self.last = last
+        _tell(f"{seq} rate {last.id}")
+
     def _save(self, words: str) -> None:
         if not words:
             raise UserError("/save", "names no file", "write /save FILE")
@@ -173,6 +222,13 @@ def checked(sampling: Sampling) -> Sampling:
             "sampling", f"{what} is out of range", "temperature 0 to 100, top_p above 0 to 1, 1 token at least"
         )
     return sampling
+
+
+def _number_of(command: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(command, f"{value!r} is no number", f"write {command} NUMBER") from None
 
 
 def _number(name: str, value: str) -> float | int:

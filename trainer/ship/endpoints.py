@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
 import struct
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,10 +22,20 @@ from starlette.routing import Route
 
 from trainer.data.bad import NotARow, TooLong
 from trainer.data.messages import Turn, turns_of
-from trainer.ship.answering import Answer, Sampling
-from trainer.ship.api import ApiError, ChatRequest, CompletionRequest, EmbeddingRequest, Request, parsed, usage
+from trainer.ship.answering import Answer, OnText, Sampling
+from trainer.ship.api import (
+    ApiError,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    RatingRequest,
+    Request,
+    parsed,
+    usage,
+)
 from trainer.ship.encoders import EMBEDDING, OF_ENCODERS, Encoder
 from trainer.ship.models import Models
+from trainer.ship.rated import NotRated, Rated
 from trainer.ship.responses import CHAT, COMPLETION, Shape, events_of, waited_for
 from trainer.ship.sources import ENCODER
 from trainer.ship.waiting import Ask, Full, Job, Waiting
@@ -44,10 +55,10 @@ class Limits:
 class Endpoints:
     def __init__(
         self, models: Models, encoders: dict[str, Encoder], limits: Limits, key: str | None, routes: dict[str, str],
-        hosts: Sequence[str], started: int,
+        hosts: Sequence[str], started: int, rated: Rated | None = None,
     ) -> None:  # fmt: skip
-        """`hosts`: what a request's Host header may name; empty: anything."""
-        self.models, self.limits, self.key = models, limits, key
+        """`hosts`: what a request's Host header may name; empty: anything.  `rated`: where answers may be rated."""
+        self.models, self.limits, self.key, self.rated = models, limits, key, rated
         self.encoders = {**models.encoders, **encoders}
         self.routes, self.hosts, self.started = routes, hosts, started
         self.waiting = Waiting(limits.most_waiting)
@@ -61,9 +72,18 @@ class Endpoints:
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/completions", self._completions, methods=["POST"]),
                 Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+                Route("/v1/ratings", self._ratings, methods=["POST"]),
             ],
+            lifespan=self._life,
             exception_handlers={ApiError: _refused, HTTPException: _unknown, Exception: _failed},
         )
+
+    @asynccontextmanager
+    async def _life(self, app: Starlette) -> AsyncIterator[None]:
+        following = asyncio.create_task(self.rated.follow(self.waiting)) if self.rated else None
+        yield
+        if following:
+            following.cancel()
 
     # ---- models ----
 
@@ -96,13 +116,15 @@ class Endpoints:
 
     def _chosen(self, model: str, task: str) -> str:
         """The named model, of a pair its encoder for an encoder's tasks; for `auto` the one that the task's route names, else an encoder for its
-        tasks, else the first adapter.
+        tasks, else what the run has promoted or its canary, else the first adapter.
         """
         if model != AUTO:
             encoder = f"{self._named(model)}/{ENCODER}"
             return encoder if task in OF_ENCODERS and encoder in self.encoders else model
         able = [name for name, encoder in self.encoders.items() if task == EMBEDDING or encoder.has_head]
         usual = able if task in OF_ENCODERS else self.models.names[:2][-1:]
+        if self.rated and task not in {*self.routes, *OF_ENCODERS}:
+            return self.rated.chosen()
         if not (names := [self.routes[task]] if task in self.routes else usual):
             what = f"No encoder is served for the task '{task}': --encoder names one, --route {task}=MODEL takes another model."
             raise ApiError(400, what, param="task", code="no_route")
@@ -124,7 +146,7 @@ class Endpoints:
         if name in self.encoders:
             return await self._classified(http, request, name, turns)
         prompt = _within(lambda: self.models.asker(name).conversation(turns), "messages")
-        return await self._answered(http, request, name, [prompt], CHAT, request.max_completion_tokens)
+        return await self._answered(http, request, name, [prompt], CHAT, request.max_completion_tokens, turns=turns)
 
     async def _completions(self, http: HttpRequest) -> Response:
         request: CompletionRequest = parsed(CompletionRequest, await self._body(http))
@@ -143,7 +165,7 @@ class Endpoints:
         ids = _fitting(encoder, str(turns[-1]["content"]), "messages")
 
         jobs = self._all_of([lambda on_text, left: encoder.answer(ids, on_text)])
-        return await self._written(http, request, name, [ids], CHAT, [""], jobs)
+        return await self._written(http, request, name, [ids], CHAT, [""], jobs, CHAT.new_id())
 
     async def _embeddings(self, http: HttpRequest) -> Response:
         request: EmbeddingRequest = parsed(EmbeddingRequest, await self._body(http))
@@ -161,6 +183,17 @@ class Endpoints:
         tokens = sum(map(len, texts))
         used = {"prompt_tokens": tokens, "total_tokens": tokens}
         return JSONResponse({"object": "list", "data": data, "model": name, "usage": used})
+
+    async def _ratings(self, http: HttpRequest) -> Response:
+        request: RatingRequest = parsed(RatingRequest, await self._body(http))
+        if self.rated is None:
+            raise ApiError(404, "No run with `feedback:` in its config is served here.", code="no_feedback")
+        row = {"answer": request.id, "rating": request.rating, "because": request.because, "better": request.better}
+        try:
+            seq = await self.rated.rate(row)
+        except NotRated as error:
+            raise ApiError(400, str(error), param="id", code="not_rated") from None
+        return JSONResponse({"object": "rating", "id": request.id, "rating": request.rating, "seq": seq})
 
     def _prompt(self, name: str, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
@@ -192,8 +225,9 @@ class Endpoints:
 
     async def _answered(
         self, http: HttpRequest, request: Request, name: str, prompts: Sequence[list[int]], shape: Shape,
-        most: int | None, *, echo: bool = False,
+        most: int | None, *, echo: bool = False, turns: Sequence[Turn] = (),
     ) -> Response:  # fmt: skip
+        """`turns`: of a conversation whose answer may be rated, the first one where there are several."""
         most = most or request.max_tokens
         for prompt in prompts:
             if most is not None and len(prompt) + most > self.models.context_tokens:
@@ -202,14 +236,17 @@ class Endpoints:
             str(self.models.tokenizer.decode(prompt, skip_special_tokens=True)) if echo else "" for prompt in prompts
         ]
         asked = [(prompt, number) for prompt in prompts for number in range(request.n or 1)]
-        jobs = self._all_of([self._ask(request, name, prompt, number, most) for prompt, number in asked])
-        return await self._written(http, request, name, prompts, shape, begun, jobs)
+        asks = [self._ask(request, name, prompt, number, most) for prompt, number in asked]
+        answer = shape.new_id()
+        if self.rated and turns:
+            asks[0] = _kept(asks[0], self.rated, answer, name, turns)
+        return await self._written(http, request, name, prompts, shape, begun, self._all_of(asks), answer)
 
     async def _written(
         self, http: HttpRequest, request: Request, name: str, prompts: Sequence[list[int]], shape: Shape, begun: Sequence[str],
-        jobs: Sequence[Job],
+        jobs: Sequence[Job], answer: str,
     ) -> Response:  # fmt: skip
-        document = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
+        document = {"id": answer, "created": int(time.time()), "model": name}
         texts = [text for text in begun for _ in range(len(jobs) // len(begun))]
         if request.stream:
             events = events_of(jobs, texts, {**document, "object": shape.chunk}, shape, request)
@@ -236,6 +273,18 @@ class Endpoints:
         room = self.models.room(prompt)
         sampling = Sampling(most or room, temperature, top_p, seed, request.stops)
         return lambda on_text, left: self.models.answer(name, prompt, sampling, on_text, left)
+
+
+def _kept(ask: Ask, rated: Rated, answer: str, name: str, turns: Sequence[Turn]) -> Ask:
+    """The same, and what was answered is kept for a rating before the client has all of it."""
+
+    def asked(on_text: OnText, left: Callable[[], bool]) -> Answer:
+        found = ask(on_text, left)
+        if found.ended != "left":
+            rated.keep(answer, name, turns, found.text)
+        return found
+
+    return asked
 
 
 def _too_many() -> ApiError:

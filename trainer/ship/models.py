@@ -69,11 +69,17 @@ class Models:
         self._ties: dict[str, Tie] = {}
         self._peft_names: dict[str, str] = {}
         self._spoke = self.names[0]
-        for number, source in enumerate(sources.adapters):
-            self._add(source, f"a{number}")
+        for source in sources.adapters:
+            self._load(source)
 
-    def _add(self, source: Source, peft_name: str) -> None:
+    def add(self, source: Source) -> None:
+        """One more adapter, between two answers.  Raises UserError."""
+        self._load(source)
+        self.names.append(source.name)
+
+    def _load(self, source: Source) -> None:
         """PEFT's names of adapters become module names, which hold no dots; so ours are kept apart."""
+        peft_name = f"a{len(self._peft_names)}"
         try:
             if self._peft_names:
                 more = cast("PeftModel", self._model)

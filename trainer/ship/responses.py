@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ class Shape:
     prefix: str
     whole: str
     chunk: str
+
+    def new_id(self) -> str:
+        return f"{self.prefix}-{uuid.uuid4().hex}"
 
     def choice(
         self, index: int, text: str, reason: str | None, *, streamed: bool, first: bool = False

@@ -1,8 +1,8 @@
 """python -m trainer.ship.serve MODEL... [--host H] [--port P] [--key-file FILE] [--encoder NAME=MODEL] ...
 
 An OpenAI-compatible server for a base and its adapters: the request's `model` chooses, the bare base is a model too.  Served are
-`/v1/models`, `/v1/chat/completions` and `/v1/completions`, the last two with streaming (server-sent events), and with an encoder
-`/v1/embeddings`; what of them is in `api`.  Not here: several answers at once, tools, log probabilities.
+`/v1/models`, `/v1/chat/completions` and `/v1/completions`, the last two with streaming (server-sent events), with an encoder
+`/v1/embeddings`, and for a run with `feedback:` `/v1/ratings`; what of them is in `api`.  Not here: several answers at once, tools, log probabilities.
 """
 
 from __future__ import annotations
@@ -135,13 +135,16 @@ def main(argv: list[str] | None = None) -> int:
             from trainer.ship.encoders import Encoder
             from trainer.ship.endpoints import Endpoints, Limits
             from trainer.ship.models import Models
+            from trainer.ship.rated import Rated, run_of_promoted
 
             place = place_of(options.device)
             models = Models(sources, place, trust_remote_code=options.trust_remote_code)
             limits = Limits(options.most_waiting, options.most_bytes, options.temperature)
             hosts = LOOPBACK if bound.getsockname()[0] in LOOPBACK else ()
             loaded = {name: Encoder.of_base(model, place) for name, model in encoders.items()}
-            endpoints = Endpoints(models, loaded, limits, key, routes, hosts, int(time.time()))
+            run_folder = run_of_promoted(sources.adapters)
+            rated = Rated(run_folder, models) if run_folder else None
+            endpoints = Endpoints(models, loaded, limits, key, routes, hosts, int(time.time()), rated)
             bound.listen()  # who connects from now on is answered as soon as the loop runs
             announce(bound, names, has_key=key is not None, form=options.form)
             run(endpoints, bound)

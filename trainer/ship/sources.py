@@ -93,15 +93,16 @@ def sources_of(
 
 def base_of(folders: Sequence[Path], base: str | None = None) -> str:
     """The base that adapters share: the one that was named, else the lineage's word for it, else their config's.  Raises UserError."""
-    adapters = [_adapter_in(folder) for folder in folders]
+    adapters = [adapter_in(folder) for folder in folders]
     return base or _common_base(adapters)
 
 
-def _adapter_in(folder: Path) -> Source:
+def adapter_in(folder: Path, name: str = "") -> Source:
+    """The adapter in that folder, under a name or its own.  Raises UserError."""
     if (source := _source(str(folder))) is None:
         raise UserError(str(folder), "holds no adapter", f"name a folder with {ADAPTER_CONFIG}")
     _refuse_pairs([source])
-    return source
+    return replace(source, name=name or source.name)
 
 
 def _refuse_pairs(adapters: Sequence[Source]) -> None:

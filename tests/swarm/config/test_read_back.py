@@ -52,7 +52,7 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
         return st.none() | st.sampled_from(["none", "round_robin", "grad_norm", "alternate:12"])
     if name == "approvers":
         return st.lists(st.from_regex(r"[a-z][a-z0-9]{1,5}", fullmatch=True), max_size=2, unique=True)
-    if name == "research":
+    if name in {"research", "feedback"}:
         return st.none()
     if name == "alerts":
         receiver = st.fixed_dictionaries({"url": st.just("https://a.example/b")}) | st.fixed_dictionaries({"command": st.lists(TEXTS, min_size=1)})  # fmt: skip

@@ -1,4 +1,4 @@
-"""`research:`, `alerts:` and goal files (issue 21): what is wrong in them is found with its place."""
+"""`research:`, `feedback:`, `alerts:` and goal files (issue 21): what is wrong in them is found with its place."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ budget: {steps: 9}
         ("research: {start: wdie, phases: {a: {space: {lora_r: [4]}}}}", r"research\.start: there is no stream wdie; write one of wide"),
         ("research: {start: wide, phases: {a: {space: {lora_rr: [4]}}}}", r"research\.phases: phase a changes lora_rr, which is no setting of wide"),
         ("research: {start: wide, phases: {a: {spaec: {}}}}", r"research\.phases\.a\.spaec: unknown setting; did you mean `space`"),
+        ("feedback: {below: 9}", r"feedback\.below: expected a number above 1 and at most 5"),
+        ("feedback: {canary_share: 0.5}\ndefaults: {method: classify, labels: [a, b]}", r"feedback: wide has `method: classify`, which does not learn from conversations"),
+        ("feedback: {least: 3}\ndefaults: {sealed_datasets: [{path: data/train.jsonl}]}", r"feedback: wide has `sealed_datasets`, and what ratings promote"),
         ("alerts: [{on: [end]}]", r"alerts: alert 1 has neither `url` nor `command`"),
         ("alerts: [{url: 'ftp://x'}]", r"alerts\.0\.url: expected http://\.\.\. or https://"),
     ],

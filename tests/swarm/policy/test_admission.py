@@ -302,6 +302,7 @@ def any_event(rng: random.Random, state: State) -> Event:
         "name": "demo", "config_sha256": SHA, "streams": 2, "seconds": 5.0, "failed": rng.random() < 0.5, "by": "ada", "chain": "0" * 16,
         "mac": "-", "off": 1, "n": 1, "sha": "0", "idem": rng.choice([*[None] * 9, "a", "b"]), "force": rng.choice([None, True]),
         "like": "wide", "warm": rng.choice([None, True]), "body": "x", "asks": rng.choice([None, "bob"]), "beats": rng.choice([None, True]),
+        "answer": rng.choice(["a", "b"]), "rating": 2.0, "better": rng.choice([None, True]), "mean": 2.0, "ratings": 9, "share": 0.1,
         "number": 1, "what": "cores", "count": 1, "overlap": 0, "metric": "eval_loss", "best": "wide", "arm": "wide", "chosen": "wide", "beats_base": True, "level": 0.01, "scores": SHA,
         "figures": rng.choice([{"eval_loss": math.nan}, *[{"eval_loss": 0.5, "base_eval_loss": 1.0}] * 3]),
     }  # fmt: skip
@@ -318,6 +319,8 @@ def any_event(rng: random.Random, state: State) -> Event:
         if cls in {ev.Propose, ev.Conclude}:
             fields |= {"ref": rng.choice(["new", "newer"]), "why": "because"}
             fields |= {"result": "discard"} if cls is ev.Conclude else {"changes": "lora_r=4"}
+        if cls in {ev.Retrain, ev.Canary}:
+            fields["ref"] = "anew"
         try:
             return cls.model_validate(fields)
         except ValueError:
