@@ -209,7 +209,7 @@ class Tools:
         *,
         ctx: Context[Any, Any],
     ) -> str:
-        """Wait for done, failed, stalled, verdict, waits (for an approval), question, claimable, plateau or new_best>0.01; gives cause, next and what changed after `since`."""
+        """Wait for done, failed, stalled, verdict, waits (for an approval), question, claimable, concluded, plateau or new_best>0.01; gives cause, next and what changed after `since`."""
 
         def heard(state: State) -> None:
             anyio.from_thread.run(ctx.report_progress, float(state.seq), None, f"{len(state.open_streams())} open")

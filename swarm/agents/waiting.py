@@ -26,7 +26,18 @@ from swarm.views.digest import short, urgency
 from swarm.views.streamrows import as_measured, state_of, waits_of
 from toon import encode, estimated_tokens
 
-CONDITIONS = ("done", "failed", "stalled", "verdict", "waits", "question", "claimable", "plateau", "new_best")
+CONDITIONS = (
+    "done",
+    "failed",
+    "stalled",
+    "verdict",
+    "waits",
+    "question",
+    "claimable",
+    "concluded",
+    "plateau",
+    "new_best",
+)
 NEW_BEST = re.compile(r"new_best(?:>(?P<by>\d*\.?\d+))?")
 """A new best held-out loss, if it is lower than the best one before by more than a number."""
 LOOK_SECONDS = 0.2
@@ -42,6 +53,7 @@ MET, ENDED, TIMEOUT = 0, 1, 6
 """Exit statuses: a condition was met, the run ended otherwise, the time is over."""
 NOTABLE = frozenset({
     "fail", "back", "verdict", "trained", "score", "promote", "object", "approve", "stop", "pause", "resume", "end", "task", "hand",
+    "propose", "conclude", "retrain", "canary",
 })  # fmt: skip
 """Kinds of entries that a supervisor reads; what is addressed to it is told too."""
 
@@ -186,6 +198,8 @@ class Looking:
                 return any(self.agent.name in question.to and seq > self.start for seq, question in asked)
             case "claimable":
                 return bool(self._claimable() - self.was_claimable)
+            case "concluded":
+                return "conclude" in self.happened
             case "plateau":
                 return "checkpoint" in self.happened and is_plateau(self.bests)
             case _:

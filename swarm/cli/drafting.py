@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from swarm.cli.configs import json_file
+from swarm.cli.options import Form
 from swarm.spawning import module_command
 
 EMBEDDED = "tiny-toon"
@@ -32,12 +33,14 @@ def init(
             "--from", metavar="FILE", help="a config of axolotl, TRL, LLaMA-Factory, airoad or qlora-pipe-lite"
         ),
     ] = None,
+    form: Form = None,
 ) -> None:
     """Write a config to start from, for the data files here.
 
     Some rows are rendered with it first.  Never over an existing file.  With --from, that of another tool becomes ours: what has no
     equal here stands in it as a comment with the reason, or is refused.
     """
+    from swarm.cli import screen
     from swarm.errors import UserError
 
     if path.exists():
@@ -54,7 +57,10 @@ def init(
     finally:
         with contextlib.suppress(OSError):
             staged.unlink()
-    print(f"wrote {path}{tried}; next: swarm {'run' if source is None else 'check'} {path}", file=sys.stderr)
+    following = f"swarm {'run' if source is None else 'check'} {path}"
+    print(f"wrote {path}{tried}; next: {following}", file=sys.stderr)
+    if form is not None:
+        screen.print_data({"path": str(path), "next": following}, form)
 
 
 def _own(base: str | None) -> str:

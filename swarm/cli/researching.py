@@ -89,6 +89,7 @@ def ledger(
     from swarm.cli import screen
     from swarm.files import write_whole
     from swarm.log import Log
+    from swarm.policy import research as research_policy
     from swarm.state import fold
     from swarm.views import ledger as view
 
@@ -102,4 +103,6 @@ def ledger(
     elif form is None:
         screen.tell(view.text(state, settings, rows))
     else:
-        screen.print_data({"kept": state.kept or None, "proposals": rows}, form)
+        phase = research_policy.phase_of(state, settings.research) if settings.research else None
+        about = {"phase": phase, "space": view.space(settings, phase), "kept": state.kept or None}
+        screen.print_data({**about, "proposals": rows}, form)

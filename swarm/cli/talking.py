@@ -186,7 +186,7 @@ def wait(
         typer.Option(
             "--until",
             metavar="'A | B'",
-            help="done, failed, stalled, verdict, waits, question, claimable, plateau, 'new_best>0.01'",
+            help="done, failed, stalled, verdict, waits, question, claimable, concluded, plateau, 'new_best>0.01'",
         ),
     ] = "done | failed | waits | question",
     timeout: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.cli.options import Runs
+from swarm.cli.options import Form, Runs
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,6 +22,7 @@ def prune(
     ] = False,
     keep: Annotated[int, typer.Option("--keep", min=0, help="newest runs that are left alone")] = 1,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    form: Form = None,
 ) -> None:
     """Free disk: checkpoints of finished runs; asks first.
 
@@ -29,13 +30,16 @@ def prune(
     """
     from swarm import rundir, units
     from swarm.artifacts import pruning
+    from swarm.cli import screen
     from swarm.errors import UserError
 
     found = pruning.candidates(rundir.runs_of(runs), whole_runs=whole_runs, keep=keep)
+    if form is not None:
+        screen.print_data([{"path": str(item.path), "bytes": item.bytes} for item in found], form)
     if not found:
         print("nothing to prune", file=sys.stderr)
         return
-    for item in found:
+    for item in found if form is None else ():
         print(f"{units.size(item.bytes):>9}  {item.path}")
     total = units.size(sum(item.bytes for item in found))
     if not yes and not sys.stdin.isatty():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.cli.options import Device, Form, NamedRun
+from swarm.cli.options import Device, Form, NamedRun, form_words
 from swarm.spawning import module_command
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def serve(
     control_vector: Vectors = None,
     trust_remote_code: RemoteCode = False,
     run: NamedRun = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print address and models as a line of JSON")] = False,
+    form: Annotated[bool | None, typer.Option("--json/--toon", help="print address and models: a line of JSON, or TOON")] = None,
 ) -> None:  # fmt: skip
     """Serve a base and its adapters as OpenAI does.
 
@@ -145,7 +145,7 @@ def serve(
     words += [
         *(f"--route={word}" for word in route or []),
         *(f"--encoder={word}" for word in encoder or []),
-        *(["--json"] if as_json else []),
+        *form_words(form),
     ]
     _become("serve", words)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swarm import figures
+from swarm.config.dump import flow
 from swarm.policy import research
 from swarm.printable import one_line
 from swarm.settings import Promotion, RunSettings
@@ -31,6 +32,17 @@ def rows(state: State, settings: RunSettings) -> list[Row]:
     return found
 
 
+def space(settings: RunSettings, phase: str | None) -> dict[str, Any]:
+    """What a proposal may change in that phase."""
+    if settings.research is None or phase is None:
+        return {}
+    return settings.research.phases[phase].model_dump(mode="json", exclude_defaults=True)["space"]  # type: ignore[no-any-return]
+
+
+def _allowed(values: Any) -> str:
+    return f"{values['low']:g} to {values['high']:g}" if isinstance(values, dict) else one_line(flow(values))
+
+
 def _standing(state: State, name: str) -> str:
     if name in state.streams:
         return "trains"
@@ -53,6 +65,7 @@ def text(state: State, settings: RunSettings, found: Sequence[Row]) -> str:
         return "this run takes no proposals; `swarm research GOAL.md` starts one that does"
     phase = research.phase_of(state, settings.research)
     lines = [f"phase: {phase or 'all are done'}; best so far: {research.best_of(state, settings.research)}"]
+    lines += [f"it may change {key}: {_allowed(values)}" for key, values in space(settings, phase).items()]
     for row in found:
         value = row[settings.promotion.metric]
         measured = f"{settings.promotion.metric} {figures.of(settings.promotion.metric).text(value)}" if value is not None else ""  # fmt: skip

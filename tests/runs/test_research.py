@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from swarm import events as ev
+from swarm.agents.skill import TEXT
 from tests.runs import swarm_process as sp
 
 SCRIPT = Path(__file__).parents[2] / "configs" / "agents" / "research_agents.py"
@@ -57,3 +60,34 @@ def test_two_agents_and_a_person_research_and_what_is_kept_beats_the_start_by_mo
     assert '"keep"' in sp.swarm("ledger", "--json", cwd=tmp_path).stdout
     sp.swarm("ledger", "--svg", "ledger.svg", cwd=tmp_path)
     assert (tmp_path / "ledger.svg").read_text().count("<circle") >= 3
+
+
+GOAL = """---
+config: run.yaml
+start: wide
+phases: {rates: {space: {learning_rate: {low: 1e-5, high: 1e-2}}}}
+proposals: 2
+---
+A lower held-out loss.
+"""
+
+
+def test_an_agent_does_its_part_of_a_research_with_the_commands_of_the_guide_and_no_others(tmp_path: Path) -> None:
+    sp.write_config(tmp_path, streams="  wide: {lora_r: 2, eval_rows: 0}", steps=2)
+    (tmp_path / "goal.md").write_text(GOAL)
+    section = TEXT.partition("## Research")[2].partition("##")[0]
+    stand_ins = {"GOAL.md": "goal.md", "research/PHASE": "research/rates", "NEW": "quicker", "BEST": "wide"}
+    said = {}
+    for command in re.findall(r"`swarm ([^`]+)`", section):
+        words = [stand_ins.get(word, word) for word in shlex.split(command)]
+        answer = sp.swarm(*words, cwd=tmp_path).stdout
+        said[words[0]] = answer
+        if found := re.match(r"claimed research/rates token=(\d+)", answer):
+            stand_ins["N"] = found[1]
+    assert list(said) == ["research", "wait", "claim", "ledger", "propose", "object", "approve", "done"]
+    assert "it may change learning_rate: 1e-05 to 0.01" in said["ledger"]
+    assert "conclude quicker" in said["wait"], "what it waited for is in the answer"
+    [path] = (tmp_path / "runs").iterdir()
+    state = sp.wait_for_end(sp.RunFolder(path))
+    assert state.proposals["quicker"].by == "ada" and state.proposals["quicker"].conclusion
+    assert state.tasks["research/rates"].done and state.end and state.end.rc == 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -26,6 +25,7 @@ from trainer import bases
 from trainer.device import place_of, set_environment
 from trainer.quiet import quieten
 from trainer.ship.sources import add_models, sources_of
+from trainer.show import add_forms, print_form
 
 if TYPE_CHECKING:
     from trainer.ship.endpoints import Endpoints
@@ -112,8 +112,8 @@ def run(endpoints: Endpoints, bound: socket.socket) -> None:
 def announce(bound: socket.socket, names: Sequence[str], *, has_key: bool, form: str | None) -> None:
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
-    if form == "json":
-        print(json.dumps({"url": url, "models": list(names), "key": has_key}), flush=True)
+    print_form({"url": url, "models": list(names), "key": has_key}, form)
+    sys.stdout.flush()
     if host not in LOOPBACK and not has_key:
         print(f"anybody who reaches {host} can use it: --key-file FILE asks for a key", file=sys.stderr)
     print(printable(f"serving {', '.join(names)} on {url}"), file=sys.stderr, flush=True)
@@ -170,7 +170,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=1.0, help="where a request names none; the API's is 1")
     parser.add_argument("--most-waiting", type=int, default=32, help="answers that wait at once; beyond: 429")
     parser.add_argument("--most-bytes", type=int, default=8 << 20, help="of a request; beyond: 413")
-    parser.add_argument("--json", dest="form", action="store_const", const="json", help="say where it listens as JSON")
+    add_forms(parser)
     return parser.parse_args(argv)
 
 

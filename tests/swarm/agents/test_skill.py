@@ -74,9 +74,6 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
     answers_in_words = {
         "schema",
         "chat",
-        "serve",
-        "init",
-        "prune",
         "skill",
         "mcp",
         "watch",

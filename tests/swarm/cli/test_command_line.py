@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -203,6 +204,11 @@ def test_init_writes_what_it_has_rendered_with_the_rows_here_and_nothing_else(tm
     assert not (tmp_path / "other.yaml").exists()
     assert not list(tmp_path.glob(".*.yaml"))
     assert "exists; name another file" in swarm("init").stderr
+    told = swarm("init", "third.yaml", "--base", "tiny-toon", "--json")
+    assert told.returncode == 2 and not told.stdout, "nothing was written, so nothing is told"
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    told = swarm("init", "third.yaml", "--base", "tiny-toon", "--json")
+    assert json.loads(told.stdout) == {"path": "third.yaml", "next": "swarm run third.yaml"}
 
 
 def test_words_without_quotes_are_one_question(tmp_path: Path) -> None:

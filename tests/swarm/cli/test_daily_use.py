@@ -157,6 +157,8 @@ def test_pruning_finds_the_runs_from_a_folder_below_and_asks_where_somebody_can_
     said = refusal("prune", "--keep", "0")
     assert said.startswith("prune: asks before it removes anything, and there is no terminal; ")
     assert (folder.path / "prepared" / "x").exists()
+    [told] = json.loads(swarm("prune", "--keep", "0", "--yes", "--json").stdout)
+    assert Path(told["path"]).name == "x" and not (folder.path / "prepared" / "x").exists()
 
 
 def test_a_lease_that_an_agent_states_no_time_for_outlasts_a_review(folder: RunFolder) -> None:
