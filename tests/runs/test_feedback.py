@@ -63,6 +63,12 @@ class Served:
         assert status == 200, found
         return found
 
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.stdout
+        self.process.stdout.close()
+        return self.process.wait(30)
+
     def models(self) -> list[str]:
         with urllib.request.urlopen(f"{self.url}/models", timeout=60) as answer:
             return [model["id"] for model in json.load(answer)["data"]]
@@ -129,8 +135,7 @@ def test_low_ratings_have_a_stream_trained_anew_which_is_tried_on_some_requests_
     assert (last.stream, last.rating, last.has_better) == ("retrain-1", 2, True), chat.stderr
     [why] = [e.event.why for e in sp.entries(folder) if isinstance(e.event, ev.Rate) and e.event.why == "it is no number"]  # fmt: skip
     assert why
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0
+    assert server.end() == 0
     sp.swarm("stop", str(folder.path), cwd=tmp_path)
     end = sp.wait_for_end(folder).end
     assert end and end.rc == 130
