@@ -85,6 +85,9 @@ def _check_feedback(root: Node, run: RunSettings, problems: Problems) -> None:
         if known is not None and "chatml" not in known:
             what = f"{name} has `method: {stream.method}`, which does not learn from conversations"
             _add(root, "feedback", what, "leave `feedback` out", problems)
+        if len(stream.parts) > 1:
+            what = f"{name} is a pair of models, and an answer is of one"
+            _add(root, "feedback", what, "leave `feedback` out", problems)
         if stream.sealed_datasets:
             what = f"{name} has `sealed_datasets`, and what ratings promote is not examined on them"
             _add(root, "feedback", what, "leave one of them out", problems)
