@@ -66,6 +66,18 @@ class Held(BaseModel):
     """The progress watermark: one that stands still is a stall."""
     worked: float = 0.0
     """Seconds of work on it under this lease, pauses left out."""
+    kept_bytes: int | None = None
+    """Memory of a training beside what its group shares, from step to step, measured after two of its steps; None before."""
+    passing_bytes: int | None = None
+    """The same within a step."""
+
+    @property
+    def stream(self) -> str:
+        return self.ref.partition("/")[0]
+
+    @property
+    def own_bytes(self) -> int | None:
+        return None if self.kept_bytes is None else self.kept_bytes + (self.passing_bytes or 0)
 
 
 class Hello(Message):

@@ -34,6 +34,8 @@ class Lease:
         self.began: float | None = None
         """Monotonic time at which work on it began; a training sets it again when its first step begins."""
         self.paused_seconds = 0.0
+        self.memory: tuple[int, int] | None = None
+        """Bytes of a training beside what its group shares, kept from step to step and passing within one; None before they are measured."""
         self._paused_at: float | None = None
         self._send = send
         self._order: What = "resume"
@@ -179,4 +181,8 @@ class Lease:
         """What a heartbeat says of it."""
         state = self.state if self.state in {"working", "paused"} else "paused" if self.paused else "waiting"
         worked = round(self.worked_seconds, 1)
-        return Held(ref=self.ref, token=self.token, state=state, step=self.step, worked=worked)
+        kept, passing = self.memory or (None, None)
+        return Held(
+            ref=self.ref, token=self.token, state=state, step=self.step, worked=worked, kept_bytes=kept,
+            passing_bytes=passing,
+        )  # fmt: skip

@@ -23,6 +23,7 @@ from swarm.plainfiles import remove_tree
 from trainer import checkpoint, resident
 from trainer.checkpoint import Whole
 from trainer.errors import LeaseRevoked
+from trainer.gpu_peak import GPU_PEAK
 from trainer.lease import Lease
 from trainer.place import Place
 from trainer.trackers import Trackers
@@ -223,7 +224,7 @@ class TrainingProgress:
 
     def peak_bytes(self) -> int | None:
         if self.place.on_gpu:
-            return torch.cuda.max_memory_allocated()
+            return GPU_PEAK.bytes
         return resident.peak_bytes_above(self.place.floor_bytes)
 
     # ---- after each step ----

@@ -7,8 +7,6 @@ import sys
 from functools import cache
 from importlib import metadata
 
-import torch
-
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.event import SHORT
@@ -22,6 +20,7 @@ from trainer import bases, checkpoint, resident, time_metrics
 from trainer.checkpoint import Whole
 from trainer.data.prepared import verified
 from trainer.errors import Elsewhere, LeaseRevoked
+from trainer.gpu_peak import GPU_PEAK
 from trainer.lease import Lease
 from trainer.place import Place
 from trainer.progress import TrainingProgress
@@ -126,7 +125,7 @@ def refuse_unreachable_stops(settings: StreamSettings, steps: int) -> None:
 def forget_peak(place: Place) -> None:
     """Peak memory counts from here."""
     if place.on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+        GPU_PEAK.forget()
     else:
         resident.forget_peak()
 

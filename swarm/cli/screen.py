@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from swarm.agents.inbox import Message
     from swarm.planning.starting import Plan
     from swarm.rundir import RunFolder
-    from swarm.views.snapshot import Snapshot, StreamRow
+    from swarm.views.snapshot import Snapshot, StreamRow, WorkerRow
 
 
 def print_detached(folder: RunFolder) -> None:
@@ -243,7 +243,7 @@ def status_text(snapshot: Snapshot) -> str:
                 w.state,
                 w.task or "-",
                 w.device,
-                _memory(w.memory_bytes, w.predicted_bytes),
+                _memory(w),
                 str(w.pid or "-"),
                 w.bus or "ok",
                 w.why,
@@ -320,9 +320,14 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row.get(name) for name in names} | {"facts": facts_text(row["facts"])} for row in rows]
 
 
-def _memory(now: int | None, predicted: int | None) -> str:
-    """Measured, beside what was predicted at most."""
-    return units.size(now) if predicted is None else f"{units.size(now)} of {units.size(predicted)}"
+def _memory(row: WorkerRow) -> str:
+    """Measured, beside what was predicted at most; of the process, and of its streams beside their base."""
+    whole, own = _beside(row.memory_bytes, row.predicted_bytes), _beside(row.own_bytes, row.predicted_own_bytes)
+    return whole if row.own_bytes is None else f"{whole}, streams {own}"
+
+
+def _beside(measured: int | None, predicted: int | None) -> str:
+    return units.size(measured) if predicted is None else f"{units.size(measured)} of {units.size(predicted)}"
 
 
 def plan_data(made: Plan) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from swarm.errors import UserError, UserErrors
 from swarm.launch.layout import Layout
 from swarm.log import NO_SPACE
 from swarm.messages import Assign, Order, Piece, Quit, WarmStart
-from swarm.planning import adding
+from swarm.planning import adding, gpus
+from swarm.planning.measured import grown, widened
 from swarm.policy import commands, yielding
 from swarm.policy.admission import token_in
 from swarm.policy.comparison import compared
@@ -41,6 +42,8 @@ class Effects:
         self.researching = Researching(record, folder, self.add_for)
         self.retraining = Retraining(record, folder, self.add_for)
         self._adding = asyncio.Lock()
+        self._widened: object = None
+        """The moment at which more slots were last looked for."""
         self._is_full = False
         """Since the last adapter that could not be placed for lack of space."""
 
@@ -126,7 +129,24 @@ class Effects:
         return entries[-1].seq
 
     def _layout_with(self, event: ev.Add, most_slots: int | None) -> Layout:
-        return adding.admitted(self.folder, self.settings, event, Layout.read(self.folder.layout), most_slots)
+        measured = self.crew.measured(self.record.state)
+        return adding.admitted(self.folder, self.settings, event, self.crew.layout, measured, most_slots)
+
+    async def widen(self) -> None:
+        """More slots where trainings were measured, streams wait, and memory holds them; looked at once for each such moment."""
+        waiting = [task.ref.partition("/")[0] for task in self.record.state.ready() if task.role == "train"]
+        measured = self.crew.measured(self.record.state)
+        moment = waiting, {name: [held.ref for held in trainings] for name, trainings in measured.items()}
+        if not waiting or not measured or moment == self._widened or self._adding.locked():
+            return
+        self._widened = moment
+        async with self._adding:
+            devices = await asyncio.to_thread(gpus.devices, self.settings.placement)
+            before, now = self.crew.layout, widened(self.crew.layout, self.settings, measured, waiting, devices)
+            now.write(self.folder.layout)
+            self.crew.use(now)
+        for note in grown(before, now, measured):
+            await self.record.say(ev.Post(ref="run", body=note))
 
     async def _grant(self, refs: Sequence[str], worker: str) -> None:
         """The entries first, then the assignment to the worker, then the entries to the watchers.

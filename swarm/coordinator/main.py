@@ -133,6 +133,7 @@ class Coordinator:
             with contextlib.suppress(NoSpace):  # the notes are kept until they are recorded
                 self.record.append([])  # lets the writer look at the file: what a person typed is sealed soon
                 await self._record_news()
+            await self._widen()
             await self.hub.publish("workers", self.crew.table(self.record.state))
             await self._step()
 
@@ -145,6 +146,15 @@ class Coordinator:
             self.crew.watch(self.hub.links(), self.record.state)
             self.alerting.note_stalls(self.crew.stalled())
         except OSError as error:  # a worker could not be started: at the next look it is tried again
+            if not may_pass(error):
+                raise
+            talk.warning("%s", error)
+
+    async def _widen(self) -> None:
+        try:
+            with contextlib.suppress(NoSpace):
+                await self.effects.widen()
+        except OSError as error:  # the layout could not be written: what waits goes on waiting
             if not may_pass(error):
                 raise
             talk.warning("%s", error)

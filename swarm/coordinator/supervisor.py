@@ -27,7 +27,7 @@ from swarm.coordinator.pulse import Pulse
 from swarm.event import Role
 from swarm.launch import local
 from swarm.launch.layout import Layout, WorkerSpec
-from swarm.messages import Heartbeat, Hello, Ready
+from swarm.messages import Heartbeat, Held, Hello, Ready
 from swarm.policy.schedule import Worker, roles_needed
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
@@ -58,6 +58,7 @@ class Supervisor:
         """How often a worker was seen to make no progress any more."""
         self.news: list[str] = []
         """Notes for the log; the coordinator takes them from here."""
+        self.layout = layout
         self._members = {spec.name: Member(spec) for spec in layout.workers}
         self._kept = {spec.name: spec.threads for spec in layout.workers}
         """Threads that each worker may use now; with 0 it has no process."""
@@ -85,6 +86,7 @@ class Supervisor:
 
     def use(self, layout: Layout) -> None:
         """Take the streams of each worker from another layout of the same workers."""
+        self.layout = layout
         for spec in layout.workers:
             self._members[spec.name].spec = spec
 
@@ -280,6 +282,15 @@ class Supervisor:
             no_progress_seconds=member.signals(self._pulse.awake_since).no_progress_seconds or 0.0,
         )
 
+    def measured(self, state: State) -> dict[str, tuple[Held, ...]]:
+        """What each worker holds, where it is trainings alone and all of them have been measured."""
+        found = {}
+        for name, member in self._members.items():
+            refs = {task.ref for task in state.held_by(name)}
+            if refs == {held.ref for held in member.holds if held.own_bytes is not None} != set():
+                found[name] = member.holds
+        return found
+
     def rows(self, state: State) -> list[WorkerRow]:
         return [self._row(name, member, state) for name, member in self._members.items()]
 
@@ -292,6 +303,7 @@ class Supervisor:
         if member.state == "ready":
             word = "idle" if not tasks else "paused" if len(paused) == len(tasks) else "working"
         done = [f"{held.ref}={held.step}" for held in member.holds if held.step is not None and held.ref in tasks]
+        measured = self.measured(state).get(name, ())
         silent, signals = member.silent_seconds(self._pulse.awake_since), member.signals(self._pulse.awake_since)
         if member.child and (verdict := judge(signals, self._timeouts)).state in {"unreachable", "stalled"}:
             word, why = verdict.state, verdict.why
@@ -306,6 +318,8 @@ class Supervisor:
             pid=member.child.pid if member.child else 0,
             memory_bytes=member.beat.memory_bytes if member.beat and member.child else None,
             predicted_bytes=member.spec.predicted_bytes,
+            own_bytes=sum(held.own_bytes or 0 for held in measured) if measured else None,
+            predicted_own_bytes=self.layout.own_of(measured) if measured else None,
             silent_seconds=round(silent, 1),
             why=why,
             dropped=link.dropped if link else 0,

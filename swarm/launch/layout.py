@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
 from swarm.event import Role
 from swarm.files import read_json, write_whole
+from swarm.messages import Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,17 @@ class Layout:
     workers: tuple[WorkerSpec, ...]
     notes: tuple[str, ...] = ()
     """Remarks for the user, one line each: `gpu0: 3 streams at once, 14.1 GB of 23.6 GB free`."""
+    own_bytes: Mapping[str, int] = field(default_factory=dict)
+    """What each stream that may share a base will take beside it, as predicted."""
+    judging_bytes: int = 0
+    """What the process that judges will take at most."""
 
     def trainers(self) -> list[WorkerSpec]:
         return [worker for worker in self.workers if "train" in worker.roles]
+
+    def own_of(self, trainings: Iterable[Held]) -> int:
+        """What they take beside their base, as predicted."""
+        return sum(self.own_bytes.get(held.stream, 0) for held in trainings)
 
     def write(self, path: Path) -> None:
         write_whole(path, json.dumps(asdict(self), indent=1))
@@ -51,7 +60,8 @@ class Layout:
         try:
             values: dict[str, Any] = read_json(path)
             workers = tuple(_spec(**worker) for worker in values["workers"])
-            return cls(workers, tuple(values["notes"]))
+            rest = {key: values[key] for key in ("own_bytes", "judging_bytes") if key in values}  # older ones have none
+            return cls(workers, tuple(values["notes"]), **rest)
         except (KeyError, TypeError) as error:
             raise UserError(str(path), f"is not a layout ({error!r})", "`swarm resume` writes it again") from error
 

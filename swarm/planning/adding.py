@@ -19,13 +19,16 @@ from swarm.planning import columns, disk, estimate, gpus, rows
 from swarm.planning.estimate import Need
 from swarm.planning.gpus import Devices
 from swarm.planning.machine_checks import Inspection
+from swarm.planning.measured import Measured, corrected
 from swarm.planning.placement import USABLE_SHARE
 from swarm.policy.batching import engine_of
 from swarm.rundir import RunFolder
 from swarm.settings import Part, RunSettings, StreamSettings
 
 
-def admitted(folder: RunFolder, run: RunSettings, event: Add, layout: Layout, most_slots: int | None = None) -> Layout:
+def admitted(
+    folder: RunFolder, run: RunSettings, event: Add, layout: Layout, measured: Measured, most_slots: int | None = None
+) -> Layout:
     """The layout with the stream on every worker that takes the one that it is like; no worker gets more slots than `most_slots`.
 
     Raises UserErrors with all that is wrong with its settings, UserError for memory or disk that will not do.
@@ -44,8 +47,11 @@ def admitted(folder: RunFolder, run: RunSettings, event: Add, layout: Layout, mo
     devices = gpus.devices(run.placement)
     need, known = (estimate.of_stream(inspection.facts, s, on_gpu=bool(devices.gpus)) for s in (made, like))
     disk.check(run.model_copy(update={"streams": {event.ref: made}}), {event.ref: need}, folder.path)
-    own = need.total - need.weights if engine_of(made) == "shared" else None
-    return _with_slots(_placed(event, layout, need, known, devices), event.ref, own, devices, most_slots)
+    placed = _placed(event, layout, need, known, devices)
+    if engine_of(made) != "shared":
+        return placed
+    placed = replace(placed, own_bytes={**layout.own_bytes, event.ref: need.own})
+    return _with_slots(placed, event.ref, need, measured, devices, most_slots)
 
 
 def _placed(event: Add, layout: Layout, need: Need, known: Need, devices: Devices) -> Layout:
@@ -65,13 +71,19 @@ def _placed(event: Add, layout: Layout, need: Need, known: Need, devices: Device
     return replace(layout, workers=tuple(workers))
 
 
-def _with_slots(layout: Layout, stream: str, own: int | None, devices: Devices, most: int | None) -> Layout:
-    """One more stream at once where the base is shared and the rest of what it needs is free now; else it waits for its turn."""
-    if own is None:
-        return layout
+def _with_slots(
+    layout: Layout, stream: str, need: Need, measured: Measured, devices: Devices, most: int | None
+) -> Layout:
+    """One more stream at once where what it needs beside the base is free now; else it waits for its turn."""
+
+    def has_room(one: WorkerSpec) -> bool:
+        held = measured.get(one.name)
+        own = corrected(need.own, layout, held) if held else need.total - need.weights
+        return _has_room(one, own, devices)
+
     workers = [
         replace(one, slots=one.slots + 1)
-        if "train" in one.roles and one.slots != most and _takes(one, stream) and _has_room(one, own, devices)
+        if "train" in one.roles and one.slots != most and _takes(one, stream) and has_room(one)
         else one
         for one in layout.workers
     ]
@@ -83,8 +95,7 @@ def _takes(worker: WorkerSpec, stream: str) -> bool:
 
 
 def _has_room(worker: WorkerSpec, more: int, devices: Devices) -> bool:
-    free = {gpu.index: gpu.free_bytes for gpu in devices.gpus}
-    there = devices.free_memory_bytes if worker.gpu_index is None else free.get(worker.gpu_index)
+    there = devices.free_bytes_of(worker.gpu_index)
     return more <= 0 or there is None or more <= there * USABLE_SHARE
 
 

@@ -46,6 +46,12 @@ class Devices:
     cores: int
     free_memory_bytes: int | None
 
+    def free_bytes_of(self, gpu_index: int | None) -> int | None:
+        """Of a GPU, or of this machine; None where it is not known."""
+        if gpu_index is None:
+            return self.free_memory_bytes
+        return next((gpu.free_bytes for gpu in self.gpus if gpu.index == gpu_index), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:

@@ -35,9 +35,9 @@ GPU_THREADS_AT_MOST = 4
 
 def place(needs: Mapping[str, Need], devices: Devices, placement: Placement, groups: Groups = ()) -> Layout:
     """The workers of a run.  Raises UserErrors naming every stream that fits on no device."""
-    if devices.gpus:
-        return _on_gpus(needs, groups, devices, placement)
-    return _on_cpu(needs, groups, devices, placement)
+    made = (_on_gpus if devices.gpus else _on_cpu)(needs, groups, devices, placement)
+    own = {name: needs[name].own for group in groups for name in group}
+    return replace(made, own_bytes=own, judging_bytes=max(need.judging for need in needs.values()))
 
 
 # ---- light roles -----------------------------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ def worker_of(row: WorkerRow) -> dict[str, Any]:
         "pid": row.pid,
         "memory_bytes": row.memory_bytes,
         "predicted_bytes": row.predicted_bytes,
+        "own_bytes": row.own_bytes,
+        "predicted_own_bytes": row.predicted_own_bytes,
         "dropped": row.dropped,
         "gaps": row.gaps,
         "replayed": row.replayed,

@@ -102,6 +102,10 @@ class WorkerRow:
     memory_bytes: int | None = None
     predicted_bytes: int | None = None
     """Of memory, at most, by the estimate that placed its streams."""
+    own_bytes: int | None = None
+    """What its streams take beside their base, once all of them are measured."""
+    predicted_own_bytes: int | None = None
+    """The same by the estimate."""
     silent_seconds: float = 0.0
     why: str = ""
     dropped: int = 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,19 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
         COORDINATORS.pop().wait(20)
 
 
-def opened(tmp_path: Path, streams: str, *, slots: int = 3, extra: str = "") -> RunFolder:
+def opened(
+    tmp_path: Path, streams: str, *, slots: int = 3, extra: str = "", own_bytes: Mapping[str, int] | None = None
+) -> RunFolder:
     """A run with one trainer that takes several streams at once, under a coordinator."""
     path = sp.write_config(tmp_path, streams=streams, steps=400, extra=extra)
     folder = RunFolder(tmp_path / "runs" / "group")
     folder.path.mkdir(parents=True)
-    path.write_text(path.read_text() + "lease_seconds: 10\n")
+    text = path.read_text() + "lease_seconds: 10\n"
+    path.write_text(text.replace("cpu_streams: 2", "cpu_streams: auto") if own_bytes else text)
     folder.config.write_text(config.load(path, cwd=tmp_path).dump())
     clerk = WorkerSpec("clerk", ("prepare", "validate", "evaluate"), "cpu")
-    Layout((clerk, WorkerSpec("trainer", ("train",), "cpu", slots=slots))).write(folder.layout)
+    trainer = WorkerSpec("trainer", ("train",), "cpu", slots=slots)
+    Layout((clerk, trainer), own_bytes=own_bytes or {}).write(folder.layout)
     coordinate(folder)
     return folder
 
@@ -176,3 +181,22 @@ def test_a_coordinator_that_is_frozen_blames_neither_its_workers_nor_agents_and_
     assert ends(folder) == []
     [extended] = [e.event for e in sp.entries(folder) if isinstance(e.event, ev.Extend)]
     assert 14 < extended.seconds < 30 and "stood still" in extended.why
+
+
+def test_streams_that_wait_and_join_go_by_what_the_group_was_measured_to_take(tmp_path: Path) -> None:
+    endless = "{max_steps: 100000, save_steps: 50000}"
+    predicted = dict.fromkeys("ab", 8 << 30)  # of rows as long as `sequence_len`, which these are not
+    folder = opened(tmp_path, f"  a: {endless}\n  b: {endless}", slots=1, own_bytes=predicted)
+    sp.wait_for(lambda: held(folder) == ["a/train", "b/train"], "the second beside the first", folder=folder)
+
+    def both() -> dict[str, int] | None:
+        rows = json.loads(sp.swarm("status", str(folder.path), "--json", cwd=tmp_path).stdout)["workers"]
+        return next((row for row in rows if row["worker"] == "trainer" and row["own_bytes"]), None)
+
+    row = sp.wait_for(both, "what both take", folder=folder)
+    assert row["predicted_own_bytes"] == 2 * (8 << 30) and 0 < row["own_bytes"] < 1 << 30
+    sp.swarm("add", "c", "--like", "a", "lora_r=2", "--run", str(folder.path), cwd=tmp_path)
+    sp.wait_for(lambda: held(folder) == ["a/train", "b/train", "c/train"], "the third", folder=folder)
+    with Client(folder) as door:
+        door.append(ev.Stop(ref="run"))
+    sp.wait_for_end(folder)

@@ -31,6 +31,7 @@ from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.fusable import unfusable
 from trainer.loop.loop import Loop, is_out_of_memory
+from trainer.loop.memory import WARM_STEPS, Meter, taken
 from trainer.loop.parts import Stepped
 from trainer.loop.probe import refuse_contamination
 from trainer.loop.recipe import Recipe
@@ -61,6 +62,8 @@ class Member:
     error: Exception | None = None
     """Why it ends, where it fails."""
     is_paused: bool = False
+    first_step: int = 0
+    """Of its stream when it joined."""
 
 
 class Group(Boundary):
@@ -99,7 +102,9 @@ class Group(Boundary):
 
     def _tick(self, loop: Loop) -> None:
         try:
-            if decided := self._arrangement.tick():
+            if self._is_due(loop):
+                self._measure(loop)
+            elif decided := self._arrangement.tick():
                 self._note(decided)
         except Exception as error:  # one that has no company is to blame; of several it cannot be told which
             if len(loop.running) != 1:
@@ -107,6 +112,19 @@ class Group(Boundary):
             member = self._members[loop.running[0]]
             loop.remove(member.stream)
             self._fail(member, error)
+
+    def _is_due(self, loop: Loop) -> bool:
+        """Whether the group is warm and what a member takes is not known yet."""
+        members = [self._members[stream] for stream in loop.running]
+        warm = all(member.stream.step >= member.first_step + WARM_STEPS for member in members)
+        return warm and any(member.work.lease.memory is None for member in members)
+
+    def _measure(self, loop: Loop) -> None:
+        """One tick, and what each member takes.  Heartbeats tell the coordinator, who goes by it where others wait or join."""
+        meter = Meter(loop.layers.device)
+        if loop.tick(meter):
+            for stream, memory in taken(loop, meter.bytes).items():
+                self._members[stream].work.lease.memory = memory
 
     def _note(self, text: str) -> None:
         """Of the group, under the lease of its first member."""
@@ -148,6 +166,7 @@ class Group(Boundary):
         loop = self._ready(settings)
         try:
             loop.add(member.stream)
+            member.first_step = member.stream.step
             if settings.packing != "none":
                 slot = loop.slots_of(member.stream)[0]
                 refuse_contamination(loop.head, slot, member.stream.batches.rows[:2])

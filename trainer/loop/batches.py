@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
@@ -75,6 +76,13 @@ class Batches:
     @property
     def units_per_step(self) -> int:
         return self.micro_batch_size * self.accumulation
+
+    @cached_property
+    def most_tokens(self) -> int:
+        """Of a micro-batch."""
+        lengths = lengths_of(self.rows)
+        largest = sorted((sum(lengths[row] for row in unit) for unit in self.units), reverse=True)
+        return sum(largest[: self.micro_batch_size])
 
     def epochs_after(self, steps: int) -> float:
         """Passes over the rows, counted in micro-batches as Trainer does."""

@@ -136,6 +136,11 @@ class Stacked(nn.Module):
         self.rank = max((pair.rank for pair in pairs if pair), default=0)
         self.scale = torch.tensor([pair.scale if pair else 0.0 for pair in pairs], dtype=dtype, device=device)
 
+    @property
+    def slot_bytes(self) -> int:
+        """Of the tensors of one slot and their gradients."""
+        return sum(2 * stack.nbytes // len(stack) for stack in self.stacks)
+
     def used(self, current: Pass) -> list[Pair]:
         return [pair for slot in sorted(current.used) if (pair := self.pairs[slot])]
 
@@ -178,6 +183,10 @@ class StackedLinear(Stacked):
                 if pair.magnitude is not None:
                     move(pair.magnitude, self.magnitude, lambda stack, s=slot: stack[s])
                     self.renorm(slot)
+
+    @property
+    def slot_bytes(self) -> int:
+        return super().slot_bytes + self.norm.nbytes // len(self.norm)
 
     @torch.no_grad()
     def renorm(self, slot: int) -> None:

@@ -8,7 +8,7 @@ products of other sizes add up in another order; with `exact` each stream has pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import prod
 
 import torch
@@ -58,6 +58,8 @@ class Loop:
         self.is_bit_equal = exact
         """It is promised that these give the same bits, whoever is beside it."""
         self.pass_tokens = pass_tokens
+        self.fullest_tokens = 0
+        """Of the fullest pass of the newest tick, pads included."""
         self.plan = Plan()
         self.layers = Layers(model, self.plan, dequantise)
         self.head = Head(model, self.plan)
@@ -106,17 +108,20 @@ class Loop:
         while self.running:
             self.tick()
 
-    def tick(self) -> int:
-        """One micro-batch of every stream; returns its tokens, pads left out: none where memory did not hold them."""
-        rows = self._drawn()
+    def tick(self, meter: AbstractContextManager[object] | None = None) -> int:
+        """One micro-batch of every stream; returns its tokens, pads left out: none where memory did not hold them.
+
+        The passes are computed within `meter`.
+        """
+        rows, self.fullest_tokens = self._drawn(), 0
         sums = self.head.sums(self.losses)
         padded = [0] * len(self.slots)
-        for part in arranged(rows, self.pass_cost, exact=self.exact, pass_tokens=self.pass_tokens):
-            with one_order(self.layers.device, wanted=self.is_bit_equal):
-                fitted = self._fitted(part, sums, padded)
-            if not fitted:
-                self._split(part)
-                return 0
+        with meter or nullcontext(), one_order(self.layers.device, wanted=self.is_bit_equal):
+            parts = arranged(rows, self.pass_cost, exact=self.exact, pass_tokens=self.pass_tokens)
+            unfit = next((part for part in parts if not self._fitted(part, sums, padded)), None)
+        if unfit:
+            self._split(unfit)
+            return 0
         self._finish(sums.tolist(), padded)
         return sum(len(row.ids) for row in rows)
 
@@ -184,6 +189,7 @@ class Loop:
     def _compute(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> None:
         """Forward and backward of one pass."""
         current = Pass.of(rows, self.layers.device)
+        self.fullest_tokens = max(self.fullest_tokens, current.ids.numel())
         recompute = any(self.slots[slot][0].recompute for slot in current.used)
         with self.plan.running(current), self._recomputed(recompute):
             self.head.backward(self.head.hidden(current.ids), current, self.losses, sums)

@@ -1,0 +1,74 @@
+"""What each stream of a warm group takes beside the base: measured on the streams themselves, not estimated.
+
+From step to step a stream keeps its slots of the stacks, with their gradients, and its optimizer's state.  Within a step pass
+activations and logits: the most that the passes of one tick allocate, by the tokens of the fullest.  After two steps nothing
+of it is allocated once and for all, so that none of it counts as a stream's.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from trainer.gpu_peak import GPU_PEAK
+from trainer.loop.loop import Loop
+from trainer.loop.stream import Stream
+
+WARM_STEPS = 2
+"""Before they are over, the optimizer makes its moments and libraries their buffers."""
+
+
+class Taken(NamedTuple):
+    """Bytes of a stream beside what its group shares."""
+
+    kept: int
+    """From step to step."""
+    passing: int
+    """Within a step, of its largest micro-batch."""
+
+
+class Meter:
+    """The most memory that is allocated at once between its entry and its exit, beyond what was allocated before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes = 0
+
+    def __enter__(self) -> Self:
+        if self.device.type == "cuda":
+            self._before = torch.cuda.memory_allocated(self.device)
+            GPU_PEAK.begin_part()
+        else:
+            self._recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+            self._recorded.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._before
+            return
+        self._recorded.__exit__(kind, error, at)  # type: ignore[no-untyped-call]
+        events: Any = self._recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
+        changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+        self.bytes = max(accumulate((change for _, change in changes), initial=0))
+
+
+def taken(loop: Loop, metered: int) -> dict[Stream, Taken]:
+    """Of each stream that trains, after a tick whose passes were metered."""
+    per_token = metered / loop.fullest_tokens
+    return {
+        stream: Taken(kept_bytes(loop, stream), round(per_token * stream.batches.most_tokens))
+        for stream in loop.running
+    }
+
+
+def kept_bytes(loop: Loop, stream: Stream) -> int:
+    slot = sum(layer.slot_bytes for layer in loop.layers.stacked.values())
+    optimizers = [stream.optimizer, *(clone.optimizer for clone in stream.clones.values())]
+    states = [value for one in optimizers for state in one.state.values() for value in state.values()]
+    return len(loop.slots_of(stream)) * slot + sum(value.nbytes for value in states if isinstance(value, Tensor))
