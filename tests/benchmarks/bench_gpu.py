@@ -1,12 +1,10 @@
 """Figures of the shared loop on a GPU: random bases in Qwen2.5's shapes, in bf16 and in NF4, rows that are supervised throughout.
 
     python tests/benchmarks/bench_gpu.py map         # N streams in one pass against one after another, beside the roofline's bound
-    python tests/benchmarks/bench_gpu.py trl         # one stream against a step of TRL's trainer
-    python tests/benchmarks/bench_gpu.py processes   # eight streams in one pass against eight processes, without and with CUDA MPS
     python tests/benchmarks/bench_gpu.py memory      # bytes that the estimate predicts against the peak
     python tests/benchmarks/bench_gpu.py profile     # where the time of one tick goes
 
-`processes` has not been run to its end yet.  SIZES, KINDS, TOKENS and COUNTS in the environment choose other points (`TOKENS=64,256`); OUT is the folder of gpu.json and the maps as SVG.
+`bench_ways.py` compares with TRL and with N processes, also under CUDA MPS.  SIZES, KINDS, TOKENS and COUNTS in the environment choose other points (`TOKENS=64,256`); OUT is the folder of gpu.json and the maps as SVG.
 Seconds are medians of ticks that end with a synchronisation, after warm-up; one after another is N times one stream alone.
 """
 
@@ -16,9 +14,7 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,9 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from bench_loop import EMBEDDED, config, drawn, loop_of
-from peft import get_peft_model
-from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from bench_loop import drawn, loop_of
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tests.trainer.loop import decoders
 from trainer.data.tokens import Tokens
@@ -45,7 +40,6 @@ RANK, ROUNDS = 16, int(os.environ.get("ROUNDS", "5"))
 OPERATIONS_PER_SECOND = 798e12
 BYTES_PER_SECOND = {"NVIDIA H200": 4.3e12, "NVIDIA H100 80GB HBM3": 3.0e12}
 """Measured on these: a product of 8192 x 8192 matrices in bf16; a copy on the device, read and written."""
-PROCESSES, SECONDS = 8, 3.0
 OUT = Path(os.environ.get("OUT", "."))
 
 
@@ -155,165 +149,6 @@ def _measured(model: Any, kind: str, length: int, counts: Sequence[int]) -> dict
             )
     print(line, flush=True)
     return found
-
-
-# ---- TRL -------------------------------------------------------------------------------------------------------------
-
-
-def trl() -> None:
-    found = {}
-    for kind in os.environ.get("KINDS", ",".join(KINDS)).split(","):
-        for length in numbers("TOKENS", "64,256,1024"):
-            model = base("0.5B", kind)
-            loop = loop_with(model, 1, length)
-            mine = seconds(loop.tick)
-            loop.layers.remove()
-            theirs = trl_seconds(model, length)
-            found[f"0.5B {kind} {length}"] = {"loop": mine, "trl": theirs}
-            print(
-                f"  0.5B {kind:5} {length:>5} tokens: loop {mine * 1e3:.1f} ms, TRL {theirs * 1e3:.1f} ms, {theirs / mine:.2f}x",
-                flush=True,
-            )
-            del model, loop
-            free_memory()
-    keep("trl", found)
-
-
-def trl_seconds(model: Any, length: int) -> float:
-    from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    taken: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            torch.cuda.synchronize()
-            self.began = time.perf_counter()
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            torch.cuda.synchronize()
-            taken.append(time.perf_counter() - self.began)
-
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = SFTConfig(
-            output_dir=folder, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, per_device_train_batch_size=1,
-            max_steps=ROUNDS + 3, bf16=True, gradient_checkpointing=False, save_strategy="no", report_to="none", disable_tqdm=True,
-            logging_strategy="no", optim="adamw_torch_fused",
-        )  # fmt: skip
-        ids = [row(length).ids] * (ROUNDS + 3)
-        table = Dataset.from_dict({"input_ids": ids, "labels": ids})
-        words = AutoTokenizer.from_pretrained(EMBEDDED)
-        peft = get_peft_model(model, config(RANK))
-        SFTTrainer(peft, arguments, train_dataset=table, processing_class=words, callbacks=[Clock()]).train()
-    return statistics.median(taken[2:])
-
-
-# ---- processes -------------------------------------------------------------------------------------------------------
-
-
-def processes() -> None:
-    lengths, found = numbers("TOKENS", "64,256,1024"), {}
-    model = base("0.5B", "bf16")
-    for length in lengths:
-        loop = loop_with(model, PROCESSES, length)
-        found[f"shared {length}"] = PROCESSES * length / seconds(loop.tick)
-        loop.layers.remove()
-        del loop
-    del model
-    free_memory()
-    for way in ("processes", "processes with MPS"):
-        with_mps = way.endswith("MPS")
-        if with_mps and not _mps("-d"):
-            print("  CUDA MPS cannot be started here", flush=True)
-            break
-        try:
-            found |= {f"{way} {length}": rate for length, rate in _of_processes(lengths).items()}
-        finally:
-            if with_mps:
-                _mps("quit")
-    for length in lengths:
-        rates = {
-            way: found[f"{way} {length}"]
-            for way in ("shared", "processes", "processes with MPS")
-            if f"{way} {length}" in found
-        }
-        told = ", ".join(f"{way} {rate:,.0f} tokens/s ({rates['shared'] / rate:.2f}x)" for way, rate in rates.items())
-        print(f"  0.5B bf16, {PROCESSES} x {length} tokens: {told}", flush=True)
-    keep("processes", found)
-
-
-MPS = {"CUDA_MPS_PIPE_DIRECTORY": "/tmp/bench-mps", "CUDA_MPS_LOG_DIRECTORY": "/tmp/bench-mps-log"}
-
-
-def _mps(order: str) -> bool:
-    for folder in MPS.values():
-        Path(folder).mkdir(exist_ok=True)
-    words = ["nvidia-cuda-mps-control", *(["-d"] if order == "-d" else [])]
-    try:
-        done = subprocess.run(
-            words, input=None if order == "-d" else f"{order}\n", env={**os.environ, **MPS}, text=True, capture_output=True, timeout=20, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"  {error}", flush=True)
-        return False
-    if done.returncode:
-        print(f"  {done.stdout}{done.stderr}".strip(), flush=True)
-        return False
-    os.environ.update(MPS if order == "-d" else {})
-    if order != "-d":
-        for name in MPS:
-            os.environ.pop(name, None)
-    return True
-
-
-def _of_processes(lengths: Sequence[int]) -> dict[int, float]:
-    """Tokens a second of all processes together, which measure each length at the same time."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "one", folder]
-        started = [subprocess.Popen([*command, str(number)], env={**os.environ, "OMP_NUM_THREADS": "1"}) for number in range(PROCESSES)]  # fmt: skip
-        rates: dict[int, float] = {}
-        for length in lengths:
-            deadline = time.monotonic() + 90
-            while len(list(Path(folder).glob(f"ready-{length}-*"))) < PROCESSES:
-                if time.monotonic() > deadline or any(process.poll() for process in started):
-                    for process in started:
-                        process.kill()
-                    print("  a process did not come", flush=True)
-                    return rates
-                time.sleep(0.02)
-            (Path(folder) / f"go-{length}").touch()
-            while len(done := list(Path(folder).glob(f"rate-{length}-*"))) < PROCESSES:
-                time.sleep(0.05)
-                if time.monotonic() > deadline:
-                    break
-            rates[length] = sum(float(path.read_text() or 0) for path in done)
-        for process in started:
-            process.wait(20)
-        return rates
-
-
-def one_process(folder: Path, number: str) -> None:
-    model = base("0.5B", "bf16")
-    for length in numbers("TOKENS", "64,256,1024"):
-        loop, ticks = loop_with(model, 1, length), 0
-        for _ in range(3):
-            loop.tick()
-        torch.cuda.synchronize()
-        (folder / f"ready-{length}-{number}").touch()
-        while not (folder / f"go-{length}").exists():
-            time.sleep(0.005)
-        began = time.perf_counter()
-        while time.perf_counter() - began < SECONDS:
-            loop.tick()
-            ticks += 1
-        torch.cuda.synchronize()
-        rate = ticks * length / (time.perf_counter() - began)
-        staged = folder / f"staged-{length}-{number}"
-        staged.write_text(str(rate))
-        staged.rename(folder / f"rate-{length}-{number}")
-        loop.layers.remove()
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -426,15 +261,14 @@ def _parts(loop: Loop) -> str:
     return ", ".join(f"{name} {total / 3 * 1e3:.1f} ms" for name, total in taken.items())
 
 
-FIGURES = {"map": map_, "trl": trl, "processes": processes, "memory": memory, "profile": profile}
+FIGURES = {"map": map_, "memory": memory, "profile": profile}
 
 if __name__ == "__main__":
     set_environment()
     quieten()
     warnings.filterwarnings("ignore")
-    if sys.argv[1:2] == ["one"]:
-        one_process(Path(sys.argv[2]), sys.argv[3])
-        sys.exit()
+    if not torch.cuda.is_available():
+        sys.exit("bench_gpu: no CUDA device here; bench_loop.py and bench_ways.py measure on a CPU")
     print(torch.cuda.get_device_name(), torch.__version__)
     for name in sys.argv[1:] or FIGURES:
         began = time.perf_counter()

@@ -221,7 +221,10 @@ def one() -> None:
         print(f"  {f'llama 512 x 4, fp32, {tokens} tokens':42} {bare / mine:5.2f}x   ({mine * 1e3:.1f} ms)", flush=True)
 
 
-def trl_seconds(model, data: list[Tokens], size: int) -> float:
+def trl_seconds(
+    model, data: list[Tokens], size: int, *, rank: int = 8, clock: Callable[[], float] = time.process_time, **arguments
+) -> float:
+    """Of a step of TRL's trainer on a CPU, or as its `arguments` say."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl.trainer.sft_config import SFTConfig
@@ -231,21 +234,22 @@ def trl_seconds(model, data: list[Tokens], size: int) -> float:
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *args, **kwargs) -> None:
-            self.began = time.process_time()
+            self.began = clock()
 
         def on_step_end(self, *args, **kwargs) -> None:
-            seconds.append(time.process_time() - self.began)
+            seconds.append(clock() - self.began)
 
+    arguments = {"use_cpu": True, "bf16": False, **arguments}
     with tempfile.TemporaryDirectory() as folder:
-        arguments = SFTConfig(
+        made = SFTConfig(
             output_dir=folder, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, per_device_train_batch_size=size,
-            max_steps=ROUNDS + 2, use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no", report_to="none",
-            disable_tqdm=True, logging_strategy="no",
+            max_steps=ROUNDS + 2, gradient_checkpointing=False, save_strategy="no", report_to="none", disable_tqdm=True,
+            logging_strategy="no", **arguments,
         )  # fmt: skip
         table = Dataset.from_dict({"input_ids": [row.ids for row in data], "labels": [row.labels for row in data]})
-        peft = get_peft_model(model, config(8))
+        peft = get_peft_model(model, config(rank))
         words = AutoTokenizer.from_pretrained(EMBEDDED)
-        SFTTrainer(peft, arguments, train_dataset=table, processing_class=words, callbacks=[Clock()]).train()
+        SFTTrainer(peft, made, train_dataset=table, processing_class=words, callbacks=[Clock()]).train()
     return statistics.median(seconds[2:])
 
 

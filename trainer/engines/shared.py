@@ -31,7 +31,7 @@ from trainer.loop.batches import Batches
 from trainer.loop.boundary import Boundary
 from trainer.loop.fusable import unfusable
 from trainer.loop.loop import Loop, is_out_of_memory
-from trainer.loop.memory import WARM_STEPS, Meter, taken
+from trainer.loop.memory import WarmProbe
 from trainer.loop.parts import Stepped
 from trainer.loop.probe import refuse_contamination
 from trainer.loop.recipe import Recipe
@@ -62,8 +62,6 @@ class Member:
     error: Exception | None = None
     """Why it ends, where it fails."""
     is_paused: bool = False
-    first_step: int = 0
-    """Of its stream when it joined."""
 
 
 class Group(Boundary):
@@ -102,8 +100,12 @@ class Group(Boundary):
 
     def _tick(self, loop: Loop) -> None:
         try:
-            if self._is_due(loop):
-                self._measure(loop)
+            if (taken := self._probe.tick()) is not None:
+                for (
+                    stream,
+                    memory,
+                ) in taken.items():  # heartbeats tell the coordinator, which goes by it where others wait or join
+                    self._members[stream].work.lease.memory = memory
             elif decided := self._arrangement.tick():
                 self._note(decided)
         except Exception as error:  # one that has no company is to blame; of several it cannot be told which
@@ -112,19 +114,6 @@ class Group(Boundary):
             member = self._members[loop.running[0]]
             loop.remove(member.stream)
             self._fail(member, error)
-
-    def _is_due(self, loop: Loop) -> bool:
-        """Whether the group is warm and what a member takes is not known yet."""
-        members = [self._members[stream] for stream in loop.running]
-        warm = all(member.stream.step >= member.first_step + WARM_STEPS for member in members)
-        return warm and any(member.work.lease.memory is None for member in members)
-
-    def _measure(self, loop: Loop) -> None:
-        """One tick, and what each member takes.  Heartbeats tell the coordinator, who goes by it where others wait or join."""
-        meter = Meter(loop.layers.device)
-        if loop.tick(meter):
-            for stream, memory in taken(loop, meter.bytes).items():
-                self._members[stream].work.lease.memory = memory
 
     def _note(self, text: str) -> None:
         """Of the group, under the lease of its first member."""
@@ -166,7 +155,6 @@ class Group(Boundary):
         loop = self._ready(settings)
         try:
             loop.add(member.stream)
-            member.first_step = member.stream.step
             if settings.packing != "none":
                 slot = loop.slots_of(member.stream)[0]
                 refuse_contamination(loop.head, slot, member.stream.batches.rows[:2])
@@ -217,6 +205,7 @@ class Group(Boundary):
             self._facts = facts_of_model(model)
             self._loop = Loop(model, self, exact=settings.exact, dequantise=settings.dequantise)
             self._arrangement = Arrangement(self._loop, is_open=not settings.exact)
+            self._probe = WarmProbe(self._loop)
         else:
             self._refuse_unfusable(self._loop.model, settings)
         return self._loop

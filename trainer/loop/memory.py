@@ -32,6 +32,29 @@ class Taken(NamedTuple):
     """Within a step, of its largest micro-batch."""
 
 
+class WarmProbe:
+    """Measures what each stream takes once all are warm, and again once another has joined and is."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self._first_steps: dict[Stream, int] = {}
+        """Of those that train, as they were first seen."""
+        self._measured: set[Stream] = set()
+
+    def tick(self) -> dict[Stream, Taken] | None:
+        """One tick of the loop and what it measured, nothing where memory did not hold it; None, and no tick, where it is not due."""
+        running = self.loop.running
+        self._first_steps = {stream: self._first_steps.get(stream, stream.step) for stream in running}
+        self._measured &= set(running)
+        warm = all(stream.step >= first + WARM_STEPS for stream, first in self._first_steps.items())
+        if not warm or len(self._measured) == len(running):
+            return None
+        meter = Meter(self.loop.layers.device)
+        found = taken(self.loop, meter.bytes) if self.loop.tick(meter) else {}
+        self._measured = set(found)
+        return found
+
+
 class Meter:
     """The most memory that is allocated at once between its entry and its exit, beyond what was allocated before."""
 
