@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -255,10 +256,10 @@ def test_whether_streams_go_together_is_measured_and_the_log_says_what_was_faste
 ) -> None:
     tick = Loop.tick
 
-    def delayed(loop: Loop) -> int:
+    def delayed(loop: Loop, *meter: Any) -> int:
         if loop.exact == (slow == "one after another"):
             time.sleep(0.2)
-        return tick(loop)
+        return tick(loop, *meter)
 
     monkeypatch.setattr(Loop, "tick", delayed)
     group = company("group")
