@@ -40,7 +40,7 @@ def notify(
         raise UserError(str(run), "is a config, and messages wait in runs", "name a run, or add --test")
     rows = notices.tested(settings) if test or folder is None else notices.Queue(folder).sent(settings.alerts)
     if form is None:
-        screen.tell("\n".join(f"{row['receiver']}: {row['why'] or 'taken'}" for row in rows) or "nothing waits")
+        screen.tell("\n".join(row["why"] or f"{row['receiver']}: taken" for row in rows) or "nothing waits")
     else:
         screen.print_data({"alerts": rows}, form)
     raise typer.Exit(1 if any(row["why"] for row in rows) else 0)

@@ -138,7 +138,7 @@ class Lines:
         for row in snapshot.streams:
             self._stream(row)
         if snapshot.waits and snapshot.waits != self._waits:
-            self._print(f"promotion waits: {snapshot.waits}")
+            self._print(f"to decide: {snapshot.waits}")
         self._waits = snapshot.waits
 
     def _stream(self, row: StreamRow) -> None:

@@ -45,6 +45,8 @@ def rate(
         raise UserError("RATING", "belongs to one answer", "write `swarm rate ANSWER 1..5`, or `swarm rate -` alone")
     one: dict[str, Any] = {"answer": answer, "rating": rating, "because": because, "better": better}
     rows = list(_rows()) if rating is None else [one]
+    if not rows:
+        raise UserError("standard input", "holds no rating", 'write a line {"answer": ID, "rating": 1 to 5} for each')
     with agent_of(run, author) as agent:
         for row in rows:
             why, named = row.get("because") or "", row.get("better")
@@ -62,8 +64,8 @@ def _rows() -> Iterator[dict[str, Any]]:
             row = json.loads(line)
             wrong = not isinstance(row, dict) or not {"answer", "rating"} <= row.keys() <= ROW
             wrong = wrong or not all(isinstance(row.get(key) or "", str) for key in ("answer", "because", "better"))
-            wrong = wrong or isinstance(row["rating"], bool) or not isinstance(row["rating"], int | float)
-        except (ValueError, RecursionError):
+            wrong = wrong or isinstance(row["rating"], bool) or not 1 <= row["rating"] <= 5
+        except (ValueError, TypeError, RecursionError):
             wrong = True
         if wrong:
             fix = 'write {"answer": ID, "rating": 1 to 5}, with "because" and "better" where you have them'

@@ -265,7 +265,7 @@ def status_text(snapshot: Snapshot) -> str:
     if snapshot.promoted:
         lines += ["", f"promoted: {snapshot.promoted}, {snapshot.why}"]
     elif snapshot.waits:
-        lines += ["", f"promotion waits: {snapshot.waits}"]
+        lines += ["", f"to decide: {snapshot.waits}"]
     return "\n".join(lines)
 
 
