@@ -216,8 +216,8 @@ def _check_pairs(stream: Node, settings: StreamSettings, problems: Problems) -> 
     wanted, node = kinds.method(settings.method).pairs, stream.items.get("datasets")
     for number, dataset in enumerate(settings.datasets):
         at = node.value[number] if node is not None and isinstance(node.value, list) else stream
-        if dataset.rejected and dataset.type not in {"auto", "prompt_completion", "toon"}:
-            what, fix = f"`type: {dataset.type}` has no such column", "write `type: prompt_completion`"
+        if dataset.rejected and dataset.type not in {"auto", "chatml", "prompt_completion", "toon"}:
+            what, fix = f"`type: {dataset.type}` has no such column", "write `type: prompt_completion`, or chatml"
             _add(at, "rejected", what, fix, problems)
         elif wanted and not dataset.rejected:
             what = f"{settings.method} learns from a better and a worse answer, and this dataset has one"

@@ -15,7 +15,7 @@ from pathlib import Path
 from swarm.config.names import close_to
 from swarm.config.tree import Node, Problems
 from swarm.printable import in_message
-from swarm.settings import DATA_SUFFIXES
+from swarm.settings import DATA_SUFFIXES, ending_of, wrong_ending
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """owner/name, as on the hub."""
@@ -130,27 +130,26 @@ def _begins_with_a_folder(folder: Path, text: str) -> bool:
 
 
 def _check_endings(files: list[Path], path: Node, problems: Problems) -> None:
-    if other := [file.name for file in files if file.suffix not in DATA_SUFFIXES]:
-        problems.add(
-            path.at, path.path, f"{other[0]} is no {', '.join(DATA_SUFFIXES)} file", "convert it, or name other files"
-        )
+    if wrong := next((found for file in files if (found := wrong_ending(Path(file.name)))), None):
+        what, fix = wrong
+        problems.add(path.at, path.path, what, f"{fix}, or name other files")
 
 
 def _check_rows(files: list[Path], path: Node, problems: Problems) -> None:
     for file in files:
-        if file.suffix in DATA_SUFFIXES and not _holds_rows(file):
+        if ending_of(file) in DATA_SUFFIXES and not _holds_rows(file):
             problems.add(path.at, path.path, f"{file} holds no rows", "put rows into it, or name other files")
 
 
 def _holds_rows(file: Path) -> bool:
     """False if the file is empty; other mistakes are found when the rows are read."""
-    if file.suffix in {".parquet", ".arrow"}:
+    if ending_of(file) in {".parquet", ".arrow"}:
         return file.stat().st_size > 0
     try:
         with file.open("rb") as opened:
             lines = (line for line in opened if line.strip(b" \t\r\n\xef\xbb\xbf"))
             first = next(lines, b"")
-            if file.suffix in {".csv", ".tsv"}:  # the first line names the columns
+            if ending_of(file) in {".csv", ".tsv"}:  # the first line names the columns
                 return next(lines, None) is not None
             return first.strip() not in {b"", b"[]"} or next(lines, None) is not None
     except OSError:  # reported when its rows are read
@@ -159,6 +158,8 @@ def _holds_rows(file: Path) -> bool:
 
 def _nothing_found(folder: Path, text: str, pattern: str) -> tuple[str, str]:
     what = f"no file matches {_shown(text)}{_in(folder, text)}"
+    if "://" in text:
+        return f"{_shown(text)} is an address", "download the file, or write `owner/name` for a dataset of the hub"
     try:
         if os.path.isdir(pattern):  # noqa: PTH112
             return (
@@ -191,11 +192,11 @@ def _same_folder(parent: Path, pattern: str) -> bool:
 
 def _what_is_there(parent: Path, name: str, asked: str) -> str:
     there = sorted(entry.name for entry in parent.iterdir() if entry.is_file())
-    files = [entry for entry in there if entry.endswith(DATA_SUFFIXES)]
+    files = [entry for entry in there if ending_of(entry) in DATA_SUFFIXES]
     without_ending = next((entry for entry in files if Path(entry).stem == name), None)
     if close := without_ending or close_to(name, files, likeness=0.8):
         return f"did you mean {close}?"
-    counts = Counter(Path(entry).suffix for entry in there if entry.endswith(DATA_SUFFIXES))
+    counts = Counter(map(ending_of, files))
     if not counts:
         return f"{asked} holds no data files"
     return f"{asked} holds " + ", ".join(

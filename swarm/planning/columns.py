@@ -49,6 +49,12 @@ def _read(seen: tuple[tuple[str, int, int], ...]) -> dict[str, list[str]]:
 
 
 COLUMNS = ("messages", "prompt", "completion", "text")
+OF_TYPES = {
+    "chatml": ("messages",), "text": ("text",), "document": ("text",), "labelled": ("text", "text_pair", "label"),
+    "prompt_completion": ("prompt", "completion"), "toon": ("prompt", "completion"),
+}  # fmt: skip
+"""Settings that name the columns without which a row of a type is a bad one."""
+ALWAYS = ("group_by", "task", "rejected")
 Wrong = tuple[str, str, str]
 """Setting, what and fix."""
 
@@ -63,14 +69,18 @@ def _wrong(dataset: Dataset) -> Iterator[Wrong]:
         return
     for file, columns in columns_in(files_of(dataset.path)).items():
         yield from _missing(file, columns, named)
-        if dataset.type == "auto" and not named and not _is_named(dataset, columns) and guessed(columns) is None:
+        if dataset.type == "auto" and dataset.prompt_template is None and not _is_named(dataset, columns) and guessed(columns) is None:
             what = f"no row type fits the columns of {file} ({', '.join(columns)})"
             yield "type", what, "write `type:` and name its columns"
 
 
 def _named(dataset: Dataset) -> dict[str, str]:
     """Columns by name, with the setting that names each.  Raises UserError for a template that is none."""
-    named = {column: key for key in ("group_by", "task") if (column := getattr(dataset, key))}
+    template_writes_prompt = dataset.prompt_template is not None
+    keys = [key for key in OF_TYPES.get(dataset.type, ()) if key != "prompt" or not template_writes_prompt]
+    named = {column: key for key in (*ALWAYS, *keys) if (column := getattr(dataset, key))}
+    if dataset.type == "alpaca":
+        named |= dict.fromkeys(["output"] if template_writes_prompt else ["instruction", "output"], "type")
     if dataset.type in {"chatml", *PLAIN}:
         return named
     template, without_input = templates.settled(dataset.prompt_template or "", dataset.no_input_template)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from swarm.planning.columns import columns_in
 from swarm.policy.row_types import guessed
-from swarm.settings import DATA_SUFFIXES
+from swarm.settings import DATA_SUFFIXES, ending_of
 
 FOLDERS = (".", "data")
 """Folders that are searched for data files, in this order."""
@@ -49,7 +49,7 @@ def data_files(folder: Path) -> list[Path]:
         file
         for place in FOLDERS
         for file in sorted((folder / place).glob("*"))
-        if file.suffix in DATA_SUFFIXES and file.suffix != ".txt" and file.is_file()  # any text may lie in a folder
+        if ending_of(file) in {*DATA_SUFFIXES} - {".txt"} and file.is_file()  # any text may lie in a folder
     ]
     return sorted(found, key=lambda file: (file.parent != folder, "train" not in file.name.lower(), file.name))
 

@@ -13,7 +13,7 @@ from swarm.config.tree import Node, Problems, follow
 from swarm.errors import UserError
 from swarm.policy.holding_out import held_out_count
 from swarm.policy.mixing import mixed, shares
-from swarm.settings import DATA_SUFFIXES, Dataset, Part, RunSettings
+from swarm.settings import DATA_SUFFIXES, Dataset, Part, RunSettings, ending_of
 from swarm.spawning import module_command
 
 BLANK = b" \t\r\n\xef\xbb\xbf"
@@ -94,8 +94,8 @@ def _rows_in(files: Sequence[Path]) -> tuple[Answer, ...]:
 
 @cache
 def _row_counts(seen: tuple[tuple[Path, int, int], ...]) -> tuple[Answer, ...]:
-    read = _read([file for file, size, _ in seen if file.suffix not in LINES and file.suffix in DATA_SUFFIXES and size])
-    return tuple(_lines(file) if file.suffix in LINES else read.get(str(file)) for file, _, _ in seen)
+    read = _read([file for file, size, _ in seen if ending_of(file) in {*DATA_SUFFIXES} - {*LINES} and size])
+    return tuple(_lines(file) if ending_of(file) in LINES else read.get(str(file)) for file, _, _ in seen)
 
 
 def _lines(file: Path) -> int | None:

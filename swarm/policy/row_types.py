@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 PAIRS = (
     ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("instruction", "response"),
-    ("input", "output"), ("source", "target"), ("query", "response"),
+    ("input", "output"), ("source", "target"), ("query", "response"), ("prompt", "chosen"),
 )  # fmt: skip
 """Pairs of column names that usually hold prompt and completion."""
 Choice = tuple[tuple[str, str], ...]
@@ -23,4 +23,6 @@ def guessed(columns: Sequence[str]) -> Choice | None:
     for prompt, completion in PAIRS:
         if prompt in columns and completion in columns:
             return (("type", "prompt_completion"), ("prompt", prompt), ("completion", completion))
+    if {"chosen", "rejected"} <= set(columns):
+        return (("type", "chatml"), ("messages", "chosen"))
     return (("type", "text"),) if "text" in columns else None

@@ -4,7 +4,7 @@ The words are axolotl's first, then Hugging Face's.  Reading files, overrides, o
 """
 
 from swarm.settings.alerts import Alert
-from swarm.settings.data import DATA_SUFFIXES, PLAIN, Dataset, TokenIds
+from swarm.settings.data import DATA_SUFFIXES, PLAIN, Dataset, TokenIds, ending_of, wrong_ending
 from swarm.settings.feedback import Feedback
 from swarm.settings.part import WITHOUT_WARM_UP, Part
 from swarm.settings.research import Phase, Research
@@ -37,4 +37,6 @@ __all__ = [
     "StreamSettings",
     "TokenIds",
     "Tracker",
+    "ending_of",
+    "wrong_ending",
 ]  # fmt: skip

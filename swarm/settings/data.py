@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,6 +11,22 @@ from swarm.keys import Positive, Settings
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".toon", ".txt")
 """Endings of the files that rows are read from."""
+PACKED = (".gz", ".zst", ".bz2", ".xz", ".zip", ".tar", ".tgz")
+"""Of what holds such files."""
+
+
+def ending_of(path: PurePath | str) -> str:
+    """By which a file's reader is chosen; capital letters say nothing."""
+    return PurePath(path).suffix.lower()
+
+
+def wrong_ending(path: PurePath) -> tuple[str, str] | None:
+    """What is wrong with a file that no reader is for, and the fix."""
+    if (ending := ending_of(path)) in DATA_SUFFIXES:
+        return None
+    return f"{path} is no {', '.join(DATA_SUFFIXES)} file", f"{'unpack' if ending in PACKED else 'convert'} it"
+
+
 PLAIN = ("text", "document", "labelled")
 """Types of rows without a prompt."""
 TokenIds = str | int | list[int] | None
@@ -31,11 +48,11 @@ class Dataset(Settings):
     tools: str = "tools"
     """Column with the tools that a conversation may call (`chatml`)."""
     prompt: str = "prompt"
-    """Column with the prompt (`prompt_completion`, `toon`)."""
+    """Column with the prompt (`prompt_completion`, `toon`): text, or messages, which the completion goes on with."""
     completion: str = "completion"
     """Column with the completion (`prompt_completion`, `toon`)."""
     rejected: str | None = None
-    """Column with a worse completion of the same prompt, for `method: dpo` or `kto` (`prompt_completion`, `toon`); held-out rows are judged by the better one."""
+    """Column with a worse completion of the same prompt, for `method: dpo`, `kto` or `orpo` (`prompt_completion`, `toon`; of `chatml` the whole conversation with the worse answer); held-out rows are judged by the better one."""
     text: str = "text"
     """Column with the text (`text`, `document`: all of it is supervised; `labelled`)."""
     text_pair: str | None = None

@@ -108,7 +108,7 @@ class RowBoundary:
 
     def _with_worse(self, tokens: Tokens, raw: RawRow, dataset: Dataset, system: str) -> Tokens:
         """The row with its worse completion.  Raises NotARow where they do not answer one prompt, or are one."""
-        other = read(raw, dataset.model_copy(update={"completion": dataset.rejected}))
+        other = read(raw, dataset.model_copy(update={"completion": dataset.rejected, "messages": dataset.rejected}))
         worse, start = self.tokeniser.tokens(with_system(other, system)), tokens.answer_start
         if worse.answer_start != start or worse.ids[:start] != tokens.ids[:start]:
             raise NotProven("its prompt is tokenised otherwise before its two completions", "take another base")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from swarm.errors import UserError
+from swarm.settings import ending_of
 from trainer.data.files import rows_of_file
 from trainer.data.formats.arrow import batches, reading_columns
 
@@ -27,10 +28,10 @@ def _answer(path: Path) -> int | dict[str, str]:
 
 
 def _rows_in(path: Path) -> int:
-    if path.suffix not in {".parquet", ".arrow"}:
+    if ending_of(path) not in {".parquet", ".arrow"}:
         return sum(1 for _ in rows_of_file(path))
     with reading_columns(path):
-        if path.suffix == ".arrow":
+        if ending_of(path) == ".arrow":
             return sum(batch.num_rows for batch in batches(path))
         import pyarrow.parquet as pq
 

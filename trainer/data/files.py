@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from swarm.errors import UserError
-from swarm.settings import DATA_SUFFIXES, Dataset
+from swarm.settings import Dataset, ending_of, wrong_ending
 from trainer.data.bad import BadRow
 from trainer.data.formats import READERS, hub
 from trainer.data.formats.text import SAVE_AS_UTF8
@@ -18,17 +18,25 @@ from trainer.data.raw import RawRow
 
 def files_of(dataset: Dataset) -> list[Path]:
     """The files that a path or pattern names, sorted; empty for a hub dataset."""
+    named = Path(dataset.path)
+    if named.is_file():  # whatever brackets are in its name
+        return [_refused_by_its_ending(named)]
     found = sorted(path for name in glob.glob(dataset.path, recursive=True) if (path := Path(name)).is_file())  # noqa: PTH207 absolute patterns
+    if named.is_dir():
+        raise UserError("datasets.path", f"{named} is a folder", f"write {named}/*.jsonl, or another pattern of files")
     if not found and not hub.is_name(dataset.path):
         raise UserError(
             "datasets.path", f"no file matches {dataset.path} in {Path.cwd()}", "correct the path or the pattern"
         )
-    for path in found:
-        if path.suffix not in DATA_SUFFIXES:
-            raise UserError(
-                "datasets.path", f"{path} is no {', '.join(DATA_SUFFIXES)} file", "convert it, or name another file"
-            )
-    return found
+    return [_refused_by_its_ending(path) for path in found]
+
+
+def _refused_by_its_ending(path: Path) -> Path:
+    """The path itself, where its ending is one of those that are read."""
+    if wrong := wrong_ending(path):
+        what, fix = wrong
+        raise UserError("datasets.path", what, f"{fix}, or name another file")
+    return path
 
 
 def raw_rows(dataset: Dataset) -> Iterator[RawRow | BadRow]:
@@ -56,6 +64,6 @@ def _all_rows(dataset: Dataset) -> Iterator[RawRow | BadRow]:
 
 def rows_of_file(path: Path) -> Iterator[RawRow | BadRow]:
     try:
-        yield from READERS[path.suffix](path)
+        yield from READERS[ending_of(path)](path)
     except UnicodeDecodeError as error:  # UTF-16 that ends in the middle of a character
         raise UserError(str(path), f"not a text file ({error.reason})", SAVE_AS_UTF8) from error

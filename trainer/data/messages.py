@@ -1,7 +1,7 @@
 """Messages of a conversation, as OpenAI, Mistral or ShareGPT write them, as the turns that chat templates read.
 
-What is understood: role and content, or from and value; text in parts; tool calls with their arguments as an object or as a string;
-`weight` and `train`; thoughts under `reasoning_content`, `reasoning` or `thinking`.
+What is understood: role and content, or from and value; text in parts; tool calls with their arguments as an object or as a string, also as
+the `function_call` and the role `function` that OpenAI had before; `weight` and `train`; thoughts under `reasoning_content`, `reasoning` or `thinking`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def _turn(number: int, message: Any) -> Turn:
         message = _from_sharegpt(number, message)
     if "role" not in message:
         raise NotARow(f"message {number} has no role", 'write {"role": "user", "content": "..."}')
+    message = _with_tool_calls(message)
     if message["role"] not in ROLES:
         raise NotARow(f"message {number} has the role {message['role']!r}", f"use one of {', '.join(ROLES)}")
     turn = {key: value for key, value in message.items() if key not in {"weight", TRAIN}}
@@ -97,6 +98,15 @@ def _from_sharegpt(number: int, message: dict[str, Any]) -> dict[str, Any]:
     if name == "function_call":
         return {**rest, "role": "assistant", "content": "", "tool_calls": _function_calls(number, value)}
     return {**rest, "role": SHAREGPT_ROLES[name], "content": value}
+
+
+def _with_tool_calls(message: dict[str, Any]) -> dict[str, Any]:
+    """A message of the older form, with one call and its result, as those of today."""
+    role = "tool" if message["role"] == "function" else message["role"]
+    if not (call := message.get("function_call")) or message.get("tool_calls"):
+        return {**message, "role": role}
+    rest = {key: value for key, value in message.items() if key != "function_call"}
+    return {**rest, "role": role, "tool_calls": [{"type": "function", "function": call}]}
 
 
 def _function_calls(number: int, value: Any) -> list[Any]:

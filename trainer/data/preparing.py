@@ -191,10 +191,13 @@ class Preparation:
         self._refuse_none(train, "datasets")
 
     def _refuse_none(self, file: RowFile, setting: str) -> None:
-        if not file.rows:
-            counts = self.findings.counts
-            what = f"no row is left to use ({counts['bad']} bad, {counts['lost']} cut before their answer)"
+        if file.rows:
+            return
+        counts, first = self.findings.counts, next(iter(self.first_bad), None)
+        what = f"no row is left to use ({counts['bad']} bad, {counts['lost']} cut before their answer)"
+        if first is None:
             raise UserError(setting, what, "check the columns, or raise sequence_len")
+        raise UserError(setting, f"{what}; {first.where}: {first.what}", first.fix)
 
     # ---- rows on both sides ----
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,16 @@ class RawRow:
     """The row without loss, for setting it aside."""
     filled: bool = False
     """From Arrow, which gives every object the keys that any other has."""
+
+
+def named(path: Path, header: Sequence[str]) -> list[str]:
+    """The columns of a table whose first line names them; one without a name, as spreadsheets save, is called by its number.
+
+    Raises UserError where two have one name.
+    """
+    columns = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
+    refuse_twice(path, columns)
+    return columns
 
 
 def refuse_twice(path: Path, columns: list[str]) -> None:

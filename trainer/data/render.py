@@ -277,6 +277,12 @@ def _has_words(turn: Turn) -> bool:
 
 def _forms(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
     """The same messages as different templates want them; the first is the commonest."""
+    yield from _written(turns)
+    if any(turn["role"] == "developer" for turn in turns):  # OpenAI's word for who writes the system message
+        yield from _written([{**turn, "role": "system"} if turn["role"] == "developer" else turn for turn in turns])
+
+
+def _written(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
     yield list(turns)
     if any(turn.get("tool_calls") for turn in turns):
         yield [_without_empty_content(turn) for turn in turns]

@@ -12,7 +12,7 @@ from swarm.policy import templates
 from swarm.settings import PLAIN, Dataset
 from trainer.data.bad import NotARow
 from trainer.data.gate import plain_row
-from trainer.data.messages import Turn, tools_of, turns_of, words_of_turn
+from trainer.data.messages import TRAIN, Turn, tools_of, turns_of, words_of_turn
 from trainer.data.raw import RawRow
 
 
@@ -118,6 +118,8 @@ def read(raw: RawRow, dataset: Dataset) -> Row:
             return _alpaca(cells, columns)
         case "alpaca":
             return Pair(_templated(cells, dataset, columns), _words(cells, "output", None, columns), dataset.separator)
+        case "prompt_completion" | "toon" if isinstance(cells.get(dataset.prompt), list):
+            return _continued(cells, dataset, columns)
         case "prompt_completion" | "toon":
             prompt = (
                 _words(cells, dataset.prompt, "prompt", columns)
@@ -166,6 +168,15 @@ def _chat(cells: dict[str, Any], dataset: Dataset, columns: list[str]) -> Chat:
     return Chat(turns, tuple(tools_of(cells.get(dataset.tools))))
 
 
+def _continued(cells: dict[str, Any], dataset: Dataset, columns: list[str]) -> Chat:
+    """A prompt of messages, and its answer as messages, one message or text; of the prompt nothing is trained on."""
+    asked, answer = cells[dataset.prompt], _column(cells, dataset.completion, "completion", columns)
+    if isinstance(answer, str):
+        answer = {"role": "assistant", "content": answer}
+    turns = turns_of([*asked, *(answer if isinstance(answer, list) else [answer])])
+    return Chat([{**turn, TRAIN: False} if at < len(asked) else turn for at, turn in enumerate(turns)])
+
+
 def _alpaca(cells: dict[str, Any], columns: list[str]) -> Pair:
     instruction = _words(cells, "instruction", None, columns)
     given = _words(cells, "input", None, columns) if _is_filled(cells.get("input")) else ""
@@ -183,18 +194,18 @@ def _is_filled(value: Any) -> bool:
 
 FIXES = {
     None: "alpaca rows have instruction, input, output",
-    "prompt_template": "`prompt_template` names it: correct it, or fill the column",
+    "prompt_template": "`prompt_template` names it: correct it",
 }
 """Of a column that is missing, by the setting that names it."""
 
 
 def _column(cells: dict[str, Any], name: str, setting: str | None, columns: list[str]) -> Any:
+    if name in columns and name not in cells:
+        raise NotARow(f"column {name!r} is empty", "fill it, or leave the row out")
     if name not in cells:
         have = ", ".join(columns) or "none"
         fix = FIXES.get(setting, f"name the column with `{setting}:`")
-        raise NotARow(
-            f"no column {name!r} (it has {have})" if name not in columns else f"column {name!r} is empty", fix
-        )
+        raise NotARow(f"no column {name!r} (it has {have})", fix)
     return cells[name]
 
 

@@ -641,7 +641,7 @@ streams:
   eighteen: {lora_target_mode: attn, lora_target_modules: q_proj}
   nineteen: {method: dpo}
   twenty: {datasets: [{path: data/train.jsonl, rejected: worse}]}
-  twenty-one: {method: kto, micro_batch_size: 1, datasets: [{path: data/train.jsonl, type: chatml, rejected: worse}]}
+  twenty-one: {method: kto, micro_batch_size: 1, datasets: [{path: data/train.jsonl, type: text, rejected: worse}]}
   twenty-two: {init_lora_weights: pissa, rank_pattern: {q_proj: 4}, engine: trl}
 promotion: {metric: exact_match, goal: min}
 """,
@@ -672,7 +672,7 @@ my.yaml:22: streams.seventeen.weight_decay: a decay is below what a weight in bf
 my.yaml:23: streams.eighteen.lora_target_mode: lora_target_modules names layers too; leave one of them out
 my.yaml:25: streams.twenty.datasets.0.rejected: sft learns from the better answer alone; write `method: dpo` or kto, or leave it out
 my.yaml:26: streams.twenty-one.micro_batch_size: KTO estimates its reference point from the other rows of a forward pass; write at least 2
-my.yaml:26: streams.twenty-one.datasets.0.rejected: `type: chatml` has no such column; write `type: prompt_completion`
+my.yaml:26: streams.twenty-one.datasets.0.rejected: `type: text` has no such column; write `type: prompt_completion`, or chatml
 my.yaml:27: streams.twenty-two.rank_pattern: with pissa all layers have one rank and scale; leave it out
 my.yaml:27: streams.twenty-two.engine: trl cannot train sft + lora with these settings; write shared, or leave it out
 my.yaml:28: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out

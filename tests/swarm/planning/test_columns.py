@@ -46,6 +46,10 @@ ROW = {"word": "red", "answer": "rouge", "language": "French"}
         ('{path: x.jsonl, prompt_template: "Say {", completion: answer}', ROW, "prompt_template: cannot be read ("),
         ('{path: x.jsonl, prompt_template: "Say it", completion: answer}', ROW, "prompt_template: names no column; write {column}"),
         ("{path: x.jsonl, prompt: word, completion: answer, group_by: book}", ROW, "group_by: {file} has no column 'book'; it has word,"),
+        ("{path: x.jsonl, type: prompt_completion, prompt: word}", ROW, "completion: {file} has no column 'completion'; it has word,"),
+        ("{path: x.jsonl, type: chatml}", ROW, "messages: {file} has no column 'messages'; it has word,"),
+        ("{path: x.jsonl, type: text, text: words}", ROW, "text: {file} has no column 'words'; did you mean word?"),
+        ("{path: x.jsonl, type: alpaca}", {"instruction": "a", "response": "b"}, "type: {file} has no column 'output'; it has instruction,"),
         ("{path: x.jsonl}", {"a": 1, "b": 2}, "type: no row type fits the columns of {file} (a, b); write `type:`"),
     ],
 )  # fmt: skip

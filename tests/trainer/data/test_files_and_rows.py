@@ -78,6 +78,37 @@ def test_fields_of_a_tsv_file_stand_between_tabs_with_their_quotes_as_glue_write
     assert (long.where, last.where, last.values["#1 String"]) == (f"{path}:5", f"{path}:6", "")
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_what_separates_the_names_of_a_csv_file_separates_its_fields(tmp_path: Path, separator: str) -> None:
+    """Spreadsheets of many languages write semicolons, since a comma is their decimal sign."""
+    text = 'prompt;completion\n"one; two";1,5\n'.replace(";", separator)
+    first, *others = rows_in(write(tmp_path / "x.csv", text))
+    assert (first.values, others) == ({"prompt": f"one{separator} two", "completion": "1,5"}, [])
+
+
+def test_columns_without_a_name_are_called_by_their_number_and_blanks_round_a_name_are_not_of_it(tmp_path: Path) -> None:
+    for name, text in {"x.csv": ", prompt,completion ,\n0,a,b,\n", "x.tsv": "\t prompt\tcompletion \t\n0\ta\tb\t\n"}.items():
+        (row,) = rows_in(write(tmp_path / name, text))
+        assert row.values == {"column 1": "0", "prompt": "a", "completion": "b", "column 4": ""}
+
+
+@pytest.mark.parametrize("name", ["ROWS.JSONL", "rows.Csv", "[a] rows.jsonl", "*.jsonl"])
+def test_capital_letters_of_an_ending_say_nothing_and_a_files_own_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    text = json.dumps(ROWS[0]) if "jsonl" in name.lower() else "prompt,completion\none,1\n"
+    write(tmp_path / "other.jsonl", "{}")
+    (row,) = rows_in(write(tmp_path / name, text))
+    assert row.values == ROWS[0]
+
+
+def test_a_folder_a_packed_file_and_a_document_of_several_lists_are_called_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder; write .*/\*\.jsonl, or another pattern"):
+        rows_in(tmp_path)
+    with pytest.raises(UserError, match=r"x\.jsonl\.gz is no .* file; unpack it, or name another file"):
+        rows_in(write(tmp_path / "x.jsonl.gz", ""))
+    with pytest.raises(UserError, match=r"holds 2 lists \(train, test\), and rows stand in one"):
+        rows_in(write(tmp_path / "x.json", json.dumps({"train": ROWS, "test": ROWS})))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -121,6 +152,26 @@ def test_each_type_reads_its_columns() -> None:
     assert meaning({"body": "words"}, type="text", text="body") == Text("words")
 
 
+USER, SURE, DONE = ({"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "sure"), ("assistant", "done")))
+
+
+@pytest.mark.parametrize("answer", ["done", DONE, [DONE], {"from": "gpt", "value": "done"}])
+def test_a_prompt_of_messages_goes_on_with_its_completion_and_is_not_trained_on(answer: object) -> None:
+    """As TRL's and LLaMA-Factory's files have them."""
+    (*asked, last) = meaning({"prompt": [USER, SURE, USER], "completion": answer}, type="prompt_completion").turns
+    assert [(turn["content"], turn["train"]) for turn in asked] == [("q", False), ("sure", False), ("q", False)]
+    assert last == DONE
+
+
+def test_a_call_of_the_older_form_is_a_tool_call_and_its_result_a_tools() -> None:
+    """Else an answer would be trained on as if it had called nothing."""
+    called = {"role": "assistant", "content": "let me", "function_call": {"name": "f", "arguments": '{"x": 1}'}}
+    turns = meaning({"messages": [USER, called, {"role": "function", "name": "f", "content": "2"}, DONE]}).turns
+    assert turns[1]["tool_calls"] == [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+    assert "function_call" not in turns[1]
+    assert turns[2] == {"role": "tool", "name": "f", "content": "2"}
+
+
 @pytest.mark.parametrize(
     ("values", "options", "words"),
     [
@@ -130,7 +181,7 @@ def test_each_type_reads_its_columns() -> None:
         ({"messages": [{"role": "bot", "content": "hi"}]}, {}, "message 1 has the role 'bot'"),
         ({"messages": [{"role": "user", "content": 3}]}, {}, "message 1 has no text as content"),
         ({"prompt": "a", "completion": " "}, {"type": "toon"}, "column 'completion' is empty"),
-        ({"prompt": "a", "completion": None}, {"type": "toon"}, "column 'completion' is empty"),
+        ({"prompt": "a", "completion": None}, {"type": "toon"}, "column 'completion' is empty; fill it, or leave"),
         ({"prompt": "a", "completion": {}}, {"type": "prompt_completion"}, "is a dict, not text"),
         ({"instruction": "a"}, {"type": "alpaca"}, "alpaca rows have instruction, input, output"),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
+from swarm.settings import ending_of
 from trainer.data.bad import BadRow, reason_of
 from trainer.data.gate import written
 from trainer.data.raw import RawRow, refuse_twice
@@ -36,7 +37,7 @@ def reading_columns(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        what = f"not a {path.suffix[1:].capitalize()} file that can be read ({reason_of(error)})"
+        what = f"not a {ending_of(path)[1:].capitalize()} file that can be read ({reason_of(error)})"
         raise UserError(str(path), what, "write it again") from error
 
 
@@ -44,7 +45,7 @@ def batches(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if path.suffix == ".parquet":
+    if ending_of(path) == ".parquet":
         with pq.ParquetFile(path, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=_rows_at_a_time(file.metadata))
         return

@@ -1,8 +1,12 @@
-"""Rows of `.csv` files, whose first line names the columns."""
+"""Rows of `.csv` files, whose first line names the columns.
+
+What separates fields is what separates the names: spreadsheets write semicolons where a comma is the decimal sign.
+"""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
@@ -12,8 +16,9 @@ from typing import IO
 from swarm.errors import UserError
 from trainer.data.bad import BadRow
 from trainer.data.formats.text import opened
-from trainer.data.raw import RawRow, refuse_twice
+from trainer.data.raw import RawRow, named
 
+SEPARATORS = ",;\t|"
 FIELD_CHARACTERS = 1 << 27  # long texts are data here, not an attack; the default is 128 KiB
 
 
@@ -40,6 +45,14 @@ class _Lines:
         self.taken = []
         return self.number + 1
 
+    def separator(self) -> str:
+        """The commonest between the names of the columns; a comma where there is one column."""
+        if (line := next(self._file, None)) is None:
+            return ","
+        self._back.append(line)
+        bare = re.sub(r'"[^"]*"', "", line)
+        return max(SEPARATORS, key=bare.count)
+
     def put_back_all_but_first(self) -> str:
         self._back.extendleft(reversed(self.taken[1:]))
         self.number -= len(self.taken) - 1
@@ -50,7 +63,8 @@ def read(path: Path) -> Iterator[RawRow | BadRow]:
     csv.field_size_limit(FIELD_CHARACTERS)
     with opened(path, newline="") as file:
         lines = _Lines(file)
-        reader = csv.reader(lines, strict=True)
+        separator = lines.separator()
+        reader = csv.reader(lines, strict=True, delimiter=separator)
         header = _header(path, reader)
         while True:
             where = f"{path}:{lines.begin()}"
@@ -58,7 +72,7 @@ def read(path: Path) -> Iterator[RawRow | BadRow]:
                 fields = next(reader, None)
             except csv.Error as error:
                 first = lines.put_back_all_but_first()
-                reader = csv.reader(lines, strict=True)
+                reader = csv.reader(lines, strict=True, delimiter=separator)
                 what = f"not CSV ({error})"
                 yield BadRow(
                     where, what, "quote fields with double quotes and write quotes in them twice", partial(str, first)
@@ -81,5 +95,4 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
         raise UserError(f"{path}:1", f"not CSV ({error})", "save it as UTF-8 CSV with double quotes") from error
     if not header:
         raise UserError(str(path), "an empty file", "its first line names the columns")
-    refuse_twice(path, header)
-    return header
+    return named(path, header)

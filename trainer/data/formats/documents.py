@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import UserError
+from swarm.printable import one_line
 from toon import decode
 from trainer.data.bad import BadRow
 from trainer.data.formats.jsonl import Twice, object_of
@@ -65,8 +66,11 @@ def _toon_document(path: Path) -> Any:
 def _listed(path: Path, document: Any) -> Iterator[RawRow | BadRow]:
     """Rows of a document that is a list, or an object with exactly one list."""
     if isinstance(document, dict):
-        lists = [value for value in document.values() if isinstance(value, list)]
-        document = lists[0] if len(lists) == 1 else document
+        lists = {str(name): value for name, value in document.items() if isinstance(value, list)}
+        if len(lists) > 1:
+            what = f"holds {len(lists)} lists ({', '.join(lists)}), and rows stand in one"
+            raise UserError(str(path), one_line(what), "write one list of objects")
+        document = next(iter(lists.values()), document)
     if not isinstance(document, list):
         raise UserError(str(path), "holds no list of rows", "write one list of objects")
     for number, values in enumerate(document, start=1):

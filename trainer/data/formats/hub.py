@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from swarm.errors import UserError
-from swarm.settings import DATA_SUFFIXES, Dataset
+from swarm.settings import DATA_SUFFIXES, Dataset, ending_of
 from trainer.data.bad import BadRow, reason_of
 from trainer.data.gate import written
 from trainer.data.raw import RawRow
@@ -18,7 +17,7 @@ NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def is_name(path: str) -> bool:
-    return NAME.fullmatch(path) is not None and Path(path).suffix not in DATA_SUFFIXES
+    return NAME.fullmatch(path) is not None and ending_of(path) not in DATA_SUFFIXES
 
 
 def read(dataset: Dataset) -> Iterator[RawRow | BadRow]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from swarm.errors import UserError
 from trainer.data.bad import BadRow
 from trainer.data.formats.text import opened
-from trainer.data.raw import RawRow, refuse_twice
+from trainer.data.raw import RawRow, named
 
 
 def read(path: Path) -> Iterator[RawRow | BadRow]:
@@ -21,11 +21,11 @@ def read(path: Path) -> Iterator[RawRow | BadRow]:
         header = next(lines, "").split("\t")
         if header == [""]:
             raise UserError(str(path), "an empty file", "its first line names the columns")
-        refuse_twice(path, header)
+        columns = named(path, header)
         for number, line in enumerate(lines, start=2):
             fields, where, text = line.split("\t"), f"{path}:{number}", partial(str, line)
-            if line and len(fields) == len(header):
-                yield RawRow(where, dict(zip(header, fields, strict=True)), text)
+            if line and len(fields) == len(columns):
+                yield RawRow(where, dict(zip(columns, fields, strict=True)), text)
             elif line:
-                what = f"{len(fields)} fields where the header has {len(header)}"
+                what = f"{len(fields)} fields where the header has {len(columns)}"
                 yield BadRow(where, what, "save it as .csv if fields hold tabs or line breaks", text)
