@@ -28,7 +28,7 @@ STREAM = {
     "special_tokens added_tokens_overrides add_tokens add_special_tokens new_special_tokens_config init_special_tokens eos_token "
     "pad_token eot_tokens resize_vocab resize_token_embeddings_to_32x mean_resizing_embeddings shrink_embeddings "
     "fix_untrained_tokens embeddings_skip_upcast",
-    "the model is loaded as its config.json says": "cls_model_config model_quantization_config "
+    "the model is loaded as its config.json says": "cls_model_config model_type type_of_model model_quantization_config "
     "model_quantization_config_kwargs model_init_kwargs rope_scaling is_falcon_derived_model is_llama_derived_model "
     "is_mistral_derived_model is_qwen_derived_model mixture_of_depths train_from_scratch llama4_linearized_experts gptq "
     "experimental_skip_move_to_device",
@@ -174,7 +174,7 @@ PATTERNS = (
     (r"relora|oft_|module_dropout|freeze_|vera_|loha_", "see `adapter` for what can be taken"),
     (r"flash_attn", "`attn_implementation`"),
     (r"sample_packing|pretrain_multipack", "`packing: bfd`"),
-    (r"unsloth_|pose_|use_pose|xformers", "the libraries' own kernels are used"),
+    (r"unsloth_|pose_|use_pose|xformers|liger_|cut_cross_entropy", "the libraries' own kernels are used"),
     (r"image_|video_|audio_", "text alone is trained on: rows with images or sound are refused"),
     (r"export_", "write what was trained with `swarm merge` or `swarm export`"),
     (r"bench_", "judging is on held-out rows alone"),

@@ -38,7 +38,16 @@ VALUES: dict[tuple[str, str], str] = {
     ("type", "chat"): "write `type: chatml`",
     ("type", "completion"): "write `type: text`, with `text:` for the column",
     ("type", "input_output"): "write `type: prompt_completion`, with `prompt:` and `completion:` for the columns",
-    ("optimizer", "adamw_bnb_8bit"): "write `optimizer: adamw_8bit`",
+    **dict.fromkeys(
+        [("optimizer", f"adamw_{end}") for end in ("hf", "torch_fused", "torch_xla", "torch_npu_fused", "apex_fused")],
+        "write `optimizer: adamw`: the libraries choose its kernel",
+    ),
+    **dict.fromkeys(
+        [("optimizer", f"adamw_{end}") for end in ("bnb_8bit", "torch_8bit")], "write `optimizer: adamw_8bit`"
+    ),
+    ("optimizer", "paged_adamw_32bit"): "write `optimizer: paged_adamw`",
+    ("optimizer", "paged_lion_32bit"): "write `optimizer: paged_lion`",
+    ("optimizer", "lion_pytorch"): "write `optimizer: lion`",
 }
 """Values of other tools, and what to write instead."""
 

@@ -69,7 +69,12 @@ def _wrong(dataset: Dataset) -> Iterator[Wrong]:
         return
     for file, columns in columns_in(files_of(dataset.path)).items():
         yield from _missing(file, columns, named)
-        if dataset.type == "auto" and dataset.prompt_template is None and not _is_named(dataset, columns) and guessed(columns) is None:
+        if (
+            dataset.type == "auto"
+            and dataset.prompt_template is None
+            and not _is_named(dataset, columns)
+            and guessed(columns) is None
+        ):
             what = f"no row type fits the columns of {file} ({', '.join(columns)})"
             yield "type", what, "write `type:` and name its columns"
 

@@ -45,7 +45,7 @@ def imported(path: Path, cwd: Path, target: Path, load: Load) -> str:
     except (TypeError, ValueError) as error:
         raise UserErrors([Mistake(root.at, "", f"holds a number that {tool.name} does not take ({error})", "correct it")], NOTHING) from error  # fmt: skip
     text = draft.text()
-    _refuse_what_is_refused(draft, text, load)
+    _refuse_what_is_refused(root, draft, text, load)
     return text
 
 
@@ -70,15 +70,17 @@ def _tool_of(root: Node) -> Tool:
     return best
 
 
-def _refuse_what_is_refused(draft: Draft, text: str, load: Load) -> None:
+def _refuse_what_is_refused(root: Node, draft: Draft, text: str, load: Load) -> None:
     """Raises UserErrors at the lines of the other file from which refused settings were made."""
     try:
         load(text)
     except UserErrors as errors:
         problems = Problems()
         for error in errors.errors:
-            node = draft.made_of(error.at.line) if isinstance(error, Mistake) else None
-            if node is None or not isinstance(error, Mistake):
+            if not isinstance(error, Mistake):
                 raise
-            problems.add(node.key_at or node.at, node.path, f"here {error.key}: {error.what}", error.fix)
+            node = draft.made_of(error.at.line)
+            at, path = (node.key_at or node.at, node.path) if node else (root.at, "")
+            source = "here" if node else f"by a default of {draft.tool}, here"
+            problems.add(at, path, f"{source} {error.key}: {error.what}", error.fix)
         problems.raise_any(NOTHING)

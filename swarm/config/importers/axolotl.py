@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swarm.config.importers.rules import (
+    CADENCE,
     OFF,
     CannotTake,
     Foreign,
@@ -17,8 +18,10 @@ from swarm.config.importers.rules import (
     dataset,
     left_out,
     limited,
+    preference,
     refused_if_on,
     run_name,
+    share_of_run,
     to,
 )  # fmt: skip
 
@@ -49,8 +52,25 @@ def _datasets(value: Any, foreign: Foreign, name: str = "datasets") -> Outcome:
     return {name: made, "notes": notes} if made else OFF
 
 
-def _type(value: Any, _: Foreign) -> Outcome:
+PAIRS = {
+    "chat_template.default": ("messages", "chosen", "rejected"), "intel": ("question", "chosen", "rejected"),
+    "prompt_pairs": ("prompt", "chosen", "rejected"), "icr": ("input", "chosen", "rejected"),
+    "argilla": ("instruction", "chosen_response", "rejected_response"),
+}  # fmt: skip
+"""Prompt, better and worse answer of its types of preferences, behind the name of a template: `chatml.intel`."""
+
+
+def _type(value: Any, foreign: Foreign) -> Outcome:
     """A type of axolotl is a prompt strategy; one of its own making (a group of columns) is seen to afterwards."""
+    if foreign.values.get("rl") in METHODS and isinstance(value, str):
+        form = value if value == "chat_template.default" else value.partition(".")[2]
+        if form == "ultra":
+            return {"type": "chatml", "messages": "chosen", "rejected": "rejected"}
+        if form in PAIRS:
+            return {
+                "type": "prompt_completion",
+                **dict(zip(("prompt", "completion", "rejected"), PAIRS[form], strict=True)),
+            }
     if isinstance(value, Mapping):
         return {"type": "prompt_completion"}
     if value in ("chat_template", "sharegpt", "alpaca", "completion", "pretrain"):
@@ -67,6 +87,8 @@ def _typed(made: dict[str, Any], entry: Mapping[str, Any], where: str) -> dict[s
         return made
     if own.get("field_system") or own.get("system_prompt"):
         raise CannotTake("a system message of its own type is not read", "write the rows as chats", f"{where}.type")
+    if "field_chosen" in own or "field_rejected" in own:
+        return {**made, **{key: own.get(f"field_{name}", name) for key, name in OF_PAIR.items()}}
     prompt, answer, context = (own.get(f"field_{key}", key) for key in ("instruction", "output", "input"))
     columns = {**made, "prompt": prompt, "completion": answer}
     templates = {"prompt_template": own.get("format"), "no_input_template": own.get("no_input_format")}
@@ -77,13 +99,40 @@ def _typed(made: dict[str, Any], entry: Mapping[str, Any], where: str) -> dict[s
     return columns
 
 
+OF_PAIR = {"prompt": "prompt", "completion": "chosen", "rejected": "rejected"}
+
+
 def _val_set_size(value: Any, foreign: Foreign) -> Outcome:
     """It may be zero there: nothing is judged."""
     return {"val_set_size": value} if value or foreign.values.get("test_datasets") else JUDGED
 
 
+METHODS: dict[str, dict[str, Any]] = {
+    "dpo": {"method": "dpo"}, "ipo": {"method": "dpo", "dpo_loss": "ipo"}, "kto": {"method": "kto"}, "orpo": {"method": "orpo"},
+}  # fmt: skip
+
+
+def _eval_steps(value: Any, _: Foreign) -> Outcome:
+    """A whole number counts steps; less than one is a share of the run."""
+    if isinstance(value, float) and 0 < value < 1:
+        return share_of_run(value)
+    return {"eval_steps": value} if isinstance(value, int) else OFF if value is None else "a share of the run there"
+
+
+def _evals_per_epoch(value: Any, foreign: Foreign) -> Outcome:
+    epochs = foreign.values.get("num_epochs", 1)
+    if not value:
+        return OFF
+    counted = not isinstance(foreign.values.get("max_steps"), int) and not foreign.values.get("eval_steps")
+    return share_of_run(1 / (value * epochs)) if counted and value * epochs >= 1 else CADENCE(value, foreign)
+
+
 def _rl(value: Any, _: Foreign) -> Outcome:
-    return {"method": value} if value else OFF
+    return dict(METHODS.get(value, {"method": value})) if value else OFF
+
+
+def _method(foreign: Foreign) -> str:
+    return str(METHODS.get(str(foreign.values.get("rl")), {}).get("method", "sft"))
 
 
 DATASET: dict[str, Rule] = {
@@ -121,9 +170,14 @@ RULES: dict[str, Rule] = {
     "lora_model_dir": refused_if_on("going on from another adapter has no equal in this file", "start a new adapter"),
     "relora": refused_if_on("ReLoRA is not done", "write adapter: lora alone"),
     "rl": _rl,
+    "rl_beta": preference({"dpo": "dpo_beta", "kto": "kto_beta", "orpo": "orpo_alpha"}, _method),
+    "dpo_beta": preference({"dpo": "dpo_beta"}, _method),
+    "kto_desirable_weight": to("desirable_weight"),
+    "kto_undesirable_weight": to("undesirable_weight"),
     "max_steps": limited("max_steps"),
     "gradient_checkpointing": lambda value, _: {"gradient_checkpointing": bool(value)},
-    "eval_steps": lambda value, _: {"eval_steps": value} if isinstance(value, int) else OFF if value is None else "a share of the run there",
+    "eval_steps": _eval_steps,
+    "evals_per_epoch": _evals_per_epoch,
     "save_steps": lambda value, _: {"save_steps": value} if isinstance(value, int) else OFF if value is None else "a share of the run there",
     "lora_modules_to_save": refused_if_on("whole layers beside an adapter are not trained", "remove it"),
     "unfrozen_parameters": refused_if_on("some of the base's own weights are not trained", "write adapter: full, or remove it"),

@@ -54,7 +54,10 @@ class Draft:
 
     def fill(self, tool: str, defaults: dict[str, Any]) -> None:
         """What the file leaves to the tool's defaults."""
+        steps = self.settings.get("max_steps")
         for name, value in defaults.items():
+            if name == "logging_steps" and isinstance(steps, int) and value > steps:
+                continue  # nothing is lost where nothing would be logged
             if name not in self.settings:
                 self.settings[name], self.origins[name] = value, f"default of {tool}"
 

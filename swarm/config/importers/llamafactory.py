@@ -17,12 +17,21 @@ from swarm.config.importers.rules import (
     as_list,
     base_model,
     left_out,
+    preference,
     refused_if_on,
+    to,
 )
 from swarm.config.importers.trl import TRAINING
 
 INFO = "dataset_info.json"
 METHODS = {"sft": "sft", "dpo": "dpo", "kto": "kto"}
+COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
+"""Of a dataset that names none."""
+TAGS = {
+    "role_tag": ("from", "role"), "content_tag": ("value", "content"), "user_tag": ("human", "user"), "assistant_tag": ("gpt", "assistant"),
+    "observation_tag": ("observation", "tool"), "function_tag": ("function_call",), "system_tag": ("system",),
+}  # fmt: skip
+"""How messages are written that are read here."""
 
 
 def _stage(value: Any, foreign: Foreign) -> Outcome:
@@ -52,9 +61,11 @@ def _quantization(value: Any, foreign: Foreign) -> Outcome:
 
 def _datasets(value: Any, foreign: Foreign, name: str = "datasets") -> Outcome:
     made, notes = [], []
-    for wanted in as_list(value):
+    given = foreign.values.get("interleave_probs") if name == "datasets" else None
+    weights = [float(part) for part in as_list(given)] if given else []
+    for number, wanted in enumerate(as_list(value)):
         one, left = _dataset(wanted, foreign)
-        made.append(one)
+        made.append({**one, "weight": weights[number]} if weights else one)
         notes += [(f"{wanted}.{key}", why) for key, why in left]
     return {name: made, "notes": notes}
 
@@ -64,21 +75,67 @@ def _dataset(name: str, foreign: Foreign) -> tuple[dict[str, Any], list[tuple[st
     found = _info(folder).get(name)
     if not isinstance(found, Mapping):
         raise CannotTake(f"the dataset {name!r} does not stand in {folder / INFO}", "correct dataset_dir, or the name")
-    columns = found.get("columns") or {}
-    if found.get("ranking"):
-        made: dict[str, Any] = {"path": _path(found, folder, foreign)}
-    elif found.get("formatting", "alpaca") == "alpaca":
-        made = {"path": _path(found, folder, foreign), **_pairs(columns)}
-    else:
-        made = {
-            "path": _path(found, folder, foreign),
-            "type": "chatml",
-            "messages": columns.get("messages", "conversations"),
-        }
-    used = {"file_name", "hf_hub_url", "columns", "formatting", "ranking", "num_samples"}
+    path = _path(found, folder, foreign)
+    made = {"path": path, **_columns(found, found.get("columns") or COLUMNS, foreign)}
+    if split := found.get("split"):
+        made["split"] = split
+    used = {
+        "file_name",
+        "hf_hub_url",
+        "columns",
+        "formatting",
+        "ranking",
+        "num_samples",
+        "split",
+        "tags",
+        "subset",
+        "folder",
+    }
     limits = [limit for limit in (found.get("num_samples"), foreign.values.get("max_samples")) if limit]
     limit = {"limit": min(limits)} if limits else {}
-    return {**made, **limit}, [(key, "roles and columns are read as they are") for key in sorted(found.keys() - used)]
+    return {**made, **limit}, [(key, "another place of the same rows") for key in sorted(found.keys() - used)]
+
+
+def _columns(found: Mapping[str, Any], columns: Mapping[str, str], foreign: Foreign) -> dict[str, Any]:
+    """What a row is, and the names of its columns."""
+    if seen := [key for key in ("images", "videos", "audios") if columns.get(key)]:
+        raise CannotTake(f"{seen[0]} are not read: text alone is trained on", "leave such datasets out")
+    is_pair = found.get("formatting", "alpaca") == "alpaca"
+    if not is_pair:
+        _refuse_other_messages(columns, found.get("tags") or {})
+    if found.get("ranking"):
+        return _ranked(columns, columns.get("prompt") if is_pair else columns.get("messages"))
+    if not is_pair:
+        tools = {"tools": columns["tools"]} if columns.get("tools") else {}
+        return {"type": "chatml", "messages": columns.get("messages", "conversations"), **tools}
+    if foreign.values.get("stage") == "pt":
+        return {"type": "text", "text": columns.get("prompt", "instruction")}
+    return _pairs(columns)
+
+
+def _refuse_other_messages(columns: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    if columns.get("system"):
+        raise CannotTake("a column with the system message is not read", "write it as the first message of each row")
+    for tag, known in TAGS.items():
+        if (given := tags.get(tag, known[0])) not in known:
+            raise CannotTake(
+                f"messages whose {tag} is {given!r} are not read", f"write {' or '.join(known)} in the rows"
+            )
+
+
+def _ranked(columns: Mapping[str, str], prompt: str | None) -> dict[str, Any]:
+    """Pairs of a better and a worse answer; a prompt of two columns is read where the second is Alpaca's."""
+    made = {
+        "type": "prompt_completion",
+        "prompt": prompt,
+        "completion": columns["chosen"],
+        "rejected": columns["rejected"],
+    }
+    if not (query := columns.get("query")):
+        return made
+    if query != "input":
+        raise CannotTake("a prompt of two columns is read under Alpaca's names alone", "name the second one input")
+    return {**made, "prompt_template": f"{{{prompt}}}\n{{{query}}}", "no_input_template": f"{{{prompt}}}"}
 
 
 def _pairs(columns: Mapping[str, str]) -> dict[str, Any]:
@@ -97,6 +154,8 @@ def _pairs(columns: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _path(found: Mapping[str, Any], folder: Path, foreign: Foreign) -> str:
+    if part := found.get("subset") or found.get("folder"):
+        raise CannotTake(f"a part of a hub dataset ({part}) cannot be named", "download it and name its file")
     if name := found.get("file_name"):
         return foreign.path(str(folder / name)) if not Path(name).is_absolute() else str(name)
     if name := found.get("hf_hub_url"):
@@ -123,6 +182,34 @@ def _val_size(value: Any, foreign: Foreign) -> Outcome:
     return {"val_set_size": value} if value or foreign.values.get("eval_dataset") else judged
 
 
+def _method(foreign: Foreign) -> str:
+    return str(_stage(foreign.values.get("stage", "sft"), foreign)["method"])  # type: ignore[index]
+
+
+def _mixed(value: Any, foreign: Foreign) -> Outcome:
+    """Under: it ends where one dataset does; over: where all do, the others again."""
+    if value in (None, "concat"):
+        return OFF
+    if value in MIXTURES:
+        return {"mix_strategy": MIXTURES[value]}
+    raise CannotTake(f"the mixture {value!r} has no equal here", f"take {', '.join(MIXTURES)} or concat")
+
+
+MIXTURES = {"interleave_under": "sample", "interleave_over": "repeat"}
+
+
+def _loss(value: Any, foreign: Foreign) -> Outcome:
+    if value in (None, "orpo") or _method(foreign) != "dpo":
+        return "with stage: dpo"
+    if value in ("sigmoid", "hinge", "ipo"):
+        return {"dpo_loss": value}
+    raise CannotTake(f"the preference loss {value!r} is not computed", "take sigmoid, hinge, ipo or orpo")
+
+
+def _in_4_bits(name: str) -> Rule:
+    return lambda value, foreign: {name: value} if foreign.values.get("quantization_bit") and value is not None else OFF
+
+
 RULES: dict[str, Rule] = {
     **TRAINING,
     "model_name_or_path": base_model,
@@ -136,17 +223,25 @@ RULES: dict[str, Rule] = {
     "max_samples": left_out("the limit of each entry of datasets"),
     "lora_target": _targets,
     "val_size": _val_size,
-    "pref_loss": lambda value, _: "with stage: dpo" if value in ("sigmoid", "orpo", None) else _refuse_loss(value),
+    "pref_loss": _loss,
+    "mix_strategy": _mixed,
+    "interleave_probs": left_out("the weight of each entry of datasets"),
+    "pissa_init": lambda value, _: {"init_lora_weights": "pissa"} if value else OFF,
+    "double_quantization": _in_4_bits("bnb_4bit_use_double_quant"),
+    "quantization_type": _in_4_bits("bnb_4bit_quant_type"),
+    "quantization_method": lambda value, _: OFF if value in (None, "bnb", "bitsandbytes") else _refuse_quantisation(value),
+    "kto_chosen_weight": to("desirable_weight"),
+    "kto_rejected_weight": to("undesirable_weight"),
     "disable_gradient_checkpointing": lambda value, _: {"gradient_checkpointing": not value},
     "adapter_name_or_path": refused_if_on("going on from another adapter has no equal in this file", "start a new adapter"),
     "additional_target": refused_if_on("whole layers beside an adapter are not trained", "remove it"),
     "use_dft_loss": lambda value, _: {"loss": "dft"} if value else OFF,
-    "pref_beta": lambda value, _: {"beta": value},
+    "pref_beta": preference({"dpo": "dpo_beta", "kto": "kto_beta", "orpo": "orpo_alpha"}, _method),
 }  # fmt: skip
 
 
-def _refuse_loss(value: Any) -> Outcome:
-    raise CannotTake(f"the preference loss {value!r} is not computed", "take sigmoid or orpo")
+def _refuse_quantisation(value: Any) -> Outcome:
+    raise CannotTake(f"a base is not quantised by {value}", "write quantization_method: bnb")
 
 
 def _defaults(foreign: Foreign) -> dict[str, Any]:

@@ -114,6 +114,32 @@ def attention(implementation: str) -> Rule:
     return lambda value, _: {"attn_implementation": implementation} if value else OFF
 
 
+def share_of_run(share: float) -> dict[str, Any]:
+    """Held-out loss after each such part of the run; ours is measured before the first step too."""
+    return {"evals_per_run": round(1 / share) + 1}
+
+
+def warm_up(name: str) -> Rule:
+    """The constant schedule of transformers does without."""
+
+    def rule(value: Any, foreign: Foreign) -> Outcome:
+        if value and "constant" in (foreign.values.get("lr_scheduler"), foreign.values.get("lr_scheduler_type")):
+            return "a constant learning rate does not rise"
+        return OFF if value is None else {name: value}
+
+    return rule
+
+
+def preference(names: Mapping[str, str], method: Callable[[Foreign], str]) -> Rule:
+    """One key of several methods, which has a name for each of them here."""
+
+    def rule(value: Any, foreign: Foreign) -> Outcome:
+        name = names.get(method(foreign))
+        return OFF if value is None else {name: value} if name else f"{method(foreign)} has no such number"
+
+    return rule
+
+
 FUSED = left_out("attn_implementation: auto takes torch's fused kernels wherever the base's family can")
 PRECISION = left_out("bf16 says how a base computes")
 RATES = refused_if_on("one learning rate is for all that a stream trains", "remove it")
@@ -142,6 +168,7 @@ COMMON: dict[str, Rule] = {
     **dict.fromkeys(("logging_strategy", "logging_first_step"), left_out("logging_steps says how often")),
     **dict.fromkeys(("max_prompt_len", "max_prompt_length", "max_completion_length"), left_out("sequence_len bounds prompt and answer together")),
     "auto_find_batch_size": left_out("micro_batch_size is taken as it is; `swarm plan` says what fits"),
+    **{name: warm_up(name) for name in ("warmup_steps", "warmup_ratio")},
     "mask_history": lambda value, _: {"train_on": "last"} if value else OFF,
     "train_on_eos": left_out("the token that ends an answer is always trained on"),
     "roles_to_train": lambda value, _: OFF if value in (None, ["assistant"], ["gpt"], ["assistant", "gpt"]) else _roles(value),

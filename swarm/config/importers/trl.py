@@ -15,9 +15,10 @@ from swarm.config.importers.rules import (
     dataset,
     left_out,
     limited,
+    preference,
     refused_if_on,
     run_name,
-    to,
+    share_of_run,
 )  # fmt: skip
 
 
@@ -27,11 +28,44 @@ def adapter(values: Any) -> str:
     return "qlora" if values.get("load_in_4bit") else "lora"
 
 
+ANSWERS = {"dpo": {"rejected": "rejected"}, "kto": {"rejected": "rejected"}}
+"""Columns of preferences, by TRL's own names; the others are found by theirs."""
+OF_KTO = ("desirable_weight", "undesirable_weight")
+OF_DPO = ("beta", "reference_free", "precompute_ref_log_probs", "sync_ref_model", "max_prompt_length", "rpo_alpha")
+LOSSES = ("sigmoid", "hinge", "ipo")
+"""Of DPO, where `loss_type` is none of supervised tuning."""
+
+
+def method(foreign: Foreign) -> str:
+    """Which of `trl sft`, `trl dpo` and `trl kto` the file was written for: none says so in it."""
+    values = foreign.values
+    if any(key in values for key in OF_KTO):
+        return "kto"
+    return "dpo" if values.get("loss_type") in LOSSES or any(key in values for key in OF_DPO) else "sft"
+
+
+def _loss_type(value: Any, foreign: Foreign) -> Outcome:
+    if method(foreign) == "sft":
+        return OFF if value is None else {"loss": value}
+    if value in LOSSES:
+        return {"dpo_loss": value, "method": "dpo"}
+    raise CannotTake(f"the preference loss {value!r} is not computed", f"take {', '.join(LOSSES)}")
+
+
+def _beta(value: Any, foreign: Foreign) -> Outcome:
+    named = preference({"dpo": "dpo_beta", "kto": "kto_beta"}, method)(value, foreign)
+    return {**named, "method": method(foreign)} if isinstance(named, dict) else named
+
+
 def _dataset_name(value: Any, foreign: Foreign) -> Outcome:
     """TRL goes by the columns, as a dataset without `type` does here."""
     values = foreign.values
     text = values.get("dataset_text_field")
-    made = {"path": foreign.path(str(value)), **({"type": "text", "text": text} if text else {})}
+    made = {
+        "path": foreign.path(str(value)),
+        **({"type": "text", "text": text} if text else {}),
+        **ANSWERS.get(method(foreign), {}),
+    }
     split = values.get("dataset_train_split")
     return {"datasets": [{**made, **({"split": split} if split else {})}]}
 
@@ -48,7 +82,7 @@ def _mixture(value: Any, foreign: Foreign) -> Outcome:
     made, notes = [], []
     for number, entry in enumerate(value or []):
         one, left = dataset(entry, foreign, DATASET, f"datasets.{number}")
-        made.append(one)
+        made.append({**one, **ANSWERS.get(method(foreign), {})})
         notes += [(f"{number}.{key}", why) for key, why in left]
     return {"datasets": made, "notes": notes} if made else OFF
 
@@ -70,6 +104,8 @@ def every(name: str, strategy_key: str, default: str) -> Rule:
     def rule(value: Any, foreign: Foreign) -> Outcome:
         if foreign.values.get(strategy_key, default) != "steps":
             return f"{strategy_key} is not steps there"
+        if name == "eval_steps" and isinstance(value, float) and 0 < value < 1:
+            return share_of_run(value)
         return {name: value} if isinstance(value, int) and value >= 1 else "a share of the run there"
 
     return rule
@@ -83,7 +119,6 @@ DATASET: dict[str, Rule] = {
 
 TRAINING: dict[str, Rule] = {
     "max_steps": limited("max_steps"),
-    "warmup_ratio": to("warmup_ratio"),
     "eval_strategy": strategy("eval_steps"),
     "save_strategy": strategy("save_steps"),
     "eval_steps": every("eval_steps", "eval_strategy", "no"),
@@ -124,6 +159,19 @@ RULES: dict[str, Rule] = {
     "attn_implementation": _attention,
     "lora_modules_to_save": refused_if_on("whole layers beside an adapter are not trained", "remove it"),
     "packing": lambda value, _: {"packing": "bfd"} if value else OFF,
+    "use_bnb_nested_quant": lambda value, foreign: (
+        {"bnb_4bit_use_double_quant": bool(value)} if foreign.values.get("load_in_4bit") else OFF
+    ),
+    "bnb_4bit_quant_type": lambda value, foreign: (
+        {"bnb_4bit_quant_type": value} if foreign.values.get("load_in_4bit") else OFF
+    ),
+    "loss_type": _loss_type,
+    "beta": _beta,
+    **dict.fromkeys(
+        ("reference_free", "sync_ref_model"),
+        refused_if_on("the reference is the base with its adapter off", "remove it"),
+    ),
+    "precompute_ref_log_probs": left_out("the reference is the base with its adapter off"),
     "completion_only_loss": lambda value, _: OFF if value is None else {"train_on_inputs": not value},
     "assistant_only_loss": lambda value, _: {"train_on_inputs": False} if value else OFF,
 }
@@ -133,8 +181,10 @@ def _defaults(foreign: Foreign) -> dict[str, Any]:
     """TRL's own where ours differ."""
     values = foreign.values
     lora = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05} if values.get("use_peft") else {"adapter": "full"}
+    nf4 = {"bnb_4bit_use_double_quant": False} if adapter(values) == "qlora" else {}
+    learned = {} if method(foreign) == "sft" else {"method": method(foreign)}
     return {
-        **lora, "micro_batch_size": 8, "num_epochs": 3, "sequence_len": 1024, "learning_rate": 2e-5, "warmup_ratio": 0,
+        **lora, **nf4, **learned, "micro_batch_size": 8, "num_epochs": 3, "sequence_len": 1024, "learning_rate": 2e-5, "warmup_ratio": 0,
         "gradient_checkpointing": True, "logging_steps": 10, "seed": 42,
     }  # fmt: skip
 

@@ -95,7 +95,13 @@ output_dir: saves/lora
 INFO = {
     "identity": {"file_name": "alpaca.jsonl"},
     "chats": {"file_name": "chats.jsonl", "formatting": "sharegpt", "columns": {"messages": "conversations"}},
-}
+    "ranked": {"file_name": "a.jsonl", "ranking": True, "columns": {"prompt": "instruction", "query": "input", "chosen": "good", "rejected": "bad"}},
+    "judged": {"file_name": "a.jsonl", "ranking": True, "formatting": "sharegpt",
+               "columns": {"messages": "conversations", "chosen": "good", "rejected": "bad"}},
+    "texts": {"file_name": "a.jsonl", "columns": {"prompt": "body"}},
+    "tools": {"hf_hub_url": "org/tools", "split": "dev", "formatting": "sharegpt", "columns": {"messages": "turns", "tools": "functions"},
+              "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}},
+}  # fmt: skip
 AIROAD_FILE = """\
 base_model: org/base
 dataset_path: data/chats.jsonl
@@ -353,6 +359,94 @@ def test_what_would_train_otherwise_is_refused_at_its_line_and_nothing_is_writte
     assert str(caught.value).endswith("nothing was written")
 
 
+SHORT_AXOLOTL = """\
+base_model: org/base
+datasets: [{path: data/pairs.jsonl, type: {field_instruction: question, field_output: answer}}]
+adapter: lora
+micro_batch_size: 2
+learning_rate: 1e-4
+"""
+SHORT_LLAMA_FACTORY = """\
+model_name_or_path: org/base
+stage: sft
+finetuning_type: lora
+dataset: chats
+template: qwen
+learning_rate: 1e-4
+"""
+SHORT_TRL = "model_name_or_path: org/base\ndataset_name: data/pairs.jsonl\nuse_peft: true\n"
+RANKED = SHORT_LLAMA_FACTORY.replace("sft", "dpo").replace("chats", "ranked")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (SHORT_AXOLOTL + "model_type: LlamaForCausalLM\nliger_rope: true\noptimizer: adamw_torch_fused\n", {"optimizer": "adamw"}),
+        (SHORT_AXOLOTL + "evals_per_epoch: 4\nnum_epochs: 3\nearly_stopping_patience: 2\n", {"evals_per_run": 13, "early_stopping_patience": 2}),
+        (SHORT_AXOLOTL + "eval_steps: 0.25\nlr_scheduler: constant\nwarmup_ratio: 0.1\n", {"evals_per_run": 5, "eval_steps": None}),
+        (SHORT_AXOLOTL.replace("{field_instruction: question, field_output: answer}", "chatml.intel") + "rl: ipo\nrl_beta: 0.2\n",
+         {"method": "dpo", "dpo_loss": "ipo", "dpo_beta": 0.2}),
+        (SHORT_LLAMA_FACTORY + "pissa_init: true\noptim: adamw_torch_fused\n", {"init_lora_weights": "pissa", "optimizer": "adamw"}),
+        (SHORT_LLAMA_FACTORY + "quantization_bit: 4\ndouble_quantization: false\nquantization_type: fp4\nquantization_method: bnb\n",
+         {"adapter": "qlora", "bnb_4bit_use_double_quant": False, "bnb_4bit_quant_type": "fp4"}),
+        (RANKED + "pref_beta: 0.3\npref_loss: hinge\n", {"method": "dpo", "dpo_beta": 0.3, "dpo_loss": "hinge"}),
+        (RANKED + "pref_beta: 0.3\npref_loss: orpo\n", {"method": "orpo", "orpo_alpha": 0.3}),
+        (SHORT_TRL + "beta: 0.05\nloss_type: hinge\nmax_steps: 3\n", {"method": "dpo", "dpo_beta": 0.05, "dpo_loss": "hinge", "logging_steps": 1}),
+        (SHORT_TRL + "beta: 0.05\ndesirable_weight: 2.0\n", {"method": "kto", "kto_beta": 0.05, "desirable_weight": 2.0}),
+        (SHORT_TRL + "load_in_4bit: true\n", {"adapter": "qlora", "bnb_4bit_use_double_quant": False}),
+        (SHORT_TRL + "eval_strategy: steps\neval_steps: 0.1\n", {"evals_per_run": 11}),
+    ],
+)  # fmt: skip
+def test_rarer_keys_train_the_same_here_too(folder: Path, text: str, expected: dict[str, object]) -> None:
+    found = stream(folder, text).model_dump()
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (RANKED, {"type": "prompt_completion", "prompt": "instruction", "completion": "good", "rejected": "bad",
+                  "prompt_template": "{instruction}\n{input}", "no_input_template": "{instruction}"}),
+        (RANKED.replace("ranked", "judged"), {"type": "prompt_completion", "prompt": "conversations", "completion": "good", "rejected": "bad"}),
+        (SHORT_LLAMA_FACTORY.replace("sft", "pt").replace("chats", "texts"), {"type": "text", "text": "body"}),
+        (SHORT_LLAMA_FACTORY.replace("chats", "tools"), {"type": "chatml", "messages": "turns", "tools": "functions", "split": "dev"}),
+        (SHORT_LLAMA_FACTORY.replace("chats", "chats, tools") + "mix_strategy: interleave_under\ninterleave_probs: 0.7,0.3\n", {"weight": 0.7}),
+        (SHORT_AXOLOTL.replace("{field_instruction: question, field_output: answer}", "llama3.argilla") + "rl: dpo\n",
+         {"prompt": "instruction", "completion": "chosen_response", "rejected": "rejected_response"}),
+        (SHORT_AXOLOTL.replace("field_instruction: question, field_output: answer", "field_prompt: q, field_chosen: a, field_rejected: b") + "rl: dpo\n",
+         {"type": "prompt_completion", "prompt": "q", "completion": "a", "rejected": "b"}),
+        (SHORT_TRL + "beta: 0.1\n", {"type": "auto", "rejected": "rejected"}),
+    ],
+)  # fmt: skip
+def test_rows_of_other_tools_are_the_same_rows_here(folder: Path, text: str, expected: dict[str, object]) -> None:
+    found = stream(folder, text).datasets[0].model_dump()
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("about", "problem"),
+    [
+        ({"formatting": "sharegpt", "columns": {"messages": "m", "system": "s"}}, "a column with the system message is not read"),
+        ({"formatting": "sharegpt", "columns": {"messages": "m", "images": "i"}}, "images are not read"),
+        ({"formatting": "sharegpt", "tags": {"role_tag": "speaker"}}, "messages whose role_tag is 'speaker' are not read; write from or role"),
+        ({"file_name": None, "hf_hub_url": "org/rows", "subset": "zh"}, "a part of a hub dataset (zh) cannot be named"),
+    ],
+)  # fmt: skip
+def test_what_a_dataset_of_llama_factory_has_and_ours_has_not_is_refused(
+    folder: Path, about: dict[str, object], problem: str
+) -> None:
+    (folder / "data/dataset_info.json").write_text(json.dumps({"chats": {"file_name": "a.jsonl", **about}}))
+    with pytest.raises(UserErrors) as caught:
+        taken(folder, SHORT_LLAMA_FACTORY)
+    assert f":4: dataset: {problem}" in str(caught.value)
+
+
+def test_a_default_of_the_other_tool_that_is_refused_here_is_called_one_at_the_file(folder: Path) -> None:
+    with pytest.raises(UserErrors) as caught:
+        taken(folder, SHORT_TRL.replace("use_peft: true", "beta: 0.1"))
+    assert re.match(r"other\.yaml:1: by a default of TRL, here defaults\.adapter: TRL copies", str(caught.value))
+
+
 @pytest.mark.parametrize(
     ("tool", "keys"), [(TOOLS[0], AXOLOTL), (TOOLS[1], LLAMA_FACTORY)], ids=["axolotl", "LLaMA-Factory"]
 )
@@ -399,6 +493,8 @@ def test_the_defaults_of_trl_are_those_of_the_installed_trl(folder: Path) -> Non
         "micro_batch_size": "per_device_train_batch_size", "num_epochs": "num_train_epochs", "sequence_len": "max_length", "warmup_ratio": "warmup_steps",
     }  # fmt: skip
     assert {name: theirs[names.get(name, name)] for name in ours} == ours
+    in_4_bits = TRL.defaults(Foreign(TRL, {"use_peft": True, "load_in_4bit": True}, folder, folder))
+    assert in_4_bits["bnb_4bit_use_double_quant"] == theirs["use_bnb_nested_quant"]
     assert theirs["lr_scheduler_type"] == StreamSettings.model_fields["lr_scheduler"].default
 
 

@@ -86,8 +86,13 @@ def test_what_separates_the_names_of_a_csv_file_separates_its_fields(tmp_path: P
     assert (first.values, others) == ({"prompt": f"one{separator} two", "completion": "1,5"}, [])
 
 
-def test_columns_without_a_name_are_called_by_their_number_and_blanks_round_a_name_are_not_of_it(tmp_path: Path) -> None:
-    for name, text in {"x.csv": ", prompt,completion ,\n0,a,b,\n", "x.tsv": "\t prompt\tcompletion \t\n0\ta\tb\t\n"}.items():
+def test_columns_without_a_name_are_called_by_their_number_and_blanks_round_a_name_are_not_of_it(
+    tmp_path: Path,
+) -> None:
+    for name, text in {
+        "x.csv": ", prompt,completion ,\n0,a,b,\n",
+        "x.tsv": "\t prompt\tcompletion \t\n0\ta\tb\t\n",
+    }.items():
         (row,) = rows_in(write(tmp_path / name, text))
         assert row.values == {"column 1": "0", "prompt": "a", "completion": "b", "column 4": ""}
 
@@ -152,7 +157,9 @@ def test_each_type_reads_its_columns() -> None:
     assert meaning({"body": "words"}, type="text", text="body") == Text("words")
 
 
-USER, SURE, DONE = ({"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "sure"), ("assistant", "done")))
+USER, SURE, DONE = (
+    {"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "sure"), ("assistant", "done"))
+)
 
 
 @pytest.mark.parametrize("answer", ["done", DONE, [DONE], {"from": "gpt", "value": "done"}])
