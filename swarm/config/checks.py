@@ -164,7 +164,7 @@ def _add_bad_value(root: Node, node: Node, gone: Sequence[Step], problems: Probl
     if field is None:  # a whole stream
         if gone[:1] != ["streams"] or len(gone) > 1:
             problems.add(
-                node.at, node.path, f"expected settings, got {in_words(node)}", "write `key: value` lines below it"
+                node.at, node.path, f"expected settings, got {in_words(node)}", _fix_of_group(root, node, gone)
             )
         return
     table = next((part for part in field.metadata if isinstance(part, OneOf)), None)
@@ -184,6 +184,16 @@ def _add_bad_value(root: Node, node: Node, gone: Sequence[Step], problems: Probl
         inner = gone[gone.index(key) + 1 :] if _group_in(field.annotation) is None else []
         what = f"expected {expected(_inside(field.annotation, inner), () if inner else field.metadata)}, got {in_words(node)}"
         problems.add(node.at, node.path, what, _fix_of_type(node, field))
+
+
+def _fix_of_group(root: Node, node: Node, gone: Sequence[Step]) -> str:
+    """A value that stands for a whole group is that of the only setting which the group needs."""
+    field, _ = _field_at(root, gone[:-1])
+    group = _group_in(field.annotation) if field else None
+    needed = [name for name, one in group.model_fields.items() if one.is_required()] if group else []
+    if len(needed) == 1 and isinstance(node.value, str):
+        return f"write `{{{needed[0]}: {in_message(node.value)[:60]}}}`"
+    return "write `key: value` lines below it"
 
 
 def _field_at(root: Node, gone: Sequence[Step]) -> tuple[FieldInfo | None, str]:
@@ -214,6 +224,12 @@ def _fix_of_type(node: Node, field: FieldInfo) -> str:
     match node.value:
         case str(text) if text.lower() in {"yes", "no", "on", "off"} and words.endswith("true or false"):
             return f"write {'true' if text.lower() in {'yes', 'on'} else 'false'}"
+        case str(text) if text.lower() in {"true", "false"} and words.endswith("true or false"):
+            return "write it without quotes"
+        case float(number) if number.is_integer() and "whole number" in words:
+            return f"write {int(number)}"
+        case str() | int() as one if get_origin(field.annotation) is list and _fits_in(field.annotation, one):
+            return f"write it as a list: [{one}]"
         case str(text) if "number" in words and re.fullmatch(
             r"[-+]?[0-9][0-9._]*(?:e[-+]?[0-9]+)?", text, re.IGNORECASE
         ):
@@ -232,6 +248,20 @@ def _fix_of_type(node: Node, field: FieldInfo) -> str:
             return "correct it, or leave it out"
         case _:
             return f"the default is {_default(field.default)}"
+
+
+def _fits_in(annotation: Any, value: object) -> bool:
+    """Whether a list of this annotation could hold the value."""
+    (of,) = get_args(annotation)
+    choices = {str(choice) for choice in _choices(of)} or {
+        name for part in get_args(of)[1:] if isinstance(part, OneOf) for name in part.names()
+    }
+    return str(value) in choices if choices else isinstance(value, _plain_type(of))
+
+
+def _plain_type(annotation: Any) -> type:
+    inner = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return inner if isinstance(inner, type) else type(None)
 
 
 def _default(value: object) -> str:

@@ -1,8 +1,10 @@
 """A LoRA adapter as a GGUF file for llama.cpp (`llama-cli --lora FILE`): names, layout and scale as its loader reads them.
 
 Each pair stands as `<layer>.weight.lora_a` (r, inputs) and `.lora_b` (outputs, r); the loader adds (alpha / r) B A.  One alpha stands in
-the file, so that a pair of another scale has the difference in its B.  Llama-like bases keep q and k rotated pair by pair there, ours
-half by half, so their B's rows are permuted (llama.cpp, convert_hf_to_gguf.py, `permute`).  DoRA is no sum of pairs and is refused.
+the file, so that a pair of another scale has the difference in its B.  Rows of B are in the order in which llama.cpp keeps those of the matrix
+(convert_hf_to_gguf.py, `permute` and `modify_tensors`): llama-like bases rotate q and k pair by pair there, ours half by half; where
+q, k and v are one matrix, ours has them head by head, it one after another.  Of an embedding A is transposed (convert_lora_to_gguf.py).
+DoRA is no sum of pairs and is refused.
 
 python -m trainer.ship.gguf_lora ADAPTER --out FILE.gguf [--type f16] [--base BASE] [--json | --toon]
 """
@@ -31,8 +33,7 @@ ARCHITECTURES = {
     "phi3": "phi3", "gpt2": "gpt2", "gpt_neox": "gptneox", "falcon": "falcon",
 }  # fmt: skip
 """Our `model_type` by llama.cpp's name of the architecture, where a pair of each was written and read back in a test."""
-ROTATED = frozenset({"llama", "mistral"})
-"""Bases whose q and k llama.cpp keeps in another order of rows."""
+EMBEDDING, HEAD = "token_embd", "output"
 Q8_0_BLOCK = 32
 """Values that share a scale; rows of other lengths stay F16."""
 
@@ -53,9 +54,8 @@ def write(adapter: Adapter, base: str, out: Path, kind: str = "f16") -> Written:
     if out.exists():
         raise UserError(str(out), "is there already", "name a new file")
     gguf = _library()
-    config = bases.config_of(bases.folder_of(base))
-    shape = config.get("text_config") or config
-    if (model_type := str(shape.get("model_type"))) not in ARCHITECTURES:
+    shape = _shape_of(bases.folder_of(base))
+    if (model_type := str(shape.model_type)) not in ARCHITECTURES:
         what = f"{model_type} is no base whose adapters were tried in llama.cpp's form"
         raise UserError("--base", what, f"there is {', '.join(ARCHITECTURES)}; or merge it and convert the whole model")
     staged = out.with_name(f".{out.name}.{os.getpid()}.staged")
@@ -67,6 +67,14 @@ def write(adapter: Adapter, base: str, out: Path, kind: str = "f16") -> Written:
     return Written(str(out), ARCHITECTURES[model_type], count, out.stat().st_size, kind)
 
 
+def _shape_of(folder: Path) -> Any:
+    """The language model's config, with the values that its family has where the file says nothing."""
+    from transformers import AutoConfig
+
+    bases.config_of(folder)
+    return AutoConfig.from_pretrained(str(folder)).get_text_config()
+
+
 def _library() -> Any:
     try:
         import gguf
@@ -75,9 +83,9 @@ def _library() -> Any:
     return gguf
 
 
-def _write(gguf: Any, adapter: Adapter, shape: dict[str, Any], model_type: str, staged: Path, kind: str) -> int:
+def _write(gguf: Any, adapter: Adapter, shape: Any, model_type: str, staged: Path, kind: str) -> int:
     architecture = ARCHITECTURES[model_type]
-    alpha = float(adapter.config["lora_alpha"])
+    alpha = float(adapter.config["lora_alpha"]) or 1.0  # the loader multiplies by it
     writer = gguf.GGUFWriter(str(staged), architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
@@ -85,9 +93,7 @@ def _write(gguf: Any, adapter: Adapter, shape: dict[str, Any], model_type: str, 
     count = 0
     for name, delta in _named(gguf, adapter, shape, architecture):
         a, b = delta.a, delta.b * (delta.scale * delta.a.shape[0] / alpha)
-        if model_type in ROTATED and name.rpartition(".")[2] in {"attn_q", "attn_k"}:
-            heads = shape["num_attention_heads"]
-            b = pairwise(b, heads if name.endswith("_q") else shape.get("num_key_value_heads") or heads)
+        a, b = a.T if name == EMBEDDING else a, _ordered(b, name.rpartition(".")[2], model_type, shape)
         for part, value in (("lora_a", a), ("lora_b", b)):
             _add(gguf, writer, f"{name}.weight.{part}", value, kind)
         count += 1
@@ -98,18 +104,45 @@ def _write(gguf: Any, adapter: Adapter, shape: dict[str, Any], model_type: str, 
     return count
 
 
-def _named(gguf: Any, adapter: Adapter, shape: dict[str, Any], architecture: str) -> Iterator[tuple[str, Delta]]:
+def _named(gguf: Any, adapter: Adapter, shape: Any, architecture: str) -> Iterator[tuple[str, Delta]]:
     """Each pair with llama.cpp's name of its layer.  Raises UserError on one that has none there."""
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    names = gguf.get_tensor_name_map(arch, int(shape.get("num_hidden_layers") or shape["n_layer"]))
+    names = gguf.get_tensor_name_map(arch, int(shape.num_hidden_layers))
     for module in sorted(adapter.modules):
-        delta, name = adapter.delta(module), names.get_name(module)
+        delta, name = adapter.delta(module), names.get_name(module.replace("language_model.", ""))
         if name is None:
             raise UserError(str(adapter.folder), f"llama.cpp has no name for {module}", "train without that layer")
         if delta.magnitude is not None:
             what = f"{module} has a DoRA magnitude, which is no sum of pairs"
             raise UserError(str(adapter.folder), what, "merge it (`swarm merge`) and convert the whole model")
+        if name == HEAD and shape.tie_word_embeddings:
+            what = f"{module} has an adapter, and llama.cpp has no head of this base: it is the embedding"
+            raise UserError(str(adapter.folder), what, "merge it (`swarm merge`), or train without that layer")
         yield name, delta
+
+
+def _ordered(b: torch.Tensor, layer: str, model_type: str, shape: Any) -> torch.Tensor:
+    """B with its rows as llama.cpp keeps them; (outputs, r)."""
+    heads = int(shape.num_attention_heads)
+    match model_type, layer:
+        case "llama" | "mistral", "attn_q":
+            return pairwise(b, heads)
+        case "llama" | "mistral", "attn_k":
+            return pairwise(b, int(shape.num_key_value_heads or heads))
+        case "gpt_neox", "attn_qkv":
+            return one_after_another(b, heads, queries=1)
+        case "falcon", "attn_qkv":
+            groups = shape.num_kv_heads if shape.new_decoder_architecture else 1 if shape.multi_query else heads
+            return one_after_another(b, int(groups), queries=heads // int(groups))
+        case _:
+            return b
+
+
+def one_after_another(b: torch.Tensor, groups: int, queries: int) -> torch.Tensor:
+    """Rows of q, k and v in one matrix: from group by group, of so many queries, a key and a value, to all of each; (outputs, r)."""
+    whole = b.reshape(groups, queries + 2, -1, b.shape[1])  # (groups, queries + 2, head, r)
+    q, k, v = whole.split([queries, 1, 1], dim=1)
+    return torch.cat([part.reshape(-1, b.shape[1]) for part in (q, k, v)])
 
 
 def pairwise(b: torch.Tensor, heads: int) -> torch.Tensor:

@@ -781,3 +781,23 @@ def test_a_file_that_is_no_text_is_reported_before_anything_is_read(project, mak
     with pytest.raises(UserErrors) as caught:
         load(Path("my.yaml"), cwd=project)
     assert str(caught.value) == f"{told}\n1 problem; nothing was started"
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("report_to: wandb", "write it as a list: [wandb]"),
+        ("report_to: none", "the default is []"),
+        ("metrics: rouge_l", "write it as a list: [rouge_l]"),
+        ("use_dora: 'true'", "write it without quotes"),
+        ("lora_r: 8.0", "write 8"),
+        ("lora_r: .inf", "the default is 8"),
+        ("datasets: [data/train.jsonl]", "write `{path: data/train.jsonl}`"),
+        ("datasets: [{path: 'https://example.org/a.jsonl'}]", "download the file, or write `owner/name` for a dataset of the hub"),
+    ],
+)  # fmt: skip
+def test_the_fix_of_a_value_in_another_form_is_the_value_in_ours(loading, project, line, fix):
+    text = f"name: quick\ndefaults:\n  base_model: tiny-toon\n  {line}\nstreams: {{one: {{}}}}\n"
+    with pytest.raises(UserErrors) as caught:
+        loading(text)
+    assert [error.fix for error in caught.value.errors if not error.what.startswith("is missing")] == [fix]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     FalconConfig,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
@@ -48,7 +51,11 @@ FAMILIES = {
     "gpt2": GPT2Config(vocab_size=len(WORDS), n_embd=64, n_layer=2, n_head=4, n_positions=64),
     "gptneox": GPTNeoXConfig(**SHAPE),
     "falcon": FalconConfig(**SHAPE),
+    "falcon-40b": FalconConfig(**{**SHAPE, "num_kv_heads": 2, "new_decoder_architecture": True}),
+    "falcon-rw": FalconConfig(**{**SHAPE, "multi_query": False, "alibi": True}),
 }
+FUSED = {"gptneox": (4, 1), "falcon": (1, 4), "falcon-40b": (2, 2), "falcon-rw": (4, 1)}
+"""Groups of heads, and queries of each, in the matrix that holds q, k and v: transformers' `_split_heads` of each family."""
 
 
 def base_of(folder: Path, family: str) -> Path:
@@ -73,6 +80,17 @@ def halves(b: torch.Tensor, heads: int) -> torch.Tensor:
     return found
 
 
+def head_by_head(b: torch.Tensor, groups: int, queries: int) -> torch.Tensor:
+    """The inverse of llama.cpp's order, from its definition: all queries, then all keys, then all values."""
+    size = b.shape[0] // (groups * (queries + 2))
+    rows = []
+    for group in range(groups):
+        heads = [group * queries + query for query in range(queries)]
+        heads += [groups * queries + group, groups * (queries + 1) + group]  # its key, its value
+        rows += [head * size + at for head in heads for at in range(size)]
+    return b[rows]
+
+
 def read(file: Path) -> tuple[float, dict[str, torch.Tensor]]:
     reader = GGUFReader(file)
     assert reader.fields["general.type"].contents() == "adapter"
@@ -93,10 +111,48 @@ def test_a_file_read_back_gives_the_same_change_of_every_matrix(tmp_path: Path, 
             a, b = tensors[name], tensors[name.replace("lora_a", "lora_b")]
             if family in {"llama", "mistral"} and ("attn_q" in name or "attn_k" in name):
                 b = halves(b, 4 if "attn_q" in name else 2)
+            if family in FUSED and "attn_qkv" in name:
+                b = head_by_head(b, *FUSED[family])
             changes.append(alpha / a.shape[0] * b @ a)
     wanted = [delta.scale * delta.b @ delta.a for delta in map(given.delta, given.modules)]
     for change in wanted:
         assert any(c.shape == change.shape and torch.allclose(c, change, atol=1e-6) for c in changes)
+
+
+def test_an_embeddings_a_is_transposed_and_the_head_of_a_tied_base_is_refused(tmp_path: Path) -> None:
+    """As llama.cpp's loader wants them: it looks rows of A up by token, and has no head where that is the embedding."""
+    base, given = made(tmp_path, "qwen2", target_modules=["embed_tokens", "lm_head"])
+    write(given, str(base), tmp_path / "a.gguf", "f32")
+    alpha, tensors = read(tmp_path / "a.gguf")
+    delta = given.delta("model.embed_tokens")
+    a, b = tensors["token_embd.weight.lora_a"], tensors["token_embd.weight.lora_b"]
+    assert a.shape == (len(WORDS), delta.a.shape[0])
+    torch.testing.assert_close(alpha / a.shape[1] * a @ b.T, delta.scale * (delta.b @ delta.a).T)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(UserError, match=r"lm_head has an adapter, and llama\.cpp has no head of this base"):
+        write(given, str(base), tmp_path / "b.gguf", "f32")
+
+
+def test_the_language_model_of_one_that_sees_too_has_its_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    base, text = tmp_path / "base", {**HEADS, "sliding_window": 16}
+    sees = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    config = Gemma3Config(text_config=text, vision_config=sees, mm_tokens_per_image=4)
+    AutoModelForImageTextToText.from_config(config).save_pretrained(base)
+    WORDS.save_pretrained(base)
+    given = Adapter(adapter(base, tmp_path / "adapter", target_modules=r".*language_model.*\.(q|v)_proj"))
+    assert write(given, str(base), tmp_path / "a.gguf", "f32").pairs == 4
+    assert set(read(tmp_path / "a.gguf")[1]) == {
+        f"blk.{layer}.attn_{name}.weight.lora_{part}" for layer in (0, 1) for name in "qv" for part in "ab"
+    }
 
 
 @pytest.mark.parametrize(("kind", "error"), [("f16", 1e-3), ("q8_0", 1e-2)])
