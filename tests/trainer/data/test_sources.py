@@ -325,3 +325,45 @@ def test_too_many_cut_rows_or_answers_end_the_stream_with_places(bench: Bench, s
         bench.do("prepare", settings(datasets=data, val_set_size=2, max_lost_rows=0.5, max_cut_rows=0.4))
     done = bench.do("prepare", settings(datasets=data, val_set_size=2))["prepared"]
     assert done.cut == 5
+
+
+def test_a_developers_message_is_a_system_message_where_the_template_knows_no_developer(tmp_path: Path) -> None:
+    """OpenAI's files have either."""
+    template = tiny.CHATML.replace(
+        "{{- '<|im_start|>'",
+        "{%- if m['role'] not in ['system', 'user', 'assistant'] -%}{{- raise_exception('who?') -}}{%- endif -%}{{- '<|im_start|>'",
+        1,
+    )
+    turns = [{"role": role, "content": f"the {role}'s"} for role in ("developer", "user", "assistant")]
+    path = jsonl(tmp_path / "x.jsonl", [{"messages": turns}])
+    (text,) = texts(Dataset(path=str(path)), template)
+    assert text.startswith("<|im_start|>system\nthe developer's<|im_end|>")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_preferences_are_read_from_messages_too(tmp_path: Path, whole: bool) -> None:
+    """A38: two conversations, or a prompt of messages with two answers, as the hub's data sets have them."""
+    asked = [{"role": "user", "content": "q"}]
+    answers = {name: [{"role": "assistant", "content": f"a {name} answer"}] for name in ("chosen", "rejected")}
+    row = {name: [*asked, *answer] for name, answer in answers.items()} if whole else {"prompt": asked, **answers}
+    tokenizer = tiny.tokenizer()
+    boundary = RowBoundary(Tokeniser(tokenizer, stop_tokens(tokenizer, None), 512))
+    (item,) = boundary.rows([Dataset(path=str(jsonl(tmp_path / "x.jsonl", [row])), rejected="rejected")])
+    assert isinstance(item, GoodRow), item
+    found = item.row
+    ends = [tokenizer.decode(ids) for ids in (found.ids[found.answer_start :], found.rejected)]
+    assert ends == ["a chosen answer<|im_end|>\n", "a rejected answer<|im_end|>\n"]
+    assert tokenizer.decode(found.ids[: found.answer_start]).endswith("<|im_start|>assistant\n")
+
+
+def test_a_set_without_a_usable_row_says_what_is_wrong_with_the_first(
+    bench: Bench, settings: Make, tmp_path: Path
+) -> None:
+    path = jsonl(tmp_path / "x.jsonl", [{"prompt": "a", "completion": [n]} for n in range(3)])
+    data = {"path": str(path), "type": "prompt_completion"}
+    with pytest.raises(UserError) as caught:
+        bench.do("prepare", settings(datasets=[data], on_bad_row="skip"))
+    assert str(caught.value).startswith("datasets: no row is left to use (3 bad, 0 cut before their answer); ")
+    assert str(caught.value).endswith(
+        "x.jsonl:1: column 'completion' is a list, not text; write text, or use `type: chatml` for messages"
+    )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -31,7 +32,7 @@ from tests.trainer.ship.test_merge import WORDS, adapter
 from trainer.ship.deltas import Adapter
 from trainer.ship.gguf_lora import write
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
 SHAPE = {
     "vocab_size": len(WORDS), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -121,7 +122,14 @@ def test_a_file_read_back_gives_the_same_change_of_every_matrix(tmp_path: Path, 
 
 def test_an_embeddings_a_is_transposed_and_the_head_of_a_tied_base_is_refused(tmp_path: Path) -> None:
     """As llama.cpp's loader wants them: it looks rows of A up by token, and has no head where that is the embedding."""
-    base, given = made(tmp_path, "qwen2", target_modules=["embed_tokens", "lm_head"])
+    base = base_of(tmp_path / "base", "qwen2")
+    folder = adapter(base, tmp_path / "adapter", target_modules=["embed_tokens", "lm_head"])
+    tensors = load_file(folder / "adapter_model.safetensors")  # PEFT puts the base's own beside the pairs
+    save_file(
+        {name: value for name, value in tensors.items() if "base_layer" not in name},
+        folder / "adapter_model.safetensors",
+    )
+    given = Adapter(folder)
     write(given, str(base), tmp_path / "a.gguf", "f32")
     alpha, tensors = read(tmp_path / "a.gguf")
     delta = given.delta("model.embed_tokens")
