@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -118,28 +116,6 @@ def test_a_file_read_back_gives_the_same_change_of_every_matrix(tmp_path: Path, 
     wanted = [delta.scale * delta.b @ delta.a for delta in map(given.delta, given.modules)]
     for change in wanted:
         assert any(c.shape == change.shape and torch.allclose(c, change, atol=1e-6) for c in changes)
-
-
-def test_an_embeddings_a_is_transposed_and_the_head_of_a_tied_base_is_refused(tmp_path: Path) -> None:
-    """As llama.cpp's loader wants them: it looks rows of A up by token, and has no head where that is the embedding."""
-    base = base_of(tmp_path / "base", "qwen2")
-    folder = adapter(base, tmp_path / "adapter", target_modules=["embed_tokens", "lm_head"])
-    tensors = load_file(folder / "adapter_model.safetensors")  # PEFT puts the base's own beside the pairs
-    save_file(
-        {name: value for name, value in tensors.items() if "base_layer" not in name},
-        folder / "adapter_model.safetensors",
-    )
-    given = Adapter(folder)
-    write(given, str(base), tmp_path / "a.gguf", "f32")
-    alpha, tensors = read(tmp_path / "a.gguf")
-    delta = given.delta("model.embed_tokens")
-    a, b = tensors["token_embd.weight.lora_a"], tensors["token_embd.weight.lora_b"]
-    assert a.shape == (len(WORDS), delta.a.shape[0])
-    torch.testing.assert_close(alpha / a.shape[1] * a @ b.T, delta.scale * (delta.b @ delta.a).T)
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    with pytest.raises(UserError, match=r"lm_head has an adapter, and llama\.cpp has no head of this base"):
-        write(given, str(base), tmp_path / "b.gguf", "f32")
 
 
 def test_the_language_model_of_one_that_sees_too_has_its_names(tmp_path: Path) -> None:
