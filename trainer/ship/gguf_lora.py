@@ -141,8 +141,8 @@ def _ordered(b: torch.Tensor, layer: str, model_type: str, shape: Any) -> torch.
 def one_after_another(b: torch.Tensor, groups: int, queries: int) -> torch.Tensor:
     """Rows of q, k and v in one matrix: from group by group, of so many queries, a key and a value, to all of each; (outputs, r)."""
     whole = b.reshape(groups, queries + 2, -1, b.shape[1])  # (groups, queries + 2, head, r)
-    q, k, v = whole.split([queries, 1, 1], dim=1)
-    return torch.cat([part.reshape(-1, b.shape[1]) for part in (q, k, v)])
+    parts = whole[:, :queries], whole[:, queries], whole[:, queries + 1]
+    return torch.cat([part.reshape(-1, b.shape[1]) for part in parts])
 
 
 def pairwise(b: torch.Tensor, heads: int) -> torch.Tensor:
