@@ -71,7 +71,7 @@ class Stream:
     wish: str = "go"
     """go, pause or stop: what was last asked for it."""
     spared: bool = False
-    """It was stopped and somebody resumed it: early exit leaves it alone from there."""
+    """It was stopped and somebody resumed it, or it is trained anew from ratings: early exit leaves it alone."""
     failed: str = ""
     prepared: ev.Prepared | None = None
     checkpoints: list[ev.Checkpoint] = field(default_factory=list)

@@ -116,7 +116,9 @@ class State:
             case ev.Stream(ref=name):
                 self._join(Stream(name, turn_since=entry.time))
             case ev.Add(ref=name):
-                self._join(Stream(name, added=event, by={event.kind: entry.author}, turn_since=entry.time))
+                joins = Stream(name, added=event, by={event.kind: entry.author}, turn_since=entry.time)
+                joins.spared = name in self.retrained
+                self._join(joins)
             case ev.Task(ref=ref):
                 self.tasks.setdefault(ref, Task(ref))
             case ev.Propose(ref=name):

@@ -262,9 +262,11 @@ def status_text(snapshot: Snapshot) -> str:
         lines += ["", f"leaderboard by {snapshot.leaderboard}"]
     if snapshot.budget:
         lines += ["", f"budget: {snapshot.budget}"]
+    if snapshot.feedback:
+        lines += ["", f"feedback: {snapshot.feedback}"]
     if snapshot.promoted:
         lines += ["", f"promoted: {snapshot.promoted}, {snapshot.why}"]
-    elif snapshot.waits:
+    if snapshot.waits:
         lines += ["", f"to decide: {snapshot.waits}"]
     return "\n".join(lines)
 

@@ -65,6 +65,22 @@ def waits(state: State, settings: RunSettings) -> str:
     return f"{kept.event.ref}: {why}" if kept and why else ""
 
 
+def standing(state: State, settings: RunSettings) -> str:
+    """How many ratings there are of what is promoted, or of it and its canary, and how many are needed; empty: none are waited for."""
+    feedback, promoted, newest = settings.feedback, state.promoted, _newest(state)
+    if feedback is None or promoted is None or state.end:
+        return ""
+    if newest is None or newest.conclusion:
+        rated = _values(_counted(state, promoted.ref))[-feedback.window :]
+        mean = f" with the mean {_short(fmean(rated)):g}" if rated else ""
+        return f"{promoted.ref} has {len(rated)} new ratings{mean}; of {feedback.least} at least it is to be {feedback.below:g}"
+    if newest.canary is None:
+        return f"{newest.event.ref} is trained with the answers that were rated"
+    counts = (f"{name} has {len(_since(state, name, newest.canary_seq))}" for name in (newest.event.ref, promoted.ref))
+    share = f"{newest.event.ref} gets {newest.canary.share:.0%} of the requests"
+    return f"{share}; of {feedback.canary_ratings} ratings each {', '.join(counts)}"
+
+
 def rows_of(state: State, feedback: Feedback) -> list[str]:
     """The answers, by id, that a stream is trained with: those that were rated well, and those for which there is a better one."""
     return [answer for answer, one in state.ratings.items() if one.has_better or one.rating >= feedback.below]
@@ -135,9 +151,7 @@ def _begun(state: State, settings: RunSettings, feedback: Feedback, now: float) 
     """Where the newest ratings of what is promoted are low, and there are answers from which to learn."""
     assert state.promoted
     like = state.promoted.ref
-    newest = _newest(state)
-    since = max(state.promoted_seq, newest.concluded_seq if newest else 0)
-    rated = _values(_since(state, like, since))[-feedback.window :]
+    rated = _values(_counted(state, like))[-feedback.window :]
     if len(rated) < feedback.least or fmean(rated) >= feedback.below or not rows_of(state, feedback):
         return []
     if like not in settings.streams or no_room(state, settings, now, settings.streams[like]):
@@ -148,6 +162,12 @@ def _begun(state: State, settings: RunSettings, feedback: Feedback, now: float) 
 def _new_name(state: State) -> str:
     taken = {*state.streams, *state.retrained, *(ref.partition("/")[0] for ref in state.tasks)}
     return next(name for number in range(1, len(taken) + 2) if (name := f"retrain-{number}") not in taken)
+
+
+def _counted(state: State, promoted: str) -> list[Rated]:
+    """Ratings of what is promoted since something was promoted, kept or discarded."""
+    newest = _newest(state)
+    return _since(state, promoted, max(state.promoted_seq, newest.concluded_seq if newest else 0))
 
 
 def _since(state: State, stream: str, seq: int) -> list[Rated]:

@@ -13,6 +13,7 @@ from swarm.config import added
 from swarm.events import Add, Claim, End, Resume, Run
 from swarm.log import Entry
 from swarm.messages import Metrics
+from swarm.policy import feedback
 from swarm.policy.spending import usage
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
@@ -120,6 +121,7 @@ class RunView:
             leader=state.promoted.ref if state.promoted else leader(rows, self.settings.promotion),
             leaderboard=leaderboard.line(state, self.settings),
             budget=", ".join(usage(state, self.settings, state.time if state.end else now)),
+            feedback=feedback.standing(state, self.settings),
             workers=workers,
             tasks=task_rows(state, now),
             tail=tuple(self._tail),

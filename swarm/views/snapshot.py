@@ -172,6 +172,8 @@ class Snapshot:
     """The best streams so far with that figure, the best first."""
     budget: str = ""
     """What is used of the run's budget; empty where it has none."""
+    feedback: str = ""
+    """How many ratings there are and how many are needed; empty where none are waited for."""
     silent_seconds: float = 0.0
     """Time since the last entry."""
     now: float = 0.0

@@ -3,7 +3,7 @@
 python tests/benchmarks/bench_search.py FOLDER [PIECE]     # pieces: whole-S, early-S, seeds-S for the search seeds S 0 to 2, and bare-0; without: all
 
 Each piece takes some minutes and leaves FOLDER/PIECE.json; what is there is not measured again, and once all are, the table is printed.
-The embedded base, 81 steps a trial at most, rungs at 9 and 27; rows that choose are not those that judge.  CPU time is that of all processes of a piece.
+The embedded base, 27 steps a trial at most, rungs at 3 and 9; rows that choose are not those that judge.  CPU time is that of all processes of a piece.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from swarm.state import State, fold
 
 BASE = Path("trainer/embedded/tiny-toon").resolve()
 DATA = Path("configs/data/style").resolve()
-SEEDS, TRIALS, STEPS, ROWS, REPLICAS = 3, 16, 81, 4, 4
+SEEDS, TRIALS, STEPS, ROWS, REPLICAS = 3, 16, 27, 4, 4
 SPACE = {"lora_r": [2, 4, 8, 16], "learning_rate": {"low": 1e-4, "high": 3e-2, "log": True}}
 DEFAULTS = {
     "base_model": str(BASE), "datasets": [{"path": str(DATA / "train.jsonl"), "type": "chatml"}],
@@ -95,8 +95,8 @@ def whole(folder: Path, seed: int) -> Found:
 
 def early(folder: Path, seed: int) -> Found:
     search = {"space": SPACE, "trials": TRIALS, "seed": seed}
-    streams = {"w": {"search": search, "eval_steps": 9, "save_steps": 9}}
-    return of_state(swarm_run(folder, streams, halving={"first_step": 9, "reduction": 3}))
+    streams = {"w": {"search": search, "eval_steps": 3, "save_steps": 3}}
+    return of_state(swarm_run(folder, streams, halving={"first_step": 3, "reduction": 3}))
 
 
 def seeds(folder: Path, seed: int) -> Found:

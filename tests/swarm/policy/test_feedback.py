@@ -65,6 +65,8 @@ def results(story: Story, **more: object) -> list[object]:
 def test_only_enough_new_and_low_ratings_of_what_is_promoted_have_a_stream_trained_anew(story: Story) -> None:
     rates(story, "wide", 1, 2, 2, better=True)
     assert results(story) == [], "three are too few"
+    wanted = "wide has 3 new ratings with the mean 1.667; of 4 at least it is to be 3.5"
+    assert feedback.standing(story.state, run_of(story)) == wanted
     rates(story, "wide", 3)
     assert results(story) == [BeginRetraining("retrain-1", "wide", 2.0, 4)]
     rates(story, "wide", 5, 5, 5, 5)
@@ -106,6 +108,9 @@ def test_a_stream_that_is_trained_anew_joins_is_tried_and_judged_once_enough_ans
     story.say("coordinator", ev.Canary(ref="retrain-1", share=0.25))
     rates(story, "retrain-1", *[5] * 12)
     assert results(story) == [], "ratings from before the canary do not count"
+    wanted = "retrain-1 gets 25% of the requests; of 12 ratings each retrain-1 has 12, wide has 0"
+    assert feedback.standing(story.state, run_of(story)) == wanted
+    assert story.state.streams["retrain-1"].spared, "streams of other rows are no measure for it"
     rates(story, "wide", *[2] * 12)
     assert results(story) == [JudgeCanary("retrain-1")]
 
