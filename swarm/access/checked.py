@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from swarm.errors import UserError
 from swarm.event import Event
-from swarm.policy.admission import LONGEST_LEASE_SECONDS
+from swarm.policy.leases import LONGEST_LEASE_SECONDS
 
 SHORTEST_LEASE_SECONDS = 1.0
 _PATTERNS = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from swarm import figures
 from swarm.event import Event
-from swarm.policy.admission import token_in
+from swarm.policy.results import token_in
 from swarm.settings import StreamSettings
 from swarm.standing import Promoters
 from swarm.state import State, Stream

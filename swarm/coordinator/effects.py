@@ -21,9 +21,9 @@ from swarm.messages import Assign, Order, Piece, Quit, WarmStart
 from swarm.planning import adding, gpus
 from swarm.planning.measured import grown, widened
 from swarm.policy import commands, yielding
-from swarm.policy.admission import token_in
 from swarm.policy.comparison import compared
 from swarm.policy.promotion import Choice
+from swarm.policy.results import token_in
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import Refusal, Stream

@@ -19,7 +19,8 @@ from swarm.artifacts import publish
 from swarm.errors import Refused
 from swarm.launch.layout import Layout
 from swarm.log import LogWriter, run_is_alive
-from swarm.policy.admission import admit, token_in
+from swarm.policy.admission import admit
+from swarm.policy.results import token_in
 from swarm.rundir import RunFolder
 from swarm.state import Refusal
 from tests.runs import swarm_process as sp
