@@ -6,6 +6,7 @@ static one attends to its whole length at every token.  For greedy and sampled d
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,11 @@ from transformers.cache_utils import DynamicLayer
 
 FIRST_TOKENS = 64
 """Room for answers beside the prompt at first."""
+LOOK_AT_THE_PROMPT = (
+    "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "begin_suppress_tokens", "min_new_tokens", "exponential_decay_length_penalty",
+    "forced_bos_token_id", "guidance_scale",
+)  # fmt: skip
+"""Of a generation config: what follows from where the prompt ends, which a second call takes to be elsewhere."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -56,7 +62,7 @@ def growing_cache(model: PreTrainedModel) -> dict[str, DynamicCache]:
     """
     cache = DynamicCache(config=model.config)
     grows = [type(layer) is DynamicLayer for layer in cache.layers]
-    if not any(grows) or not model._supports_default_dynamic_cache():  # type: ignore[operator]  # GenerationMixin has it
+    if not any(grows) or not _takes_cache(model):
         return {}
     cache.layers = [
         GrowingLayer() if plain else layer  # type: ignore[no-untyped-call]
@@ -65,8 +71,21 @@ def growing_cache(model: PreTrainedModel) -> dict[str, DynamicCache]:
     return {"past_key_values": cache}
 
 
+def _takes_cache(model: PreTrainedModel) -> bool:
+    """The first GPT keeps none, whatever it says."""
+    supported = model._supports_default_dynamic_cache()  # type: ignore[operator]  # GenerationMixin has it
+    inner: Any = model
+    if hasattr(inner, "get_base_model"):  # of PEFT
+        inner = inner.get_base_model()
+    return bool(supported) and "past_key_values" in inspect.signature(inner.forward).parameters
+
+
 def can_select(model: PreTrainedModel) -> bool:
-    """Whether rows that have ended can leave this model's cache: those of Qwen-VL and its like keep rotary offsets of their own a row."""
-    cache = growing_cache(model).get("past_key_values")
+    """Whether rows that have ended can leave this model's cache, and the others go on as if in one call of `generate`.
+
+    Qwen-VL and its like keep rotary offsets of their own for each row; some settings of a base's generation config look at its prompt.
+    """
+    cache, config = growing_cache(model).get("past_key_values"), model.generation_config
     selects = cache is not None and all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
-    return selects and not any(hasattr(module, "rope_deltas") for module in (model, model.base_model))
+    offsets = any(hasattr(module, "rope_deltas") for module in (model, model.base_model))
+    return selects and not offsets and not any(getattr(config, name, None) for name in LOOK_AT_THE_PROMPT)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
+from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from tests.families import FAMILIES, model_of
 from trainer import kv_cache
@@ -56,3 +57,12 @@ def test_a_token_is_written_in_place_until_the_room_is_full() -> None:
         places.add(keys.data_ptr())
     assert keys[0, 0, :, 0].tolist() == list(range(3 * kv_cache.FIRST_TOKENS)) == (-values)[1, 0, :, 3].tolist()
     assert len(places) <= 4
+
+
+def test_a_base_whose_settings_look_at_the_prompt_keeps_its_rows_and_a_base_without_a_cache_answers() -> None:
+    model = model_of("llama, tied").eval()
+    assert kv_cache.can_select(model)
+    model.generation_config.encoder_no_repeat_ngram_size = 3
+    assert not kv_cache.can_select(model)
+    first = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=32, n_positions=16, n_embd=8, n_layer=1, n_head=1)).eval()
+    assert len(generated(first, [[5, 6], [7]], NEVER, 4)) == 2
