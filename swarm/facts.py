@@ -51,6 +51,10 @@ class BaseFacts:
     """Those of all experts of a mixture, which no adapter kind reaches: they are one tensor of three dimensions."""
     head: str = "lm_head"
     """Name of the module that makes logits."""
+    head_tensors: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Of that module, and of an encoder all that it finds masked tokens with, by name."""
+    aliases: tuple[str, ...] = ()
+    """Second names of tensors that two modules share."""
     tied: bool = False
     """The head's matrix is the embedding's."""
     context_tokens: int | None = None

@@ -40,6 +40,8 @@ def facts_of_model(model: PreTrainedModel) -> BaseFacts:
             value.numel() for name, value in model.named_parameters() if value.dim() == 3 and ".experts." in name
         ),
         head=_name_of(model, head),
+        head_tensors=tuple(_of_head(model)),
+        aliases=tuple(_aliases(model)),
         family=str(text.model_type),
         tied=head is not None and head.weight is table.weight,
         context_tokens=positions_of(model),
@@ -103,6 +105,20 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, tuple[int, ...]]]:
         own_head = name.startswith(f"{head}.") and not is_encoder(model.config)
         if own_head or (name.startswith(inside) and ".pooler" not in name):
             yield name, tuple(value.shape)
+
+
+def _of_head(model: PreTrainedModel) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Under all names; an encoder's head is what stands outside of it."""
+    inside, head = _inside(model), _name_of(model, _head(model))
+    for name, value in model.named_parameters(remove_duplicate=False):
+        outside = is_encoder(model.config) and not name.startswith(inside)
+        if outside or name.startswith(f"{head}."):
+            yield name, tuple(value.shape)
+
+
+def _aliases(model: PreTrainedModel) -> Iterator[str]:
+    first = {name for name, _ in model.named_parameters()}
+    return (name for name, _ in model.named_parameters(remove_duplicate=False) if name not in first)
 
 
 def _inside(model: PreTrainedModel) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from swarm.errors import UserError
 from swarm.facts import BaseFacts
 from swarm.keys import Settings
 from swarm.kinds import AdapterKind, Refusal, Shape
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
-TIED_BY_PEFT = frozenset({"embed_tokens", "lm_head"})
-"""Where an embedding or a head has one of these names PEFT trains both as the one matrix that they are."""
 AGAINST_A_REFERENCE = frozenset({"dpo", "kto"})
 LORA = "write `adapter: lora`"
 
@@ -48,8 +45,7 @@ class Full(AdapterKind[FullSettings]):
         return {f"base_model.model.{name}": shape for name, shape in _trained(base, settings).items()}
 
     def trained(self, base: BaseFacts, settings: Any) -> dict[str, Shape]:
-        others = {*base.buffers, *([f"{base.head}.weight"] if _is_tied(base, settings) else [])}
-        left_out = {f"base_model.model.{name}" for name in others}
+        left_out = {f"base_model.model.{name}" for name in (*base.buffers, *base.aliases)}
         return {name: shape for name, shape in self.tensors(base, settings).items() if name not in left_out}
 
     def config(self, base: BaseFacts, settings: Any) -> LoraConfig:
@@ -60,13 +56,15 @@ class Full(AdapterKind[FullSettings]):
             task_type=method_of(settings).peft_task,
             target_modules=DUMMY_TARGET_MODULES,
             modules_to_save=_modules(_trained(base, settings)),
-            ensure_weight_tying=_is_tied(base, settings),
         )
 
     def attach(self, model: PreTrainedModel, base: BaseFacts, settings: FullSettings) -> PeftModel:
         import torch
 
         made = super().attach(model, base, settings)
+        if base.tied and not method_of(settings).head(base, settings):
+            inside = made.get_base_model()
+            _copy_in(inside, base.head).weight = _copy_in(inside, _table(base)).weight
         for value in made.parameters():
             if value.requires_grad:
                 value.data = value.data.to(getattr(torch, settings.full_weight_dtype))
@@ -74,22 +72,27 @@ class Full(AdapterKind[FullSettings]):
 
 
 def _trained(base: BaseFacts, settings: Any) -> dict[str, Shape]:
-    """By its names in the model.  Raises UserError where an embedding is the head as well and PEFT would train them apart."""
-    own_head = method_of(settings).head(base, settings)
-    tensors = {
-        name: shape for name, shape in base.tensors if not (own_head and name.startswith(f"{base.head}."))
-    } | own_head
-    if base.tied and not own_head:
-        table = next(m for m in base.modules if m.kind == "embedding" and m.inputs == base.embedding_rows)
-        if base.reads_both_ways or not {name.rpartition(".")[2] for name in (table.name, base.head)} & TIED_BY_PEFT:
-            what = f"{table.name} is the matrix of the head too, and PEFT would train the two apart"
-            raise UserError("adapter", what, LORA)
-        tensors[f"{base.head}.weight"] = (table.inputs, table.outputs)
-    return tensors
+    """By its names in the model, with the base's own head or the method's."""
+    if own_head := method_of(settings).head(base, settings):
+        return {name: shape for name, shape in base.tensors if not name.startswith(f"{base.head}.")} | own_head
+    return dict(base.tensors) | dict(base.head_tensors)
 
 
-def _is_tied(base: BaseFacts, settings: Any) -> bool:
-    return base.tied and not method_of(settings).head(base, settings)
+def _table(base: BaseFacts) -> str:
+    """The embedding that is the head's matrix as well."""
+    return next(m.name for m in base.modules if m.kind == "embedding" and m.inputs == base.embedding_rows)
+
+
+def _copy_in(model: Any, name: str) -> Any:
+    """What is trained in the place of a module, which may stand within a larger one that was copied."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    found = model
+    for part in name.split("."):
+        found = getattr(found, part)
+        if isinstance(found, ModulesToSaveWrapper):
+            found = found.modules_to_save["default"]
+    return found
 
 
 def _modules(tensors: dict[str, Shape]) -> list[str]:
