@@ -287,6 +287,8 @@ class Trained(Measured):
     """What ended it: max_steps, max_minutes, stop, ..."""
     base_sha256: ShortSha256 | None = None
     """Of the base's weights that it was trained on: the hash of the list of its files' hashes, as `sha256sum` prints it."""
+    start_sha256: ShortSha256 | None = None
+    """Of the adapter on which it began (`start_adapter`), which its own file holds too; None: on the base."""
     versions: str | None = None
     """Of the packages that decide what comes out: `torch 2.13.0, peft 0.21.0, ...`."""
     cmd: str | None = None

@@ -37,7 +37,7 @@ MAX_WHOLE = 1 << 63
 NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME - 1}}}")
 RESERVED = frozenset({
     "answers", "base_sha256", "body", "cmd", "figures", "idem", "kind", "len", "overlap", "path", "ref", "result", "rows", "rows_sha256", "scores_sha256", "sha256",
-    "step", "steps", "stream", "time", "tok", "token", "trainable", "versions", "via", "why",
+    "start_sha256", "step", "steps", "stream", "time", "tok", "token", "trainable", "versions", "via", "why",
 })  # fmt: skip
 """What else stands in a metrics table or in the header of an entry with figures."""
 
@@ -119,6 +119,7 @@ FIGURES: dict[str, Figure] = {
     "token_accuracy": Figure("token acc", "share of the counted tokens that are the likeliest", text=units.percent),
     "learning_rate": Figure("lr", text=units.rate),
     "grad_norm": Figure("grad norm"),
+    "loss_scale": Figure("loss scale", "factor of the loss in float16", text=units.count),
     "phi": Figure("phi", "stress of the training: 0 to 1, of `orbital` nats"),
     "mode": Figure("mode", "0 single, 1 multi, 2 mirror; of `orbital` 0 high, 1 base, 2 low", text=units.count),
     "conflict": Figure("conflict", "of the tasks' adapters, 0 to 1"),

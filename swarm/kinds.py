@@ -169,6 +169,14 @@ class AdapterKind(Kind[S]):
         """
         raise NotImplementedError
 
+    def filed(self, base: BaseFacts, settings: S) -> S:
+        """Settings of an adapter without fixed rows that has the same file; the same ones where all of the file is trained."""
+        return settings
+
+    def start(self, settings: S) -> Any:
+        """The adapter on which it begins and which its file holds too, a `trainer.adapters.start.Start`; None: it begins on the base."""
+        return None
+
     def trained(self, base: BaseFacts, settings: S) -> dict[str, Shape]:
         """What the optimizer steps of the file's: no buffers, and a matrix that stands there under two names once."""
         return self.tensors(base, settings)

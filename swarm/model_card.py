@@ -60,7 +60,11 @@ def _is_hub_name(base: str) -> bool:
 
 def _what(base: str, lineage: dict[str, Any]) -> str:
     known = "" if lineage else "  Of its training nothing is known here: no log of a run came with it."
-    return f"An adapter (PEFT) for `{base}`.{known}"
+    began = (lineage.get("trained") or {}).get("start_sha256")
+    holds = (
+        f"  It was trained on top of another adapter (SHA-256 `{began}`) and holds it: load it alone." if began else ""
+    )
+    return f"An adapter (PEFT) for `{base}`.{known}{holds}"
 
 
 def _data(lineage: dict[str, Any]) -> str:

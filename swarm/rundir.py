@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import getpass
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -234,6 +235,20 @@ def runs_here() -> Path:
         if next(all_runs(folder / "runs"), None) is not None:
             return folder / "runs" if folder != here else Path("runs")
     return Path("runs")
+
+
+def version_in(promoted: Path) -> str | None:
+    """Of a promoted folder by its `lineage.json`; None where an older version of this program wrote it, or it cannot be read."""
+    try:
+        version = json.loads(read_text(promoted / "lineage.json"))["promoted"]["version"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return str(version)
+
+
+def promoted_as(version: str, runs: Path) -> Path | None:
+    """The promoted folder of that version below `runs`; None where there is none (any more)."""
+    return next((path for path in sorted(runs.glob("*/promoted")) if version_in(path) == version), None)
 
 
 def runs_of(named: Path | None) -> Path:

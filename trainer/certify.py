@@ -58,7 +58,9 @@ def _of_group(
     from trainer.loop.fusable import unfusable
     from trainer.loop.recipe import Recipe
 
-    first = next(iter(streams.values())).model_copy(update={"bf16": False})  # its rounding would hide faults
+    first = next(iter(streams.values())).model_copy(
+        update={"bf16": False, "fp16": False}
+    )  # its rounding would hide faults
     model = load_base(bases.folder_of(first.base_model), first, place)
     linears = any(kinds.adapter(settings.adapter).adapts_linears(settings) for settings in streams.values())
     if reason := unfusable(model, linears=linears):

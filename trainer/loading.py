@@ -73,9 +73,11 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
 
 
 def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:
-    """fp32 on a CPU; on a GPU bf16 if the GPU supports it and the settings do not forbid it."""
+    """fp32 on a CPU; on a GPU fp16 if the settings say so, else bf16 if the GPU supports it and the settings do not forbid it."""
     import torch
 
+    if place.on_gpu and settings.fp16:
+        return torch.float16
     if not place.on_gpu or settings.bf16 is False:
         return torch.float32
     if not torch.cuda.is_bf16_supported():

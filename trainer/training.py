@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
+from typing import Any
 
 from swarm import kinds
 from swarm.errors import UserError
@@ -14,7 +16,7 @@ from swarm.events import Checkpoint, Post, Trained
 from swarm.messages import MetricRow, Piece
 from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.batching import Engine
-from swarm.settings import StreamSettings
+from swarm.settings import Part, StreamSettings
 from swarm.weights import adapter_sha256
 from trainer import bases, checkpoint, resident, time_metrics
 from trainer.checkpoint import Whole
@@ -36,6 +38,9 @@ def begin(assign: Piece, lease: Lease, place: Place) -> TrainingProgress:
     Raises UserError where the rows are not those of the log, or another engine wrote the checkpoint.
     """
     lease.check()
+    if not place.on_gpu and any(part.fp16 for part in assign.settings.parts.values()):
+        raise UserError("fp16", "a CPU computes in float32", "leave it out, or train the stream on a GPU")
+    _refuse_start_of_another_base(assign.settings)
     assert assign.prepared is not None, "a train task comes with prepared rows"
     prepared = verified(place.run_folder / assign.prepared, assign.prepared_sha256)
     progress = TrainingProgress(assign, lease, place, prepared)
@@ -186,10 +191,31 @@ def _report(progress: TrainingProgress, losses: dict[str, float]) -> None:
     progress.lease.report(
         Trained(
             ref=assign.ref, tok=assign.token, step=saved.step, path=path, sha256=sha256, trainable=progress.trainable, why=why,
-            base_sha256=bases.weights_sha256(assign.settings.base_model)[:SHORT], versions=versions(),
+            base_sha256=bases.weights_sha256(assign.settings.base_model)[:SHORT], start_sha256=_start_sha256(assign.settings),
+            versions=versions(),
             figures={name: value for name, value in measured.items() if value is not None},
         )
     )  # fmt: skip
+
+
+def _start_sha256(settings: StreamSettings) -> str | None:
+    return next((start.sha256()[:SHORT] for _, start in _starts(settings)), None)
+
+
+def _starts(settings: StreamSettings) -> Iterator[tuple[Part, Any]]:
+    """The parts that begin on another adapter, with that."""
+    for part in settings.parts.values():
+        if start := kinds.adapter(part.adapter).start(part):
+            yield part, start
+
+
+def _refuse_start_of_another_base(settings: StreamSettings) -> None:
+    """A base and what was tuned of it have the same shapes: only the lineage tells that an adapter belongs to the other one."""
+    for part, start in _starts(settings):
+        stated = start.base_sha256
+        if stated and not bases.weights_sha256(part.base_model).startswith(stated):
+            what = f"{start.folder} was trained on other weights (SHA-256 {stated}) than those of {part.base_model}"
+            raise UserError("start_adapter", what, "name the base that it was trained on as base_model")
 
 
 @cache

@@ -30,6 +30,9 @@ def inputs_of(settings: StreamSettings) -> str:
 
 def _with_content(value: Any) -> Any:
     match value:
+        case {"start_adapter": str(path), **rest}:
+            files = [_content(Path(path) / name) for name in weights.ADAPTER_FILES]
+            return {"start_adapter": files, **_with_content(rest)}
         case {"path": str(path), **rest}:
             return {"path": _content(Path(path)), **{key: _with_content(below) for key, below in rest.items()}}
         case dict():

@@ -6,21 +6,20 @@ A promoted folder states its own in `lineage.json`; the next one is one more tha
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from swarm.plainfiles import read_text
+from swarm.rundir import version_in
 
 
 @contextmanager
 def next_version(runs: Path, name: str) -> Iterator[str]:
     """Nobody else is given one while the block runs, in which the promoted folder is put into place."""
     with _alone(runs):
-        taken = [number for path in runs.glob("*/promoted/lineage.json") if (number := _number(path, name))]
+        taken = [number for path in runs.glob("*/promoted") if (number := _number(path, name))]
         yield f"{name}-v{max(taken, default=0) + 1}"
 
 
@@ -38,11 +37,7 @@ def _alone(folder: Path) -> Iterator[None]:
             os.close(holder)
 
 
-def _number(path: Path, name: str) -> int | None:
-    """None where an older version wrote it, or a run of another name, or it cannot be read."""
-    try:
-        version = json.loads(read_text(path))["promoted"]["version"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return None
-    found = re.fullmatch(rf"{re.escape(name)}-v(\d{{1,9}})", str(version))
+def _number(promoted: Path, name: str) -> int | None:
+    """None where a run of another name promoted it."""
+    found = re.fullmatch(rf"{re.escape(name)}-v(\d{{1,9}})", version_in(promoted) or "")
     return int(found[1]) if found else None

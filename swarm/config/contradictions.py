@@ -12,8 +12,6 @@ from swarm.policy.batching import engine_of, engines_of, shapes_batches
 from swarm.policy.templates import BUILT_IN
 from swarm.settings import PLAIN, WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
 
-BATCHES = "`packing`, `group_by_length` and `batch_size_tokens`"
-
 
 def check(root: Node, run: RunSettings, problems: Problems) -> None:
     _check_promotion(root, run, problems)
@@ -32,6 +30,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_controller(stream, settings, problems)
         _check_search(stream, settings, problems)
         _check_halving(root, stream, settings, run, problems)
+        _check_precision(stream, settings, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
         _check_data(stream, settings, problems)
@@ -262,6 +261,12 @@ def _check_kinds(stream: Node, settings: StreamSettings, problems: Problems) -> 
             _add(node, key, f"{name} needs the package {kind.package}", fix, problems)
 
 
+def _check_precision(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    for node, part in _parts(stream, settings):
+        if part.fp16 and part.bf16 is True:
+            _add(node, "bf16", "`fp16: true` says otherwise", "leave one of them out", problems)
+
+
 def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     able = engines_of(settings)
     named = [settings.method, *(part.adapter for part in settings.parts.values()), settings.controller]
@@ -269,7 +274,8 @@ def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) ->
     if engine_of(settings) not in able:
         so = "in micro-batches of this kind" if shapes_batches(settings) else "with these settings"
         what = f"{settings.engine} cannot train {chosen} {so}"
-        fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else f"leave out {BATCHES}"
+        nothing = "leave out what the shared engine alone has: fp16, packing and the like"
+        fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else nothing
         _add(stream, "engine", what, fix, problems)
     elif settings.exact and engine_of(settings) != "shared":
         what = f"it is for the shared engine, and {chosen} is trained by {engine_of(settings)}, without company"

@@ -92,7 +92,7 @@ STREAM = {
     "megatron_config megatron_core base_model_name_or_path",
     "an adapter has no bias and no layers of its own": "bias lora_bias layer_replication peft_layer_replication use_llama_pro "
     "velora_config alora_invocation_tokens use_qalora qalora_group_size monteclora_config use_bdlora arrow_config kasa_config",
-    "a stream begins with a new adapter; `swarm resume` goes on with one": "lora_model_dir adapter_name_or_path adapter_folder "
+    "a stream begins with a new adapter, on top of another with `start_adapter`; `swarm resume` goes on with one": "lora_model_dir adapter_name_or_path adapter_folder "
     "create_new_adapter resume_from_checkpoint auto_resume_from_checkpoints resume restore_callback_states_from_checkpoint "
     "ignore_data_skip overwrite_output_dir",
     "merge a finished adapter with `swarm merge`": "merge_lora merge_method",
@@ -112,7 +112,7 @@ STREAM = {
     "`eps`": "adam_epsilon",
     "the optimizer's other numbers are those of its paper": "optim_args adam_beta3 adam_epsilon2",
     "`max_grad_norm`": "clip_grad_norm gradient_clipping",
-    "`bf16`": "fp16 dtype torch_dtype pure_bf16 bfloat16 float16 float32 infer_dtype bf16_full_eval fp16_full_eval tf32",
+    "`bf16`": "dtype torch_dtype pure_bf16 bfloat16 float16 float32 infer_dtype bf16_full_eval fp16_full_eval tf32",
     "`bf16`; 8-bit arithmetic is not used": "fp8 fp8_backend fp8_enable_fsdp_float8_all_gather",
     "`gradient_checkpointing`": "enable_activation_checkpointing activation_checkpointing disable_gradient_checkpointing",
     "recomputing does without reentrant autograd: set `gradient_checkpointing` alone": "gradient_checkpointing_kwargs use_reentrant_gc "

@@ -15,7 +15,9 @@ from pathlib import Path
 from swarm.config.names import close_to
 from swarm.config.tree import Node, Problems
 from swarm.printable import in_message
+from swarm.rundir import promoted_as, runs_here
 from swarm.settings import DATA_SUFFIXES, ending_of, wrong_ending
+from swarm.weights import ADAPTER_CONFIG
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """owner/name, as on the hub."""
@@ -66,6 +68,9 @@ def _stream(stream: Node, problems: Problems) -> Node:
         file = stream.items.get(key)
         if file and isinstance(file.value, str):
             stream = stream.with_child(key, _file(file, problems))
+    start = stream.items.get("start_adapter")
+    if start and isinstance(start.value, str):
+        stream = stream.with_child("start_adapter", _adapter(start, problems))
     base = stream.items.get("base_model")
     return stream.with_child("base_model", _base(base, problems)) if base and isinstance(base.value, str) else stream
 
@@ -78,6 +83,19 @@ def _file(file: Node, problems: Problems) -> Node:
         what, fix = _nothing_found(folder, text, path)
         problems.add(file.at, file.path, what, fix)
     return replace(file, value=path)
+
+
+def _adapter(named: Node, problems: Problems) -> Node:
+    """A setting that names an adapter: by its folder, or by the version under which a run has promoted it."""
+    text = str(named.value)
+    folder = os.path.normpath(os.path.join(named.at.folder, _expanded(text)))  # noqa: PTH118
+    if not os.path.isdir(folder) and (promoted := promoted_as(text, runs_here())):  # noqa: PTH112
+        return replace(named, value=str(promoted.absolute()))
+    if not os.path.isfile(os.path.join(folder, ADAPTER_CONFIG)):  # noqa: PTH113, PTH118
+        what = f"{_shown(text)} is no adapter's folder{_in(named.at.folder, text)}, and no version that a run here has promoted"
+        fix = f"name the folder with {ADAPTER_CONFIG} (runs/RUN/promoted), or a version: `swarm runs --promoted`"
+        problems.add(named.at, named.path, what, fix)
+    return replace(named, value=folder)
 
 
 def _expanded(text: str) -> str:

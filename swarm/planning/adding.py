@@ -101,6 +101,10 @@ def _has_room(worker: WorkerSpec, more: int, devices: Devices) -> bool:
 
 def _check_weights_fit(event: Add, facts: dict[str, BaseFacts], like: StreamSettings, made: StreamSettings) -> None:
     """Raises UserErrors where the weights of `like` cannot be carried over: only the rank of its matrices may differ."""
+    if any(kinds.adapter(part.adapter).filed(facts[part.base_model], part) is not part for part in made.parts.values()):
+        what = "holds rows that are not trained (start_adapter, init_lora_weights), which a clone would train"
+        fix = "`swarm add` starts the stream from step 0"
+        raise UserErrors([UserError(f"streams.{event.ref}", what, fix)], added.OUTCOME)
     found = [
         UserError(
             f"streams.{event.ref}.{key}",

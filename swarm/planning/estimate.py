@@ -92,15 +92,16 @@ def of_stream(bases: Mapping[str, BaseFacts], settings: StreamSettings, *, on_gp
 def estimate(
     base: BaseFacts, settings: Part, *, on_gpu: bool = True, judges_itself: bool = False, shared: bool = False
 ) -> Need:
-    """One part, trained by TRL or by the `shared` engine.  On a CPU everything is fp32; on a GPU bf16, unless `bf16: false`.
+    """One part, trained by TRL or by the `shared` engine.  On a CPU everything is fp32; on a GPU of 16 bits, unless `bf16: false`.
 
     Raises UserError if the base cannot have the adapter.
     """
-    width = HALF if on_gpu and settings.bf16 is not False else FP32
+    width = HALF if on_gpu and (settings.fp16 or settings.bf16 is not False) else FP32
     kind, optimizer = kinds.adapter(settings.adapter), kinds.optimizer(settings.optimizer)
     shapes = kind.trained(base, settings).values()
     trainable = sum(map(prod, shapes))
-    adapter = trainable * FP32  # PEFT and the trainer keep the adapter in fp32 whatever the base is in
+    stacked = kind.tensors(base, settings).values() if shared else shapes  # fixed rows stand in the stacks too
+    adapter = sum(map(prod, stacked)) * FP32  # it is kept in fp32 whatever the base is in
     bits = kind.bits(settings)
     weights = weights_of(base, bits, width)
     training, judging = activations_of(base, kind, settings, width, shared=shared), _judging(base, width)

@@ -43,6 +43,13 @@ def _look_at_sampler(stream: Node, settings: StreamSettings, problems: Problems)
         problems.add(*stream.items["search"].setting("sampler"), "optuna is not installed", fix)
 
 
+def _look_at_precision(stream: Node, settings: StreamSettings, problems: Problems) -> None:
+    """Of a run without GPUs."""
+    if any(part.fp16 for part in settings.parts.values()):
+        fix = "leave it out: streams train on the CPU here, which computes in float32"
+        problems.add(*stream.setting("fp16"), "no GPU that this run may use", fix)
+
+
 def missing_packages() -> list[str]:
     """Packages that training needs and that are not installed."""
     return [name for name in TRAINING if importlib.util.find_spec(name) is None]
@@ -57,7 +64,7 @@ class Inspection:
 
     def look(self, root: Node, run: RunSettings | None, problems: Problems) -> None:
         """Add every problem.  Bases are not inspected where the packages for training are missing."""
-        _look_at_gpus(root, problems)
+        on_gpus = _look_at_gpus(root, problems)
         if missing_packages():
             return
         written = [node for node in _bases_of(root) if not problems.has(node.at, node.path)]
@@ -69,6 +76,8 @@ class Inspection:
         for name, settings in run.streams.items() if run else ():
             _look_at_trackers(root.items["streams"].items[name], settings, problems)
             _look_at_sampler(root.items["streams"].items[name], settings, problems)
+            if not on_gpus:
+                _look_at_precision(root.items["streams"].items[name], settings, problems)
             self._fit(root.items["streams"].items[name], settings, problems)
 
     def _fit(self, stream: Node, settings: StreamSettings, problems: Problems) -> None:
@@ -101,12 +110,14 @@ def _groups(node: Node) -> Iterator[Node]:
         yield from _groups(below)
 
 
-def _look_at_gpus(root: Node, problems: Problems) -> None:
+def _look_at_gpus(root: Node, problems: Problems) -> bool:
+    """Whether there are any that the run may use."""
     placement = root.items.get("placement", Node({}, root.at, "placement"))
     chosen = gpus.chosen(_placement(placement))
     if chosen.missing:
         node = placement.items["gpus"]
         problems.add(node.at, node.path, *chosen.problem())
+    return bool(chosen.devices.gpus)
 
 
 def _placement(node: Node) -> Placement:

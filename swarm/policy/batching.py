@@ -22,7 +22,7 @@ class BaseKey(NamedTuple):
     trust_remote_code: bool
     quantisation: str | None
     dtype: str
-    """The type it computes in: `auto` (bfloat16 where the GPU has it), `bfloat16` or `float32`."""
+    """The type it computes in: `auto` (bfloat16 where the GPU has it), `bfloat16`, `float16` or `float32`."""
     attention: str
     dequantise: str
 
@@ -63,7 +63,8 @@ def engines_of(settings: StreamSettings) -> frozenset[str]:
     controller = kinds.controller(settings.controller).engines_with(settings)
     stops = [able for stop in kinds.stops_armed(settings) if (able := stop.engines_with(settings)) is not None]
     able = kinds.method(settings.method).engines_with(settings).intersection(*adapters, controller, *stops)
-    return able & {"shared"} if shapes_batches(settings) else able
+    scales = any(part.fp16 for part in settings.parts.values())
+    return able & {"shared"} if scales or shapes_batches(settings) else able
 
 
 def _engines_of_adapter(part: Part) -> frozenset[str]:
@@ -77,12 +78,18 @@ def shapes_batches(settings: StreamSettings) -> bool:
     return settings.packing != "none" or settings.group_by_length or settings.batch_size_tokens is not None
 
 
+def _dtype(part: Part) -> str:
+    if part.fp16:
+        return "float16"
+    return "auto" if part.bf16 == "auto" else "bfloat16" if part.bf16 else "float32"
+
+
 def _base_key(part: Part) -> BaseKey:
     return BaseKey(
         base_model=part.base_model,
         trust_remote_code=part.trust_remote_code,
         quantisation=kinds.adapter(part.adapter).held(part),
-        dtype="auto" if part.bf16 == "auto" else "bfloat16" if part.bf16 else "float32",
+        dtype=_dtype(part),
         attention=part.attn_implementation,
         dequantise=part.dequantise if kinds.adapter(part.adapter).quantisation else "",
     )

@@ -123,6 +123,8 @@ class Part(Settings):
     """Compute activations twice instead of keeping them: less memory, more time."""
     bf16: Literal["auto"] | bool = "auto"
     """Compute in bfloat16; auto: on GPUs that have it."""
+    fp16: bool = False
+    """Compute in float16, for GPUs without bfloat16: each stream's loss is scaled by a factor of its own, and a step whose gradients overflow is computed again with half of it (shared engine)."""
     attn_implementation: Literal["auto", "sdpa", "eager"] = "auto"
     """How attention is computed: sdpa is torch's fused kernels, eager plain matrix products; auto: sdpa wherever the base's family can."""
     dequantise: Literal["auto", "step", "cached"] = "auto"

@@ -50,7 +50,16 @@ def do(role: str, given: StreamSettings, folder: Path, **more: object) -> dict[s
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"use_dora": True}, {"adapter": "qlora"}, {"adapter": "qlora", "use_dora": True}], ids=str
+    "changes",
+    [
+        {},
+        {"use_dora": True},
+        {"adapter": "qlora"},
+        {"adapter": "qlora", "use_dora": True},
+        {"fp16": True},
+        {"fp16": True, "adapter": "qlora"},
+    ],
+    ids=str,
 )
 def test_a_stream_trains_and_is_judged_on_the_gpu(base: Path, tmp_path: Path, changes: dict[str, object]) -> None:
     given = settings(base, tmp_path, **changes)
@@ -74,6 +83,8 @@ def test_bf16_is_used_where_the_gpu_has_it_and_adapters_stay_fp32(base: Path, tm
     if torch.cuda.is_bf16_supported():
         assert compute_dtype(given, place) is torch.bfloat16
         assert next(load_base(base, given, place).parameters()).dtype is torch.bfloat16
+    halved = settings(base, tmp_path, fp16=True)
+    assert next(load_base(base, halved, place).parameters()).dtype is torch.float16
     trained = do("train", given, tmp_path, prepared=do("prepare", given, tmp_path)["prepared"].path)["trained"]
     adapter = load_file(tmp_path / trained.path / "adapter_model.safetensors")
     assert {value.dtype for value in adapter.values()} == {torch.float32}

@@ -106,6 +106,8 @@ def test_what_a_running_run_cannot_take_is_refused_with_the_reason_and_changes_n
         "new.use_dora: gives the adapter other tensors than that of fast" in dora
         and "1 problem; nothing was added" in dora
     )
+    fixed_rows = refused("clone", "fast", "new", "init_lora_weights=pissa", status=5)
+    assert "new: holds rows that are not trained (start_adapter, init_lora_weights)" in fixed_rows
     assert "no file matches" in refused("add", "new", "--like", "fast", "datasets.0.path=gone.jsonl", status=2)
     targets = refused("add", "new", "--like", "fast", "lora_target_modules=[nowhere]", status=5)
     assert "new.lora_target_modules: nowhere matches no layer of the base" in targets

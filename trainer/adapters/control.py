@@ -25,7 +25,7 @@ from trainer.control.sites import CHILD, sites
 if TYPE_CHECKING:
     from trainer.control.tuner import ControlConfig
 
-NOT_HERE = {"use_dora": False, "init_lora_weights": "default", "lora_weight_dtype": "float32"}
+NOT_HERE = {"use_dora": False, "init_lora_weights": "default", "lora_weight_dtype": "float32", "start_adapter": None}
 """Settings of LoRA that a control adapter has not, with their values without it."""
 
 
@@ -102,7 +102,7 @@ class Control(Lora):
     def places(self, base: BaseFacts, settings: Any) -> list[str]:
         return [*_sites(base, settings), *super().places(base, settings)]
 
-    def tensors(self, base: BaseFacts, settings: Any) -> dict[str, Shape]:
+    def trained(self, base: BaseFacts, settings: Any) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {}
         for site in _sites(base, settings):
             name, rank = f"base_model.model.{site}.{CHILD}", settings.rank_of(site)
@@ -111,7 +111,7 @@ class Control(Lora):
             else:
                 shapes[f"{name}.lora_A.weight"] = (rank, base.hidden_size)
                 shapes[f"{name}.lora_B.weight"] = (base.hidden_size, rank)
-        return shapes | super().tensors(base, settings)
+        return shapes | super().trained(base, settings)
 
     def shared_activation_bytes(self, base: BaseFacts, settings: Any, width: int) -> float:
         """What it is given, in fp32, with dropout's mask and what that leaves; A's outputs, of mirrored forms twice; u."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -17,6 +18,7 @@ from swarm.errors import UserError
 from swarm.facts import BaseFacts, Module
 from swarm.keys import Positive, Settings, Share
 from swarm.kinds import AdapterKind, Method, Refusal, Shape, Shrinking
+from trainer.adapters.start import KEY, MERGE, Start, filed, start_of
 from trainer.targets import ALL_LINEAR, NAMES, matched, targeted
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class LoraSettings(Settings):
     """The same of `lora_alpha`."""
     init_lora_weights: Literal["default", "pissa", "olora"] = "default"
     """What A and B begin with: default: A at random and B zero; pissa or olora: a part of the base's own weights, which stays in it; twice the rank in the file; on the shared engine."""
+    start_adapter: str | None = None
+    """A LoRA of the same base that stays as it is below the one that is trained: its folder, or a version that a run has promoted (`demo-v3`); the stream's file holds both; on the shared engine."""
     lora_weight_dtype: Literal["float32", "bfloat16"] = "float32"
     """How the adapter's weights are held; bfloat16 (with `engine: trl`) loses small updates without a Kahan optimizer, and takes no weight_decay."""
     lora_weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -70,9 +74,12 @@ class LoraSettings(Settings):
         return decays or self.lora_max_norm > 0
 
     def rank_of(self, layer: str) -> int:
-        """In the adapter's file."""
+        """That is trained."""
         rank: int = matched(self.rank_pattern, layer) or self.lora_r
-        return rank if self.init_lora_weights == "default" else 2 * rank
+        return rank
+
+    def alpha_of(self, layer: str) -> float:
+        return float(matched(self.alpha_pattern, layer) or self.alpha)
 
     @property
     def targets(self) -> str | list[str]:
@@ -90,9 +97,9 @@ class Lora(AdapterKind[LoraSettings]):
     engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
 
     def engines_with(self, settings: LoraSettings) -> frozenset[str]:
-        """The stacks of the shared engine are in float32, and it alone shrinks adapters; PEFT's PiSSA and OLoRA change the base."""
+        """The stacks of the shared engine are in float32; it alone shrinks adapters, and holds fixed rows below them (PEFT's PiSSA and OLoRA change the base)."""
         shared = settings.lora_weight_dtype == "float32"
-        trl = settings.init_lora_weights == "default" and not settings.shrinks
+        trl = settings.init_lora_weights == "default" and settings.start_adapter is None and not settings.shrinks
         return self.engines & {*(["shared"] if shared else []), *(["trl"] if trl else [])}
 
     def refusal(self, settings: Any) -> Refusal | None:
@@ -112,7 +119,7 @@ class Lora(AdapterKind[LoraSettings]):
                 return Refusal(
                     key, f"with {settings.init_lora_weights} all layers have one rank and scale", "leave it out"
                 )
-        return bad_pattern(settings) or self._classes_without_use(settings)
+        return bad_pattern(settings) or _refused_start(settings) or self._classes_without_use(settings)
 
     def _classes_without_use(self, settings: Any) -> Refusal | None:
         if any(dataset.control_class != 1 or dataset.prefix_class for dataset in settings.datasets):
@@ -125,7 +132,8 @@ class Lora(AdapterKind[LoraSettings]):
 
     def details(self, settings: LoraSettings) -> str:
         targets = settings.lora_target_mode or settings.targets
-        return f"α{settings.alpha:g} {targets if isinstance(targets, str) else '+'.join(targets)}"
+        below = f" on {'/'.join(Path(settings.start_adapter).parts[-2:])}" if settings.start_adapter else ""
+        return f"α{settings.alpha:g} {targets if isinstance(targets, str) else '+'.join(targets)}{below}"
 
     def linears(self, base: BaseFacts, settings: Any) -> list[Module]:
         """The layers that it adapts."""
@@ -135,7 +143,24 @@ class Lora(AdapterKind[LoraSettings]):
         """The modules that have an A and a B."""
         return [target.name for target in self.linears(base, settings)]
 
+    def filed(self, base: BaseFacts, settings: LoraSettings) -> LoraSettings:
+        """The fixed rows of PiSSA and OLoRA are as many as the trained ones, those of `start_adapter` as many as it has."""
+        targets = self.linears(base, settings)
+        if settings.init_lora_weights != "default":
+            return cast("LoraSettings", filed(settings, {one.name: settings.rank_of(one.name) for one in targets}))
+        if (start := self.start(settings)) is None:
+            return settings
+        _refuse_idle_patterns(settings, self.places(base, settings))
+        start.refuse_unfit(targets)
+        return cast("LoraSettings", filed(settings, {one.name: start.ranks.get(one.name, 0) for one in targets}))
+
+    def start(self, settings: LoraSettings) -> Start | None:
+        return start_of(settings.start_adapter) if settings.start_adapter else None
+
     def tensors(self, base: BaseFacts, settings: LoraSettings) -> dict[str, Shape]:
+        return self.trained(base, self.filed(base, settings))
+
+    def trained(self, base: BaseFacts, settings: LoraSettings) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {}
         _refuse_idle_patterns(settings, self.places(base, settings))
         for target in self.linears(base, settings):
@@ -149,7 +174,7 @@ class Lora(AdapterKind[LoraSettings]):
 
     def activation_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> float:
         """Inputs of A where they are copies (cast or dropped out), dropout's mask, A's outputs; DoRA's outputs twice."""
-        targets = self.linears(base, settings)
+        targets, settings = self.linears(base, settings), self.filed(base, settings)
         inputs, outputs = sum(target.inputs for target in targets), sum(target.outputs for target in targets)
         kept: float = sum(settings.rank_of(target.name) for target in targets) * FP32
         kept += inputs * width if width == HALF or settings.lora_dropout else 0
@@ -158,7 +183,7 @@ class Lora(AdapterKind[LoraSettings]):
 
     def shared_activation_bytes(self, base: BaseFacts, settings: LoraSettings, width: int) -> float:
         """A's outputs; dropout's mask and what it leaves; DoRA's outputs of base and adapter.  Casts are not kept."""
-        targets = self.linears(base, settings)
+        targets, settings = self.linears(base, settings), self.filed(base, settings)
         inputs, outputs = sum(target.inputs for target in targets), sum(target.outputs for target in targets)
         kept: float = sum(settings.rank_of(target.name) for target in targets) * FP32
         kept += 2 * inputs * width if settings.lora_dropout else 0
@@ -225,6 +250,20 @@ def _refuse_idle_patterns(settings: LoraSettings, layers: Sequence[str]) -> None
             if not any(matched({pattern: True}, layer) for layer in layers):
                 what = f"{pattern!r} matches the end of no layer that gets an adapter, such as {layers[0]}"
                 raise UserError(key, what, "correct it, or leave it out")
+
+
+def _refused_start(settings: Any) -> Refusal | None:
+    if settings.start_adapter is None:
+        return None
+    if settings.init_lora_weights != "default":
+        return Refusal("init_lora_weights", "beside a start_adapter A begins at random and B at zero", "leave it out")
+    if settings.lora_dropout:
+        return Refusal("lora_dropout", "it would drop inputs of the start_adapter too", f"write 0, or {MERGE}")
+    if settings.lora_weight_dtype != "float32":
+        return Refusal("lora_weight_dtype", "a start_adapter is held in float32", "leave it out")
+    if "shared" not in method_of(settings).engines_with(settings):
+        return Refusal(KEY, f"{settings.method} is trained by TRL, which has no adapter below another", MERGE)
+    return None
 
 
 def bad_pattern(settings: Any) -> Refusal | None:

@@ -191,8 +191,9 @@ class Group(Boundary):
         if progress.resumed:
             folder.read(stream, progress.resumed.folder)
         if progress.assign.warm and any(pair.fixed for pair in stream.adapter.pairs.values()):
-            what = "an adapter that begins with a part of the base cannot begin with another stream's weights"
-            raise UserError("init_lora_weights", what, "write `default`")
+            key = "start_adapter" if stream.adapter.is_on_start else "init_lora_weights"
+            what = "an adapter with rows that are not trained cannot begin with another stream's weights"
+            raise UserError(key, what, "add the stream without them (`swarm add`), or leave this setting out")
         warm.begin(progress, stream.adapter.named_parameters(), stream.optimizer, stream.adapter.config, as_in_peft)
         return Member(work, progress, stream, held_out)
 
@@ -341,4 +342,6 @@ def _way_out(settings: StreamSettings) -> str:
         return "write `engine: trl`"
     if shapes_batches(settings):
         return "leave out `packing` and its like"
+    if "trl" in kinds.method(settings.method).engines:
+        return "leave out what the shared engine alone has (start_adapter, init_lora_weights and others), or take another base"
     return f"trl has no such {settings.method}: take another base"

@@ -27,7 +27,7 @@ from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_files, adapter_sha256
 from trainer import bases
 from trainer.inspection import facts_of_model
-from trainer.loading import load_adapter, new_adapter
+from trainer.loading import load_adapter
 
 MAY_DIFFER = frozenset({"inference_mode", "peft_version"})
 """Of a config's fields: whether it was saved or is in training, and by which PEFT; neither changes what the adapter computes."""
@@ -77,8 +77,10 @@ def refuse_broken(copy: Path) -> None:
 
 def put_on(base: PreTrainedModel, copy: Path, settings: StreamSettings) -> PeftModel:
     """The base with the adapter on it, loaded as its users load it; raises Unfit where it is not what the settings make on this base."""
-    wanted = kinds.adapter(settings.adapter).tensors(facts_of_model(base), settings)
-    made = new_adapter(base, settings)
+    kind, facts = kinds.adapter(settings.adapter), facts_of_model(base)
+    filed = kind.filed(facts, settings)
+    wanted = kind.tensors(facts, filed)
+    made = kind.attach(base, facts, filed)
     _refuse_other_config(_config(copy), made.peft_config["default"], settings)
     _refuse_other_shapes(load_file(copy / ADAPTER), wanted)
     bare = cast("PreTrainedModel", made.unload())

@@ -25,6 +25,8 @@ from trainer.loop.plan import Plan
 from trainer.loop.site import StackedSite
 from trainer.targets import matched
 
+Fixed = tuple[Tensor, Tensor]
+"""Rows of A and of B."""
 PREFIX = "base_model.model."
 """PEFT's names of adapter tensors begin with it."""
 
@@ -42,6 +44,11 @@ class Adapter:
     @property
     def is_dora(self) -> bool:
         return bool(self.config.use_dora)
+
+    @property
+    def is_on_start(self) -> bool:
+        """It begins on another adapter."""
+        return any(pair.is_on_start for pair in self.pairs.values())
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """By the names that PEFT saves; B and Q transposed."""
@@ -90,8 +97,11 @@ class Adapter:
                 "use the adapter's own settings",
             )
         for name, parts in mine.items():
-            kept = as_in_peft(name, state[name])
-            for part, rows in zip(parts, torch.split(kept, [len(part) for part in parts]), strict=True):
+            kept = torch.split(as_in_peft(name, state[name]), [len(part) for part in parts])
+            if self.is_on_start and len(parts) > 1 and not torch.equal(parts[1].cpu(), kept[1]):
+                what = "is not the adapter on which this training began"
+                raise UserError("start_adapter", what, "put it back as it was, or start a new run")
+            for part, rows in zip(parts, kept, strict=True):
                 part.copy_(rows)
 
 
@@ -122,24 +132,25 @@ class Layers:
         """What may be adapted, by name: every linear layer but the head.  A 4-bit layer is an nn.Linear too."""
         self.stacked: dict[str, StackedLinear | StackedSite] = {}
 
-    def adapter(self, config: LoraConfig, seed: int) -> Adapter:
+    def adapter(
+        self, config: LoraConfig, seed: int, filed: LoraConfig | None = None, below: Mapping[str, Fixed] | None = None
+    ) -> Adapter:
         """An untrained one, with the values that PEFT draws after `torch.manual_seed(seed)`.  Raises UserError where it cannot be had.
 
         PiSSA and OLoRA take their first product out of the base in PEFT.  Here the base is shared: the product is subtracted
         beside it, so that the adapter's file has twice the rank and fits the base as it is.
+
+        `filed`: the config of its file, where fixed rows make it another one; `below`: A and s B^T of the adapter on which it begins, by layer.
         """
         refuse_unfusable(config)
-        config = copy.deepcopy(config)
+        kept = copy.deepcopy(filed or config)
         names, sites = self.targets(config), self.sites(config)
-        config.fan_in_fan_out = any(isinstance(self.linear[name], Conv1D) for name in names)
-        config.target_modules = self._as_peft_writes(config, names, sites)  # type: ignore[assignment]  # PEFT makes it a set too
+        kept.fan_in_fan_out = any(isinstance(self.linear[name], Conv1D) for name in names)
+        kept.target_modules = self._as_peft_writes(config, names, sites)  # type: ignore[assignment]  # PEFT makes it a set too
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            pairs = dict(self._pairs([*sites, *names], config))
-        if config.init_lora_weights is not True:
-            config.r, config.init_lora_weights = 2 * config.r, True
-            config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2  # type: ignore[assignment]  # the scale stays
-        return Adapter(config, pairs)
+            pairs = dict(self._pairs([*sites, *names], config, below or {}))
+        return Adapter(kept, pairs)
 
     def _as_peft_writes(self, config: LoraConfig, names: Sequence[str], sites: Sequence[str]) -> str | set[str]:
         """A pattern stays; a long list of names becomes the shortest list of their ends that names no other module."""
@@ -169,14 +180,16 @@ class Layers:
             return []
         return [name for name in self.names if name in (config.target_modules or ()) and name not in self.linear]
 
-    def _pairs(self, names: Sequence[str], config: LoraConfig) -> Iterator[tuple[str, Pair]]:
+    def _pairs(
+        self, names: Sequence[str], config: LoraConfig, below: Mapping[str, Fixed]
+    ) -> Iterator[tuple[str, Pair]]:
         """In the order of the modules, in which PEFT draws."""
         for name in sorted(names, key=self.names.index):
             rank = matched(config.rank_pattern or {}, name) or config.r
             alpha = matched(config.alpha_pattern or {}, name) or config.lora_alpha
             scale = scale_of(alpha, rank, rslora=bool(config.use_rslora))
             if name in self.linear:
-                yield name, self._pair(name, config, rank, scale)
+                yield name, self._pair(name, config, rank, scale, below.get(name))
             else:
                 yield f"{name}.{CHILD}", self._steering(config, rank, scale)
 
@@ -187,10 +200,10 @@ class Layers:
         a, b = (first.T, second) if form == "spectral" else (first, second.T)
         return Pair(a.contiguous(), b.contiguous(), None, scale, config.lora_dropout, form=form)
 
-    def _pair(self, name: str, config: LoraConfig, rank: int, scale: float) -> Pair:
+    def _pair(self, name: str, config: LoraConfig, rank: int, scale: float, below: Fixed | None) -> Pair:
         base = self.linear[name]
         out_features, in_features = shape_of(base)
-        norm = self._norm(name) if config.use_dora else None
+        norm = self._norm(name, below) if config.use_dora else None
         if config.init_lora_weights is not True:
             weight = weight_of(base).to(self.dtype)
             first = FIRST[str(config.init_lora_weights)](weight, rank, scale)
@@ -198,13 +211,19 @@ class Layers:
         a = nn.Linear(in_features, rank, bias=False)  # it and the next draw numbers that PEFT draws too
         nn.Linear(rank, out_features, bias=False)
         nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
-        return Pair(
+        made = Pair(
             a.weight.detach().to(self.device, self.dtype),
             torch.zeros(rank, out_features, device=self.device, dtype=self.dtype),
             norm,
             scale,
             config.lora_dropout,
+            (self._held(below[0]), self._held(below[1] / scale)) if below else None,
         )
+        made.is_on_start = below is not None
+        return made
+
+    def _held(self, value: Tensor) -> Tensor:
+        return value.to(self.device, self.dtype)
 
     def blank(self, adapter: Adapter) -> Adapter:
         """One of the same shapes that adds nothing."""
@@ -223,8 +242,13 @@ class Layers:
             },
         )
 
-    def _norm(self, name: str) -> Tensor:
-        norm: Tensor = torch.linalg.norm(weight_of(self.linear[name]).to(self.dtype), dim=1)  # (out,)
+    def _norm(self, name: str, below: Fixed | None = None) -> Tensor:
+        """Of each row of the base's matrix, with what the adapter below adds to it."""
+        weight = weight_of(self.linear[name]).to(self.dtype)
+        if below:
+            a, b = map(self._held, below)
+            weight = weight + b.T @ a
+        norm: Tensor = torch.linalg.norm(weight, dim=1)  # (out,)
         return norm
 
     def stack(self, adapters: Sequence[Adapter]) -> None:

@@ -83,6 +83,9 @@ def certify(
     model: PreTrainedModel, recipes: Mapping[str, Recipe], *, steps: int | None = None, exact: bool = False
 ) -> list[Certificate]:
     """Over the first `steps` optimizer steps of each; the model is left as it was."""
+    if fixed := next((name for name, recipe in recipes.items() if recipe.filed), None):
+        what = "holds rows that are not trained, which PEFT's training has no place for"
+        raise UserError(fixed, what, "certify it without start_adapter and init_lora_weights")
     if steps is not None:
         recipes = {name: replace(recipe, steps=min(steps, recipe.steps)) for name, recipe in recipes.items()}
     bound, made = bound_of(model), []

@@ -55,7 +55,7 @@ def _copy(pair: Pair) -> Pair:
     a, b, magnitude = (None if value is None else value.detach().clone() for value in (pair.a, pair.b, pair.magnitude))
     assert a is not None and b is not None
     made = Pair(a, b, magnitude, pair.scale, pair.dropout, pair.fixed, pair.form)
-    made.neutral = pair.neutral
+    made.neutral, made.is_on_start = pair.neutral, pair.is_on_start
     return made
 
 

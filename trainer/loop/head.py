@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -128,19 +128,22 @@ class Head:
 
     @torch.no_grad()
     def _of_base(self, current: Pass, losses: Sequence[Loss]) -> Tensor | None:
-        """(M, d) The bare base's hidden states where a loss needs them; None where none does.  Equal rows go through it once."""
+        """(M, d) Hidden states of each row's base where a loss needs them; None where none does.  Equal rows of one base go through it once."""
         wanting = [number for number, row in enumerate(current.rows) if losses[row.slot].needs_base]
         if not wanting:
             return None
-        places: dict[tuple[int, ...], int] = {}
+        places: dict[tuple[int | None, tuple[int, ...]], int] = {}
         place_of = [0] * len(current.rows)  # what stands at rows that want nothing is used by nobody
         for number in wanting:
-            place_of[number] = places.setdefault(tuple(current.rows[number].ids), len(places))
+            row = current.rows[number]
+            of_base = row.slot if row.is_on_start else None, tuple(row.ids)
+            place_of[number] = places.setdefault(of_base, len(places))
         first = {place_of[number]: number for number in reversed(wanting)}
-        with self.plan.running(None):
-            hidden = self.hidden(current.ids[[first[place] for place in range(len(places))]])  # (R', T, d)
-        row, at = current.positions // current.ids.shape[1], current.positions % current.ids.shape[1]
-        return hidden[_index(place_of, hidden)[row], at]
+        numbers = [first[place] for place in range(len(places))]
+        with self.plan.running(_of_bases(current, numbers)):
+            hidden = self.hidden(current.ids[numbers])  # (R', T, d)
+        at_row, at = current.positions // current.ids.shape[1], current.positions % current.ids.shape[1]
+        return hidden[_index(place_of, hidden)[at_row], at]
 
     def _per_token(
         self, picked: Tensor, base: Tensor | None, part: slice, current: Pass, losses: Sequence[Loss]
@@ -175,6 +178,14 @@ class Head:
         if base is None or not loss.needs_base:
             return None
         return self.logits(base[part] if at is None else base[part][at])
+
+
+def _of_bases(current: Pass, numbers: Sequence[int]) -> Pass | None:
+    """Some rows of a pass on the bases of their streams; None where each of them is the bare one."""
+    rows = [current.rows[number] for number in numbers]
+    if not any(row.is_on_start for row in rows):
+        return None
+    return replace(Pass.of(rows, current.ids.device), is_adapted=False)
 
 
 def _at(hidden: Tensor, current: Pass) -> Tensor:

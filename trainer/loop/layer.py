@@ -41,7 +41,9 @@ class Pair:
         self.scale = scale
         self.dropout = dropout
         self.fixed = fixed
-        """Further rows of A and of B that are added too and never trained: what an initialisation takes from the base."""
+        """Further rows of A and of B that are added too and never trained: what an initialisation takes from the base, or another adapter."""
+        self.is_on_start = False
+        """What is fixed is the adapter on which the stream begins, and so a part of its base."""
         self.form = form
         """Of a control adapter; None on a linear layer."""
         self.neutral = 0.0
@@ -169,6 +171,8 @@ class StackedLinear(Stacked):
         a = torch.zeros(len(pairs), self.rank, self.in_features, dtype=dtype, device=device)
         b = torch.zeros(len(pairs), self.rank, self.out_features, dtype=dtype, device=device)
         magnitude = torch.ones(len(pairs), self.out_features, dtype=dtype, device=device)
+        self.below = torch.zeros(len(pairs), self.rank, dtype=dtype, device=device)
+        """(slots, rank) 1 where a row belongs to the adapter on which a stream begins."""
         self.norm = torch.ones_like(magnitude)
         """(slots, out) Of W + scale B A by row, as of the last step; 1 where it is not DoRA."""
         self.a, self.b, self.magnitude = self.stacks = tuple(leaf(value) for value in (a, b, magnitude))
@@ -180,6 +184,7 @@ class StackedLinear(Stacked):
                 if pair.fixed:
                     for stack, rows in zip((self.a, self.b), pair.fixed, strict=True):
                         stack.detach()[slot, trained : pair.rank].copy_(rows)
+                    self.below[slot, trained : pair.rank] = float(pair.is_on_start)
                 if pair.magnitude is not None:
                     move(pair.magnitude, self.magnitude, lambda stack, s=slot: stack[s])
                     self.renorm(slot)
@@ -210,6 +215,8 @@ class StackedLinear(Stacked):
         current = self.plan.current
         if current is None:
             return y
+        if not current.is_adapted:
+            return self._with_what_is_below(x, y, current)
         rank = max((pair.rank for pair in self.used(current)), default=0)
         if not rank:
             return y
@@ -220,6 +227,15 @@ class StackedLinear(Stacked):
         if current.blocks[-1] < self.first_dora:
             return self._low_rank(blocks, whole, current, rank).reshape(y.shape)
         return self._joined(blocks, whole, self._low_rank(blocks, None, current, rank), current).reshape(y.shape)
+
+    @torch.no_grad()
+    def _with_what_is_below(self, x: Tensor, y: Tensor, current: Pass) -> Tensor:
+        """Returns y and what the adapters add on which streams begin, without those that are trained."""
+        a, b, below = (picked(stack, current.slots) for stack in (self.a, self.b, self.below))
+        factor = picked(self.scale, current.slots)[:, None, None] * below[:, None, :]  # (S, 1, rank)
+        blocks = x.reshape(len(current.blocks), -1, self.in_features)
+        low = torch.bmm(blocks.to(a.dtype), a.transpose(1, 2)) * factor  # (S, t, rank)
+        return (y + torch.bmm(low, b).reshape(y.shape)).to(y.dtype)
 
     def _low_rank(self, x: Tensor, y: Tensor | None, current: Pass, rank: int) -> Tensor:
         factor = picked(self.scale, current.slots)[:, None, None]

@@ -7,7 +7,7 @@ products of other sizes add up in another order; with `exact` each stream has pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import prod
 
@@ -20,7 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from swarm.policy.fitting import JUDGED_TOKENS, PASS_TOKENS
 from trainer.determinism import one_order
 from trainer.device import free_memory
-from trainer.loop.adapter import Adapter, Layers
+from trainer.loop.adapter import Adapter, Fixed, Layers
 from trainer.loop.audit import audit, refuse_rate
 from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
@@ -70,9 +70,15 @@ class Loop:
         self.slots: list[tuple[Stream, Adapter]] = []
         """Each stream's own adapter, and those of its clones behind it."""
 
-    def adapter(self, config: LoraConfig, seed: int = 0) -> Adapter:
+    def adapter(
+        self,
+        config: LoraConfig,
+        seed: int = 0,
+        filed: LoraConfig | None = None,
+        below: Mapping[str, Fixed] | None = None,
+    ) -> Adapter:
         """A new one for a stream of this loop."""
-        return self.layers.adapter(config, seed)
+        return self.layers.adapter(config, seed, filed, below)
 
     @property
     def running(self) -> list[Stream]:
@@ -214,6 +220,8 @@ class Loop:
 
     def _step(self, stream: Stream) -> str | None:
         """Why the stream leaves after its optimizer step, or None."""
+        if stream.overflowed():
+            return None
         try:
             done = stream.stepped()
             if stream.failure:

@@ -52,6 +52,8 @@ class Row:
     """Its loss looks at all tokens that it predicts, not the supervised ones alone."""
     classes: Sequence[int] = ()
     """Of each token, of a control adapter (`trainer.data.classes`); none: all are 1."""
+    is_on_start: bool = False
+    """Its base has the adapter on which its stream begins."""
 
     @property
     def supervised(self) -> int:
@@ -77,6 +79,8 @@ class Pass:
     """(M,) The slot that each of them belongs to."""
     classes: Tensor | None = None
     """(R, T) The class of the token that each position predicts; None where no row has any: all are 1."""
+    is_adapted: bool = True
+    """False: each row has the base of its stream, without what is trained."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], device: torch.device) -> Pass:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -12,11 +12,13 @@ from peft import LoraConfig
 from torch import nn
 
 from swarm import kinds
+from trainer.loop.adapter import Fixed
 from trainer.loop.batches import Batches, Tokenised
 from trainer.loop.classed import classed
 from trainer.loop.decay import Decay
 from trainer.loop.head import NLL
 from trainer.loop.parts import Controller, Loss, Schedule, Stop
+from trainer.loop.scaler import Scaler
 from trainer.loop.schedules import NamedSchedule
 from trainer.loop.stream import Stream
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     config: LoraConfig
+    filed: LoraConfig | None = None
+    """What adapter_config.json says, where rows that are not trained make it another one."""
+    below: Mapping[str, Fixed] = field(default_factory=dict)
+    """The adapter on which it begins, by layer."""
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
     batches: Batches
     steps: int
@@ -54,8 +60,11 @@ class Recipe:
         made: Any = kind  # torch's base class knows no `lr`
         rate, decay = settings.learning_rate, settings.weight_decay
         adapter, loss = kinds.adapter(settings.adapter), kinds.method(settings.method).loss(settings)
+        filed = adapter.filed(facts, settings)
         return cls(
             config=cast("LoraConfig", adapter.config(facts, settings)),
+            filed=cast("LoraConfig", adapter.config(facts, filed)) if filed is not settings else None,
+            below=start.values() if (start := adapter.start(settings)) else {},
             optimizer=lambda values: made([{"params": values, "weight_decay": decay}], lr=rate, **arguments),
             batches=batches,
             steps=steps,
@@ -71,7 +80,7 @@ class Recipe:
         )
 
     def stream(self, loop: Loop, name: str) -> Stream:
-        adapter = loop.adapter(self.config, self.seed)
+        adapter = loop.adapter(self.config, self.seed, self.filed, self.below)
         sites = [pair for pair in adapter.pairs.values() if pair.form]
         for pair in sites:
             pair.neutral = self.neutral / len(sites)
@@ -79,7 +88,7 @@ class Recipe:
             name=name, adapter=adapter, optimizer=self.optimizer(adapter.parameters()), batches=self.batches, steps=self.steps,
             schedule=self.schedule, max_grad_norm=self.max_grad_norm, seed=self.seed, recompute=self.recompute,
             loss=self.loss, decay=self.decay, controllers=self.controllers(), stops=self.stops(),
-            fresh_optimizer=self.optimizer, held_out=self.held_out,
+            fresh_optimizer=self.optimizer, held_out=self.held_out, scaler=Scaler() if loop.model.dtype is torch.float16 else None,
         )  # fmt: skip
 
 

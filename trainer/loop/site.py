@@ -61,7 +61,7 @@ class StackedSite(Stacked):
 
     def _steered(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
         current = self.plan.current
-        if current is None or not self.used(current):
+        if current is None or not current.is_adapted or not self.used(current):
             return output
         y: Tensor = output[0] if isinstance(output, tuple) else output  # (R, T, H)
         x = y - (given[0] if given else named["hidden_states"]) if self.kind == "block" else y

@@ -22,6 +22,7 @@ from trainer.loop.head import NLL
 from trainer.loop.layer import mixed
 from trainer.loop.parts import Controller, Loss, Part, Schedule, Stepped, Stop
 from trainer.loop.plan import Row
+from trainer.loop.scaler import Scaler
 
 LOOK = "look at the rows with `swarm show`"
 
@@ -70,6 +71,8 @@ class Stream:
     """Of what the adapter adds, after each optimizer step."""
     controllers: Sequence[Controller] = ()
     stops: Sequence[Stop] = ()
+    scaler: Scaler | None = None
+    """Of its loss, on a base in float16."""
     recompute: bool = False
     """Gradient checkpointing: compute activations twice instead of keeping them."""
     fresh_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None
@@ -129,7 +132,7 @@ class Stream:
         """The next micro-batch.  Raises Failed where the data cannot be read or supervises nothing."""
         window = self.window = self.window or self._opened()
         before = sum(len(micro_batch) for micro_batch in window.micro_batches[: window.done])
-        weight = 0.0 if self.failure else 1 / window.supervised
+        weight = 0.0 if self.failure else (self.scaler.factor if self.scaler else 1) / window.supervised
         place = {task: slot + 1 + number for number, task in enumerate(self.clones)}
         return [
             Row(
@@ -140,6 +143,7 @@ class Stream:
                 mixed(self.seed, self.step, before + number),
                 self.loss.everywhere,
                 row.classes,
+                self.adapter.is_on_start,
             )
             for number, row in enumerate(window.micro_batches[window.done])
         ]
@@ -170,6 +174,22 @@ class Stream:
         self.window = None
         self.zero_gradients()
 
+    def overflowed(self) -> bool:
+        """Whether its scaled gradients did, so that the window is to be computed again; otherwise they are unscaled now."""
+        if self.scaler is None or self.failure or not self._loss_is_finite():
+            return False
+        gradients = [
+            value.grad for adapter in self.adapters for value in adapter.parameters() if value.grad is not None
+        ]
+        if self.scaler.unscaled(gradients):
+            return False
+        self.rewind()
+        return True
+
+    def _loss_is_finite(self) -> bool:
+        """Of the open window; it is not scaled."""
+        return self.window is not None and all(map(math.isfinite, self.window.nats))
+
     def stepped(self) -> Stepped:
         """The optimizer step at the end of a window.  Raises Failed, before any weight changes, where a figure is not finite."""
         window, self.window = self.window, None
@@ -199,7 +219,7 @@ class Stream:
         figures = {
             **losses, "learning_rate": rate, "grad_norm": norm, "tokens": self.tokens,
             "epoch": self.batches.epochs_after(self.step), "padded": 1 - window.tokens / window.padded,
-            "supervised": window.supervised, **shrunk,
+            "supervised": window.supervised, **shrunk, **({"loss_scale": self.scaler.factor} if self.scaler else {}),
         }  # fmt: skip
         done = Stepped(self.step, figures)
         self.factors = [controller(done) for controller in self.controllers]
@@ -271,6 +291,7 @@ class Stream:
                 task: {"adapter": clone.adapter.state_dict(), "optimizer": copied(clone.optimizer.state_dict())}
                 for task, clone in self.clones.items()
             },
+            **({"scaler": self.scaler.state_dict()} if self.scaler else {}),
             **{key: [part.state_dict() for part in parts] for key, parts in self._parts().items()},
         }
 
@@ -280,6 +301,8 @@ class Stream:
         )
         self.adapter.load_state_dict(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler and "scaler" in state:
+            self.scaler.load_state_dict(state["scaler"])
         self.clones.clear()
         for task, kept in state.get("clones", {}).items():  # the version before had none
             clone = self.clone(task)

@@ -167,7 +167,7 @@ RULES: dict[str, Rule] = {
     ),
     "val_set_size": _val_set_size,
     "lora_target_linear": lambda value, _: {"lora_target_modules": "all-linear"} if value else OFF,
-    "lora_model_dir": refused_if_on("going on from another adapter has no equal in this file", "start a new adapter"),
+    "lora_model_dir": refused_if_on("going on with another adapter has no equal here", "train a new one on top of it: `start_adapter`"),
     "relora": refused_if_on("ReLoRA is not done", "write adapter: lora alone"),
     "rl": _rl,
     "rl_beta": preference({"dpo": "dpo_beta", "kto": "kto_beta", "orpo": "orpo_alpha"}, _method),

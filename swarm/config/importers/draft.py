@@ -13,8 +13,8 @@ from swarm.config.tree import Node
 from swarm.printable import one_line
 from swarm.redaction import INSTEAD, redacted
 
-SECRET = re.compile(r"(?:token|key|secret|password|passwd)$", re.IGNORECASE)
-"""Names of keys whose values are not copied into a comment."""
+SECRET = re.compile(r"(?:(?<!eos_|bos_|pad_|unk_|sep_|cls_)(?<!mask_)token|key|secret|password|passwd)$", re.IGNORECASE)
+"""Names of keys whose values are not copied into a comment; an `eos_token` is a word."""
 COMMENT_COLUMN = 48
 VALUE_CHARACTERS = 60
 RUN = "run."

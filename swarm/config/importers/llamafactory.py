@@ -210,6 +210,19 @@ def _in_4_bits(name: str) -> Rule:
     return lambda value, foreign: {name: value} if foreign.values.get("quantization_bit") and value is not None else OFF
 
 
+def _adapter_below(value: Any, foreign: Foreign) -> Outcome:
+    if not value:
+        return OFF
+    below = as_list(value)
+    if not foreign.values.get("create_new_adapter"):
+        raise CannotTake(
+            "going on with another adapter has no equal here", "write create_new_adapter: true, or remove it"
+        )
+    if len(below) > 1:
+        raise CannotTake("a stream begins on one adapter", "merge them first (`swarm merge A B`)")
+    return {"start_adapter": foreign.path(str(below[0]))}
+
+
 RULES: dict[str, Rule] = {
     **TRAINING,
     "model_name_or_path": base_model,
@@ -233,7 +246,8 @@ RULES: dict[str, Rule] = {
     "kto_chosen_weight": to("desirable_weight"),
     "kto_rejected_weight": to("undesirable_weight"),
     "disable_gradient_checkpointing": lambda value, _: {"gradient_checkpointing": not value},
-    "adapter_name_or_path": refused_if_on("going on from another adapter has no equal in this file", "start a new adapter"),
+    "adapter_name_or_path": _adapter_below,
+    "create_new_adapter": left_out("a new adapter is what a stream trains"),
     "additional_target": refused_if_on("whole layers beside an adapter are not trained", "remove it"),
     "use_dft_loss": lambda value, _: {"loss": "dft"} if value else OFF,
     "pref_beta": preference({"dpo": "dpo_beta", "kto": "kto_beta", "orpo": "orpo_alpha"}, _method),

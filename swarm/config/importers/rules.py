@@ -93,7 +93,7 @@ def base_model(value: Any, foreign: Foreign) -> Outcome:
 
 
 def run_name(value: Any, _: Foreign) -> Outcome:
-    return {"run.name": as_name(str(value))}
+    return {"run.name": as_name(str(value))} if value else OFF
 
 
 def as_name(text: str) -> str:
@@ -147,11 +147,17 @@ CADENCE = left_out("set eval_steps and save_steps: they count optimizer steps")
 SCHEDULE = left_out("a schedule ends at zero, and has no numbers of its own")
 
 
+OF_ALL_WEIGHTS = ("full", "freeze")
+
+
 def _fp16(value: Any, foreign: Foreign) -> Outcome:
-    """Half precision by name: bf16 is what newer GPUs take in its place."""
+    """On the shared engine, which has neither preferences nor all weights."""
     if not value or value == "auto" or foreign.values.get("bf16"):
         return OFF
-    return {"fp16": True} if "fp16" in known(StreamSettings) else {"bf16": "auto"}
+    learns = [foreign.values.get(key) for key in ("stage", "rl")]
+    if any(one not in (None, "sft", "pt") for one in learns) or foreign.values.get("finetuning_type") in OF_ALL_WEIGHTS:
+        return "float16 is for method: sft with a low-rank adapter; bf16 says how a base computes"
+    return {"fp16": True}
 
 
 COMMON: dict[str, Rule] = {

@@ -312,6 +312,16 @@ def test_what_is_published_has_a_card_and_names_no_place_of_this_machine(bench: 
     assert "the licence of the training data and the adapter's own are for its author to state" in card
 
 
+def test_the_card_of_an_adapter_on_top_of_another_says_that_it_holds_it() -> None:
+    """G21."""
+    trained = {"step": 3, "trainable": 7}
+    alone, on_top = (
+        card("wide", "tiny-toon", {"trained": trained | more}, "0" * 64) for more in ({}, {"start_sha256": "5eed"})
+    )
+    assert "It was trained on top of another adapter (SHA-256 `5eed`) and holds it: load it alone." in on_top
+    assert "on top of" not in alone
+
+
 def test_a_card_that_its_author_wrote_is_kept_and_one_of_ours_is_made_anew(bench: Bench) -> None:
     bench.train("good")
     bench.story.judged("wide")

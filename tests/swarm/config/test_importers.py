@@ -303,6 +303,24 @@ def test_a_prompt_of_axolotls_users_own_making_is_our_template(folder: Path) -> 
     assert (found.prompt, found.completion, found.prompt_template) == ("question", "answer", "Q: {question} ({facts})")
 
 
+def test_an_adapter_on_top_of_another_is_one_here_too_and_going_on_with_one_is_refused(folder: Path) -> None:
+    """G21: LLaMA-Factory's create_new_adapter."""
+    (folder / "first").mkdir()
+    below = LLAMA_FACTORY_FILE + "\nadapter_name_or_path: first\n"
+    assert vars(stream(folder, below + "create_new_adapter: true\n"))["start_adapter"] == "../first"
+    with pytest.raises(UserErrors, match="going on with another adapter has no equal here"):
+        taken(folder, below)
+
+
+def test_half_precision_and_a_run_without_a_name_are_what_they_say(folder: Path) -> None:
+    """G19."""
+    assert stream(folder, LLAMA_FACTORY_FILE.replace("bf16: true", "fp16: true")).fp16
+    assert not stream(folder, RANKED + "pref_beta: 0.3\nfp16: true\n").fp16, "the shared engine has no preferences"
+    made = taken(folder, AXOLOTL_FILE + "wandb_name:\n")
+    assert "name: other" in made
+    assert "name: none" not in made
+
+
 def test_a_limit_of_llama_factory_is_that_of_each_dataset(folder: Path) -> None:
     assert [one.limit for one in stream(folder, LLAMA_FACTORY_FILE + "max_samples: 50\n").datasets] == [50, 50]
 

@@ -245,3 +245,20 @@ def test_a_data_file_that_is_not_what_its_ending_says_is_told_by_check(
     assert isinstance(refused, UserErrors)
     [problem, _] = str(refused).splitlines()
     assert problem.startswith(f"command line: datasets.0.path: {there / name}: {what}")
+
+
+def test_float16_needs_a_gpu_and_the_engine_that_scales_losses(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G19."""
+    head = (
+        "name: q\ndefaults:\n  base_model: tiny-toon\n  datasets: [{path: data/train.jsonl}]\n  fp16: true\nstreams:\n"
+    )
+    streams = "  a: {}\n  b: {bf16: true}\n  c: {engine: trl}\n"
+    (there / "my.yaml").write_text(head + streams)
+    monkeypatch.setattr(gpus, "found", list)
+    told = CliRunner().invoke(app, ["check", "my.yaml"]).exception
+    assert str(told).splitlines() == [
+        "my.yaml:5: defaults.fp16: no GPU that this run may use; leave it out: streams train on the CPU here, which computes in float32",
+        "my.yaml:8: streams.b.bf16: `fp16: true` says otherwise; leave one of them out",
+        "my.yaml:9: streams.c.engine: trl cannot train sft + lora with these settings; write shared, or leave it out",
+        "3 problems; nothing was started",
+    ]

@@ -50,6 +50,8 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
         return st.dictionaries(st.from_regex(r"[a-z_.*0-9]{1,12}", fullmatch=True), st.integers(1, 99), max_size=2)
     if name == "arbiter":
         return st.none() | st.sampled_from(["none", "round_robin", "grad_norm", "alternate:12"])
+    if name == "start_adapter":
+        return st.sampled_from([None, "adapter"])
     if name == "approvers":
         return st.lists(st.from_regex(r"[a-z][a-z0-9]{1,5}", fullmatch=True), max_size=2, unique=True)
     if name in {"research", "feedback"}:
@@ -65,6 +67,12 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
         return TEXTS
     plain = st.from_type(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)  # type: ignore[arg-type]
     return plain.map(lambda value: value.model_dump() if isinstance(value, Settings) else value)
+
+
+def write_what_is_named(folder: Path) -> None:
+    (folder / "adapter").mkdir(exist_ok=True)
+    for file in ("rows.jsonl", "more.jsonl", "adapter/adapter_config.json"):
+        (folder / file).write_text("{}\n")
 
 
 def some_of(group: type[Settings]) -> st.SearchStrategy[dict[str, Any]]:
@@ -92,7 +100,7 @@ def test_any_legal_settings(
     placement: dict[str, Any],
     promotion: dict[str, Any],
 ) -> None:
-    (tmp_path / "rows.jsonl").write_text("{}\n")
+    write_what_is_named(tmp_path)
     dataset["path"] = "rows.jsonl"
     text = {
         **run, "name": "q", "defaults": {"base_model": "tiny-toon", "datasets": [dataset], "val_set_size": 0.1},
@@ -160,8 +168,7 @@ def test_every_setting_alone_is_read_back(
     tmp_path: Path, place: str, group: type[Settings], name: str, data: st.DataObject
 ) -> None:
     """Where no value of it can be started with, Hypothesis fails the test as one that cannot be satisfied."""
-    for file in ("rows.jsonl", "more.jsonl"):
-        (tmp_path / file).write_text("{}\n")
+    write_what_is_named(tmp_path)
     value = CHOSEN[name] if name in CHOSEN else data.draw(legal(group.model_fields[name], name))
     given_value = {**NEEDS.get(name, {}), name: value}
     text: dict[str, Any] = {

@@ -10,10 +10,11 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 
+from swarm.errors import UserError
 from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of, same
 from trainer.loop import folder
-from trainer.loop.certify import _gradient
+from trainer.loop.certify import _gradient, certify
 from trainer.loop.recipe import Recipe
 
 pytestmark = [
@@ -27,7 +28,10 @@ def recipe(first: str, **changes: Any) -> Recipe:
     config.init_lora_weights = first
     for name, value in changes.items():
         setattr(config, name, value)
-    return replace(FIVE["small"], config=config, optimizer=lambda values: torch.optim.SGD(values, lr=0.05))
+    filed = copy.deepcopy(config)
+    filed.init_lora_weights, filed.r = True, 2 * config.r
+    filed.lora_alpha = config.lora_alpha * (2**0.5 if config.use_rslora else 2)
+    return replace(FIVE["small"], config=config, filed=filed, optimizer=lambda values: torch.optim.SGD(values, lr=0.05))
 
 
 def by_peft(made: Recipe) -> list[float]:
@@ -97,3 +101,8 @@ def test_a_stream_with_pissa_is_bit_equal_alone_and_in_a_group_and_after_a_resum
     loop.run()
     assert same(made[0], made[1])
     assert same(made[0], streams["first"])
+
+
+def test_certify_refuses_what_peft_has_no_place_for() -> None:
+    with pytest.raises(UserError, match="holds rows that are not trained"):
+        certify(decoders.decoder(), {"plain": FIVE["small"], "first": recipe("pissa")})

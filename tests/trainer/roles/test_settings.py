@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers.models.llama.modeling_llama import LlamaMLP
 
+from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from tests.trainer.conftest import Bench
 
@@ -178,3 +179,10 @@ def test_rows_longer_than_sequence_len_are_cut_to_it(bench: Bench, settings: Mak
     whole = bench.do("prepare", settings(sequence_len=64))["prepared"]
     assert short.cut > 0 == whole.cut
     assert short.tokens < whole.tokens and short.tokens <= 31 * (short.rows + short.held_out)
+
+
+def test_float16_is_refused_on_a_cpu(bench: Bench, settings: Make) -> None:
+    """G19; a worker may be placed elsewhere than the plan thought."""
+    with pytest.raises(UserError, match="a CPU computes in float32") as refused:
+        bench.trained(settings(fp16=True))
+    assert refused.value.where == "fp16"
