@@ -159,6 +159,22 @@ def test_one_question_is_asked_of_the_half_that_its_task_names(
     )
 
 
+def test_an_encoder_that_was_trained_alone_is_asked_for_labels_without_a_task(
+    pair: Path, settings: StreamSettings, tmp_path: Path, capsys: Said
+) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps(settings.parts["encoder"].model_dump(mode="json")))
+    words = ["--run", str(tmp_path), "--adapter", str(pair / "encoder"), "--settings", str(tmp_path / "settings.json")]
+    assert ask.main([*words, *TEXTS]) == 0
+    assert capsys.readouterr().out == "label: hot\nlabel: cold\n"
+
+
+def test_a_decoder_tells_no_labels(pair: Path, settings: StreamSettings, tmp_path: Path, capsys: Said) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps(settings.parts["decoder"].model_dump(mode="json")))
+    words = ["--run", str(tmp_path), "--adapter", str(pair / "decoder"), "--settings", str(tmp_path / "settings.json")]
+    assert ask.main([*words, "--task", "classification", "x"]) == 2
+    assert "--task: the adapter answers in words, and classification is asked of an encoder" in capsys.readouterr().err
+
+
 def test_labelled_rows_judge_the_encoder_and_others_the_decoder(
     pair: Path, texts: Path, rows_file: Path, base: Path, capsys: Said
 ) -> None:
