@@ -169,7 +169,7 @@ def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
     if snapshot.promoted:
         word = "taken" if snapshot.why.startswith(figures.TIE) else "winner"
         lines.append(f"{word}: {snapshot.promoted}, {snapshot.why}")
-        lines.append(f"promoted: {folder.promoted}  (loads with PeftModel.from_pretrained)")
+        lines.append(f"promoted: {folder.promoted}  ({_use_of(folder)})")
         lines.append(
             "next: swarm ask 'your question' · swarm log · swarm export --format toon · README 'Use your own model and data'"
         )
@@ -178,6 +178,14 @@ def result_text(folder: RunFolder, snapshot: Snapshot) -> str:
     else:
         lines.append(f"nothing was promoted: {snapshot.why or 'see `swarm log`'}")
     return "\n".join(lines)
+
+
+def _use_of(folder: RunFolder) -> str:
+    from swarm.weights import MODELS
+
+    if all((folder.promoted / model).is_dir() for model in MODELS):
+        return f"{' and '.join(MODELS)}, an adapter each; swarm serve takes both as one"
+    return "loads with PeftModel.from_pretrained"
 
 
 def _retained(row: StreamRow) -> str:

@@ -31,13 +31,13 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
 def run(place: Path, *words: str) -> str:
     shutil.copytree(CONFIGS, place / "configs")
     done = sp.swarm("run", "configs/duo.yaml", *words, "--plain", cwd=place, timeout=500)
-    return done.stderr
+    return done.stdout + done.stderr
 
 
 def test_the_command_with_fewer_steps_runs_to_its_end_and_escapes_from_its_plateau(tmp_path: Path) -> None:
     told = run(tmp_path, *TYPED, *FEW)
     assert LINE.search(told), told
-    assert "plateau" in told
+    assert "plateau" in told and "decoder and encoder, an adapter each" in told
 
 
 @pytest.mark.skipif(os.environ.get("TORTURE") != "1", reason="`make torture` runs it: 300 steps")
