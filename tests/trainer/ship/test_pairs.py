@@ -88,9 +88,9 @@ def models(pair: Path) -> Models:
 
 @pytest.fixture(scope="module")
 def served(pair: Path) -> Iterator[Served]:
-    server = Served([str(pair)])
-    yield server
-    assert server.end() == 0
+    with Served([str(pair)]) as server:
+        yield server
+        assert server.end() == 0
 
 
 def expected_vectors(settings: StreamSettings, pair: Path, models: Models) -> torch.Tensor:
