@@ -9,6 +9,8 @@ from typing import Literal
 from swarm.errors import UserError
 
 Strategy = Literal["repeat", "sample"]
+MOST_TIMES = 1000
+"""A mixture has at most so many times the rows of its datasets; more is no mixture but a weight with a zero too many."""
 
 
 def shares(weights: Sequence[float | None]) -> list[Fraction] | None:
@@ -31,6 +33,9 @@ def mixed(counts: Sequence[int], parts: Sequence[Fraction], strategy: Strategy, 
     needed = [count / part for count, part in zip(counts, parts, strict=True)]
     whole = int(max(needed)) if strategy == "repeat" else int(min(needed))
     whole = min(whole, most or whole)
+    if whole > MOST_TIMES * sum(counts):
+        what = f"makes more than {MOST_TIMES} times the {sum(counts)} rows that there are, for all to be used"
+        raise UserError(f"datasets.{parts.index(max(parts))}.weight", what, "lower it, or set `mix_strategy: sample`")
     made = _rounded([part * whole for part in parts])
     if strategy == "sample":
         made = [min(rows, count) for rows, count in zip(made, counts, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 
 from swarm.errors import UserError
@@ -11,14 +12,15 @@ from swarm.policy.mixing import in_words, shares
 from trainer.data.rows import Row, Text, normalised
 from trainer.data.selection import Selection
 from trainer.rowfiles.output import Made, jsonl, refuse_existing, written
-from trainer.rowfiles.reading import dataset_of, files_read, record, rows_of
+from trainer.rowfiles.reading import dataset_of, files_read, left_out, record, rows_of
 
 
 def run(arguments: Namespace) -> Made:
     refuse_existing(arguments.out, force=arguments.force)
     named = [_named(word) for word in arguments.inputs]
     datasets = [dataset_of(path, arguments.type, weight=weight) for path, weight in named]
-    rows, sources = _rows([[row for _, row in rows_of(dataset)] for dataset in datasets])
+    left = Counter[str]()
+    rows, sources = _rows([[row for _, row in rows_of(dataset, left)] for dataset in datasets])
     _refuse_both_kinds(rows)
     selection = Selection(sources)
     equal = selection.dedupe([normalised(row).encode() for row in rows]) if arguments.dedupe else 0
@@ -40,7 +42,8 @@ def run(arguments: Namespace) -> Made:
         "mix", arguments.out, jsonl(record(rows[row]) for row in order), force=arguments.force, inputs=files_read(datasets),
         seed=arguments.seed, weights=[weight for _, weight in named], strategy=arguments.strategy, **counts,
     )  # fmt: skip
-    return Made(manifest, f"{arguments.out}: {len(order)} rows, {in_words(of_each)}; {equal} equal rows were left out")
+    line = f"{arguments.out}: {len(order)} rows, {in_words(of_each)}; {equal} equal rows were left out"
+    return Made(manifest, line, left_out(left))
 
 
 def _named(word: str) -> tuple[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from swarm.errors import UserError
+from swarm.printable import one_line
 from swarm.settings import Dataset
 from trainer.data.bad import BadRow, NotARow
 from trainer.data.files import files_of, raw_rows
 from trainer.data.messages import TRAIN, Turn
-from trainer.data.rows import Chat, Labelled, Pair, Row, Text, read
+from trainer.data.rows import Chat, Labelled, Pair, Row, Text, columns_read, read
 from trainer.data.settling import settled
+
+NAME_CHARACTERS, NAMED = 80, 20
 
 
 def dataset_of(path: str, kind: str, **more: Any) -> Dataset:
@@ -30,15 +34,24 @@ def files_read(datasets: Sequence[Dataset]) -> list[Path]:
     return [path for dataset in datasets for path in files_of(dataset)]
 
 
-def rows_of(dataset: Dataset) -> Iterator[tuple[str, Row]]:
-    """Each row with its place.  Raises UserError."""
+def rows_of(dataset: Dataset, left: Counter[str] | None = None) -> Iterator[tuple[str, Row]]:
+    """Each row with its place; `left` counts the columns that are not read.  Raises UserError."""
+    known = columns_read(dataset)
     for raw in raw_rows(dataset):
         if isinstance(raw, BadRow):
             raise UserError(raw.where, raw.what, raw.fix)
+        if left is not None:
+            left.update(one_line(str(name), NAME_CHARACTERS) for name in raw.values if name not in known)
         try:
             yield raw.where, read(raw, dataset)
         except NotARow as error:
             raise UserError(raw.where, error.what, error.fix) from error
+
+
+def left_out(columns: Counter[str]) -> list[str]:
+    """What to say of columns that a new file does not have."""
+    named = ", ".join(f"{name} ({count} rows)" for name, count in sorted(columns.items())[:NAMED])
+    return [f"columns that are left out: {named}"] if named else []
 
 
 def conversation(where: str, row: Row) -> list[Turn]:

@@ -47,3 +47,13 @@ def test_a_dataset_without_rows_or_with_too_small_a_part_is_refused_by_number() 
         mixed([10, 0], [Fraction(1, 2), Fraction(1, 2)], "repeat")
     with pytest.raises(UserError, match=r"datasets\.1\.weight: gives it no row of 10"):
         mixed([10, 5], [Fraction(99, 100), Fraction(1, 100)], "sample")
+
+
+@pytest.mark.parametrize("weights", [[1e308, 1e-308], [5000.0, 1.0]])
+def test_a_weight_that_would_fill_the_machine_is_refused(weights: list[float]) -> None:
+    parts = shares(weights)
+    assert parts
+    with pytest.raises(
+        UserError, match=r"datasets\.0\.weight: makes more than 1000 times the 24 rows .*; lower it, or"
+    ):
+        mixed([12, 12], parts, "repeat")

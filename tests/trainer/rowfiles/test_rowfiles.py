@@ -231,3 +231,9 @@ def test_a_file_that_is_no_session_is_refused(tmp_path: Path, capsys: pytest.Cap
     path = jsonl(tmp_path / "x.jsonl", [{"a": 1}])
     assert main(["session", str(path), "--out", str(tmp_path / "y.jsonl")]) == 2
     assert "x.jsonl:1: neither an answer of a run nor a chat (it has a)" in capsys.readouterr().err
+
+
+def test_a_mixture_says_which_columns_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"p{n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(3)]
+    made(tmp_path / "mix.jsonl", "mix", jsonl(tmp_path / "a.jsonl", rows))
+    assert "warning: columns that are left out: rejected (3 rows)" in capsys.readouterr().err
