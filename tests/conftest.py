@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 LONG = "tests/runs"
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # one under load is slow, which is no fault of what is tested
 
 
 @pytest.hookimpl(optionalhook=True)
