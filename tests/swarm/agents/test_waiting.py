@@ -239,6 +239,20 @@ def test_what_may_be_claimed_wakes_those_who_may_claim_it(folder: RunFolder, sto
         assert ada.wait("claimable", timeout_seconds=0).status == 6, "it is as she saw it; bob's lease came and went"
 
 
+def test_the_conclusion_of_a_proposal_wakes_and_is_told_with_what_was_proposed(folder: RunFolder, story: Story) -> None:
+    def proposes(story: Story) -> None:
+        story.say("bob", ev.Propose(ref="new", like="wide", changes="lora_r=4", why="it is smaller"))
+
+    with Agent("ada", folder.path) as ada:
+        ada.wait("concluded", timeout_seconds=0)
+        goes_on(folder, story, proposes).join()
+        assert ada.wait("concluded", timeout_seconds=0).status == 6
+        goes_on(folder, story, lambda story: story.say("coordinator", ev.Conclude(ref="new", result="discard", why="no better"))).join()  # fmt: skip
+        woken = ada.wait("concluded", timeout_seconds=0, since=len(story.entries) - 1)
+    assert woken.cause == "concluded"
+    assert [line.split()[2] for line in woken.changed["entries"]] == ["propose", "conclude"]
+
+
 def test_what_happens_soon_after_is_told_with_it(folder: RunFolder, story: Story) -> None:
     with Agent("ada", folder.path) as ada:
         ada.wait("verdict", timeout_seconds=0)
