@@ -22,6 +22,8 @@ FOLDER, UNRATED, RATED, CANARY = "feedback", "answers", "rated", "canary.json"
 ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 KEPT = 1000
 """Answers that wait for a rating; beyond them the oldest are removed."""
+LONGEST = 1 << 20
+"""Characters of an answer with its messages."""
 OWNER = 0o600
 
 
@@ -42,9 +44,10 @@ def run_of(adapter: Path) -> RunFolder | None:
 
 
 def keep(folder: RunFolder, answer: str, stream: str, turns: Sequence[Mapping[str, Any]], text: str) -> None:
-    """Keep an answer to these messages until it is rated.  Raises OSError."""
-    found = {"stream": stream, "messages": list(turns), "answer": text}
-    write_whole(_place(folder, UNRATED, answer), json.dumps(found, ensure_ascii=False), mode=OWNER)
+    """Keep an answer to these messages until it is rated, unless they are longer than anything that is trained on.  Raises OSError."""
+    found = json.dumps({"stream": stream, "messages": list(turns), "answer": text}, ensure_ascii=False)
+    if len(found) <= LONGEST:
+        write_whole(_place(folder, UNRATED, answer), found, mode=OWNER)
 
 
 def forget_oldest(folder: RunFolder) -> None:

@@ -177,6 +177,8 @@ class Agent:
         self, answer: str, rating: float, *, why: str = "", better: str | None = None, idem: str | None = None
     ) -> int:
         """Rate an answer by its id from 1 to 5; `better`: what it should have been.  Raises UserError for one that is not kept."""
+        if better is not None and not better.strip():
+            raise UserError("better", "says nothing", "write what the answer should have been, or leave it out")
         found = answers.kept(self.folder, answer)
         event = checked(
             ev.Rate, ref=found["stream"], answer=answer, rating=rating, better=None if better is None else True,

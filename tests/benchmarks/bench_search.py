@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench_search.py FOLDER [PIECE]     # pieces: whole-S, early-S, seeds-S for the search seeds S 0 to 2, and bare-0; without: all
 
-Each piece takes some minutes and leaves FOLDER/PIECE.json; what is there is not measured again, and once all are, the table is printed.
+Each piece takes some minutes and leaves FOLDER/PIECE.json; what is there is not measured again, and the table of what there is is printed.
 The embedded base, 27 steps a trial at most, rungs at 3 and 9; rows that choose are not those that judge.  CPU time is that of all processes of a piece.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import os
 import resource
 import shutil
@@ -151,17 +152,20 @@ def read(folder: Path, piece: str) -> Found:
 
 
 def table(folder: Path) -> None:
-    print("seed  kept   its loss  best of 16  spread  samples saved  wall s (x bare)   CPU s (x bare)   bare wall, CPU")
+    """Of the seeds that are measured."""
+    print("seed  kept   its loss  best of 16  spread  samples saved  wall s (x bare)   CPU s (x bare)  load")
+    trl = read(folder, "bare-0") if (folder / "bare-0.json").exists() else {"wall": math.nan, "cpu": math.nan}
     for seed in range(SEEDS):
+        if not all((folder / f"{name}-{seed}.json").exists() for name in ("whole", "early", "seeds")):
+            continue
         every, few, again = (read(folder, f"{name}-{seed}") for name in ("whole", "early", "seeds"))
-        trl = read(folder, "bare-0")
         best, kept = min(every["losses"].values()), few["losses"][few["kept"]]
         saved = 1 - sum(few["steps"].values()) / sum(every["steps"].values())
         print(
             f"{seed:>4}  {few['kept']:<6} {kept:>8.4f}  {best:>10.4f}  {stdev(again['losses'].values()):>6.4f}  {saved:>13.0%}  "
-            f"{few['wall']:>6.0f} ({few['wall'] / trl['wall']:.2f})   {few['cpu']:>6.0f} ({few['cpu'] / trl['cpu']:.2f})   "
-            f"{trl['wall']:.0f}, {trl['cpu']:.0f}   load {few['load']:.1f} / {trl['load']:.1f}"
+            f"{few['wall']:>6.0f} ({few['wall'] / trl['wall']:.2f})   {few['cpu']:>6.0f} ({few['cpu'] / trl['cpu']:.2f})   {few['load']:.1f}"
         )
+    print(f"bare: {trl['wall']:.0f} s, {trl['cpu']:.0f} s of CPU")
 
 
 def main(folder: Path, wanted: list[str]) -> None:
@@ -170,8 +174,7 @@ def main(folder: Path, wanted: list[str]) -> None:
         if not (folder / f"{piece}.json").exists():
             (folder / f"{piece}.json").write_text(json.dumps(measured(folder.resolve(), piece)))
             print(piece, "is measured", flush=True)
-    if all((folder / f"{piece}.json").exists() for piece in PIECES):
-        table(folder)
+    table(folder)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ def test_an_answer_is_rated_by_its_id_and_again_and_its_row_is_what_it_should_ha
     [
         (["chatcmpl-1"], "", r"RATING: belongs to one answer; write `swarm rate ANSWER 1\.\.5`"),
         (["chatcmpl-1", "0"], "", r"rate: rating: 0\.0 is not valid .*greater than or equal to 1"),
+        (["chatcmpl-1", "1", "--better", " "], "", "better: says nothing; write what the answer should have been"),
         (["chatcmpl-2", "3"], "", r"chatcmpl-2: .* keeps no such answer; the newest 1000 answers of `swarm serve`"),
         (["../../x", "3"], "", r"\.\./\.\./x: is no id of an answer; take the `id` of a response"),
         (["-"], "", "standard input: holds no rating; write a line"),
@@ -89,6 +90,7 @@ def test_only_the_newest_answers_wait_for_a_rating(folder: RunFolder, monkeypatc
         answers.keep(folder, f"chat-{number}", "wide", [], "x")
         os.utime(place / f"chat-{number}.json", (number + 1, number + 1))
     os.utime(place / "chatcmpl-1.json", (0, 0))
+    answers.keep(folder, "chat-9", "wide", [], "x" * answers.LONGEST)
     answers.forget_oldest(folder)
     assert sorted(path.stem for path in place.iterdir()) == ["chat-2", "chat-3"]
 
