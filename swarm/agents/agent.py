@@ -13,13 +13,9 @@ Without a coordinator the same rules hold under the log's lock.
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -31,17 +27,15 @@ from swarm.access.adding import SECONDS as ANSWER_SECONDS
 from swarm.access.adding import Changes, addition, proposal
 from swarm.access.checked import checked, no_entry, waitable
 from swarm.access.client import Client
+from swarm.agents import evidence
 from swarm.agents.inbox import Inbox, read_inbox
 from swarm.agents.lease import Lease, LeaseLost
 from swarm.agents.waiting import CONDITIONS, Woken, conditions, wait
 from swarm.errors import Refused, UserError
 from swarm.event import Event
-from swarm.files import sync_folder
 from swarm.log import Entry, Log
-from swarm.plainfiles import make_folder, opener, remove_file, rename
 from swarm.rundir import RunFolder
 from swarm.state import State
-from swarm.weights import adapter_sha256, sha256_in_run
 
 __all__ = ["Agent", "Entry", "Lease", "LeaseLost", "Refused", "UserError", "open_run"]
 
@@ -274,37 +268,17 @@ class Agent:
             raise UserError(ref, f"a {result} states eval_loss and base_eval_loss, as you measured them", fix)
         verdict = checked(
             ev.Verdict, ref=ref, tok=token, result=result, path=candidate.path,
-            sha256=self._sha256_to_judge(candidate, result), figures=dict(figures), why=why or None, cmd=cmd, body=body, idem=idem,
+            sha256=evidence.sha256_to_judge(self.folder, candidate, result), figures=dict(figures), why=why or None, cmd=cmd, body=body, idem=idem,
         )  # fmt: skip
         lease = self._leases.get((ref, token))
         return lease.append_result(verdict) if lease else self.append(verdict)
 
-    def _sha256_to_judge(self, candidate: ev.Trained | ev.Back, result: str) -> str:
-        """Of the files as they are; where a FAIL is about files that are gone, what their maker promised."""
-        try:
-            return adapter_sha256(self.folder.inside(candidate.path))
-        except UserError:
-            if result != "FAIL":
-                raise
-        except OSError as error:
-            if result != "FAIL":
-                fix = "judge it where it is whole, or say FAIL"
-                raise UserError(str(error.filename), f"cannot be read ({error.strerror})", fix) from error
-        return candidate.sha256
-
     def keep(self, path: str | Path, token: int) -> tuple[str, str]:
-        """The path inside the run folder and the sha256 of a file that proves something.
+        """The path inside the run folder and the sha256 of a file that proves something.  Raises UserError if it cannot be read.
 
-        A file from elsewhere is copied to `agents/<name>/<token>-<hash>-<file>`.  Raises UserError if it cannot be read.
+        A file from elsewhere is copied to `agents/<name>/<token>-<hash>-<file>`.
         """
-        source = Path(path) if Path(path).exists() else self.folder.path / path
-        try:
-            if not rundir.resolved(source).is_relative_to(self.folder.path):
-                source = _copied(source, self.folder.path / "agents" / self.name, token)
-            kept = rundir.resolved(source)
-            return str(kept.relative_to(self.folder.path)), sha256_in_run(kept)
-        except OSError as error:
-            raise UserError(str(path), f"cannot be kept ({error.strerror})", "name a file that can be read") from error
+        return evidence.kept(self.folder, self.name, path, token)
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -383,24 +357,6 @@ class Agent:
         from swarm.agents.review import review
 
         return review(self, ref, between, question, rounds=rounds, answer_seconds=answer_seconds, idem=idem)
-
-
-def _copied(source: Path, folder: Path, token: int) -> Path:
-    """A copy named by its content, so that a file which an entry refers to is never overwritten."""
-    make_folder(folder)
-    staged = folder / f".{secrets.token_hex(8)}.staged"
-    try:
-        with source.open("rb") as original, open(staged, "xb", opener=opener) as copy:
-            shutil.copyfileobj(original, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-        kept = folder / f"{token}-{sha256_in_run(staged)[:12]}-{source.name}"
-        rename(staged, kept)
-    finally:
-        with suppress(OSError):
-            remove_file(staged)
-    sync_folder(folder)
-    return kept
 
 
 def open_run(name: str, by: str, runs: Path = Path("runs")) -> RunFolder:
