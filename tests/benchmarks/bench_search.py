@@ -3,7 +3,7 @@
 python tests/benchmarks/bench_search.py FOLDER [PIECE]     # pieces: whole-S, early-S, seeds-S for the search seeds S 0 to 2, and bare-0; without: all
 
 Each piece takes some minutes and leaves FOLDER/PIECE.json; what is there is not measured again, and the table of what there is is printed.
-The embedded base, 27 steps a trial at most, rungs at 3 and 9; rows that choose are not those that judge.  CPU time is that of all processes of a piece.
+The embedded base, 54 steps a trial at most, rungs at 6 and 18; rows that choose are not those that judge.  CPU time is that of all processes of a piece.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from swarm.state import State, fold
 
 BASE = Path("trainer/embedded/tiny-toon").resolve()
 DATA = Path("configs/data/style").resolve()
-SEEDS, TRIALS, STEPS, ROWS, REPLICAS = 3, 16, 27, 4, 4
+SEEDS, TRIALS, STEPS, ROWS, REPLICAS = 3, 16, 54, 4, 4
 SPACE = {"lora_r": [2, 4, 8, 16], "learning_rate": {"low": 1e-4, "high": 3e-2, "log": True}}
 DEFAULTS = {
     "base_model": str(BASE), "datasets": [{"path": str(DATA / "train.jsonl"), "type": "chatml"}],
@@ -64,13 +64,9 @@ def swarm_run(folder: Path, streams: dict[str, Any], **more: Any) -> State:
     rows = (DATA / "eval.jsonl").read_text().splitlines(keepends=True)
     for name, part in {"val": rows[::2], "held": rows[1::2]}.items():
         (folder / f"{name}.jsonl").write_text("".join(part))
-    held = {f"{of}_datasets": [{"path": f"{file}.jsonl", "type": "chatml"}] for of, file in (("val", "val"), ("test", "held"))}  # fmt: skip
-    config = {
-        "name": "search",
-        "defaults": {**DEFAULTS, **held, **more.pop("defaults", {})},
-        "streams": streams,
-        **more,
-    }
+    judged = {"test_datasets": [{"path": "held.jsonl", "type": "chatml"}]}
+    chosen = {"val_datasets": [{"path": "val.jsonl", "type": "chatml"}]} if "halving" in more else {}
+    config = {"name": "search", "defaults": {**DEFAULTS, **judged, **chosen}, "streams": streams, **more}
     promotion = {"must_beat": "nothing", "tie_break": "best"}
     (folder / "swarm.yaml").write_text(json.dumps({**config, "promotion": promotion}))
     command = [sys.executable, "-m", "swarm.cli", "run", "swarm.yaml", "--plain", "--again"]
@@ -96,13 +92,13 @@ def whole(folder: Path, seed: int) -> Found:
 
 def early(folder: Path, seed: int) -> Found:
     search = {"space": SPACE, "trials": TRIALS, "seed": seed}
-    streams = {"w": {"search": search, "eval_steps": 3, "save_steps": 3}}
-    return of_state(swarm_run(folder, streams, halving={"first_step": 3, "reduction": 3}))
+    streams = {"w": {"search": search, "eval_steps": 6, "save_steps": 6}}
+    return of_state(swarm_run(folder, streams, halving={"first_step": 6, "reduction": 3}))
 
 
 def seeds(folder: Path, seed: int) -> Found:
     """The best of the 16 with other seeds."""
-    losses = read(folder.parent, f"whole-{seed}")["losses"]
+    losses = piece_of(folder.parent, f"whole-{seed}")["losses"]
     best = min(losses, key=losses.get)
     own = trials(seed)[int(best.removeprefix("w.t")) - 1]
     return of_state(swarm_run(folder, {f"s{n}": {**own, "seed": n + 1, "save_steps": STEPS} for n in range(REPLICAS)}))
@@ -151,6 +147,14 @@ def read(folder: Path, piece: str) -> Found:
     return dict(json.loads((folder / f"{piece}.json").read_text()))
 
 
+def piece_of(folder: Path, piece: str) -> Found:
+    """Measured now where it is not there."""
+    if not (folder / f"{piece}.json").exists():
+        (folder / f"{piece}.json").write_text(json.dumps(measured(folder, piece)))
+        print(piece, "is measured", flush=True)
+    return read(folder, piece)
+
+
 def table(folder: Path) -> None:
     """Of the seeds that are measured."""
     print("seed  kept   its loss  best of 16  spread  samples saved  wall s (x bare)   CPU s (x bare)  load")
@@ -171,9 +175,7 @@ def table(folder: Path) -> None:
 def main(folder: Path, wanted: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for piece in wanted or PIECES:
-        if not (folder / f"{piece}.json").exists():
-            (folder / f"{piece}.json").write_text(json.dumps(measured(folder.resolve(), piece)))
-            print(piece, "is measured", flush=True)
+        piece_of(folder.resolve(), piece)
     table(folder)
 
 
