@@ -28,7 +28,7 @@ from trainer.loop.dequantised import Dequantise
 from trainer.loop.head import NLL, Head
 from trainer.loop.layer import shape_of
 from trainer.loop.parts import Loss, Stepped
-from trainer.loop.plan import Pass, Plan, Row, arranged, buckets, pass_cost
+from trainer.loop.plan import Pass, Plan, Row, arranged, buckets, pass_cost, supervised
 from trainer.loop.stream import Failed, Stream
 
 AUDIT_STEPS = (1, 20)
@@ -148,7 +148,7 @@ class Loop:
             current = Pass.of(part, self.layers.device)
             with self.plan.running(current):
                 self.head.evaluate(current, losses, sums)
-        return float(sums[slot, 0]) / sum(row.supervised for row in judged)
+        return float(sums[slot, 0]) / sum(supervised(row.labels) for row in judged)
 
     def _finish(self, nats: list[list[float]], padded: list[int]) -> None:
         """Steps the streams whose accumulation is complete and lets go of those that are done."""

@@ -55,10 +55,10 @@ class Row:
     is_on_start: bool = False
     """Its base has the adapter on which its stream begins."""
 
-    @property
-    def supervised(self) -> int:
-        """Tokens that the loss counts: the first one is never predicted."""
-        return len(self.labels) - 1 - self.labels[1:].count(IGNORED)
+
+def supervised(labels: Sequence[int]) -> int:
+    """Tokens that the loss counts: the first one is never predicted."""
+    return len(labels) - 1 - labels[1:].count(IGNORED)
 
 
 @dataclass(frozen=True)

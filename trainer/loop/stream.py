@@ -21,7 +21,7 @@ from trainer.loop.decay import Decay
 from trainer.loop.head import NLL
 from trainer.loop.layer import mixed
 from trainer.loop.parts import Controller, Loss, Part, Schedule, Stepped, Stop
-from trainer.loop.plan import Row
+from trainer.loop.plan import Row, supervised
 from trainer.loop.scaler import Scaler
 
 LOOK = "look at the rows with `swarm show`"
@@ -151,14 +151,14 @@ class Stream:
     def _opened(self) -> Window:
         try:
             micro_batches = self.batches.of_step(self.step)
-            supervised = sum(Row(0, row.ids, row.labels).supervised for rows in micro_batches for row in rows)
+            counted = sum(supervised(row.labels) for rows in micro_batches for row in rows)
         except Exception as error:  # whatever the data set raises is about this stream's rows
             if self.failure and self.before:  # it only keeps its place
                 return Window(self.before.micro_batches, self.before.supervised)
             raise Failed(f"the rows of step {self.step + 1} cannot be read: {error}", LOOK) from error
-        if not supervised:
+        if not counted:
             raise Failed(f"the rows of step {self.step + 1} hold no supervised token", LOOK)
-        return Window(micro_batches, supervised)
+        return Window(micro_batches, counted)
 
     def computed(self, nats: Sequence[float], padded: int) -> bool:
         """Takes a micro-batch's loss and its parts; True where it was the last one of its step."""
