@@ -182,6 +182,29 @@ def test_activations_that_are_recomputed_give_the_same_training_in_less_memory()
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
+def test_what_a_warm_group_s_streams_are_measured_to_take_is_what_the_next_ones_add_to_the_peak() -> None:
+    from trainer.loop.batches import Batches
+    from trainer.loop.memory import WARM_STEPS, WarmProbe
+
+    even = Batches(decoders.rows(8, (300, 300)), micro_batch_size=4)
+    one, peaks, own = recipe(0, batches=even, steps=100), {}, 0
+    for count in (2, 4):
+        loop, _, _ = loop_of({str(number): one for number in range(count)}, wide(torch.bfloat16).to(DEVICE))
+        probe = WarmProbe(loop)
+        for _ in range(WARM_STEPS):
+            assert probe.tick() is None
+            loop.tick()
+        measured = probe.tick()
+        assert measured and len({found.own for found in measured.values()}) == 1
+        own = next(iter(measured.values())).own
+        torch.cuda.reset_peak_memory_stats()
+        loop.tick()
+        peaks[count] = torch.cuda.max_memory_allocated()
+        loop.layers.remove()
+        del loop, probe, measured
+    assert (peaks[4] - peaks[2]) / 2 == pytest.approx(own, rel=0.1)
+
+
 @pytest.fixture
 def little_memory():
     """The device holds so many bytes more than it holds now."""
