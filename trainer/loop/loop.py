@@ -7,15 +7,14 @@ products of other sizes add up in another order; with `exact` each stream has pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 
 import torch
 from peft import LoraConfig
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from swarm.policy.fitting import JUDGED_TOKENS, PASS_TOKENS
 from trainer.determinism import one_order
@@ -29,6 +28,7 @@ from trainer.loop.head import NLL, Head
 from trainer.loop.layer import shape_of
 from trainer.loop.parts import Loss, Stepped
 from trainer.loop.plan import Pass, Plan, Row, arranged, buckets, pass_cost, supervised
+from trainer.loop.recompute import recomputed
 from trainer.loop.stream import Failed, Stream
 
 AUDIT_STEPS = (1, 20)
@@ -197,7 +197,7 @@ class Loop:
         current = Pass.of(rows, self.layers.device)
         self.fullest_tokens = max(self.fullest_tokens, current.ids.numel())
         recompute = any(self.slots[slot][0].recompute for slot in current.used)
-        with self.plan.running(current), self._recomputed(recompute):
+        with self.plan.running(current), recomputed(self.model, wanted=recompute):
             self.head.backward(self.head.hidden(current.ids), current, self.losses, sums)
         for row in current.rows:
             padded[row.slot] += current.ids.shape[1]
@@ -261,20 +261,6 @@ class Loop:
         stream.detach()
         self.boundary.failed(stream, error)
 
-    @contextmanager
-    def _recomputed(self, on: bool) -> Iterator[None]:
-        layers = (
-            [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)] if on else []
-        )
-        for layer in layers:
-            layer.gradient_checkpointing, layer.training = True, True
-            layer._gradient_checkpointing_func = _checkpoints_of(layer)  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.gradient_checkpointing, layer.training = False, False
-
 
 def audit_is_due(stream: Stream, done: Stepped) -> bool:
     """Whether it is to be audited after this step; counts that it was."""
@@ -285,23 +271,6 @@ def audit_is_due(stream: Stream, done: Stepped) -> bool:
     )
     stream.audits += due
     return due
-
-
-def _checkpoints_of(layer: GradientCheckpointingLayer) -> Callable[..., Tensor]:
-    """What runs a layer that is to be recomputed.  Only a layer in training mode is; within it the base's own dropout stays off."""
-
-    def computed(function: Callable[..., Tensor], *args: object) -> Tensor:
-        def in_eval_mode(*given: object) -> Tensor:
-            layer.training = False
-            try:
-                return function(*given)
-            finally:
-                layer.training = True
-
-        result: Tensor = torch.utils.checkpoint.checkpoint(in_eval_mode, *args, use_reentrant=False)
-        return result
-
-    return computed
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
