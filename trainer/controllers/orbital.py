@@ -72,21 +72,20 @@ class Orbital(Controller[OrbitalSettings]):
         )
 
     def begin(self, settings: OrbitalSettings) -> parts.Controller:
-        from trainer.loop.orbit import Orbit
+        from trainer.loop.ranks import SteeredRanks
         from trainer.loop.steering import Steering
 
         controller = made(settings)
         return (
             Steering(controller)
             if settings.controller_adapt == "rate"
-            else Orbit(controller, settings.controller_ranks)
+            else SteeredRanks(controller, settings.controller_ranks)
         )
 
     def finish(self, settings: OrbitalSettings, folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
         from trainer import philog
 
-        steps = [row for row in rows if {"phi", "loss"} <= row.keys()]
-        philog.write(folder, steps, names=STATES, bounded=False)
+        philog.write(folder, rows, names=STATES, bounded=False)
 
 
 def made(settings: OrbitalSettings) -> OrbitalController:

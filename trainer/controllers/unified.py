@@ -110,20 +110,21 @@ class Unified(Controller[UnifiedSettings]):
                 f"mode multi would begin at {low:g}, above mirror's {high:g}",
                 f"write less than {high:g}",
             )
-        return _idle(settings)
+        return _unfit(settings) or _idle(settings)
 
     def begin(self, settings: UnifiedSettings) -> parts.Controller:
         from trainer.loop.modes import Acts, Modes
+        from trainer.loop.ranks import SteeredRanks
         from trainer.loop.steering import Steering
 
         if not _acts(settings):
             return Steering(made(settings))
-        ranks = settings.controller_ranks if settings.controller_adapt == "rank" else None
+        if settings.controller_adapt == "rank":
+            return SteeredRanks(made(settings), settings.controller_ranks, rescale=settings.controller_rescale)
         acts = Acts(
             merge=settings.controller_merge, anchor_rows=settings.controller_anchor_rows,
             anchor_steps=settings.controller_anchor_steps, snapshots=settings.controller_snapshots,
-            rho=settings.controller_rho, pull=settings.controller_pull, ranks=(ranks[0], ranks[1], ranks[2]) if ranks else None,
-            rescale=settings.controller_rescale,
+            rho=settings.controller_rho, pull=settings.controller_pull,
         )  # fmt: skip
         return Modes(made(settings), acts)
 
@@ -131,8 +132,7 @@ class Unified(Controller[UnifiedSettings]):
         from trainer import philog
 
         controller = made(settings)
-        steps = [row for row in rows if {"phi", "loss"} <= row.keys()]
-        philog.write(folder, steps, (controller.theta0, controller.theta1))
+        philog.write(folder, rows, (controller.theta0, controller.theta1))
 
 
 def _acts(settings: UnifiedSettings) -> bool:
@@ -151,29 +151,46 @@ def unfit_for_ranks(settings: Any, fix: str) -> tuple[str, str, str] | None:
     return None
 
 
+NEEDS: dict[str, tuple[str, Sequence[str]]] = {
+    "anchor_rows": ("16", ("anchor_steps", "snapshots", "rho", "pull", "weight_stability", "weight_stability_fall")),
+    "merge": ("mean", ("weight_conflict", "weight_conflict_rise")),
+}
+"""Settings that give others something to do, and a value to begin with."""
+UNUSED: dict[str, dict[str, Sequence[str]]] = {
+    "adapt": {"rate": ("ranks", "rescale"), "rank": tuple(ARGUMENTS)},
+    "preset": dict.fromkeys(("absolute", "glue", "tinker"), ("warmup",)),
+}
+"""By a setting and its value, those that it leaves nothing to do."""
+
+
 def _idle(settings: UnifiedSettings) -> tuple[str, str, str] | None:
     """A setting that could do nothing beside the others."""
     given = {name for name, field in UnifiedSettings.model_fields.items() if getattr(settings, name) != field.default}
-    needs_rows = "controller_anchor_rows"
-    for key in ("anchor_steps", "snapshots", "rho", "pull", "weight_stability", "weight_stability_fall"):
-        if f"controller_{key}" in given and not settings.controller_anchor_rows:
-            return (
-                f"controller_{key}",
-                f"it does nothing without {needs_rows}",
-                f"set {needs_rows}: 16, or leave it out",
-            )
+    for needed, (value, keys) in NEEDS.items():
+        for key in (f"controller_{name}" for name in keys):
+            if key in given and not getattr(settings, f"controller_{needed}"):
+                fix = f"set controller_{needed}: {value}, or leave it out"
+                return key, f"it does nothing without controller_{needed}", fix
+    for chooser, unused in UNUSED.items():
+        chosen = getattr(settings, f"controller_{chooser}")
+        for key in (f"controller_{name}" for name in unused.get(chosen, ())):
+            if key in given:
+                return key, f"it does nothing with controller_{chooser}: {chosen}", "leave it out"
+    return None
+
+
+def _unfit(settings: UnifiedSettings) -> tuple[str, str, str] | None:
+    """Acts that do not go together, or not with the adapter."""
     if settings.controller_merge and hasattr(settings, "control_adapter_type"):
         what = "the conflict of tasks is measured on products of two matrices, which control adapters are not"
         return "controller_merge", what, "write `adapter: lora`, or leave it out"
     if settings.controller_merge == "best" and not settings.controller_anchor_rows:
-        return "controller_merge", f"best is chosen by {needs_rows}", f"set {needs_rows}: 16, or write mean"
+        what = "best is chosen by controller_anchor_rows"
+        return "controller_merge", what, "set controller_anchor_rows: 16, or write mean"
     if settings.controller_adapt == "rank" and (settings.controller_merge or settings.controller_anchor_rows):
         return "controller_adapt", "ranks are not adapted beside merge or anchor_rows", "leave one of them out"
-    if settings.controller_adapt == "rank" and (wrong := unfit_for_ranks(settings, "leave controller_adapt out")):
-        return wrong
-    for key in ("ranks", "rescale"):
-        if f"controller_{key}" in given and settings.controller_adapt != "rank":
-            return f"controller_{key}", "it does nothing without controller_adapt: rank", "leave it out"
+    if settings.controller_adapt == "rank":
+        return unfit_for_ranks(settings, "leave controller_adapt out")
     return None
 
 
@@ -187,6 +204,8 @@ def made(settings: UnifiedSettings) -> UnifiedController:
         elif key not in {"preset", *OF_ACTS} and (value := getattr(settings, name)) is not None:
             given[ARGUMENTS.get(key, key)] = value
     factors = FACTORS if settings.controller_preset == "absolute" else {}
+    if settings.controller_adapt == "rank":
+        factors = dict.fromkeys(FACTORS, 1.0)
     if weights:
         given["weights"] = Weights(**weights)
     return UnifiedController.preset(settings.controller_preset, **{**factors, **given})

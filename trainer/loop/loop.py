@@ -86,6 +86,9 @@ class Loop:
 
     def add(self, *streams: Stream) -> None:
         """From the next tick on.  The others keep what they have gathered."""
+        for stream in streams:
+            if stream.step == 0:
+                stream.begin()
         self._regroup([*self.running, *streams])
 
     def remove(self, *leaving: Stream) -> None:

@@ -1,4 +1,4 @@
-"""Modes that act: an adapter for each task in mode multi, snapshots in mirror, fewer ranks under stress.
+"""Modes that act: an adapter for each task in mode multi, snapshots in mirror.
 
 single   the stream's one adapter is trained
 multi    each task trains a clone of it; left again, they are merged into it
@@ -18,7 +18,6 @@ from swarm.errors import UserError
 from trainer.loop.batches import tasks_of
 from trainer.loop.clones import Merge, conflict, copied, merge, merged_state
 from trainer.loop.parts import Stepped
-from trainer.loop.ranks import Ranks
 from trainer.loop.steering import Steering
 from trainer.loop.stream import Stream
 from trainer.unified import MIRROR, MULTI, SINGLE, UnifiedController, stability_of
@@ -43,10 +42,6 @@ class Acts:
     """A share by which the anchor loss may have got worse."""
     pull: float = 0.0
     """In mode mirror, the share of the way back to the best snapshot that each step goes."""
-    ranks: tuple[float, float, float] | None = None
-    """Shares of each adapter's rank that are trained and used, by mode; None: all."""
-    rescale: bool = False
-    """What is left of the ranks is multiplied by how many fewer they are, as the source does; the function jumps."""
 
 
 class Modes(Steering[UnifiedController]):
@@ -59,7 +54,6 @@ class Modes(Steering[UnifiedController]):
         self._ring: list[dict[str, Any]] = []
         self._anchor: dict[str, float] = {}
         """The newest loss of the anchor rows, and the lowest."""
-        self._ranks: Ranks | None = None
         self._notes: list[str] = []
         self._own: dict[str, float] = {}
 
@@ -67,29 +61,30 @@ class Modes(Steering[UnifiedController]):
         self.stream, self.rows = stream, stream.held_out[: self.acts.anchor_rows]
         if self.acts.anchor_rows and not self.rows:
             raise UserError("controller_anchor_rows", "no rows are held out", "set val_set_size, or name val_datasets")
-        self._ranks = Ranks(stream.adapter, rescale=self.acts.rescale) if self.acts.ranks else None
         self.tasks = tasks_of(stream.batches.rows) if self.acts.merge else []
         if self.acts.merge and not 2 <= len(self.tasks) <= MOST_TASKS:
             what = f"the rows are of {len(self.tasks)} tasks, where adapters of 2 to {MOST_TASKS} can be merged"
             raise UserError("controller_merge", what, "name a column of `datasets` with `task:`, or leave it out")
 
+    def begin(self) -> None:
+        """Tasks that begin apart share no step."""
+        if self.controller.trace.mode == MULTI:
+            self._enter(MULTI)
+
     def __call__(self, step: Stepped) -> float:
-        self._notes, self._own = [], {}
+        self._own = {}
         before = self.controller.trace.mode
         self._measure(step.step)
-        if step.step == 1:
-            self._enter(before)  # what it begins in was never entered
+        if step.step == 1 and before == MIRROR:
+            self._enter(MIRROR)  # the anchor rows can be looked at from here on
         decided = self.controller.update(step.figures["loss"], **self._seen())
         if decided.mode != before:
             self._leave(before, step.step)
             self._enter(decided.mode)
         elif decided.mode == MIRROR and self.acts.pull and self._ring:
             self._pull()
-        self._events = (*decided.events, *self._notes)
-        if self._ranks is None or self.acts.ranks is None:
-            return float(decided)
-        self._own["active_rank"] = self._ranks.use(self.acts.ranks[decided.mode])
-        return 1.0
+        self._events, self._notes = (*decided.events, *self._notes), []
+        return float(decided)
 
     @property
     def figures(self) -> Mapping[str, float]:
@@ -206,12 +201,10 @@ class Modes(Steering[UnifiedController]):
     def state_dict(self) -> dict[str, Any]:
         return {
             "controller": self.controller.state_dict(), "start": copied(self._start), "best_task": self._best_task,
-            "ring": self._ring, "anchor": self._anchor, "ranks": self._ranks.state_dict() if self._ranks else None,
+            "ring": self._ring, "anchor": self._anchor,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.controller.load_state_dict(state["controller"])
         self._start, self._best_task = state["start"], state["best_task"]
         self._ring, self._anchor = state["ring"], state["anchor"]
-        if self._ranks:
-            self._ranks.load_state_dict(state["ranks"])

@@ -85,6 +85,9 @@ class Controller(Part, ABC):
     def join(self, stream: Any) -> None:
         """The `trainer.loop.stream.Stream` that it belongs to; before its first step, and before any state is read."""
 
+    def begin(self) -> None:
+        """The stream's first step is the next one: its weights are those with which it begins."""
+
     def settle(self) -> None:
         """The stream's adapter is about to be saved or judged."""
 

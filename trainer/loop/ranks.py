@@ -1,4 +1,4 @@
-"""How many ranks of an adapter are used: a leading slice of its A and B; the others are zero, and keep what they were for later.
+"""How many ranks of an adapter are used, by the mode of a controller: a leading slice of its A and B; the others are zero, and keep what they were for later.
 
 Nested ranks: the slice of 4 is part of the slice of 8.  By default their scale stays; the source multiplies it by how many fewer they
 are, so that the output jumps at the moment at which it wants to brake.
@@ -6,7 +6,7 @@ are, so that the output jumps at the moment at which it wants to brake.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,44 @@ from torch import Tensor
 
 from trainer.loop.adapter import Adapter
 from trainer.loop.layer import Pair
+from trainer.loop.parts import Stepped
+from trainer.loop.steering import C, Steering
+from trainer.loop.stream import Stream
+
+
+class SteeredRanks(Steering[C]):
+    """A controller as a part of the loop: its mode chooses the ranks beside the learning rate, or alone where its factors are 1."""
+
+    def __init__(self, controller: C, shares: Sequence[float], *, rescale: bool = False) -> None:
+        """`shares`: of each adapter's rank that are trained and used, by mode."""
+        super().__init__(controller)
+        self.shares, self.rescale = shares, rescale
+
+    def join(self, stream: Stream) -> None:
+        self.ranks = Ranks(stream.adapter, rescale=self.rescale)
+
+    def begin(self) -> None:
+        """The first step already has the ranks of the mode that it begins in; those that rest keep what they begin with."""
+        self._use()
+
+    def __call__(self, step: Stepped) -> float:
+        factor = super().__call__(step)
+        self._use()
+        return factor
+
+    def _use(self) -> None:
+        self._active = self.ranks.use(self.shares[self.controller.trace.mode])
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        return {**super().figures, "active_rank": self._active}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"controller": self.controller.state_dict(), "ranks": self.ranks.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.controller.load_state_dict(state["controller"])
+        self.ranks.load_state_dict(state["ranks"])
 
 
 class Ranks:

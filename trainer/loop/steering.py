@@ -9,7 +9,7 @@ from trainer.loop.parts import Controller, Stepped
 from trainer.orbital import OrbitalController
 from trainer.unified import UnifiedController
 
-C = TypeVar("C", UnifiedController, OrbitalController)
+C = TypeVar("C", bound=UnifiedController | OrbitalController)
 
 
 class Steering(Controller, Generic[C]):

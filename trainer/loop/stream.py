@@ -114,6 +114,10 @@ class Stream:
         self.clones[task] = cloned(self.adapter, self.optimizer, self.fresh_optimizer)
         return self.clones[task]
 
+    def begin(self) -> None:
+        for controller in self.controllers:
+            controller.begin()
+
     def detach(self) -> None:
         for adapter in self.adapters:
             adapter.detach()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,16 @@ from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import Kept, loop_of, recipe, same
 from trainer.loop import folder
 from trainer.loop.batches import Batches
+from trainer.loop.boundary import Boundary
 from trainer.loop.clones import conflict, merged_state, ties
 from trainer.loop.loop import Loop
 from trainer.loop.modes import Acts, Modes
+from trainer.loop.parts import Controller, Stepped
+from trainer.loop.ranks import Ranks, SteeredRanks
+from trainer.loop.recipe import Recipe
 from trainer.loop.schedules import NamedSchedule
 from trainer.loop.stream import Stream
+from trainer.orbital import OrbitalController
 from trainer.unified import MIRROR, MULTI, SINGLE, UnifiedController
 
 THRESHOLDS = {SINGLE: (0.98, 0.99), MULTI: (0.001, 0.99), MIRROR: (0.0005, 0.001)}
@@ -28,8 +34,15 @@ TASKS = ("left", "right")
 
 
 def go_to(stream: Stream, mode: int) -> None:
-    controller = modes_of(stream).controller
+    [found] = stream.controllers
+    controller = found.controller
     controller.theta0, controller.theta1 = THRESHOLDS[mode]
+
+
+def ranks_of(stream: Stream) -> Ranks:
+    [found] = stream.controllers
+    assert isinstance(found, SteeredRanks)
+    return found.ranks
 
 
 def modes_of(stream: Stream) -> Modes:
@@ -38,20 +51,37 @@ def modes_of(stream: Stream) -> Modes:
     return found
 
 
-def tasked(acts: Acts, *, steps: int = 8, tasks: tuple[str, ...] = TASKS, number: int = 0, **changes: Any):
-    rows = [replace(row, task=tasks[at % len(tasks)]) for at, row in enumerate(decoders.rows(16, (6, 10), seed=3))]
+@dataclass(frozen=True)
+class Shares:
+    """Of ranks, by mode."""
+
+    of: tuple[float, ...] = (1.0, 0.5, 0.25)
+    rescale: bool = False
+
+
+def steered(does: Acts | Shares) -> Controller:
     thresholds = dict(zip(("theta0", "theta1"), THRESHOLDS[SINGLE], strict=True))
+    controller = UnifiedController(
+        alpha=1.0, beta=0.0, lr_single=1.0, lr_multi=1.0, lr_mirror=1.0, mode=SINGLE, **thresholds
+    )
+    if isinstance(does, Shares):
+        return SteeredRanks(controller, does.of, rescale=does.rescale)
+    return Modes(controller, does)
+
+
+def tasked(does: Acts | Shares, *, steps: int = 8, tasks: tuple[str, ...] = TASKS, number: int = 0, **changes: Any):
+    rows = [replace(row, task=tasks[at % len(tasks)]) for at, row in enumerate(decoders.rows(16, (6, 10), seed=3))]
     return recipe(
         number,
         batches=Batches(rows, micro_batch_size=4, seed=1),
         steps=steps,
-        controllers=lambda: [Modes(UnifiedController(alpha=1.0, beta=0.0, lr_single=1.0, lr_multi=1.0, lr_mirror=1.0, mode=SINGLE, **thresholds), acts)],
+        controllers=lambda: [steered(does)],
         held_out=decoders.rows(6, (6, 10), seed=9),
         **changes,
     )  # fmt: skip
 
 
-def trained(acts: Acts, course: dict[int, int], **given: Any) -> tuple[Loop, Kept, Stream]:
+def trained(acts: Acts | Shares, course: dict[int, int], **given: Any) -> tuple[Loop, Kept, Stream]:
     """A stream whose mode is changed after the steps of `course`."""
     loop, kept, streams = loop_of({"one": tasked(acts, **given)}, exact=True)
     kept.at = lambda stream, step: go_to(stream, course[step.step]) if step.step in course else None
@@ -245,7 +275,7 @@ def test_stability_falls_with_the_anchor_loss() -> None:
 
 def test_ranks_are_a_leading_slice_and_come_back_as_they_were() -> None:
     """U18, U23: half the ranks in multi; those that rest keep their weights."""
-    loop, kept, streams = loop_of({"one": tasked(Acts(ranks=(1.0, 0.5, 0.25)))})
+    loop, kept, streams = loop_of({"one": tasked(Shares())})
     stream = streams["one"]
     loop.tick()
     loop.tick()
@@ -253,7 +283,7 @@ def test_ranks_are_a_leading_slice_and_come_back_as_they_were() -> None:
     before = pair.a.detach().clone()
     go_to(stream, MULTI)
     loop.tick()
-    stepped = modes_of(stream)._ranks.aside[0][0]
+    stepped = ranks_of(stream).aside[0][0]
     loop.tick()
     assert not pair.a[2:].any() and not pair.b[2:].any() and pair.a[:2].any()
     assert kept.steps["one"][-1].figures["active_rank"] == 2
@@ -267,7 +297,7 @@ def test_rescaled_ranks_count_for_more_as_in_the_source() -> None:
     """U18: half the ranks, twice the scale."""
     found = []
     for rescale in (False, True):
-        loop, _, streams = loop_of({"one": tasked(Acts(ranks=(1.0, 0.5, 0.25), rescale=rescale))})
+        loop, _, streams = loop_of({"one": tasked(Shares(rescale=rescale))})
         loop.tick()
         go_to(streams["one"], MULTI)
         loop.tick()
@@ -277,35 +307,78 @@ def test_rescaled_ranks_count_for_more_as_in_the_source() -> None:
 
 # ---- going on ----
 
-COURSES = {
-    "ties": (Acts(merge="ties", anchor_rows=4, anchor_steps=2), {1: MULTI, 5: MIRROR, 7: SINGLE}),
-    "mirror": (Acts(anchor_rows=4, anchor_steps=2, rho=0.0, pull=0.1), {2: MIRROR, 6: SINGLE}),
-    "ranks": (Acts(ranks=(1.0, 0.5, 0.25)), {1: MULTI, 5: SINGLE}),
+STEADY = NamedSchedule("constant", steps=8)
+STATES = {"warmup": 1, "every": 1, "dwell": 0, "stress": 0.0, "recovery": 0.0}
+"""Every phi above the mean of all leads towards low, and every one below it towards high."""
+COURSES: dict[str, tuple[Acts | Shares, dict[int, int], int]] = {
+    "ties": (Acts(merge="ties", anchor_rows=4, anchor_steps=2), {1: MULTI, 5: MIRROR, 7: SINGLE}, 0),
+    "mean of Lion": (Acts(merge="mean"), {1: MULTI, 6: SINGLE}, 1),
+    "mean of DoRA": (Acts(merge="mean", anchor_rows=4, anchor_steps=3), {2: MULTI}, 2),
+    "best": (Acts(merge="best", anchor_rows=4, anchor_steps=2), {1: MULTI, 7: SINGLE}, 4),
+    "mirror": (Acts(anchor_rows=4, anchor_steps=2, rho=0.0, pull=0.1), {2: MIRROR, 6: SINGLE}, 0),
+    "mirror of DoRA": (Acts(anchor_rows=4, anchor_steps=2, snapshots=1), {3: MIRROR, 6: SINGLE}, 3),
+    "ranks": (Shares(), {1: MULTI, 5: SINGLE}, 0),
+    "ranks of DoRA": (Shares(rescale=True), {2: MIRROR, 6: MULTI}, 2),
 }
+"""What the modes do, which one begins after which steps, and the kind of stream."""
+
+
+def killed_and_resumed(of: Recipe, course: dict[int, int], folder_of_it: Path) -> Stream:
+    """One that is saved after four of eight steps, and goes on in another loop beside another stream."""
+
+    def led(stream: Stream, step: Stepped) -> None:
+        if stream.name == "one" and step.step in course:
+            go_to(stream, course[step.step])
+
+    def until_saved(stream: Stream, step: Stepped) -> str | None:
+        led(stream, step)
+        if step.step == 4:
+            folder.write(stream, folder_of_it)
+        return "killed" if step.step == 4 else None
+
+    loop, kept, _ = loop_of({"one": of}, exact=True)
+    kept.at = until_saved
+    loop.run()
+    again, kept, _ = loop_of({}, exact=True)
+    one = of.stream(again, "one")
+    for step in range(1, 5):
+        if step in course:
+            go_to(one, course[step])
+    folder.read(one, folder_of_it)
+    again.add(one, recipe(1).stream(again, "other"))
+    kept.at = led
+    again.run()
+    assert one.step == 8
+    return one
 
 
 @pytest.mark.parametrize("name", COURSES)
-def test_it_goes_on_from_a_folder_bit_for_bit_alone_and_beside_others(name: str, tmp_path) -> None:
+def test_it_goes_on_from_a_folder_bit_for_bit_alone_and_beside_others(name: str, tmp_path: Path) -> None:
     """U01, U18, U20: saved in the midst of a mode."""
-    acts, course = COURSES[name]
-    _, _, through = trained(acts, course)
-    loop, kept, _ = loop_of({"one": tasked(acts)}, exact=True)
+    acts, course, number = COURSES[name]
+    kind = {"number": number, "schedule": STEADY}
+    _, _, through = trained(acts, course, **kind)
+    assert same(killed_and_resumed(tasked(acts, **kind), course, tmp_path), through)
 
-    def at(stream: Stream, step: Any) -> str | None:
-        if step.step in course:
-            go_to(stream, course[step.step])
-        if step.step == 4:
-            folder.write(stream, tmp_path)
-        return "killed" if step.step == 4 else None
 
-    kept.at = at
+@pytest.mark.parametrize("shares", [(1.0, 0.5, 0.25), (1.0, 1.0, 0.5)])
+def test_an_orbital_controller_goes_on_from_a_folder_bit_for_bit(shares: tuple[float, ...], tmp_path: Path) -> None:
+    """U19: beside another stream, whatever state it is in."""
+    of = recipe(2, steps=8, schedule=STEADY, controllers=lambda: [SteeredRanks(OrbitalController(**STATES), shares)])
+    loop, kept, streams = loop_of({"one": of}, exact=True)
     loop.run()
-    again, kept, _ = loop_of({}, exact=True)
-    one = tasked(acts).stream(again, "one")
-    go_to(one, [mode for step, mode in course.items() if step <= 4][-1])
-    folder.read(one, tmp_path)
-    other = recipe(1).stream(again, "other")
-    again.add(one, other)
-    kept.at = lambda stream, step: go_to(stream, course[step.step]) if stream is one and step.step in course else None
-    again.run()
-    assert one.step == 8 and other.step == 5 and same(one, through)
+    assert len({step.figures["mode"] for step in kept.steps["one"]}) > 1
+    assert same(killed_and_resumed(of, {}, tmp_path), streams["one"])
+
+
+def test_ranks_that_rest_from_the_first_step_on_keep_what_the_stream_begins_with() -> None:
+    """U19: weights that a stream takes over from another one are read after it was made."""
+    loop = Loop(decoders.decoder(), Boundary())
+    stream = recipe(0, controllers=lambda: [SteeredRanks(OrbitalController(), (1.0, 0.5, 0.25))]).stream(loop, "one")
+    pair = next(iter(stream.adapter.pairs.values()))
+    with torch.no_grad():
+        pair.b.fill_(0.5)
+    loop.add(stream)
+    loop.tick()
+    assert not pair.b[2:].any()
+    assert torch.equal(ranks_of(stream).aside[0][1], torch.full_like(pair.b[2:], 0.5))
