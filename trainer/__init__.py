@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from trainer.arbiter import Arbiter
+from trainer.jumps import JumpMonitor
 from trainer.moded import Decision
 from trainer.orbital import OrbitalController
-from trainer.unified import JumpMonitor, UnifiedController
+from trainer.unified import UnifiedController
 
 if TYPE_CHECKING:
     from trainer.callback import UnifiedCallback

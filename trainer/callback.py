@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from transformers.trainer_callback import ExportableState
 
 from trainer.loop.parts import Controller, Stepped
 from trainer.loop.steering import Steering
-from trainer.unified import UnifiedController, Weights
+from trainer.unified import UnifiedController
 
 
 class Steers(TrainerCallback, ExportableState):
@@ -94,10 +95,8 @@ class UnifiedCallback(Steers):
         self, preset: str = "relative", *, stress: Callable[[], float] | None = None, **arguments: Any
     ) -> None:
         """`stress`: measured outside, 0 to 1, read at each logged step."""
-        self._arguments = {"preset": preset, **arguments}
-        weights = arguments.get("weights")
-        made = {**arguments, "weights": Weights(**weights)} if isinstance(weights, Mapping) else arguments
-        self.unified = UnifiedController.preset(preset, **made)
+        self.unified = UnifiedController.preset(preset, **arguments)
+        self._arguments = {"preset": preset, **arguments, "weights": asdict(self.unified.weights)}
         self.stress = stress
         super().__init__(Steering(self.unified))
 

@@ -14,6 +14,7 @@ Source: `OrbitalController` of Unified LoRA (github.com/Sva76/Unified-LoRa, 2025
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
@@ -122,4 +123,4 @@ class OrbitalController(Moded):
         return asdict(self.trace)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.trace = Orbit(**state)
+        self.trace = Orbit(**deepcopy(state))  # whoever keeps it may load it again

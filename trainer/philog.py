@@ -27,7 +27,11 @@ Rows = Sequence[Mapping[str, Any]]
 def write(
     folder: Path, rows: Rows, thetas: Sequence[float] = (), *, names: Sequence[str] = MODES, bounded: bool = True
 ) -> None:
-    """`thetas`: the thresholds of phi, drawn as lines.  `names`: of the modes.  `bounded`: phi lies within 0 and 1."""
+    """Of the rows that have a phi and a loss.
+
+    `thetas`: the thresholds of phi, drawn as lines.  `names`: of the modes.  `bounded`: phi lies within 0 and 1.
+    """
+    rows = [row for row in rows if {"phi", "loss"} <= row.keys()]
     columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
@@ -78,10 +82,10 @@ def _panel(rows: Rows, name: str, top: float, y: float, thetas: Sequence[float] 
     def at(step: float) -> float:
         return LEFT + (step - first) * across
 
-    for start, end in pairwise([*_changes(rows), None]):
-        assert start is not None
-        until = end["step"] if end else last
-        yield f'<rect x="{at(start["step"]):.1f}" y="{y}" width="{at(until) - at(start["step"]):.1f}" height="{PANEL}" fill="{SHADES[int(start["mode"])]}"/>'
+    stays = _first_rows(rows)
+    for start, end in zip(stays, [*stays[1:], *rows[-1:]], strict=True):
+        left, right = at(start["step"]), at(end["step"])
+        yield f'<rect x="{left:.1f}" y="{y}" width="{right - left:.1f}" height="{PANEL}" fill="{SHADES[int(start["mode"])]}"/>'
     for theta in thetas:
         level = y + PANEL * (1 - theta / top)
         yield f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{level:.1f}" y2="{level:.1f}" stroke="#999" stroke-dasharray="4 3"/>'
@@ -95,6 +99,6 @@ def _panel(rows: Rows, name: str, top: float, y: float, thetas: Sequence[float] 
     yield f'<text x="{WIDTH - 8}" y="{y + PANEL + 14}" text-anchor="end">step {last}</text>'
 
 
-def _changes(rows: Rows) -> list[Mapping[str, Any] | None]:
-    """The first row of each stay in a mode."""
-    return [row for before, row in pairwise([None, *rows]) if row and (not before or before["mode"] != row["mode"])]
+def _first_rows(rows: Rows) -> list[Mapping[str, Any]]:
+    """Of each stay in a mode."""
+    return [*rows[:1], *(after for before, after in pairwise(rows) if before["mode"] != after["mode"])]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -96,7 +97,7 @@ class UnifiedController(Moded):
         dwell: int = 0,
         skip: bool = True,
         mirror_lock: bool = False,
-        weights: Weights | None = None,
+        weights: Weights | Mapping[str, float] | None = None,
         phi: float = 0.5,
         smooth: float = 1.0,
         mode: int = MULTI,
@@ -110,6 +111,7 @@ class UnifiedController(Moded):
         stress_share: of a stress that `update` is given from outside, beside the loss.
         band: phi must pass a threshold by so much; dwell: a mode lasts so many steps at least; skip: from single to mirror at once and
         back; mirror_lock: from mirror only to single.
+        weights: of the parts of stress, also as {"error": 1.0, "conflict": 0.5}.
         phi, smooth, mode: at the start.
         """
         if not 0 < theta0 < theta1 < 1:
@@ -125,7 +127,7 @@ class UnifiedController(Moded):
         self.sigmas = sigmas
         self.reference_beta = reference_beta
         self.band, self.dwell, self.skip, self.mirror_lock = band, dwell, skip, mirror_lock
-        self.weights = weights or Weights()
+        self.weights = weights if isinstance(weights, Weights) else Weights(**(weights or {}))
         self._start = Trace(phi=phi, smooth=smooth, mode=mode)
         self.reset()
 
@@ -155,7 +157,8 @@ class UnifiedController(Moded):
         """
         trace = self.trace
         trace.step += 1
-        losses = loss if isinstance(loss, Mapping) else {"": float(loss)}
+        given = loss if isinstance(loss, Mapping) else {"": loss}
+        losses = {task: float(value) for task, value in given.items()}  # a tensor would keep its graph
         mean = sum(losses.values()) / len(losses)
         if not math.isfinite(mean):
             return self._decision(self._row(mean, math.nan), self._change(MIRROR, "the loss is not finite"))
@@ -251,14 +254,15 @@ class UnifiedController(Moded):
 
     def get_history(self) -> dict[str, list[float]]:
         """By step, since it was made or reset."""
-        return {key: [row[key] for row in self._rows] for key in ("phi", "E_smooth", "mode", "value")}
+        return {key: [row[key] for row in self._rows] for key in ("step", "phi", "E_smooth", "mode", "value")}
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self.trace)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        tasks = {task: Trace(**kept) for task, kept in state.get("tasks", {}).items()}
-        self.trace = Trace(**{**state, "tasks": tasks})
+        kept = deepcopy(state)  # whoever keeps it may load it again
+        tasks = {task: Trace(**of_task) for task, of_task in kept.get("tasks", {}).items()}
+        self.trace = Trace(**{**kept, "tasks": tasks})
 
 
 def stability_of(anchor: float, best: float, kappa: float = 1.0) -> float:
@@ -273,24 +277,3 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tinker": {"lr_single": 4.0, "lr_multi": 1.0, "lr_mirror": 0.2},
     "relative": {**FACTORS_GLUE, "stress": "relative", "band": 0.02, "dwell": 10},
 }
-
-
-class JumpMonitor:
-    """Warns of a loss that keeps rising: the smoothed rise was at least `bound` for `steps` steps, from step `first` on."""
-
-    def __init__(self, bound: float = 0.10, steps: int = 3, first: int = 60, beta: float = 0.8) -> None:
-        self.bound, self.steps, self.first, self.beta = bound, steps, first, beta
-        self.step = self.above = 0
-        self.rise = 0.0
-        self.before: float | None = None
-
-    def update(self, loss: float) -> str | None:
-        """What is wrong, or None; a loss that is not finite is told apart from a rise and never counts as healthy."""
-        self.step += 1
-        if not math.isfinite(loss):
-            return "the loss is not finite"
-        jump = 0.0 if self.before is None else max(0.0, loss - self.before)
-        self.before = loss
-        self.rise = self.beta * self.rise + (1 - self.beta) * jump
-        self.above = self.above + 1 if self.rise >= self.bound and self.step >= self.first else 0
-        return f"the loss rose by {self.rise:.2f} a step for {self.above} steps" if self.above >= self.steps else None

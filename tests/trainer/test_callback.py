@@ -12,10 +12,13 @@ from torch.optim.lr_scheduler import ExponentialLR
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from trainer import UnifiedCallback
+from trainer.unified import Weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-PRESET: dict[str, Any] = {"preset": "glue", "alpha": 1.0, "beta": 0.0, "theta0": 0.35, "theta1": 0.45}
-"""Phi is the step's own loss as stress."""
+PRESET: dict[str, Any] = {
+    "preset": "glue", "alpha": 1.0, "beta": 0.0, "theta0": 0.35, "theta1": 0.45, "weights": Weights(error=1.0),
+}  # fmt: skip
+"""Phi is the step's own loss as stress; all of it goes through the checkpoint."""
 
 
 class Line(nn.Module):

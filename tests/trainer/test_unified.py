@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import product
 
 import pytest
@@ -159,6 +160,28 @@ def test_it_goes_on_from_its_saved_state_as_if_it_had_never_stopped(preset: str)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert [second.update(loss) for loss in losses[150:]] == expected[150:]
     assert second.get_state() == whole.get_state()
+
+
+def test_a_state_that_is_kept_can_be_gone_back_to_more_than_once() -> None:
+    controller, monitor = UnifiedController(), JumpMonitor(first=0, steps=1)
+    for loss in (0.5, 1.0, 2.0):
+        controller.update(loss)
+        monitor.update(loss)
+    kept, rising = controller.state_dict(), monitor.state_dict()
+    courses = []
+    for _ in range(2):
+        controller.load_state_dict(kept)
+        monitor.load_state_dict(rising)
+        rates = [controller.update(9.0) for _ in range(20)]
+        courses.append((rates, controller.transition_log(), monitor.update(9.0)))
+    assert courses[0] == courses[1] and courses[0][1] and courses[0][2]
+
+
+def test_losses_and_weights_are_taken_as_a_loop_of_ones_own_has_them() -> None:
+    """U08: weights as a mapping, and a loss that is a number of another class."""
+    one, other = UnifiedController(weights={"error": 0.5}), UnifiedController(weights=Weights(error=0.5))
+    assert one.update({"task": Fraction(1, 2)}) == other.update({"task": 0.5})
+    assert type(one.trace.tasks["task"].smooth) is float
 
 
 def test_its_state_history_and_names_are_the_sources() -> None:
