@@ -91,6 +91,9 @@ FIGURES: dict[str, Figure] = {
     "ended": _share("ended", "max"),
     "accuracy": _share("accuracy", "max"),
     "f1": Figure("F1", "of the labels, the mean; row by row whether it is right", "max", units.percent, "answers"),
+    "positive_f1": Figure(
+        "F1+", "of the last of the labels alone, as GLUE counts label 1", "max", units.percent, "answers"
+    ),
     "rouge_1": _overlap("ROUGE-1", "F1, 0 to 1", "rouge_score"),
     "rouge_2": _overlap("ROUGE-2", "F1, 0 to 1", "rouge_score"),
     "rouge_l": _overlap("ROUGE-L", "F1, 0 to 1", "rouge_score"),

@@ -62,7 +62,17 @@ def _largest(config: Any, name: str) -> int:
 def positions_of(model: PreTrainedModel) -> int | None:
     """Tokens that it can read at once; None where nothing bounds them."""
     text = model.config.get_text_config()
-    return next((int(bound) for name in POSITIONS if (bound := getattr(text, name, None) or 0) > 0), None)
+    bound = next((int(bound) for name in POSITIONS if (bound := getattr(text, name, None) or 0) > 0), None)
+    return bound and bound - _first_position(model)
+
+
+def _first_position(model: PreTrainedModel) -> int:
+    """RoBERTa and its kin give a row's first token the position behind that of pads, so that fewer are left than their tables hold."""
+    import torch
+
+    tables = (module for name, module in model.named_modules() if name.endswith(".position_embeddings"))
+    pads = (table.padding_idx for table in tables if isinstance(table, torch.nn.Embedding))
+    return next((pad + 1 for pad in pads if pad is not None), 0)
 
 
 def _attention(model: PreTrainedModel, text: Any) -> Literal["sdpa", "eager"] | None:

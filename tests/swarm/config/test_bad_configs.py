@@ -208,7 +208,7 @@ my.yaml:6: defaults.optimizer: 'adamw_bnb_8bit' is not one of adafactor, adam, a
 my.yaml:7: defaults.lr_scheduler: 'cosin' is not one of linear, cosine, constant, constant_with_warmup, polynomial, rms_ratio; did you mean `cosine`?
 my.yaml:8: defaults.method: 'ppo' is not one of classify, contrastive, distill, dpo, duo, kto, mlm, orpo, sft; take one of them
 my.yaml:9: defaults.on_bad_row: 'ignore' is not one of fail, skip; take one of them
-my.yaml:11: promotion.metric: 'recall' is not one of eval_loss, perplexity, exact_match, exact_match_normalised, ended, accuracy, f1, rouge_1, rouge_2, rouge_l, bleu, chrf, json_valid, json_schema, toon_valid, banned; take one of them
+my.yaml:11: promotion.metric: 'recall' is not one of eval_loss, perplexity, exact_match, exact_match_normalised, ended, accuracy, f1, positive_f1, rouge_1, rouge_2, rouge_l, bleu, chrf, json_valid, json_schema, toon_valid, banned; take one of them
 my.yaml:11: promotion.must_beat: 'bas' is not one of base, nothing; did you mean `base`?
 7 problems; nothing was started
 """,
