@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from swarm.settings import StreamSettings
 from tests.runs import swarm_process as sp
@@ -115,12 +116,14 @@ def ratios(folders: Sequence[Path], *, end: bool, rounds: int) -> list[float]:
 
 def main() -> None:
     quieten()
+    disable_progress_bar()
     torch.set_num_threads(1)
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as name:
         for kind, made in (("trained", trained), ("never-ending", drawn)):
+            print(f"{kind}:", flush=True)
             found = ratios(made(Path(name)), end=made is trained, rounds=rounds)
-            print(f"{kind}: median {statistics.median(found):.2f} x (aim: 2)", flush=True)
+            print(f"  median {statistics.median(found):.2f} x (aim: 2)", flush=True)
 
 
 if __name__ == "__main__":
