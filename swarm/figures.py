@@ -86,6 +86,9 @@ FIGURES: dict[str, Figure] = {
     "eval_loss": Figure("held-out", "nats per supervised token", "min", units.loss),
     "sealed_loss": Figure("sealed", "nats per supervised token", text=units.loss),
     "perplexity": Figure("perplexity", "exp of the loss", "min", units.loss, "rows", "eval_loss"),
+    "eval_token_accuracy": Figure(
+        "held-out acc", "share of the held-out tokens that are the likeliest", text=units.percent, of="rows"
+    ),
     "exact_match": _share("exact match", "max"),
     "exact_match_normalised": _share("exact, normalised", "max"),
     "ended": _share("ended", "max"),
@@ -130,9 +133,12 @@ FIGURES: dict[str, Figure] = {
     "anchor_loss": Figure("anchor", "nats per token of the anchor rows", text=units.loss),
     "active_rank": Figure("ranks", "in use, the mean of the layers"),
     "adapter_norm": Figure("adapter norm", "|s B A|, the mean of the layers"),
+    "adapter_norm_min": Figure("smallest norm", "|s B A|, the smallest of the layers"),
     "adapter_norm_max": Figure("largest norm", "|s B A|, the largest of the layers"),
     "adapter_decay": Figure("decay", "share of |s B A| taken off in a step, the mean of the layers"),
+    "adapter_decay_min": Figure("smallest decay", "the smallest of the layers"),
     "adapter_decay_max": Figure("largest decay", "the largest of the layers"),
+    "adapter_orthogonality": Figure("orthogonality", "|Q^T Q - 1| of a spectral adapter, the largest of the layers"),
     "epoch": Figure("epoch", "passes over the rows"),
     "tokens": Figure("tokens", "tokens since training began", text=units.count),
     "supervised": Figure("supervised", "supervised tokens of the step", text=units.count),

@@ -106,7 +106,13 @@ def load_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> 
     _refuse_another_purpose(base, folder)
     for kind in kinds.installed("adapter").values():
         kind.known_to_peft()  # type: ignore[attr-defined]
-    return PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=False).eval()
+    try:
+        return PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=False).eval()
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        what = "was trained on a base whose layers are of other sizes"
+        raise UserError(str(folder), what, "name the base it was trained on") from error
 
 
 def _refuse_another_purpose(base: PreTrainedModel, folder: Path) -> None:

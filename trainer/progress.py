@@ -29,8 +29,8 @@ from trainer.place import Place
 from trainer.trackers import Trackers
 from trainer.trainlog import TrainLog
 
-HeldOut = float | Mapping[str, float]
-"""A held-out loss; of two models `eval_loss` and that of each."""
+HeldOut = Callable[[], Mapping[str, float]]
+"""Measures `eval_loss`, and of two models that of each beside it."""
 
 
 class Next(NamedTuple):
@@ -206,10 +206,11 @@ class TrainingProgress:
             self.best = row.step, loss
 
     def figures_at(self, step: int) -> dict[str, float]:
-        """Training loss as last logged, and what was measured on held-out rows at this very step."""
+        """Training loss as last logged, and the held-out losses measured at this very step."""
         trained, judged = self.newest.get("train"), self.newest.get("eval")
         loss = {name: value for name, value in trained.figures.items() if name == "loss"} if trained else {}
-        return {**loss, **(judged.figures if judged and judged.step == step else {})}
+        held_out = judged.figures if judged and judged.step == step else {}
+        return {**loss, **{name: value for name, value in held_out.items() if name.endswith("eval_loss")}}
 
     @property
     def kept_step(self) -> int | None:
@@ -229,9 +230,7 @@ class TrainingProgress:
 
     # ---- after each step ----
 
-    def measured(
-        self, step: int, steps: int, losses: Mapping[str, float], tokens: int, held_out_loss: Callable[[], HeldOut]
-    ) -> Next:
+    def measured(self, step: int, steps: int, losses: Mapping[str, float], tokens: int, held_out: HeldOut) -> Next:
         """What is due after this step: the stops, held-out loss, figures and checkpoints.
 
         `losses`: `loss` of this very step and what it is made of; `tokens`: trained on so far.
@@ -249,30 +248,29 @@ class TrainingProgress:
             "seconds_from_start": self.seconds_from_start,
         }
         if evaluates:
-            figures["eval_loss"] = self._evaluated(step, steps, held_out_loss)
+            figures["eval_loss"] = self._evaluated(step, steps, held_out)
         ends = self._is_over(step, steps, {**figures, **(self.means if logs else {})})
         if ends and settings.evaluates_itself and not evaluates:
-            self._evaluated(step, steps, held_out_loss)
+            self._evaluated(step, steps, held_out)
         saves = ends or step % settings.save_steps == 0 or (self.kept_step == step and settings.evaluates_itself)
         return Next(logs, saves or self._save_hours_are_over(), ends)
 
-    def measured_at_start(self, steps: int, held_out_loss: Callable[[], float]) -> None:
+    def measured_at_start(self, steps: int, held_out: HeldOut) -> None:
         """What is due before the first step of a training that begins."""
         if self.resumed is None and self.assign.settings.evaluates_after(0, steps):
-            self._evaluated(0, steps, held_out_loss)
+            self._evaluated(0, steps, held_out)
 
     def _save_hours_are_over(self) -> bool:
         hours = self.assign.settings.save_hours
         return hours is not None and self.spent_seconds - self._saved_at >= hours * 3600
 
-    def _evaluated(self, step: int, steps: int, held_out_loss: Callable[[], HeldOut]) -> float:
+    def _evaluated(self, step: int, steps: int, held_out: HeldOut) -> float:
         began = time.monotonic()
-        found = held_out_loss()
+        found = held_out()
         self.eval_seconds += time.monotonic() - began
         self.evaluations += 1
-        figures = dict(found) if isinstance(found, Mapping) else {"eval_loss": found}
-        self.add("eval", step, steps, {name: rounded(value, 6) for name, value in figures.items()})
-        return figures["eval_loss"]
+        self.add("eval", step, steps, {name: rounded(value, 6) for name, value in found.items()})
+        return found["eval_loss"]
 
     def _is_over(self, step: int, steps: int, figures: Mapping[str, float]) -> bool:
         """Every stop sees every step."""

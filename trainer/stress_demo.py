@@ -86,7 +86,7 @@ class Course(Boundary):
             self.phis.setdefault(stream.name, []).append((step.figures["phi"], int(step.figures["mode"])))
         if step.step % LOOK_STEPS == 0:
             assert self.loop
-            self.losses.setdefault(stream.name, {})[step.step] = self.loop.held_out_loss(stream, self.held_out)
+            self.losses.setdefault(stream.name, {})[step.step] = self.loop.held_out(stream, self.held_out)["eval_loss"]
         return None
 
 

@@ -89,8 +89,12 @@ def _group_in(annotation: Any) -> type[Settings] | None:
 def _no_streams(root: Node, problems: Problems) -> None:
     streams = root.items.get("streams")
     fix = "write `streams:` with one name per fine-tune below it, e.g. `narrow: {lora_r: 8}`"
-    if streams is None or streams.value is None or streams.value in ({}, []):
-        problems.add(streams.at if streams else root.at, "streams", "no stream", fix)
+    if streams is None:
+        problems.add(
+            root.at, "streams", "no stream", f"{fix}; a config of another tool: `swarm init NEW.yaml --from FILE`"
+        )
+    elif streams.value is None or streams.value in ({}, []):
+        problems.add(streams.at, "streams", "no stream", fix)
     elif not isinstance(streams.value, dict):
         problems.add(streams.at, "streams", f"expected streams by name, got {in_words(streams)}", fix)
 

@@ -251,6 +251,7 @@ def _check_kinds(stream: Node, settings: StreamSettings, problems: Problems) -> 
     chosen: list[tuple[Node, Part, str]] = [(stream, settings, "method"), (stream, settings, "controller")]
     for node, part in _parts(stream, settings):
         chosen += [(node, part, "adapter"), (node, part, "optimizer")]
+        _check_classes(node, part, problems)
     for node, part, key in chosen:
         name = getattr(part, key)
         kind = kinds.installed(key)[name]
@@ -267,6 +268,13 @@ def _check_precision(stream: Node, settings: StreamSettings, problems: Problems)
             _add(node, "bf16", "`fp16: true` says otherwise", "leave one of them out", problems)
 
 
+def _check_classes(node: Node, part: Part, problems: Problems) -> None:
+    """What is to be trained away from would be trained towards by an adapter that knows no classes."""
+    has_classes = any(dataset.control_class != 1 or dataset.prefix_class for dataset in part.datasets)
+    if has_classes and not kinds.adapter(part.adapter).reads_classes:
+        _add(node, "datasets", f"{part.adapter} adapters know no control_class", "write `adapter: control`", problems)
+
+
 def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     able = engines_of(settings)
     named = [settings.method, *(part.adapter for part in settings.parts.values()), settings.controller]
@@ -274,7 +282,9 @@ def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) ->
     if engine_of(settings) not in able:
         so = "in micro-batches of this kind" if shapes_batches(settings) else "with these settings"
         what = f"{settings.engine} cannot train {chosen} {so}"
-        nothing = "leave out what the shared engine alone has: fp16, packing and the like"
+        nothing = (
+            "leave out what the shared engine alone has (fp16, packing and the like), or take another adapter or method"
+        )
         fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else nothing
         _add(stream, "engine", what, fix, problems)
     elif settings.exact and engine_of(settings) != "shared":

@@ -91,7 +91,7 @@ def cpu_seconds(name: str) -> Iterator[list[float]]:
 
 def measured(bench: Bench, folder: Path, trial: Trial) -> dict[str, float]:
     """One training."""
-    with cpu_seconds("stepped") as training, cpu_seconds("held_out_losses") as evaluating:
+    with cpu_seconds("stepped") as training, cpu_seconds("held_out") as evaluating:
         bench.trained(settings(folder, trial))
     log = bench.place.stream_folder("one") / "train_log.csv"
     rows = list(csv.DictReader(log.read_text(encoding="utf-8").splitlines()))

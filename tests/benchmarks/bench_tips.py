@@ -77,7 +77,7 @@ def trained(given: StreamSettings, rows: list[Tokens], held_out: list[Tokens]) -
         while stream.step == step:
             loop.tick()
         taken.append(time.perf_counter() - began)
-    loss = loop.held_out_loss(stream, held_out) if held_out else 0.0
+    loss = loop.held_out(stream, held_out)["eval_loss"] if held_out else 0.0
     return statistics.median(taken), loss, loop
 
 

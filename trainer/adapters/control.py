@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from swarm.errors import UserError
 from swarm.facts import BaseFacts, Module
 from swarm.kinds import Refusal, Shape, Shrinking
 from trainer.adapters.lora import FP32, Lora, LoraSettings, bad_pattern
@@ -84,6 +85,9 @@ class Control(Lora):
             )
         return bad_pattern(settings)
 
+    def engines_with(self, settings: Any) -> frozenset[str]:
+        return self.engines
+
     def neutral_lambda(self, settings: Any) -> float:
         return float(settings.control_neutral_lambda)
 
@@ -147,7 +151,13 @@ class Control(Lora):
 
 
 def _sites(base: BaseFacts, settings: Any) -> list[str]:
-    return sites(base, settings.control_site, settings.layers_to_transform)
+    """Raises UserError for a base that has none, or is narrower than a spectral adapter's orthonormal columns are many."""
+    found = sites(base, settings.control_site, settings.layers_to_transform)
+    largest = max(map(settings.rank_of, found))
+    if settings.control_adapter_type == "spectral" and largest > base.hidden_size:
+        what = f"{largest} orthonormal columns do not fit into the base's width of {base.hidden_size}"
+        raise UserError("lora_r", what, "lower it, or take another control_adapter_type")
+    return found
 
 
 KINDS = (Control(),)

@@ -119,12 +119,7 @@ class Lora(AdapterKind[LoraSettings]):
                 return Refusal(
                     key, f"with {settings.init_lora_weights} all layers have one rank and scale", "leave it out"
                 )
-        return bad_pattern(settings) or _refused_start(settings) or self._classes_without_use(settings)
-
-    def _classes_without_use(self, settings: Any) -> Refusal | None:
-        if any(dataset.control_class != 1 or dataset.prefix_class for dataset in settings.datasets):
-            return Refusal("datasets", f"{self.name} adapters know no control_class", "write `adapter: control`")
-        return None
+        return bad_pattern(settings) or _refused_start(settings)
 
     def label(self, settings: LoraSettings) -> str:
         switches = [name for name, on in (("dora", settings.use_dora), ("rslora", settings.use_rslora)) if on]

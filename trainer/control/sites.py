@@ -1,6 +1,7 @@
 """Where a control adapter stands: the modules of a decoder whose outputs it changes; without torch.
 
-`mlp`    the output of a layer's MLP as it leaves it: before Gemma 2's norm behind it, the sum of Mixtral's experts
+`mlp`    the output of a layer's MLP as it leaves it: before the norm behind it (Gemma 2 and 3, OLMo 2) or what it is multiplied by
+         (Granite); of a mixture the sum of its experts
 `block`  what a whole layer adds to the residual stream: its output less its input
 """
 
@@ -14,7 +15,10 @@ from swarm.facts import BaseFacts
 from trainer.targets import layers
 
 Site = Literal["mlp", "block"]
-FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "phi3", "gemma2", "cohere", "cohere2")
+FAMILIES = (
+    "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3", "gemma2", "gemma3_text", "cohere", "cohere2",
+    "granite", "olmo", "olmo2", "smollm3", "stablelm",
+)  # fmt: skip
 """Those of which it is known (and tested) that layer N is `...layers.N`, takes and returns the residual stream, and has its MLP in `mlp`."""
 CHILD = "control"
 """The adapter's name within the module that it stands on."""

@@ -118,6 +118,8 @@ class RowFile:
 
     def __init__(self, path: Path) -> None:
         self.rows = self.tokens = self.supervised = self.cut = 0
+        self.classes: set[int] = set()
+        """Of supervised tokens."""
         self._digest = hashlib.sha256()
         self._batch: list[Tokens] = []
         self.path = path
@@ -137,6 +139,8 @@ class RowFile:
         self.tokens += len(row.ids)
         self.supervised += row.supervised
         self.cut += row.cut > 0
+        if row.classes:
+            self.classes.update(one for one, label in zip(row.classes, row.labels, strict=True) if label != IGNORED)
         self._digest.update(
             repr((row.ids, row.labels, *filter(None, (row.rejected, row.task, row.demonstrated)))).encode()
         )

@@ -14,6 +14,7 @@ from swarm.policy.mixing import in_words, shares
 from swarm.settings import Dataset, StreamSettings
 from trainer.data.bad import BadRow, reason_of
 from trainer.data.boundary import GoodRow, RowBoundary
+from trainer.data.classes import NEUTRAL
 from trainer.data.documents import Cutting
 from trainer.data.findings import EXAMPLES, Findings
 from trainer.data.prepared import (
@@ -24,6 +25,7 @@ from trainer.data.prepared import (
     Key,
     RowFile,
     counts_all,
+    has_classes,
     read_rows,
     with_classes,
 )
@@ -78,6 +80,7 @@ class Preparation:
         tests = self._gather(settings.test_datasets) if settings.test_datasets else None
         train, held_out = self._chosen(gathered, tests, key)
         self._refuse_no_sequence(train, gathered)
+        self._refuse_lost_class(train)
         self._refuse_none(held_out, "test_datasets")
         for path in self._gathered:
             path.unlink()
@@ -189,6 +192,16 @@ class Preparation:
             what = f"the documents to train on do not fill one sequence ({self.cutting.dropped} tokens)"
             raise UserError("sequence_len", what, "lower it, or name more documents")
         self._refuse_none(train, "datasets")
+
+    def _refuse_lost_class(self, train: RowFile) -> None:
+        """Of what is trained on it is asked what a config is asked of its datasets: text of several classes."""
+        if not has_classes(self.settings):
+            return
+        left = {one if abs(one) < NEUTRAL else 0 for one in train.classes - {0}}
+        if lost := {dataset.control_class for dataset in self.settings.datasets} - left:
+            what = f"no token of control_class {min(lost):+d} is left to train on"
+            fix = "name more text of it, lower sequence_len or val_set_size, or leave the dataset out"
+            raise UserError("datasets", what, fix)
 
     def _refuse_none(self, file: RowFile, setting: str) -> None:
         if file.rows:

@@ -103,13 +103,13 @@ class Steps(TrainerCallback):
     trainer: Counts
 
     def __init__(
-        self, progress: TrainingProgress, held_out_loss: Callable[[], float], steers: Steers | None = None
+        self, progress: TrainingProgress, held_out: Callable[[], dict[str, float]], steers: Steers | None = None
     ) -> None:
         """`steers`: what follows each step's loss with the learning rate."""
         self.progress, self.steers = progress, steers
         self.moved = False
         """Whether a step with a learning rate above zero was made in this attempt, and changed the weights."""
-        self._held_out_loss = held_out_loss
+        self._held_out = held_out
         self._sums: torch.Tensor | None = None
         self._rate = 0.0
         """Learning rate of the step that is being made."""
@@ -122,7 +122,7 @@ class Steps(TrainerCallback):
         each_in_one_group(model, optimizer)
         training.refuse_unreachable_stops(self.progress.assign.settings, state.max_steps)
         self._sums = _sums(model)
-        self.progress.measured_at_start(state.max_steps, self._held_out_loss)
+        self.progress.measured_at_start(state.max_steps, self._held_out)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
@@ -141,7 +141,7 @@ class Steps(TrainerCallback):
         losses = {"loss": self.trainer.step_loss()}
         self._steer(state, losses)
         tokens = progress.before_tokens + self.trainer.trained_tokens
-        due = progress.measured(state.global_step, state.max_steps, losses, tokens, self._held_out_loss)
+        due = progress.measured(state.global_step, state.max_steps, losses, tokens, self._held_out)
         progress.lease.boundary(state.global_step)
         due = progress.ordered(due)
         control.should_log, control.should_save, control.should_training_stop = due

@@ -30,7 +30,7 @@ from trainer.arbiter import Arbiter
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
 from trainer.engines.callbacks import each_in_one_group
-from trainer.judge.heldout import mean_loss
+from trainer.judge.heldout import held_out_figures
 from trainer.judge.objective import Objective
 from trainer.loading import load_base, new_adapter
 from trainer.loop import folder
@@ -77,7 +77,7 @@ def _after(progress: TrainingProgress, pair: Pair, step: Stepped) -> Next:
     """What follows a step; a pause waits here."""
     losses = {name: value for name, value in step.figures.items() if name.endswith("loss")}
     tokens = int(step.figures["tokens"])
-    due = progress.measured(step.step, pair.steps, losses, tokens, pair.held_out_losses)
+    due = progress.measured(step.step, pair.steps, losses, tokens, pair.held_out)
     progress.lease.boundary(step.step)
     due = progress.ordered(due)
     for event in step.events:
@@ -185,11 +185,11 @@ class Side:
         self.stream.zero_gradients()
         self.stream.step += 1
 
-    def held_out_loss(self) -> float:
+    def held_out(self) -> dict[str, float]:
         model = cast("PreTrainedModel", self.model)  # a PeftModel passes calls on to it
-        loss = mean_loss(self.objective.losses(model, self._held_out, lambda: None))
-        self.stream.judged(loss)
-        return loss
+        found = held_out_figures(self.objective.losses(model, self._held_out, lambda: None))
+        self.stream.judged(found["eval_loss"])
+        return found
 
 
 class Pair:
@@ -279,9 +279,8 @@ class Pair:
     def _events(done: Mapping[str, Stepped]) -> list[str]:
         return [f"{name}: {event}" for name, step in done.items() for event in step.events]
 
-    def held_out_losses(self) -> dict[str, float]:
-        found = {name: {"eval_loss": side.held_out_loss()} for name, side in self.sides.items()}
-        return models.joined(found)
+    def held_out(self) -> dict[str, float]:
+        return models.joined({name: side.held_out() for name, side in self.sides.items()})
 
     def write(self, place: Path) -> None:
         """Into a folder that is there."""

@@ -158,7 +158,7 @@ class Group(Boundary):
             if settings.packing != "none":
                 slot = loop.slots_of(member.stream)[0]
                 refuse_contamination(loop.head, slot, member.stream.batches.rows[:2])
-            member.progress.measured_at_start(member.stream.steps, lambda: self._held_out_loss(member))
+            member.progress.measured_at_start(member.stream.steps, lambda: self._held_out(member))
         except Exception:
             del self._members[member.stream]
             loop.remove(member.stream)
@@ -238,7 +238,7 @@ class Group(Boundary):
             raise member.error
         progress.lease.step = step.step
         losses = {name: step.figures[name] for name in stream.loss.figures if name in step.figures}
-        due = progress.measured(step.step, stream.steps, losses, stream.tokens, lambda: self._held_out_loss(member))
+        due = progress.measured(step.step, stream.steps, losses, stream.tokens, lambda: self._held_out(member))
         due = progress.ordered(due)
         for event in step.events:
             member.work.lease.report(Post(ref=member.work.piece.ref, body=f"step {step.step}: {event}"))
@@ -256,11 +256,11 @@ class Group(Boundary):
             self._save(member, due)
         return member.progress.why if due.ends else None
 
-    def _held_out_loss(self, member: Member) -> float:
+    def _held_out(self, member: Member) -> dict[str, float]:
         assert self._loop
-        loss = self._loop.held_out_loss(member.stream, member.held_out)
-        member.stream.judged(loss)
-        return loss
+        found = self._loop.held_out(member.stream, member.held_out)
+        member.stream.judged(found["eval_loss"])
+        return found
 
     def ended(self, stream: Stream, why: str) -> None:
         member = self._members[stream]

@@ -26,7 +26,7 @@ from trainer.callback import Steers
 from trainer.data.prepared import TRAIN, rows_to_choose_by
 from trainer.data.tokens import IGNORED
 from trainer.engines.callbacks import Begin, Figures, NotFinite, Saves, Steps
-from trainer.judge.heldout import mean_loss
+from trainer.judge.heldout import held_out_figures
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
 from trainer.loop.schedules import NamedSchedule
 from trainer.place import Place
@@ -59,7 +59,7 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
     objective = kinds.method(settings.method).objective(settings)
     controller = kinds.controller(settings.controller).begin(settings)
     steers = [Steers(controller)] if controller else []
-    steps = Steps(progress, lambda: mean_loss(objective.losses(model, judged, lambda: None)), *steers)
+    steps = Steps(progress, lambda: held_out_figures(objective.losses(model, judged, lambda: None)), *steers)
     made: OfOneStream = kinds.method(settings.method).trainer(
         Ingredients(
             settings=settings,

@@ -20,7 +20,7 @@ from trainer.data.prepared import HELD_OUT, read_rows
 from trainer.data.tokens import Tokens
 from trainer.judge import scorers
 from trainer.judge.answers import Answer, Question, Sampling
-from trainer.judge.heldout import RowLoss, mean_loss
+from trainer.judge.heldout import RowLoss, held_out_figures
 from trainer.judge.retention import Retention
 from trainer.judge.scorers import Given
 from trainer.loading import load_tokenizer
@@ -98,10 +98,10 @@ class Examination:
     def graded(self, result: Result) -> Graded:
         metrics, given = self.settings.metrics, self.given(result.answers)
         scores = scorers.of_each(metrics, given)
-        loss = mean_loss(result.losses)
-        measured = {"eval_loss": round(loss, 6), **scorers.of_all(scores, given)}
-        if "perplexity" in metrics:
-            measured["perplexity"] = perplexity(loss)
+        held_out = held_out_figures(result.losses)
+        held_out["perplexity"] = perplexity(held_out["eval_loss"])
+        of_rows = {name: round(value, 6) for name, value in held_out.items() if name in ("eval_loss", *metrics)}
+        measured = {**of_rows, **scorers.of_all(scores, given)}
         return Graded(measured, scores, result.losses)
 
     def retention(self) -> Retention | None:

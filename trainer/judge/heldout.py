@@ -1,4 +1,4 @@
-"""Held-out loss: nats of the supervised tokens of each row, and their mean over all, each token counted once and no padding counted."""
+"""Held-out loss and accuracy: of the supervised tokens of each row, and of all rows together, each token counted once and no padding counted."""
 
 from __future__ import annotations
 
@@ -26,11 +26,21 @@ class RowLoss(NamedTuple):
     nats: float
     """Summed over the supervised tokens; may be NaN or infinite, which the caller judges."""
     tokens: int
+    hits: int | None = None
+    """Supervised tokens that the model finds likeliest; None of a loss that predicts none."""
 
 
 def mean_loss(losses: Sequence[RowLoss]) -> float:
     """Nats per supervised token, of all rows together."""
     return sum(row.nats for row in losses) / sum(row.tokens for row in losses)
+
+
+def held_out_figures(losses: Sequence[RowLoss]) -> dict[str, float]:
+    """Of all rows together."""
+    found, hits = {"eval_loss": mean_loss(losses)}, [row.hits for row in losses if row.hits is not None]
+    if len(hits) == len(losses):
+        found["eval_token_accuracy"] = sum(hits) / sum(row.tokens for row in losses)
+    return found
 
 
 def held_out_loss(model: torch.nn.Module, rows: Sequence[Tokens], check: Callable[[], None]) -> float:
@@ -71,8 +81,11 @@ def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device
     labels = labels[:, 1:].to(device)  # the token at t is predicted from those before it
     counted = labels != IGNORED
     nats = torch.zeros(labels.shape, dtype=torch.float64, device=device)  # (B, T-1)
-    nats[counted] = cross_entropy(logits[:, :-1][counted].float(), labels[counted], reduction="none").double()
-    return [RowLoss(*row) for row in zip(nats.sum(1).tolist(), counted.sum(1).tolist(), strict=True)]
+    hits, chosen = torch.zeros_like(counted), logits[:, :-1][counted].float()  # (B, T-1), (supervised, V)
+    nats[counted] = cross_entropy(chosen, labels[counted], reduction="none").double()
+    hits[counted] = chosen.argmax(-1) == labels[counted]
+    sums = (each.sum(1).tolist() for each in (nats, counted, hits))
+    return [RowLoss(*row) for row in zip(*sums, strict=True)]
 
 
 def _signs(rows: Sequence[Tokens], length: int) -> torch.Tensor:

@@ -36,7 +36,7 @@ class Decay:
 
     @torch.no_grad()
     def __call__(self, pairs: Sequence[Pair], rate: float) -> dict[str, float]:
-        """Takes one step on every layer; returns the layers' mean and largest |W|, and the mean and largest part of it that was taken off."""
+        """Takes one step on every layer; returns figures of |W|, of the part of it that was taken off, and how far Q is from orthonormal."""
         before = [norm_of(pair) for pair in pairs]
         for pair, norm in zip(pairs, before, strict=True):
             self._shrink(pair, norm, rate * self.strength)
@@ -45,9 +45,10 @@ class Decay:
         after = torch.stack([norm_of(pair) for pair in pairs])
         taken = 1 - after / torch.stack(before).clamp(min=torch.finfo(after.dtype).tiny)
         taken = taken.where(after > 0, torch.stack(before).sign())
+        apart = [_apart(pair.a).norm() for pair in pairs if pair.form == "spectral"]
         return {
-            "adapter_norm": float(after.mean()), "adapter_norm_max": float(after.max()),
-            "adapter_decay": float(taken.mean()), "adapter_decay_max": float(taken.max()),
+            **_spread("adapter_norm", after), **_spread("adapter_decay", taken),
+            **({"adapter_orthogonality": float(torch.stack(apart).max())} if apart else {}),
         }  # fmt: skip
 
     def _shrink(self, pair: Pair, norm: Tensor, step: float) -> None:
@@ -55,7 +56,7 @@ class Decay:
         a, b, s = pair.a, pair.b, pair.scale  # (rank, in), (rank, out)
         if pair.form == "spectral":  # Q^T (rank, H), S (rank,)
             b.mul_(1 - step)
-            a.sub_((a @ a.T - torch.eye(len(a), dtype=a.dtype, device=a.device)) @ a, alpha=self.gamma)
+            a.sub_(_apart(a) @ a, alpha=self.gamma)
             return
         match self.penalty:
             case "nuclear":
@@ -68,6 +69,19 @@ class Decay:
                 b.sub_(change_b, alpha=step * s * s)
             case "frobenius":
                 _scale(pair, (1 - step / norm).clamp(min=0).where(norm > 0, 1.0))
+
+
+def _spread(name: str, of_layers: Tensor) -> dict[str, float]:
+    return {
+        name: float(of_layers.mean()),
+        f"{name}_min": float(of_layers.min()),
+        f"{name}_max": float(of_layers.max()),
+    }
+
+
+def _apart(a: Tensor) -> Tensor:
+    """(rank, rank) Q^T Q - 1, of Q^T (rank, H)."""
+    return a @ a.T - torch.eye(len(a), dtype=a.dtype, device=a.device)
 
 
 def norm_of(pair: Pair) -> Tensor:

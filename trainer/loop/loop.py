@@ -24,8 +24,9 @@ from trainer.loop.audit import audit, refuse_rate
 from trainer.loop.batches import Tokenised
 from trainer.loop.boundary import Boundary
 from trainer.loop.dequantised import Dequantise
-from trainer.loop.head import NLL, Head
+from trainer.loop.head import Head
 from trainer.loop.layer import shape_of
+from trainer.loop.losses import JUDGED
 from trainer.loop.parts import Loss, Stepped
 from trainer.loop.plan import Pass, Plan, Row, arranged, buckets, pass_cost, supervised
 from trainer.loop.recompute import recomputed
@@ -134,24 +135,29 @@ class Loop:
         self._finish(sums.tolist(), padded)
         return sum(len(row.ids) for row in rows)
 
-    def held_out_loss(self, stream: Stream, rows: Sequence[Tokenised]) -> float:
-        """Nats per supervised token over rows that it is not trained on, by its weights as they are, without dropout."""
+    def held_out(self, stream: Stream, rows: Sequence[Tokenised]) -> dict[str, float]:
+        """Figures of rows that it is not trained on, by its weights as they are, without dropout."""
         stream.settle()
-        return self._look(rows, stream.adapter)
+        return self._judged(rows, stream.adapter)
 
     def _look(self, rows: Sequence[Tokenised], adapter: Adapter) -> float:
-        """The same by an adapter that is in the stacks."""
+        """The held-out loss by an adapter that is in the stacks."""
+        return self._judged(rows, adapter)["eval_loss"]
+
+    def _judged(self, rows: Sequence[Tokenised], adapter: Adapter) -> dict[str, float]:
+        """Figures of rows by an adapter that is in the stacks."""
         slot = next(slot for slot, (_, mine) in enumerate(self.slots) if mine is adapter)
         if adapter.is_dora:
             self.layers.renorm(slot)
         judged = [Row(slot, row.ids, row.labels, classes=row.classes) for row in rows]
-        losses = [NLL] * len(self.slots)
+        losses = [JUDGED] * len(self.slots)
         sums = self.head.sums(losses)
         for part in buckets(judged, self.pass_cost, min(self.pass_tokens, JUDGED_TOKENS)):
             current = Pass.of(part, self.layers.device)
             with self.plan.running(current):
                 self.head.evaluate(current, losses, sums)
-        return float(sums[slot, 0]) / sum(supervised(row.labels) for row in judged)
+        nats, hits = (sums[slot] / sum(supervised(row.labels) for row in judged)).tolist()
+        return {"eval_loss": nats, "eval_token_accuracy": hits}
 
     def _finish(self, nats: list[list[float]], padded: list[int]) -> None:
         """Steps the streams whose accumulation is complete and lets go of those that are done."""

@@ -37,6 +37,19 @@ class Likelihood(Loss):
 
 
 @dataclass(frozen=True)
+class Judged(Loss):
+    """Cross entropy of held-out rows, and the share of their tokens that are the likeliest."""
+
+    parts: ClassVar[tuple[str, ...]] = ("token_accuracy",)
+
+    def __call__(self, tokens: Predicted) -> Tensor:
+        return torch.stack([_nats(tokens), _hits(tokens)], dim=1)
+
+
+JUDGED = Judged()
+
+
+@dataclass(frozen=True)
 class Weighted(Loss):
     """DFT; figure `ce`: the plain cross entropy."""
 
@@ -97,7 +110,13 @@ def _seen(tokens: Predicted) -> tuple[Tensor, Tensor]:
     """(m,), (m,): entropy in nats, and whether the target is the likeliest token; 0 where no token is supervised."""
     logits, counts = wide(tokens.logits), tokens.targets != IGNORED
     entropy = logits.logsumexp(-1) - torch.linalg.vecdot(logits.softmax(-1), logits)
-    return entropy * counts, (logits.argmax(-1) == tokens.targets).to(logits.dtype)
+    return entropy * counts, _hits(tokens)
+
+
+def _hits(tokens: Predicted) -> Tensor:
+    """(m,) 1 where the target is the likeliest token; 0 where no token is supervised."""
+    logits = wide(tokens.logits)
+    return (logits.argmax(-1) == tokens.targets).to(logits.dtype)
 
 
 def by_probability(nats: Tensor) -> Tensor:

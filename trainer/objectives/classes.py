@@ -82,8 +82,9 @@ class Classes(Objective):
 
     def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
         logits = self._judged(model, rows, check).double()
-        nats = cross_entropy(logits, torch.tensor([row.labels[0] for row in rows]), reduction="none")
-        return [RowLoss(value, 1) for value in nats.tolist()]
+        labels = torch.tensor([row.labels[0] for row in rows])
+        nats, hits = cross_entropy(logits, labels, reduction="none"), logits.argmax(-1) == labels
+        return [RowLoss(value, 1, int(hit)) for value, hit in zip(nats.tolist(), hits.tolist(), strict=True)]
 
     def questions(
         self, rows: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], count: int

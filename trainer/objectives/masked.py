@@ -56,7 +56,7 @@ class Masked(Objective):
         self, model: torch.nn.Module, rows: Sequence[Tokens], keys: Sequence[int], *, weighted: bool = False
     ) -> Tensor:
         """The sum over masked tokens; `keys` decide which ones they are, row by row."""
-        return losses.total(self._nats(model, rows, keys)[0], weighted=weighted)
+        return losses.total(_nats(*self._logits(model, rows, keys)), weighted=weighted)
 
     @torch.no_grad()
     def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
@@ -67,26 +67,23 @@ class Masked(Objective):
             for batch in texts.batches(rows, check):
                 chosen = [rows[at] for at in batch]
                 keys = [int.from_bytes(row.fingerprint[:7]) for row in chosen]
-                nats, labels = self._nats(model, chosen, keys)
-                counts = (labels != IGNORED).sum(1).tolist()
-                found |= {
-                    at: RowLoss(*each) for at, *each in zip(batch, nats.double().sum(1).tolist(), counts, strict=True)
-                }
+                logits, labels = self._logits(model, chosen, keys)
+                of_each = _nats(logits, labels).double(), labels != IGNORED, logits.argmax(-1) == labels
+                sums = zip(*(values.sum(1).tolist() for values in of_each), strict=True)
+                found |= zip(batch, (RowLoss(*row) for row in sums), strict=True)
         finally:
             model.train(was_training)
         return [found[at] for at in range(len(rows))]
 
-    def _nats(
+    def _logits(
         self, model: torch.nn.Module, rows: Sequence[Tokens], keys: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:  # (B, T), (B, T)
+    ) -> tuple[Tensor, Tensor]:  # (B, T, V), labels (B, T)
         device = next(model.parameters()).device
         made = given(rows, pad_of(model), kinds=knows_kinds(model))
         labels = torch.full_like(made["input_ids"], IGNORED)
         for at, (row, key) in enumerate(zip(rows, keys, strict=True)):
             made["input_ids"][at, : len(row.ids)], labels[at, : len(row.ids)] = self._masked(row, key)
-        logits = model(**{name: value.to(device) for name, value in made.items()}).logits  # (B, T, V)
-        labels = labels.to(device)
-        return cross_entropy(wide(logits).transpose(1, 2), labels, reduction="none", ignore_index=IGNORED), labels
+        return model(**{name: value.to(device) for name, value in made.items()}).logits, labels.to(device)
 
     def _masked(self, row: Tokens, key: int) -> tuple[Tensor, Tensor]:
         """(T,), (T,)"""
@@ -116,3 +113,7 @@ def _tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     if base_model not in _tokenizers:
         _tokenizers[base_model] = load_tokenizer(bases.folder_of(base_model))
     return _tokenizers[base_model]
+
+
+def _nats(logits: Tensor, labels: Tensor) -> Tensor:  # (B, T)
+    return cross_entropy(wide(logits).transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)

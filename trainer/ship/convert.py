@@ -28,6 +28,7 @@ from trainer import bases
 from trainer.loading import load_adapter
 from trainer.quiet import quieten
 from trainer.ship.deltas import PREFIX, Adapter
+from trainer.ship.experts import joined
 from trainer.ship.lowrank import compressed
 from trainer.ship.maps import ControlAdapter, Map, adapter_in
 from trainer.ship.merge_4bit import matrix
@@ -77,6 +78,7 @@ def convert(
     _refuse(adapter, out, form, in_4bit=in_4bit)
     folder = bases.folder_of(base)
     model = loaded(folder, in_4bit=in_4bit)
+    _refuse_missing(adapter, {name for name, _ in model.named_parameters()})
     bare = output(model)
     with hooked(model, adapter) as steered:
         wanted = output(steered)
@@ -116,6 +118,11 @@ def _refuse(adapter: Adapter, out: Path, form: str, *, in_4bit: bool) -> None:
             raise UserError("--4bit", "a multiplicative LoRA does not depend on the weights", "leave it out")
 
 
+def _refuse_missing(adapter: Adapter, names: set[str]) -> None:
+    if missing := adapter.missing_in(names):
+        raise UserError("--base", f"has no matrix for {missing[0]} of the adapter", "name the base it was trained on")
+
+
 # ---- additive --------------------------------------------------------------------------------------------------------
 
 
@@ -139,13 +146,13 @@ def lora_pairs(adapter: Adapter, model: Any, rank: int | None = None) -> Pairs:
 
 def _pair(left: Tensor, right: Tensor, rank: int | None) -> tuple[tuple[Tensor, Tensor], int, float, float]:
     """B and A, their rank, and the squared norm that is kept and that there was."""
-    each, kept, whole = [(left, one) for one in (right if right.dim() > 2 else right[None])], 0.0, 0.0
-    if rank is not None and rank < left.shape[1]:
+    rights, kept, whole = right if right.dim() > 2 else right[None], 0.0, 0.0  # (experts, n, inputs)
+    each = list(zip(left.expand(len(rights), -1, -1), rights, strict=True))
+    if rank is not None and rank < left.shape[-1]:
         lower = [compressed(*pair, rank) for pair in each]
         each = [(b, a) for b, a, _ in lower]
         kept, whole = (sum(float(values[:end].square().sum()) for *_, values in lower) for end in (rank, None))
-    b = torch.stack([b for b, _ in each], dim=-1).flatten(1)  # (outputs, n x experts)
-    a = torch.cat([a for _, a in each])  # (experts x n, inputs)
+    a, b = joined(torch.stack([a for _, a in each]), torch.stack([b for b, _ in each]))
     return (b.contiguous(), a.contiguous()), each[0][0].shape[1], kept, whole
 
 
@@ -170,8 +177,7 @@ def _compressed(adapter: ControlAdapter, rank: int | None) -> tuple[ControlAdapt
 def _multiplicative_pairs(adapter: ControlAdapter, base: Path, kept: float) -> Pairs:
     """By the names in the base's files."""
     stored = {name for shard in bases.weights_of(base) for name in bases.header_of(shard)}
-    if missing := adapter.missing_in(stored):
-        raise UserError("--base", f"has nothing that writes where {missing[0]} is", "name the base it was trained on")
+    _refuse_missing(adapter, stored)
     changes = {
         module: adapter.change(module) for module, name in adapter.names_in(stored) if not name.endswith(".bias")
     }

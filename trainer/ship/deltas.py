@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -19,13 +19,14 @@ from safetensors import safe_open
 
 from swarm.errors import UserError
 from swarm.weights import ADAPTER, ADAPTER_CONFIG
+from trainer.ship import experts
 
 PREFIX = "base_model.model."
 """PEFT's, before every name of a module."""
 PARTS = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector|lora_embedding_A|lora_embedding_B|lora_Q|lora_S)(?:\.weight)?"
 )
-NOT_MERGED = {"bias": "none", "lora_bias": False, "target_parameters": None, "modules_to_save": None}
+NOT_MERGED = {"bias": "none", "lora_bias": False, "modules_to_save": None}
 """Settings of PEFT's LoRA that would need more than a change of matrices, and their values without that."""
 
 
@@ -34,6 +35,9 @@ class Change(Protocol):
 
     @property
     def is_transposed(self) -> bool: ...
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether it can change a matrix of this shape."""
 
     def added_to(self, weight: torch.Tensor) -> torch.Tensor:
         """The changed matrix in fp32, in the base's own layout."""
@@ -44,23 +48,28 @@ class Change(Protocol):
 
 @dataclass(frozen=True)
 class Delta:
-    """What one adapter does to one matrix."""
+    """What one adapter does to one matrix, or to each of a layer's experts."""
 
     a: torch.Tensor
-    """(r, inputs), fp32."""
+    """(r, inputs) or (experts, r, inputs), fp32."""
     b: torch.Tensor
-    """(outputs, r), fp32."""
+    """(outputs, r) or (experts, outputs, r), fp32."""
     scale: float
     magnitude: torch.Tensor | None = None
     """(outputs,), fp32: DoRA's."""
     is_transposed: bool = False
     """The base keeps the matrix as (inputs, outputs), as GPT-2's Conv1D and embeddings do."""
 
+    def fits(self, shape: Sequence[int]) -> bool:
+        own = [self.b.shape[-2], self.a.shape[-1]]
+        return list(shape) == [*self.a.shape[:-2], *(own[::-1] if self.is_transposed else own)]
+
     def added_to(self, weight: torch.Tensor) -> torch.Tensor:
         """The changed matrix in fp32, in the base's own layout."""
         w = weight.float()
-        w = w.T if self.is_transposed else w  # (outputs, inputs)
-        changed = torch.addmm(w, self.b, self.a, alpha=self.scale)
+        w = w.T if self.is_transposed else w  # (outputs, inputs) or (experts, outputs, inputs)
+        product = torch.addmm if w.dim() == 2 else torch.baddbmm
+        changed = product(w, self.b, self.a, alpha=self.scale)
         if self.magnitude is not None:
             changed *= (self.magnitude / changed.norm(dim=1)).unsqueeze(1)
         return changed.T if self.is_transposed else changed
@@ -84,23 +93,38 @@ class Adapter:
                 what = f"{ADAPTER_CONFIG} has {key}: {self.config[key]}, which is no change of a matrix"
                 raise UserError(str(folder), what, "merge it with PEFT's merge_and_unload, which loads the whole model")
         with safe_open(str(folder / ADAPTER), "pt") as file:
-            self._parts = _by_module(folder, list(file.keys()))
+            found = _by_module(folder, list(file.keys()))
+        targets = self.config.get("target_parameters") or []
+        parameters = {module: experts.parameter_in(module, targets, str(folder)) for module in found}
+        self._parts = {parameters[module] or module: parts for module, parts in found.items()}
+        self._experts = {name for name in parameters.values() if name}
 
     @property
     def modules(self) -> set[str]:
         return set(self._parts)
 
     def names_in(self, stored: set[str]) -> Iterator[tuple[str, str]]:
-        """What it changes of a base with these tensors: (module, name of the tensor)."""
-        return names_in_base(self.modules, stored)
+        """What it changes of a base with these tensors: (module, name of the tensor); an expert of files that have them apart is `module.number`."""
+        yield from (found := list(names_in_base(self.modules, stored)))
+        for parameter in sorted(self._experts - {module for module, _ in found}):
+            yield from experts.in_files(parameter, stored)
 
     def missing_in(self, stored: set[str]) -> list[str]:
         """What it would change and such a base lacks."""
-        return sorted(self.modules - {module for module, _ in self.names_in(stored)})
+        return sorted(self.modules - {self._expert(module)[0] for module, _ in self.names_in(stored)})
 
     def change(self, module: str) -> Change | None:
         """None for what it leaves as it is."""
-        return self.delta(module) if module in self._parts else None
+        whole, number = self._expert(module)
+        if whole not in self._parts:
+            return None
+        delta = self.delta(whole)
+        return delta if number is None else replace(delta, a=delta.a[number], b=delta.b[number])
+
+    def _expert(self, module: str) -> tuple[str, int | None]:
+        """The parameter of all experts and the number of one; None for anything else."""
+        whole, _, number = module.rpartition(".")
+        return (whole, int(number)) if whole in self._experts else (module, None)
 
     def delta(self, module: str) -> Delta:
         parts = self._parts[module]
@@ -108,8 +132,12 @@ class Adapter:
             read = {part: file.get_tensor(name).float() for part, name in parts.items()}
         is_embedding = "lora_embedding_A" in read
         a, b = (read[f"lora_{'embedding_' if is_embedding else ''}{part}"] for part in "AB")
+        if module in self._experts:
+            a, b = experts.stacked(
+                a, b, int(_pattern(self.config.get("rank_pattern") or {}, module) or self.config["r"])
+            )
         return Delta(
-            a=a, b=b, scale=self._scale(module, a.shape[0]), magnitude=_flat(read.get("lora_magnitude_vector")),
+            a=a, b=b, scale=self._scale(module, a.shape[-2]), magnitude=_flat(read.get("lora_magnitude_vector")),
             is_transposed=is_embedding or bool(self.config.get("fan_in_fan_out")),
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,13 +29,12 @@ from trainer.control.sites import CHILD
 from trainer.ship.deltas import Adapter, Change, Delta, names_in_base
 from trainer.ship.lowrank import compressed
 
+MLP = r"mlp\.(experts\.(\d+\.)?)?down_proj|block_sparse_moe\.experts\.\d+\.w2"
 WRITERS = {
-    "mlp": re.compile(r"(mlp\.(experts\.)?down_proj|block_sparse_moe\.experts\.\d+\.w2)(\.weight|\.bias)?"),
-    "block": re.compile(
-        r"(self_attn\.o_proj|mlp\.(experts\.)?down_proj|block_sparse_moe\.experts\.\d+\.w2)(\.weight|\.bias)?"
-    ),
+    "mlp": re.compile(rf"({MLP})(\.weight|\.bias)?"),
+    "block": re.compile(rf"(self_attn\.o_proj|{MLP})(\.weight|\.bias)?"),
 }
-"""What writes to the residual stream, below a layer: in files and in memory, where Mixtral's experts are one tensor."""
+"""What writes to the residual stream, below a layer: in files and in memory, where a mixture's experts are one tensor."""
 LAYER = re.compile(r"(?P<layer>(.+\.)?layers\.\d+)\.(?P<below>.+)")
 SINGULAR = 1e-6
 """A map that shortens a direction to less than this share counts as one that nothing undoes: fp32 has about as many digits."""
@@ -50,6 +49,9 @@ class Map:
     right: Tensor
     """(n, H), fp32."""
     is_transposed: ClassVar[bool] = False
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        return shape[-2 if len(shape) > 1 else 0] == len(self.left)
 
     def added_to(self, weight: Tensor) -> Tensor:
         """(H, inputs), (experts, H, inputs) or a bias (H,), in fp32."""
@@ -83,6 +85,9 @@ class Chain:
     delta: Delta
     map: Map
     is_transposed: ClassVar[bool] = False
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        return self.delta.fits(shape) and self.map.fits(shape)
 
     def added_to(self, weight: Tensor) -> Tensor:
         return self.map.added_to(self.delta.added_to(weight))

@@ -53,7 +53,7 @@ class Recipe:
 
     def changed(self, deltas: list[tuple[Change, float]], weight: torch.Tensor) -> torch.Tensor:
         """The matrix with what the adapters that have it add, fp32."""
-        if len(self.adapters) == 1 and self.weights == [1.0]:
+        if self.is_one_adapter:
             return deltas[0][0].added_to(weight)
         torch.manual_seed(self.seed)  # DARE drops at random
         return combined([d for d, _ in deltas], [w for _, w in deltas], self.combine, self.density, weight)
@@ -117,14 +117,20 @@ def _refuse_quantised(base: str, config: dict[str, Any]) -> None:
 
 
 def _targets(recipe: Recipe, shards: list[Path], config: dict[str, Any]) -> dict[str, str]:
-    """Module by the name of its matrix in the files.  Raises UserError unless every pair has its matrix."""
-    stored = {name for shard in shards for name in bases.header_of(shard)}
+    """Module by the name of its matrix in the files.  Raises UserError unless every pair has its matrix, of its size."""
+    shapes = {name: about["shape"] for shard in shards for name, about in bases.header_of(shard).items()}
+    stored = set(shapes)
     if missing := sorted({name for adapter in recipe.adapters for name in adapter.missing_in(stored)}):
         tied = config.get("tie_word_embeddings") and any(name.endswith("lm_head") for name in missing)
         what = f"{len(missing)} of the adapter's layers have no matrix in the base, first {missing[0]}"
         fix = "its head is the embedding: a merged one would change both" if tied else "name the base it was trained on"
         raise UserError("--base", what, fix)
-    return {name: module for adapter in recipe.adapters for module, name in adapter.names_in(stored)}
+    targets = {name: module for adapter in recipe.adapters for module, name in adapter.names_in(stored)}
+    for name, module in targets.items():
+        if not all(change.fits(shapes[name]) for change, _ in recipe.changes(module)):
+            what = f"{name} has the shape {shapes[name]}, and the adapter was trained on another"
+            raise UserError("--base", what, "name the base it was trained on")
+    return targets
 
 
 def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]) -> None:

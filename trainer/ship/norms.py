@@ -76,7 +76,11 @@ def _factors(adapter: Adapter) -> Iterator[tuple[str, tuple[Tensor, Tensor, Tens
             yield site, (made.left, made.right, made.right.T if spectral else _unit_columns(made.left))
     for module in plain:
         delta = adapter.delta(module)
-        yield module, (delta.scale * delta.b, delta.a, _unit_columns(delta.b))
+        if delta.b.dim() == 2:
+            yield module, (delta.scale * delta.b, delta.a, _unit_columns(delta.b))
+            continue
+        for number, (b, a) in enumerate(zip(delta.b, delta.a, strict=True)):  # an expert each
+            yield f"{module}.{number}", (delta.scale * b, a, _unit_columns(b))
 
 
 def _unit_columns(matrix: Tensor) -> Tensor:

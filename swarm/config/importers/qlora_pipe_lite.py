@@ -58,6 +58,7 @@ AROUND = ("document_prefix", "document_suffix")
 DATASET: dict[str, Rule] = {
     "dataset_path": lambda value, foreign: {"path": foreign.path(str(value))},
     "drop_tails": left_out("of a dataset it changes nothing there: set it for the stream"),
+    "max_sequences": left_out("of a dataset it changes nothing there: set max_tokens, or max_sequences of the stream"),
 }
 
 RULES: dict[str, Rule] = {
@@ -97,8 +98,9 @@ def _defaults(foreign: Foreign) -> dict[str, Any]:
 TOOL = Tool(
     "qlora-pipe-lite",
     frozenset({
-        "model_dir", "lora_rank", "eval_fraction", "pipeline_stages", "checkpoint_interval_hours", "evals_per_run",
-        "use_control_adapters", "full_fine_tune", "lora_weight_dtype",
+        "model_dir", "full_fine_tune", "use_control_adapters", "lora_rank", "lora_weight_dtype", "lora_weight_decay", "lora_max_norm", "lr", "epochs",
+        "datasets", "sequence_len", "sequence_prefix", "document_suffix", "mask_tokens", "drop_tails", "mix_datasets", "max_sequences",
+        "eval_fraction", "evals_per_run", "checkpoint_interval_hours", "max_checkpoints", "pipeline_stages", "use_column_major_topology",
     }),
     RULES,
     _defaults,

@@ -308,10 +308,28 @@ my.yaml:3: streams.one.base_model: is missing; write e.g. `base_model: tiny-toon
 """,
     ),
     Bad(
+        "classes of text for adapters that know none",
+        """
+name: quick
+defaults:
+  base_model: tiny-toon
+  datasets: [{path: data/train.jsonl}, {path: data/train.jsonl, control_class: -1}]
+streams:
+  low: {lora_r: 4}
+  whole: {adapter: full}
+  apart: {adapter: control}
+""".lstrip(),
+        """
+my.yaml:4: defaults.datasets: lora adapters know no control_class; write `adapter: control`
+my.yaml:4: defaults.datasets: full adapters know no control_class; write `adapter: control`
+2 problems; nothing was started
+""",
+    ),
+    Bad(
         "no streams",
         DEFAULTS,
         """
-my.yaml:1: streams: no stream; write `streams:` with one name per fine-tune below it, e.g. `narrow: {lora_r: 8}`
+my.yaml:1: streams: no stream; write `streams:` with one name per fine-tune below it, e.g. `narrow: {lora_r: 8}`; a config of another tool: `swarm init NEW.yaml --from FILE`
 1 problem; nothing was started
 """,
     ),

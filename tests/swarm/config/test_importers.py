@@ -270,6 +270,33 @@ def test_the_toml_of_control_adapters_is_a_config_of_ours_with_the_classes_of_it
     assert [(one.type, one.control_class) for one in found.datasets] == [("document", 1), ("document", -1)]
 
 
+@pytest.mark.parametrize(
+    ("keys", "adapter"),
+    [
+        ("full_fine_tune = true", "full"),
+        ("lora_rank = 4\ntarget_modules = ['q_proj']", "lora"),
+        ("lora_rank = 4\nload_in_4bit = true", "qlora"),
+    ],
+)
+def test_the_shortest_toml_of_that_system_is_known_as_its_own(folder: Path, keys: str, adapter: str) -> None:
+    """X08: what a dataset cannot limit there is left out with the reason."""
+    text = f"""
+    model_dir = 'org/base'
+    output_dir = './out'
+    {keys}
+    lr = 2e-5
+    sequence_len = 64
+    [[datasets]]
+    dataset_path = 'data/glad/*.txt'
+    max_sequences = 25757
+    drop_tails = true
+    """
+    found = stream(folder, text.replace("    ", ""), "short.toml")
+    assert (found.adapter, found.learning_rate, found.max_sequences, found.drop_tails) == (adapter, 2e-5, None, False)
+    written = (folder / "ours/my.yaml").read_text()
+    assert written.count("of a dataset it changes nothing there") == 2
+
+
 def test_a_toml_file_with_keys_of_ours_is_a_config_as_it_is(folder: Path) -> None:
     """X08: with settings under `defaults`, as in YAML."""
     text = """

@@ -9,10 +9,11 @@ import torch
 
 from tests.trainer.control.saved import sites
 from tests.trainer.loop import decoders
-from tests.trainer.loop.recipes import FIVE, loop_of, recipe
+from tests.trainer.loop.recipes import FIVE, loop_of, recipe, same
 from trainer.control.sites import FAMILIES
 from trainer.control.tuner import ControlConfig
 from trainer.data.tokens import IGNORED
+from trainer.loop import folder
 from trainer.loop.batches import Batches
 from trainer.loop.certify import certify
 from trainer.loop.classed import classed
@@ -57,8 +58,9 @@ STREAMS = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_trains_both_sites_in_one_pass_as_alone_and_as_with_peft(family) -> None:
-    """Row C26; the experts of Mixtral included, on whose linear layers no LoRA shares a pass.  These and Gemma 2 compute in fp32 by themselves."""
-    model = decoders.decoder(family, dtype=torch.float32 if family in {"mixtral", "gemma2"} else torch.float64)
+    """Row C26; experts included, on which no LoRA shares a pass.  These and Gemma 2 compute in fp32 by themselves."""
+    in_fp32 = family in {"mixtral", "qwen3_moe", "gemma2"}
+    model = decoders.decoder(family, dtype=torch.float32 if in_fp32 else torch.float64)
     streams = {name: replace(STREAMS[name], recompute=False) for name in ("block", "anti")}
     assert unfusable(model, linears=False) is None
     for certificate in certify(model, streams, steps=2):
@@ -82,8 +84,32 @@ def test_q_stays_orthonormal_and_no_site_is_longer_than_allowed() -> None:
     loop.run()
     for pair in streams["spectral"].adapter.pairs.values():
         torch.testing.assert_close(pair.a @ pair.a.T, torch.eye(len(pair.a)), atol=1e-5, rtol=0)
-    assert kept.steps["spectral"][-1].figures["adapter_norm_max"] <= 0.05 * (1 + 1e-6)
-    assert not kept.failures
+    figures = kept.steps["spectral"][-1].figures
+    assert figures["adapter_norm_max"] <= 0.05 * (1 + 1e-6)
+    assert figures["adapter_orthogonality"] < 1e-4
+    assert not kept.failures and "adapter_orthogonality" not in kept.steps["anti"][-1].figures
+
+
+def test_two_control_streams_in_shared_passes_go_on_from_the_middle_of_an_epoch_with_the_same_bits(tmp_path) -> None:
+    """Row C29: both were saved after the same step, so that their rows meet in the same passes again."""
+    recipes = {name: STREAMS[name] for name in ("full", "anti")}
+    loop, kept, through = loop_of(recipes)
+
+    def at(stream, step) -> None:
+        if step.step == 2:
+            (tmp_path / stream.name).mkdir()
+            folder.write(stream, tmp_path / stream.name)
+
+    kept.at = at
+    loop.run()
+    again, resumed_kept, resumed = loop_of(recipes)
+    for name, stream in resumed.items():
+        folder.read(stream, tmp_path / name)
+        assert stream.batches.epochs_after(2) % 1 > 0
+    again.run()
+    for name, stream in resumed.items():
+        assert same(stream, through[name]), name
+        assert [step.figures for step in resumed_kept.steps[name]] == [step.figures for step in kept.steps[name]][2:]
 
 
 def test_each_class_has_its_loss_and_its_tokens_as_figures() -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from swarm import kinds
+from swarm.errors import UserError
 from swarm.settings import Dataset, StreamSettings
 from tests.trainer.conftest import Bench
 from tests.trainer.roles.test_train import stop_after
@@ -79,6 +80,17 @@ def test_alpha_is_the_rounded_root_of_the_rank_unless_it_is_written(
     chosen = settings(adapter="control", lora_r=rank, **given)
     config = kinds.adapter("control").config(bases.facts_of(chosen.base_model), chosen)
     assert scale_of(config.lora_alpha, config.r, rslora=config.use_rslora) == scale
+
+
+def test_a_spectral_adapter_has_no_more_directions_than_the_base_is_wide(settings: Make) -> None:
+    """C15: any other type may have more."""
+    kind, chosen = kinds.adapter("control"), settings(adapter="control", lora_r=65)
+    facts = bases.facts_of(chosen.base_model)
+    assert kind.tensors(facts, chosen)
+    with pytest.raises(
+        UserError, match="lora_r: 65 orthonormal columns do not fit into the base's width of 64; lower it"
+    ):
+        kind.tensors(facts, settings(adapter="control", lora_r=65, control_adapter_type="spectral"))
 
 
 def test_a_control_training_that_was_stopped_goes_on_bit_for_bit(
@@ -154,6 +166,23 @@ def test_documents_keep_their_classes_through_the_cut_and_masked_tokens_have_non
         for token, one in list(zip(row.ids, row.classes, strict=True))[2:]:
             assert token in ids[one]
     assert {one for row in rows for one in row.classes} == {1, -1, 0}
+
+
+@pytest.mark.parametrize(("down", "held", "lost"), [("WXYZ" * 9, {}, "[+-]1"), ("ABCD", {"test": True}, "-1")], ids=str)
+def test_a_class_of_which_no_text_is_left_is_refused_as_one_that_no_dataset_has(
+    bench: Bench, settings: Make, tmp_path: Path, down: str, held: dict[str, bool], lost: str
+) -> None:
+    """Row C14: a file of each class, of which one is held out, or fills no sequence."""
+    texts = {"up": "abcd" * 9, "down": down, "test": "efgh" * 9}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    datasets = {name: {"path": str(tmp_path / f"{name}.txt"), "type": "document"} for name in texts}
+    chosen = settings(
+        datasets=[datasets["up"], {**datasets["down"], "control_class": -1}], sequence_len=16, val_set_size=1,
+        test_datasets=[datasets[name] for name in held], **CHANGES,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=rf"datasets: no token of control_class {lost} is left to train on; name more"):
+        bench.do("prepare", chosen)
 
 
 def bench_ids(text: str) -> list[int]:

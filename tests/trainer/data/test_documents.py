@@ -209,6 +209,17 @@ def test_text_files_and_blank_documents(bench: Bench, settings: Make, tmp_path: 
     assert "documents are held out whole" in said.body and "are in no sequence" in said.body
 
 
+def test_the_lines_of_a_text_file_end_alike_however_it_was_saved(bench: Bench, settings: Make, tmp_path: Path) -> None:
+    """C35: as Python and `datasets` read text; what stands in a string of JSON stays."""
+    lines = "one\ntwo\n\nthree and more"
+    for name, text in (("a", lines), ("b", "\ufeff" + lines.replace("\n", "\r\n")), ("c", lines.replace("\n", "\r"))):
+        (tmp_path / f"{name}.txt").write_bytes(text.encode())
+    given = {"path": str(tmp_path / "*.txt"), "type": "document"}
+    held = [documents(tmp_path, "held.jsonl", "h", 2)]
+    train, _ = prepared(bench, settings(datasets=[given], test_datasets=held, sequence_len=len(lines) + 1))
+    assert [words(row) for row in train] == [f"{lines}$"] * 3
+
+
 def test_documents_that_fill_no_sequence_are_refused(bench: Bench, settings: Make, tmp_path: Path) -> None:
     given = settings(datasets=[documents(tmp_path, "a.jsonl", "a", 3)], sequence_len=64, val_set_size=1)
     with pytest.raises(UserError, match="do not fill one sequence"):

@@ -124,7 +124,7 @@ def test_figures_differences_and_samples_come_as_a_table_as_json_and_as_toon(
     [
         (
             ["--metrics", "meteor"],
-            "--metrics: 'meteor' is no metric here; take some of eval_loss, perplexity, exact_match",
+            "--metrics: 'meteor' is no metric here; take some of eval_loss, perplexity, eval_token_accuracy, exact_match",
         ),
         (["--metrics", "json_schema"], "json_schema: is not set, but `metrics` names json_schema"),
         (["--data", "nowhere.jsonl"], "--data: there is no file nowhere.jsonl"),

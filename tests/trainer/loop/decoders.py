@@ -18,7 +18,7 @@ def decoder(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int
     name = {
         "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2", "gemma3": "Gemma3Text",
         "gpt2": "GPT2", "neox": "GPTNeoX", "falcon": "Falcon", "phi3": "Phi3", "mixtral": "Mixtral", "cohere": "Cohere", "cohere2": "Cohere2",
-        "mpt": "Mpt", "stablelm": "StableLm", "olmo": "Olmo", "olmo2": "Olmo2", "granite": "Granite", "bloom": "Bloom", "opt": "OPT",
+        "gemma3_text": "Gemma3Text", "smollm3": "SmolLM3", "qwen3_moe": "Qwen3Moe", "mpt": "Mpt", "stablelm": "StableLm", "olmo": "Olmo", "olmo2": "Olmo2", "granite": "Granite", "bloom": "Bloom", "opt": "OPT",
     }[family]  # fmt: skip
     common = {
         "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -29,6 +29,8 @@ def decoder(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int
         "falcon": {"ffn_hidden_size": 48, "alibi": False},
         "gemma2": {"sliding_window": 16},
         "gemma3": {"sliding_window": 16},
+        "gemma3_text": {"sliding_window": 16},
+        "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
         "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128, "expansion_ratio": 2},
         "bloom": {"n_layer": 2, "n_head": 4},
         "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
@@ -37,7 +39,9 @@ def decoder(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int
         del common["head_dim"]  # it is derived there
     config = getattr(transformers, f"{name}Config")(**{**common, **own.get(family, {}), **changes})
     torch.manual_seed(seed)
-    kind = {"gpt2": "GPT2LMHeadModel", "gemma3": "Gemma3ForCausalLM"}.get(family, f"{name}ForCausalLM")
+    kind = {"gpt2": "GPT2LMHeadModel", "gemma3": "Gemma3ForCausalLM", "gemma3_text": "Gemma3ForCausalLM"}.get(
+        family, f"{name}ForCausalLM"
+    )
     model = getattr(transformers, kind)(config)
     for parameter in model.parameters():
         if parameter.dim() > 1:

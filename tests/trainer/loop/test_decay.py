@@ -68,7 +68,8 @@ def test_no_layer_is_longer_than_the_largest_norm_allowed() -> None:
     assert float(norm_of(long)) == pytest.approx(2.0, abs=1e-6)
     assert torch.equal(short.b, kept)
     assert found["adapter_norm_max"] == pytest.approx(2.0, abs=1e-6)
-    assert found["adapter_norm"] < 1.1
+    assert found["adapter_norm_min"] == float(norm_of(short)) < found["adapter_norm"] < 1.1
+    assert 0 == found["adapter_decay_min"] < found["adapter_decay"] < found["adapter_decay_max"]
 
 
 @pytest.mark.parametrize("penalty", ["l2", "nuclear", "frobenius"])

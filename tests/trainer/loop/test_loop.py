@@ -161,7 +161,7 @@ def test_an_adapter_that_changes_the_base_is_refused_with_the_reason() -> None:
         loop.adapter(LoraConfig(target_modules=["nowhere"]))
 
 
-def test_the_held_out_loss_of_each_of_several_streams_is_that_of_its_adapter_alone() -> None:
+def test_what_is_measured_of_each_of_several_streams_is_that_of_its_adapter_alone() -> None:
     rows = decoders.rows(6, (5, 20), seed=9)
     loop, _, streams = loop_of(FIVE)
     for _ in range(3):
@@ -170,5 +170,5 @@ def test_the_held_out_loss_of_each_of_several_streams_is_that_of_its_adapter_alo
         alone, _, others = loop_of({name: FIVE[name]})
         others[name].adapter.load_state_dict(stream.adapter.state_dict())
         alone.layers.renorm(0)
-        expected = alone.held_out_loss(others[name], rows)
-        assert loop.held_out_loss(stream, rows) == pytest.approx(expected, rel=1e-5), name
+        expected = alone.held_out(others[name], rows)
+        assert loop.held_out(stream, rows) == pytest.approx(expected, rel=1e-5), name

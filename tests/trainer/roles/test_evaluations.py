@@ -37,15 +37,22 @@ def test_evaluations_are_spread_evenly_over_the_steps(
 def test_held_out_loss_is_measured_at_the_start_at_the_end_and_evenly_between(
     bench: Bench, settings: Make, engine: str
 ) -> None:
-    """C27: what is measured before the first step is the base's, and no checkpoint is chosen by it."""
-    given = settings(evals_per_run=3, max_steps=6, engine=engine)
+    """C27, C32: what is measured before the first step is the base's, and no checkpoint is chosen by it."""
+    given = settings(evals_per_run=3, max_steps=6, engine=engine, metrics=["eval_token_accuracy"])
     trained = bench.trained(given)["trained"]
+    accuracy = {row.step: row.figures["eval_token_accuracy"] for row in bench.metric_rows() if row.kind == "eval"}
     found = {row.step: row.figures["eval_loss"] for row in bench.metric_rows() if row.kind == "eval"}
     assert list(found) == [0, 3, 6]
     path = str(next((bench.place.run_folder / "prepared").iterdir()).relative_to(bench.place.run_folder))
     judged = bench.do("validate", given, prepared=path, checkpoint=trained.path, sha256=trained.sha256)["verdict"]
     assert found[0] == pytest.approx(judged.figures["base_eval_loss"], abs=1e-4)
     assert trained.step == 6 and f"checkpoint-{min((3, 6), key=found.__getitem__)}" in trained.path
+    assert "eval_loss" in trained.figures and "eval_token_accuracy" not in trained.figures  # the log has losses alone
+    score = bench.do("evaluate", given, prepared=path, checkpoint=trained.path, sha256=trained.sha256)["score"].figures
+    saved = 3 if "checkpoint-3" in trained.path else 6
+    # a token whose two likeliest are as good as equal may fall either way in another order of sums
+    assert score["base_eval_token_accuracy"] == pytest.approx(accuracy[0], abs=0.06)
+    assert score["eval_token_accuracy"] == pytest.approx(accuracy[saved], abs=0.06)
 
 
 def test_all_checkpoints_are_kept_where_none_is_to_go(bench: Bench, settings: Make) -> None:

@@ -22,7 +22,7 @@ from tests.trainer.conftest import Bench
 from toon import decode
 from trainer import bases, whole
 from trainer.data.prepared import HELD_OUT, TRAIN, VALIDATION, RowFile, read_rows
-from trainer.judge.heldout import held_out_loss, row_losses
+from trainer.judge.heldout import held_out_figures, held_out_loss, row_losses
 from trainer.lease import Lease
 from trainer.loading import load_adapter
 
@@ -361,6 +361,16 @@ def test_held_out_loss_is_the_mean_over_tokens_whatever_the_batches(
         loss = model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.labels])).loss
         nats, tokens = nats + float(loss.detach()) * row.supervised, tokens + row.supervised
     assert held_out_loss(model, rows, lambda: None) == pytest.approx(nats / tokens, abs=1e-5)
+    with torch.no_grad():
+        guesses = [model(input_ids=torch.tensor([row.ids])).logits[0].argmax(-1).tolist() for row in rows]
+    hits = sum(
+        g == label
+        for row, own in zip(rows, guesses, strict=True)
+        for g, label in zip(own, row.labels[1:], strict=False)
+    )
+    assert held_out_figures(row_losses(model, rows, lambda: None))["eval_token_accuracy"] == pytest.approx(
+        hits / tokens, abs=0.01
+    )
     monkeypatch.setattr("trainer.judge.heldout.JUDGED_TOKENS", 1)
     assert held_out_loss(model, rows, lambda: None) == pytest.approx(nats / tokens, abs=1e-5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from trainer.ship.lowrank import singular_values
 from trainer.ship.maps import ControlAdapter, Map, adapter_in
 from trainer.ship.merge import main as merge_command
 from trainer.ship.merge import merge, recipe_of
-from trainer.ship.probe import loaded, output
+from trainer.ship.norms import norms_of
+from trainer.ship.probe import hooked, loaded, output
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 FORMS = ("full", "symmetrise", "antisymmetrise", "spectral")
@@ -153,17 +155,29 @@ def test_a_base_in_4_bits_is_dequantised_and_that_is_said(made: Made, tmp_path: 
     )
 
 
-def test_a_converted_adapter_goes_on_to_llama_cpp(made: Made, tmp_path: Path) -> None:
-    base, folder = made()
+FOR_LLAMA_CPP = {"self_attn.o_proj": "attn_output", "mlp.down_proj": "ffn_down", "experts": "ffn_down_exps"}
+NUMBER = re.compile(r"experts\.(\d+)\.")
+
+
+@pytest.mark.parametrize(
+    ("family", "site"),
+    [("llama", "mlp"), ("mixtral", "mlp"), ("qwen3_moe", "mlp"), ("cohere", "block"), ("cohere2", "block")],
+)
+def test_a_converted_adapter_goes_on_to_llama_cpp(made: Made, tmp_path: Path, family: str, site: str) -> None:
+    """C49: where a family's layers write to the residual stream, by llama.cpp's names; of a mixture all experts in one tensor."""
+    base, folder = made(family, site=site)
     convert(adapter_in(folder), base, tmp_path / "lora")
     write(Adapter(tmp_path / "lora"), base, tmp_path / "lora.gguf", "f32")
     tensors = {
         tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in GGUFReader(tmp_path / "lora.gguf").tensors
     }
-    change = adapter_in(folder).change("model.layers.1.mlp.down_proj")
-    left, right = change.factors(weights(base)["model.layers.1.mlp.down_proj.weight"])  # type: ignore[union-attr]
-    b, a = (tensors[f"blk.1.ffn_down.weight.lora_{part}"] for part in "ba")
-    torch.testing.assert_close(b @ a, left @ right, rtol=1e-4, atol=1e-6)
+    adapter, stored = adapter_in(folder), weights(base)
+    for module, name in adapter.names_in(set(stored)):
+        left, right = adapter.change(module).factors(stored[name])  # type: ignore[union-attr]
+        place = next(there for end, there in FOR_LLAMA_CPP.items() if end in module)
+        b, a = (tensors[f"blk.{name.split('.')[2]}.{place}.weight.lora_{part}"] for part in "ba")
+        change = b @ a if (expert := NUMBER.search(name)) is None else (b @ a)[int(expert[1])]
+        torch.testing.assert_close(change, left @ right, rtol=1e-4, atol=1e-6)
 
 
 # ---- to matrices -----------------------------------------------------------------------------------------------------
@@ -178,14 +192,35 @@ def test_a_merged_model_is_the_hooked_one_shard_by_shard(made: Made, tmp_path: P
     changed = {
         name for name, value in weights(base).items() if not torch.equal(value, weights(tmp_path / "merged")[name])
     }
-    writers = {name for name in weights(base) if name.endswith(("mlp.down_proj.weight", ".w2.weight"))}
+    writers = {name for name in weights(base) if name.endswith((".down_proj.weight", ".w2.weight"))}
     assert changed == writers != set()
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_a_lora_of_experts_is_merged_lowered_and_measured_as_any_other(made: Made, tmp_path: Path, family: str) -> None:
+    """In memory a layer's experts are one tensor, in a base's files one each."""
+    base, folder = made(family, form="symmetrise")
+    convert(adapter_in(folder), base, tmp_path / "lora")
+    for name, adapter in (("control", folder), ("experts", tmp_path / "lora")):
+        merge(recipe_of([adapter], None, "linear", 0.5), base, tmp_path / name)
+    for name, value in weights(tmp_path / "control").items():
+        torch.testing.assert_close(weights(tmp_path / "experts")[name], value, rtol=1e-5, atol=1e-6)
+    done = convert(adapter_in(tmp_path / "lora"), base, tmp_path / "three", rank=3, allow_lossy=True)
+    assert 0 < done.kept < 1 and done.rank == 3
+    first = norms_of(Adapter(tmp_path / "lora"))[0]
+    left, right = Adapter(tmp_path / "lora").change(first.layer).factors(torch.empty(0))  # type: ignore[union-attr]
+    assert first.frobenius == pytest.approx(float((left @ right).norm()), rel=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_inverse_merged_into_a_merged_model_gives_the_base_again(made: Made, tmp_path: Path, form: str) -> None:
+    """C46: and both are the hooked model, of each type."""
     base, folder = made(form=form)
-    merge(recipe_of([folder], None, "linear", 0.5, scale=0.7), base, tmp_path / "merged")
+    for inverse, name in ((False, "merged"), (True, "undone")):
+        with hooked(loaded(Path(base)), adapter_in(folder, 0.7, inverse=inverse)) as model:
+            wanted = output(model).logits
+        merge(recipe_of([folder], None, "linear", 0.5, scale=0.7, inverse=inverse), base, tmp_path / name)
+        assert float((output(loaded(tmp_path / name)).logits - wanted).abs().max()) < EXACT
     merge(
         recipe_of([folder], None, "linear", 0.5, scale=0.7, inverse=True), str(tmp_path / "merged"), tmp_path / "back"
     )
@@ -258,6 +293,34 @@ def test_an_ordinary_lora_is_taken_out_again_and_goes_to_a_lower_rank(tmp_path: 
         recipe_of([folder], None, "linear", 0.5, multiplicative=True)
     with pytest.raises(UserError, match="only a control adapter is a map"):
         convert(adapter_in(folder), base, tmp_path / "maps", "multiplicative")
+
+
+@pytest.mark.parametrize(
+    ("other", "convert_says", "merge_says"),
+    [
+        (
+            {"hidden_size": 48},
+            "was trained on a base whose layers are of other sizes",
+            r"mlp.down_proj.weight has the shape \[48, 48\]",
+        ),
+        (
+            {"num_hidden_layers": 1},
+            "--base: has no matrix for model.layers.1.mlp",
+            "--base: 1 of the adapter's layers have no matrix",
+        ),
+    ],
+    ids=["width", "layers"],
+)
+def test_a_base_of_another_shape_is_refused_and_nothing_is_written(
+    made: Made, tmp_path: Path, other: dict[str, Any], convert_says: str, merge_says: str
+) -> None:
+    _, folder = made()
+    base, _ = made(model=other)
+    with pytest.raises(UserError, match=convert_says):
+        convert(adapter_in(folder), base, tmp_path / "lora")
+    with pytest.raises(UserError, match=merge_says):
+        merge(recipe_of([folder], None, "linear", 0.5), base, tmp_path / "merged")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_prints_what_was_lost_or_refuses_and_leaves_nothing(
