@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,7 @@ def of_tables(base: Path, folder: Path, *targets: str) -> Adapter:
 
 def test_an_embeddings_a_is_transposed_and_the_head_of_a_tied_base_is_refused(tmp_path: Path) -> None:
     """As llama.cpp's loader wants them: it looks rows of A up by token, and has no head where that is the embedding."""
-    base = base_of(tmp_path / "base", "gemma")
+    base = base_of(tmp_path / "base", "qwen2")
     given = of_tables(base, tmp_path / "embedding", "embed_tokens")
     write(given, str(base), tmp_path / "a.gguf", "f32")
     alpha, tensors = read(tmp_path / "a.gguf")
@@ -141,8 +142,11 @@ def test_an_embeddings_a_is_transposed_and_the_head_of_a_tied_base_is_refused(tm
     a, b = tensors["token_embd.weight.lora_a"], tensors["token_embd.weight.lora_b"]
     assert a.shape == (len(WORDS), delta.a.shape[0])
     torch.testing.assert_close(alpha / a.shape[1] * a @ b.T, delta.scale * (delta.b @ delta.a).T)
+    head, config = of_tables(base, tmp_path / "head", "lm_head"), json.loads((base / "config.json").read_text())
+    assert write(head, str(base), tmp_path / "b.gguf", "f32").pairs == 1
+    (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
     with pytest.raises(UserError, match=r"lm_head has an adapter, and llama\.cpp has no head of this base"):
-        write(of_tables(base, tmp_path / "head", "lm_head"), str(base), tmp_path / "b.gguf", "f32")
+        write(head, str(base), tmp_path / "c.gguf", "f32")
 
 
 def test_experts_of_which_two_parameters_are_adapted_are_refused(tmp_path: Path) -> None:
