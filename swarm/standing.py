@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from swarm import events as ev
-from swarm.event import Role
+from swarm.event import Event, Role
 
 
 @dataclass(slots=True)
@@ -233,3 +233,32 @@ class Question:
         """What is open of it after this author's answer: one word of the asker, or of anybody where one is asked, closes it."""
         left = tuple(name for name in self.to if name != author)
         return None if not left or author == self.by or len(self.to) == 1 else replace(self, to=left)
+
+
+def reason_of(event: Event) -> str | None:
+    """Why something was decided; None: the event is no decision."""
+    match event:
+        case ev.Fail(why=why) | ev.Back(why=why) | ev.Object(why=why) | ev.Promote(why=why):
+            return why
+        case ev.Add(like=like, why=reason):
+            return f"like {like}: {reason}" if reason else f"like {like}"
+        case ev.Retrain(like=like, mean=mean, ratings=count):
+            return f"the last {count} ratings of {like} have the mean {mean:g}"
+        case ev.Canary(share=share):
+            return f"{share:g} of the requests"
+        case ev.Verdict(result=result, why=reason):
+            return f"{result}: {reason}" if reason else result
+        case ev.Conclude(result=result, why=reason):
+            return f"{result}: {reason}"
+        case ev.Stop(why=reason):
+            return reason or ""
+        case ev.Yield(what=what, count=count, why=reason):
+            return f"{what}={count}: {reason}" if reason else f"{what}={count}"
+        case ev.Approve(why=reason):
+            return reason or ""
+        case ev.Pause() | ev.Resume():
+            return ""
+        case ev.End(rc=rc):
+            return f"exit status {rc}"
+        case _:
+            return None

@@ -26,6 +26,7 @@ from swarm.standing import (
     Stream,
     Task,
     Yielded,
+    reason_of,
 )
 
 __all__ = [
@@ -294,32 +295,9 @@ class State:
                 pass
 
     def _remember(self, entry: Entry) -> None:
-        match entry.event:
-            case ev.Fail(why=why) | ev.Back(why=why) | ev.Object(why=why) | ev.Promote(why=why):
-                pass
-            case ev.Add(like=like, why=reason):
-                why = f"like {like}: {reason}" if reason else f"like {like}"
-            case ev.Retrain(like=like, mean=mean, ratings=count):
-                why = f"the last {count} ratings of {like} have the mean {mean:g}"
-            case ev.Canary(share=share):
-                why = f"{share:g} of the requests"
-            case ev.Verdict(result=result, why=reason):
-                why = f"{result}: {reason}" if reason else result
-            case ev.Conclude(result=result, why=reason):
-                why = f"{result}: {reason}"
-            case ev.Stop(why=reason):
-                why = reason or ""
-            case ev.Yield(what=what, count=count, why=reason):
-                why = f"{what}={count}: {reason}" if reason else f"{what}={count}"
-            case ev.Approve(why=reason):
-                why = reason or ""
-            case ev.Pause() | ev.Resume():
-                why = ""
-            case ev.End(rc=rc):
-                why = f"exit status {rc}"
-            case _:
-                return
-        self.decisions.append(Decision(entry.seq, entry.event.kind, entry.event.ref, entry.author, why))
+        why = reason_of(entry.event)
+        if why is not None:
+            self.decisions.append(Decision(entry.seq, entry.event.kind, entry.event.ref, entry.author, why))
 
     @property
     def added(self) -> list[ev.Add]:
