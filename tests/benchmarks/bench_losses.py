@@ -70,11 +70,12 @@ def next_rates(measured: Measured, loss: str) -> list[float]:
 
 
 def missing(measured: Measured, seeds: int) -> list[tuple[str, float, int]]:
-    """Loss, rate and seed of what is to be trained next, as far as it is known."""
-    if rates := [(loss, rate, 0) for loss in LOSSES for rate in next_rates(measured, loss)]:
-        return rates
-    every = [(loss, best_rate(measured, loss), seed) for seed in range(1, seeds + 1) for loss in LOSSES]
-    return [one for one in every if key_of(*one) not in measured]
+    """Loss, rate and seed of what is to be trained next, as far as it is known: rates first."""
+    rates = {loss: next_rates(measured, loss) for loss in LOSSES}
+    decided = [loss for loss in LOSSES if not rates[loss]]
+    of_seeds = [(loss, best_rate(measured, loss), seed) for loss in decided for seed in range(1, seeds + 1)]
+    wanted = [(loss, rate, 0) for loss in LOSSES for rate in rates[loss]] + of_seeds
+    return [one for one in wanted if key_of(*one) not in measured]
 
 
 def run(trainings: list[tuple[str, float, int]]) -> Measured:
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--at-once", type=int, default=6, help="trainings in one run")
+    parser.add_argument("--at-once", type=int, default=12, help="trainings in one run")
     options = parser.parse_args()
     measured: Measured = json.loads(options.file.read_text()) if options.file.exists() else {}
     until = time.monotonic() + 60 * options.minutes
