@@ -30,20 +30,22 @@ from pydantic import TypeAdapter, ValidationError
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
 from swarm.files import write_whole
-from swarm.weights import sha256_of
+from swarm.weights import ADAPTER_CONFIG, sha256_of
 
 EMBEDDED = "tiny-toon"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / EMBEDDED
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 """What transformers looks for, in this order."""
 PICKLED = "pytorch_model*.bin"
-SMALL_FILES = ("*.json", "*.jinja", "*.model", "tokenizer*")
+SMALL_FILES = ("*.json", "*.jinja", "*.model", "tokenizer*", "vocab.txt", "merges.txt")
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.txt", "vocab.json", "*.tiktoken", "tekken.json")
+"""Files of which transformers makes a tokenizer: the first holds it whole, the others are older forms."""
 CODE = "*.py"
 HEADER_BYTES_AT_MOST = 100_000_000
 """The safetensors format's own limit (its README, "Format")."""
 BLOB = re.compile(r"[0-9a-f]{64}")
 DISK_SPARE_BYTES = 1 << 30
-FORMAT = 8
+FORMAT = 9
 """Of the facts in the cache; raised when the same files would give others."""
 DECIDING = ("torch", "transformers", "peft", "bitsandbytes")
 """Packages whose versions decide what a base's facts are."""
@@ -103,16 +105,21 @@ def config_of(folder: Path) -> dict[str, Any]:
     config = _json(folder / "config.json")
     if not isinstance(config, dict) or "model_type" not in config:
         raise error(f"{folder / 'config.json'} names no model_type", "name a folder that save_pretrained wrote")
-    if not (folder / "tokenizer.json").is_file():
-        raise error(f"{folder} has no tokenizer.json", "save the tokenizer into the same folder")
+    if (folder / ADAPTER_CONFIG).is_file():
+        what = (
+            f"{folder} holds an adapter beside the model ({ADAPTER_CONFIG}), which transformers would put on it unasked"
+        )
+        raise error(what, "merge it (`swarm merge`), or move the adapter's two files to a folder of their own")
+    if not any(path for pattern in TOKENIZERS for path in folder.glob(pattern)):
+        raise error(f"{folder} has no tokenizer", "save the tokenizer into the same folder")
     return config
 
 
 def weights_of(folder: Path) -> list[Path]:
     """The files of weights that transformers loads, each of them there; raises UserError."""
     paths = [folder / WEIGHTS]
-    if not paths[0].is_file() and (index := folder / INDEX).is_file():
-        paths = [folder / name for name in sorted(set(_json(index).get("weight_map", {}).values()))]
+    if not paths[0].is_file() and (folder / INDEX).is_file():
+        paths = [folder / name for name in sorted(set(_index_of(folder).values()))]
     elif not paths[0].is_file():
         if pickled := next(folder.glob(PICKLED), None):
             what = f"{folder} has pickled weights only ({pickled.name}), which can hold code"
@@ -272,8 +279,14 @@ def _facts_from_hub(name: str, *, trust_remote_code: bool) -> BaseFacts:
 
 
 def _index_of(folder: Path) -> dict[str, str]:
-    index = folder / INDEX
-    return dict(_json(index).get("weight_map", {})) if index.is_file() else {}
+    """The file of each tensor; empty where there is no index.  Raises UserError."""
+    if not (index := folder / INDEX).is_file():
+        return {}
+    listed = _json(index)
+    found = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not found or not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise error(f"{index} names no files of weights", "download or copy the model again")
+    return found
 
 
 def known(name: str, *, trust_remote_code: bool = False) -> BaseFacts:

@@ -14,9 +14,13 @@ from trainer.inspection import facts_of_model
 from trainer.place import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from trainer.judge.objective import Objective
 
 
 OF_LABELS = "SEQ_CLS"
@@ -28,7 +32,7 @@ def load_tokenizer(base_folder: Path, *, trust_remote_code: bool = False) -> Pre
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(base_folder), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each of the libraries that read the older forms has its own
         what = f"the tokenizer in {base_folder} cannot be read ({' '.join(str(error).split())[:200]})"
         raise UserError("base_model", what, "save the tokenizer again, or use another base") from error
     return cast("PreTrainedTokenizerBase", tokenizer)
@@ -36,6 +40,7 @@ def load_tokenizer(base_folder: Path, *, trust_remote_code: bool = False) -> Pre
 
 def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreTrainedModel:
     """The frozen base as the stream's adapter expects it: in full precision, or in NF4 for `qlora`."""
+    import torch
     from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
 
@@ -62,14 +67,25 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
             use_safetensors=True,  # pickled weights can hold code
             trust_remote_code=settings.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         what = f"{settings.base_model} cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise UserError(
             "base_model", what, "check it with `python -m trainer.bases --check`, or use another base"
         ) from error
+    _refuse_lacking(settings.base_model, model, objective, loaded["missing_keys"])
     objective.after_loading(model, loaded["missing_keys"])
     kind.after_loading(model, on_gpu=place.on_gpu)
     return cast("PreTrainedModel", model)
+
+
+def _refuse_lacking(name: str, model: PreTrainedModel, objective: Objective, missing: Collection[str]) -> None:
+    """Raises UserError where tensors are not in the base's files: transformers draws them at random, others in each process."""
+    lacking = sorted(one for one in missing if not objective.is_made_here(model, one))
+    if lacking:
+        what = f"the files of {name} lack {len(lacking)} tensors of a {type(model).__name__}, first {lacking[0]}"
+        raise UserError("base_model", what, "save the whole model with its head, or take another base")
 
 
 def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:

@@ -318,9 +318,10 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     if origin is Literal:
         return _listed(_words(annotation))
     if origin is list:
+        shortest = next((f", at least {part.min_length}" for part in metadata if isinstance(part, MinLen) and part.min_length > 1), "")  # fmt: skip
         longest = next((f", at most {part.max_length}" for part in metadata if isinstance(part, MaxLen)), "")
         at_least_one = any(isinstance(part, MinLen) for part in metadata)
-        return f"a list of {_several(get_args(annotation)[0], at_least_one=at_least_one)}{longest}"
+        return f"a list of {_several(get_args(annotation)[0], at_least_one=at_least_one)}{shortest}{longest}"
     if origin is dict:
         return f"{_several(get_args(annotation)[1], at_least_one=False)} by name"
     if table := next((part for part in metadata if isinstance(part, OneOf)), None):

@@ -112,7 +112,7 @@ def set_config(**values: object) -> Callable[[Path], object]:
         ),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read ("),
         (lambda folder: (folder / "config.json").write_text("{}"), "names no model_type"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer; save"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors; name the folder"),
         (
             lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),

@@ -23,6 +23,8 @@ from trainer.data.traced import MIXED, TOOLS, Owner, runs_of, unmarked
 
 TrainOn = Literal["all", "last", "marked"]
 Span = tuple[int, int]
+WORDS = "x"
+"""Stands for an answer that calls nothing."""
 DELIBERATE, UNFORESEEN = 2, 0
 """How much a reason says: a template that raises on purpose, and one that fails on a form of the row that it does not know."""
 ANOTHER_BASE = "change the row, or take a base whose chat template has room for it"
@@ -180,8 +182,23 @@ class Renderer:
         if key not in self._headers:
             asked = self._tail(turns[:index], tools, prompt=True)
             unasked = self._tail(turns[:index], tools, prompt=False)
-            self._headers[key] = len(gap) if asked is None else self._header_of(gap, asked, unasked or "")
+            found = len(gap) if asked is None else self._header_of(gap, asked, unasked or "")
+            called = found == len(gap) and bool(turns[index].get("tool_calls"))
+            self._headers[key] = self._before_call(index, gap, turns, tools) if called else found
         return self._headers[key]
+
+    def _before_call(self, index: int, gap: str, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> int:
+        """Of a template without a generation prompt: what it writes before a call, and not before words, is the assistant's to write."""
+        try:
+            text = rendered([*turns[:index], {"role": "assistant", "content": WORDS}], tools, self.tokenizer)
+        except Exception:  # it may want another conversation
+            return len(gap)
+        owned = _owned(text)
+        first = owned.get(index, [(0, 0)])[0][0]
+        after = max((end for spans in owned.values() for _, end in spans if end <= first), default=0)
+        common = _common(gap, unmarked(text[after:first]))
+        begins = [at for at in range(common + 1) if any(gap.startswith(special, at) for special in self.specials)]
+        return len(gap) if common == len(gap) else max([*begins, self._word_end(gap, common)]) or len(gap)
 
     def _tail(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]], *, prompt: bool) -> str | None:
         """What the template writes behind the last words of a conversation; None where it refuses to."""

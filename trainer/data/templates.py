@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Template, nodes
+from jinja2 import Template, TemplateSyntaxError, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
+from swarm.errors import UserError
+from swarm.printable import one_line
 from trainer.data.messages import THOUGHTS, TRAIN, Turn
 from trainer.data.traced import TOOLS, dumped, joined, joined_by, traced, unmarked
 
@@ -96,10 +98,14 @@ def _owned_turn(index: int, turn: Turn) -> Turn:
 
 
 def literal_text(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the chat template itself can write: its text and its string constants, apart."""
+    """What the chat template itself can write: its text and its string constants, apart.  Raises UserError where it is none."""
     sources = tokenizer.chat_template or ""
     texts = sources.values() if isinstance(sources, dict) else [sources]
-    trees = [_compile_jinja_template(source).environment.parse(source) for source in texts]
+    try:
+        trees = [_compile_jinja_template(source).environment.parse(source) for source in texts]
+    except TemplateSyntaxError as error:
+        what = f"its chat template is no Jinja (line {error.lineno}: {one_line(error.message)})"
+        raise UserError("base_model", what, "correct chat_template.jinja, or take another base") from error
     found = {node.data for tree in trees for node in tree.find_all(nodes.TemplateData)}
     constants = {node.value for tree in trees for node in tree.find_all(nodes.Const)}
     return "\x00".join([*found, *(value for value in constants if isinstance(value, str))])

@@ -104,11 +104,19 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> froz
     stops = {tokenizer.eos_token_id} if isinstance(tokenizer.eos_token_id, int) else set()
     path = folder / "generation_config.json" if folder is not None else None
     if path is not None and path.is_file():
-        listed = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
-        stops |= {listed} if isinstance(listed, int) else set(listed)
+        stops |= _listed_in(path)
     vocabulary = tokenizer.get_vocab()
     known = {vocabulary[word] for word in END_OF_TURN if word in vocabulary}
     return frozenset(stops | known | _of_template(tokenizer, stops | known))
+
+
+def _listed_in(path: Path) -> set[int]:
+    """The end tokens of a generation_config.json.  Raises UserError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError("base_model", f"{path} cannot be read", "download it again, or remove it") from error
+    return {token for token in (found if isinstance(found, list) else [found]) if isinstance(token, int) and token >= 0}
 
 
 def _of_template(tokenizer: PreTrainedTokenizerBase, known: set[int]) -> set[int]:

@@ -33,6 +33,10 @@ class Objective(ABC):
         """Modules that are not quantised, beside what transformers leaves out itself."""
         return []
 
+    def is_made_here(self, model: PreTrainedModel, tensor: str) -> bool:
+        """Whether a tensor that the base's files do not have is no lack of theirs, since `after_loading` makes it."""
+        return False
+
     def after_loading(self, model: PreTrainedModel, missing: Collection[str]) -> None:
         """`missing`: tensors that the base's files do not have."""
         return

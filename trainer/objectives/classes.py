@@ -53,6 +53,10 @@ class Classes(Objective):
     def kept_whole(self, config: Any) -> list[str]:
         return sorted({name.rpartition(".")[0] for name, _ in classifier_of(config)})
 
+    def is_made_here(self, model: PreTrainedModel, tensor: str) -> bool:
+        """The head, to which an encoder's pooler belongs."""
+        return not tensor.startswith(f"{model.base_model_prefix}.") or ".pooler." in tensor
+
     def after_loading(self, model: PreTrainedModel, missing: Collection[str]) -> None:
         """A new head has the same first values wherever it is made; its last layer is zero, so that it prefers no label."""
         generator = torch.Generator().manual_seed(0)

@@ -52,6 +52,10 @@ class Likeness(Objective):
 
         return AutoModelForMaskedLM if is_encoder(config) else auto_class(config)
 
+    def is_made_here(self, model: PreTrainedModel, tensor: str) -> bool:
+        """A head, which sentence encoders are saved without, is asked nothing."""
+        return not tensor.startswith(f"{model.base_model_prefix}.")
+
     def reader(self, settings: StreamSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> PairReader:
         return PairReader(tokenizer, settings.sequence_len)
 

@@ -26,7 +26,10 @@ PREFIX = "base_model.model."
 PARTS = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_magnitude_vector|lora_embedding_A|lora_embedding_B|lora_Q|lora_S)(?:\.weight)?"
 )
-NOT_MERGED = {"bias": "none", "lora_bias": False, "modules_to_save": None}
+NOT_MERGED = {
+    "bias": "none", "lora_bias": False, "modules_to_save": None, "alora_invocation_tokens": None, "layer_replication": None,
+    "use_qalora": False, "use_bdlora": None, "arrow_config": None,
+}  # fmt: skip
 """Settings of PEFT's LoRA that would need more than a change of matrices, and their values without that."""
 
 
@@ -89,7 +92,7 @@ class Adapter:
         self.folder = folder
         self.config = _config(folder, self.peft_type)
         for key, without in NOT_MERGED.items():
-            if self.config.get(key) not in (without, [], None):
+            if self.config.get(key) not in (without, [], None, False):
                 what = f"{ADAPTER_CONFIG} has {key}: {self.config[key]}, which is no change of a matrix"
                 raise UserError(str(folder), what, "merge it with PEFT's merge_and_unload, which loads the whole model")
         with safe_open(str(folder / ADAPTER), "pt") as file:
@@ -102,6 +105,10 @@ class Adapter:
     @property
     def modules(self) -> set[str]:
         return set(self._parts)
+
+    @property
+    def embeddings(self) -> set[str]:
+        return {module for module, parts in self._parts.items() if "lora_embedding_A" in parts}
 
     def names_in(self, stored: set[str]) -> Iterator[tuple[str, str]]:
         """What it changes of a base with these tensors: (module, name of the tensor); an expert of files that have them apart is `module.number`."""
@@ -142,10 +149,13 @@ class Adapter:
         )  # fmt: skip
 
     def _scale(self, module: str, rank: int) -> float:
-        alpha = float(_pattern(self.config.get("alpha_pattern") or {}, module) or self.config["lora_alpha"])
+        alpha = _pattern(self.config.get("alpha_pattern") or {}, module)
+        alpha = self.config["lora_alpha"] if alpha is None else alpha
         return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
 
 
+PEFTS_ALPHA = 8
+"""Where a config names none."""
 NAMES = {"LORA": "LoRA", "CONTROL": "control"}
 
 
@@ -162,6 +172,8 @@ def _config(folder: Path, peft_type: str) -> dict[str, Any]:
         raise UserError(str(folder), f"{ADAPTER_CONFIG} describes no {NAMES[peft_type]} adapter", fix)
     if not (folder / ADAPTER).is_file():
         raise UserError(str(folder), f"has no {ADAPTER}", "name the folder of an adapter; .bin files are not read")
+    if peft_type == "LORA" and not isinstance(config.setdefault("lora_alpha", PEFTS_ALPHA), int | float):
+        raise UserError(str(folder), f"{ADAPTER_CONFIG} has lora_alpha: {config['lora_alpha']!r}", "write a number")
     return config
 
 

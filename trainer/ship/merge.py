@@ -13,6 +13,7 @@ python -m trainer.ship.merge ADAPTER [ADAPTER ...] --out FOLDER [--base BASE] [-
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -37,6 +38,7 @@ from trainer.whole import new_folder
 
 COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*")
 """Beside the weights: config, generation config, tokenizer, chat template."""
+COMBINATIONS = ("linear", "ties", "dare_linear", "dare_ties")
 HEADER = 8
 """Bytes of a safetensors file before its JSON: the JSON's length."""
 
@@ -125,6 +127,9 @@ def _targets(recipe: Recipe, shards: list[Path], config: dict[str, Any]) -> dict
         what = f"{len(missing)} of the adapter's layers have no matrix in the base, first {missing[0]}"
         fix = "its head is the embedding: a merged one would change both" if tied else "name the base it was trained on"
         raise UserError("--base", what, fix)
+    if config.get("tie_word_embeddings") and (both := sorted(set().union(*(a.embeddings for a in recipe.adapters)))):
+        what = f"{both[0]} is its head too: a merged one would change both"
+        raise UserError("--base", what, "keep it as an adapter, or train without that layer")
     targets = {name: module for adapter in recipe.adapters for module, name in adapter.names_in(stored)}
     for name, module in targets.items():
         if not all(change.fits(shapes[name]) for change, _ in recipe.changes(module)):
@@ -199,6 +204,12 @@ def recipe_of(
     given = weights or [1.0] * len(adapters)
     if len(given) != len(adapters):
         raise UserError("--weights", f"{len(given)} weights for {len(adapters)} adapters", "give one for each")
+    if not all(map(math.isfinite, [*given, scale])):
+        raise UserError("--weights", "one of the numbers is not finite", "give finite ones")
+    if not 0 < density <= 1:
+        raise UserError("--density", f"{density:g} is no share", "give one above 0 and at most 1")
+    if combine not in COMBINATIONS:
+        raise UserError("--combine", f"{combine!r} is no way", f"take {', '.join(COMBINATIONS)}")
     return Recipe(adapters, given, combine, density)
 
 

@@ -819,3 +819,9 @@ def test_the_fix_of_a_value_in_another_form_is_the_value_in_ours(loading, projec
     with pytest.raises(UserErrors) as caught:
         loading(text)
     assert [error.fix for error in caught.value.errors if not error.what.startswith("is missing")] == [fix]
+
+
+def test_a_list_that_is_too_short_is_answered_with_its_bound(loading, project):
+    text = "name: quick\ndefaults:\n  base_model: tiny-toon\n  datasets: [{path: data/train.jsonl, type: labelled}]\n  method: classify\n  labels: [a]\nstreams: {one: {}}\n"
+    with pytest.raises(UserErrors, match=r"labels: expected a list of texts, at least 2, at most 1000, got \['a'\]"):
+        loading(text)

@@ -90,3 +90,22 @@ def test_a_template_that_never_ends_an_answer_is_refused() -> None:
     tokenizer = tiny.tokenizer(tiny.CHATML.replace("<|im_end|>", "."))
     with pytest.raises(NotProven, match="its chat template ends an answer without a stop token"):
         tokens(Chat(TURNS), tokenizer)
+
+
+@pytest.mark.parametrize("is_special", [True, False])
+def test_what_a_template_writes_before_a_call_alone_is_the_assistants_to_write(is_special: bool) -> None:
+    """Mistral's templates have no generation prompt, and a call begins with a control token that the model has to choose itself."""
+    template = (
+        "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{{- '[INST] ' + m['content'] + '[/INST]' -}}"
+        "{%- elif m.get('tool_calls') -%}{{- '[TOOL_CALLS] ' + (m['tool_calls'] | tojson) + eos_token -}}"
+        "{%- else -%}{{- ' ' + m['content'] + eos_token -}}{%- endif -%}{%- endfor -%}"
+    )
+    tokenizer = tiny.tokenizer(template)
+    if is_special:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["[INST]", "[/INST]", "[TOOL_CALLS]"]})
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    turns = [TURNS[1], {"role": "assistant", "content": "", "tool_calls": [call]}, TURNS[3], TURNS[2]]
+    first, last = counted(tokens(Chat(turns), tokenizer), tokenizer)
+    assert last == "ho<|im_end|>"
+    assert first.startswith("[TOOL_CALLS] [" if is_special else "[{") and first.endswith("]<|im_end|>")
+    assert "INST" not in first

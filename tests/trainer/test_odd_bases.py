@@ -1,0 +1,85 @@
+"""Issue 13: bases as people have them: files of older forms are read, and what is broken or lacking in them is said in a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from tokenizers import pre_tokenizers
+
+from swarm.errors import UserError
+from swarm.settings import StreamSettings
+from tests.trainer import tiny
+from trainer import bases
+from trainer.loading import load_base, load_tokenizer
+from trainer.place import Place
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.save_base(tmp_path / "base")
+
+
+def test_a_base_whose_files_lack_tensors_is_refused_and_nothing_is_drawn_at_random(folder: Path) -> None:
+    """transformers says so in a warning alone, and each process of a run would draw others."""
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    settings = StreamSettings.model_validate({"base_model": str(folder), "datasets": [{"path": "-"}]})
+    with pytest.raises(UserError, match=r"lack 1 tensors of a LlamaForCausalLM, first model\.layers\.1\.mlp\.up_proj"):
+        load_base(folder, settings, Place(folder, "cpu"))
+
+
+def test_a_matrix_of_another_shape_is_refused_in_words(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+    settings = StreamSettings.model_validate({"base_model": str(folder), "datasets": [{"path": "-"}]})
+    with pytest.raises(UserError, match=r"base_model: .* cannot be loaded \(RuntimeError: "):
+        load_base(folder, settings, Place(folder, "cpu"))
+
+
+def test_a_tokenizer_in_two_files_as_older_bases_have_it_is_read(folder: Path) -> None:
+    """OPT's and many of GPT-2's family have no tokenizer.json."""
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    words = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    (folder / "vocab.json").write_text(json.dumps({word: at for at, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    assert bases.facts_of(str(folder)).embedding_rows == 259
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.decode(tokenizer("hi there")["input_ids"]) == "hi there"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("generation_config.json", "{", r"generation_config\.json cannot be read; download it again, or remove it"),
+        ("generation_config.json", "[]", r"generation_config\.json cannot be read; download it again, or remove it"),
+        ("model.safetensors.index.json", "[]", r"index\.json names no files of weights; download"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": 3}}', r"index\.json names no files of weights; download"),
+        ("chat_template.jinja", "{% for m in messages %}{{ m.content }", r"its chat template is no Jinja \(line 1: unexpected '}'\)"),
+        ("adapter_config.json", "{}", r"holds an adapter beside the model \(adapter_config\.json\), which transformers would put"),
+        ("tokenizer.json", "{}", r"the tokenizer in .* cannot be read \("),
+        ("tokenizer.json", None, r"has no tokenizer; save the tokenizer into the same folder"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_of_a_base_is_called_by_its_name(folder: Path, name: str, text: str | None, words: str) -> None:
+    if "index" in name:
+        (folder / "model.safetensors").unlink()
+    if text is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        bases.facts_of(str(folder))
+    assert str(caught.value).startswith("base_model: ") and "\n" not in str(caught.value)
+
+
+def test_end_tokens_that_are_no_numbers_are_not_taken(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, None, "<|im_end|>", -1]}))
+    assert bases.facts_of(str(folder)).chat_template
