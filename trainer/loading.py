@@ -14,13 +14,9 @@ from trainer.inspection import facts_of_model
 from trainer.place import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from trainer.judge.objective import Objective
 
 
 OF_LABELS = "SEQ_CLS"
@@ -74,15 +70,15 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
         raise UserError(
             "base_model", what, "check it with `python -m trainer.bases --check`, or use another base"
         ) from error
-    _refuse_lacking(settings.base_model, model, objective, loaded["missing_keys"])
+    lacking = [one for one in loaded["missing_keys"] if not objective.is_made_here(model, one)]
+    _refuse_lacking(settings.base_model, model, sorted(lacking))
     objective.after_loading(model, loaded["missing_keys"])
     kind.after_loading(model, on_gpu=place.on_gpu)
     return cast("PreTrainedModel", model)
 
 
-def _refuse_lacking(name: str, model: PreTrainedModel, objective: Objective, missing: Collection[str]) -> None:
+def _refuse_lacking(name: str, model: PreTrainedModel, lacking: list[str]) -> None:
     """Raises UserError where tensors are not in the base's files: transformers draws them at random, others in each process."""
-    lacking = sorted(one for one in missing if not objective.is_made_here(model, one))
     if lacking:
         what = f"the files of {name} lack {len(lacking)} tensors of a {type(model).__name__}, first {lacking[0]}"
         raise UserError("base_model", what, "save the whole model with its head, or take another base")
