@@ -1,0 +1,58 @@
+"""Streams with modes that act, in a real run: killed in the midst of one, and in the end as if nothing had happened (U01, U18, U19, U20, U23)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm import events as ev
+from swarm.rundir import RunFolder
+from tests.runs import swarm_process as sp
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+AT_ONCE = "preset: absolute, alpha: 1.0, beta: 0.0"
+"""Phi is the step's own stress."""
+STREAMS = f"""\
+  tasks: {{controller: {{kind: unified, {AT_ONCE}, theta0: 0.0001, theta1: 0.999, merge: mean}}}}
+  mirror: {{controller: {{kind: unified, {AT_ONCE}, theta0: 0.0001, theta1: 0.0002, anchor_rows: 4, anchor_steps: 4, pull: 0.1}}}}
+  ranks: {{controller: {{kind: unified, {AT_ONCE}, theta0: 0.6, theta1: 0.7, adapt: rank}}}}
+  orbital: {{controller: {{kind: orbital, warmup: 10, every: 1, dwell: 1, stress: 0.0, recovery: 0.0}}}}"""
+STEPS, SAVED = 60, 10
+SKILLS = ("even", "odd")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
+    yield from sp.end_everything(tmp_path)
+
+
+def adapters(folder: RunFolder) -> dict[str, bytes]:
+    found = folder.path.glob("streams/*/adapter/adapter_model.safetensors")
+    return {path.parts[-3]: path.read_bytes() for path in found}
+
+
+def test_a_group_of_controllers_with_modes_that_is_killed_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> None:
+    extra = "  exact: true\n  lora_dropout: 0.1"
+    config = sp.write_config(tmp_path, streams=STREAMS, steps=STEPS, extra=extra)
+    data = tmp_path / "train.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps({**row, "skill": SKILLS[n % 2]}) + "\n" for n, row in enumerate(rows)))
+    asked = ("placement.cpu_streams=4", f"save_steps={SAVED}", "datasets.0.task=skill")
+    killed, whole = sp.start(config, *asked), sp.start(config, *asked)
+    sp.wait_for(
+        lambda: all(stream.checkpoints for stream in sp.state(killed).streams.values()), "checkpoints", folder=killed
+    )
+    for pid in sp.living_workers(killed):
+        os.kill(pid, signal.SIGKILL)
+    assert [(end := sp.wait_for_end(folder).end) and end.rc for folder in (killed, whole)] == [0, 0]
+    assert any(isinstance(entry.event, ev.Expire) for entry in sp.entries(killed))
+    assert adapters(killed).keys() == {"tasks", "mirror", "ranks", "orbital"}
+    assert adapters(killed) == adapters(whole)
+    notes = {entry.event.body for entry in sp.entries(whole) if isinstance(entry.event, ev.Post)}
+    assert any("an adapter for each of 2 tasks: even, odd" in note for note in notes)
+    assert any("multi -> mirror" in note for note in notes)
