@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+PAIR, EXPERTS = ".lora_", ".experts."
+"""What names of tensors have in them: those of a pair, and those of a mixture's layers."""
 OF_LABELS = "SEQ_CLS"
 """PEFT's name of what an adapter that tells labels is for."""
 
@@ -104,32 +106,68 @@ def new_adapter(base: PreTrainedModel, settings: StreamSettings) -> PeftModel:
     return kinds.adapter(settings.adapter).attach(base, facts_of_model(base), settings)
 
 
-def load_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> PeftModel:
-    """The base with a trained adapter, for inference only.  Raises UserError if its weights are not a safetensors file.
+def load_adapter(base: PreTrainedModel | PeftModel, folder: Path, name: str = "default") -> PeftModel:
+    """The base with a trained adapter, or with one more, for inference only.  Raises UserError where it does not fit the base.
 
-    PEFT would load an `adapter_model.bin` instead, which can hold code (CVE-2025-32434).
+    PEFT would load an `adapter_model.bin` instead of a safetensors file, which can hold code (CVE-2025-32434).
     """
     if not (folder / ADAPTER).is_file():
         raise UserError(
             str(folder), f"has no {ADAPTER}", "name the folder of an adapter; .bin and .pt files are not read"
         )
+    import torch
     from peft import PeftModel
 
     _refuse_another_purpose(base, folder)
     for kind in kinds.installed("adapter").values():
         kind.known_to_peft()  # type: ignore[attr-defined]
     try:
-        return PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=False).eval()
-    except RuntimeError as error:
-        if "size mismatch" not in str(error):
-            raise
-        what = "was trained on a base whose layers are of other sizes"
-        raise UserError(str(folder), what, "name the base it was trained on") from error
+        if isinstance(base, PeftModel):
+            base.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+            made = base
+        else:
+            made = PeftModel.from_pretrained(base, str(folder), adapter_name=name, is_trainable=False)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a torn file, a config of another version, layers that the base does not have
+        if "size mismatch" in str(error):
+            what = "was trained on a base whose layers are of other sizes"
+            raise UserError(str(folder), what, "name the base it was trained on") from error
+        what = f"does not fit its base ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        raise UserError(str(folder), what, "name the base that it was trained on, or save the adapter again") from error
+    _refuse_a_part(made, folder, name)
+    return made.eval()
 
 
-def _refuse_another_purpose(base: PreTrainedModel, folder: Path) -> None:
+def _refuse_a_part(model: PeftModel, folder: Path, name: str) -> None:
+    """Raises UserError where the base has no place for some of a LoRA's tensors, or the file lacks some: PEFT goes on with the rest."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    config = model.peft_config[name]
+    with safe_open(str(folder / ADAPTER), "pt") as file:
+        stored = {one for one in file.keys() if PAIR in one}  # noqa: SIM118  not a mapping
+    if config.peft_type != "LORA" or any(EXPERTS in one for one in stored):  # transformers renames those of mixtures
+        return
+    made = {
+        one for one in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False) if PAIR in one
+    }
+    if odd := sorted(stored ^ made):
+        what = f"{odd[0]} is in its file alone" if odd[0] in stored else f"its file lacks {odd[0]}"
+        more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+        raise UserError(str(folder), f"does not fit its base: {what}{more}", "name the base that it was trained on")
+
+
+def _refuse_another_purpose(base: PreTrainedModel | PeftModel, folder: Path) -> None:
     """PEFT would leave the head of a model of labels out."""
-    tells = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("task_type") == OF_LABELS
-    if tells and not type(base).__name__.endswith("ForSequenceClassification"):
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        tells = config.get("task_type") == OF_LABELS
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(str(folder), f"has no {ADAPTER_CONFIG} that can be read", "save the adapter again") from error
+    from peft import PeftModel
+
+    model = base.get_base_model() if isinstance(base, PeftModel) else base
+    if tells and not type(model).__name__.endswith("ForSequenceClassification"):
         what = "its adapter tells labels (`method: classify`), and words are asked of it"
         raise UserError(str(folder), what, "load it with transformers and peft: docs/methods.md")

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
+from transformers import LlamaForCausalLM
 
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from tests.trainer import tiny
 from trainer import bases
-from trainer.loading import load_base, load_tokenizer
+from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.place import Place
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -83,3 +84,32 @@ def test_a_broken_file_of_a_base_is_called_by_its_name(folder: Path, name: str, 
 def test_end_tokens_that_are_no_numbers_are_not_taken(folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, None, "<|im_end|>", -1]}))
     assert bases.facts_of(str(folder)).chat_template
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [(3, r"layers\.2\..* is in its file alone \(and \d+ more\)"), (1, r"its file lacks .*layers\.1\.")],
+)
+def test_an_adapter_of_which_the_base_would_take_a_part_is_refused(
+    folder: Path, tmp_path: Path, layers: int, words: str
+) -> None:
+    """Of another base of the same width, say: PEFT takes what fits and goes on."""
+    other = tmp_path / "other"
+    config = LlamaForCausalLM.from_pretrained(folder).config
+    config.num_hidden_layers = layers
+    LlamaForCausalLM(config).save_pretrained(other)
+    adapter = tiny.save_adapter(other, tmp_path / "adapter", target_modules=["q_proj"])
+    base = LlamaForCausalLM.from_pretrained(folder)
+    with pytest.raises(UserError, match=words):
+        load_adapter(base, adapter)
+
+
+def test_a_torn_adapter_and_a_config_that_is_none_are_refused_in_words(folder: Path, tmp_path: Path) -> None:
+    adapter = tiny.save_adapter(folder, tmp_path / "adapter", target_modules=["q_proj"])
+    whole = (adapter / "adapter_model.safetensors").read_bytes()
+    (adapter / "adapter_model.safetensors").write_bytes(whole[:-8])
+    with pytest.raises(UserError, match=r"adapter: does not fit its base \(SafetensorError"):
+        load_adapter(LlamaForCausalLM.from_pretrained(folder), adapter)
+    (adapter / "adapter_config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"has no adapter_config\.json that can be read"):
+        load_adapter(LlamaForCausalLM.from_pretrained(folder), adapter)

@@ -17,7 +17,7 @@ from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import PLAIN, Dataset, StreamSettings
 from trainer import bases
-from trainer.data.bad import BadRow
+from trainer.data.bad import BadRow, reason_of
 from trainer.data.boundary import RowBoundary
 from trainer.data.documents import Cutting
 from trainer.data.prepared import counts_all
@@ -63,7 +63,9 @@ def _together(model: PreTrainedModel, folders: Sequence[Path]) -> Together | Non
         return Together(model, folders)
     except UserError as why:
         print(f"one after another: {why.where}: {why.what}", file=sys.stderr)
-        return None
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as why:  # no LoRA, or another base's
+        print(f"one after another: {reason_of(why)}", file=sys.stderr)
+    return None
 
 
 def _at_once(examination: Examination, together: Together) -> list[Result]:

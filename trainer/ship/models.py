@@ -80,16 +80,7 @@ class Models:
     def _load(self, source: Source) -> None:
         """PEFT's names of adapters become module names, which hold no dots; so ours are kept apart."""
         peft_name = f"a{len(self._peft_names)}"
-        try:
-            if self._peft_names:
-                more = cast("PeftModel", self._model)
-                more.load_adapter(str(source.folder), adapter_name=peft_name, is_trainable=False)
-            else:
-                first = cast("PreTrainedModel", self._model)
-                self._model = load_adapter(first, source.folder, peft_name)
-        except (RuntimeError, ValueError, KeyError) as error:
-            what = f"does not fit the base {self.sources.base} ({' '.join(str(error).split())[:200]})"
-            raise UserError(str(source.folder), what, "name the base that it was trained on with --base") from error
+        self._model = load_adapter(self._model, source.folder, peft_name)
         self._peft_names[source.name] = peft_name
         if source.is_tied:
             self._ties[source.name] = self._tie(source)
