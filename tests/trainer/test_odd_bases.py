@@ -17,7 +17,7 @@ from trainer import bases
 from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.place import Place
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
 
 @pytest.fixture
