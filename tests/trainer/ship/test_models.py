@@ -150,7 +150,7 @@ def test_an_adapter_of_another_shape_is_a_users_error(base: Path, tmp_path: Path
     other = tmp_path / "narrow"
     LlamaForCausalLM(config).save_pretrained(other)
     tiny.tokenizer().save_pretrained(other)
-    with pytest.raises(UserError, match="does not fit its base|of other sizes"):
+    with pytest.raises(UserError, match=r"does not fit its base|of other sizes"):
         Models(sources_of([str(tiny.save_adapter(other, tmp_path / "a"))], str(base)), Place(Path(), "cpu"))
 
 
