@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import LlamaForCausalLM
@@ -15,7 +16,9 @@ from swarm.settings import StreamSettings
 from tests.trainer import tiny
 from trainer import bases
 from trainer.loading import load_adapter, load_base, load_tokenizer
+from trainer.loop.adapter import refuse_unfusable
 from trainer.place import Place
+from trainer.ship.deltas import Adapter
 
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
@@ -113,3 +116,25 @@ def test_a_torn_adapter_and_a_config_that_is_none_are_refused_in_words(folder: P
     (adapter / "adapter_config.json").write_text("[]")
     with pytest.raises(UserError, match=r"has no adapter_config\.json that can be read"):
         load_adapter(LlamaForCausalLM.from_pretrained(folder), adapter)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"alora_invocation_tokens": [3]}, {"bias": "all"}, {"layer_replication": [[0, 2]]}]
+)
+def test_an_adapter_that_acts_otherwise_than_a_lora_is_none_of_the_shared_layers(settings: dict[str, object]) -> None:
+    """One with invocation tokens acts behind them alone; on every token its figures would be another adapter's."""
+    with pytest.raises(UserError, match="the shared engine has no adapter of this kind"):
+        refuse_unfusable(LoraConfig(**{"target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **settings}))
+
+
+def test_a_config_that_is_a_list_describes_no_adapter(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"adapter_config\.json describes no LoRA adapter"):
+        Adapter(tmp_path)
+
+
+def test_what_git_lfs_left_in_an_adapters_place_is_refused_in_words(folder: Path, tmp_path: Path) -> None:
+    adapter = tiny.save_adapter(folder, tmp_path / "adapter", target_modules=["q_proj"])
+    (adapter / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors cannot be read \("):
+        Adapter(adapter)

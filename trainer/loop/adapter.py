@@ -314,6 +314,10 @@ def refuse_unfusable(config: LoraConfig) -> None:
         "target_parameters": config.target_parameters,
         "trainable_token_indices": config.trainable_token_indices,
         "layer_replication": config.layer_replication,
+        **{
+            key: getattr(config, key, None)
+            for key in ("alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config")
+        },
         f"init_lora_weights: {config.init_lora_weights}": config.init_lora_weights not in {True, *FIRST},
     }
     for key, set_ in reasons.items():

@@ -167,11 +167,17 @@ def _config(folder: Path, peft_type: str) -> dict[str, Any]:
         raise UserError(
             str(folder), what, "name the folder of an adapter, e.g. runs/RUN/promoted, of a pair one of its two"
         ) from error
-    if not isinstance(config, dict) or config.get("peft_type") != peft_type:
-        fix = "convert it first: `swarm convert`" if config.get("peft_type") == "CONTROL" else "name the folder of one"
+    held = config.get("peft_type") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or held != peft_type:
+        fix = "convert it first: `swarm convert`" if held == "CONTROL" else "name the folder of one"
         raise UserError(str(folder), f"{ADAPTER_CONFIG} describes no {NAMES[peft_type]} adapter", fix)
     if not (folder / ADAPTER).is_file():
         raise UserError(str(folder), f"has no {ADAPTER}", "name the folder of an adapter; .bin files are not read")
+    try:
+        with safe_open(str(folder / ADAPTER), "pt"):
+            pass
+    except Exception as error:  # safetensors' own
+        raise UserError(str(folder), f"{ADAPTER} cannot be read ({error})", "download or copy it again") from error
     if peft_type == "LORA" and not isinstance(config.setdefault("lora_alpha", PEFTS_ALPHA), int | float):
         raise UserError(str(folder), f"{ADAPTER_CONFIG} has lora_alpha: {config['lora_alpha']!r}", "write a number")
     return config
