@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
-from swarm.weights import ADAPTER, ADAPTER_CONFIG
+from swarm.weights import ADAPTER_CONFIG
 from trainer.inspection import facts_of_model
 from trainer.place import Place
 
@@ -111,13 +111,12 @@ def load_adapter(base: PreTrainedModel | PeftModel, folder: Path, name: str = "d
 
     PEFT would load an `adapter_model.bin` instead of a safetensors file, which can hold code (CVE-2025-32434).
     """
-    if not (folder / ADAPTER).is_file():
-        raise UserError(
-            str(folder), f"has no {ADAPTER}", "name the folder of an adapter; .bin and .pt files are not read"
-        )
     import torch
     from peft import PeftModel
 
+    from trainer.adapter_file import tensors_of
+
+    stored = set(tensors_of(folder))
     _refuse_another_purpose(base, folder)
     for kind in kinds.installed("adapter").values():
         kind.known_to_peft()  # type: ignore[attr-defined]
@@ -135,18 +134,15 @@ def load_adapter(base: PreTrainedModel | PeftModel, folder: Path, name: str = "d
             raise UserError(str(folder), what, "name the base it was trained on") from error
         what = f"does not fit its base ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise UserError(str(folder), what, "name the base that it was trained on, or save the adapter again") from error
-    _refuse_a_part(made, folder, name)
+    _refuse_a_part(made, folder, name, stored)
     return made.eval()
 
 
-def _refuse_a_part(model: PeftModel, folder: Path, name: str) -> None:
+def _refuse_a_part(model: PeftModel, folder: Path, name: str, tensors: set[str]) -> None:
     """Raises UserError where the base has no place for some of a LoRA's tensors, or the file lacks some: PEFT goes on with the rest."""
     from peft import get_peft_model_state_dict
-    from safetensors import safe_open
 
-    config = model.peft_config[name]
-    with safe_open(str(folder / ADAPTER), "pt") as file:
-        stored = {one for one in file.keys() if PAIR in one}  # noqa: SIM118  not a mapping
+    config, stored = model.peft_config[name], {one for one in tensors if PAIR in one}
     if config.peft_type != "LORA" or any(EXPERTS in one for one in stored):  # transformers renames those of mixtures
         return
     made = {

@@ -77,7 +77,8 @@ def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device
         labels[index, : len(row.ids)] = torch.tensor(row.labels)
         mask[index, : len(row.ids)] = 1
     with signed(model, _signs(rows, length).to(device)):
-        logits = logits_of(model, ids.to(device), mask.to(device), rows)  # (B, T, V)
+        # PEFT's learned prompts stand before a row's own tokens.
+        logits = logits_of(model, ids.to(device), mask.to(device), rows)[:, -length:]  # (B, T, V)
     labels = labels[:, 1:].to(device)  # the token at t is predicted from those before it
     counted = labels != IGNORED
     nats = torch.zeros(labels.shape, dtype=torch.float64, device=device)  # (B, T-1)

@@ -15,10 +15,9 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig
-from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from swarm.weights import ADAPTER
+from trainer.adapter_file import tensors_of
 from trainer.data.tokens import Tokens
 from trainer.inspection import positions_of
 from trainer.judge.answers import Answer, Question, Sampling, batches_of, timed
@@ -45,7 +44,7 @@ class Together:
         config = cast("LoraConfig", PeftConfig.from_pretrained(str(folder)))
         config.lora_dropout = 0.0
         adapter = self.layers.adapter(config, 0)
-        adapter.load_state_dict(load_file(folder / ADAPTER))
+        adapter.load_state_dict(tensors_of(folder))
         return adapter
 
     def close(self) -> None:

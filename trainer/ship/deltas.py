@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from safetensors import safe_open
 
 from swarm.errors import UserError
 from swarm.weights import ADAPTER, ADAPTER_CONFIG
+from trainer.adapter_file import names_of, opened
 from trainer.ship import experts
 
 PREFIX = "base_model.model."
@@ -95,8 +95,7 @@ class Adapter:
             if self.config.get(key) not in (without, [], None, False):
                 what = f"{ADAPTER_CONFIG} has {key}: {self.config[key]}, which is no change of a matrix"
                 raise UserError(str(folder), what, "merge it with PEFT's merge_and_unload, which loads the whole model")
-        with safe_open(str(folder / ADAPTER), "pt") as file:
-            found = _by_module(folder, list(file.keys()))
+        found = _by_module(folder, names_of(folder))
         targets = self.config.get("target_parameters") or []
         parameters = {module: experts.parameter_in(module, targets, str(folder)) for module in found}
         self._parts = {parameters[module] or module: parts for module, parts in found.items()}
@@ -135,7 +134,7 @@ class Adapter:
 
     def delta(self, module: str) -> Delta:
         parts = self._parts[module]
-        with safe_open(str(self.folder / ADAPTER), "pt") as file:
+        with opened(self.folder) as file:
             read = {part: file.get_tensor(name).float() for part, name in parts.items()}
         is_embedding = "lora_embedding_A" in read
         a, b = (read[f"lora_{'embedding_' if is_embedding else ''}{part}"] for part in "AB")
@@ -171,13 +170,6 @@ def _config(folder: Path, peft_type: str) -> dict[str, Any]:
     if not isinstance(config, dict) or held != peft_type:
         fix = "convert it first: `swarm convert`" if held == "CONTROL" else "name the folder of one"
         raise UserError(str(folder), f"{ADAPTER_CONFIG} describes no {NAMES[peft_type]} adapter", fix)
-    if not (folder / ADAPTER).is_file():
-        raise UserError(str(folder), f"has no {ADAPTER}", "name the folder of an adapter; .bin files are not read")
-    try:
-        with safe_open(str(folder / ADAPTER), "pt"):
-            pass
-    except Exception as error:  # safetensors' own
-        raise UserError(str(folder), f"{ADAPTER} cannot be read ({error})", "download or copy it again") from error
     if peft_type == "LORA" and not isinstance(config.setdefault("lora_alpha", PEFTS_ALPHA), int | float):
         raise UserError(str(folder), f"{ADAPTER_CONFIG} has lora_alpha: {config['lora_alpha']!r}", "write a number")
     return config

@@ -219,9 +219,11 @@ class Endpoints:
                 what = f"The request is larger than {self.limits.most_bytes} bytes."
                 raise ApiError(413, what, code="request_too_large")
         try:
-            return json.loads(raw)
+            body = json.loads(raw)
+            json.dumps(body, ensure_ascii=False).encode()  # half of a surrogate pair is JSON and no text
         except (ValueError, RecursionError):
             raise ApiError(400, "The body is no JSON.") from None
+        return body
 
     async def _answered(
         self, http: HttpRequest, request: Request, name: str, prompts: Sequence[list[int]], shape: Shape,

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from swarm.errors import UserError
-from swarm.weights import ADAPTER, ADAPTER_CONFIG
+from swarm.weights import ADAPTER_CONFIG
+from trainer.adapter_file import opened
 from trainer.control.forms import factors
 from trainer.control.sites import CHILD
 from trainer.ship.deltas import Adapter, Change, Delta, names_in_base
@@ -124,7 +124,7 @@ class ControlAdapter(Adapter):
 
     def _map(self, site: str) -> Map:
         parts = self._parts[f"{site}.{CHILD}"]
-        with safe_open(str(self.folder / ADAPTER), "pt") as file:
+        with opened(self.folder) as file:
             read = {part: file.get_tensor(name).float() for part, name in parts.items()}
         form = self.config["control_adapter_type"]
         first, second = (read["lora_Q"], read["lora_S"]) if form == "spectral" else (read["lora_A"], read["lora_B"])

@@ -64,13 +64,15 @@ def copy_adapter(folder: Path, out: Path, base_folder: Path, base_name: str) -> 
 
 def write_folder(folder: Path, base: str, out: Path, kind: str | None) -> Written:
     """PEFT's folder at `out`, which must not exist.  Raises UserError, and then nothing is left behind."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
+
+    from trainer.adapter_file import tensors_of
 
     _refuse_existing(out)
     _parent(out)
+    tensors = tensors_of(folder)
     with new_folder(out) as staged:
         copy_adapter(folder, staged, bases.folder_of(base), public_name(base))
-        tensors = load_file(staged / ADAPTER)
         if kind is not None:
             tensors = {name: value.to(_dtype(kind)).contiguous() for name, value in tensors.items()}
             save_file(tensors, staged / ADAPTER, {"format": "pt"})

@@ -225,7 +225,8 @@ def test_what_is_wrong_is_answered_as_the_api_does(served: Served) -> None:
         create(model="bare", messages=HELLO)
     with pytest.raises(openai.BadRequestError, match="cannot complete a text"):
         served.client.completions.create(model="bare", prompt="x")
-    assert served.post(b"{")[0] == served.post(b"[]")[0] == 400
+    half = rb'{"model": "one", "prompt": "\ud800", "max_tokens": 1}'
+    assert served.post(b"{")[0] == served.post(b"[]")[0] == served.post(half, "/completions")[0] == 400
     assert served.post({"model": "one"})[1]["error"]["code"] == "missing_required_parameter"
     for prompt in ([10**6], [], [[]], [""], ["a", 4], 4):
         assert served.post({"model": "one", "prompt": prompt, "max_tokens": 1}, "/completions")[0] == 400, prompt
