@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from swarm.errors import UserError
 from swarm.facts import BaseFacts
 from swarm.keys import Settings
 from swarm.kinds import AdapterKind, Refusal, Shape
@@ -23,6 +24,8 @@ LORA = "write `adapter: lora`"
 class FullSettings(Settings):
     full_weight_dtype: Literal["float32", "bfloat16"] = "float32"
     """How the trained weights are held; bfloat16 loses small updates without a Kahan optimizer."""
+    full_modules: list[str] | None = None
+    """Ends of the names of the modules that are trained, with all within them, such as `layers.3` or `lm_head`; unset: all."""
 
 
 class Full(AdapterKind[FullSettings]):
@@ -62,7 +65,11 @@ class Full(AdapterKind[FullSettings]):
         import torch
 
         made = super().attach(model, base, settings)
-        if base.tied and not method_of(settings).head(base, settings):
+        if (
+            base.tied
+            and not method_of(settings).head(base, settings)
+            and f"{_table(base)}.weight" in _trained(base, settings)
+        ):
             inside = made.get_base_model()
             _copy_in(inside, base.head).weight = _copy_in(inside, _table(base)).weight
         for value in made.parameters():
@@ -72,10 +79,30 @@ class Full(AdapterKind[FullSettings]):
 
 
 def _trained(base: BaseFacts, settings: Any) -> dict[str, Shape]:
-    """By its names in the model, with the base's own head or the method's."""
+    """By its names in the model, with the base's own head or the method's.  Raises UserError where a name is no module's."""
     if own_head := method_of(settings).head(base, settings):
-        return {name: shape for name, shape in base.tensors if not name.startswith(f"{base.head}.")} | own_head
-    return dict(base.tensors) | dict(base.head_tensors)
+        own = {name: shape for name, shape in base.tensors if not name.startswith(f"{base.head}.")}
+    else:
+        own = dict(base.tensors) | dict(base.head_tensors)
+    wanted = settings.full_modules
+    if wanted is None:
+        return own | own_head
+    for name in wanted:
+        if not any(_is_within(tensor, name) for tensor in own):
+            fix = f"write the end of one, such as {base.linears[0].name}, or of one that holds others"
+            raise UserError("full_modules", f"{name} is no module of the base", fix)
+    chosen = {tensor: shape for tensor, shape in own.items() if any(_is_within(tensor, name) for name in wanted)}
+    if base.tied and not own_head:  # one matrix of two names
+        pair = {
+            tensor: shape for tensor, shape in own.items() if tensor.rpartition(".")[0] in (base.head, _table(base))
+        }
+        chosen |= pair if pair.keys() & chosen.keys() else {}
+    return chosen | own_head
+
+
+def _is_within(tensor: str, end: str) -> bool:
+    """Whether a module whose name ends so holds the tensor."""
+    return f".{end}." in f".{tensor}"
 
 
 def _table(base: BaseFacts) -> str:

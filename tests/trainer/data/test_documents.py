@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 
 from swarm.errors import UserError
 from swarm.settings import Dataset, Part, StreamSettings
@@ -64,6 +65,18 @@ def cut(texts: list[str], **settings: Any) -> list[str]:
 def test_what_stands_before_and_behind_a_document(given: dict[str, Any], expected: list[int]) -> None:
     """C36, C37: nothing, text that is tokenised with it, one id or several; the end token where nothing is said."""
     assert ids_of_document("abc", Dataset(path="a.txt", type="document", **given), TOKENIZER) == expected
+
+
+def test_a_space_before_each_document_gives_the_tokens_of_a_tokenizer_that_adds_one() -> None:
+    """C30: what `--add-prefix-space` asks a tokenizer for."""
+    adding = tiny.tokenizer()
+    adding.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    wanted = adding("abc", add_special_tokens=False)["input_ids"]
+    assert wanted != ids("abc")
+    assert ids_of_document("abc", Dataset(path="a.txt", type="document", document_prefix=" "), TOKENIZER) == [
+        *wanted,
+        END,
+    ]
 
 
 def test_a_begin_token_that_a_document_brings_along_is_taken_off() -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from swarm import kinds
+from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER
 from tests.families import FAMILIES, facts_of, model_of
@@ -68,6 +69,34 @@ def test_it_learns_is_judged_and_resumed(bench: Bench, settings: Make, changes: 
     assert all(torch.equal(first[name], second[name]) for name in first)
     wanted = getattr(torch, str(changes.get("full_weight_dtype", "float32")))
     assert {value.dtype for value in first.values()} == {wanted}
+
+
+@pytest.mark.parametrize(
+    ("modules", "held"),
+    [
+        (["layers.1.mlp", "norm"], ["model.layers.1.mlp.", "model.norm."]),
+        (["lm_head"], ["lm_head.", "model.embed_tokens."]),  # one matrix of two names
+    ],
+    ids=str,
+)
+def test_some_modules_alone_are_trained(bench: Bench, settings: Make, modules: list[str], held: list[str]) -> None:
+    """C01."""
+    chosen = settings(adapter="full", full_modules=modules, max_steps=4, learning_rate=2e-3)
+    trained = bench.trained(chosen)["trained"]
+    assert trained.figures["loss"] < trained.figures["first_loss"]
+    names = [
+        name.removeprefix("base_model.model.") for name in load_file(bench.place.run_folder / trained.path / ADAPTER)
+    ]
+    assert all(name.startswith(tuple(held)) for name in names)
+    assert all(any(name.startswith(part) for name in names) for part in held)
+    given = {"prepared": next(iter(bench.prepared)), "checkpoint": trained.path, "sha256": trained.sha256}
+    verdict = bench.do("validate", chosen, **given, figures=trained.figures)["verdict"]
+    assert verdict.result == "SUCCESS", verdict.why
+
+
+def test_a_module_that_the_base_lacks_is_refused(bench: Bench, settings: Make) -> None:
+    with pytest.raises(UserError, match="layer is no module of the base"):
+        bench.trained(settings(adapter="full", full_modules=["layer"], max_steps=1))
 
 
 def test_an_encoder_is_tuned_whole_to_tell_labels(bench: Bench, tmp_path: Path) -> None:
