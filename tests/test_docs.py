@@ -90,7 +90,7 @@ def test_the_readme_is_short_and_begins_with_two_make_targets() -> None:
 
 def test_the_tree_in_contributing_has_every_room_and_no_other() -> None:
     tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")[3]
-    found = re.findall(r"^( *)([a-z]+)/ ", tree, re.MULTILINE)
+    found = re.findall(r"^( *)([a-z_]+)/ ", tree, re.MULTILINE)
     layers = [name for indent, name in found if not indent]
     above = ""
     for indent, name in found:
