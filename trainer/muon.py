@@ -15,15 +15,15 @@ import torch
 class Muon(torch.optim.Optimizer):
     def __init__(
         self,
-        params: Iterable[dict[str, Any]],
+        params: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        """`params`: groups; `betas` and `eps` are AdamW's."""
-        groups = [{**group, "params": list(group["params"])} for group in params]
+        """`betas` and `eps` are AdamW's."""
+        groups = [{**group, "params": list(group["params"])} for group in _grouped(list(params))]
         matrices, others = ([_only(group, matrices=wanted) for group in groups] for wanted in (True, False))
         self._muon = torch.optim.Muon(matrices, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
         self._adamw = torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps)
@@ -48,3 +48,7 @@ class Muon(torch.optim.Optimizer):
 
 def _only(group: dict[str, Any], *, matrices: bool) -> dict[str, Any]:
     return {**group, "params": [value for value in group["params"] if (value.ndim == 2) is matrices]}
+
+
+def _grouped(params: list[Any]) -> list[dict[str, Any]]:
+    return params if isinstance(params[0], dict) else [{"params": params}]

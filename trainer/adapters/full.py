@@ -5,6 +5,7 @@ PEFT keeps the copies as `modules_to_save`, so that the base is still there (`di
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 from swarm.errors import UserError
@@ -64,7 +65,9 @@ class Full(AdapterKind[FullSettings]):
     def attach(self, model: PreTrainedModel, base: BaseFacts, settings: FullSettings) -> PeftModel:
         import torch
 
-        made = super().attach(model, base, settings)
+        with warnings.catch_warnings():  # what is tied is tied again below
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+            made = super().attach(model, base, settings)
         if (
             base.tied
             and not method_of(settings).head(base, settings)

@@ -208,7 +208,7 @@ def test_a_config_that_peft_cannot_read_fails(bench: Bench, settings: Make, give
         (json.dumps({**config, "\ud800": 1}), r"says \ud800 1, the stream"),  # half a pair, which no log can hold
         ("[]", "describes no adapter"),
         (json.dumps({**config, "peft_type": "IA3"}), "says peft_type 'IA3', the stream's settings make it 'LORA'"),
-        (json.dumps({**config, "r": 8.0}), "PEFT cannot load it (TypeError"),  # equal to 8, and no size of a tensor
+        (json.dumps({**config, "r": 8.0}), "does not fit its base (TypeError"),  # equal to 8, and no size of a tensor
     ]
     for text, words in damages:
         verdict = bench.do("validate", settings(), **handed_in(bench, given, None, text))["verdict"]

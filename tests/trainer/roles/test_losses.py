@@ -72,5 +72,5 @@ def test_a_base_that_the_shared_engine_cannot_take_is_refused_and_not_trained_wi
 ) -> None:
     monkeypatch.setattr(shared, "unfusable", lambda model, **_: "it is a mixture of experts")
     assert engines_of(settings(kl_lambda=0.1)) == {"shared"}
-    with pytest.raises(UserError, match="trl has no such sft: take another base"):
+    with pytest.raises(UserError, match="mixture of experts; leave out what the shared engine alone has"):
         bench.trained(settings(kl_lambda=0.1))
