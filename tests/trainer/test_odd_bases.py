@@ -111,8 +111,9 @@ def test_a_torn_adapter_and_a_config_that_is_none_are_refused_in_words(folder: P
     adapter = tiny.save_adapter(folder, tmp_path / "adapter", target_modules=["q_proj"])
     whole = (adapter / "adapter_model.safetensors").read_bytes()
     (adapter / "adapter_model.safetensors").write_bytes(whole[:-8])
-    with pytest.raises(UserError, match=r"adapter: does not fit its base \(SafetensorError"):
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors cannot be read"):
         load_adapter(LlamaForCausalLM.from_pretrained(folder), adapter)
+    (adapter / "adapter_model.safetensors").write_bytes(whole)
     (adapter / "adapter_config.json").write_text("[]")
     with pytest.raises(UserError, match=r"has no adapter_config\.json that can be read"):
         load_adapter(LlamaForCausalLM.from_pretrained(folder), adapter)
