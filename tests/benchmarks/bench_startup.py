@@ -53,7 +53,11 @@ def swarm(folder: Path, settings: str) -> float:
     command = [sys.executable, "-m", "swarm.cli"]
     began = time.time()
     subprocess.run(
-        [*command, "run", "swarm.yaml", "--plain"], cwd=folder, env=environment(), capture_output=True, check=True
+        [*command, "run", "swarm.yaml", "--plain", "--again"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        check=True,
     )
     rows = subprocess.run(
         [*command, "export", "--what", "metrics", "--format", "csv"],
