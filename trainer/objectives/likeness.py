@@ -14,7 +14,6 @@ from trainer.data.bad import NotARow
 from trainer.data.rows import Pair, Row
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.families import auto_class, is_encoder
-from trainer.judge.answers import Answer, Question
 from trainer.judge.heldout import RowLoss
 from trainer.judge.objective import Objective
 from trainer.objectives import losses, texts
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from swarm.settings import StreamSettings
-    from trainer.judge.answers import Sampling
 
 JUDGED_PAIRS = 32
 """Held-out pairs that each is told apart from, in the order of the rows."""
@@ -86,14 +84,3 @@ class Likeness(Objective):
         first = vectors(model, [row.ids[: row.answer_start] for row in rows])  # (B, d)
         second = vectors(model, [row.ids[row.answer_start :] for row in rows])  # (B, d)
         return losses.contrastive(first, second, self.temperature)
-
-    def questions(
-        self, rows: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], count: int
-    ) -> list[Question]:
-        return []
-
-    def answers(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question], stops: Sequence[int],
-        max_new_tokens: int, check: Callable[[], None], how: Sampling,
-    ) -> list[Answer]:  # fmt: skip
-        return []

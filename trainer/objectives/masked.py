@@ -15,7 +15,6 @@ from swarm.errors import UserError
 from trainer import bases
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.families import is_encoder
-from trainer.judge.answers import Answer, Question
 from trainer.judge.heldout import RowLoss
 from trainer.judge.objective import Objective
 from trainer.loading import load_tokenizer
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from swarm.settings import StreamSettings
-    from trainer.judge.answers import Sampling
 
 
 @dataclass(frozen=True)
@@ -93,17 +91,6 @@ class Masked(Objective):
         return losses.masked(
             torch.tensor(row.ids), may_be, mask=mask, vocabulary=len(tokenizer), key=key, share=self.share
         )
-
-    def questions(
-        self, rows: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], count: int
-    ) -> list[Question]:
-        return []
-
-    def answers(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question], stops: Sequence[int],
-        max_new_tokens: int, check: Callable[[], None], how: Sampling,
-    ) -> list[Answer]:  # fmt: skip
-        return []
 
 
 _tokenizers: dict[str, PreTrainedTokenizerBase] = {}
