@@ -151,7 +151,7 @@ def plan(
 
     Nothing is started.
     """
-    from swarm.cli import screen
+    from swarm.cli import plans, screen
     from swarm.planning import starting
 
     made = starting.plan(config, overrides or [], check_disk=False)
@@ -159,9 +159,9 @@ def plan(
         _print_roadmap(config, made, form)
         return
     if form is not None:
-        screen.print_data(screen.plan_data(made), form)
+        screen.print_data(plans.data(made), form)
         return
-    screen.tell(screen.plan_text(made))
+    screen.tell(plans.text(made))
     if explain:
         print()
         screen.tell(made.config.dump())

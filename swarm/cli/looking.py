@@ -28,7 +28,7 @@ def status(
 ) -> None:
     """One look at a run: streams, workers, bus, what is held."""
     from swarm import rundir
-    from swarm.cli import screen
+    from swarm.cli import screen, statuses
 
     if bus:
         _bus(rundir.find(one_run(run, named)), form)
@@ -41,7 +41,7 @@ def status(
     if form is not None:
         screen.print_data(session(snapshot), form)
         return
-    screen.tell(screen.status_text(snapshot))
+    screen.tell(statuses.text(snapshot))
 
 
 def _bus(folder: RunFolder, form: bool | None) -> None:

@@ -53,7 +53,7 @@ def follow(folder: RunFolder, *, owns: bool, form: bool | None = None, since: in
     Ctrl-C stops the run if this command started it (`owns`; a second Ctrl-C detaches), else it detaches.  SIGTERM and a hang-up
     detach.  `since`: show entries after this one; by default the newest `OLD_LINES`.  Returns the exit status of `swarm run`.
     """
-    from swarm.cli import screen
+    from swarm.cli import endings
     from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher, _signals():
@@ -62,10 +62,10 @@ def follow(folder: RunFolder, *, owns: bool, form: bool | None = None, since: in
             ended = _follow(watcher, lines)
         except _Interrupted as signalled:
             if not owns or signalled.args[0] != signal.SIGINT:
-                screen.print_detached(folder)
+                endings.print_detached(folder)
                 return 0
             ended = _stop(watcher, lines)
-    return screen.print_result(folder, form) if ended else screen.print_orphaned(folder)
+    return endings.print_result(folder, form) if ended else endings.print_orphaned(folder)
 
 
 def wait_for_end(folder: RunFolder) -> None:

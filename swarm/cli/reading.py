@@ -131,7 +131,7 @@ class _Reading:
         return [message for message in found if self.wanted.holds(message.entry)]
 
     def show(self, tail: int | None, form: bool | None) -> None:
-        from swarm.cli import screen
+        from swarm.cli import entries, screen
         from swarm.views.replay import checked_seq
 
         found = _last(self.fresh(), tail)
@@ -139,7 +139,7 @@ class _Reading:
             checked_seq(self.wanted.to, self.log.last_seq)
         if form is None:
             for message in found:
-                screen.tell(screen.entry_line(message, self.amended))
+                screen.tell(entries.line(message, self.amended))
         else:
             screen.print_data({"entries": self._data(found, form)}, form)
 
@@ -166,19 +166,19 @@ class _Reading:
             found = self.fresh()
 
     def _print_each(self, found: list[Message], form: bool | None) -> None:
-        from swarm.cli import screen
+        from swarm.cli import entries, screen
 
         for message in found:
             if form is None:
-                print(screen.for_people(screen.entry_line(message, self.amended)), flush=True)
+                print(screen.for_people(entries.line(message, self.amended)), flush=True)
             else:  # one document per entry
                 screen.print_data(self._data([message], form)[0], form, following=True)
 
     def _data(self, found: list[Message], form: bool) -> list[dict[str, Any]]:
-        from swarm.cli import screen
+        from swarm.cli import entries
 
-        rows = [screen.entry_data(message, self.amended, marked=self.reader is not None) for message in found]
-        return rows if form else screen.as_table(rows)
+        rows = [entries.data(message, self.amended, marked=self.reader is not None) for message in found]
+        return rows if form else entries.table(rows)
 
 
 def _last(found: list[Message], count: int | None) -> list[Message]:

@@ -69,7 +69,7 @@ def replay(
 ) -> None:
     """A run as it stood at any moment, folded from its log."""
     from swarm import rundir
-    from swarm.cli import screen
+    from swarm.cli import screen, statuses
     from swarm.views.replay import snapshot_at
     from swarm.views.report import session
 
@@ -77,7 +77,7 @@ def replay(
     if form is not None:
         screen.print_data(session(snapshot), form)
         return
-    screen.tell(screen.status_text(snapshot))
+    screen.tell(statuses.text(snapshot))
     screen.tell("\n" + "\n".join(snapshot.tail[-3:]))
 
 

@@ -62,16 +62,16 @@ def run(
     Ctrl-C saves and stops; `q` in the dashboard detaches and the run goes on.
     """
     from swarm import rundir
-    from swarm.cli import screen
+    from swarm.cli import endings, plans
     from swarm.planning import starting
 
     made = starting.plan(config, overrides or [])
     if not again:
         starting.refuse_repetition(made)
     folder = starting.start(made, None if into is None else rundir.find(into))
-    screen.announce(folder, made)
+    plans.announce(folder, made)
     if detach:
-        screen.print_detached(folder)
+        endings.print_detached(folder)
         tell(str(folder.path), {"run": folder.name, "path": str(folder.path)}, form)
         return
     sys.exit(attach(folder, plain=plain, form=form, since=0))
@@ -178,17 +178,17 @@ def attach(
 
     `author`: in whose name the dashboard's keys act; by default the owner's.
     """
-    from swarm.cli import progress, screen
+    from swarm.cli import endings, progress
 
     if not plain and can_draw(sys.stdin, sys.stdout):
         status = _dashboard(folder, readonly=readonly, author=author)
         if status is not None:
             if status == STOPPED:
                 progress.wait_for_end(folder)
-            if screen.has_ended(folder):
-                return screen.print_result(folder, form)
+            if endings.has_ended(folder):
+                return endings.print_result(folder, form)
             if status == 0:
-                screen.print_left(folder)
+                endings.print_left(folder)
             return status
     return progress.follow(folder, owns=owns, form=form, since=since)
 

@@ -10,7 +10,7 @@ import pytest
 from bus.hub import Hub
 from bus.keys import Members
 from swarm import events as ev
-from swarm.cli import screen
+from swarm.cli import statuses
 from swarm.coordinator.effects import Effects
 from swarm.coordinator.reception import SPEAKS
 from swarm.coordinator.record import Record
@@ -69,7 +69,7 @@ async def test_what_was_measured_is_shown_beside_what_was_predicted_and_lets_the
         [row] = crew.rows(record.state)
         assert (row.own_bytes, row.predicted_own_bytes) == (20 * MB, 40 * MB)
         assert report.worker_of(row)["own_bytes"] == 20 * MB
-        assert screen._memory(replace(row, memory_bytes=700 * MB)) == "700 MB of 900 MB, streams 20 MB of 40 MB"
+        assert statuses._memory(replace(row, memory_bytes=700 * MB)) == "700 MB of 900 MB, streams 20 MB of 40 MB"
         assert await heard(measured) == [Grant(("b/train",), "trainer")]
         assert len(list(writer.log.entries())) == len(story.entries) + 1, "nothing is said twice"
     await hub.close()
