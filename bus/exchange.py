@@ -5,6 +5,7 @@ been revoked.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Literal
 
 from bus.budget import Budget
@@ -49,10 +50,11 @@ class Exchange:
         self._members, self._allowed, self._seen, self._limits = members, allowed, seen, limits
         self._post, self._deliver, self._is_full = post, deliver, is_full
         self._by_routing_id: dict[bytes, tuple[MemberState, Process]] = {}
+        self._longest_body = lru_cache(maxsize=1024)(self._find_longest_body)
 
     def take(self, key: str, routing_id: bytes, data: bytes, now_seconds: float) -> None:
         """Handle one received message. Never raises for its content: a message that breaks the protocol is counted and answered."""
-        member = self._members.by_key(key)
+        member = self._members.by_key(key, now_seconds)
         if member is None or not routing_id.startswith(routing_prefix(key)):
             return self._reject_key(routing_id)
         state = self._state_of(member, now_seconds)
@@ -161,6 +163,8 @@ class Exchange:
         known = self._by_routing_id.get(routing_id)
         if known is None:
             return self._deny(state, routing_id, "hello", "send bus-hello first")
+        if not envelope.type.startswith(RESERVED):
+            return self._receive(state, known[1], envelope, now_seconds)
         match envelope.type:
             case "bus-beat":
                 self._beat(state, known[1], envelope, now_seconds)
@@ -168,10 +172,8 @@ class Exchange:
                 self._confirm(known[1], envelope)
             case "bus-bye":
                 self._disconnect(known[1])
-            case reserved if reserved.startswith(RESERVED):
-                raise ProtocolError(f"a peer may not send {reserved}")
-            case _:
-                self._receive(state, known[1], envelope, now_seconds)
+            case unknown:
+                raise ProtocolError(f"a peer may not send {unknown}")
         return None
 
     def _hello(self, state: MemberState, routing_id: bytes, envelope: Envelope) -> None:
@@ -224,24 +226,26 @@ class Exchange:
             if intake.open_count >= self._limits.open_count or self._is_full(state.name):
                 return self._ask_again(process, envelope.incarnation, intake, now_seconds, _CROWDED_WAIT_MS)
             match intake.classify(envelope.seq, envelope.after):
+                case "take":
+                    pass
                 case "early":
                     return self._ask_again(process, envelope.incarnation, intake, now_seconds)
                 case "duplicate":
                     intake.acknowledged = -1
                     return self._acknowledge_later(state, envelope.incarnation)
-                case "take":
-                    pass
-        if not self._may(state.role, envelope.type):
+        most = self._longest_body(state.role, envelope.type)
+        if most is None:
             return self._refuse(state, process, intake, envelope, f"role a {state.role} may not send {envelope.type}")
-        most = self._limits.body_bytes.get((state.role, envelope.type), MAX_MESSAGE_BYTES)
         if len(envelope.body) > most:
             reason = f"size {envelope.type}: longer than {most} bytes; put it into a file and name that"
             return self._refuse(state, process, intake, envelope, reason)
         return self._deliver(envelope)
 
-    def _may(self, role: str, type_: str) -> bool:
+    def _find_longest_body(self, role: str, type_: str) -> int | None:
+        """How many bytes a body of this type may have; None: the role may not send it."""
         types = self._allowed.get(role, frozenset())
-        return type_ in types or ALL in types
+        is_allowed = type_ in types or ALL in types
+        return self._limits.body_bytes.get((role, type_), MAX_MESSAGE_BYTES) if is_allowed else None
 
     def _refuse(
         self, state: MemberState, process: Process, intake: Intake | None, envelope: Envelope, reason: str
@@ -261,7 +265,7 @@ class Exchange:
         state.refused += 1
         known = self._by_routing_id.get(routing_id)
         if known is not None:
-            wait_ms = state.budget.wait_ms(size_bytes) + _CROWDED_WAIT_MS
+            wait_ms = state.budget.wait_ms(size_bytes, now_seconds) + _CROWDED_WAIT_MS
             for lane in [lane for lane, carrier in state.sender_of_lane.items() if carrier is known[1]]:
                 self._ask_again(known[1], lane, state.lanes[lane], now_seconds, wait_ms)
 

@@ -49,11 +49,11 @@ class Hub:
         self.malformed = 0
         """Messages that were not two frames on a connection with a key."""
         self._limits = limits or Limits()
+        self._inbox = Inbox(self._limits)
         self._exchange = Exchange(
-            members, allowed, seen or {}, self._limits, self.incarnation, self._post, self._deliver, self._is_full
+            members, allowed, seen or {}, self._limits, self.incarnation, self._post, self._deliver, self._inbox.is_full
         )  # fmt: skip
         self._authenticator = Authenticator(members, self._is_crowded)
-        self._inbox = Inbox()
         self._arrived = asyncio.Event()
         self._publishing = asyncio.Lock()
         self._published = 0
@@ -219,15 +219,6 @@ class Hub:
     def _deliver(self, envelope: Envelope) -> None:
         self._inbox.add(envelope)
         self._arrived.set()
-
-    def _is_full(self, member: str) -> bool:
-        """Whether the caller is so far behind that this member must keep its messages and send them later."""
-        inbox, limits = self._inbox, self._limits
-        return (
-            inbox.count >= limits.inbox_count
-            or inbox.size_bytes >= limits.inbox_bytes
-            or inbox.size_of(member) >= limits.member_inbox_bytes
-        )
 
     def _post(self, routing_id: bytes, data: bytes) -> Posted:
         if self._router.socket.closed:

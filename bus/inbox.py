@@ -6,6 +6,7 @@ However many messages one member sends, another member's next message waits for 
 from collections import deque
 
 from bus.envelope import Envelope
+from bus.links import Limits
 
 
 class _Queue:
@@ -21,10 +22,11 @@ class _Queue:
 class Inbox:
     """See the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.count = 0
         self.size_bytes = 0
         """Of the bodies, counted in characters: a close lower bound that costs nothing."""
+        self._limits = limits
         self._queues: dict[str, _Queue] = {}
         self._turns: deque[_Queue] = deque()
         """Those with waiting messages, the next one first."""
@@ -56,7 +58,11 @@ class Inbox:
             self._turns.append(queue)
         return envelope
 
-    def size_of(self, source: str) -> int:
-        """Characters that wait from this member."""
-        queue = self._queues.get(source)
-        return queue.size_bytes if queue else 0
+    def is_full(self, source: str) -> bool:
+        """Whether the caller is so far behind that this member must keep its messages and send them later."""
+        limits, queue = self._limits, self._queues.get(source)
+        return (
+            self.count >= limits.inbox_count
+            or self.size_bytes >= limits.inbox_bytes
+            or (queue is not None and queue.size_bytes >= limits.member_inbox_bytes)
+        )

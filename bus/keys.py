@@ -186,9 +186,16 @@ class Members:
             self._write(left)
             (self.folder / "join" / f"{name}.json").unlink(missing_ok=True)
 
-    def by_key(self, public_key: str) -> Member | None:
-        """The member with this key, or None. Changes by other processes are seen at once for an unknown key, within 20 ms for others."""
-        self.refresh(now=public_key not in self._by_key)
+    def by_key(self, public_key: str, now_seconds: float | None = None) -> Member | None:
+        """The member with this key, or None. Changes by other processes are seen at once for an unknown key, within 20 ms for others.
+
+        `now_seconds`: the time, if the caller has just read `time.monotonic`.
+        """
+        moment = time.monotonic() if now_seconds is None else now_seconds
+        member = self._by_key.get(public_key)
+        if member is not None and moment - self._looked_seconds < _LOOK_AGAIN_SECONDS:
+            return member
+        self.refresh(now=member is None)
         return self._by_key.get(public_key)
 
     def by_name(self, name: str) -> Member | None:

@@ -49,7 +49,8 @@ class Lane:
     def add(self, envelope: Envelope) -> tuple[int, bytes]:
         """Number and keep a message; returns the number and its bytes. Raises ProtocolError, or OutboxFull if the lane may not drop."""
         seq = self.last + 1
-        data = pack(envelope._replace(incarnation=self.incarnation, seq=seq, after=seq - 1))
+        type_, body, source, role, _, _, time_ms, correlation, _ = envelope
+        data = pack(Envelope(type_, body, source, role, self.incarnation, seq, time_ms, correlation, seq - 1))
         if not self.drops and self._is_full(len(data)):
             raise OutboxFull(f"{len(self)} messages wait to be acknowledged; is the hub alive?")
         self.put(seq, data)

@@ -67,9 +67,19 @@ def test_stopping_goes_from_asking_to_sigterm_to_sigkill():
 def test_a_rate_limit_allows_a_burst_and_then_the_rate():
     budget = Budget(Rate(messages_per_second=10, bytes_per_second=1000), now_seconds=0.0)
     assert [budget.spend(1, 0.0) for _ in range(11)] == [True] * 10 + [False]
-    assert 90 <= budget.wait_ms(1) <= 110
+    assert 90 <= budget.wait_ms(1, 0.0) <= 110
     assert budget.spend(1, 0.11)
     assert not budget.spend(1, 0.11)
+
+
+def test_a_burst_is_exact_on_a_machine_that_has_run_for_a_year():
+    """The moments are sums of 20,000 short times; a rounding must neither refuse the last message nor allow one more."""
+    for rate in (20_000, 5_000, 100, 3, 7):
+        now = 3.2e7
+        budget = Budget(Rate(messages_per_second=rate, bytes_per_second=1e9, burst_seconds=4), now)
+        for _ in range(2):
+            assert [budget.spend(1, now) for _ in range(4 * rate + 1)] == [True] * 4 * rate + [False]
+            now += 4
 
 
 def test_bytes_have_a_limit_of_their_own():
