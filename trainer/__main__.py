@@ -28,10 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     from swarm.event import ROLES, Role
     from swarm.redaction import print_uncaught
     from swarm.surroundings import open_talk
+    from trainer.device import set_environment
     from trainer.worker import Post, Worker
 
     sys.excepthook = print_uncaught
     open_talk()
+    set_environment()
     roles = tuple(arguments.roles.split(","))
     if unknown := [role for role in roles if role not in ROLES]:
         print(f"--roles: {unknown[0]!r} is no role; choose from {', '.join(ROLES)}", file=sys.stderr)

@@ -15,6 +15,7 @@ from trainer.place import Place
 def set_environment(device: str | None = None) -> None:
     """Before torch is imported: the process sees the one GPU that the user named."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the driver's order, in which users count
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # nothing compiles here; bitsandbytes would import the compiler
     if device and device.startswith("gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("gpu")
 

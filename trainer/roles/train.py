@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from swarm.messages import Piece
 from swarm.policy.batching import engine_of
 from trainer import training
-from trainer.engines import callbacks, pair, shared, trl
+from trainer.engines import shared
 from trainer.errors import Elsewhere
 from trainer.lease import Lease
 from trainer.place import Place
@@ -38,6 +38,8 @@ def together(mates: Mates, place: Place) -> None:
 
 def apart(work: Work, place: Place) -> None:
     """One training of one model by TRL, or of two models."""
+    from trainer.engines import callbacks, pair, trl  # TRL is a second of imports, which the shared engine does without
+
     progress = training.begin(work.piece, work.lease, place)
     try:
         of_two = engine_of(work.piece.settings) == pair.ENGINE
