@@ -83,7 +83,7 @@ class Event(BaseModel):
 
     def facts(self) -> dict[str, Any]:
         """The fields that stand in the entry, in the order of the class, unset ones left out."""
-        return {k: v for k, v in self.model_dump(exclude={"ref", "body"}).items() if v is not None}
+        return {name: value for name, value in vars(self).items() if value is not None and name not in {"ref", "body"}}
 
 
 class Measured(Event):

@@ -98,6 +98,8 @@ class Draft:
 
 def _stated(time: int, before: float | None) -> str:
     """Nothing in the second of the entry before, the time alone on its day."""
-    if before is None or day_of(before) != day_of(time):
+    if before is None:
         return time_text(time)
-    return "" if int(before) == time else time_text(time)[11:]
+    if int(before) == time:
+        return ""
+    return time_text(time)[11:] if day_of(before) == day_of(time) else time_text(time)

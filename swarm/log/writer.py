@@ -10,11 +10,11 @@ Whether an entry is admissible is decided before it comes here (`swarm/policy/ad
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Condition
 from types import TracebackType
 from typing import Self
 
@@ -41,7 +41,19 @@ class Ticket:
         self.items, self.via = items, via
         self.entries: list[Entry] = []
         self.error: BaseException | None = None
-        self.settled = False
+        self.settled = self.leads = False
+        """Its entries are written, or refused; its caller is the one to write the next group."""
+        self._woken = threading.Lock()
+        self._woken.acquire()
+
+    def wait(self) -> None:
+        """Until it is settled or leads."""
+        self._woken.acquire()
+
+    def wake(self) -> None:
+        """Harmless if it was woken before, as when an interrupt comes in the middle of it."""
+        if self._woken.locked():
+            self._woken.release()
 
 
 class LogWriter:
@@ -58,7 +70,7 @@ class LogWriter:
         self._head_every, self._head_seq, self._time = head_every, 0, 0.0
         self._ahead = 0.0
         """Seconds by which the log is ahead of a clock that was set back."""
-        self._turn = Condition()
+        self._turn = threading.Lock()
         self._waiting: list[Ticket] = []
         self._busy = False
         self._broken: BaseException | None = None
@@ -105,10 +117,13 @@ class LogWriter:
         try:
             with self._turn:
                 self._waiting.append(ticket)
-                self._turn.wait_for(lambda: ticket.settled or not self._busy)
-                if not ticket.settled:
-                    group, self._waiting, self._busy = self._waiting, [], True
-            if group:
+                if not self._busy:
+                    ticket.leads = self._busy = True
+            if not ticket.leads:
+                ticket.wait()
+            if not ticket.settled:
+                with self._turn:
+                    group, self._waiting = self._waiting, []
                 self._commit(group)
         except BaseException:  # an interrupt concerns this thread only
             self._leave(ticket, group)
@@ -135,17 +150,26 @@ class LogWriter:
             for ticket in group:
                 ticket.error = ticket.error or refused
                 ticket.settled = True
+                ticket.wake()
             self._waiting = [ticket for ticket in self._waiting if not ticket.settled]
-            self._busy = False
-            self._turn.notify_all()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """The first of those that wait writes the next group; only this one is woken.  Call it with `_turn` held."""
+        self._busy = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].leads = True
+            self._waiting[0].wake()
 
     def _leave(self, ticket: Ticket, group: list[Ticket]) -> None:
         """For a caller that was interrupted: its waiting entries are withdrawn; the group that it was writing fails as a whole."""
         if group:
             self._settle(group, LogError(f"{self._files.path}: the writer was interrupted; open the log again"))
-        else:
-            with self._turn:
-                self._waiting = [other for other in self._waiting if other is not ticket]
+            return
+        with self._turn:
+            self._waiting = [other for other in self._waiting if other is not ticket]
+            if ticket.leads and not ticket.settled:
+                self._pass_on()
 
     def _write(self, tickets: list[Ticket]) -> None:
         draft = self._ledger.draft()
