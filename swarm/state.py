@@ -72,6 +72,8 @@ class State:
     """By kind of device."""
     streams: dict[str, Stream] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    course: list[ev.Checkpoint | ev.Trained] = field(default_factory=list)
+    """What all trainings came to, in the order of the log."""
     proposals: dict[str, Proposal] = field(default_factory=dict)
     kept: str = ""
     """The proposal that was kept last."""
@@ -274,7 +276,9 @@ class State:
                 stream.prepared = event
             case ev.Checkpoint() as event:
                 stream.checkpoints.append(event)
+                self.course.append(event)
             case ev.Trained() as event:
+                self.course.append(event)
                 stream.trained, stream.back, stream.rejected = event, None, []
                 if all(saved.path != event.path for saved in stream.checkpoints):
                     stream.checkpoints.append(event.as_checkpoint())

@@ -1,4 +1,4 @@
-"""The next trial of a search, by one of Optuna's samplers: reads a request as JSON on stdin, writes the values on stdout.
+"""The next trial of a search, by one of Optuna's samplers, or what a pruner stops: reads a request as JSON on stdin, writes the answer on stdout.
 
 The study is made anew of the trials in the request and kept nowhere, so that the log of the run is the only record of a search.
 """
@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swarm.errors import UserError
-from swarm.settings import Range, Search
+from swarm.settings import Pruner, Range, Search
+from trainer.pruning import pruned
 
 DIGITS = 3
 """Significant ones of a number that is suggested."""
@@ -25,11 +26,17 @@ ASKED, DRAWN = 8, 64
 def main() -> int:
     request = json.load(sys.stdin)
     try:
-        print(json.dumps(suggested(Search.model_validate(request["search"]), request["trials"])))
+        print(json.dumps(_answer(request)))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _answer(request: Mapping[str, Any]) -> Any:
+    if "pruner" in request:
+        return pruned(Pruner.model_validate(request["pruner"]), request["course"])
+    return suggested(Search.model_validate(request["search"]), request["trials"])
 
 
 def suggested(search: Search, trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -30,6 +30,12 @@ def tune(
     reduction: Annotated[
         int, typer.Option("--reduction", metavar="N", min=2, help="one in N goes on beyond a rung")
     ] = 3,
+    pruner: Annotated[
+        str | None,
+        typer.Option(
+            "--pruner", metavar="NAME", help="early exit by one of Optuna's: median, hyperband, threshold, ..."
+        ),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", metavar="NAME", help="random (the default), grid, tpe, gp, cmaes, ...")
     ] = None,
@@ -51,7 +57,8 @@ def tune(
     space, rest = split(words or [])
     searched = overrides(space, trials, seed, first_step, reduction, sampler)
     limits = [f"budget.{limit}" for limit in budget or ()]
-    run(config, [*rest, *searched, *limits], again=again, plain=plain, detach=detach, form=form)
+    exits = [f"pruner.type={pruner}"] if pruner else []
+    run(config, [*exits, *rest, *searched, *limits], again=again, plain=plain, detach=detach, form=form)
 
 
 def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

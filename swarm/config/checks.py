@@ -191,9 +191,12 @@ def _add_bad_value(root: Node, node: Node, gone: Sequence[Step], problems: Probl
 
 
 def _fix_of_group(root: Node, node: Node, gone: Sequence[Step]) -> str:
-    """A value that stands for a whole group is that of the only setting which the group needs."""
     field, _ = _field_at(root, gone[:-1])
-    group = _group_in(field.annotation) if field else None
+    return _as_group(_group_in(field.annotation) if field else None, node)
+
+
+def _as_group(group: type[Settings] | None, node: Node) -> str:
+    """A value that stands for a whole group is that of the only setting which the group needs."""
     needed = [name for name, one in group.model_fields.items() if one.is_required()] if group else []
     if len(needed) == 1 and isinstance(node.value, str):
         return f"write `{{{needed[0]}: {in_message(node.value)[:60]}}}`"
@@ -244,7 +247,7 @@ def _fix_of_type(node: Node, field: FieldInfo) -> str:
             return (
                 "write `datasets: [{path: ..., type: ...}]`"
                 if isinstance(field.default, list) or field.is_required()
-                else "write `key: value` lines below it"
+                else _as_group(_group_in(field.annotation), node)
             )
         case _ if field.is_required():
             return "correct it"

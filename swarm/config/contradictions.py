@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -30,6 +31,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_controller(stream, settings, problems)
         _check_search(stream, settings, problems)
         _check_halving(root, stream, settings, run, problems)
+        _check_pruner(root, stream, settings, run, problems)
         _check_precision(stream, settings, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
@@ -200,6 +202,26 @@ def _check_halving(root: Node, stream: Node, settings: StreamSettings, run: RunS
     if settings.max_steps is not None and settings.max_steps <= first:
         what = f"step {first} is not before the end: `max_steps` is {settings.max_steps}"
         _add(root.items["halving"], "first_step", what, f"write less than {settings.max_steps}", problems)
+
+
+def _check_pruner(root: Node, stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:
+    """It goes by checkpoints whose held-out loss is measured, and the first comes before the end."""
+    if run.pruner is None:
+        return
+    if run.halving:
+        problems.add(*root.setting("pruner"), "halving ends streams early too", "leave one of them out")
+    if wrong := run.pruner.unusable():
+        _add(root.items["pruner"], *wrong, problems)
+    if settings.eval_steps is None:
+        what = "a pruner goes by the held-out loss on the way, which is not measured"
+        _add(stream, "eval_steps", what, "write `eval_steps:`, and the same for `save_steps`", problems)
+        return
+    first = math.lcm(settings.eval_steps, settings.save_steps)
+    if settings.max_steps is not None and settings.max_steps <= first:
+        what = (
+            f"a pruner is asked at step {first} first, which is not before the end: `max_steps` is {settings.max_steps}"
+        )
+        _add(stream, "eval_steps", what, "write the same for `eval_steps` and `save_steps`, and less", problems)
 
 
 def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]]:

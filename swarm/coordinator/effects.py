@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from bus.hub import Hub
 from swarm import events as ev
 from swarm.artifacts import publish, scores, warmstart
+from swarm.coordinator.pruning import Pruning
 from swarm.coordinator.record import FULL_DISK_SECONDS, NAME, NoSpace, Record
 from swarm.coordinator.researching import Researching
 from swarm.coordinator.retraining import Retraining
@@ -39,6 +40,7 @@ class Effects:
     def __init__(self, record: Record, hub: Hub, crew: Supervisor, folder: RunFolder) -> None:
         self.record, self.hub, self.crew, self.folder = record, hub, crew, folder
         self._suggesting = Suggesting(record, folder, self.add_for)
+        self._pruning = Pruning(record)
         self.researching = Researching(record, folder, self.add_for)
         self.retraining = Retraining(record, folder, self.add_for)
         self._adding = asyncio.Lock()
@@ -68,6 +70,8 @@ class Effects:
                 await self.record.say(ev.Stop(ref=stream, why=why))
             case commands.Suggest():
                 self._suggesting.begin(command)
+            case commands.AskPruner():
+                await self._pruning.carry_out(command)
             case commands.OpenTask(ref, title):
                 await self.record.say(ev.Task(ref=ref, title=title))
             case commands.JoinProposal():

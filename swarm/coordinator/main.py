@@ -40,7 +40,7 @@ from swarm.log.clock import seconds_since_boot, set_forward_seconds
 from swarm.messages import Quit
 from swarm.plainfiles import may_pass, remove_file
 from swarm.policy import schedule
-from swarm.policy.commands import Dismiss, JoinProposal, JoinRetrained, SendOrder, Suggest
+from swarm.policy.commands import AskPruner, Dismiss, JoinProposal, JoinRetrained, SendOrder, Suggest
 from swarm.policy.yielding import kept
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
@@ -48,8 +48,8 @@ from swarm.state import Refusal
 from swarm.surroundings import cores
 from swarm.views.summary import FILE, summary
 
-BESIDE = SendOrder | Dismiss | Suggest | JoinProposal | JoinRetrained
-"""Commands that are only begun, or change no state: nothing new is to be decided after them."""
+BESIDE = SendOrder | Dismiss | Suggest | AskPruner | JoinProposal | JoinRetrained
+"""Commands that are only begun, or of which nothing else waits: nothing new is to be decided after them."""
 TICK_SECONDS = 0.25
 """How often it acts on the clock alone; messages and exits of workers wake it at once."""
 LEAVING_SECONDS = 20.0

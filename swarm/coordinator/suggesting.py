@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from swarm import events as ev
 from swarm.access.adding import addition
+from swarm.coordinator.asking import answer
 from swarm.coordinator.record import NAME, Record
 from swarm.errors import UserError, UserErrors
 from swarm.policy import searching
 from swarm.policy.commands import Suggest
 from swarm.rundir import RunFolder
-from swarm.spawning import module_command
 from swarm.state import Refusal
 
 
@@ -38,27 +37,14 @@ class Suggesting:
 
     async def _suggest(self, wanted: Suggest) -> None:
         try:
-            await self._join(wanted, await self._values(wanted.root))
+            question = searching.request(self._record.state, self._record.settings, wanted.root)
+            await self._join(wanted, await answer(question))
         except (Refusal, UserError, UserErrors, OSError, ValueError) as error:
             if not self._record.state.end:
                 why = f"no trial {wanted.number} of {wanted.root}: {error}"
                 await self._record.keep(NAME, ev.Stop(ref="run", why=why))
         finally:
             del self._asked[wanted.root]
-
-    async def _values(self, root: str) -> dict[str, Any]:
-        """Raises ValueError with the last line of the sampler's talk if it gives none."""
-        request = searching.request(self._record.state, self._record.settings, root)
-        process = await asyncio.create_subprocess_exec(
-            *module_command("trainer", "suggest"),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        answer, talk = await process.communicate(json.dumps(request).encode())
-        if process.returncode:
-            lines = talk.decode(errors="replace").strip().splitlines()
-            raise ValueError(lines[-1] if lines else f"the sampler ended with exit status {process.returncode}")
-        values: dict[str, Any] = json.loads(answer)
-        return values
 
     async def _join(self, wanted: Suggest, values: dict[str, Any]) -> None:
         search = self._record.settings.streams[wanted.root].search

@@ -43,6 +43,14 @@ def _look_at_sampler(stream: Node, settings: StreamSettings, problems: Problems)
         problems.add(*stream.items["search"].setting("sampler"), "optuna is not installed", fix)
 
 
+def _look_at_pruner(root: Node, run: RunSettings, problems: Problems) -> None:
+    needed = ["optuna", *(["scipy"] if run.pruner and run.pruner.type == "wilcoxon" else [])]
+    for name in needed if run.pruner else ():
+        if importlib.util.find_spec(name) is None:
+            fix = "pip install 'toonswarm[search]', or write `halving:`"
+            problems.add(*root.setting("pruner"), f"{name} is not installed", fix)
+
+
 def _look_at_precision(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     """Of a run without GPUs."""
     if any(part.fp16 for part in settings.parts.values()):
@@ -73,6 +81,8 @@ class Inspection:
         for node in written:
             if fault := faults.get(str(node.value)):
                 problems.add(node.at, node.path, *fault)
+        if run:
+            _look_at_pruner(root, run, problems)
         for name, settings in run.streams.items() if run else ():
             _look_at_trackers(root.items["streams"].items[name], settings, problems)
             _look_at_sampler(root.items["streams"].items[name], settings, problems)

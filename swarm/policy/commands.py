@@ -94,6 +94,14 @@ class Suggest:
 
 
 @dataclass(frozen=True, slots=True)
+class AskPruner:
+    """Ask the pruner which streams are to stop, unless it has answered that already."""
+
+    known: int
+    """Entries of the state's course that it is to know."""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenTask:
     """Record a task that agents may claim."""
 
@@ -205,6 +213,7 @@ Command = (
     | GiveUp
     | StopStream
     | Suggest
+    | AskPruner
     | OpenTask
     | JoinProposal
     | JudgeProposal

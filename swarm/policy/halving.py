@@ -58,6 +58,12 @@ def _is_awaited(state: State, reached: dict[str, float], before: dict[str, float
     )
 
 
+def may_stop(state: State, name: str) -> bool:
+    """Whether it trains now; who was revived, or is trained anew for ratings, goes on to its end."""
+    stream = state.streams.get(name)
+    return stream is not None and _trains(state, stream) and not stream.spared
+
+
 def _trains(state: State, stream: Stream) -> bool:
     return state.tasks[f"{stream.name}/train"].lease is not None and stream.wish == "go"
 
@@ -71,7 +77,6 @@ def _not_among_the_best(
     kept = len(reached) // halving.reduction
     bound = sorted(math.inf if math.isnan(value) else value for value in reached.values())[kept - 1]
     for name in here:
-        stream = state.streams[name]
-        if _trains(state, stream) and not stream.spared and not reached[name] <= bound:
+        if may_stop(state, name) and not reached[name] <= bound:
             best = f"the best {kept} of {len(reached)} have {bound:.4g} at most"
             yield name, f"halving at step {step}: held-out loss {reached[name]:.4g}; {best}"

@@ -31,6 +31,7 @@ from swarm.policy.commands import (
 )
 from swarm.policy.halving import losers
 from swarm.policy.promotion import choose, to_compare, unexamined, waits_for
+from swarm.policy.pruning import questions
 from swarm.policy.searching import more_to_come, suggestions
 from swarm.policy.spending import over_budget
 from swarm.settings import RunSettings
@@ -99,6 +100,7 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
         *_orders(state, workers),
         *_departures(state, workers),
         *suggestions(state, settings, now),
+        *questions(state, settings),
         *research.joins(state, settings, now),
         *feedback.joins(state),
         *next_work,

@@ -7,6 +7,7 @@ from swarm.settings.alerts import Alert
 from swarm.settings.data import DATA_SUFFIXES, PLAIN, Dataset, TokenIds, ending_of, wrong_ending
 from swarm.settings.feedback import Feedback
 from swarm.settings.part import WITHOUT_WARM_UP, Part
+from swarm.settings.pruner import Pruner
 from swarm.settings.research import Phase, Research
 from swarm.settings.run import Placement, Promotion, RunSettings
 from swarm.settings.search import MOST_TRIALS, TRIALS, Budget, Halving, Range, Search
@@ -30,6 +31,7 @@ __all__ = [
     "Phase",
     "Placement",
     "Promotion",
+    "Pruner",
     "Range",
     "Research",
     "RunSettings",

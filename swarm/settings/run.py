@@ -12,6 +12,7 @@ from swarm.figures import Goal
 from swarm.keys import OneOf, Positive, Reads, Settings
 from swarm.settings.alerts import Alert
 from swarm.settings.feedback import Feedback
+from swarm.settings.pruner import Pruner
 from swarm.settings.research import Research
 from swarm.settings.search import Budget, Halving
 from swarm.settings.stream import StreamSettings
@@ -91,6 +92,8 @@ class RunSettings(Settings):
     """Which stream wins: the settings below."""
     halving: Halving | None = None
     """Early exit: the settings below; unset: every stream is trained to its end."""
+    pruner: Pruner | None = None
+    """Early exit by one of Optuna's pruners, in place of `halving`: the settings below."""
     research: Research | None = None
     """Proposals of agents, kept or discarded: the settings below; unset: none are taken.  `swarm research GOAL.md` writes it."""
     feedback: Feedback | None = None
