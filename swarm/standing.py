@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from swarm import events as ev
-from swarm.event import Event, Role
+from swarm.event import RESERVED, Event, Role
 
 
 @dataclass(slots=True)
@@ -99,6 +99,11 @@ class Stream:
     def over(self) -> bool:
         """It has failed or was stopped: nothing more is done for it unless it is resumed."""
         return bool(self.failed) or self.wish == "stop"
+
+    @property
+    def gave_way(self) -> bool:
+        """The coordinator stopped it (early exit, budget, a standstill): it stays so where the whole run is resumed."""
+        return self.wish == "stop" and self.by.get("stop") in RESERVED
 
     @property
     def candidate(self) -> ev.Trained | ev.Back | None:

@@ -142,7 +142,7 @@ class State:
                 self.proposals[name].conclusion, self.researched = event, entry.time
                 self.kept = name if event.result == "keep" else self.kept
             case ev.Pause() | ev.Resume() | ev.Stop():
-                self._steer(event)
+                self._steer(entry.author, event)
             case ev.Yield(what=what, count=count, seconds=seconds):
                 self.yielded[what] = Yielded(count, None if seconds is None else entry.time + seconds)
             case ev.End():
@@ -215,13 +215,13 @@ class State:
         for stream in self.streams.values():
             stream.turn_since += seconds
 
-    def _steer(self, event: ev.Pause | ev.Resume | ev.Stop) -> None:
+    def _steer(self, author: str, event: ev.Pause | ev.Resume | ev.Stop) -> None:
         wish = {"pause": "pause", "resume": "go", "stop": "stop"}[event.kind]
         if event.ref == "run":
             self.stopped = wish == "stop" or (self.stopped and wish != "go")
         elif stream := self.streams.get(event.ref):
             stream.spared = stream.spared or (stream.wish == "stop" and wish == "go")
-            stream.wish = wish
+            stream.wish, stream.by[event.kind] = wish, author
             if wish == "go":
                 self._revive(stream)
         if wish == "go":
@@ -309,6 +309,14 @@ class State:
         return [stream.added for stream in self.streams.values() if stream.added]
 
     # ---- questions ---------------------------------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> str:
+        """Why nothing can join now, and what to do; empty: the run goes on."""
+        if self.run is None:
+            return "no run was started here yet; `swarm run CONFIG --in RUN` does"
+        word = "has ended" if self.end else "is stopped" if self.stopped else ""
+        return word and f"the run {word}, and streams join a running one; `swarm resume` first"
 
     def next_role(self, stream: Stream) -> Role | None:
         """The role whose turn it is; None when all are done."""

@@ -32,6 +32,8 @@ def addition(
     Raises UserErrors with all that is wrong with the changes, UserError for a name.  Paths are relative to `cwd`.
     """
     rundir.checked_name(name, "NEW")
+    if state.run is None:
+        raise UserError(name, *state.at_rest.split("; "))
     run = config.of_run(folder, state.added)
     if like not in run.streams:
         raise UserError(like, "there is no such stream", _likely(like, list(run.streams)))

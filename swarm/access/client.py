@@ -169,11 +169,10 @@ class Client:
     def _under_lock(self, sent: Sent, where: str) -> int:
         """Append without a coordinator: this process checks the same rules under the same lock."""
         event = sent.event
-        if isinstance(event, Yield):
-            raise Refused("run", "no coordinator is at work that could free devices", "`swarm resume` first")
-        if isinstance(event, Add | Propose):
-            why = "no coordinator is at work, and streams join a running run"
-            raise Refused(event.ref, why, "`swarm resume` first")
+        if isinstance(event, Yield | Add | Propose):
+            what = "that could free devices" if isinstance(event, Yield) else "and streams join a running run"
+            alone = f"no coordinator is at work, {what}; `swarm resume` first"
+            raise _refused(event.ref, fold(Log(self.folder.log).entries()).at_rest or alone)
         try:
             secret = self.folder.log_secret()
             with LogWriter.open(self.folder.log, wait_seconds=2.0, secret=secret, brief=True) as writer:

@@ -35,7 +35,7 @@ from swarm.policy.batching import groups
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.spawning import module_command
-from swarm.state import Refusal, State, fold
+from swarm.state import Refusal, State, Stream, fold
 
 START_SECONDS = 30.0
 LAST_LINE_BYTES = 4096
@@ -210,21 +210,28 @@ def resume(folder: RunFolder, author: str | None, *, stream: str | None = None, 
         if alive and not stream:
             raise UserError(folder.name, "is running", "`swarm watch` attaches to it")
         if not stream and state.end and state.end.rc == 0 and not _anything_is_left(state):
-            raise UserError(folder.name, "has finished and nothing failed", "`swarm run CONFIG` starts another run")
+            revived = next((f"`swarm resume {one.name}` revives one that was stopped, " for one in state.streams.values() if one.gave_way), "")  # fmt: skip
+            fix = f"{revived}`swarm run CONFIG` starts another run"
+            raise UserError(folder.name, "has finished and nothing failed", fix)
         startable = not alive and (not stream or folder.config.exists())  # a log may hold plans only
         if startable and not local.living(folder):
             _placed(*_read_of_run(folder, state)).layout.write(folder.layout)
         seq = client.append(wish)
         if not stream and (state.end or state.stopped):
-            for name in [s.name for s in state.streams.values() if s.failed or s.wish == "stop"]:
-                client.append(ev.Resume(ref=name))
+            for stream_of_run in _to_revive(state):
+                client.append(ev.Resume(ref=stream_of_run.name))
     if startable:
         launch(folder)
     return seq
 
 
 def _anything_is_left(state: State) -> bool:
-    return bool(state.open_streams()) or any(stream.over for stream in state.streams.values())
+    return bool(state.open_streams() or _to_revive(state))
+
+
+def _to_revive(state: State) -> list[Stream]:
+    """Who failed or was stopped by name; who gave way to others is revived by name alone."""
+    return [stream for stream in state.streams.values() if stream.over and not stream.gave_way]
 
 
 def end_orphans(folder: RunFolder) -> list[str]:

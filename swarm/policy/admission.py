@@ -11,7 +11,7 @@ from swarm.event import RESERVED, Event
 from swarm.events import RESULT_OF, RESULTS
 from swarm.policy.leases import admit_claim, admit_lease, stream_of
 from swarm.policy.results import admit_artifact, admit_result
-from swarm.state import Refusal, State
+from swarm.state import Proposal, Refusal, State
 
 COORDINATORS_OWN = frozenset(
     {
@@ -101,7 +101,7 @@ def admit(state: State, author: str, event: Event, now: float) -> None:
         case ev.Adapter() | ev.Back() | ev.Promote():
             admit_artifact(state, event)
         case ev.Approve() | ev.Object():
-            _admit_opinion(state, event)
+            _admit_opinion(state, author, event)
         case ev.Post() | ev.Amend() if not event.body.strip():
             raise Refusal(f"an empty {event.kind} says nothing; write a text")
         case _:
@@ -132,11 +132,8 @@ def _admit_added(state: State, author: str, event: ev.Add) -> None:
     _admit_stream(state, event)
     if event.ref in {*state.proposals, *state.retrained} and author not in RESERVED:
         raise Refusal(f"{event.ref}: is a proposal, and joins when it is admitted; take another name")
-    if state.run is None or state.end or state.stopped:
-        word = "has ended" if state.end else "is stopped" if state.run else "was not started"
-        raise Refusal(
-            f"{event.ref}: the run {word}, and streams join a running one; `swarm run` or `swarm resume` first"
-        )
+    if state.at_rest:
+        raise Refusal(f"{event.ref}: {state.at_rest}")
     source = stream_of(state, event.like)
     if event.warm and not source.checkpoints:
         raise Refusal(f"{event.like}: has no checkpoint yet; wait for one, or `swarm add` starts a stream from step 0")
@@ -147,8 +144,8 @@ def _admit_proposed(state: State, event: ev.Propose) -> None:
     _admit_stream(state, event)
     if event.ref in state.proposals:
         raise Refusal(f"{event.ref}: there is a proposal of that name; take another one")
-    if state.run is None or state.end or state.stopped:
-        raise Refusal(f"{event.ref}: no run is running that could train it; `swarm research GOAL.md` starts one")
+    if state.at_rest:
+        raise Refusal(f"{event.ref}: {state.at_rest}")
     stream_of(state, event.like)
     if not event.why.strip():
         raise Refusal(f"{event.ref}: a proposal says why; add --because")
@@ -169,18 +166,28 @@ def _admit_steering(state: State, event: ev.Pause | ev.Resume | ev.Stop | ev.Fai
         if isinstance(event, ev.Pause | ev.Fail):
             raise Refusal(f"a run has no {event.kind}; name one of its streams, or `swarm stop` it")
         if isinstance(event, ev.Stop) and not state.run:
-            raise Refusal("no run was started here yet; `swarm run CONFIG --in RUN` does")
+            raise Refusal(state.at_rest)
         if isinstance(event, ev.Stop) and state.end:
             raise Refusal("the run has ended already; nothing is left to stop")
         return
     stream = stream_of(state, event.ref)
-    if isinstance(event, ev.Resume):
-        if not stream.failed and stream.wish == "go":
-            raise Refusal(f"{stream.name}: is neither paused, stopped nor failed")
-    elif stream.failed:
-        raise Refusal(f"{stream.name}: has failed ({stream.failed}); `swarm resume` tries it again")
-    elif state.next_role(stream) is None and not isinstance(event, ev.Fail):
-        raise Refusal(f"{stream.name}: is finished; nothing is left to stop or pause")
+    go_on = f"`swarm resume {stream.name}` lets it go on"
+    match event:
+        case ev.Resume():
+            if not stream.failed and stream.wish == "go":
+                raise Refusal(f"{stream.name}: is neither paused, stopped nor failed")
+        case _ if stream.failed:
+            raise Refusal(f"{stream.name}: has failed ({stream.failed}); `swarm resume {stream.name}` tries it again")
+        case ev.Fail():
+            pass
+        case _ if state.next_role(stream) is None:
+            raise Refusal(f"{stream.name}: is finished; nothing is left to stop or pause")
+        case _ if stream.wish == "stop":
+            raise Refusal(f"{stream.name}: is stopped already; {go_on}")
+        case ev.Pause() if stream.wish == "pause":
+            raise Refusal(f"{stream.name}: is paused already; {go_on}")
+        case _:
+            pass
 
 
 def _admit_yield(state: State, event: ev.Yield) -> None:
@@ -196,11 +203,14 @@ def _admit_yield(state: State, event: ev.Yield) -> None:
 # ---- opinions ---------------------------------------------------------------------------------------------------------
 
 
-def _admit_opinion(state: State, event: ev.Approve | ev.Object) -> None:
-    """An objection may come at any time; an approval needs a validated adapter, or an objection of one's own to take back."""
+def _admit_opinion(state: State, author: str, event: ev.Approve | ev.Object) -> None:
+    """An objection may come at any time; an approval needs something that waits for it, or an objection of one's own to take back."""
     if isinstance(event, ev.Object) and not event.why.strip():
         raise Refusal("an objection says why; write it behind what it is about")
-    if event.stream == "run" or event.of or event.ref in state.proposals:
+    if event.stream == "run" or event.of:
+        return
+    if (one := state.proposals.get(event.ref)) and event.ref not in state.streams:
+        _admit_on_proposal(state, author, event, one)
         return
     if event.ref == "-":
         raise Refusal(f"`-` is nothing that one could {event.kind} to; name `run`, a stream, or an entry with --of")
@@ -208,4 +218,16 @@ def _admit_opinion(state: State, event: ev.Approve | ev.Object) -> None:
         raise Refusal(f"{event.ref}: belongs to no stream, so nothing is promoted of it; name the entry with --of")
     stream = stream_of(state, event.stream)
     if isinstance(event, ev.Approve) and not state.objections(stream.name) and stream.adapter is None:
-        raise Refusal(f"{stream.name}: has no validated adapter yet, so there is nothing to approve")
+        has_joined = "has joined already, and " if stream.name in state.proposals else ""
+        raise Refusal(
+            f"{stream.name}: {has_joined}has no validated adapter yet, so there is nothing to approve; `swarm wait --until waits`"
+        )
+
+
+def _admit_on_proposal(state: State, author: str, event: ev.Approve | ev.Object, one: Proposal) -> None:
+    """Of a proposal that has not joined."""
+    if one.conclusion:
+        raise Refusal(f"{event.ref}: is concluded ({one.conclusion.why}); `swarm propose` makes another one")
+    takes_back = any(by == author for by, _ in state.objections_to(event.ref))
+    if isinstance(event, ev.Approve) and author == one.by and not takes_back:
+        raise Refusal(f"{event.ref}: {author} proposed it, and the approvals of others count; `swarm ledger` shows it")

@@ -16,6 +16,8 @@ LONGEST_LEASE_SECONDS = 7 * 86400.0
 
 
 def stream_of(state: State, name: str) -> Stream:
+    if state.run is None and not state.streams:
+        raise Refusal(f"{name}: {state.at_rest}")
     if name not in state.streams:
         raise Refusal(f"{name}: no such stream; there is {', '.join(state.streams) or 'none'}")
     return state.streams[name]

@@ -47,6 +47,8 @@ def test_the_worse_half_of_the_streams_stops_at_a_rung_and_a_better_one_is_promo
         assert state.streams[name].wish == "stop" and state.streams[name].trained is None
     assert state.promoted is not None and state.promoted.ref in {"good", "fair"}
 
+    refused = sp.swarm("resume", cwd=tmp_path, check=2)
+    assert re.search(r"has finished and nothing failed; `swarm resume [a-z]+` revives one", refused.stderr)
     sp.swarm("resume", "slow", cwd=tmp_path)
     state = sp.wait_for_end(folder)
     trained = state.streams["slow"].trained

@@ -160,7 +160,7 @@ async def test_a_model_names_the_devices_that_are_for_others_and_an_idle_run_has
             assert wrong.startswith(f"changes: {words!r} names no devices; write gpus=1 or cores=2")
         for words in ("gpus=1", "cores=2 minutes=60", "cores=2, minutes=0.5"):
             idle = await refused(ada, "steer", ref="run", how="yield", changes=words)
-            assert idle == "run: no coordinator is at work that could free devices; `steer` first"
+            assert idle == "run: no run was started here yet; `runs` does"
     assert kinds(folder) == ["post"]
 
 

@@ -154,6 +154,34 @@ def test_a_run_is_not_paused_and_only_what_stands_still_is_resumed(training: tup
     refused(story, "ada", ev.Stop(ref="wide/train"), "no such stream")
 
 
+def test_what_stands_still_is_not_paused_or_stopped_once_more_and_the_answer_says_how_it_goes_on() -> None:
+    story = Story("wide", "narrow")
+    story.say("ada", ev.Pause(ref="wide"))
+    refused(story, "bob", ev.Pause(ref="wide"), "wide: is paused already; `swarm resume wide` lets it go on")
+    story.say("bob", ev.Stop(ref="wide"))
+    for again in (ev.Stop(ref="wide"), ev.Pause(ref="wide")):
+        refused(story, "ada", again, "wide: is stopped already; `swarm resume wide` lets it go on")
+    story.say("ada", ev.Resume(ref="wide"))
+    story.say("ada", ev.Pause(ref="wide"))
+
+
+def test_a_run_that_is_resumed_leaves_who_gave_way_to_others_and_revives_who_was_stopped_by_name() -> None:
+    story = Story("wide", "narrow", "fast")
+    story.say("coordinator", ev.Stop(ref="wide", why="halving at step 10"))
+    story.say("ada", ev.Stop(ref="narrow"))
+    assert [name for name, stream in story.state.streams.items() if stream.gave_way] == ["wide"]
+    story.say("ada", ev.Resume(ref="wide"))
+    story.say("ada", ev.Stop(ref="wide"))
+    assert not story.state.streams["wide"].gave_way, "a person stopped it last"
+
+
+def test_in_a_log_without_a_run_every_answer_names_the_command_that_starts_one() -> None:
+    state = State()
+    for event in (ev.Pause(ref="wide"), ev.Add(ref="new", like="wide"), ev.Stop(ref="run"), ev.Approve(ref="wide")):
+        with pytest.raises(Refusal, match=r"no run was started here yet; `swarm run CONFIG --in RUN` does"):
+            admit(state, "ada", event, 0.0)
+
+
 def test_texts_are_bounded_and_answers_are_to_entries_that_there_are(training: tuple[Story, int]) -> None:
     story, _ = training
     refused(story, "ada", ev.Post(ref="-", body="x" * (BODY_BYTES + 1)), "put it into a file")

@@ -118,12 +118,27 @@ def test_what_is_objected_to_is_parked_and_gets_its_answer_when_the_phase_is_don
 def test_approvals_are_of_others(story: Story) -> None:
     proposes(story, "one")
     run = run_of(story, GOAL.model_copy(update={"approvals": 1}))
-    story.say("ada", ev.Approve(ref="one"))
+    with pytest.raises(Refusal, match="one: ada proposed it, and the approvals of others count"):
+        story.say("ada", ev.Approve(ref="one"))
     assert research.joins(story.state, run, story.now) == []
     assert waits_of(story.state, run).startswith("proposal one waits for an approval; `swarm ledger`, then `swarm app")
     story.say("bob", ev.Approve(ref="one"))
     assert waits_of(story.state, run) == ""
     assert research.joins(story.state, run, story.now) == [JoinProposal("one")]
+
+
+def test_an_opinion_on_what_is_concluded_or_trains_already_is_refused_with_what_became_of_it(story: Story) -> None:
+    proposes(story, "one")
+    proposes(story, "two")
+    story.say("coordinator", ev.Conclude(ref="one", result="discard", why="bob objects: it diverges"))
+    for opinion in (ev.Approve(ref="one"), ev.Object(ref="one", why="no")):
+        with pytest.raises(Refusal, match=r"one: is concluded \(bob objects: it diverges\); `swarm propose` makes"):
+            story.say("bob", opinion)
+    joins(story, "two")
+    with pytest.raises(Refusal, match="two: has joined already, and has no validated adapter yet"):
+        story.say("bob", ev.Approve(ref="two"))
+    story.say("bob", ev.Object(ref="two", why="not to be promoted"))
+    story.say("bob", ev.Approve(ref="two"))
 
 
 def test_the_budget_holds_all_trials_together_and_what_it_does_not_hold_is_answered(story: Story) -> None:
