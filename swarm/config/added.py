@@ -14,17 +14,11 @@ from typing import Any
 from swarm import kinds
 from swarm.config import checks, contradictions, layers, paths
 from swarm.config.dump import flow
+from swarm.config.searches import FIXED
 from swarm.config.tree import Node, Problems, Spot, joined
 from swarm.events import Add
 from swarm.settings import RunSettings, StreamSettings
 
-FIXED = {
-    "base_model": "all streams of a running run train on the bases that it began with",
-    "trust_remote_code": "no code is brought into a running run",
-    "seeds": "one stream joins at a time",
-    "sweep_lr": "one stream joins at a time",
-}
-"""Settings in which a stream may not differ from the one that it is like, and why."""
 OTHER_RUN = "leave it out, or start another run with `swarm run`"
 OUTCOME = "nothing was added"
 Further = Callable[[Node, RunSettings, Problems], None]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 from swarm import figures, kinds
+from swarm.config import searches
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems
 from swarm.policy.batching import engine_of, engines_of, shapes_batches
@@ -16,7 +16,7 @@ from swarm.settings import PLAIN, WITHOUT_WARM_UP, Dataset, Part, RunSettings, S
 
 def check(root: Node, run: RunSettings, problems: Problems) -> None:
     _check_promotion(root, run, problems)
-    _check_research(root, run, problems)
+    searches.check_research(root, run, problems)
     _check_feedback(root, run, problems)
     _check_alerts(root, run, problems)
     for name, settings in run.streams.items():
@@ -29,9 +29,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_row_types(stream, settings, problems)
         _check_stops(stream, settings, problems)
         _check_controller(stream, settings, problems)
-        _check_search(stream, settings, problems)
-        _check_halving(root, stream, settings, run, problems)
-        _check_pruner(root, stream, settings, run, problems)
+        searches.check(root, stream, settings, run, problems)
         _check_precision(stream, settings, problems)
         _check_engine(stream, settings, problems)
         _check_leaks(stream, settings, problems)
@@ -62,21 +60,6 @@ def _check_alerts(root: Node, run: RunSettings, problems: Problems) -> None:
         if (alert.url is None) == (alert.command is None):
             what = "both `url` and `command`" if alert.url else "neither `url` nor `command`"
             _add(root, "alerts", f"alert {number + 1} has {what}", "an alert has one of them", problems)
-
-
-def _check_research(root: Node, run: RunSettings, problems: Problems) -> None:
-    research = run.research
-    if research is None:
-        return
-    if research.start not in run.streams:
-        what, fix = f"there is no stream {research.start}", f"write one of {', '.join(run.streams)}"
-        _add(root.items["research"], "start", what, fix, problems)
-        return
-    known = type(run.streams[research.start]).model_fields
-    for phase, part in research.phases.items():
-        if wrong := next((key for key in part.space if key not in known), None):
-            what = f"phase {phase} changes {wrong}, which is no setting of {research.start}"
-            _add(root.items["research"], "phases", what, "see docs/settings.md", problems)
 
 
 def _check_feedback(root: Node, run: RunSettings, problems: Problems) -> None:
@@ -178,50 +161,6 @@ def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> 
 def _check_controller(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     if wrong := kinds.controller(settings.controller).wrong(settings):
         _add(stream, *wrong, problems)
-
-
-def _check_search(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    """One that could be drawn from has become trials before."""
-    if settings.search and (wrong := settings.search.unusable()):
-        key, what, fix = wrong
-        _add(stream.items["search"].items["space"], key, what, fix, problems)
-
-
-def _check_halving(root: Node, stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:
-    """Each rung is a checkpoint whose held-out loss is measured, and the first comes before the end."""
-    if run.halving is None:
-        return
-    first = run.halving.first_step
-    if settings.eval_steps is None:
-        what = "halving goes by the held-out loss on the way, which is not measured"
-        _add(stream, "eval_steps", what, f"write `eval_steps: {first}`, or a divisor of it", problems)
-    for key, every in (("eval_steps", settings.eval_steps), ("save_steps", settings.save_steps)):
-        if every and first % every:
-            what = f"step {first}, the first rung of halving, is none of every {every}"
-            _add(stream, key, what, f"write {first}, or a divisor of it", problems)
-    if settings.max_steps is not None and settings.max_steps <= first:
-        what = f"step {first} is not before the end: `max_steps` is {settings.max_steps}"
-        _add(root.items["halving"], "first_step", what, f"write less than {settings.max_steps}", problems)
-
-
-def _check_pruner(root: Node, stream: Node, settings: StreamSettings, run: RunSettings, problems: Problems) -> None:
-    """It goes by checkpoints whose held-out loss is measured, and the first comes before the end."""
-    if run.pruner is None:
-        return
-    if run.halving:
-        problems.add(*root.setting("pruner"), "halving ends streams early too", "leave one of them out")
-    if wrong := run.pruner.unusable():
-        _add(root.items["pruner"], *wrong, problems)
-    if settings.eval_steps is None:
-        what = "a pruner goes by the held-out loss on the way, which is not measured"
-        _add(stream, "eval_steps", what, "write `eval_steps:`, and the same for `save_steps`", problems)
-        return
-    first = math.lcm(settings.eval_steps, settings.save_steps)
-    if settings.max_steps is not None and settings.max_steps <= first:
-        what = (
-            f"a pruner is asked at step {first} first, which is not before the end: `max_steps` is {settings.max_steps}"
-        )
-        _add(stream, "eval_steps", what, "write the same for `eval_steps` and `save_steps`, and less", problems)
 
 
 def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]]:

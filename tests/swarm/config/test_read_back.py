@@ -16,6 +16,7 @@ from swarm.config import load
 from swarm.errors import UserErrors
 from swarm.keys import Settings
 from swarm.settings import Dataset, Placement, Promotion, RunSettings, StreamSettings
+from swarm.settings.pruner import TAKES
 
 GIVEN_HERE = {
     "base_model",
@@ -56,6 +57,8 @@ def legal(field: FieldInfo, name: str) -> st.SearchStrategy[Any]:
         return st.lists(st.from_regex(r"[a-z][a-z0-9]{1,5}", fullmatch=True), max_size=2, unique=True)
     if name in {"research", "feedback"}:
         return st.none()
+    if name == "pruner":
+        return st.none() | st.fixed_dictionaries({"type": st.sampled_from(list(TAKES))}, optional={"patience": st.integers(0, 9)})  # fmt: skip
     if name == "alerts":
         receiver = st.fixed_dictionaries({"url": st.just("https://a.example/b")}) | st.fixed_dictionaries({"command": st.lists(TEXTS, min_size=1)})  # fmt: skip
         return st.lists(receiver, max_size=2)

@@ -36,6 +36,22 @@ def test_trials_take_the_place_of_their_stream(loading: Loading) -> None:
     assert all(trial.search is None for trial in trials)
 
 
+@pytest.mark.parametrize(
+    ("space", "problem"),
+    [
+        ("{lora_r: [4, 0, 16]}", r"streams\.wide\.search\.space\.lora_r: cannot be 0; correct it"),
+        ("{lora_rr: [4, 8, 16]}", r"streams\.wide\.search\.space\.lora_rr: is no setting of the stream"),
+        ("{base_model: [a, b, c]}", r"streams\.wide\.search\.space\.base_model: cannot be changed: all streams of a running run"),
+    ],
+)  # fmt: skip
+def test_what_a_trial_could_not_have_when_it_joins_is_found_before_the_run(
+    loading: Loading, space: str, problem: str
+) -> None:
+    head = TEXT.partition("streams:")[0]
+    with pytest.raises(UserErrors, match=problem):
+        loading(f"{head}streams: {{wide: {{search: {{space: {space}, sampler: tpe, trials: 3}}}}}}\n")
+
+
 def test_the_config_of_the_run_names_the_trials_themselves(loading: Loading) -> None:
     first = loading(TEXT)
     assert loading(first.dump(), name="again.yaml").run == first.run
