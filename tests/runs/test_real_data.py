@@ -40,11 +40,12 @@ def test_show_marks_the_answer_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_short_training_on_gsm8k_lowers_the_loss_of_the_answers(tmp_path: Path) -> None:
     small = (
-        "max_steps=12",
-        "eval_steps=12",
-        "save_steps=12",
+        "max_steps=10",
+        "eval_steps=10",
+        "save_steps=10",
+        "gradient_accumulation_steps=1",
         "datasets.0.limit=200",
-        "test_datasets.0.limit=12",
+        "test_datasets.0.limit=6",
         "eval_rows=1",
         "eval_max_new_tokens=8",
     )
