@@ -202,7 +202,10 @@ class Exchange:
         return f"{lane} {intake.settled} {intake.last}"
 
     def _beat(self, state: MemberState, process: Process, envelope: Envelope, now_seconds: float) -> None:
-        head, _, process.heartbeat = envelope.body.partition("\n")
+        head, _, text = envelope.body.partition("\n")
+        if max(len(head), len(text)) > self._limits.heartbeat_bytes:
+            raise ProtocolError(f"a heartbeat has at most {self._limits.heartbeat_bytes} bytes")
+        process.heartbeat = text
         figures = head.split(" ")
         process.dropped, process.replayed, process.reconnects = (read_number(text) for text in figures[:3])
         self._send_unnumbered(process.routing_id, "bus-beat", "")

@@ -23,6 +23,8 @@ class Limits:
     """By role; the members of other roles have `rate`."""
     body_bytes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The longest body by role and message type; others may use the whole of a message."""
+    heartbeat_bytes: int = 64 << 10
+    """The longest text of a heartbeat; it is kept until the next one."""
     open_count: int = 16_384
     """Messages of one lane that the caller has not acknowledged yet."""
     outgoing: LaneLimits = field(default_factory=lambda: LaneLimits(waiting_count=4096, waiting_bytes=8 << 20))

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from swarm.figures import MAX_FIGURES, checked_name, number
+from swarm.figures import MAX_FIGURES, MAX_WHOLE, checked_name, number
 from swarm.printable import without_control
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -48,7 +48,11 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ShortSha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
 """The first 16 digits of one: names what nothing else vouches for.  Earlier versions wrote all 64."""
 SHORT = 16
-Token = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, lt=MAX_WHOLE)]
+"""A whole number that SQLite can hold, and that is printed and divided without an error."""
+ExitStatus = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Token = Annotated[int, Field(ge=1, lt=MAX_WHOLE)]
 """A fencing token: the seq of the claim (or hand) that began the lease."""
 
 

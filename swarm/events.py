@@ -12,7 +12,20 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from swarm.event import Event, Measured, Name, Names, RelativePath, Role, Sha256, ShortSha256, Token
+from swarm.event import (
+    Count,
+    Event,
+    ExitStatus,
+    Measured,
+    Name,
+    Names,
+    RelativePath,
+    Role,
+    Seconds,
+    Sha256,
+    ShortSha256,
+    Token,
+)
 from swarm.figures import is_compared
 
 # ---- the run and its streams -----------------------------------------------------------------------------------------
@@ -23,7 +36,7 @@ class Run(Event):
 
     name: Name
     config_sha256: Sha256
-    streams: int
+    streams: Count
     sealed: bool | None = None
     """True: who is to be promoted is examined on sealed rows first, so validators are needed up to the end."""
 
@@ -40,7 +53,7 @@ class Add(Event):
     """`key=value` words as a shell reads them, paths absolute; unset: it differs in nothing."""
     warm: bool | None = None
     """True: it starts with weights and moments of the newest checkpoint of `like`, which stands under `path` for it."""
-    step: int | None = None
+    step: Count | None = None
     """Of that checkpoint; it and the next two are set when the entry is admitted."""
     path: RelativePath | None = None
     sha256: Sha256 | None = None
@@ -95,7 +108,7 @@ class Retrain(Event):
 
     like: Name
     mean: float
-    ratings: int
+    ratings: Count
     """So many, of which that is the mean."""
 
 
@@ -138,7 +151,7 @@ class Yield(Event):
 class End(Event):
     """The run is over; `rc` is the exit status that `swarm run` gives."""
 
-    rc: int
+    rc: ExitStatus
 
 
 # ---- leases ----------------------------------------------------------------------------------------------------------
@@ -183,7 +196,7 @@ class Done(Event):
     tok: Token
     path: RelativePath | None = None
     sha256: Sha256 | None = None
-    rc: int = 0
+    rc: ExitStatus = 0
     cmd: str | None = None
     """The command that backs this, with exit status `rc`; what it printed is the body."""
 
@@ -197,7 +210,7 @@ class Drop(Event):
     """True counts against the task's retries; a stop or a pause does not."""
     retry: bool | None = None
     """False: what failed is sure to fail again (a mistake in the config or the data), so that the task is not tried again."""
-    worked: float | None = None
+    worked: Seconds | None = None
     """Seconds that the holder worked on it; unset: as long as it held it."""
 
 
@@ -208,9 +221,9 @@ class Expire(Event):
     why: str
     failed: bool = True
     """False where the task is not to blame: a coordinator restarted."""
-    held: int | None = None
+    held: Count | None = None
     """How many tasks the worker held when it was lost, if more than one: none is blamed, and each is tried again alone."""
-    worked: float | None = None
+    worked: Seconds | None = None
     """Seconds that the holder worked on it, as far as its last heartbeat told; unset: as long as it held it."""
 
 
@@ -239,15 +252,15 @@ class Prepared(Event):
     path: RelativePath
     sha256: Sha256
     """Of the manifest: equal data, equal hash."""
-    rows: int
-    held_out: int
+    rows: Count
+    held_out: Count
     """Rows kept for validation and evaluation."""
-    bad: int = 0
+    bad: Count = 0
     """Malformed rows that were set aside."""
-    tokens: int = 0
-    supervised: int = 0
+    tokens: Count = 0
+    supervised: Count = 0
     """Tokens that the loss counts."""
-    cut: int = 0
+    cut: Count = 0
     """Rows longer than `sequence_len`."""
     cmd: str | None = None
     """The command that backs this."""
@@ -266,7 +279,7 @@ class Checkpoint(Measured):
     implied: ClassVar[Mapping[str, str]] = {"path": CHECKPOINT_PATH}
 
     tok: Token
-    step: int
+    step: Count
     path: RelativePath
     sha256: Sha256
     """Of the adapter's two files (`weights.adapter_sha256`), here and in all that follows."""
@@ -278,10 +291,10 @@ class Trained(Measured):
     implied: ClassVar[Mapping[str, str]] = {"path": CHECKPOINT_PATH}
 
     tok: Token
-    step: int
+    step: Count
     path: RelativePath
     sha256: Sha256
-    trainable: int
+    trainable: Count
     """Trainable parameters."""
     why: str | None = None
     """What ended it: max_steps, max_minutes, stop, ..."""
@@ -319,7 +332,7 @@ class Back(Event):
 
     tok: Token
     """Of the train lease that made it."""
-    step: int
+    step: Count
     path: RelativePath
     sha256: Sha256
     why: str
@@ -333,9 +346,9 @@ class Score(Measured):
     """Of the adapter."""
     rows_sha256: ShortSha256
     """Of the held-out rows: scores are compared only where this is equal."""
-    rows: int
+    rows: Count
     """That gave their loss."""
-    answers: int | None = None
+    answers: Count | None = None
     """Of these, those that were answered, where not all were."""
     scores_sha256: ShortSha256 | None = None
     """Of `scores.toon` in the stream's folder: the scores row by row, by which streams are compared."""
@@ -375,7 +388,7 @@ class Look(Event):
 
     sha256: Sha256
     """Of the adapter."""
-    number: int
+    number: Count
     """How often they were looked at in this run, this time counted: each look tells the choosers a little."""
 
 
@@ -386,8 +399,8 @@ class Sealed(Measured):
     sha256: Sha256
     """Of the adapter."""
     result: Literal["SUCCESS", "FAIL"]
-    rows: int
-    overlap: int
+    rows: Count
+    overlap: Count
     """Training rows that equal sealed ones."""
     why: str
 
@@ -455,13 +468,13 @@ class Object(Event):
 class Seal(Event):
     """Bytes that are no entry (a torn tail, text typed by a person) were kept and sealed."""
 
-    off: int
-    n: int
+    off: Count
+    n: Count
     sha: str
     why: Literal["torn", "note", "old-copy"]
     file: str | None = None
     """Where the file is kept that was in the log's place; for a note: the kept file into which it was written later."""
-    upto: int | None = None
+    upto: Count | None = None
     """For such a note: how many bytes of that file are recorded in the log now."""
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, SkipValidation
 
-from swarm.event import Event, Figures, Name, RelativePath, Role, Sha256, Token
+from swarm.event import Count, Event, Figures, Name, RelativePath, Role, Seconds, Sha256, Token
 from swarm.events import KINDS
 from swarm.figures import MAX_FIGURES, MAX_WHOLE, checked_name
 from swarm.settings import StreamSettings
@@ -62,13 +62,13 @@ class Held(BaseModel):
     token: Token
     state: Literal["waiting", "working", "paused"] = "working"
     """waiting: not begun; the worker does another of its tasks first."""
-    step: int | None = None
+    step: Count | None = None
     """The progress watermark: one that stands still is a stall."""
-    worked: float = 0.0
+    worked: Seconds = 0.0
     """Seconds of work on it under this lease, pauses left out."""
-    kept_bytes: int | None = None
+    kept_bytes: Count | None = None
     """Memory of a training beside what its group shares, from step to step, measured after two of its steps; None before."""
-    passing_bytes: int | None = None
+    passing_bytes: Count | None = None
     """The same within a step."""
 
     @property
@@ -88,13 +88,13 @@ class Hello(Message):
 
     type: ClassVar[str] = "hello"
     roles: list[Role]
-    pid: int
-    started: float
+    pid: Count
+    started: Seconds
     """Start time of the process, seconds since the epoch."""
     host: str
     device: str
     """`cpu`, or `gpu0`: the index that the user knows."""
-    threads: int = 1
+    threads: Count = 1
     state: Literal["importing", "idle", "working"] = "importing"
     holds: list[Held] = []
 
@@ -103,8 +103,8 @@ class Ready(Message):
     """The worker has imported what its roles need and takes tasks."""
 
     type: ClassVar[str] = "ready"
-    import_seconds: float
-    resident_bytes: int
+    import_seconds: Seconds
+    resident_bytes: Count
     """Process memory after the imports; peaks are reported above it."""
     device_name: str | None = None
 
@@ -217,8 +217,6 @@ class Ask(Message):
     report: Report | None = None
 
 
-Count = Annotated[int, Field(ge=0, lt=MAX_WHOLE)]
-"""A whole number that SQLite can hold."""
 Kind = Literal["train", "eval"]
 """What a metric row was measured on: the training rows of its steps, or the held-out ones."""
 ROW = ("step", "kind", "time")
@@ -242,7 +240,7 @@ class Metrics(Message):
 
     type: ClassVar[str] = "metrics"
     stream: Name
-    token: Annotated[Token, Field(lt=MAX_WHOLE)]
+    token: Token
     steps: Count
     """Optimizer steps that the whole training is planned to take."""
     columns: SkipValidation[Mapping[str, Sequence[Cell]]]
@@ -332,4 +330,4 @@ class Heartbeat(Message):
     state: Literal["importing", "idle", "working"]
     """idle: none of the tasks that it holds is being worked on, or it holds none."""
     holds: list[Held] = []
-    memory_bytes: int | None = None
+    memory_bytes: Count | None = None

@@ -42,6 +42,8 @@ class Member:
     why: str = ""
     link: Link | None = None
     beat: Heartbeat | None = None
+    beat_text: str | None = None
+    """The text of the newest heartbeat that was read, or tried to be; None after a hello, which says the same."""
     ready: Ready | None = None
     orders: dict[int, Ordered] = field(default_factory=dict)
     """By the token of the lease."""

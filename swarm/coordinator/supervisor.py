@@ -17,8 +17,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pydantic import ValidationError
-
 from bus.hub import Link
 from bus.keys import Members
 from bus.liveness import Parked, Restart, Timeouts, after_exit, judge, stop_step
@@ -104,6 +102,7 @@ class Supervisor:
         member.child, member.since, member.state = child, time.monotonic(), "starting"
         member.threads = child.spec.threads
         member.why, member.link, member.beat, member.ready, member.unreached_at = "", None, None, None, 0.0
+        member.beat_text = None
         member.heard, member.leaving_since, member.stop_step = False, None, "ask"
         member.orders, member.strays = {}, []
         if (descriptor := child.exit_descriptor()) >= 0:
@@ -152,8 +151,10 @@ class Supervisor:
         member.link = link
         if link.last_heard > member.unreached_at:
             member.unreached_at = 0.0
-        with contextlib.suppress(ToonError, ValidationError):  # one whose text cannot be read is still a heartbeat
-            member.beat = Heartbeat.read(link.heartbeat)
+        if link.heartbeat != member.beat_text:
+            member.beat_text = link.heartbeat
+            with contextlib.suppress(ToonError, ValueError):  # one whose text cannot be read is still a heartbeat
+                member.beat = Heartbeat.read(link.heartbeat)
         still = {(held.ref, held.token) for held in member.holds}
         member.strays = [stray for stray in member.strays if (stray.ref, stray.token) in still]
         steps = tuple((held.ref, held.step) for held in member.holds if held.state == "working")
@@ -217,7 +218,7 @@ class Supervisor:
             return False
         member.heard, member.threads = True, hello.threads
         member.state = "importing" if hello.state == "importing" else "ready"
-        member.beat = Heartbeat(state=hello.state, holds=hello.holds)
+        member.beat, member.beat_text = Heartbeat(state=hello.state, holds=hello.holds), None
         member.strays = [held for held in hello.holds if not state.holds(name, held.ref, held.token)]
         return True
 

@@ -122,3 +122,41 @@ async def test_the_next_attempt_is_given_the_seconds_that_a_killed_one_worked(tm
         effects = Effects(reception.record, reception.hub, reception.crew, folder)
         piece = effects._piece("wide/train", again)
     assert (piece.token, piece.spent_seconds) == (again, 8.0)
+
+
+HOSTILE_BEATS = (
+    "\n".join(f"key{number}: {number}" for number in range(3000)), "".join(f"{' ' * depth}a:\n" for depth in range(200)),
+    *(f"state: working\nmemory_bytes: {value}" for value in ("-1", "9" * 4000, "1e999", "true")),
+    *(
+        f"state: working\nholds[1]{{ref,token,state,step,worked,kept_bytes}}:\n  wide/train,{row}"
+        for row in (f"{'9' * 4000},working,1,1,1", f"1,working,{'9' * 4000},1,1", "1,working,1,1e999,1", "1,working,1,-1,1", f"1,working,1,1,{'9' * 400}")
+    ),
+    "\x1b[2J", "x" * (64 << 10),
+)  # fmt: skip
+
+
+async def test_a_heartbeat_of_any_text_ends_no_coordinator_and_one_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    folder, now = RunFolder(tmp_path / "run"), ["state: idle"]
+    folder.path.mkdir(mode=0o700)
+    async with desk(folder, Story("wide"), WorkerSpec("trainer-1", ("train",), "cpu")) as reception:
+        hub, crew, state = reception.hub, reception.crew, reception.record.state
+        crew._members["trainer-1"].state = "ready"  # no process is started for it
+        join = Join.load(hub.members.invite("trainer-1", "worker"))
+        worker = Peer(join, heartbeat=lambda: now[0], heartbeat_seconds=0.02).start()
+
+        async def heard(text: str) -> None:
+            now[0] = text
+            while (link := hub.links().get("trainer-1")) is None or link.heartbeat != text:
+                await asyncio.sleep(0.01)
+            crew.watch(hub.links(), state)
+
+        for text in HOSTILE_BEATS:
+            await heard(text)
+            reception.crew.table(state)
+            assert crew.view()[0].holds == ()
+        assert hub.links()["trainer-1"].refused == 0
+        now[0] = "x" * (1 + (64 << 10))
+        while not hub.links()["trainer-1"].refused:
+            await asyncio.sleep(0.01)
+        assert len(hub.links()["trainer-1"].heartbeat) == 64 << 10
+        await asyncio.to_thread(worker.close)
