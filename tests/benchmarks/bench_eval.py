@@ -120,7 +120,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as name:
-        for kind, made in (("trained", trained), ("never-ending", drawn)):
+        for kind, made in (("never-ending", drawn), ("trained", trained)):
             print(f"{kind}:", flush=True)
             found = ratios(made(Path(name)), end=made is trained, rounds=rounds)
             print(f"  median {statistics.median(found):.2f} x (aim: 2)", flush=True)
