@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -74,6 +77,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
         ) from error
     lacking = [one for one in loaded["missing_keys"] if not objective.is_made_here(model, one)]
     _refuse_lacking(settings.base_model, model, sorted(lacking))
+    _refuse_layers_left_out(settings.base_model, model, loaded["unexpected_keys"])
     objective.after_loading(model, loaded["missing_keys"])
     kind.after_loading(model, on_gpu=place.on_gpu)
     return cast("PreTrainedModel", model)
@@ -84,6 +88,21 @@ def _refuse_lacking(name: str, model: PreTrainedModel, lacking: list[str]) -> No
     if lacking:
         what = f"the files of {name} lack {len(lacking)} tensors of a {type(model).__name__}, first {lacking[0]}"
         raise UserError("base_model", what, "save the whole model with its head, or take another base")
+
+
+def _refuse_layers_left_out(name: str, model: PreTrainedModel, beyond: Iterable[str]) -> None:
+    """Raises UserError where the files have more layers than the config: what is left of the model is another one."""
+    from torch.nn import ModuleList
+
+    counts = {place: len(layers) for place, layers in model.named_modules() if isinstance(layers, ModuleList)}
+    for tensor in sorted(beyond):
+        for found in re.finditer(r"\.(\d+)\.", tensor):
+            place = tensor[: found.start()]
+            if int(found[1]) >= counts.get(place, math.inf):
+                what = (
+                    f"its config has {counts[place]} layers in {place}, the files of {name} have more, such as {tensor}"
+                )
+                raise UserError("base_model", what, "take the config.json that was saved with the weights")
 
 
 def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:

@@ -38,6 +38,16 @@ def test_a_base_whose_files_lack_tensors_is_refused_and_nothing_is_drawn_at_rand
         load_base(folder, settings, Place(folder, "cpu"))
 
 
+def test_a_base_whose_config_has_fewer_layers_than_its_files_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    settings = StreamSettings.model_validate({"base_model": str(folder), "datasets": [{"path": "-"}]})
+    with pytest.raises(
+        UserError, match=r"has 1 layers in model\.layers, the files of .* have more, such as model\.layers\.1"
+    ):
+        load_base(folder, settings, Place(folder, "cpu"))
+
+
 def test_a_matrix_of_another_shape_is_refused_in_words(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
