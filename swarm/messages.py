@@ -93,7 +93,7 @@ class Hello(Message):
     """Start time of the process, seconds since the epoch."""
     host: str
     device: str
-    """`cpu`, or `gpu0`: the index that the user knows."""
+    """`cpu`, `mps`, or `gpu0`: the index that the user knows."""
     threads: Count = 1
     state: Literal["importing", "idle", "working"] = "importing"
     holds: list[Held] = []

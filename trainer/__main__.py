@@ -62,7 +62,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--join", type=Path, required=True, help="join file with the coordinator's address and keys")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("--roles", required=True, help="comma-separated: prepare, train, validate, evaluate")
-    parser.add_argument("--device", default="cpu", help="cpu, or gpu0: the index that the user knows")
+    parser.add_argument("--device", default="cpu", help="cpu, mps, or gpu0: the index that the user knows")
     parser.add_argument("--threads", type=int, default=1, help="threads for arithmetic")
     parser.add_argument(
         "--orphan-seconds", type=float, default=30.0, help="leave when the coordinator is silent this long"

@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--settings", type=Path, required=True, help="the stream's settings as JSON")
     parser.add_argument("--task", help="classification or embedding: of an encoder")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="by default `eval_max_new_tokens`")
-    parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
+    parser.add_argument("--device", help="cpu, mps, or gpu0; default: a GPU where there is one")
     add_forms(parser)
     parser.add_argument("prompts", metavar="PROMPT", nargs="+")
     arguments = parser.parse_args(argv)

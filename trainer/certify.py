@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=20, help="at most so many optimizer steps of each stream")
     parser.add_argument("--fp64", action="store_true")
     parser.add_argument("--exact", action="store_true")
-    parser.add_argument("--device", default="cpu", help="cpu, or gpu0")
+    parser.add_argument("--device", default="cpu", help="cpu, mps, or gpu0")
     add_forms(parser)
     options = parser.parse_args(argv)
     open_output()
@@ -110,6 +110,8 @@ def main(argv: list[str] | None = None) -> int:
     quieten()
     try:
         streams, place = _streams_of(options.settings), place_of(options.device)
+        if options.fp64 and place.device == "mps":
+            raise UserError("--fp64", "Apple's GPU has no float64", "take `--device cpu`, or leave it out")
         found = list(certified(streams, place, steps=options.steps, fp64=options.fp64, exact=options.exact))
     except UserError as error:
         print(printable(str(error)), file=sys.stderr)

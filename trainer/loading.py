@@ -13,6 +13,7 @@ from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER_CONFIG
+from trainer.device import has_bfloat16
 from trainer.inspection import facts_of_model
 from trainer.place import Place
 
@@ -48,7 +49,7 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
     from trainer.determinism import allow_one_order
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's output is a file
-    if place.on_gpu:
+    if place.on_cuda:
         allow_one_order()
     dtype, kind = compute_dtype(settings, place), kinds.adapter(settings.adapter)
     objective = kinds.method(settings.method).objective(settings)
@@ -113,9 +114,10 @@ def compute_dtype(settings: StreamSettings, place: Place) -> torch.dtype:
         return torch.float16
     if not place.on_gpu or settings.bf16 is False:
         return torch.float32
-    if not torch.cuda.is_bf16_supported():
+    if not has_bfloat16(place):
         if settings.bf16 is True:
-            raise UserError("bf16", f"{torch.cuda.get_device_name(0)} has no bfloat16", "set bf16: auto")
+            name = torch.cuda.get_device_name(0) if place.on_cuda else "MPS of this macOS"
+            raise UserError("bf16", f"{name} has no bfloat16", "set bf16: auto")
         return torch.float32
     return torch.bfloat16
 

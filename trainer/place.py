@@ -10,7 +10,7 @@ from pathlib import Path
 class Place:
     run_folder: Path
     device: str
-    """`cpu`, or `gpu0`: the index that the user knows; the process itself sees that GPU alone, as cuda:0."""
+    """`cpu`, `mps` (Apple's GPU), or `gpu0`: the index that the user knows; the process itself sees that GPU alone, as cuda:0."""
     threads: int = 1
     floor_bytes: int = 0
     """Resident memory after the imports; peaks are reported above it."""
@@ -20,8 +20,12 @@ class Place:
         return self.device != "cpu"
 
     @property
+    def on_cuda(self) -> bool:
+        return self.device.startswith("gpu")
+
+    @property
     def torch_device(self) -> str:
-        return "cuda:0" if self.on_gpu else "cpu"
+        return "cuda:0" if self.on_cuda else self.device
 
     def relative(self, path: Path) -> str:
         return str(path.relative_to(self.run_folder))

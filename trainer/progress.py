@@ -219,13 +219,17 @@ class TrainingProgress:
 
     def memory_bytes(self) -> int:
         """Memory now, above the imports on a CPU."""
-        if self.place.on_gpu:
+        if self.place.on_cuda:
             return torch.cuda.memory_allocated()
+        if self.place.on_gpu:
+            return torch.mps.current_allocated_memory()
         return max(0, resident.resident_bytes() - self.place.floor_bytes)
 
     def peak_bytes(self) -> int | None:
-        if self.place.on_gpu:
+        if self.place.on_cuda:
             return GPU_PEAK.bytes
+        if self.place.on_gpu:  # MPS counts none
+            return None
         return resident.peak_bytes_above(self.place.floor_bytes)
 
     # ---- after each step ----

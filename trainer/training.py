@@ -129,9 +129,9 @@ def refuse_unreachable_stops(settings: StreamSettings, steps: int) -> None:
 
 def forget_peak(place: Place) -> None:
     """Peak memory counts from here."""
-    if place.on_gpu:
+    if place.on_cuda:
         GPU_PEAK.forget()
-    else:
+    elif not place.on_gpu:
         resident.forget_peak()
 
 

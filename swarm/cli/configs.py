@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -109,7 +109,7 @@ def certify(
     stream: Annotated[list[str] | None, typer.Option("--stream", help="only this stream; may be given several times")] = None,
     fp64: Annotated[bool, typer.Option("--fp64", help="compute bases that are not in 4 bits in float64")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="each stream in forward passes of its own: bit-equal to alone")] = False,
-    device: Annotated[str, typer.Option("--device", help="cpu, or gpu0; bases are computed in float32 there too")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu, mps, or gpu0; bases are computed in float32 there too")] = "cpu",
     form: Form = None,
 ) -> None:  # fmt: skip
     """Prove that streams trained together go as each goes alone.
@@ -183,7 +183,11 @@ def _print_roadmap(path: Path, made: Plan, form: bool | None) -> None:
         screen.print_data(roadmap.data(made.config.run, found), form)
 
 
-def env(*, form: Form = None) -> None:
+def env(
+    *,
+    check: Annotated[bool, typer.Option("--check", help="compute on the device: does it agree with the CPU?")] = False,
+    form: Form = None,
+) -> None:
     """Print versions, devices and memory, for a bug report."""
     import platform
     from importlib import metadata
@@ -213,15 +217,45 @@ def env(*, form: Form = None) -> None:
     names_of_gpus = [gpu.name for gpu in gpus.found()]
     facts = {"python": platform.python_version(), "platform": platform.platform(), "cores": surroundings.cores()}
     packages = {name: version(name) for name in names}
+    checked = _checked_device() if check else None
     if form is not None:
         free = surroundings.free_memory_bytes()
-        devices = {"gpus": names_of_gpus, "gpu_not_used": gpus.other_gpu()}
-        screen.print_data({**facts, "free_memory_bytes": free, **devices, "packages": packages}, form)
-        return
-    shown = {
-        **facts,
-        "free memory": units.size(surroundings.free_memory_bytes()),
-        "gpus": ", ".join(names_of_gpus) or gpus.other_gpu() or "none",
-        **packages,
-    }
-    print(screen.columns([[name, str(value)] for name, value in shown.items()]))
+        found = {"gpus": names_of_gpus, "device": checked}
+        screen.print_data({**facts, "free_memory_bytes": free, **found, "packages": packages}, form)
+    else:
+        shown = {
+            **facts,
+            "free memory": units.size(surroundings.free_memory_bytes()),
+            "gpus": ", ".join(names_of_gpus) or "none",
+            **({"device": _device_line(checked)} if checked else {}),
+            **packages,
+        }
+        print(screen.columns([[name, str(value)] for name, value in shown.items()]))
+    if checked and not checked["agrees"]:
+        raise typer.Exit(1)
+
+
+def _checked_device() -> dict[str, Any]:
+    """What torch computes on the device that a training would take.  Raises UserError where it cannot be asked."""
+    import json
+    import subprocess
+
+    from swarm.errors import UserError
+    from swarm.planning import machine_checks
+
+    if missing := machine_checks.missing_packages():
+        raise UserError("--check", f"{missing[0]} is not installed", "pip install 'toonswarm[train]'")
+    done = subprocess.run(module_command("trainer.device_check"), stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)
+    except ValueError as error:
+        fix = "see the messages above; without a working torch nothing is trained"
+        raise UserError("--check", "the device cannot be asked", fix) from error
+    return found
+
+
+def _device_line(found: dict[str, Any]) -> str:
+    """`mps: agrees with the CPU (float32 to 2e-07, bfloat16 to 0.004), no float64`."""
+    agrees = "agrees with the CPU" if found["agrees"] else "DISAGREES with the CPU"
+    measured = ", ".join(f"{name} to {value:.1g}" for name, value in found["differences"].items())
+    return f"{found['device']}: {agrees} ({measured})" + ("" if found["float64"] else ", no float64")

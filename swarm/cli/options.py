@@ -47,7 +47,7 @@ Plain = Annotated[bool, typer.Option("--plain", help="lines instead of the dashb
 Detach = Annotated[bool, typer.Option("--detach", help="start it and return")]
 Again = Annotated[bool, typer.Option("--again", help="also what was run before with the same settings and data")]
 
-Device = Annotated[str | None, typer.Option("--device", help="cpu or gpu0; default: a GPU if there is one")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, mps or gpu0; default: a GPU if there is one")]
 
 As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="act under this name")]
 Idem = Annotated[

@@ -159,8 +159,8 @@ def _model_words(
 ) -> list[str]:  # fmt: skip
     from swarm.errors import UserError
 
-    if device is not None and device != "cpu" and not (device.startswith("gpu") and device[3:].isdecimal()):
-        raise UserError("--device", f"{device!r} is no device", "take cpu, or gpu0 as `swarm env` lists them")
+    if device not in {None, "cpu", "mps"} and not (device.startswith("gpu") and device[3:].isdecimal()):
+        raise UserError("--device", f"{device!r} is no device", "take cpu, mps, or gpu0 as `swarm env` lists them")
     words = [adapter_folder(word, run) for word in models]
     options = _options({"--base": base, "--device": device})
     options += [f"--control-vector={word}" for word in vectors or []]

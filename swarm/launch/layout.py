@@ -21,7 +21,7 @@ class WorkerSpec:
     name: str
     roles: tuple[Role, ...]
     device: str
-    """`cpu`, or `gpu0` with the index as the user sees it."""
+    """`cpu`, `mps`, or `gpu0` with the index as the user sees it."""
     threads: int = 1
     gpu_index: int | None = None
     streams: tuple[str, ...] | None = None

@@ -79,6 +79,7 @@ def _environment(spec: WorkerSpec) -> dict[str, str]:
         "MKL_NUM_THREADS": threads,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the driver's order, in which `gpu_index` counts
         "CUDA_VISIBLE_DEVICES": "" if spec.gpu_index is None else str(spec.gpu_index),
+        "PYTORCH_ENABLE_MPS_FALLBACK": "1",  # what MPS has no kernel for is computed on the CPU
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }

@@ -1,4 +1,4 @@
-"""The GPUs, cores and free memory of this machine; GPUs as NVIDIA's driver reports them.  Decides nothing.
+"""The GPUs, cores and free memory of this machine; GPUs as NVIDIA's driver reports them, or Apple's.  Decides nothing.
 
 A figure that the system does not report is None, never 0.
 """
@@ -27,15 +27,13 @@ class Gpu:
     name: str
     total_bytes: int | None
     free_bytes: int | None
+    by_mps: bool = False
+    """Whether torch computes on it by Metal (MPS) instead of CUDA."""
 
-
-def other_gpu() -> str | None:
-    """What a GPU that no stream is trained on is, and why; None where there is none that is known."""
-    if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
-        return (
-            "Apple's, by MPS: not used, since it has no float64, in which losses are added up; streams train on the CPU"
-        )
-    return None
+    @property
+    def device(self) -> str:
+        """Its name on command lines and in the log."""
+        return "mps" if self.by_mps else f"gpu{self.index}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +93,18 @@ def devices(placement: Placement) -> Devices:
 
 
 def found(visible: str | None = None) -> list[Gpu]:
-    """GPUs that CUDA may use here; none without a driver.  `visible`: used instead of CUDA_VISIBLE_DEVICES."""
+    """GPUs that torch may use here.  `visible`: used instead of CUDA_VISIBLE_DEVICES."""
+    if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+        return [_apples()]
     with _driver() as nvml:
         every = [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())] if nvml else []
     return seen(every, os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible)
+
+
+def _apples() -> Gpu:
+    """It shares the machine's memory."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Gpu(0, "", "Apple's GPU, by MPS", total, free_memory_bytes(), by_mps=True)
 
 
 def seen(every: list[Gpu], visible: str | None) -> list[Gpu]:

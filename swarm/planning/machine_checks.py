@@ -8,17 +8,19 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from swarm import kinds
 from swarm.config.tree import Node, Problems, follow
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
-from swarm.planning import gpus
+from swarm.planning import gpus as devices
+from swarm.planning.gpus import Gpu
 from swarm.policy.fitting import unfit
 from swarm.settings import Placement, RunSettings, StreamSettings
 from swarm.spawning import module_command
@@ -51,11 +53,17 @@ def _look_at_pruner(root: Node, run: RunSettings, problems: Problems) -> None:
             problems.add(*root.setting("pruner"), f"{name} is not installed", fix)
 
 
-def _look_at_precision(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    """Of a run without GPUs."""
-    if any(part.fp16 for part in settings.parts.values()):
+def _look_at_precision(stream: Node, settings: StreamSettings, gpus: Sequence[Gpu], problems: Problems) -> None:
+    """What the devices do not have."""
+    if not gpus and any(part.fp16 for part in settings.parts.values()):
         fix = "leave it out: streams train on the CPU here, which computes in float32"
         problems.add(*stream.setting("fp16"), "no GPU that this run may use", fix)
+    for name, part in settings.parts.items():
+        if kinds.adapter(part.adapter).quantisation and any(gpu.by_mps for gpu in gpus):
+            group, _ = follow(stream, settings.part_steps(name))
+            what = "bases in 4 bits are not held on Apple's GPU: it was never tried there"
+            fix = "write `adapter: lora`, or `gpus: none` under placement: the CPU holds them"
+            problems.add(*group.setting("adapter"), what, fix)
 
 
 def missing_packages() -> list[str]:
@@ -86,8 +94,7 @@ class Inspection:
         for name, settings in run.streams.items() if run else ():
             _look_at_trackers(root.items["streams"].items[name], settings, problems)
             _look_at_sampler(root.items["streams"].items[name], settings, problems)
-            if not on_gpus:
-                _look_at_precision(root.items["streams"].items[name], settings, problems)
+            _look_at_precision(root.items["streams"].items[name], settings, on_gpus, problems)
             self._fit(root.items["streams"].items[name], settings, problems)
 
     def _fit(self, stream: Node, settings: StreamSettings, problems: Problems) -> None:
@@ -120,14 +127,14 @@ def _groups(node: Node) -> Iterator[Node]:
         yield from _groups(below)
 
 
-def _look_at_gpus(root: Node, problems: Problems) -> bool:
-    """Whether there are any that the run may use."""
+def _look_at_gpus(root: Node, problems: Problems) -> Sequence[Gpu]:
+    """Those that the run may use."""
     placement = root.items.get("placement", Node({}, root.at, "placement"))
-    chosen = gpus.chosen(_placement(placement))
+    chosen = devices.chosen(_placement(placement))
     if chosen.missing:
         node = placement.items["gpus"]
         problems.add(node.at, node.path, *chosen.problem())
-    return bool(chosen.devices.gpus)
+    return chosen.devices.gpus
 
 
 def _placement(node: Node) -> Placement:

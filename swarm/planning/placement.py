@@ -151,7 +151,7 @@ def _on_gpus(needs: Mapping[str, Need], groups: Groups, devices: Devices, placem
     judge, slots = _judged(needs, groups, rooms, placement)
     trainers = len(slots) if groups else _count(slots)
     threads = max(1, min(GPU_THREADS_AT_MOST, devices.cores // (trainers + judge)))
-    light = _light(_name(rooms[0].gpu), threads, rooms[0].gpu.index, judge=judge)
+    light = _light(rooms[0].gpu.device, threads, rooms[0].gpu.index, judge=judge)
     return Layout(
         (*light, *_trainers(slots, len(needs), threads, judging=not judge, together=bool(groups))),
         tuple(_note_of(slot, needs, groups) for slot in slots),
@@ -212,15 +212,11 @@ def _trainers(
     places = [slot for slot in slots for _ in range(1 if together else slot.count)]
     return [
         WorkerSpec(
-            f"trainer-{number}", roles, _name(slot.room.gpu), threads, slot.room.gpu.index,
+            f"trainer-{number}", roles, slot.room.gpu.device, threads, slot.room.gpu.index,
             None if len(slot.streams) == streams else slot.streams, slot.count if together else 1,
         )
         for number, slot in enumerate(places, start=1)
     ]  # fmt: skip
-
-
-def _name(gpu: Gpu) -> str:
-    return f"gpu{gpu.index}"
 
 
 def _note_of(slot: _Slots, needs: Mapping[str, Need], groups: Groups) -> str:
@@ -235,7 +231,7 @@ def _note_of(slot: _Slots, needs: Mapping[str, Need], groups: Groups) -> str:
         "free memory unknown" if slot.room.gpu.free_bytes is None else f"of {units.size(slot.room.gpu.free_bytes)} free"
     )
     shared = f" ({len(slot.streams)} streams take turns)" if waiting > 0 else ""
-    return f"{_name(slot.room.gpu)}: {slot.count} at once{shared}, at most {units.size(most)} {free}"
+    return f"{slot.room.gpu.device}: {slot.count} at once{shared}, at most {units.size(most)} {free}"
 
 
 # ---- what fits -------------------------------------------------------------------------------------------------------
@@ -249,7 +245,7 @@ def _counted(largest: Sequence[int], room: int | None) -> int:
 def _refuse_what_no_gpu_holds(needs: Mapping[str, Need], rooms: Sequence[_Room]) -> None:
     widest = rooms[0]
     if widest.bytes is not None and all(room.bytes is not None for room in rooms):
-        _refuse(needs, _name(widest.gpu), widest.bytes - CONTEXT_BYTES, widest.gpu.free_bytes)
+        _refuse(needs, widest.gpu.device, widest.bytes - CONTEXT_BYTES, widest.gpu.free_bytes)
 
 
 def _refuse(needs: Mapping[str, Need], device: str, room_bytes: int, free_bytes: int | None) -> None:

@@ -17,6 +17,7 @@ from swarm.figures import as_name
 from swarm.policy.batching import Engine
 from trainer import training, warm
 from trainer.callback import Steers
+from trainer.device import widest
 from trainer.loop.parts import Stepped
 from trainer.progress import TrainingProgress
 
@@ -195,5 +196,5 @@ def each_in_one_group(model: torch.nn.Module, optimizer: torch.optim.Optimizer) 
 
 def _sums(model: torch.nn.Module) -> torch.Tensor:
     """One number a trainable tensor, which a step changes: its sum alone stays where a new head moves two labels apart."""
-    trained = [value.detach().double() for value in model.parameters() if value.requires_grad]
+    trained = [value.detach().to(widest(value.device)) for value in model.parameters() if value.requires_grad]
     return torch.stack([value.sum() + value.square().sum() for value in trained]).cpu()  # (P,)

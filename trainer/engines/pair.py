@@ -29,6 +29,7 @@ from trainer import bases, models, training
 from trainer.arbiter import Arbiter
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
+from trainer.device import widest
 from trainer.engines.callbacks import each_in_one_group
 from trainer.judge.heldout import held_out_figures
 from trainer.judge.objective import Objective
@@ -178,7 +179,9 @@ class Side:
 
     def _sums(self) -> torch.Tensor:
         """A number for each tensor, which a step changes."""
-        return torch.stack([value.detach().double().square().sum() for value in self.adapter.parameters()])  # (P,)
+        return torch.stack(
+            [value.detach().to(widest(value.device)).square().sum() for value in self.adapter.parameters()]
+        )  # (P,)
 
     def rest(self) -> None:
         """A step in which it is not updated, whatever it is tied to."""

@@ -69,6 +69,7 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
             folder=progress.staging,
             dtype=compute_dtype(settings, place),
             on_gpu=place.on_gpu,
+            pins=place.on_cuda,
             callbacks=[*steers, Figures(progress), steps, Saves(progress, progress.staging), Begin(model, progress)],
         )
     )
@@ -97,6 +98,8 @@ class Ingredients:
     """Where checkpoints are staged."""
     dtype: torch.dtype
     on_gpu: bool
+    pins: bool
+    """Whether batches are copied from pinned memory: CUDA's alone."""
     callbacks: Sequence[TrainerCallback]
 
 
@@ -240,7 +243,7 @@ def arguments(ingredients: Ingredients) -> dict[str, Any]:
         "bf16": ingredients.dtype is torch.bfloat16,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if settings.gradient_checkpointing else None,
-        "dataloader_pin_memory": ingredients.on_gpu,
+        "dataloader_pin_memory": ingredients.pins,
         # cadence: checkpoints are kept and removed by `checkpoint`, held-out loss is ours
         "logging_steps": settings.logging_steps,
         "logging_nan_inf_filter": False,

@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--schema")
     parser.add_argument("--samples", type=Path, help="write every answer there: .jsonl or .toon")
-    parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
+    parser.add_argument("--device", help="cpu, mps, or gpu0; default: a GPU where there is one")
     add_forms(parser)
     parser.add_argument("adapters", metavar="ADAPTER", nargs="+", help="[NAME=]FOLDER")
     arguments = parser.parse_args(argv)

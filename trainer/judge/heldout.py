@@ -12,6 +12,7 @@ from swarm.policy.fitting import JUDGED_LOGITS_BYTES, JUDGED_TOKENS
 from trainer.control.tuner import signed
 from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED, Tokens
+from trainer.device import widest
 
 Logits = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor, Sequence[Tokens]], torch.Tensor]
 """(B, T, V) of a model for (B, T) ids, their mask, and the rows that they are of."""
@@ -81,9 +82,9 @@ def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device
         logits = logits_of(model, ids.to(device), mask.to(device), rows)[:, -length:]  # (B, T, V)
     labels = labels[:, 1:].to(device)  # the token at t is predicted from those before it
     counted = labels != IGNORED
-    nats = torch.zeros(labels.shape, dtype=torch.float64, device=device)  # (B, T-1)
+    nats = torch.zeros(labels.shape, dtype=widest(device), device=device)  # (B, T-1)
     hits, chosen = torch.zeros_like(counted), logits[:, :-1][counted].float()  # (B, T-1), (supervised, V)
-    nats[counted] = cross_entropy(chosen, labels[counted], reduction="none").double()
+    nats[counted] = cross_entropy(chosen, labels[counted], reduction="none").to(nats.dtype)
     hits[counted] = chosen.argmax(-1) == labels[counted]
     sums = (each.sum(1).tolist() for each in (nats, counted, hits))
     return [RowLoss(*row) for row in zip(*sums, strict=True)]

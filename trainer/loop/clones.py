@@ -68,7 +68,7 @@ def conflict(adapters: Sequence[Adapter]) -> float:
     count = len(adapters)
     gram = torch.zeros(count, count, dtype=torch.float64)
     for name in adapters[0].pairs:
-        gram += _gram([adapter.pairs[name] for adapter in adapters]).cpu()
+        gram += _gram([adapter.pairs[name] for adapter in adapters])
     own = float(gram.diagonal().mean())
     return min(1.0, max(0.0, 1 - float(gram.mean()) / own)) if own > 0 else 0.0
 
@@ -78,7 +78,7 @@ def _gram(pairs: Sequence[Pair]) -> Tensor:
     rank = len(pairs[0].a)
     a = torch.cat([pair.a for pair in pairs])  # (K r, in)
     b = torch.cat([pair.b * pair.scale for pair in pairs])  # (K r, out)
-    products = (a @ a.T).double() * (b @ b.T).double()  # (K r, K r)
+    products = (a @ a.T).cpu().double() * (b @ b.T).cpu().double()  # (K r, K r)
     return products.view(len(pairs), rank, len(pairs), rank).sum((1, 3))
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trainer.device import widest
 from trainer.loop.layer import Pair
 
 Penalty = Literal["nuclear", "l2", "frobenius"]
@@ -87,9 +88,10 @@ def _apart(a: Tensor) -> Tensor:
 def norm_of(pair: Pair) -> Tensor:
     """|s B A|, Frobenius, also of mirrored control adapters; of spectral ones |exp(S) - 1|.
 
-    In fp64: a small one is the root of a sum whose terms fp32 would lose.
+    In fp64 where there is one: a small one is the root of a sum whose terms fp32 would lose.
     """
-    a, b = pair.a.detach().double(), pair.b.detach().double()
+    wide = widest(pair.a.device)
+    a, b = pair.a.detach().to(wide), pair.b.detach().to(wide)
     if pair.form == "spectral":
         spectral: Tensor = torch.linalg.vector_norm(torch.expm1(b))
         return spectral

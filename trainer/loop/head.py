@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from swarm.policy.fitting import LOGITS_BYTES
+from trainer.device import widest
 from trainer.loop.losses import by_probability, wide
 from trainer.loop.parts import Loss, Predicted
 from trainer.loop.plan import Pass, Plan
@@ -95,7 +96,7 @@ class Head:
 
     def sums(self, losses: Sequence[Loss]) -> Tensor:
         """(slots, F) Zeros for the sums of each stream's loss and its parts; F is that of the loss with the most."""
-        return torch.zeros(len(losses), _columns(losses), dtype=torch.float64, device=self.model.device)
+        return torch.zeros(len(losses), _columns(losses), dtype=widest(self.model.device), device=self.model.device)
 
     def backward(self, hidden: Tensor, current: Pass, losses: Sequence[Loss], sums: Tensor) -> None:
         """Adds the gradient of every row's weighted loss to the adapters, and what its tokens' losses and their parts are to `sums`.

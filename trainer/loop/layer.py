@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from trainer.control.forms import Form
+from trainer.device import widest
 from trainer.loop.plan import Pass, Plan
 
 
@@ -197,17 +198,17 @@ class StackedLinear(Stacked):
     def renorm(self, slot: int) -> None:
         """After a step of a DoRA stream: |W + s B A|^2 = |W|^2 + 2 s W.(B A) + s^2 |B A|^2 by row, without the matrix B A.
 
-        Added up in fp64: the layer computes with magnitude / norm - 1, which is nearly 0.
+        Added up in fp64 where there is one: the layer computes with magnitude / norm - 1, which is nearly 0.
         """
         pair = self.pairs[slot]
         if pair is None or pair.magnitude is None:
             return
         a, b = (stack.detach()[slot, : pair.rank] for stack in (self.a, self.b))
-        weight, s = weight_of(self.base).to(a.dtype), pair.scale
+        weight, s, wide = weight_of(self.base).to(a.dtype), pair.scale, widest(a.device)
         if self.squares is None:
-            self.squares = weight.double().square().sum(1)
-        cross = (torch.mm(weight, a.T).T.double() * b).sum(0)  # (out,)
-        own = (torch.mm(torch.mm(a, a.T), b).double() * b).sum(0)  # (out,)
+            self.squares = weight.to(wide).square().sum(1)
+        cross = (torch.mm(weight, a.T).T.to(wide) * b).sum(0)  # (out,)
+        own = (torch.mm(torch.mm(a, a.T), b).to(wide) * b).sum(0)  # (out,)
         self.norm[slot] = (self.squares + 2 * s * cross + s * s * own).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:

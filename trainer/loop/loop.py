@@ -282,7 +282,12 @@ def audit_is_due(stream: Stream, done: Stepped) -> bool:
     return due
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 """How errors without a class of their own begin or go on."""
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from swarm.policy.fitting import PASS_TOKENS
 from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED
+from trainer.device import widest
 
 LINEAR_COST_FLOPS = 3e7
 """What a linear layer costs a CPU in a pass besides its arithmetic, forth and back and with what stands around it: 0.4 ms of a core that
@@ -93,7 +94,7 @@ class Pass:
             if row.everywhere:
                 counted[place, : len(row.ids) - 1] = True
         number, at = counted.nonzero(as_tuple=True)
-        weights = torch.tensor([row.weight for row in rows], dtype=torch.float64)
+        weights = torch.tensor([row.weight for row in rows], dtype=widest(device))
         blocks = _blocks(rows)
         return cls(
             rows=rows,

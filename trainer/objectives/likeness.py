@@ -73,7 +73,7 @@ class Likeness(Objective):
         try:
             for start in range(0, len(rows), JUDGED_PAIRS):
                 check()
-                nats = self._nats(model, rows[start : start + JUDGED_PAIRS]).double()
+                nats = self._nats(model, rows[start : start + JUDGED_PAIRS])
                 found += [RowLoss(value, 1) for value in nats.tolist()]
         finally:
             model.train(was_training)

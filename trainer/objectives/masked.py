@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from swarm.errors import UserError
 from trainer import bases
 from trainer.data.tokens import IGNORED, Tokens
+from trainer.device import widest
 from trainer.families import is_encoder
 from trainer.judge.heldout import RowLoss
 from trainer.judge.objective import Objective
@@ -66,7 +67,11 @@ class Masked(Objective):
                 chosen = [rows[at] for at in batch]
                 keys = [int.from_bytes(row.fingerprint[:7]) for row in chosen]
                 logits, labels = self._logits(model, chosen, keys)
-                of_each = _nats(logits, labels).double(), labels != IGNORED, logits.argmax(-1) == labels
+                of_each = (
+                    _nats(logits, labels).to(widest(logits.device)),
+                    labels != IGNORED,
+                    logits.argmax(-1) == labels,
+                )
                 sums = zip(*(values.sum(1).tolist() for values in of_each), strict=True)
                 found |= zip(batch, (RowLoss(*row) for row in sums), strict=True)
         finally:

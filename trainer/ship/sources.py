@@ -231,7 +231,7 @@ def _note_other_precision(sources: Sources) -> None:
 def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="[NAME=]FOLDER of an adapter or a pair; one base")
     parser.add_argument("--base", help="the base; default: the one that the adapters name")
-    parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
+    parser.add_argument("--device", help="cpu, mps, or gpu0; default: a GPU where there is one")
     parser.add_argument("--4bit", dest="quantised", action=argparse.BooleanOptionalAction, help="the base in NF4")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that the base brings")
     parser.add_argument("--control-vector", action="append", default=[], metavar="FILE[:SCALE]", help="on all models")

@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("which", choices=("shock", "tasks"))
     parser.add_argument("--base", default="tiny-toon", help="a folder or a name; default: the embedded base")
-    parser.add_argument("--device", help="cpu, or gpu0; default: a GPU where there is one")
+    parser.add_argument("--device", help="cpu, mps, or gpu0; default: a GPU where there is one")
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args(argv)
     quieten()

@@ -73,7 +73,7 @@ def test_a_config_chooses_among_the_gpus_that_are_there(monkeypatch):
         gpus.devices(Placement(gpus=[3]))
 
 
-def test_the_gpu_of_a_mac_is_named_with_the_reason_why_it_is_not_used(monkeypatch):
+def test_the_gpu_of_a_mac_is_chosen_unless_the_config_says_otherwise(monkeypatch):
     """Row A17, on a machine that is injected."""
     import json
 
@@ -81,10 +81,14 @@ def test_the_gpu_of_a_mac_is_named_with_the_reason_why_it_is_not_used(monkeypatc
 
     from swarm.cli import app
 
-    told = {}
-    for system, machine in (("Darwin", "arm64"), ("Linux", "x86_64")):
+    found = {}
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    for system, machine in (("Darwin", "arm64"), ("Darwin", "x86_64"), ("Linux", "aarch64")):
         monkeypatch.setattr("platform.system", lambda system=system: system)
         monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
-        told[system] = json.loads(CliRunner().invoke(app, ["env", "--json"]).stdout)["gpu_not_used"]
-    assert told["Linux"] is None
-    assert "MPS: not used, since it has no float64" in told["Darwin"]
+        found[system, machine] = json.loads(CliRunner().invoke(app, ["env", "--json"]).stdout)["gpus"]
+        chosen = [[gpu.device for gpu in gpus.devices(Placement(gpus=named)).gpus] for named in ("all", "none")]
+        assert chosen == ([["mps"], []] if machine == "arm64" else [[], []])
+    assert found == {
+        ("Darwin", "arm64"): ["Apple's GPU, by MPS"], ("Darwin", "x86_64"): [], ("Linux", "aarch64"): [],
+    }  # fmt: skip

@@ -150,6 +150,14 @@ def test_one_gpu_holds_every_stream_that_fits_and_its_judges():
     ]  # fmt: skip
 
 
+def test_the_gpu_of_a_mac_is_used_like_any_other():
+    """Row A17: workers are told its name."""
+    apples = Devices((replace(gpu(0, 24), by_mps=True),), 8, 24 * GB)
+    assert lanes(place({"a": need(4), "b": need(4)}, apples, Placement(), [("a", "b")])) == ["mps x4 2 of all"]
+    with pytest.raises(UserErrors, match=r"needs 31\.0 GB, mps has room for"):
+        place({"a": need(31)}, apples, Placement())
+
+
 def test_streams_beyond_a_gpus_memory_wait():
     layout = place({name: need(9) for name in "abcd"}, gpus(24), Placement())
     assert [worker.device for worker in layout.trainers()] == ["gpu0", "gpu0"]

@@ -131,7 +131,7 @@ def test_figures_differences_and_samples_come_as_a_table_as_json_and_as_toon(
         (["--type", "chatml"], "no column 'messages'"),
         (["--type", "nosuch"], "--type: 'nosuch' cannot be taken; input should be 'auto', 'chatml', 'alpaca'"),
         (["--rows", "-1"], "--rows: -1 cannot be taken; input should be greater than or equal to 0"),
-        (["--device", "tpu"], "--device: 'tpu' is no device; take cpu, or gpu0"),
+        (["--device", "tpu"], "--device: 'tpu' is no device; take cpu, mps, or gpu0"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(

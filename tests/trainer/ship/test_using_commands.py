@@ -71,7 +71,7 @@ def test_a_comparison_as_data_has_every_answer_with_its_figures(adapter: Path, t
 def test_wrong_names_are_refused_in_a_line(adapter: Path, tmp_path: Path) -> None:
     refused = {
         ("compare", "no-such"): "no-such is not on this machine",
-        ("compare", str(adapter), "--device", "tpu"): "--device: 'tpu' is no device; take cpu, or gpu0",
+        ("compare", str(adapter), "--device", "tpu"): "--device: 'tpu' is no device; take cpu, mps, or gpu0",
         (
             "compare",
             str(adapter),
