@@ -152,6 +152,10 @@ class AdapterKind(Kind[S]):
         """Those that can train it with these settings."""
         return self.engines
 
+    def in_pair(self, settings: S) -> bool:
+        """Whether a model of two can be trained with it: what TRL is given by PEFT, the engine of two models is given too."""
+        return "trl" in self.engines_with(settings)
+
     # ---- without torch ----
 
     def label(self, settings: S) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from swarm import figures, kinds
 from swarm.config import searches
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems
-from swarm.policy.batching import engine_of, engines_of, shapes_batches
+from swarm.policy.batching import Engine, engine_of, engines_of
 from swarm.policy.templates import BUILT_IN
 from swarm.settings import PLAIN, WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
 
@@ -241,16 +241,41 @@ def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) ->
     named = [settings.method, *(part.adapter for part in settings.parts.values()), settings.controller]
     chosen = " + ".join(dict.fromkeys(name for name in named if name != "none"))
     if engine_of(settings) not in able:
-        so = "in micro-batches of this kind" if shapes_batches(settings) else "with these settings"
-        what = f"{settings.engine} cannot train {chosen} {so}"
-        nothing = (
-            "leave out what the shared engine alone has (fp16, packing and the like), or take another adapter or method"
-        )
-        fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else nothing
-        _add(stream, "engine", what, fix, problems)
+        engine, without = _what_excludes(settings)
+        so = f"with {' and '.join(without)}" if without else "with these settings"
+        why = ": its trainers leave out each step whose gradients overflow" if without == ["fp16"] else ""
+        fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else _way_out(without)
+        _add(stream, "engine", f"{engine} cannot train {chosen} {so}{why}", fix, problems)
     elif settings.exact and engine_of(settings) != "shared":
         what = f"it is for the shared engine, and {chosen} is trained by {engine_of(settings)}, without company"
         _add(stream, "exact", what, "leave it out, or write `engine: shared`", problems)
+
+
+def _what_excludes(settings: StreamSettings) -> tuple[Engine, list[str]]:
+    """The engine that would have trained it, and the keys that it cannot do, each by itself; none where that lies in several together, or in kinds."""
+    fields, written = type(settings).model_fields, settings.model_fields_set - CHOOSING
+    plain = settings.model_copy(
+        update={key: fields[key].get_default(call_default_factory=True) for key in written if key in fields}
+    )
+    if len(settings.parts) > 1:
+        return engine_of(settings), []
+    engine = engine_of(plain)
+    if engine not in engines_of(plain):
+        return engine, []
+    each = {key: plain.model_copy(update={key: getattr(settings, key)}) for key in sorted(written)}
+    return engine, [key for key, alone in each.items() if engine not in engines_of(alone)]
+
+
+CHOOSING = frozenset({"method", "adapter", "optimizer", "controller", "engine"})
+"""Keys whose values decide which others there are."""
+
+
+def _way_out(keys: Sequence[str]) -> str:
+    if keys == ["fp16"]:
+        return "leave it out: `bf16: auto` takes float32 where a GPU has no bfloat16"
+    if keys:
+        return f"leave {' and '.join(keys)} out, or take another adapter or method"
+    return "leave out what the shared engine alone has (fp16, packing and the like), or take another adapter or method"
 
 
 def _check_leaks(stream: Node, settings: StreamSettings, problems: Problems) -> None:

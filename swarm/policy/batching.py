@@ -68,9 +68,9 @@ def engines_of(settings: StreamSettings) -> frozenset[str]:
 
 
 def _engines_of_adapter(part: Part) -> frozenset[str]:
-    """What TRL is given by PEFT, the engine of two models is given too."""
-    able = kinds.adapter(part.adapter).engines_with(part)
-    return able | {"pair"} if "trl" in able else able
+    kind = kinds.adapter(part.adapter)
+    able = kind.engines_with(part)
+    return able | {"pair"} if kind.in_pair(part) else able
 
 
 def shapes_batches(settings: StreamSettings) -> bool:

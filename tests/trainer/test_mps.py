@@ -64,7 +64,7 @@ def test_a_command_takes_cuda_then_mps_then_the_cpu(monkeypatch: pytest.MonkeyPa
     assert found == [("gpu0", "cuda:0", True, True), ("mps", "mps", True, False), ("cpu", "cpu", False, False)]
     with pytest.raises(UserError, match="mps is not there"):
         device.place_of("mps")
-    with pytest.raises(UserError, match="mps cannot be used.*gpus: none"):
+    with pytest.raises(UserError, match=r"mps cannot be used.*gpus: none"):
         device.refuse_missing_gpu("mps")
 
 

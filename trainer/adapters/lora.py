@@ -18,7 +18,7 @@ from swarm.errors import UserError
 from swarm.facts import BaseFacts, Module
 from swarm.keys import Positive, Settings, Share
 from swarm.kinds import AdapterKind, Method, Refusal, Shape, Shrinking
-from trainer.adapters.start import KEY, MERGE, Start, filed, start_of
+from trainer.adapters.start import MERGE, Start, filed, start_of
 from trainer.targets import ALL_LINEAR, NAMES, matched, targeted
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class LoraSettings(Settings):
     init_lora_weights: Literal["default", "pissa", "olora"] = "default"
     """What A and B begin with: default: A at random and B zero; pissa or olora: a part of the base's own weights, which stays in it; twice the rank in the file; on the shared engine."""
     start_adapter: str | None = None
-    """A LoRA of the same base that stays as it is below the one that is trained: its folder, or a version that a run has promoted (`demo-v3`); the stream's file holds both; on the shared engine."""
+    """A LoRA of the same base that stays as it is below the one that is trained: its folder, or a version that a run has promoted (`demo-v3`); the stream's file holds both."""
     lora_weight_dtype: Literal["float32", "bfloat16"] = "float32"
     """How the adapter's weights are held; bfloat16 (with `engine: trl`) loses small updates without a Kahan optimizer, and takes no weight_decay."""
     lora_weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -97,10 +97,17 @@ class Lora(AdapterKind[LoraSettings]):
     engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
 
     def engines_with(self, settings: LoraSettings) -> frozenset[str]:
-        """The stacks of the shared engine are in float32; it alone shrinks adapters, and holds fixed rows below them (PEFT's PiSSA and OLoRA change the base)."""
+        """The stacks of the shared engine are in float32; it alone shrinks adapters, and PEFT's PiSSA and OLoRA change the base.
+
+        PEFT's DoRA takes its norms from the base alone, without an adapter below.
+        """
         shared = settings.lora_weight_dtype == "float32"
-        trl = settings.init_lora_weights == "default" and settings.start_adapter is None and not settings.shrinks
+        on_dora = settings.use_dora and settings.start_adapter is not None
+        trl = settings.init_lora_weights == "default" and not on_dora and not settings.shrinks
         return self.engines & {*(["shared"] if shared else []), *(["trl"] if trl else [])}
+
+    def in_pair(self, settings: LoraSettings) -> bool:
+        return super().in_pair(settings) and settings.start_adapter is None
 
     def refusal(self, settings: Any) -> Refusal | None:
         if settings.lora_target_mode and settings.lora_target_modules != ALL_LINEAR:
@@ -256,8 +263,9 @@ def _refused_start(settings: Any) -> Refusal | None:
         return Refusal("lora_dropout", "it would drop inputs of the start_adapter too", f"write 0, or {MERGE}")
     if settings.lora_weight_dtype != "float32":
         return Refusal("lora_weight_dtype", "a start_adapter is held in float32", "leave it out")
-    if "shared" not in method_of(settings).engines_with(settings):
-        return Refusal(KEY, f"{settings.method} is trained by TRL, which has no adapter below another", MERGE)
+    if settings.use_dora and "shared" not in method_of(settings).engines_with(settings):
+        what = f"{settings.method} is trained by TRL, where DoRA's norms leave the start_adapter out"
+        return Refusal("use_dora", what, f"leave it out, or {MERGE}")
     return None
 
 

@@ -25,7 +25,9 @@ from trainer import bases, training
 from trainer.callback import Steers
 from trainer.data.prepared import TRAIN, rows_to_choose_by
 from trainer.data.tokens import IGNORED
+from trainer.engines.below import Below, stand_below
 from trainer.engines.callbacks import Begin, Figures, NotFinite, Saves, Steps
+from trainer.inspection import facts_of_model
 from trainer.judge.heldout import held_out_figures
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
 from trainer.loop.schedules import NamedSchedule
@@ -52,7 +54,7 @@ def train(progress: TrainingProgress) -> None:
 def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
     settings, place = progress.assign.settings, progress.place
     base_folder = bases.folder_of(settings.base_model)
-    model = _with_adapter(settings, base_folder, place)
+    model, below = _with_adapter(settings, base_folder, place)
     progress.trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     prepared = place.run_folder / (progress.assign.prepared or "")
     judged = rows_to_choose_by(prepared) if settings.evaluates_itself else []
@@ -64,6 +66,7 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
         Ingredients(
             settings=settings,
             model=model,
+            below=below,
             tokenizer=load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code),
             rows=Dataset.from_file(str(prepared / TRAIN)),
             folder=progress.staging,
@@ -77,12 +80,13 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
     return steps, made
 
 
-def _with_adapter(settings: StreamSettings, base_folder: Path, place: Place) -> PeftModel:
+def _with_adapter(settings: StreamSettings, base_folder: Path, place: Place) -> tuple[PeftModel, Below | None]:
     base = load_base(base_folder, settings, place)
+    facts = facts_of_model(base)
     set_seed(settings.seed)  # A's random start is the stream's own
     model = new_adapter(base, settings)
     model.peft_config["default"].base_model_name_or_path = bases.name_in_adapters(settings.base_model)
-    return model
+    return model, stand_below(model, facts, settings)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Ingredients:
 
     settings: StreamSettings
     model: PeftModel
+    below: Below | None
     tokenizer: PreTrainedTokenizerBase
     rows: Dataset
     """As they were prepared (`trainer.data.prepared`)."""
@@ -107,6 +112,8 @@ class OfOneStream(Trainer):
     """What every trainer of a stream does beside its own: it stops at the first loss that is not finite, before it reaches the weights."""
 
     settings: StreamSettings
+    below: Below | None = None
+    """What checkpoints hold beside the adapter that is trained."""
     trained_tokens: int = 0
     """In this attempt, pads left out."""
     _loss_of_step: float = 0.0
@@ -132,6 +139,17 @@ class OfOneStream(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         supervised = {"supervised_tokens": float(self._supervised)} if self._supervised else {}
         super().log({**logs, "num_tokens": float(self.trained_tokens), **supervised}, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.below and output_dir:
+            self.below.complete(Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.below:
+            self.below.read(Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """The schedule of the shared engine."""
@@ -181,7 +199,7 @@ def made(ingredients: Ingredients, make: Callable[[], T]) -> T:
     AcceleratorState._reset_state(reset_partial_state=True)
     kept = {name: value.data for name, value in ingredients.model.named_parameters() if value.requires_grad}
     trainer = make()
-    trainer.settings = ingredients.settings
+    trainer.settings, trainer.below = ingredients.settings, ingredients.below
     trainer.remove_callback(PrinterCallback)  # figures go over the bus
     # TRL casts A and B to bf16 on a quantised base, which loses small updates: the fp32 ones are put back (nothing holds them yet).
     for name, value in ingredients.model.named_parameters():

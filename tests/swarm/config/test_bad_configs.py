@@ -683,7 +683,7 @@ my.yaml:15: streams.ten.plateau_min_steps: it never ends before step 100, and th
 my.yaml:16: streams.eleven.early_stopping_patience: nothing measures the held-out loss on the way; set `eval_steps` or `evals_per_run`
 my.yaml:17: streams.twelve.early_stopping_patience: it can end nothing before step 3 x 20 = 60 (3 evaluations), and the training has 60; write at most 1, or lower `eval_steps`
 my.yaml:18: streams.thirteen.max_tokens: 10 steps x 128 tokens are 1280 at most, which is no more than 1280; write less than 1280, or leave it out
-my.yaml:19: streams.fourteen.engine: trl cannot train sft + lora with these settings; write shared, or leave it out
+my.yaml:19: streams.fourteen.engine: trl cannot train sft + lora with kl_lambda; write shared, or leave it out
 my.yaml:20: streams.fifteen.kl_lambda: asft without its KL term is dft; write `loss: dft`, or a number above 0
 my.yaml:21: streams.sixteen.kl_tau: there is no KL term; set `kl_lambda`, or leave it out
 my.yaml:22: streams.seventeen.weight_decay: a decay is below what a weight in bfloat16 is rounded to: it would do nothing; write 0, or `lora_weight_dtype: float32`
@@ -692,7 +692,7 @@ my.yaml:25: streams.twenty.datasets.0.rejected: sft learns from the better answe
 my.yaml:26: streams.twenty-one.micro_batch_size: KTO estimates its reference point from the other rows of a forward pass; write at least 2
 my.yaml:26: streams.twenty-one.datasets.0.rejected: `type: text` has no such column; write `type: prompt_completion`, or chatml
 my.yaml:27: streams.twenty-two.rank_pattern: with pissa all layers have one rank and scale; leave it out
-my.yaml:27: streams.twenty-two.engine: trl cannot train sft + lora with these settings; write shared, or leave it out
+my.yaml:27: streams.twenty-two.engine: trl cannot train sft + lora with init_lora_weights; write shared, or leave it out
 my.yaml:28: promotion.goal: min of exact_match would promote the worst stream; write `goal: max`, or leave it out
 30 problems; nothing was started
 """,

@@ -30,7 +30,7 @@ def loaded(folder: Path, given: str) -> object:
         ("demonstration: 'nothing'", "demonstration: names no column"),
         ("rollout_temperature: 0", "rollout_temperature: expected a number above 0"),
         ("kl_lambda: 0.1", "kl_lambda: unknown setting"),
-        ("packing: bfd", "cannot train distill"),
+        ("packing: bfd", "trl cannot train distill .* with packing; leave packing out, or take another"),
         ("engine: shared", "shared cannot train distill"),
         ("datasets: [{path: rows.jsonl, type: text}]", "type: distill learns from alpaca or auto or chatml"),
     ],

@@ -252,13 +252,15 @@ def test_float16_needs_a_gpu_and_the_engine_that_scales_losses(there: Path, monk
     head = (
         "name: q\ndefaults:\n  base_model: tiny-toon\n  datasets: [{path: data/train.jsonl}]\n  fp16: true\nstreams:\n"
     )
-    streams = "  a: {}\n  b: {bf16: true}\n  c: {engine: trl}\n"
+    streams = "  a: {}\n  b: {bf16: true}\n  c: {engine: trl}\n  d: {method: dpo}\n"
     (there / "my.yaml").write_text(head + streams)
     monkeypatch.setattr(gpus, "found", list)
     told = CliRunner().invoke(app, ["check", "my.yaml"]).exception
     assert str(told).splitlines() == [
+        "my.yaml:4: defaults.datasets.0.rejected: dpo learns from a better and a worse answer, and this dataset has one; name the column of the worse one",
         "my.yaml:5: defaults.fp16: no GPU that this run may use; leave it out: streams train on the CPU here, which computes in float32",
         "my.yaml:8: streams.b.bf16: `fp16: true` says otherwise; leave one of them out",
-        "my.yaml:9: streams.c.engine: trl cannot train sft + lora with these settings; write shared, or leave it out",
-        "3 problems; nothing was started",
+        "my.yaml:9: streams.c.engine: trl cannot train sft + lora with fp16: its trainers leave out each step whose gradients overflow; write shared, or leave it out",
+        "my.yaml:10: streams.d.engine: trl cannot train dpo + lora with fp16: its trainers leave out each step whose gradients overflow; leave it out: `bf16: auto` takes float32 where a GPU has no bfloat16",
+        "5 problems; nothing was started",
     ]

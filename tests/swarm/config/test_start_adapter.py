@@ -59,8 +59,11 @@ def test_another_adapter_in_the_same_folder_is_another_training(tmp_path: Path) 
         ("lora_dropout: 0.1", "lora_dropout: it would drop inputs of the start_adapter too"),
         ("init_lora_weights: pissa", "init_lora_weights: beside a start_adapter A begins at random"),
         ("lora_weight_dtype: bfloat16", "lora_weight_dtype: a start_adapter is held in float32"),
-        ("engine: trl", "engine: trl cannot train sft .* write shared, or leave it out"),
-        ("method: orpo", "start_adapter: orpo is trained by TRL, which has no adapter below another; merge it"),
+        ("engine: trl\n    use_dora: true", "engine: trl cannot train sft .* write shared, or leave it out"),
+        (
+            "method: orpo\n    use_dora: true",
+            "use_dora: orpo is trained by TRL, where DoRA's norms leave the start_adapter out",
+        ),
         ("adapter: full", "start_adapter: unknown setting"),
         ("adapter: control", "start_adapter: control adapters have none"),
     ],

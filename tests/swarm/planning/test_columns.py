@@ -92,7 +92,7 @@ def test_keys_of_a_dataset_that_would_change_nothing_are_refused(tmp_path: Path)
         ),
         (
             "packing: bfd, engine: trl",
-            "engine: trl cannot train sft + lora in micro-batches of this kind; write shared",
+            "engine: trl cannot train sft + lora with packing; write shared",
         ),
         (
             "datasets: [{path: x.jsonl, weight: 2}], ablate_examples: 4",
