@@ -52,6 +52,17 @@ def test_a_shipped_config_says_in_its_first_lines_how_it_is_run_and_tried(path: 
     assert keys <= known(StreamSettings).keys()
 
 
+def test_one_config_holds_the_four_fast_probes() -> None:
+    """A36: `swarm run configs/fast.yaml` is the four of them, side by side; it measures the drift from the base besides."""
+    together = streams(ROOT / "fast.yaml")
+    for name, settings in together.items():
+        stem = "fast_" + name.replace("-", "_")
+        apart = streams(ROOT / f"{stem}.yaml")
+        assert list(apart) == [name]
+        assert settings.model_copy(update={"metrics": apart[name].metrics}) == apart[name]
+    assert list(together) == ["plain", "dora", "kl", "dora-kl"]
+
+
 def test_the_style_data_are_what_their_script_writes_and_share_no_prompt() -> None:
     files = runpy.run_path(str(ROOT / "data" / "make_style.py"))["files"]()
     for name, rows in files.items():

@@ -53,11 +53,25 @@ def losses(bench: Bench) -> list[float]:
     return [row.figures["loss"] for row in bench.metric_rows() if row.kind == "train"]
 
 
+PAIRS = [{"prompt": f"double {n}", "chosen": str(2 * n), "rejected": f"{n} twice"} for n in range(30)]
+
+
+@pytest.fixture(scope="module")
+def preferences(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    data = {"path": str(path), "type": "prompt_completion", "completion": "chosen", "rejected": "rejected"}
+    return {"datasets": [data], "val_set_size": 6}
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"use_dora": True}, {"use_rslora": True}, {"kl_lambda": 0.5}, {"gradient_checkpointing": True}],
+    [
+        {}, {"use_dora": True}, {"use_rslora": True}, {"kl_lambda": 0.5}, {"gradient_checkpointing": True},
+        {"engine": "trl"}, {"engine": "trl", "use_rslora": True},
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_it_is_trained_as_on_a_base_that_has_the_other_one_merged(
     bench: Bench, settings: Make, start: Path, merged: Path, changes: dict[str, Any]
 ) -> None:
@@ -71,10 +85,27 @@ def test_it_is_trained_as_on_a_base_that_has_the_other_one_merged(
     assert abs(on_top[0] - losses(bench)[0]) > 1e-3, "it does not begin on the bare base"
 
 
-def test_its_file_is_an_ordinary_adapter_of_the_base_with_both(
-    bench: Bench, settings: Make, base: Path, start: Path, merged: Path
+@pytest.mark.parametrize("method", ["dpo", "kto", "orpo"])
+def test_preferences_are_learned_on_top_of_it_as_on_a_merged_base(
+    bench: Bench, settings: Make, start: Path, merged: Path, preferences: dict[str, Any], method: str
 ) -> None:
-    chosen = settings(start_adapter=str(start), rank_pattern={"v_proj": 2}, max_steps=12, max_heldout_ratio=9)
+    """The reference of DPO and KTO is the base with the other adapter: a first loss of ln 2 would not tell, the later ones do."""
+    chosen = {"method": method, "lr_scheduler": "constant", **preferences}
+    bench.trained(settings(start_adapter=str(start), **chosen))
+    on_top = losses(bench)
+    bench.trained(settings(base_model=str(merged), **chosen))
+    on_merged = losses(bench)
+    bench.trained(settings(**chosen))
+    assert on_top == pytest.approx(on_merged, rel=1e-4)
+    assert on_top != pytest.approx(losses(bench), rel=1e-3), "it is not trained on the bare base"
+
+
+@pytest.mark.parametrize("engine", ["shared", "trl"])
+def test_its_file_is_an_ordinary_adapter_of_the_base_with_both(
+    bench: Bench, settings: Make, base: Path, start: Path, merged: Path, engine: str
+) -> None:
+    own = {"rank_pattern": {"v_proj": 2}, "max_steps": 12, "max_heldout_ratio": 9, "engine": engine}
+    chosen = settings(start_adapter=str(start), **own)
     trained = bench.trained(chosen)["trained"]
     assert trained.start_sha256 and trained.start_sha256 != trained.sha256[: len(trained.start_sha256)]
     folder = bench.place.run_folder / trained.path
@@ -99,17 +130,20 @@ def test_its_file_is_an_ordinary_adapter_of_the_base_with_both(
     assert 0 < torch.linalg.matrix_rank(own.detach(), rtol=1e-4) <= 8, "the other one is in it unchanged"
 
 
-def test_a_base_in_4_bits_needs_no_merged_one(bench: Bench, settings: Make, start: Path) -> None:
-    chosen = settings(adapter="qlora", start_adapter=str(start), max_steps=8, max_heldout_ratio=9)
+@pytest.mark.parametrize("engine", ["shared", "trl"])
+def test_a_base_in_4_bits_needs_no_merged_one(bench: Bench, settings: Make, start: Path, engine: str) -> None:
+    own = {"adapter": "qlora", "max_steps": 8, "max_heldout_ratio": 9, "engine": engine}
+    chosen = settings(start_adapter=str(start), **own)
     verdict = judged(bench, chosen, bench.trained(chosen)["trained"])
     assert verdict.result == "SUCCESS", verdict.why
 
 
+@pytest.mark.parametrize("engine", ["shared", "trl"])
 def test_it_goes_on_with_the_same_bits_and_not_on_another_adapter(
-    bench: Bench, settings: Make, base: Path, tmp_path: Path
+    bench: Bench, settings: Make, base: Path, tmp_path: Path, engine: str
 ) -> None:
     start = save_adapter(base, tmp_path / "start", **SMALLER)
-    chosen = settings(start_adapter=str(start))
+    chosen = settings(start_adapter=str(start), engine=engine)
     trained = bench.trained(chosen)["trained"]
     half = next(bench.place.run_folder.glob("streams/one/t*/checkpoint-2"))
     given = {"prepared": next(iter(bench.prepared)), "resume_from": [str(half.relative_to(bench.place.run_folder))]}
