@@ -304,6 +304,15 @@ class Stop(Kind[S]):
     def armed(self, settings: S) -> bool:
         raise NotImplementedError
 
+    def idle(self, settings: S) -> Refusal | None:
+        """A key of its that was written although the first of them, which arms it, was not: `null` there switches it off with all others."""
+        first, *others = self.settings.model_fields or [""]
+        written = settings.model_fields_set
+        if self.armed(settings) or first in written or not written.intersection(others):
+            return None
+        key = next(key for key in others if key in written)
+        return Refusal(key, f"it does nothing without `{first}`", f"set `{first}`, or leave it out")
+
     def engines_with(self, settings: S) -> frozenset[str] | None:
         """Those in which it works with these settings, if it is armed; None: all."""
         return None
@@ -332,9 +341,13 @@ GROUPS: dict[str, type[Kind[Any]]] = {
 ALL: dict[str, type[Kind[Any]]] = {**GROUPS, "stop": Stop}
 
 
+def stops() -> list[Stop[Any]]:
+    return [stop for stop in installed("stop").values() if isinstance(stop, Stop)]
+
+
 def stops_armed(settings: Any) -> list[Stop[Any]]:
     """Of a stream's settings."""
-    return [stop for stop in installed("stop").values() if isinstance(stop, Stop) and stop.armed(settings)]
+    return [stop for stop in stops() if stop.armed(settings)]
 
 
 def method(name: str) -> Method[Any]:

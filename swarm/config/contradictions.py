@@ -150,8 +150,8 @@ def _check_schedule(stream: Node, settings: StreamSettings, problems: Problems) 
 
 def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     for node, part in [(stream, settings), *_parts(stream, settings)]:
-        for stop in kinds.installed("stop").values():
-            if why := stop.refusal(part):
+        for stop in kinds.stops():
+            if why := stop.refusal(part) or stop.idle(part):
                 _add(node, why.key, why.what, why.fix, problems)
     for armed in kinds.stops_armed(settings):
         if why := armed.unreachable(settings, settings.max_steps):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -90,15 +89,11 @@ def rows_of(settings: StreamSettings) -> int | None:
     return None if None in counts else max(count for count in counts if count is not None)
 
 
-def steps_of(settings: StreamSettings, rows: int | None) -> int | None:
+def steps_of(settings: StreamSettings, counted: int | None) -> int | None:
     """Optimizer steps as transformers' Trainer counts them: the last step of an epoch may have fewer rows."""
     if settings.max_steps is not None:
         return settings.max_steps
-    if rows is None or kinds.stops_armed(settings) or settings.packing != "none" or settings.batch_size_tokens:
-        return None  # tokens, which are not counted before they are prepared, decide
-    examples = rows * kinds.method(settings.method).examples
-    per_epoch = math.ceil(math.ceil(examples / settings.micro_batch_size) / settings.gradient_accumulation_steps)
-    return math.ceil(settings.num_epochs * per_epoch)
+    return None if counted is None or kinds.stops_armed(settings) else rows.most_steps(settings, counted)
 
 
 def _devices(trainers: list[WorkerSpec]) -> str:

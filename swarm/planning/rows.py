@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+from swarm import kinds
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems, follow
 from swarm.errors import UserError
 from swarm.policy.holding_out import held_out_count
 from swarm.policy.mixing import mixed, shares
-from swarm.settings import DATA_SUFFIXES, Dataset, Part, RunSettings, ending_of
+from swarm.settings import DATA_SUFFIXES, Dataset, Part, RunSettings, StreamSettings, ending_of
 from swarm.spawning import module_command
 
 BLANK = b" \t\r\n\xef\xbb\xbf"
@@ -41,18 +43,37 @@ def trained_on(part: Part) -> int | None:
     return sum(mixed([round(count * left / every) for count in counts], parts, part.mix_strategy))
 
 
+def most_steps(settings: StreamSettings, rows: int) -> int | None:
+    """Of so many rows, without `max_steps` and before any stop; None where tokens decide, which are not counted before they are prepared."""
+    if settings.packing != "none" or settings.batch_size_tokens:
+        return None
+    examples = rows * kinds.method(settings.method).examples
+    per_epoch = math.ceil(math.ceil(examples / settings.micro_batch_size) / settings.gradient_accumulation_steps)
+    return math.ceil(settings.num_epochs * per_epoch)
+
+
 def look(root: Node, run: RunSettings, problems: Problems) -> None:
-    """Adds what preparing would refuse: files that cannot be read as their format, and a held-out share that leaves no rows."""
+    """Adds what preparing would refuse: files that cannot be read as their format, a held-out share that leaves no rows, stops that so few rows cannot reach."""
     for name, settings in run.streams.items():
         for key, part in settings.parts.items():
             group, _ = follow(root.items["streams"].items[name], settings.part_steps(key))
             _look_at_files(group, part, problems)
             try:
-                trained_on(part)
+                _look_at_stops(group, settings, trained_on(part), problems)
             except UserError as error:
                 at, path = group.setting(error.where)
                 if not problems.has(at, path):
                     problems.add(at, path, error.what, error.fix)
+
+
+def _look_at_stops(group: Node, settings: StreamSettings, rows: int | None, problems: Problems) -> None:
+    """Where epochs decide; with `max_steps` it was looked at before."""
+    if settings.max_steps is not None or rows is None or len(settings.parts) > 1 or settings.has_documents:
+        return
+    steps = most_steps(settings, rows)
+    for stop in kinds.stops_armed(settings) if steps else ():
+        if why := stop.unreachable(settings, steps):
+            problems.add(*group.setting(why.key), why.what, why.fix)
 
 
 def _look_at_files(group: Node, part: Part, problems: Problems) -> None:

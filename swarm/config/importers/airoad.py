@@ -33,6 +33,12 @@ def _target_mode(value: Any, _: Foreign) -> Outcome:
     )
 
 
+def _of_plateau(name: str) -> Rule:
+    return lambda value, foreign: (
+        {name: value} if foreign.values.get("early_stop_patience") else "it does nothing without plateau_patience"
+    )
+
+
 def _grad_norm(value: Any, _: Foreign) -> Outcome:
     return {"max_grad_norm": value}
 
@@ -58,9 +64,9 @@ RULES: dict[str, Rule] = {
     "max_new_tokens": to("eval_max_new_tokens"),
     "log_wandb": lambda value, _: {"report_to": ["wandb"]} if value else OFF,
     "early_stop_patience": limited("plateau_patience"),
-    "early_stop_min_delta": to("plateau_min_delta"),
-    "early_stop_window": to("plateau_window"),
-    "early_stop_min_steps": to("plateau_min_steps"),
+    "early_stop_min_delta": _of_plateau("plateau_min_delta"),
+    "early_stop_window": _of_plateau("plateau_window"),
+    "early_stop_min_steps": _of_plateau("plateau_min_steps"),
     "eval_patience": lambda value, foreign: {"early_stopping_patience": value} if foreign.values.get("eval_early_stop") else OFF,
     "kto_neg_mode": left_out("write the pairs first: swarm data pairs"),
     "kto_neg_ratio": left_out("write the pairs first: swarm data pairs"),

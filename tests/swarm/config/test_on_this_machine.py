@@ -247,6 +247,33 @@ def test_a_data_file_that_is_not_what_its_ending_says_is_told_by_check(
     assert problem.startswith(f"command line: datasets.0.path: {there / name}: {what}")
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("num_epochs: 2, plateau_patience: 9", "plateau_patience: it can end nothing before step 10 x 1 = 10 (10 logged steps), and the training has 10; write at most 8"),
+        ("num_epochs: 2, plateau_patience: 8", None),
+        ("num_epochs: 1, eval_steps: 3, early_stopping_patience: 1", "early_stopping_patience: it can end nothing before step 2 x 3 = 6 (2 evaluations), and the training has 5"),
+        ("num_epochs: 2, max_tokens: 10_000", "max_tokens: 10 steps x 256 tokens are 2560 at most"),
+        ("max_steps: 5, plateau_window: 3", "plateau_window: it does nothing without `plateau_patience`; set `plateau_patience`, or leave it out"),
+        ("max_steps: 5, max_minutes_from: start", "max_minutes_from: it does nothing without `max_minutes`"),
+        ("max_steps: 5, early_stopping_min_delta: 0.1", "early_stopping_min_delta: it does nothing without `early_stopping_patience`"),
+        ("max_steps: 5, plateau_window: 3, plateau_patience: null", None),
+    ],
+)  # fmt: skip
+def test_a_stop_that_the_rows_cannot_reach_or_that_nothing_arms_is_told_by_check(
+    there: Path, line: str, problem: str | None
+) -> None:
+    """20 rows, 4 a step."""
+    (there / "twenty.jsonl").write_text("".join(f'{{"prompt": "{n}", "completion": "{n}"}}\n' for n in range(20)))
+    own = f"base_model: tiny-toon, datasets: [{{path: twenty.jsonl}}], test_datasets: [{{path: twenty.jsonl}}], allow_overlap: true, sequence_len: 64, micro_batch_size: 4, {line}"
+    (there / "my.yaml").write_text(f"name: q\nplacement: {{gpus: none}}\nstreams:\n  a: {{{own}}}\n")
+    done = CliRunner().invoke(app, ["check", "my.yaml"])
+    if problem is None:
+        assert done.exit_code == 0, done.exception
+    else:
+        assert f"my.yaml:4: streams.a.{problem}" in str(done.exception)
+
+
 def test_float16_needs_a_gpu_and_the_engine_that_scales_losses(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """G19."""
     head = (

@@ -130,7 +130,8 @@ CHOSEN: dict[str, Any] = {
 NEEDS: dict[str, dict[str, Any]] = {
     "val_datasets": {"eval_steps": 4}, "save": {"eval_steps": 4}, "warmup_steps": {"warmup_ratio": 0},
     **{key: {"controller_anchor_rows": 4} for key in [f"controller_{key}" for key in ("anchor_steps", "snapshots", "rho", "pull")]},
-    **{key: {"plateau_patience": 3} for key in ("plateau_action", "use_jade")}, "plateau_times": {"plateau_patience": 3, "use_jade": True},
+    **{key: {"plateau_patience": 3} for key in ("plateau_action", "use_jade", "plateau_min_delta", "plateau_window", "plateau_min_steps")},
+    "early_stopping_min_delta": {"early_stopping_patience": 2, "eval_steps": 5}, "max_minutes_from": {"max_minutes": 5}, "plateau_times": {"plateau_patience": 3, "use_jade": True},
     "plateau_factor": {"plateau_patience": 3, "plateau_action": "bump"},
     "tie_trains_encoder": {"tie_tokens": 2}, **{key: {"controller_adapt": "rank"} for key in ["controller_ranks", "controller_rescale"]},
 }  # fmt: skip
