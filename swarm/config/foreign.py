@@ -94,7 +94,7 @@ STREAM = {
     "velora_config alora_invocation_tokens use_qalora qalora_group_size monteclora_config use_bdlora arrow_config kasa_config",
     "a stream begins with a new adapter, on top of another with `start_adapter`; `swarm resume` goes on with one": "lora_model_dir adapter_name_or_path adapter_folder "
     "create_new_adapter resume_from_checkpoint auto_resume_from_checkpoints resume restore_callback_states_from_checkpoint "
-    "ignore_data_skip overwrite_output_dir",
+    "ignore_data_skip",
     "merge a finished adapter with `swarm merge`": "merge_lora merge_method",
     # optimisation
     "`micro_batch_size`": "per_device_train_batch_size per_device_batch_size batch_size train_batch_size auto_find_batch_size",
@@ -221,6 +221,7 @@ PROMOTION = {
 }
 RUN = {
     "`runs_dir`": "output_dir output",
+    "each run has a folder of its own": "overwrite_output_dir",
     "`name`": "run_name",
     "`defaults`": "default",
     "`streams`": "runs experiments",

@@ -135,13 +135,11 @@ def test_a_device_that_computes_otherwise_is_told(monkeypatch: pytest.MonkeyPatc
 def test_a_base_in_4_bits_is_refused_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "{n}", "completion": "b"}}\n' for n in range(20)))
     config = tmp_path / "my.yaml"
     config.write_text(
         "name: q\nstreams:\n  one: {base_model: tiny-toon, adapter: qlora, datasets: [{path: rows.jsonl}]}\n"
     )
     done = CliRunner().invoke(app, ["check", str(config)])
-    assert done.exit_code == 2
-    assert "my.yaml:3" in done.stderr
-    assert "bases in 4 bits are not held on Apple's GPU" in done.stderr
+    assert "my.yaml:3: streams.one.adapter: bases in 4 bits are not held on Apple's GPU" in str(done.exception)
     assert CliRunner().invoke(app, ["check", str(config), "placement.gpus=none"]).exit_code == 0
