@@ -1,4 +1,4 @@
-"""Keys of axolotl, of TRL with transformers' Trainer and PEFT, of LLaMA-Factory and torchtune, for error messages; none is a setting.
+"""Keys of axolotl, of TRL with transformers' Trainer and PEFT, of LLaMA-Factory, torchtune and qlora-pipe, for error messages; none is a setting.
 
 Each key is listed under the setting that does the same, or under a sentence that explains what is done instead.
 """
@@ -96,6 +96,11 @@ STREAM = {
     "create_new_adapter resume_from_checkpoint auto_resume_from_checkpoints resume restore_callback_states_from_checkpoint "
     "ignore_data_skip",
     "merge a finished adapter with `swarm merge`": "merge_lora merge_method",
+    "`lora_max_norm`": "scale_weight_norms",
+    "checkpoints stay as exact as they are trained: `swarm export-adapter` writes f32, f16 or bf16": "save_dtype",
+    "`adapter: qlora`: NF4 and FP4 are the 4-bit forms": "hqq hqq_config",
+    "each step would wait for the weights: `adapter: qlora` makes the base smaller": "offload_mlp_to_cpu mlp_offload",
+    "`swarm show` shows rows, `swarm chat` answers": "test_sampling",
     # optimisation
     "`micro_batch_size`": "per_device_train_batch_size per_device_batch_size batch_size train_batch_size auto_find_batch_size",
     "`gradient_accumulation_steps`": "grad_accum_steps accumulation_steps",

@@ -93,6 +93,12 @@ hf_hub_url ms_hub_url script_url query response system tools images videos audio
 """
 
 
+QLORA_PIPE = (
+    "scale_weight_norms save_dtype hqq offload_mlp_to_cpu mlp_offload test_sampling batch_size_tokens group_by_length"
+)
+"""Row X11: what qlora-pipe has beside the keys of the others."""
+
+
 def libraries() -> list[str]:
     """All that TRL's SFTConfig (with transformers' TrainingArguments), ModelConfig, ScriptArguments and PEFT's LoraConfig take."""
     from peft import LoraConfig
@@ -114,7 +120,7 @@ def pointless(keys: list[str], group: type) -> list[str]:
     return [key for key in keys if key not in own and "remove it" in fix_of_key(key, group)]
 
 
-@pytest.mark.parametrize("keys", [AXOLOTL, LLAMA_FACTORY], ids=["axolotl", "LLaMA-Factory"])
+@pytest.mark.parametrize("keys", [AXOLOTL, LLAMA_FACTORY, QLORA_PIPE], ids=["axolotl", "LLaMA-Factory", "qlora-pipe"])
 def test_every_key_of_another_tool_has_its_meaning(keys: str) -> None:
     assert pointless(keys.split(), StreamSettings) == []
 
