@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -24,9 +23,7 @@ from swarm.settings import StreamSettings
 from swarm.surroundings import open_output
 from toon import encode
 from trainer import bases
-
-if TYPE_CHECKING:
-    pass
+from trainer.quiet import quieten
 
 REVERSE, PLAIN = "\x1b[7m", "\x1b[0m"
 
@@ -72,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     add_forms(parser)
     arguments = parser.parse_args(argv)
     open_output()
+    quieten()
     try:
         rows = shown_rows(settings_of(arguments.settings))
         chosen = list(islice(rows, arguments.rows))

@@ -13,6 +13,7 @@ from pathlib import Path
 from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.surroundings import open_output
+from trainer.quiet import quieten
 from trainer.rowfiles import guard, markdown, mix, pairs, session, table
 from trainer.rowfiles.output import Made
 from trainer.show import add_forms, print_form
@@ -25,10 +26,12 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], Made]] = {
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     open_output()
+    quieten()
     try:
         made = COMMANDS[arguments.command](arguments)
     except UserError as error:
-        print(printable(str(error)), file=sys.stderr)
+        where = error.where if error.where != "datasets.path" else f"swarm data {arguments.command}"
+        print(printable(f"{where}: {error.what}; {error.fix}"), file=sys.stderr)
         return 2
     for warning in made.warnings:
         print(printable(f"warning: {warning}"), file=sys.stderr)

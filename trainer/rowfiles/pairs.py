@@ -24,6 +24,8 @@ SHORTEST, LONGEST = 0.3, 0.7
 LENGTH_TOLERANCE = 0.1
 TEACHES_LENGTH = "the rejected answers are beginnings of the chosen ones: they teach length; --length-matched mends it"
 
+SEVERAL_TURNS = "several turns"
+"""Why a conversation makes no pair, which holds one question."""
 OWN_SYSTEM = "a system message, for which pairs have no column: give the stream that `system_prompt`"
 
 Reject = Callable[[Sequence[Turn], str, random.Random], str]
@@ -42,18 +44,20 @@ def run(arguments: Namespace) -> Made:
     answers = [chosen for _, chosen in asked]
     made, dropped = [], Counter[str]()
     for prompt, chosen in asked:
+        if _has_several_turns(prompt):
+            dropped[SEVERAL_TURNS] += 1
+            continue
         rejected = reject(prompt, chosen, draw).strip()
         if arguments.length_matched:
             filling = answers if arguments.by in {"truncate", "prefix"} else []
             rejected = matched(rejected, chosen, [answer for answer in filling if answer != chosen], draw)
-        if why := _several_turns(prompt) or _degenerate(chosen, rejected):
+        if why := _degenerate(chosen, rejected):
             dropped[why] += 1
         else:
             made.append({"prompt": prompt[-1]["content"], "chosen": chosen, "rejected": rejected})
     if not made:
-        raise UserError(
-            "pairs", f"no pair is left of {len(asked)} ({_in_words(dropped)})", "name rows with longer answers"
-        )
+        fix = "name rows with one question each" if dropped[SEVERAL_TURNS] else "name rows with longer answers"
+        raise UserError("pairs", f"no pair is left of {len(asked)} ({_in_words(dropped)})", fix)
     manifest = written(
         "pairs", arguments.out, jsonl(made), force=arguments.force, inputs=files_read(datasets), seed=arguments.seed, by=arguments.by,
         length_matched=arguments.length_matched, base=arguments.base, adapter=str(arguments.adapter or "") or None,
@@ -76,9 +80,8 @@ def _asked(turns: list[Turn]) -> tuple[list[Turn], str] | None:
     return (turns[:last], chosen) if chosen and not turns[last].get("tool_calls") else None
 
 
-def _several_turns(prompt: Sequence[Turn]) -> str:
-    asked = [turn for turn in prompt if turn["role"] not in SYSTEM]
-    return "" if [turn["role"] for turn in asked] == ["user"] else "several turns"
+def _has_several_turns(prompt: Sequence[Turn]) -> bool:
+    return [turn["role"] for turn in prompt if turn["role"] not in SYSTEM] != ["user"]
 
 
 # ---- rejected answers ----
@@ -111,7 +114,6 @@ def _generated(arguments: Namespace) -> Reject:
     """By the model itself; loaded once."""
     from trainer.data.bad import NotARow
     from trainer.device import place_of, set_environment
-    from trainer.quiet import quieten
     from trainer.ship.answering import Sampling
     from trainer.ship.models import Models
     from trainer.ship.sources import sources_of
@@ -120,7 +122,6 @@ def _generated(arguments: Namespace) -> Reject:
         raise UserError("--adapter", "is missing", "name the folder of the adapter whose answers are rejected")
     if arguments.by == "base" and arguments.base is None:
         raise UserError("--base", "is missing", "name the base whose answers are rejected")
-    quieten()
     set_environment()
     words = [str(arguments.adapter)] if arguments.by == "adapter" else []
     models = Models(sources_of(words, arguments.base), place_of(None))

@@ -26,6 +26,7 @@ from swarm.errors import UserError
 from swarm.files import write_named
 from swarm.printable import printable
 from swarm.surroundings import open_output
+from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter
 from trainer.ship.lowrank import singular_values
 from trainer.ship.maps import ControlAdapter, adapter_in
@@ -153,6 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     add_forms(parser)
     options = parser.parse_args(argv)
     open_output()
+    quieten()
     try:
         rows = norms_of(adapter_in(options.adapter))
         if options.svg:

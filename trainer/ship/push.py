@@ -22,6 +22,7 @@ from swarm.redaction import redacted
 from swarm.surroundings import open_output
 from swarm.weights import ADAPTER, sha256_of
 from trainer import bases
+from trainer.quiet import quieten
 from trainer.ship.portable import copy_adapter
 from trainer.ship.sources import read_lineage, sources_of
 from trainer.show import add_forms, print_form
@@ -136,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     add_forms(parser)
     options = parser.parse_args(argv)
     open_output()
+    quieten()
     try:
         with TemporaryDirectory(prefix="push-") as place:
             staged = Path(place)

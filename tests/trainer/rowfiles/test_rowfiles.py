@@ -101,6 +101,13 @@ def test_a_bad_row_ends_a_command_with_its_place_and_nothing_is_written(
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.jsonl"]
 
 
+def test_a_file_that_is_not_there_is_an_error_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mix", f"{tmp_path}/no.jsonl:1", "--out", str(tmp_path / "out.jsonl")]) == 2
+    assert capsys.readouterr().err.startswith("swarm data mix: no file matches")
+
+
 def test_the_guard_shows_twelve_clean_answers(tmp_path: Path) -> None:
     """A27."""
     made(tmp_path / "guard.jsonl", "guard")
@@ -163,6 +170,10 @@ def test_pairs_hold_one_question_and_say_what_they_leave_out(
     manifest = made(tmp_path / "p.jsonl", "pairs", jsonl(tmp_path / "x.jsonl", rows), "--by", "prefix")
     assert lines(tmp_path / "p.jsonl") == [{"prompt": "a", "chosen": "one two three four", "rejected": "one two"}] * 2
     assert manifest["dropped"] == {"several turns": 1}
+    several = jsonl(tmp_path / "y.jsonl", rows[2:])
+    assert main(["pairs", str(several), "--by", "prefix", "--out", str(tmp_path / "q.jsonl")]) == 2
+    why = "pairs: no pair is left of 1 (1 with several turns); name rows with one question each"
+    assert why in capsys.readouterr().err
     assert "warning: 1 rows have a system message, for which pairs have no column" in capsys.readouterr().err
 
 
