@@ -118,9 +118,7 @@ def read_file(path: Path, at_most: int = SMALL_BYTES, size: int | None = None) -
         held = os.fstat(file.fileno()).st_size
         data = b"" if size is None and held > at_most else file.read(at_most + 1 if size is None else size)
     if size is None and max(held, len(data)) > at_most:
-        raise NotPlain(
-            path, f"holds {held:,} bytes, and no such file of a run has more than {at_most:,}", "move it away"
-        )
+        raise _too_large(path, held, at_most)
     return data
 
 
@@ -171,9 +169,13 @@ def check_ours(path: Path) -> None:
         pass
 
 
-def check_file(path: Path) -> None:
-    """For what only another library can open, by its name.  Raises NotPlain, OSError."""
-    os.close(open_file(path))
+def check_file(path: Path, at_most: int | None = None) -> None:
+    """For what only another library can open, by its name.  Raises NotPlain, also for one that holds more than `at_most`, OSError."""
+    descriptor = open_file(path)
+    held = os.fstat(descriptor).st_size
+    os.close(descriptor)
+    if at_most is not None and held > at_most:
+        raise _too_large(path, held, at_most)
 
 
 @contextmanager
@@ -205,6 +207,10 @@ def _reason(error: OSError, path: Path, parent: int) -> OSError:
         return _of_type(path, found)
     error.filename = str(path)
     return error
+
+
+def _too_large(path: Path, held: int, at_most: int) -> NotPlain:
+    return NotPlain(path, f"holds {held:,} bytes, and no such file of a run has more than {at_most:,}", "move it away")
 
 
 def _of_type(path: Path, mode: int) -> OSError:

@@ -48,9 +48,18 @@ def sha256_in_run(path: Path) -> str:
 
 
 def check_adapter(folder: Path) -> None:
-    """For what only another library opens.  Raises OSError unless both are files of a run (see `plainfiles`), and the config is small."""
-    plainfiles.read_file(folder / ADAPTER_CONFIG)
-    plainfiles.check_file(folder / ADAPTER)
+    """For what only other libraries open: all in the folder of an adapter, or of two, is of a run (see `plainfiles`), and small but for tensors.
+
+    Raises OSError.
+    """
+    for name in adapter_files(folder):
+        plainfiles.check_file(folder / name)
+    for place, folders, names in os.walk(folder):
+        for name in folders:
+            with plainfiles.folder(Path(place, name)):
+                pass
+        for name in names:
+            plainfiles.check_file(Path(place, name), None if name.endswith(TENSORS) else plainfiles.LOG_BYTES)
 
 
 def _digest(file: BinaryIO) -> str:

@@ -55,7 +55,7 @@ def ask(
     from swarm.errors import UserError
     from swarm.log import Log
     from swarm.state import fold
-    from swarm.weights import adapter_files, check_adapter
+    from swarm.weights import check_adapter
 
     folder = rundir.find(run)
     state = fold(Log(folder.log).entries())
@@ -66,8 +66,7 @@ def ask(
         )
     adapter = folder.stream(name) / "adapter" if stream else folder.promoted
     try:
-        for path in adapter_files(adapter):
-            check_adapter((adapter / path).parent)
+        check_adapter(adapter)
     except FileNotFoundError:
         raise UserError(str(adapter), "has no adapter yet", "wait until the stream is validated") from None
     settings = config.of_run(folder, state.added).streams[name]

@@ -178,7 +178,7 @@ def adapter_folder(word: str, run: str | None) -> str:
     from swarm import rundir
     from swarm.errors import UserError
     from swarm.rundir import RunFolder
-    from swarm.weights import ADAPTER_CONFIG
+    from swarm.weights import ADAPTER_CONFIG, check_adapter
 
     name, path = ("", word) if "=" not in word or Path(word).exists() else word.split("=", 1)
     named = f"{name}=" if name else ""
@@ -186,11 +186,14 @@ def adapter_folder(word: str, run: str | None) -> str:
         return word
     for folder in (Path(path), rundir.runs_here() / path):
         if path and RunFolder(folder).is_run:
-            promoted = RunFolder(folder).promoted
+            promoted = RunFolder(folder.resolve()).promoted
             if not promoted.exists():
                 raise UserError(word, "has promoted nothing", f"name a stream's adapter: {folder}/streams/NAME/adapter")
+            check_adapter(promoted)
             return f"{named}{promoted}"
     stream = _stream_folder(path, run)
+    if stream:
+        check_adapter(stream)
     return f"{named}{stream}" if stream else word
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +26,8 @@ from tests.runs import swarm_process as sp
 
 pytestmark = pytest.mark.slow
 SECRET = "quixotic"
-HOSTILE = [
-    "trainer",
-    "toon",
-    "zmq",
-    "tui",
-    "swarm",
-    "bus",
-    "random",
-    "json",
-    "yaml",
-    "torch",
-    "numpy",
-    "transformers",
-    "peft",
-    "datasets",
-    "textual",
-    "rich",
-    "typer",
-    "pydantic",
-    "msgpack",
-    "mcp",
-    "asyncio",
-    "sqlite3",
-    "secrets",
-    "hashlib",
-    "typing_extensions",
-    "accelerate",
-    "safetensors",
-    "sitecustomize",
-    "usercustomize",
-    "toonswarm",
-]
+HOSTILE = sorted({*sys.stdlib_module_names, *packages_distributions(), "sitecustomize", "usercustomize"} - {"__main__"})
+"""Every module that any process could import: ours, Python's own and those of all that is installed here."""
 SWARM = Path(sys.executable).with_name("swarm")
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -64,7 +35,7 @@ ATTEMPTS: dict[str, Sequence[Sequence[str]]] = {
     "init": [("x.yaml",)], "check": [("run.yaml",)], "plan": [("run.yaml",), ("run.yaml", "--explain")], "show": [("run.yaml", "--rows", "1")],
     "data": [("check", "run.yaml")], "status": [(), ("--json",)], "log": [(), ("--json",), ("verify",)], "lineage": [(), ("--json",)],
     "export": [("--what", "events", "--format", "csv"), ("--what", "metrics", "--format", "csv"), ("--what", "session", "--format", "json"), ("--what", "bus", "--format", "json")],
-    "ask": [("say 200",)], "watch": [("--plain",)], "resume": [("--detach",)], "open": [("a plan",)], "invite": [("ada",)], "revoke": [("ada",)],
+    "ask": [("say 200",)], "mcp": [("--as", "ada")], "watch": [("--plain",)], "resume": [("--detach",)], "open": [("a plan",)], "invite": [("ada",)], "revoke": [("ada",)],
     "amend": [("1", "x")], "approve": [("narrow",)], "object": [("1", "why")], "review": [("run", "well?", "--between", "ada,bob", "--answer-seconds", "0.2")],
     "task": [("a/b",), ("wide/sealed", "--as", "eve")], "claim": [("wide/sealed", "--as", "eve"), ("narrow/sealed", "--as", "eve")],
     "hand": [("wide/sealed", "eve", "--token", "1")], "inbox": [("--as", "eve")], "post": [("wide/sealed", "--as", "eve", "one row, please")],
@@ -74,13 +45,13 @@ ATTEMPTS: dict[str, Sequence[Sequence[str]]] = {
 """What is typed behind a command; those that are not here are typed alone."""
 MUST_WORK = {"init", "check", "plan", "show", "ask", "status", "export", "log", "env", "digest", "invite", "post"}
 """With exit status 0; a run that has ended has no bus to export."""
-UNTRIED = {"run": "it has made the run", "mcp": "it waits for its client"}
+UNTRIED = {"run": "it has made the run"}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With hostile modules, and a config whose sealed rows lie elsewhere."""
-    for name in HOSTILE:
+    for name in filter(str.isidentifier, HOSTILE):
         code = f"import os\nopen({str(tmp_path / 'imported')!r}, 'a').write({name!r} + '\\n')\nraise ImportError('hostile')\n"
         (tmp_path / f"{name}.py").write_text(code)
     sealed = tmp_path.parent / f"{tmp_path.name}-kept.jsonl"

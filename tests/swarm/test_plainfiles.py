@@ -12,12 +12,14 @@ import pytest
 
 from swarm import plainfiles
 from swarm.access.client import Client
+from swarm.cli.using import adapter_folder
 from swarm.errors import UserError
 from swarm.events import Post
 from swarm.files import read_json, write_whole
 from swarm.log import Log, LogError, LogWriter, run_is_alive
 from swarm.plainfiles import NotPlain
 from swarm.rundir import RunFolder
+from swarm.weights import ADAPTER, ADAPTER_CONFIG
 from tests.swarm.places import coordinator
 
 SECONDS = 2.0
@@ -69,6 +71,32 @@ def test_nothing_is_written_through_it(tmp_path: Path, make: Callable[[Path], No
         with pytest.raises(NotPlain):
             plainfiles.open_file(tmp_path / "x", flags)
     assert not (tmp_path.parent / "not-there").exists()
+
+
+@pytest.mark.parametrize("make", [*STRANGE, a_giant])
+def test_no_command_that_loads_an_adapter_of_a_run_is_given_one(
+    folder: RunFolder, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ask`, `chat`, `serve`, `compare`, `eval`, `merge`, `push` and the exports: other libraries open these files by name."""
+    adapter = folder.stream("wide") / "adapter"
+    for place in (folder.promoted, adapter):
+        (place / "tokenizer").mkdir(parents=True)
+        for name in (ADAPTER, ADAPTER_CONFIG, "prompt.json", "lineage.json", "tokenizer/tokenizer.json"):
+            (place / name).write_text("{}")
+    monkeypatch.chdir(folder.path.parent)
+    for word, place in ((str(folder.path), folder.promoted), ("wide", adapter)):
+        assert adapter_folder(word, str(folder.path)) == str(place)
+        for name in (ADAPTER_CONFIG, "prompt.json", "lineage.json", "tokenizer/tokenizer.json", "tokenizer"):
+            (place / name).rename(place.parent / "aside")
+            make(place / name)
+            with pytest.raises(NotPlain, match="move it away"):
+                adapter_folder(word, str(folder.path))
+            (place / name).unlink()
+            (place.parent / "aside").rename(place / name)
+        place.rename(place.with_name("real"))
+        place.symlink_to("real")
+        with pytest.raises(NotPlain, match="is a symbolic link"):
+            adapter_folder(word, str(folder.path))
 
 
 def test_a_link_on_the_way_is_not_followed_for_anything(tmp_path: Path) -> None:
