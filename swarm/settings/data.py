@@ -45,6 +45,8 @@ class Dataset(Settings):
     """Which split of a hub dataset."""
     messages: str = "messages"
     """Column with the messages (`chatml`): role and content, or from and value as ShareGPT writes them."""
+    system: str | None = "system"
+    """Column with the system message of a row, where it has one, on a base with a chat template (`chatml`, `alpaca`, `prompt_completion`, `toon`); null: none is read."""
     tools: str = "tools"
     """Column with the tools that a conversation may call (`chatml`)."""
     prompt: str = "prompt"

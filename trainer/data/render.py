@@ -92,6 +92,9 @@ class Renderer:
 
     def _pair(self, row: Pair) -> Rendered:
         """Prompt and completion; a begin token in front and an end token behind are what they look like."""
+        if row.system:
+            fix = "name its column in `prompt_template`, write `system: null`, or take an instruct model"
+            raise NotProven("the base has no chat template, so that its system message would stand nowhere", fix)
         begin, end = str(self.tokenizer.bos_token or ""), str(self.tokenizer.eos_token or "")
         start = len(row.prompt) + len(row.separator)
         text = f"{row.prompt}{row.separator}{row.completion}"

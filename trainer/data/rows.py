@@ -103,6 +103,19 @@ def normalised(row: Row) -> str:
 def read(raw: RawRow, dataset: Dataset) -> Row:
     """A raw row by the dataset's type; raises NotARow."""
     cells, columns = plain_row(raw.values, filled=raw.filled), list(raw.values)
+    row = _of_type(cells, columns, dataset)
+    if (name := _system_column(dataset)) is None or not _is_filled(cells.get(name)):
+        return row
+    return with_system(row, _words(cells, name, "system", columns))
+
+
+def _system_column(dataset: Dataset) -> str | None:
+    """The one whose text becomes a message; a prompt's template may have it already."""
+    in_prompt = dataset.prompt_template is not None and dataset.system in columns_of_templates(dataset)
+    return None if dataset.type in PLAIN or in_prompt else dataset.system
+
+
+def _of_type(cells: dict[str, Any], columns: list[str], dataset: Dataset) -> Row:
     match dataset.type:
         case "chatml":
             return _chat(cells, dataset, columns)
@@ -133,7 +146,8 @@ def read(raw: RawRow, dataset: Dataset) -> Row:
 
 def columns_read(dataset: Dataset) -> frozenset[str]:
     """The columns that are looked at; any other is not used."""
-    return frozenset({*_columns_of_type(dataset), *filter(None, (dataset.group_by, dataset.task, dataset.rejected))})
+    more = (_system_column(dataset), dataset.group_by, dataset.task, dataset.rejected)
+    return frozenset({*_columns_of_type(dataset), *filter(None, more)})
 
 
 def _columns_of_type(dataset: Dataset) -> set[str]:

@@ -103,19 +103,18 @@ def _columns(found: Mapping[str, Any], columns: Mapping[str, str], foreign: Fore
     is_pair = found.get("formatting", "alpaca") == "alpaca"
     if not is_pair:
         _refuse_other_messages(columns, found.get("tags") or {})
+    system = {"system": columns["system"]} if columns.get("system") else {}
     if found.get("ranking"):
-        return _ranked(columns, columns.get("prompt") if is_pair else columns.get("messages"))
+        return _ranked(columns, columns.get("prompt") if is_pair else columns.get("messages")) | system
     if not is_pair:
         tools = {"tools": columns["tools"]} if columns.get("tools") else {}
-        return {"type": "chatml", "messages": columns.get("messages", "conversations"), **tools}
+        return {"type": "chatml", "messages": columns.get("messages", "conversations"), **tools, **system}
     if foreign.values.get("stage") == "pt":
         return {"type": "text", "text": columns.get("prompt", "instruction")}
-    return _pairs(columns)
+    return _pairs(columns) | system
 
 
 def _refuse_other_messages(columns: Mapping[str, str], tags: Mapping[str, str]) -> None:
-    if columns.get("system"):
-        raise CannotTake("a column with the system message is not read", "write it as the first message of each row")
     for tag, known in TAGS.items():
         if (given := tags.get(tag, known[0])) not in known:
             raise CannotTake(
@@ -140,9 +139,8 @@ def _ranked(columns: Mapping[str, str], prompt: str | None) -> dict[str, Any]:
 
 def _pairs(columns: Mapping[str, str]) -> dict[str, Any]:
     """Its own names are Alpaca's; a file of columns prompt, query and response is Alpaca's under other names."""
-    odd = [key for key in ("system", "history") if columns.get(key)]
-    if odd:
-        raise CannotTake(f"columns {' and '.join(odd)} beside the prompt are not read", "write the rows as chats")
+    if columns.get("history"):
+        raise CannotTake("a column history beside the prompt is not read", "write the rows as chats")
     prompt, answer = columns.get("prompt", "instruction"), columns.get("response", "output")
     if (prompt, answer, columns.get("query", "input")) == ("instruction", "output", "input"):
         return {"type": "alpaca"}

@@ -99,6 +99,7 @@ INFO = {
     "judged": {"file_name": "a.jsonl", "ranking": True, "formatting": "sharegpt",
                "columns": {"messages": "conversations", "chosen": "good", "rejected": "bad"}},
     "texts": {"file_name": "a.jsonl", "columns": {"prompt": "body"}},
+    "led": {"file_name": "a.jsonl", "columns": {"prompt": "q", "response": "a", "system": "lead"}},
     "tools": {"hf_hub_url": "org/tools", "split": "dev", "formatting": "sharegpt", "columns": {"messages": "turns", "tools": "functions"},
               "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}},
 }  # fmt: skip
@@ -454,6 +455,7 @@ def test_rarer_keys_train_the_same_here_too(folder: Path, text: str, expected: d
                   "prompt_template": "{instruction}\n{input}", "no_input_template": "{instruction}"}),
         (RANKED.replace("ranked", "judged"), {"type": "prompt_completion", "prompt": "conversations", "completion": "good", "rejected": "bad"}),
         (SHORT_LLAMA_FACTORY.replace("sft", "pt").replace("chats", "texts"), {"type": "text", "text": "body"}),
+        (SHORT_LLAMA_FACTORY.replace("chats", "led"), {"type": "prompt_completion", "prompt": "q", "completion": "a", "system": "lead"}),
         (SHORT_LLAMA_FACTORY.replace("chats", "tools"), {"type": "chatml", "messages": "turns", "tools": "functions", "split": "dev"}),
         (SHORT_LLAMA_FACTORY.replace("chats", "chats, tools") + "mix_strategy: interleave_under\ninterleave_probs: 0.7,0.3\n", {"weight": 0.7}),
         (SHORT_AXOLOTL.replace("{field_instruction: question, field_output: answer}", "llama3.argilla") + "rl: dpo\n",
@@ -471,7 +473,6 @@ def test_rows_of_other_tools_are_the_same_rows_here(folder: Path, text: str, exp
 @pytest.mark.parametrize(
     ("about", "problem"),
     [
-        ({"formatting": "sharegpt", "columns": {"messages": "m", "system": "s"}}, "a column with the system message is not read"),
         ({"formatting": "sharegpt", "columns": {"messages": "m", "images": "i"}}, "images are not read"),
         ({"formatting": "sharegpt", "tags": {"role_tag": "speaker"}}, "messages whose role_tag is 'speaker' are not read; write from or role"),
         ({"file_name": None, "hf_hub_url": "org/rows", "subset": "zh"}, "a part of a hub dataset (zh) cannot be named"),

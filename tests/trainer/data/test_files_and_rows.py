@@ -209,3 +209,33 @@ def test_a_document_that_is_read_whole_has_a_stated_bound(tmp_path: Path, name: 
         UserError, match=r"has 128 MiB, and a \.\w+ file is read whole: at most 128 MiB; write one JSON object per line"
     ):
         rows_in(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"instruction": "hi", "output": "ho"}, {"type": "alpaca"}),
+        ({"prompt": "hi", "completion": "ho"}, {"type": "prompt_completion"}),
+        ({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]}, {"type": "chatml", "messages": "conversations"}),
+    ],
+)  # fmt: skip
+def test_a_column_with_the_system_message_stands_first_in_its_chat(
+    row: dict[str, object], options: dict[str, object]
+) -> None:
+    """Issue 13: no column is dropped without a word; LLaMA-Factory's rows have such a one."""
+
+    def roles(values: dict[str, object], **more: object) -> list[str]:
+        found = read(RawRow("x:1", values, "{}"), Dataset(path="x", **options, **more))
+        assert isinstance(found, Chat | Pair)
+        return [turn["role"] for turn in found.turns]
+
+    assert roles({**row, "system": "be kind"}) == ["system", "user", "assistant"]
+    assert roles({**row, "lead": "be kind"}, system="lead") == ["system", "user", "assistant"]
+    for values, more in (({**row, "system": " "}, {}), ({**row, "system": "be kind"}, {"system": None}), (row, {})):
+        assert roles(values, **more) == ["user", "assistant"]
+
+
+def test_a_template_of_the_prompt_may_have_the_system_message_itself() -> None:
+    dataset = Dataset(path="x", type="alpaca", prompt_template="{system}: {instruction}")
+    found = read(RawRow("x:1", {"instruction": "hi", "output": "ho", "system": "be kind"}, "{}"), dataset)
+    assert found == Pair("be kind: hi", "ho")
