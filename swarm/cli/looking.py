@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -96,7 +97,21 @@ def runs(
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Of a setting or a figure: data sets by their files, and nothing longer than a table bears; `--json` has all of it."""
+    from swarm.printable import one_line
+
+    match value:
+        case None | [] | {}:
+            return "-"
+        case float():
+            return f"{value:.4g}"
+        case [{"path": _}, *_]:
+            return one_line(", ".join(Path(one["path"]).name for one in value), CELL_CHARACTERS)
+        case _:
+            return one_line(str(value), CELL_CHARACTERS)
+
+
+CELL_CHARACTERS = 48
 
 
 def export(

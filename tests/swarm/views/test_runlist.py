@@ -88,6 +88,19 @@ def test_compared_are_the_streams_in_what_they_differ(here: Path) -> None:
     assert all("base_model" not in row and "learning_rate" not in row for row in rows)
 
 
+def test_a_table_of_streams_names_data_sets_by_their_files_and_cuts_long_values(here: Path) -> None:
+    (here / "more.jsonl").write_text('{"messages": []}\n' * 40)
+    data = "datasets: [{path: train.jsonl}, {path: more.jsonl}]"
+    (here / "my.yaml").write_text(
+        f"name: demo\ndefaults: {{base_model: b, {data}, system_prompt: '{'long ' * 99}'}}\nstreams: {{narrow: {{}}, wide: {{}}}}\n"
+    )
+    (here / "runs/demo-2/config.yaml").write_text(config.load(here / "my.yaml", cwd=here).dump())
+    lines = CliRunner().invoke(app, ["runs", "--compare", "--name", "demo*"]).stdout.splitlines()
+    assert len(lines) == 5
+    assert "train.jsonl, more.jsonl" in lines[-1]
+    assert max(map(len, lines)) < 400
+
+
 def test_a_run_whose_config_is_broken_is_listed_without_a_base(here: Path) -> None:
     (here / "runs/demo-2/config.yaml").write_text("streams: [")
     (row,) = asked("--name", "demo-2")["runs"]
