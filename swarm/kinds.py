@@ -321,6 +321,10 @@ class Stop(Kind[S]):
         """Whether it could end nothing in a training of so many steps; None: their number is not known yet."""
         return None
 
+    def seconds_left(self, settings: S, figures: Mapping[str, float]) -> float | None:
+        """Until it ends a training whose newest figures these are; None: that cannot be told."""
+        return None
+
     def begin(self, settings: S) -> Watch | None:
         """What watches a training, if it is armed; None where it ends none with these settings."""
         raise NotImplementedError

@@ -92,7 +92,7 @@ def _row(
         times=curves.times.thin(),
         trainable=trained.trainable if trained else None,
         device=worker.device if worker else "",
-        eta_seconds=_eta(curves, max(stream.turn_since, task.lease.began))
+        eta_seconds=_eta(curves, max(stream.turn_since, task.lease.began), settings, measured)
         if training and task and task.lease
         else None,
         worker=task.lease.by if task and task.lease else "",
@@ -190,12 +190,14 @@ def leader(rows: Sequence[StreamRow], promotion: Promotion) -> str:
     return (min if goal == "min" else max)(found, key=found.__getitem__)
 
 
-def _eta(curves: Curves, since: float) -> float | None:
-    """Seconds left, from the seconds per step since the stream was claimed or resumed."""
+def _eta(curves: Curves, since: float, settings: StreamSettings | None, measured: Mapping[str, float]) -> float | None:
+    """Seconds left, from the seconds per step since the stream was claimed or resumed, and no more than its stops leave."""
     pace = curves.seconds_per_step(since)
     if pace is None or not curves.steps or curves.last is None:
         return None
-    return max(0.0, pace * (curves.steps - curves.last.step))
+    stops = kinds.stops_armed(settings) if settings else []
+    lefts = [left for stop in stops if (left := stop.seconds_left(settings, measured)) is not None]
+    return min(max(0.0, pace * (curves.steps - curves.last.step)), *lefts, math.inf)
 
 
 def describe(settings: StreamSettings) -> str:

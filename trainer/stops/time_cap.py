@@ -36,6 +36,11 @@ class TimeCap(Stop[TimeCapSettings]):
     def armed(self, settings: TimeCapSettings) -> bool:
         return settings.max_minutes is not None
 
+    def seconds_left(self, settings: TimeCapSettings, figures: Mapping[str, float]) -> float | None:
+        if settings.max_minutes is None or "seconds" not in figures:
+            return None
+        return max(0.0, settings.max_minutes * 60 - figures["seconds"])
+
     def begin(self, settings: TimeCapSettings) -> Deadline:
         assert settings.max_minutes is not None
         figure = "seconds" if settings.max_minutes_from == "training" else "seconds_from_start"

@@ -44,6 +44,11 @@ class TokenBudget(Stop[TokenBudgetSettings]):
         )
         return Refusal("max_tokens", what, f"write less than {most}, or leave it out")
 
+    def seconds_left(self, settings: TokenBudgetSettings, figures: Mapping[str, float]) -> float | None:
+        if settings.max_tokens is None or not (pace := figures.get("tokens_per_second")) or "tokens" not in figures:
+            return None
+        return max(0.0, (settings.max_tokens - figures["tokens"]) / pace)
+
     def begin(self, settings: TokenBudgetSettings) -> Budget:
         assert settings.max_tokens is not None
         return Budget(settings.max_tokens)
