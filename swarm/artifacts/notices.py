@@ -52,7 +52,7 @@ class Queue:
         for one in messages:
             for number, alert in enumerate(alerts):
                 if one["occasion"] in alert.on:
-                    write_whole(self.path / f"{one['seq']:08d}-{one['occasion']}-{number}.json", json.dumps(one))
+                    write_whole(self.path / f"{one['seq']:08d}-{one['id']}-{number}.json", json.dumps(one))
         write_whole(self.path / CURSOR, json.dumps({"seq": seq}))
 
     def waiting(self) -> Iterator[tuple[Path, int, dict[str, Any]]]:

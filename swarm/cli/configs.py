@@ -178,9 +178,9 @@ def _print_roadmap(path: Path, made: Plan, form: bool | None) -> None:
     state = fold(Log(run.log).entries()) if run.is_run else None
     found = roadmap.costs(made.config.run, made.rows(), made.layout, state)
     if form is None:
-        screen.tell(roadmap.markdown(made.config.run, found))
+        screen.tell(roadmap.markdown(made.config.run, found, state))
     else:
-        screen.print_data(roadmap.data(made.config.run, found), form)
+        screen.print_data(roadmap.data(made.config.run, found, state), form)
 
 
 def env(

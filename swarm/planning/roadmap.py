@@ -14,6 +14,7 @@ from swarm.launch.layout import Layout
 from swarm.log import Log, LogError
 from swarm.planning import gpus
 from swarm.planning.plan import PlanRow
+from swarm.policy import spending
 from swarm.policy.research import TASKS
 from swarm.rundir import all_runs
 from swarm.settings import RunSettings, StreamSettings
@@ -46,14 +47,16 @@ def costs(run: RunSettings, rows: Sequence[PlanRow], layout: Layout, state: Stat
     return [_cost(run, row, speeds, _price(run, row, layout, names), state) for row in rows]
 
 
-def markdown(run: RunSettings, found: Sequence[Cost]) -> str:
-    """For people."""
-    return "\n".join([f"# Roadmap of {run.name}", "", *_phases(run), "", *_streams(found), "", *_sums(found), ""])
+def markdown(run: RunSettings, found: Sequence[Cost], state: State | None = None) -> str:
+    """For people.  `state`: of the run, where the roadmap is that of one."""
+    sums = [*_sums(found), *_took(run, state)]
+    return "\n".join([f"# Roadmap of {run.name}", "", *_phases(run), "", *_streams(found), "", *sums, ""])
 
 
-def data(run: RunSettings, found: Sequence[Cost]) -> dict[str, Any]:
+def data(run: RunSettings, found: Sequence[Cost], state: State | None = None) -> dict[str, Any]:
     """For models and scripts."""
-    return {"run": run.name, "phases": _phase_rows(run), "streams": [asdict(one) for one in found]}
+    took = {"run_hours": _hours_of(state), "run_usd": spending.usd(_hours_of(state) * 60, run)} if state else {}
+    return {"run": run.name, "phases": _phase_rows(run), "streams": [asdict(one) for one in found], **took}
 
 
 def _cost(
@@ -64,7 +67,7 @@ def _cost(
     tokens = row.steps * row.step_tokens if row.steps else None
     hours = tokens / speed / 3600 if tokens and speed else None
     trained = state.streams[row.stream].trained if state and row.stream in state.streams else None
-    seconds = trained.figures.get("seconds") if trained else None
+    seconds = trained.figures.get("seconds") if trained else _seconds_until_it_stopped(state, row.stream)
     measured = seconds / 3600 if seconds is not None else None
     plain = settings.model_dump(mode="json")
     return Cost(
@@ -72,6 +75,12 @@ def _cost(
         hyper_parameters=", ".join(f"{key}={flow(plain[key])}" for key in TOLD if plain.get(key) is not None),
         tokens=tokens, hours=hours, usd=_times(hours, price), measured_hours=measured, measured_usd=_times(measured, price),
     )  # fmt: skip
+
+
+def _seconds_until_it_stopped(state: State | None, stream: str) -> float | None:
+    """Of a training without an end of its own: early exit, a stop, a failure."""
+    task = state.tasks.get(f"{stream}/train") if state else None
+    return task.seconds or None if task else None
 
 
 def _data(settings: StreamSettings, row: PlanRow) -> str:
@@ -162,6 +171,19 @@ def _sums(found: Sequence[Cost]) -> Iterator[str]:
         yield "* hours are not known where no run here has trained on that base with that adapter: `swarm run` a few steps first"
     if all(one.usd is None and one.measured_usd is None for one in found):
         yield "* no price is known: add e.g. `prices: {cpu: 0.05, H100: 2.5}`, USD an hour, and hours measured or expected"
+
+
+def _took(run: RunSettings, state: State | None) -> Iterator[str]:
+    """By the clock, since streams that are trained together are counted side by side above."""
+    if state and run.prices:
+        hours = _hours_of(state)
+        yield f"* the run: {hours:.3g} hours by the clock, USD {spending.usd(hours * 60, run):.3g} at the highest of the prices"
+    elif state:
+        yield f"* the run: {_hours_of(state):.3g} hours by the clock"
+
+
+def _hours_of(state: State) -> float:
+    return (state.time - state.started) / 3600 if state.started else 0.0
 
 
 def _short(value: float | None) -> str:

@@ -29,7 +29,8 @@ def messages(state: State, entries: Iterable[Entry]) -> Iterator[Message]:
 def stalled(state: State, worker: str, refs: Iterable[str]) -> Message:
     """Of a worker that makes no progress, which is no entry."""
     about = ", ".join(refs) or "nothing"
-    return message(state, "stalled", about.partition("/")[0], f"{worker} makes no progress on {about}", state.seq)
+    found = message(state, "stalled", about.partition("/")[0], f"{worker} makes no progress on {about}", state.seq)
+    return {**found, "id": f"{found['id']}-{worker}"}  # several may stall between two entries
 
 
 def message(state: State, occasion: Occasion | str, stream: str, text: str, seq: int) -> Message:

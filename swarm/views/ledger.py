@@ -21,12 +21,12 @@ Row = dict[str, Any]
 def rows(state: State, settings: RunSettings) -> list[Row]:
     """The start and the proposals, in their order."""
     start = settings.research.start if settings.research else ""
-    found = [{"name": start, "by": "", "phase": "", "state": "start", "like": "", "changes": "", "because": "", **_figures(state, settings, start), "verdict": ""}] if start in state.streams else []  # fmt: skip
+    found = [{"name": start, "by": "", "phase": "", "state": "start", "like": "", "changes": "", "because": "", "refute": "", **_figures(state, settings, start), "verdict": ""}] if start in state.streams else []  # fmt: skip
     for name, one in state.proposals.items():
         event, end = one.event, one.conclusion
         found.append({
             "name": name, "by": one.by, "phase": event.phase or "", "state": end.result if end else _standing(state, name),
-            "like": event.like, "changes": event.changes, "because": one_line(event.why),
+            "like": event.like, "changes": event.changes, "because": one_line(event.why), "refute": one_line(event.refute or ""),
             **_figures(state, settings, name), "verdict": one_line(end.why) if end else "",
         })  # fmt: skip
     return found
@@ -72,6 +72,7 @@ def text(state: State, settings: RunSettings, found: Sequence[Row]) -> str:
         lines += ["", " ".join(filter(None, [f"{row['name']} [{row['state']}]", row["phase"], measured]))]
         lines += [f"  like {row['like']} with {row['changes']}" if row["like"] else "  the stream to beat"]
         lines += [f"  {row['by']}: {row['because']}"] if row["by"] else []
+        lines += [f"  refuted by: {row['refute']}"] if row["refute"] else []
         lines += [f"  {row['verdict']}"] if row["verdict"] else []
     return "\n".join(lines)
 

@@ -85,6 +85,13 @@ def test_a_failure_a_nan_a_new_best_and_the_end_are_messages_and_nothing_else_is
     assert stalled(story.state, "trainer-1", ["wide/train"])["text"] == "trainer-1 makes no progress on wide/train"
 
 
+def test_workers_that_stall_between_two_entries_are_a_message_each(tmp_path: Path) -> None:
+    story, queue = Story("wide"), Queue(RunFolder(tmp_path))
+    found = [stalled(story.state, name, ["wide/train"]) for name in ("trainer-1", "trainer-2", "trainer-1")]
+    queue.put([Alert(command=["cat"])], found, story.state.seq)
+    assert [one["text"].split()[0] for _, _, one in queue.waiting()] == ["trainer-1", "trainer-2"]
+
+
 def test_a_stream_that_measures_nothing_on_the_way_is_a_new_best_when_it_is_judged() -> None:
     story = Story("wide", "narrow")
     for name, loss in (("wide", 0.5), ("narrow", 0.6)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm import events as ev
 from swarm.config import Config, load
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.log import LogWriter
@@ -64,10 +65,22 @@ def test_hours_are_those_of_the_speed_that_was_measured_and_cost_is_that_of_the_
     [one] = costs(config, state)
     assert one.hours == pytest.approx(1.0) and one.usd == pytest.approx(0.5)
     assert one.measured_hours == pytest.approx(0.5) and one.measured_usd == pytest.approx(0.25)
-    text = roadmap.markdown(config.run, [one])
+    text = roadmap.markdown(config.run, [one], state)
+    took = (state.time - state.started) / 3600
+    assert f"* the run: {took:.3g} hours by the clock, USD {0.5 * took:.3g} at the highest" in text
     assert "| 1 | 0.5 | 0.5 | 0.25 |" in text and "* USD measured: 0.25" in text
     data = roadmap.data(config.run, [one])
     assert data["streams"][0]["measured_usd"] == pytest.approx(0.25) and data["phases"][1]["what"] == "train"
+
+
+def test_what_a_stream_took_that_was_stopped_early_is_counted_too(tmp_path: Path) -> None:
+    config, story = config_in(tmp_path), Story("narrow")
+    story.prepared("narrow")
+    tok = story.claim("narrow/train", "trainer-1")
+    story.say("coordinator", ev.Stop(ref="narrow", why="halving at step 20"))
+    story.say("trainer-1", ev.Drop(ref="narrow/train", tok=tok, why="stop", worked=900.0))
+    [one] = costs(config, story.state)
+    assert one.measured_hours == pytest.approx(0.25) and one.measured_usd == pytest.approx(0.125)
 
 
 def test_the_phases_of_a_research_are_those_of_its_goal(tmp_path: Path) -> None:

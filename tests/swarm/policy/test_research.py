@@ -45,7 +45,7 @@ def run_of(story: Story, goal: Research = GOAL, **more: object) -> RunSettings:
 
 
 def proposes(story: Story, name: str, by: str = "ada", phase: str = "data") -> None:
-    story.say(by, ev.Propose(ref=name, like="start", changes="learning_rate=1e-3", why="because", phase=phase))  # fmt: skip
+    story.say(by, ev.Propose(ref=name, like="start", changes="learning_rate=1e-3", why="because", refute="no lower loss", phase=phase))  # fmt: skip
 
 
 def joins(story: Story, name: str) -> None:
@@ -216,7 +216,7 @@ def test_the_ledger_and_the_kept_configuration_state_who_proposed_what_and_why(s
         ("start", "start", 1.0), ("one", "keep", 0.5), ("two", "waits", None),
     ]  # fmt: skip
     text = ledger.text(story.state, run, rows)
-    assert "phase: data; best so far: one" in text and "ada: because" in text
+    assert "phase: data; best so far: one" in text and "ada: because" in text and "refuted by: no lower loss" in text
     config = kept.text("demo-1", story.state, run)
     assert "# one (entry " in config and "# start: the start" in config and "learning_rate: 0.001" in config
 
