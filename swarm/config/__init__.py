@@ -23,10 +23,11 @@ from swarm.redaction import holds_token
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 
-__all__ = ["Config", "load", "of_run", "read_tree"]
+__all__ = ["Config", "load", "of_run", "read_tree", "text_of"]
 
 BYTES_AT_MOST = 1 << 20
 """A larger file is refused: it is probably a data file, named by mistake."""
+CONFIG_FIX = "correct the path; `swarm init` writes a config to begin with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def _refuse_tokens(node: Node, problems: Problems) -> None:
 def _read(path: Path, cwd: Path, problems: Problems, *, of_a_run: bool) -> Node:
     at = Spot(str(path), 0, cwd)
     whole = cwd / path
-    text = _text(whole, at, opener if of_a_run else None)
+    text = text_of(whole, at, opener if of_a_run else None)
     if whole.suffix == ".toml":
         from swarm.config import tomlfile
 
@@ -134,13 +135,13 @@ def _read(path: Path, cwd: Path, problems: Problems, *, of_a_run: bool) -> Node:
     return root
 
 
-def _text(path: Path, at: Spot, how: Callable[[str, int], int] | None) -> str:
-    """Raises UserErrors."""
+def text_of(path: Path, at: Spot, how: Callable[[str, int], int] | None = None, *, fix: str = CONFIG_FIX) -> str:
+    """What a config or a goal file holds.  Raises UserErrors."""
     try:
         with open(path, "rb", opener=how) as file:
             data = file.read(BYTES_AT_MOST + 1)
     except (OSError, ValueError) as error:
-        raise only(at, _why_unread(error), "correct the path; `swarm init` writes a config to begin with") from error
+        raise only(at, _why_unread(error), fix) from error
     if len(data) > BYTES_AT_MOST:
         raise only(
             at, f"larger than {BYTES_AT_MOST >> 20} MiB, so no config", "name the config; data files are named in it"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarm.config import yamlfile
+from swarm.config import text_of, yamlfile
 from swarm.config.dump import flow
-from swarm.config.tree import Node, Problems
+from swarm.config.tree import Node, Problems, Spot
 from swarm.errors import UserError
-from swarm.plainfiles import LOG_BYTES, read_text
 
-FENCE = "---\n"
+HEAD = re.compile(r"---[ \t]*\r?\n(?P<head>.*?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+FIRST_LINE = "\n"
+"""In place of the fence, so that lines are those of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,13 @@ class Goal:
 
 def read(path: Path) -> Goal:
     """Paths in it are relative to its folder.  Raises UserError, UserErrors."""
-    try:
-        text = read_text(path, LOG_BYTES)
-    except (OSError, ValueError) as error:
-        raise UserError(str(path), f"cannot be read ({error})", "name a goal file") from error
-    head, end, _ = text.removeprefix(FENCE).partition("\n" + FENCE)
-    if not text.startswith(FENCE) or not end:
+    text = text_of(path, Spot(str(path), 0, path.parent), fix="name a goal file")
+    found = HEAD.match(text)
+    if found is None:
         fix = "begin it with `---`, `config: FILE`, `start: STREAM`, `phases: ...` and `---`"
         raise UserError(str(path), "has no head with settings", fix)
     problems = Problems()
-    tree = yamlfile.read(head, str(path), path.parent, problems)
+    tree = yamlfile.read(FIRST_LINE + found["head"], str(path), path.parent, problems)
     problems.raise_any()
     settings = _with_paths(_plain(tree), path.parent.resolve())
     if not isinstance(settings, dict) or not isinstance(config := settings.pop("config", None), str):

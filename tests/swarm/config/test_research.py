@@ -56,9 +56,21 @@ def test_the_head_of_a_goal_file_is_a_config_with_the_research_laid_over_it(tmp_
     assert "learning_rate: [0.0001, 0.002]" in found.words[0] and "config" not in found.words[0]
 
 
+def test_a_goal_file_may_have_been_saved_by_any_editor_and_lie_behind_a_link(tmp_path: Path) -> None:
+    expected = None
+    for number, text in enumerate([GOAL, GOAL.replace("\n", "\r\n"), "\ufeff" + GOAL, GOAL.replace("---\n#", "--- \n#"), GOAL.partition("# Read")[0].rstrip()]):  # fmt: skip
+        (tmp_path / f"{number}.md").write_bytes(text.encode())
+        (tmp_path / f"link{number}.md").symlink_to(tmp_path / f"{number}.md")
+        found = goal.read(tmp_path / f"link{number}.md").words
+        assert found == (expected := expected or found)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        ("---\nconfig: a.yaml\nconfig: b.yaml\n---\n", r"goal\.md:3: config: written twice, first on line 2"),
+        (f"---\na: {'[' * 3000}{']' * 3000}\n---\n", r"goal\.md:[12]: nested too deeply"),
+        ("---\nconfig: 3\n---\n", "names no config"),
         ("# no head\n", r"goal\.md: has no head with settings; begin it with `---`"),
         ("---\nstart: wide\n---\n", "names no config"),
         ("---\nstart: [\n---\n", r"goal\.md:"),
@@ -68,7 +80,7 @@ def test_a_goal_file_that_is_none_is_refused_with_the_reason(tmp_path: Path, tex
     (tmp_path / "goal.md").write_text(text)
     with pytest.raises((UserError, UserErrors), match=problem):
         goal.read(tmp_path / "goal.md")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserErrors, match=r"none\.md: no such file; name a goal file"):
         goal.read(tmp_path / "none.md")
 
 
