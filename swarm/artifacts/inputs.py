@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,11 +14,13 @@ from swarm import plainfiles, weights
 from swarm.event import SHORT
 from swarm.log import Log, LogError
 from swarm.rundir import RunFolder, all_runs
-from swarm.settings import StreamSettings
+from swarm.settings import RunSettings, StreamSettings
 from swarm.state import State, fold
 
 IMMATERIAL = frozenset({"logging_steps", "report_to", "save_total_limit", "save_hours", "search", "replica_of"})
 """Settings without an influence on what comes out."""
+WHOLE = "*"
+"""Stands for all streams of a run together; it is no name of a stream."""
 
 
 def inputs_of(settings: StreamSettings) -> str:
@@ -26,6 +28,15 @@ def inputs_of(settings: StreamSettings) -> str:
     material = {key: value for key, value in settings.model_dump(mode="json").items() if key not in IMMATERIAL}
     text = json.dumps(_with_content(material), sort_keys=True)
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:SHORT]
+
+
+def of_run(run: RunSettings) -> dict[str, str]:
+    """What a run folder keeps: the inputs of each stream and, under WHOLE, of the run with its search and early exit."""
+    streams = {name: inputs_of(one) for name, one in run.streams.items()}
+    chosen = run.model_dump(mode="json", include={"halving", "pruner", "budget"})
+    searches = {name: one.search and one.search.model_dump(mode="json") for name, one in run.streams.items()}
+    text = json.dumps([streams, searches, chosen], sort_keys=True)
+    return {**streams, WHOLE: hashlib.sha256(text.encode(errors="replace")).hexdigest()[:SHORT]}
 
 
 def _with_content(value: Any) -> Any:
@@ -69,9 +80,9 @@ class Earlier:
     result: str
 
 
-def trained_before(streams: Mapping[str, StreamSettings], runs: Path) -> dict[str, Earlier]:
-    """By stream, the newest run in which the same was trained to its end."""
-    wanted = {inputs_of(settings): name for name, settings in streams.items()}
+def ran_before(run: RunSettings, runs: Path) -> dict[str, Earlier]:
+    """By stream, the newest run in which the same was trained to its end; under WHOLE, that in which the same run went to its end."""
+    wanted = {inputs: name for name, inputs in of_run(run).items()}
     found = {}
     for folder in all_runs(runs):
         for inputs, earlier in _results(folder, wanted.keys()):
@@ -94,8 +105,16 @@ def _results(folder: RunFolder, wanted: Any) -> Iterator[tuple[str, Earlier]]:
     ):  # of an older version, or somebody else's
         return
     for name, inputs in same.items():
+        if name == WHOLE and state.end and not state.end.rc and (best := _best_of(state)):
+            yield inputs, Earlier(folder.name, best, _result(state, best))
         if (stream := state.streams.get(name)) and stream.trained and stream.score:
             yield inputs, Earlier(folder.name, name, _result(state, name))
+
+
+def _best_of(state: State) -> str:
+    """What was promoted, else who has the lowest held-out loss."""
+    losses = {name: one.figures["eval_loss"] for name, one in state.streams.items() if "eval_loss" in one.figures}
+    return state.promoted.ref if state.promoted else min(losses, key=lambda name: losses[name], default="")
 
 
 def _result(state: State, name: str) -> str:

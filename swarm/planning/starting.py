@@ -15,7 +15,8 @@ from swarm import config, rundir, units
 from swarm import events as ev
 from swarm.access.checked import checked
 from swarm.access.client import Client
-from swarm.artifacts.inputs import inputs_of, trained_before
+from swarm.artifacts import inputs
+from swarm.artifacts.inputs import WHOLE, ran_before
 from swarm.config import Config, added
 from swarm.config.tree import Node, Problems
 from swarm.errors import UserError, UserErrors
@@ -129,11 +130,15 @@ def require_training_extra() -> None:
 
 
 def refuse_repetition(made: Plan) -> None:
-    """Raises UserError, with the place of the result, where every stream of the config was trained before from the same inputs."""
-    streams, runs = made.config.run.streams, Path(made.config.run.runs_dir)
-    found = trained_before(streams, runs)
-    if found.keys() == streams.keys() and not any(one.search and one.search.learns for one in streams.values()):
-        name, earlier = next(iter(found.items()))
+    """Raises UserError, with the place of the result, where every stream of the config was trained before from the same inputs, or the
+    same search went to its end.
+    """
+    run = made.config.run
+    streams, found = run.streams, ran_before(run, Path(run.runs_dir))
+    whole_run, learns = found.pop(WHOLE, None), any(one.search and one.search.learns for one in streams.values())
+    if whole_run or (found.keys() == streams.keys() and not learns):
+        name = next(iter(streams))
+        earlier = whole_run or found[name]
         where = f"{earlier.run} has {earlier.stream}: {earlier.result}"
         whole = name if len(streams) == 1 else f"{name} and the other streams"
         raise UserError(
@@ -154,7 +159,7 @@ def start(made: Plan, opened: RunFolder | None = None) -> RunFolder:
     _fetch(made)
     folder = opened or rundir.create(Path(made.config.run.runs_dir), made.config.run.name)
     write_whole(folder.config, made.config.dump())
-    write_whole(folder.inputs, json.dumps({name: inputs_of(one) for name, one in made.config.run.streams.items()}))
+    write_whole(folder.inputs, json.dumps(inputs.of_run(made.config.run)))
     made.layout.write(folder.layout)
     launch(folder)
     return folder

@@ -41,6 +41,8 @@ def test_trials_are_suggested_as_others_end_each_is_an_entry_and_the_budget_ends
     shown = sp.swarm("status", cwd=tmp_path).stdout
     assert "leaderboard by eval_loss: 1 wide" in shown and f"budget: {steps} of 16 steps" in shown
     assert 'best: "wide' in sp.swarm("digest", cwd=tmp_path).stdout
+    again = sp.swarm("run", config.name, cwd=tmp_path, check=2)
+    assert f"streams.wide: wide ran before with the same settings and data; {path.name} has " in again.stderr
 
 
 def test_a_config_that_was_trained_before_is_refused_with_the_place_of_its_result(tmp_path: Path) -> None:
