@@ -1,4 +1,4 @@
-"""A peer process that sends `count` numbered messages and notes each one that `send` accepted. Options are a JSON object in argv."""
+"""A peer process that sends `count` numbered messages, or fewer once the file `until` is there, and notes each one that `send` accepted. Options are a JSON object in argv."""
 
 import ctypes
 import json
@@ -46,6 +46,8 @@ for step in range(1, options.get("count", 0) + 1):
     if accepted >= 0:
         os.write(accepted, f"{body}\n".encode())
     time.sleep(options.get("pause", 0))
+    if "until" in options and Path(options["until"]).exists():
+        break
 print("sent", flush=True)
 if options.get("then") == "hold-gil":
     peer.wait_connected(10)
