@@ -14,14 +14,22 @@ from bus.keys import Join
 from tests.bus.raw import hello, raw_dealer
 
 UNKNOWN = "\n".join(f"key{number}: {number}" for number in range(60_000))
+DEEP = "".join(f"{' ' * depth}a:\n" for depth in range(600))
+ITEMS = "x[16000]:\n" + "\n".join(["  - a: 1"] * 16_000)
+"""What takes longest to read of all that was tried, for its length."""
+QUOTED = 'x: "' + '\\"' * 100_000
 ROWS = "rows[2]{step,kind,time,loss}:\n  1,train,1.5,0.1\n  2,train,1.5,0.1"
 KINDS: dict[str, list[tuple[str, str]]] = {
-    "viewer": [("ask", UNKNOWN), ("ask", "what: links"), ("ask", "what: append\nreport:\n  kind: post\n  ref: run\n  body: x")],
-    "agent": [("ask", UNKNOWN[:200_000]), ("ask", "what: append\nreport:\n  kind: post\n  ref: run\n  body: flood"), ("ask", "what: links")],
-    "admin": [("ask", UNKNOWN[:200_000]), ("ask", "what: append\nreport:\n  kind: post\n  ref: run\n  body: flood")],
+    "viewer": [("ask", UNKNOWN), ("ask", "what: links"), ("ask", "what: append\nreport:\n  kind: post\n  ref: run\n  body: x"), ("ask", ITEMS[:4000])],
+    "agent": [("ask", UNKNOWN[:200_000]), ("ask", "what: append\nreport:\n  kind: post\n  ref: run\n  body: flood"), ("ask", "what: links"), ("ask", ITEMS), ("ask", DEEP)],
+    "admin": [
+        ("ask", UNKNOWN[:200_000]), ("ask", "what: append\nreport:\n  kind: post\n  ref: run\n  body: flood"), ("ask", ITEMS), ("ask", QUOTED),
+        ("ask", "what: workers"), ("ask", "what: bus"),
+    ],
     "worker": [
         ("metrics", f"stream: only\ntoken: 3\nsteps: 9\n{ROWS}"), ("hello", UNKNOWN[:60_000]), ("report", UNKNOWN[:200_000]),
         ("report", "kind: post\nref: run\nbody: x"), ("report", "kind: done\nref: only/train\nfacts:\n  tok: 3"), ("bye", ""),
+        ("report", ITEMS), ("metrics", ITEMS * 4),
     ],
 }  # fmt: skip
 """The most expensive messages that we know, by the role of their sender."""
