@@ -343,5 +343,5 @@ def _way_out(settings: StreamSettings) -> str:
     if shapes_batches(settings):
         return "leave out `packing` and its like"
     if "trl" in kinds.method(settings.method).engines:
-        return "leave out what the shared engine alone has (start_adapter, init_lora_weights and others), or take another base"
+        return "leave out what the shared engine alone has (fp16, init_lora_weights and others), or take another base"
     return f"trl has no such {settings.method}: take another base"
