@@ -63,8 +63,11 @@ PAIRS = {
 def _type(value: Any, foreign: Foreign) -> Outcome:
     """A type of axolotl is a prompt strategy; one of its own making (a group of columns) is seen to afterwards."""
     if foreign.values.get("rl") in METHODS and isinstance(value, str):
+        if foreign.values["rl"] == "kto":
+            fix = "write rows with both answers, or train by rl: dpo or orpo"
+            raise CannotTake("rows of one answer, liked or not, are not read: KTO takes a better and a worse one", fix)
         form = value if value == "chat_template.default" else value.partition(".")[2]
-        if form == "ultra":
+        if form in ("ultra", "argilla_chat") or value == "chat_template.argilla":
             return {"type": "chatml", "messages": "chosen", "rejected": "rejected"}
         if form in PAIRS:
             return {
@@ -84,7 +87,7 @@ def _typed(made: dict[str, Any], entry: Mapping[str, Any], where: str) -> dict[s
     """The columns of a type of its own making, and its prompt as ours, with `{COLUMN}`."""
     own = entry.get("type")
     if not isinstance(own, Mapping):
-        return made
+        return _of_preferences(made, entry) if made.get("type") == "prompt_completion" else made
     if own.get("field_system") or own.get("system_prompt"):
         raise CannotTake("a system message of its own type is not read", "write the rows as chats", f"{where}.type")
     if "field_chosen" in own or "field_rejected" in own:
@@ -97,6 +100,13 @@ def _typed(made: dict[str, Any], entry: Mapping[str, Any], where: str) -> dict[s
         if text and text.strip() != "{instruction}":
             columns[key] = re.sub(r"\{(instruction|input)\}", lambda found: f"{{{named[found[1]]}}}", text)
     return columns
+
+
+def _of_preferences(made: dict[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that stand beside the name of such a type; its messages are the prompt."""
+    named = {"prompt": "field_messages", "completion": "field_chosen", "rejected": "field_rejected"}
+    columns = {key: entry[field] for key, field in named.items() if entry.get(field)}
+    return {**{key: value for key, value in made.items() if key != "messages"}, **columns}
 
 
 OF_PAIR = {"prompt": "prompt", "completion": "chosen", "rejected": "rejected"}
@@ -142,6 +152,7 @@ DATASET: dict[str, Rule] = {
     "type": _type,
     "field": to("text"),
     "field_messages": to("messages"),
+    "field_rejected": lambda value, foreign: {"rejected": value} if foreign.values.get("rl") in METHODS else "it is read where rl is set",
     "name": refused_if_on("a configuration of a hub dataset cannot be named", "download it and name its file as path"),
     "shards": left_out("all rows are read; limit takes fewer"),
     "message_property_mappings": lambda value, _: OFF if value in (None, {"role": "role", "content": "content"}) else _mapped(value),

@@ -387,6 +387,7 @@ def test_code_that_a_model_brings_is_never_run_for_another_tools_word(folder: Pa
     [
         (AXOLOTL_FILE + "learnig_rate: 1\n", r":\d+: learnig_rate: no key of axolotl is known by this name"),
         (AXOLOTL_FILE.replace("type: alpaca", "type: pygmalion"), r":6: datasets.0.type: the prompt strategy 'pygmalion' has no equal here"),
+        (AXOLOTL_FILE.replace("type: alpaca", "type: llama3.ultra") + "rl: kto\n", r":6: datasets.0.type: rows of one answer, liked or not, are not read"),
         (AXOLOTL_FILE.replace("adapter: qlora", "adapter: relora"), r":3: load_in_4bit: a base in 4 bits without an adapter"),
         (AXOLOTL_FILE.replace("adamw_bnb_8bit", "galore_adamw"), r":19: optimizer: here defaults.optimizer: "),
         (TRL_FILE + "lora_modules_to_save: [lm_head]\n", r":16: lora_modules_to_save: whole layers"),
@@ -462,6 +463,10 @@ def test_rarer_keys_train_the_same_here_too(folder: Path, text: str, expected: d
          {"prompt": "instruction", "completion": "chosen_response", "rejected": "rejected_response"}),
         (SHORT_AXOLOTL.replace("field_instruction: question, field_output: answer", "field_prompt: q, field_chosen: a, field_rejected: b") + "rl: dpo\n",
          {"type": "prompt_completion", "prompt": "q", "completion": "a", "rejected": "b"}),
+        (SHORT_AXOLOTL.replace("{field_instruction: question, field_output: answer}", "chat_template.default, field_messages: talk, field_chosen: a, field_rejected: b") + "rl: dpo\n",
+         {"type": "prompt_completion", "prompt": "talk", "completion": "a", "rejected": "b"}),
+        (SHORT_AXOLOTL.replace("{field_instruction: question, field_output: answer}", "chat_template.argilla") + "rl: orpo\n",
+         {"type": "chatml", "messages": "chosen", "rejected": "rejected"}),
         (SHORT_TRL + "beta: 0.1\n", {"type": "auto", "rejected": "rejected"}),
     ],
 )  # fmt: skip
