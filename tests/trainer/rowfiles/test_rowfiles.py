@@ -170,11 +170,11 @@ def test_pairs_hold_one_question_and_say_what_they_leave_out(
     manifest = made(tmp_path / "p.jsonl", "pairs", jsonl(tmp_path / "x.jsonl", rows), "--by", "prefix")
     assert lines(tmp_path / "p.jsonl") == [{"prompt": "a", "chosen": "one two three four", "rejected": "one two"}] * 2
     assert manifest["dropped"] == {"several turns": 1}
+    assert "warning: 1 rows have a system message, for which pairs have no column" in capsys.readouterr().err
     several = jsonl(tmp_path / "y.jsonl", rows[2:])
     assert main(["pairs", str(several), "--by", "prefix", "--out", str(tmp_path / "q.jsonl")]) == 2
     why = "pairs: no pair is left of 1 (1 with several turns); name rows with one question each"
     assert why in capsys.readouterr().err
-    assert "warning: 1 rows have a system message, for which pairs have no column" in capsys.readouterr().err
 
 
 def test_a_model_writes_the_rejected_answers_itself(
