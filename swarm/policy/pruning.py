@@ -20,7 +20,9 @@ from swarm.state import State
 
 def questions(state: State, settings: RunSettings) -> list[AskPruner]:
     """One while somebody may be stopped who was measured; who carries it out knows whether it was answered."""
-    asked = settings.pruner and any(may_stop(state, one.stream) and FIGURE in one.figures for one in state.course)
+    if settings.pruner is None or state.stopped:
+        return []
+    asked = any(may_stop(state, one.stream) and FIGURE in one.figures for one in state.course)
     return [AskPruner(len(state.course))] if asked else []
 
 

@@ -31,6 +31,9 @@ def test_it_is_asked_while_somebody_trains_who_was_measured_and_not_without_the_
     assert AskPruner(1) in decide(race.state, [worker("trainer-1", "train")], race.now, run)
     race.say("ada", ev.Pause(ref="a"))
     assert questions(race.state, run) == [], "who is paused is asked about when it trains again"
+    race.say("ada", ev.Resume(ref="a"))
+    race.say("ada", ev.Stop(ref="run"))
+    assert questions(race.state, run) == [], "all stop"
 
 
 def test_it_is_given_every_measurement_in_the_order_of_the_log_and_what_was_trained_to_its_end() -> None:
