@@ -43,15 +43,3 @@ def test_trials_are_suggested_as_others_end_each_is_an_entry_and_the_budget_ends
     assert 'best: "wide' in sp.swarm("digest", cwd=tmp_path).stdout
     again = sp.swarm("run", config.name, cwd=tmp_path, check=2)
     assert f"streams.wide: wide ran before with the same settings and data; {path.name} has " in again.stderr
-
-
-def test_a_config_that_was_trained_before_is_refused_with_the_place_of_its_result(tmp_path: Path) -> None:
-    config = sp.write_config(tmp_path, streams="  one: {}", steps=2, rows=8)
-    sp.swarm("run", config.name, cwd=tmp_path)
-    [run] = (tmp_path / "runs").iterdir()
-    refused = sp.swarm("run", config.name, "logging_steps=2", cwd=tmp_path, check=2)
-    assert f"one ran before with the same settings and data; {run.name} has one: eval_loss" in refused.stderr
-    assert "--again" in refused.stderr and len(list((tmp_path / "runs").iterdir())) == 1
-    (tmp_path / "train.jsonl").write_text((tmp_path / "held.jsonl").read_text().replace("say", "tell"))
-    sp.swarm("run", config.name, "--detach", cwd=tmp_path)
-    assert len(list((tmp_path / "runs").iterdir())) == 2, "other rows in the same file are another training"

@@ -9,7 +9,11 @@ import pytest
 
 from swarm import events as ev
 from swarm.artifacts.inputs import WHOLE, of_run, ran_before
+from swarm.config import load
+from swarm.errors import UserError
+from swarm.launch.layout import Layout
 from swarm.log import LogWriter
+from swarm.planning.starting import Plan, refuse_repetition
 from swarm.rundir import RunFolder
 from swarm.settings import Halving, RunSettings, Search
 from tests.swarm.story import Story, settings
@@ -58,3 +62,25 @@ def test_another_search_over_the_same_streams_is_another_one(tmp_path: Path, cha
 def test_a_search_that_failed_may_be_run_again(tmp_path: Path) -> None:
     ran(tmp_path, search(), rc=1)
     assert WHOLE not in ran_before(search(), tmp_path)
+
+
+def test_a_config_whose_streams_were_trained_before_is_refused_with_the_place_of_the_result(tmp_path: Path) -> None:
+    rows = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+    (tmp_path / "rows.jsonl").write_text(9 * rows)
+    text = "name: demo\nstreams: {wide: {base_model: tiny-toon, datasets: [{path: rows.jsonl, type: chatml}]}}\n"
+    (tmp_path / "my.yaml").write_text(text)
+
+    def planned(*words: str) -> Plan:
+        config = load(Path("my.yaml"), [f"runs_dir={tmp_path}/runs", *words], cwd=tmp_path)
+        return Plan(config, {}, {}, Layout(workers=()))
+
+    refuse_repetition(planned())
+    folder = ran(tmp_path / "runs", planned().config.run, rc=1)
+    with pytest.raises(
+        UserError, match=rf"streams\.wide: wide ran before .*; {folder.name} has wide: eval_loss 0\.5; look at"
+    ) as told:
+        refuse_repetition(planned("logging_steps=2"))
+    assert "--again" in str(told.value)
+    refuse_repetition(planned("learning_rate=3e-3"))
+    (tmp_path / "rows.jsonl").write_text(10 * rows)
+    refuse_repetition(planned())  # other rows in the same file are another training
