@@ -5,12 +5,12 @@ What is measured of a model begins with its name where there are two; `eval_loss
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from swarm import figures
 from swarm.messages import Piece
-from swarm.settings import StreamSettings
+from swarm.settings import Part, StreamSettings
 from swarm.weights import OF_MODELS
 from trainer.data.prepared import verified
 from trainer.place import Place
@@ -48,6 +48,20 @@ def joined(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     found = {_named(name, figure): value for name, of in measured.items() for figure, value in of.items()}
     means = {figure: [of[figure] for of in measured.values() if figure in of] for figure in MEANS}
     return {**{figure: round(fmean(values), 6) for figure, values in means.items() if values}, **found}
+
+
+def rows_by_model(
+    settings: StreamSettings, rows: Sequence[Mapping[str, float]]
+) -> dict[str, tuple[Part, list[Mapping[str, float]]]]:
+    """The settings of each model and what was measured of it in each step; a stream of one model has one, under no name."""
+    if len(settings.parts) == 1:
+        return {"": (settings, list(rows))}
+    return {name: (part, [_own(name, row) for row in rows]) for name, part in settings.parts.items()}
+
+
+def _own(model: str, row: Mapping[str, float]) -> dict[str, float]:
+    own = {name.removeprefix(f"{model}_"): value for name, value in row.items() if name.startswith(f"{model}_")}
+    return {"step": row["step"], **own}
 
 
 def _named(model: str, figure: str) -> str:

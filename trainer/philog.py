@@ -31,6 +31,7 @@ def write(
 
     `thetas`: the thresholds of phi, drawn as lines.  `names`: of the modes.  `bounded`: phi lies within 0 and 1.
     """
+    folder.mkdir(exist_ok=True)
     rows = [row for row in rows if {"phi", "loss"} <= row.keys()]
     columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()

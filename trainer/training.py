@@ -18,7 +18,7 @@ from swarm.plainfiles import make_folder, remove_tree
 from swarm.policy.batching import Engine
 from swarm.settings import Part, StreamSettings
 from swarm.weights import adapter_sha256
-from trainer import bases, checkpoint, resident, time_metrics
+from trainer import bases, checkpoint, models, resident, time_metrics
 from trainer.checkpoint import Whole
 from trainer.data.prepared import verified
 from trainer.errors import Elsewhere, LeaseRevoked
@@ -145,7 +145,8 @@ def finish(progress: TrainingProgress) -> None:
     time_metrics.write(progress, losses)
     settings = progress.assign.settings
     steps = [{"step": row.step, **row.figures} for row in rows if row.kind == "train"]
-    kinds.controller(settings.controller).finish(settings, progress.folder, steps)
+    for name, (part, rows_of_it) in models.rows_by_model(settings, steps).items():
+        kinds.controller(part.controller).finish(part, progress.folder / name, rows_of_it)
     if progress.why == "stop":
         lease.check()  # raises: the checkpoint is reported, the task goes back
     _report(progress, losses)

@@ -25,8 +25,10 @@ from trainer.moded import Decision, Moded
 MODES = ("single", "multi", "mirror")
 SINGLE, MULTI, MIRROR = range(3)
 
-SPREAD_SHARE = 0.01
-"""Of a step in the usual distance."""
+SPREAD_SHARE, TREND_SHARE = 0.01, 0.02
+"""Of a step in the usual deviation, and in the trend that it is measured from."""
+LEAST_SPREAD = 0.001
+"""A rise of less than so large a share of the loss is no stress, however steady the loss was."""
 STRESSED = 0.1
 """How much slower the usual loss follows under stress: a shock is not to become usual, a lasting change is to."""
 
@@ -58,8 +60,10 @@ class Trace:
     """The step of the last change of mode."""
     reference: float = 0.0
     """The usual loss, for relative stress: smoothed longer, and longest under stress."""
+    trend: float = 0.0
+    """The usual excess of the smoothed loss over it, as a share of it: below 0 while the loss falls."""
     spread: float = 0.0
-    """The usual distance of the smoothed loss from it, relative to it."""
+    """The usual deviation of the excess from the trend."""
     conflict: float = 0.0
     stability: float = 1.0
     error: float = 0.0
@@ -91,7 +95,7 @@ class UnifiedController(Moded):
         stress: Stress = "absolute",
         stress_share: float = 0.5,
         warmup: int = 50,
-        sigmas: float = 4.0,
+        sigmas: float = 5.0,
         reference_beta: float = 0.95,
         band: float = 0.0,
         dwell: int = 0,
@@ -106,8 +110,8 @@ class UnifiedController(Moded):
         alpha, beta: how fast phi and the smoothed loss follow; theta0, theta1: phi from which on the mode is multi, mirror.
         lr_*: the value of `update` in each mode: a learning rate, or a factor of one.
         stress: `absolute` takes the loss itself, E / (1 + E), so that a loss of 0.43 and one of 2.33 are the thresholds whatever the
-        task; `relative` takes how far the loss stands above its usual value, in its usual fluctuations: `sigmas` of them are a stress
-        of one half.  It is measured in the first `warmup` steps, in which the mode does not change, and followed slowly after.
+        task; `relative` takes the square of how far the loss stands above its usual value, in usual deviations: `sigmas` of them are a
+        stress of one half.  They are measured in the first `warmup` steps, in which the mode does not change, and followed slowly after.
         stress_share: of a stress that `update` is given from outside, beside the loss.
         band: phi must pass a threshold by so much; dwell: a mode lasts so many steps at least; skip: from single to mirror at once and
         back; mirror_lock: from mirror only to single.
@@ -208,15 +212,26 @@ class UnifiedController(Moded):
         return error / (1 + error)
 
     def _excess(self, trace: Trace) -> float:
-        """By how much the smoothed loss stands above the usual one, `sigmas` usual distances being 1."""
+        """The square of how far the smoothed loss stands above the usual one, `sigmas` usual deviations being 1.
+
+        That a loss falls is no deviation, and a shock is not to become usual: deviations count up to `sigmas` usual ones.
+        """
         if trace.step == 1:
             trace.reference = trace.smooth
         excess = trace.smooth / trace.reference - 1 if trace.reference > 0 else 0.0
-        stress = max(0.0, excess) / (self.sigmas * trace.spread) if trace.spread > 0 else 0.0
-        slower = STRESSED if stress > 1 and trace.step > self.warmup else 1.0
-        trace.reference += slower * max(1 - self.reference_beta, 1 / trace.step) * (trace.smooth - trace.reference)
-        trace.spread += slower * max(SPREAD_SHARE, 1 / trace.step) * (abs(excess) - trace.spread)
-        return stress if trace.step > self.warmup else 0.0
+        most = self.sigmas * max(LEAST_SPREAD, trace.spread)
+        stress = (max(0.0, excess) / most) ** 2
+        calibrated = trace.step > self.warmup
+        deviation = min(abs(excess - trace.trend), most if calibrated else math.inf)
+        slower = STRESSED if stress > 1 and calibrated else 1.0
+
+        def share(least: float) -> float:
+            return slower * max(least, 1 / trace.step)
+
+        trace.reference += share(1 - self.reference_beta) * (trace.smooth - trace.reference)
+        trace.spread += share(SPREAD_SHARE) * (deviation - trace.spread)
+        trace.trend += share(TREND_SHARE) * (excess - trace.trend)
+        return stress if calibrated else 0.0
 
     # ---- modes ----
 

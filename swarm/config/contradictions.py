@@ -159,8 +159,9 @@ def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> 
 
 
 def _check_controller(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    if wrong := kinds.controller(settings.controller).wrong(settings):
-        _add(stream, *wrong, problems)
+    for node, part in _parts(stream, settings):
+        if wrong := kinds.controller(part.controller).wrong(part):
+            _add(node, *wrong, problems)
 
 
 def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]]:
@@ -238,7 +239,8 @@ def _check_classes(node: Node, part: Part, problems: Problems) -> None:
 
 def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     able = engines_of(settings)
-    named = [settings.method, *(part.adapter for part in settings.parts.values()), settings.controller]
+    parts = settings.parts.values()
+    named = [settings.method, *(part.adapter for part in parts), *(part.controller for part in parts)]
     chosen = " + ".join(dict.fromkeys(name for name in named if name != "none"))
     if engine_of(settings) not in able:
         engine, without = _what_excludes(settings)

@@ -47,7 +47,7 @@ def merged(root: Node, overrides: Sequence[str], cwd: Path, problems: Problems) 
 
 
 def _with_flat_kinds(root: Node, problems: Problems) -> Node:
-    """`controller: {kind: unified, preset: glue}` of a stream as the flat keys that it is short for."""
+    """`controller: {kind: unified, preset: glue}` of a stream, or of a model in it, as the flat keys that it is short for."""
     streams = root.items.get("streams")
     if streams is None or not isinstance(streams.value, dict):
         return root
@@ -55,16 +55,21 @@ def _with_flat_kinds(root: Node, problems: Problems) -> Node:
     return root.with_child("streams", replace(streams, value=flat))
 
 
-def _flat(stream: Node, setting: str, problems: Problems) -> Node:
-    group = stream.items.get(setting) if isinstance(stream.value, dict) else None
-    if group is None or not isinstance(group.value, dict):
-        return stream
-    rest = {key: node for key, node in stream.items.items() if key != setting}
+def _flat(node: Node, setting: str, problems: Problems) -> Node:
+    """A stream, or a model in it."""
+    if not isinstance(node.value, dict):
+        return node
+    rest = {key: _flat(below, setting, problems) for key, below in node.items.items() if key != setting}
+    group = node.items.get(setting)
+    if group is None:
+        return replace(node, value=rest)
+    if not isinstance(group.value, dict):
+        return replace(node, value={setting: group, **rest})
     if "kind" not in group.items:
         problems.add(group.at, group.path, "names no kind", f"write `{setting}: {{kind: NAME, ...}}`")
-        return replace(stream, value=rest)
-    keys = {setting if key == "kind" else f"{setting}_{key}": node for key, node in group.items.items()}
-    return replace(stream, value={**keys, **rest})
+        return replace(node, value=rest)
+    keys = {setting if key == "kind" else f"{setting}_{key}": below for key, below in group.items.items()}
+    return replace(node, value={**keys, **rest})
 
 
 def _override(text: str, number: int, cwd: Path, problems: Problems) -> Override | None:

@@ -58,11 +58,11 @@ def engine_of(settings: StreamSettings) -> Engine:
 
 
 def engines_of(settings: StreamSettings) -> frozenset[str]:
-    """Those that can run its method with its adapters, its controller and its stops, as they are set."""
+    """Those that can run its method with its adapters, its controllers and its stops, as they are set."""
     adapters = [_engines_of_adapter(part) for part in settings.parts.values()]
-    controller = kinds.controller(settings.controller).engines_with(settings)
+    controllers = [kinds.controller(part.controller).engines_with(part) for part in settings.parts.values()]
     stops = [able for stop in kinds.stops_armed(settings) if (able := stop.engines_with(settings)) is not None]
-    able = kinds.method(settings.method).engines_with(settings).intersection(*adapters, controller, *stops)
+    able = kinds.method(settings.method).engines_with(settings).intersection(*adapters, *controllers, *stops)
     scales = any(part.fp16 for part in settings.parts.values())
     return able & {"shared"} if scales or shapes_batches(settings) else able
 

@@ -99,6 +99,8 @@ class Part(Settings):
     """What is trained beside the frozen base."""
     optimizer: KindName = "adamw"
     """What steps the weights."""
+    controller: KindName = "none"
+    """What changes its learning rate while it trains, beside the schedule."""
     micro_batch_size: Positive = 2
     """Sequences per forward pass."""
     packing: Literal["none", "bfd"] = "none"

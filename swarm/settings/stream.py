@@ -49,8 +49,6 @@ class StreamSettings(Part):
 
     method: KindName = "sft"
     """How it is tuned."""
-    controller: KindName = "none"
-    """What changes its learning rate while it trains, beside the schedule."""
     engine: Literal["auto", "shared", "trl"] = "auto"
     """What trains it: shared (streams of one base in one process), trl (TRL's trainer, a process each), auto: shared where it can."""
     exact: bool = False

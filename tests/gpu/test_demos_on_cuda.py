@@ -1,4 +1,4 @@
-"""The demonstrations of Unified on a GPU, on small bases or on yours (X04, U10, U11):
+"""The demonstrations of Unified and Duo on a GPU, on small bases or on yours (X02, X04, U10, U11):
 
 BASE=meta-llama/Llama-3.2-1B ENCODER=distilbert/distilbert-base-uncased pytest -m gpu tests/gpu/test_demos_on_cuda.py
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import bench_duo
 from tests.trainer import encoder_families, test_unified_mrpc
 from tests.trainer.conftest import Bench
 from trainer.place import Place
@@ -27,6 +28,18 @@ pytestmark = [
 def test_a_demonstration_runs_on_the_gpu_and_names_who_wins(which: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([which, "--base", os.environ.get("BASE", "tiny-toon"), "--device", "gpu0", "--seeds", "2"]) == 0
     assert "\nlowest " in capsys.readouterr().out
+
+
+def test_the_table_of_optimizers_is_made_on_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """X02: each arm at one rate, the decoder in NF4."""
+    changes = {"max_steps": 10, "save_steps": 10, "eval_steps": 5}
+    monkeypatch.setattr(bench_duo, "COMMON", {**bench_duo.COMMON, **changes})
+    asked = ["--base", os.environ.get("BASE", "tiny-toon"), "--device", "gpu0", "--rates", "1e-4"]
+    assert bench_duo.main([str(tmp_path / "duo.jsonl"), *asked, "--set", "models.decoder.adapter=qlora"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(any(line.startswith(f"| {arm} | 0.0001") for line in lines) for arm in bench_duo.ARMS)
 
 
 def test_paraphrases_are_told_on_the_gpu_beside_the_majority(tmp_path: Path) -> None:

@@ -189,10 +189,11 @@ def test_the_shipped_pair_trains_on_the_embedded_base(bench: Bench) -> None:
     assert bench.trained(settings)["trained"].step == 2
 
 
-@pytest.mark.parametrize("adapter", ["lora", "qlora"])
-def test_it_goes_on_from_a_checkpoint_bit_for_bit(duo: Make, bench: Bench, adapter: str) -> None:
-    """D01, X03: both bases as they are, or both in NF4."""
-    settings = duo("arbiter=grad_norm", f"adapter={adapter}")
+@pytest.mark.parametrize(("adapter", "mode"), [("lora", "split"), ("qlora", "blend"), ("lora", "amp")])
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(duo: Make, bench: Bench, adapter: str, mode: str) -> None:
+    """D01, X03, U07: both bases as they are, or both in NF4; each model's rate is schedule x controller x arbiter."""
+    steered = {"kind": "unified", "preset": "absolute", "alpha": 1.0, "beta": 0.0, "multi": 0.5}
+    settings = duo("arbiter=grad_norm", f"adapter={adapter}", f"duo_mode={mode}", controller=steered)
     trained = bench.trained(settings)["trained"]
     folder = bench.place.run_folder / trained.path
     before = {model: weights(folder, model) for model in ("encoder", "decoder")}
@@ -203,6 +204,33 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(duo: Make, bench: Bench, adapt
     for model, kept in before.items():
         assert all(torch.equal(value, kept[name]) for name, value in weights(again, model).items())
     assert [row["loss"] for row in rows(bench)] == [row["loss"] for row in losses[2:]]
+
+
+def test_a_controller_steers_each_model_by_its_own_loss(duo: Make, bench: Bench) -> None:
+    """D21, U07, U21: schedule x controller x arbiter; one of them may be without, and each has its own logs."""
+    steered = {
+        "kind": "unified",
+        "preset": "absolute",
+        "alpha": 1.0,
+        "beta": 0.0,
+        "theta0": 0.01,
+        "theta1": 0.99,
+        "multi": 0.5,
+    }
+    bench.trained(duo("models.encoder.controller=none", "arbiter=grad_norm", controller=steered))
+    found = rows(bench)
+    assert [row["decoder_phi"] for row in found] == pytest.approx(
+        [row["decoder_loss"] / (1 + row["decoder_loss"]) for row in found], abs=1e-3
+    )
+    assert not any("encoder_phi" in row for row in found)
+    for model, factor in {"encoder": 1.0, "decoder": 0.5}.items():
+        rates = [row[f"{model}_learning_rate"] for row in found]
+        weights = [row[f"{model}_weight"] for row in found]
+        expected = [5e-3 * (1 - step / 4) * factor * weights[step - 1] for step in (1, 2, 3)]
+        assert rates[1:] == pytest.approx(expected, rel=1e-2)
+    folder = bench.place.stream_folder("one")
+    assert (folder / "decoder/phi_log.csv").read_text().count("\n") == 5
+    assert not (folder / "encoder/phi_log.csv").exists()
 
 
 def test_models_that_take_turns_rest_between_them(duo: Make, bench: Bench) -> None:

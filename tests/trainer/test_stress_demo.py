@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from trainer.data.tokens import IGNORED
 from trainer.loop.batches import Batches
+from trainer.loop.modes import Acts
 from trainer.place import Place
 from trainer.stress_demo import arms, shock, tasks
 from trainer.stress_demo.__main__ import main
 from trainer.stress_demo.arms import Run
+from trainer.unified import MIRROR, SINGLE
 
 HERE = Place(Path(), "cpu")
 
@@ -36,6 +39,20 @@ def test_recovery_is_counted_from_the_end_of_the_shock_until_the_loss_is_back(mo
     monkeypatch.setattr(shock, "LOOK_STEPS", 5)
     losses = {5: 2.0, 10: 1.0, 15: 3.0, 20: 4.0, 25: 2.5, 30: 2.0, 35: 1.01, 40: 0.9}
     assert shock.found(losses, 12) == shock.Found(before=1.0, peak=4.0, final=0.9, recovery=35 - 32)
+
+
+def test_a_shock_leads_to_mirror_and_the_snapshot_from_before_it_is_restored() -> None:
+    """U10: with the defaults that any stream has, on the embedded base; the shock harms what was learned by more than rho."""
+    rows, held_out = shock.demo_rows("tiny-toon")
+    course, run = shock.Course(held_out[:4]), Run("mirror", 3e-3, 0)
+    [ended] = shock.learn(arms.load("tiny-toon", HERE), course, rows, held_out[4:8], [run])
+    [restored] = course.restored[run.name]
+    at, now, best = re.fullmatch(r"restored step (\d+): anchor loss (\S+) -> (\S+)", restored).groups()
+    onset = shock.onset_of(0)
+    assert int(at) <= onset + shock.LOOK_STEPS and float(now) > (1 + Acts().rho) * float(best)
+    assert ended.restored == 1 and ended.final < ended.peak
+    modes = [mode for _, mode in course.phis[run.name]]
+    assert set(modes[:onset]) == {SINGLE} and MIRROR in modes[onset : onset + shock.SHOCK_STEPS]
 
 
 def test_each_arm_has_the_rate_with_which_it_was_best_on_another_seed() -> None:

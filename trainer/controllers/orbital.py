@@ -55,12 +55,12 @@ class Orbital(Controller[OrbitalSettings]):
         "jumps of the loss, beside their usual size, lower learning rate and ranks, and calm raises them (Unified LoRA)"
     )
     settings = OrbitalSettings
-    engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
+    engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl", "pair"})
 
     def engines_with(self, settings: OrbitalSettings) -> frozenset[str]:
         """Ranks are those of the shared engine's adapters; where there are none, `wrong` says so."""
         ranks = settings.controller_adapt != "rate" and hasattr(settings, "lora_r")
-        return self.engines - {"trl"} if ranks else self.engines
+        return self.engines & {"shared"} if ranks else self.engines
 
     def wrong(self, settings: OrbitalSettings) -> tuple[str, str, str] | None:
         unused = {"rate": ("ranks",), "rank": ("high", "low")}.get(settings.controller_adapt, ())

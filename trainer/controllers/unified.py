@@ -94,11 +94,11 @@ class Unified(Controller[UnifiedSettings]):
     name = "unified"
     summary = "phi, a smoothed measure of stress, lowers the learning rate while training is disturbed (Unified LoRA)"
     settings = UnifiedSettings
-    engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl"})
+    engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl", "pair"})
 
     def engines_with(self, settings: UnifiedSettings) -> frozenset[str]:
         """Modes that act need the shared engine's adapters."""
-        return self.engines - {"trl"} if _acts(settings) else self.engines
+        return self.engines & {"shared"} if _acts(settings) else self.engines
 
     def wrong(self, settings: UnifiedSettings) -> tuple[str, str, str] | None:
         low, high = (

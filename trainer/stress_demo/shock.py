@@ -30,7 +30,9 @@ ONSETS, SHOCK_STEPS = (90, 110), 40
 WARMUP = 50
 """Steps in which the controller measures the usual loss."""
 LOOK_STEPS = 10
-"""The held-out loss is measured every so many steps."""
+"""The held-out loss is measured every so many steps, and that of the anchor rows, which are others."""
+ANCHORS, JUDGED = 8, 12
+"""Held-out rows of each kind."""
 BACK = 1.02
 """Times the held-out loss before the shock: from there on a stream has recovered."""
 ARMS = ("fixed", "cosine", "controller", "mirror")
@@ -60,7 +62,7 @@ def _shuffled(row: Tokenised, draw: random.Random) -> Tokens:
 class Course(Boundary):
     """Held-out losses of every stream by step, and when each was in which mode."""
 
-    held_out: Sequence[Tokenised]
+    judged: Sequence[Tokenised]
     losses: dict[str, dict[int, float]] = field(default_factory=dict)
     phis: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     restored: dict[str, list[str]] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class Course(Boundary):
         self.restored.setdefault(stream.name, []).extend(event for event in step.events if event.startswith("restored"))
         if step.step % LOOK_STEPS == 0:
             assert stream.look is not None, "a stream is stepped by a loop"
-            self.losses.setdefault(stream.name, {})[step.step] = stream.look(self.held_out, stream.adapter)
+            self.losses.setdefault(stream.name, {})[step.step] = stream.look(self.judged, stream.adapter)
         return None
 
 
@@ -84,15 +86,17 @@ class Found:
     final: float
     recovery: float
     """Steps from the end of the shock until the held-out loss is back; those that were left where it is not."""
+    restored: float = 0
+    """How often a snapshot was restored."""
 
 
-def found(losses: dict[int, float], onset: int) -> Found:
+def found(losses: dict[int, float], onset: int, restored: int = 0) -> Found:
     end = onset + SHOCK_STEPS
     before = losses[onset - onset % LOOK_STEPS]
     after = {step: loss for step, loss in losses.items() if step >= end}
     back = next((step for step, loss in after.items() if loss <= BACK * before), max(losses))
     peak = max(loss for step, loss in losses.items() if step >= onset)
-    return Found(before, peak, losses[max(losses)], back - end)
+    return Found(before, peak, losses[max(losses)], back - end, restored)
 
 
 def controllers(arm: str) -> list[Controller]:
@@ -101,7 +105,7 @@ def controllers(arm: str) -> list[Controller]:
         case "controller":
             return [Steering(made())]
         case "mirror":
-            return [Modes(made(), Acts(anchor_rows=8, anchor_steps=LOOK_STEPS))]
+            return [Modes(made(), Acts(anchor_rows=ANCHORS, anchor_steps=LOOK_STEPS))]
         case _:
             return []
 
@@ -110,49 +114,55 @@ def onset_of(seed: int) -> int:
     return random.Random(seed).randrange(*ONSETS)
 
 
-def recipe_of(run: Run, rows: Sequence[Tokens], held_out: Sequence[Tokenised]) -> Recipe:
+def recipe_of(run: Run, rows: Sequence[Tokens], anchors: Sequence[Tokenised]) -> Recipe:
     batches = Shocked(rows, micro_batch_size=MICRO_BATCH, seed=run.seed)
     batches.onset = onset_of(run.seed)
     schedule = NamedSchedule("cosine" if run.arm == "cosine" else "constant", steps=STEPS, warmup=0.05)
-    return recipe(batches, run, STEPS, schedule=schedule, controllers=partial(controllers, run.arm), held_out=held_out)
+    return recipe(batches, run, STEPS, schedule=schedule, controllers=partial(controllers, run.arm), held_out=anchors)
 
 
-def learn(model: PreTrainedModel, course: Course, rows: Sequence[Tokens], runs: Sequence[Run]) -> list[Found]:
-    streams = trained(model, course, {run: recipe_of(run, rows, course.held_out) for run in runs})
+def learn(
+    model: PreTrainedModel, course: Course, rows: Sequence[Tokens], anchors: Sequence[Tokenised], runs: Sequence[Run]
+) -> list[Found]:
+    streams = trained(model, course, {run: recipe_of(run, rows, anchors) for run in runs})
     failed = Found(*[float("inf")] * 4)
     return [
-        failed if stream.failure else found(course.losses[run.name], onset_of(run.seed))
+        failed if stream.failure else found(course.losses[run.name], onset_of(run.seed), len(course.restored[run.name]))
         for run, stream in zip(runs, streams, strict=True)
     ]
 
 
 def show(base: str, place: Place, seeds: int) -> None:
     rows, held_out = demo_rows(base)
-    model, course = load(base, place), Course(held_out[:12])
-    ended = at_best_rates(ARMS, seeds, lambda runs: learn(model, course, rows, runs), lambda one: one.final)
+    judged, anchors = held_out[:JUDGED], held_out[JUDGED:][:ANCHORS]
+    model, course = load(base, place), Course(judged)
+    ended = at_best_rates(ARMS, seeds, lambda runs: learn(model, course, rows, anchors, runs), lambda one: one.final)
     print(
         f"{SHOCK_STEPS} of {STEPS} steps with shuffled answers, from a random step of {ONSETS[0]} to {ONSETS[1] - 1}; {seeds} seeds, "
         "each arm at its best rate; held-out loss, mean ± deviation"
     )
-    print(f"{'arm':12} {'rate':>7} {'before':>15} {'highest':>15} {'final':>15} {'steps to recover':>17}")
+    print(
+        f"{'arm':12} {'rate':>7} {'before':>15} {'highest':>15} {'final':>15} {'steps to recover':>17} {'restored':>12}"
+    )
     for arm in ARMS:
         mine = of_arm(ended, arm)
         cells = " ".join(f"{spread([getattr(one, what) for one in mine]):>15}" for what in ("before", "peak", "final"))
-        print(f"{arm:12} {rate_of(ended, arm):>7g} {cells} {spread([one.recovery for one in mine], 0):>17}")
+        often = f"{sum(one.restored for one in mine):g} in {seeds}"
+        print(f"{arm:12} {rate_of(ended, arm):>7g} {cells} {spread([one.recovery for one in mine], 0):>17} {often:>12}")
     for run in ended:
         if phis := course.phis.get(run.name):
-            show_phi(run, phis, len(course.restored[run.name]))
+            show_phi(run, phis, course.restored[run.name])
     finals = {arm: fmean(one.final for one in of_arm(ended, arm)) for arm in ARMS}
     print(f"lowest final held-out loss: {min(finals, key=finals.__getitem__)}")
 
 
-def show_phi(run: Run, phis: Sequence[tuple[float, int]], restored: int) -> None:
+def show_phi(run: Run, phis: Sequence[tuple[float, int]], restored: Sequence[str]) -> None:
     onset = onset_of(run.seed)
     before, since = (max(phi for phi, _ in part) for part in (phis[WARMUP:onset], phis[onset:]))
     in_mirror = sum(mode == MIRROR for _, mode in phis)
     print(
         f"{run.arm}, seed {run.seed}: phi at most {before:.2f} before the shock, {since:.2f} from it on, {phis[-1][0]:.2f} at the end; "
-        f"mirror in {in_mirror} steps, {restored} restored"
+        + "; ".join([f"mirror in {in_mirror} steps", *restored])
     )
 
 
