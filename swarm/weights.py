@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,7 +54,7 @@ def check_adapter(folder: Path) -> None:
     Raises OSError.
     """
     for name in adapter_files(folder):
-        plainfiles.check_file(folder / name)
+        _check_length(folder / name)
     for place, folders, names in os.walk(folder):
         for name in folders:
             with plainfiles.folder(Path(place, name)):
@@ -83,18 +84,31 @@ def adapter_sha256(folder: Path) -> str:
     """
     names = adapter_files(folder)
     for name in names:
-        if name.endswith(TENSORS):
-            _check_length(folder / name)
+        _check_length(folder / name)
     lines = "".join(f"{sha256_in_run(folder / name)}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """A file of an adapter in a run folder to where nobody else writes.  Raises NotPlain, OSError, also where `target` is there already."""
+    _check_length(source)
+    target.parent.mkdir(exist_ok=True)
+    with open(source, "rb", opener=plainfiles.opener) as original, target.open("xb") as copy:
+        shutil.copyfileobj(original, copy)
+
+
 def _check_length(path: Path) -> None:
-    """Raises NotPlain for a long file that its own safetensors header does not describe: somebody put it there to be read for minutes."""
+    """Before a file of an adapter is read or copied as a whole.
+
+    Raises NotPlain for a long one that its own safetensors header does not describe: somebody put it there to be read for minutes; OSError.
+    """
+    if not path.name.endswith(TENSORS):
+        return plainfiles.check_file(path, plainfiles.LOG_BYTES)
     with open(path, "rb", opener=plainfiles.opener) as file:
         size = os.fstat(file.fileno()).st_size
         if size > QUICK_BYTES and size != _described(file):
             raise plainfiles.NotPlain(path, f"its header does not describe its {size:,} bytes", "take a whole copy")
+    return None
 
 
 def _described(file: BinaryIO) -> int | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,7 @@ from swarm.errors import UserError
 from swarm.events import Adapter, Promote
 from swarm.files import exchange, sync_file, sync_folder, write_whole
 from swarm.model_card import CARD, card, public_name
-from swarm.plainfiles import LOG_BYTES, NotPlain, make_folder, opener, read_file, read_text, remove_tree, rename
+from swarm.plainfiles import LOG_BYTES, NotPlain, make_folder, read_file, read_text, remove_tree, rename
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings, StreamSettings
 from swarm.state import State
@@ -35,6 +34,7 @@ from swarm.weights import (
     TOKENIZER,
     adapter_files,
     adapter_sha256,
+    copy_file,
     sha256_of,
 )
 
@@ -157,12 +157,12 @@ def _stage(source: Path, staged: Path, sha256: str, document: dict[str, Any], be
     remove_tree(staged, ignore_errors=True)
     make_folder(staged)
     for name in adapter_files(source):
-        (staged / name).parent.mkdir(exist_ok=True)
         try:
-            with open(source / name, "rb", opener=opener) as original, (staged / name).open("xb") as copy:
-                shutil.copyfileobj(original, copy)
-        except (FileNotFoundError, NotPlain) as error:
+            copy_file(source / name, staged / name)
+        except FileNotFoundError as error:
             raise PublishError(f"{source.name}: {name} is missing") from error
+        except NotPlain as error:
+            raise PublishError(str(error)) from error
     if adapter_sha256(staged) != sha256:
         remove_tree(staged)
         raise PublishError(f"{source.name}: the weights are not those that were validated")

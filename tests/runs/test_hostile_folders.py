@@ -25,7 +25,7 @@ from tests.runs import swarm_process as sp
 from tests.runs.hostile_folders import Maker, canary, picture, unpacked
 
 TORTURE = bool(os.environ.get("TORTURE"))
-CASES = int(os.environ.get("HOSTILE_CASES", "1500" if TORTURE else "10"))
+CASES = int(os.environ.get("HOSTILE_CASES", "150" if TORTURE else "10"))
 LIMIT_SECONDS = 20.0
 """Far more than any of these commands takes on a busy machine."""
 INSPECTION_SECONDS = 90.0

@@ -6,7 +6,6 @@ PEFT asks neither: it does what the config says, takes the tensors that fit and 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,9 +21,9 @@ from transformers import PreTrainedModel
 from swarm import kinds
 from swarm.errors import UserError
 from swarm.kinds import Shape
-from swarm.plainfiles import NotPlain, opener, read_text
+from swarm.plainfiles import NotPlain, read_text
 from swarm.settings import StreamSettings
-from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_files, adapter_sha256
+from swarm.weights import ADAPTER, ADAPTER_CONFIG, adapter_files, adapter_sha256, copy_file
 from trainer import bases
 from trainer.inspection import facts_of_model
 from trainer.loading import load_adapter
@@ -52,12 +51,12 @@ def private_copy(folder: Path, promised: str) -> Iterator[Path]:
     with TemporaryDirectory(prefix="adapter-") as place:
         copy = Path(place).resolve()
         for name in adapter_files(folder):
-            (copy / name).parent.mkdir(exist_ok=True)
             try:
-                with open(folder / name, "rb", opener=opener) as original, (copy / name).open("xb") as written:
-                    shutil.copyfileobj(original, written)
-            except (FileNotFoundError, NotPlain) as error:
+                copy_file(folder / name, copy / name)
+            except FileNotFoundError as error:
                 raise Unfit(f"{name} is missing") from error
+            except NotPlain as error:
+                raise Unfit(str(error)) from error
         if (found := adapter_sha256(copy)) != promised:
             raise Unfit(f"its files have sha256 {found[:12]}, its maker said {promised[:12]}", found)
         yield copy

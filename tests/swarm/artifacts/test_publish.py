@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -105,6 +106,18 @@ def test_a_link_out_of_the_run_is_not_published(bench: Bench, tmp_path_factory: 
         bench.publish()
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_file_of_20_gb_is_refused_before_it_is_copied(bench: Bench, name: str) -> None:
+    bench.train("good")
+    bench.story.judged("wide")
+    candidate = bench.state.streams["wide"].candidate
+    assert candidate
+    os.truncate(bench.folder.path / candidate.path / name, 20 << 30)
+    with pytest.raises(PublishError, match="21,474,836,480 bytes"):
+        bench.publish()
+    assert sum(path.stat().st_blocks for path in bench.folder.path.rglob("*")) < 10_000, "nothing of it was written"
+
+
 def test_a_linked_file_and_a_pickle_are_not_published(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
     bench.train("good")
     bench.story.judged("wide")
@@ -117,7 +130,7 @@ def test_a_linked_file_and_a_pickle_are_not_published(bench: Bench, tmp_path_fac
     with pytest.raises(PublishError, match="safetensors is missing"):
         bench.publish()
     weights.symlink_to(elsewhere)  # the right weights, but what stands there can be changed from outside
-    with pytest.raises(PublishError, match="safetensors is missing"):
+    with pytest.raises(PublishError, match="safetensors: is a symbolic link"):
         bench.publish()
     weights.unlink()
     elsewhere.rename(weights)
