@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,8 +141,11 @@ def say(kind: str, run: str | None, author: str | None, form: bool | None, **fie
     """Append one event and print its seq."""
     from swarm.access.checked import checked
     from swarm.events import KINDS
+    from swarm.policy.research import remark
 
     with agent_of(run, author) as agent:
         event = checked(KINDS[kind], **fields)
         seq = agent.append(event)
+        if note := remark(agent.state, event):
+            print(f"swarm: {note}", file=sys.stderr)
     tell(f"{seq} {kind} {event.ref}", {"seq": seq, "kind": kind, "ref": event.ref, "by": agent.name}, form)

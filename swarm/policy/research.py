@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from swarm.event import SHORT
+from swarm.event import SHORT, Event
+from swarm.events import Approve, Object
 from swarm.policy.commands import DiscardProposal, JoinProposal, JudgeProposal, OpenTask, StopStream
 from swarm.policy.spending import no_room, trains
 from swarm.settings import RunSettings, StreamSettings
@@ -55,6 +56,14 @@ def proposals_waiting(state: State, settings: RunSettings) -> str:
         return ""
     many = f"proposals {', '.join(names)} wait" if len(names) > 1 else f"proposal {names[0]} waits"
     return f"{many} for an approval; `swarm ledger`, then `swarm approve {names[0]}` or `swarm object {names[0]}`"
+
+
+def remark(state: State, event: Event) -> str:
+    """What an opinion on a proposal that was trained does not change any more; empty: nothing is to be said."""
+    one = state.proposals.get(event.ref) if isinstance(event, Approve | Object) and not event.of else None
+    if one is None or one.conclusion is None:
+        return ""
+    return f"the proposal {event.ref} is concluded ({one.conclusion.result}): this is about its promotion alone"
 
 
 def is_open(state: State, settings: RunSettings, now: float) -> bool:

@@ -201,6 +201,8 @@ def test_kept_is_what_is_better_by_more_than_chance_and_a_changed_seed_is_no_pro
         stream(seed=1, lora_r=4), stream()
     )
     story.say("coordinator", better)
+    assert research.remark(story.state, ev.Approve(ref="one")) == "the proposal one is concluded (keep): this is about its promotion alone"  # fmt: skip
+    assert research.remark(story.state, ev.Approve(ref="start")) == ""
     assert story.state.kept == research.best_of(story.state, GOAL) == "one"
 
 
