@@ -315,6 +315,8 @@ class State:
         """Why nothing can join now, and what to do; empty: the run goes on."""
         if self.run is None:
             return "no run was started here yet; `swarm run CONFIG --in RUN` does"
+        if self.end and self.end.rc == 0:
+            return "the run has finished, and streams join a running one; `swarm run CONFIG` starts another"
         word = "has ended" if self.end else "is stopped" if self.stopped else ""
         return word and f"the run {word}, and streams join a running one; `swarm resume` first"
 

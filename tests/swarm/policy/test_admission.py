@@ -175,6 +175,14 @@ def test_a_run_that_is_resumed_leaves_who_gave_way_to_others_and_revives_who_was
     assert not story.state.streams["wide"].gave_way, "a person stopped it last"
 
 
+def test_what_is_to_join_a_finished_run_is_told_to_start_another_one() -> None:
+    story = Story("wide")
+    story.say("coordinator", ev.End(ref="run", rc=0))
+    refused(
+        story, "ada", ev.Add(ref="new", like="wide"), "new: the run has finished, .*; `swarm run CONFIG` starts another"
+    )
+
+
 def test_in_a_log_without_a_run_every_answer_names_the_command_that_starts_one() -> None:
     state = State()
     for event in (ev.Pause(ref="wide"), ev.Add(ref="new", like="wide"), ev.Stop(ref="run"), ev.Approve(ref="wide")):
