@@ -77,6 +77,8 @@ def _environment(spec: WorkerSpec) -> dict[str, str]:
         # OpenMP and MKL read these when torch is imported.
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        # By default threads spin while they wait for each other, on cores that other processes could use.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the driver's order, in which `gpu_index` counts
         "CUDA_VISIBLE_DEVICES": "" if spec.gpu_index is None else str(spec.gpu_index),
         "PYTORCH_ENABLE_MPS_FALLBACK": "1",  # what MPS has no kernel for is computed on the CPU

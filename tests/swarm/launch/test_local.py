@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from swarm.launch import local
+from swarm.launch.layout import WorkerSpec
 from swarm.rundir import RunFolder
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -95,3 +96,12 @@ def test_a_process_that_only_a_file_of_the_folder_names_is_not_signalled(folder:
 def test_a_file_of_another_shape_names_no_workers(folder: RunFolder, value: object) -> None:
     folder.processes.write_text(json.dumps(value))
     assert local.living(folder) == {}
+
+
+def test_threads_of_a_worker_sleep_while_they_wait_unless_the_user_has_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = WorkerSpec("trainer-1", ("train",), "cpu", threads=3)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    made = local._environment(spec)
+    assert (made["OMP_WAIT_POLICY"], made["OMP_NUM_THREADS"]) == ("PASSIVE", "3")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert local._environment(spec)["OMP_WAIT_POLICY"] == "ACTIVE"
