@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PAIR, EXPERTS = ".lora_", ".experts."
 """What names of tensors have in them: those of a pair, and those of a mixture's layers."""
+WHOLE = ("LORA", "CONTROL")
+"""PEFT's types of adapters all of whose tensors are pairs."""
 OF_LABELS = "SEQ_CLS"
 """PEFT's name of what an adapter that tells labels is for."""
 
@@ -136,13 +138,16 @@ def load_adapter(base: PreTrainedModel | PeftModel, folder: Path, name: str = "d
     from peft import PeftModel
 
     from trainer.adapter_file import tensors_of
+    from trainer.control.tuner import let_join
 
     stored = set(tensors_of(folder))
-    _refuse_another_purpose(base, folder)
+    config = _config_of(folder)
+    _refuse_another_purpose(base, folder, config)
     for kind in kinds.installed("adapter").values():
         kind.known_to_peft()  # type: ignore[attr-defined]
     try:
         if isinstance(base, PeftModel):
+            let_join(base, str(config.get("peft_type")))
             base.load_adapter(str(folder), adapter_name=name, is_trainable=False)
             made = base
         else:
@@ -160,11 +165,11 @@ def load_adapter(base: PreTrainedModel | PeftModel, folder: Path, name: str = "d
 
 
 def _refuse_a_part(model: PeftModel, folder: Path, name: str, tensors: set[str]) -> None:
-    """Raises UserError where the base has no place for some of a LoRA's tensors, or the file lacks some: PEFT goes on with the rest."""
+    """Raises UserError where the base has no place for some of an adapter's tensors, or the file lacks some: PEFT goes on with the rest."""
     from peft import get_peft_model_state_dict
 
     config, stored = model.peft_config[name], {one for one in tensors if PAIR in one}
-    if config.peft_type != "LORA" or any(EXPERTS in one for one in stored):  # transformers renames those of mixtures
+    if config.peft_type not in WHOLE or any(EXPERTS in one for one in stored):  # transformers renames those of mixtures
         return
     made = {
         one for one in get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False) if PAIR in one
@@ -175,16 +180,18 @@ def _refuse_a_part(model: PeftModel, folder: Path, name: str, tensors: set[str])
         raise UserError(str(folder), f"does not fit its base: {what}{more}", "name the base that it was trained on")
 
 
-def _refuse_another_purpose(base: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """PEFT would leave the head of a model of labels out."""
+def _config_of(folder: Path) -> dict[str, object]:
     try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        tells = config.get("task_type") == OF_LABELS
-    except (OSError, ValueError, AttributeError) as error:
+        return dict(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(str(folder), f"has no {ADAPTER_CONFIG} that can be read", "save the adapter again") from error
+
+
+def _refuse_another_purpose(base: PreTrainedModel | PeftModel, folder: Path, config: dict[str, object]) -> None:
+    """PEFT would leave the head of a model of labels out."""
     from peft import PeftModel
 
     model = base.get_base_model() if isinstance(base, PeftModel) else base
-    if tells and not type(model).__name__.endswith("ForSequenceClassification"):
+    if config.get("task_type") == OF_LABELS and not type(model).__name__.endswith("ForSequenceClassification"):
         what = "its adapter tells labels (`method: classify`), and words are asked of it"
         raise UserError(str(folder), what, "load it with transformers and peft: docs/methods.md")

@@ -37,6 +37,12 @@ Vectors = Annotated[
     list[str] | None,
     typer.Option("--control-vector", metavar="FILE[:SCALE]", help="add them on all models; may be given several times"),
 ]
+Controls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--control-adapter", metavar="ADAPTER[:SCALE]", help="let it act on all models; may be given several times"
+    ),
+]
 System = Annotated[str | None, typer.Option("--system", help="a system message before each prompt")]
 MaxNewTokens = Annotated[
     int | None, typer.Option("--max-new-tokens", metavar="N", min=1, help="cut an answer after N tokens")
@@ -73,6 +79,7 @@ def compare(
     device: Device = None,
     quantised: Quantised = None,
     control_vector: Vectors = None,
+    control_adapter: Controls = None,
     trust_remote_code: RemoteCode = False,
     run: NamedRun = None,
     form: Form = None,
@@ -85,7 +92,9 @@ def compare(
 
     if html is not None and not html.absolute().parent.is_dir():
         raise UserError(str(html), "its folder is not there", "make it first")
-    words = _model_words(models, run, base, device, quantised, control_vector, trust_remote_code=trust_remote_code)
+    words = _model_words(
+        models, run, base, device, quantised, control_vector, control_adapter, trust_remote_code=trust_remote_code
+    )
     words += _options({"--system": system, "--max-new-tokens": max_new_tokens, "--temperature": temperature, "--top-p": top_p, "--seed": seed, "--prompts": prompts})  # fmt: skip
     words += [f"--prompt={text}" for text in _typed(prompt or [])]
     comparison = _compared(words, form)
@@ -105,6 +114,7 @@ def chat(
     device: Device = None,
     quantised: Quantised = None,
     control_vector: Vectors = None,
+    control_adapter: Controls = None,
     trust_remote_code: RemoteCode = False,
     run: NamedRun = None,
 ) -> None:
@@ -112,7 +122,9 @@ def chat(
 
     Without a terminal each line of standard input is a message.
     """
-    words = _model_words(models, run, base, device, quantised, control_vector, trust_remote_code=trust_remote_code)
+    words = _model_words(
+        models, run, base, device, quantised, control_vector, control_adapter, trust_remote_code=trust_remote_code
+    )
     words += _options({"--system": system, "--max-new-tokens": max_new_tokens, "--temperature": temperature, "--top-p": top_p, "--seed": seed})  # fmt: skip
     _become("chat", words)
 
@@ -132,6 +144,7 @@ def serve(
     device: Device = None,
     quantised: Quantised = None,
     control_vector: Vectors = None,
+    control_adapter: Controls = None,
     trust_remote_code: RemoteCode = False,
     run: NamedRun = None,
     form: Annotated[bool | None, typer.Option("--json/--toon", help="print address and models: a line of JSON, or TOON")] = None,
@@ -140,7 +153,9 @@ def serve(
 
     /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models; the request's `model` chooses.
     """
-    words = _model_words(models, run, base, device, quantised, control_vector, trust_remote_code=trust_remote_code)
+    words = _model_words(
+        models, run, base, device, quantised, control_vector, control_adapter, trust_remote_code=trust_remote_code
+    )
     words += _options({"--host": host, "--port": port, "--key-file": key_file, "--temperature": temperature, "--most-waiting": most_waiting, "--most-bytes": most_bytes})  # fmt: skip
     words += [
         *(f"--route={word}" for word in route or []),
@@ -154,8 +169,8 @@ def serve(
 
 
 def _model_words(
-    models: list[str], run: str | None, base: str | None, device: str | None, quantised: bool | None, vectors: list[str] | None, *,
-    trust_remote_code: bool,
+    models: list[str], run: str | None, base: str | None, device: str | None, quantised: bool | None, vectors: list[str] | None,
+    controls: list[str] | None, *, trust_remote_code: bool,
 ) -> list[str]:  # fmt: skip
     from swarm.errors import UserError
 
@@ -164,6 +179,7 @@ def _model_words(
     words = [adapter_folder(word, run) for word in models]
     options = _options({"--base": base, "--device": device})
     options += [f"--control-vector={word}" for word in vectors or []]
+    options += [f"--control-adapter={_scaled_adapter(word, run)}" for word in controls or []]
     options += [] if quantised is None else ["--4bit" if quantised else "--no-4bit"]
     return [*words, *options, *(["--trust-remote-code"] if trust_remote_code else [])]
 
@@ -211,6 +227,12 @@ def _stream_folder(name: str, run: str | None) -> Path | None:
     if not adapter.exists():
         raise UserError(name, f"has no adapter in {folder.name} yet", "wait until the stream is validated")
     return adapter
+
+
+def _scaled_adapter(word: str, run: str | None) -> str:
+    """The same of ADAPTER:SCALE."""
+    name, colon, scale = word.rpartition(":")
+    return f"{adapter_folder(name, run)}:{scale}" if colon and not Path(word).exists() else adapter_folder(word, run)
 
 
 def _typed(prompts: list[str]) -> list[str]:

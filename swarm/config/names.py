@@ -49,6 +49,13 @@ VALUES: dict[tuple[str, str], str] = {
     ("optimizer", "paged_adamw_32bit"): "write `optimizer: paged_adamw`",
     ("optimizer", "paged_lion_32bit"): "write `optimizer: paged_lion`",
     ("optimizer", "lion_pytorch"): "write `optimizer: lion`",
+    **dict.fromkeys(
+        [
+            ("attn_implementation", f"flash_{end}")
+            for end in ("attention_2", "attention_3", "attn", "attn_2", "attention")
+        ],
+        "write `attn_implementation: auto`: sdpa has flash kernels of torch's own, and the package flash-attn is not used",
+    ),
 }
 """Values of other tools, and what to write instead."""
 

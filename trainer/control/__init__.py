@@ -1,5 +1,6 @@
 """Control adapters: low-rank maps of what a decoder layer adds to its residual stream, with a sign for each token.
 
+scaled   PATH:SCALE on command lines
 sites    where they stand, by family; without torch
 forms    their arithmetic
 tuner    a saved adapter under PEFT: its config, its layers, steering

@@ -27,9 +27,14 @@ LAYER = re.compile(r"(?P<layers>.*\blayers)\.\d+\.")
 
 def sites(base: BaseFacts, site: Site, chosen: int | str | list[int | str] | None) -> list[str]:
     """The names of the modules, in the model's order; `chosen` as `layers_to_transform`.  Raises UserError for other families."""
-    if base.family not in FAMILIES:
-        what = f"control adapters do not know where layers of the family {base.family or 'of this base'} add to the residual stream"
-        raise UserError("adapter", what, f"take a base of {', '.join(FAMILIES)}, or `adapter: lora`")
+    refuse_unknown(base, "adapter", ", or `adapter: lora`")
     prefix = next(match["layers"] for module in base.linears if (match := LAYER.match(module.name)))
     numbers = range(base.layers) if chosen is None else sorted(layers(chosen, base.layers))
     return [f"{prefix}.{number}{'.mlp' if site == 'mlp' else ''}" for number in numbers]
+
+
+def refuse_unknown(base: BaseFacts, where: str, otherwise: str = "") -> None:
+    """Raises UserError for families of which it is not known where their layers add to the residual stream."""
+    if base.family not in FAMILIES:
+        what = f"it is not known where the layers of {base.family or 'this base'} add to the residual stream"
+        raise UserError(where, what, f"take a base of {', '.join(FAMILIES)}{otherwise}")

@@ -6,13 +6,13 @@ replaced, so that all names stay.  LoRA on linear layers of the same model is PE
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -41,17 +41,19 @@ class ControlConfig(LoraConfig):
 
 @dataclass
 class Steering:
-    """What all sites of a model multiply with: a number, and where it is set a sign for each row (B, 1) or token (B, T)."""
+    """What all sites of a model multiply with: a number for each adapter, and where it is set a sign for each row (B, 1) or token (B, T)."""
 
-    scale: float = 1.0
+    scales: dict[str, float] = field(default_factory=dict)
+    """By PEFT's names of adapters; 1 for those that it has not."""
     signs: Tensor | None = None
     neutral: Tensor | None = None
     """(B, T) Weights of |u|^2 / |x|^2; what that comes to at each site is put into `penalties`."""
     penalties: list[Tensor] = field(default_factory=list)
 
-    def of(self, like: Tensor) -> Tensor | float:
+    def of(self, adapter: str, like: Tensor) -> Tensor | float:
         """For tokens (B, T, H)."""
-        return self.scale if self.signs is None else self.scale * self.signs.to(like).unsqueeze(-1)
+        scale = self.scales.get(adapter, 1.0)
+        return scale if self.signs is None else scale * self.signs.to(like).unsqueeze(-1)
 
 
 class ControlSide(nn.Module, BaseTunerLayer):
@@ -87,7 +89,7 @@ class ControlSide(nn.Module, BaseTunerLayer):
         return a.weight, b.weight
 
     def _steered(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
-        """The site's output and what is added to it."""
+        """The site's output and what the active adapters add to it, each of what the site itself puts out."""
         if self.disable_adapters:
             return output
         y: Tensor = output[0] if isinstance(output, tuple) else output  # (B, T, H)
@@ -96,7 +98,7 @@ class ControlSide(nn.Module, BaseTunerLayer):
         for adapter in (name for name in self.active_adapters if name in self.forms):
             first, second = self.weights(adapter)
             x = self.lora_dropout[adapter](delta).to(first.dtype)
-            u = u + added(self.forms[adapter], x, first, second, self.scaling[adapter], self.steering.of(x))
+            u = u + added(self.forms[adapter], x, first, second, self.scaling[adapter], self.steering.of(adapter, x))
         if (weights := self.steering.neutral) is not None:
             share = u.square().sum(-1) / delta.square().sum(-1)  # (B, T)
             self.steering.penalties.append((weights * share).sum())
@@ -153,6 +155,22 @@ class ControlModel(LoraModel):
                 side.hook.remove()
                 delattr(module, CHILD)
         return super()._unload_and_optionally_merge(merge, *args, **kwargs)
+
+
+def let_join(model: PeftModel, peft_type: str) -> None:
+    """An adapter of the other type may come onto a model: PEFT wants all of one type, and the tuner of control adapters is LoRA's as well."""
+    if {model.peft_type, peft_type} != {"LORA", TYPE}:
+        return
+    if not isinstance(model.base_model, ControlModel):
+        object.__setattr__(model.base_model, "steering", Steering())
+        model.base_model.__class__ = ControlModel
+    model.peft_type = peft_type
+
+
+def together(model: PeftModel, adapters: Sequence[str]) -> None:
+    """All of these act at once from now on, by PEFT's names of them."""
+    model.set_adapter(adapters[0], inference_mode=True)
+    cast("LoraModel", model.base_model).set_adapter(list(adapters), inference_mode=True)
 
 
 def steering_of(model: nn.Module) -> Steering | None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from swarm.errors import UserError
-from trainer.control.sites import sites
+from trainer.control.scaled import scaled
+from trainer.control.sites import refuse_unknown, sites
 from trainer.inspection import facts_of_model
 
 ARCHITECTURE = "controlvector"
@@ -26,7 +27,9 @@ PREFIX = "direction."
 def decoder_layers(model: Any) -> list[nn.Module]:
     """In their order.  Raises UserError for families of which it is not known what their layers put out."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return [base.get_submodule(name) for name in sites(facts_of_model(base), "block", None)]
+    facts = facts_of_model(base)
+    refuse_unknown(facts, "--control-vector")
+    return [base.get_submodule(name) for name in sites(facts, "block", None)]
 
 
 @contextmanager
@@ -95,15 +98,7 @@ def read(path: Path) -> dict[int, Tensor]:
 
 def read_scaled(words: Sequence[str]) -> list[tuple[dict[int, Tensor], float]]:
     """Of FILE or FILE:SCALE.  Raises UserError."""
-    return [(read(Path(path)), scale) for path, scale in map(_scaled, words)]
-
-
-def _scaled(word: str) -> tuple[str, float]:
-    path, colon, text = word.rpartition(":")
-    try:
-        return (path, float(text)) if colon and not Path(word).exists() else (word, 1.0)
-    except ValueError:
-        raise UserError("--control-vector", f"{text!r} is no scale", "write FILE, or FILE:0.5") from None
+    return [(read(path), scale) for path, scale in (scaled(word, "--control-vector") for word in words)]
 
 
 def _library() -> Any:

@@ -141,9 +141,8 @@ class RowFile:
         self.cut += row.cut > 0
         if row.classes:
             self.classes.update(one for one, label in zip(row.classes, row.labels, strict=True) if label != IGNORED)
-        self._digest.update(
-            repr((row.ids, row.labels, *filter(None, (row.rejected, row.task, row.demonstrated)))).encode()
-        )
+        own = (row.rejected, row.task, row.demonstrated, _steered(row))
+        self._digest.update(repr((row.ids, row.labels, *filter(None, own))).encode())
         self._batch.append(row)
         if len(self._batch) >= BATCH_ROWS:
             self._write()
@@ -183,6 +182,12 @@ def read_rows(path: Path) -> Iterator[Tokens]:
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
         for batch in reader:
             yield from map(_tokens, batch.to_pylist())
+
+
+def _steered(row: Tokens) -> tuple[int, ...]:
+    """Its classes, unless all that is supervised is of class +1: then it is judged as it is of adapters without classes."""
+    is_plain = all(one in (0, label != IGNORED) for one, label in zip(row.classes, row.labels, strict=False))
+    return () if is_plain else tuple(row.classes)
 
 
 class Rows(Sequence[Tokens]):

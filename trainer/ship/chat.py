@@ -23,7 +23,7 @@ from swarm.printable import printable
 from swarm.surroundings import open_output
 from trainer.device import place_of, set_environment
 from trainer.quiet import quieten
-from trainer.ship.sources import add_models, sources_of
+from trainer.ship.sources import add_models, named_in
 
 if TYPE_CHECKING:
     from trainer.ship.answering import Answer, Sampling
@@ -306,9 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     quieten()
     set_environment(options.device)
     try:
-        sources = sources_of(
-            options.models, options.base, quantised=options.quantised, vectors=options.control_vector, pairs=True
-        )
+        sources = named_in(options)
         from trainer.ship.answering import Sampling
         from trainer.ship.models import Models
 

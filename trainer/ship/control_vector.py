@@ -24,6 +24,7 @@ from swarm.printable import printable
 from swarm.surroundings import open_output
 from trainer import bases
 from trainer.control.directions import Direction, direction
+from trainer.control.sites import refuse_unknown
 from trainer.control.vectors import decoder_layers, write
 from trainer.quiet import quieten
 from trainer.show import add_forms, print_form
@@ -55,9 +56,9 @@ def found_in(base: str, pairs: Path, out: Path, chosen: str = "1:-1", least_rati
     for path in (out, middle_file):
         if path.exists():
             raise UserError(str(path), "is there already", "name a new file")
-    folder, rows = bases.folder_of(base), _rows(pairs)
-    model, facts = loaded(folder), bases.facts_of(base)
-    wanted = sorted(layers(chosen, facts.layers))
+    folder, rows, facts = bases.folder_of(base), _rows(pairs), bases.facts_of(base)
+    refuse_unknown(facts, base)
+    wanted, model = sorted(layers(chosen, facts.layers)), loaded(folder)
     states = {name: _states(model, prompts) for name, prompts in _prompts(rows, pairs, base).items()}
     directions = {number: _direction(states, number, least_ratio) for number in wanted}
     kept = {number: one for number, one in directions.items() if one is not None}

@@ -18,6 +18,7 @@ NESTED = ".base_layer"
 DOWN = re.compile(r"(?P<layer>.*\blayers\.\d+)\.mlp\.experts\.down_proj")
 IN_FILES = ("{layer}.block_sparse_moe.experts.{number}.w2.weight", "{layer}.mlp.experts.{number}.down_proj.weight")
 """An expert's down projection in a base's files: Mixtral, and Qwen's mixtures."""
+ONE = re.compile(r"(?P<layer>.*\blayers\.\d+)\.(block_sparse_moe\.experts\.(\d+)\.w2|mlp\.experts\.(\d+)\.down_proj)")
 
 
 def parameter_in(module: str, targets: Sequence[str], where: str) -> str | None:
@@ -51,3 +52,9 @@ def in_files(parameter: str, stored: set[str]) -> Iterator[tuple[str, str]]:
             if (found := next((one for one in (name, name.partition(".")[2]) if one in stored), None)) is None:
                 break
             yield f"{parameter}.{number}", found
+
+
+def in_memory(module: str) -> tuple[str, int] | None:
+    """Of one expert's matrix in files, without `.weight`: the parameter of all of them, and its number; None for anything else."""
+    match = ONE.fullmatch(module)
+    return (f"{match['layer']}.mlp.experts.down_proj", int(match[3] or match[4])) if match else None

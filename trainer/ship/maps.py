@@ -48,6 +48,8 @@ class Map:
     """(H, n), fp32."""
     right: Tensor
     """(n, H), fp32."""
+    of_block: bool = False
+    """Of all that a layer adds, and so behind the maps of what its MLP puts out."""
     is_transposed: ClassVar[bool] = False
 
     def fits(self, shape: Sequence[int]) -> bool:
@@ -70,12 +72,12 @@ class Map:
             raise UserError(
                 where, "has no inverse: it takes a direction away altogether", "convert it with `--scale -1` instead"
             )
-        return Map((-self.left.double() @ torch.linalg.inv(core)).float(), self.right)
+        return replace(self, left=(-self.left.double() @ torch.linalg.inv(core)).float())
 
     def compressed(self, rank: int) -> tuple[Map, Tensor]:
         """The nearest of this rank, and all singular values."""
         left, right, values = compressed(self.left, self.right, rank)
-        return Map(left, right), values
+        return replace(self, left=left, right=right), values
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,25 @@ class Chain:
         b, a = self.delta.factors(weight)
         left, right = self.map.factors(self.delta.added_to(weight))
         return torch.cat([b, left], dim=1), torch.cat([a, right])
+
+
+def together(changes: Sequence[tuple[Change, float]], weight: Tensor) -> Tensor:
+    """The matrix as several adapters on one model at once change it, each by its weight; fp32.
+
+    What LoRAs add is summed, then what maps add to what the changed matrix puts out: those of MLPs first, then those of blocks.
+    """
+    bare, maps = weight.float(), []
+    changed = bare
+    for change, share in changes:
+        if isinstance(change, Map | Chain):
+            maps.append((change if isinstance(change, Map) else change.map, share))
+        if isinstance(change, Delta | Chain):
+            delta = change if isinstance(change, Delta) else change.delta
+            changed = changed + share * (delta.added_to(weight) - bare)
+    for of_block in (False, True):
+        mine = [(one, share) for one, share in maps if one.of_block == of_block]
+        changed = changed + sum(share * (one.left @ (one.right @ changed)) for one, share in mine)
+    return changed
 
 
 class ControlAdapter(Adapter):
@@ -129,7 +150,8 @@ class ControlAdapter(Adapter):
         form = self.config["control_adapter_type"]
         first, second = (read["lora_Q"], read["lora_S"]) if form == "spectral" else (read["lora_A"], read["lora_B"])
         rank = first.shape[1] if form == "spectral" else first.shape[0]
-        made = Map(*factors(form, first, second, self._scale(site, rank), self.scale))
+        pair = factors(form, first, second, self._scale(site, rank), self.scale)
+        made = Map(*pair, of_block=self.site == "block")
         return made.inverse(f"{self.folder}: {site}") if self.inverse else made
 
     def names_in(self, stored: set[str]) -> Iterator[tuple[str, str]]:

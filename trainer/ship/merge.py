@@ -29,7 +29,7 @@ from swarm.surroundings import open_output
 from trainer import bases
 from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter, Change, combined
-from trainer.ship.maps import ControlAdapter, adapter_in
+from trainer.ship.maps import ControlAdapter, adapter_in, together
 from trainer.ship.outcome import PROBES, LayerError, Merged
 from trainer.ship.probe import Distance, hooked, loaded, output, refuse_lossy
 from trainer.ship.sources import base_of
@@ -57,6 +57,8 @@ class Recipe:
         """The matrix with what the adapters that have it add, fp32."""
         if self.is_one_adapter:
             return deltas[0][0].added_to(weight)
+        if self.is_hooked_together:
+            return together(deltas, weight)
         torch.manual_seed(self.seed)  # DARE drops at random
         return combined([d for d, _ in deltas], [w for _, w in deltas], self.combine, self.density, weight)
 
@@ -68,6 +70,11 @@ class Recipe:
     def is_measured_by_layers(self) -> bool:
         """Whether the model is right where each matrix is: of control adapters that is not so for every family."""
         return not any(isinstance(adapter, ControlAdapter) for adapter in self.adapters)
+
+    @property
+    def is_hooked_together(self) -> bool:
+        """Whether it is what the adapters do when they are on the model at once: LoRAs are summed, but what maps another's change has to."""
+        return self.combine == "linear" and not self.is_measured_by_layers
 
     @property
     def is_one_adapter(self) -> bool:
@@ -102,11 +109,15 @@ def merge(recipe: Recipe, base: str, out: Path, *, probe: str | None = None, all
 
 
 def _probe(recipe: Recipe, wanted: str | None, *, allow_lossy: bool) -> str:
-    if recipe.is_measured_by_layers or (recipe.is_one_adapter and wanted is None):
-        return wanted or ("layers" if recipe.is_measured_by_layers else "full")
-    if not recipe.is_one_adapter and not allow_lossy:
-        what = "what is lost by a control adapter is measured of one whole adapter alone"
-        raise UserError("--weights", what, "merge them one after another, or accept what is lost with --allow-lossy")
+    if recipe.is_measured_by_layers:
+        return wanted or "layers"
+    if recipe.is_hooked_together:
+        return wanted or "full"
+    if not allow_lossy:
+        what = f"{recipe.combine} of control adapters is nothing that a model with them on it could be compared with"
+        raise UserError(
+            "--combine", what, "leave it out: they act together then; or accept what is lost with --allow-lossy"
+        )
     return wanted or "layers"
 
 
@@ -185,12 +196,13 @@ def _copy_small_files(folder: Path, out: Path) -> None:
 
 
 def _distance(recipe: Recipe, base: Path, merged: Path) -> Distance:
-    """Base with adapter by PEFT against the merged model, whole in memory."""
-    if not recipe.is_one_adapter:
-        raise UserError("--probe", "full compares one whole adapter with PEFT", "leave --probe out for several")
+    """Base with the adapters on it against the merged model, whole in memory."""
+    if not recipe.is_one_adapter and recipe.combine != "linear":
+        what = f"full compares with adapters that are on the model at once, and {recipe.combine} is none of that"
+        raise UserError("--probe", what, "leave --probe out")
     bare = loaded(base)
     without = output(bare)
-    with hooked(bare, recipe.adapters[0]) as model:
+    with hooked(bare, *recipe.adapters, weights=recipe.weights) as model:
         wanted = output(model)
     return Distance.of(without, wanted, output(loaded(merged)))
 
@@ -199,18 +211,26 @@ def recipe_of(
     folders: list[Path], weights: list[float] | None, combine: str, density: float, *,
     scale: float = 1.0, inverse: bool = False, multiplicative: bool = False,
 ) -> Recipe:  # fmt: skip
-    """Raises UserError."""
-    adapters = [adapter_in(folder, scale, inverse=inverse, multiplicative=multiplicative) for folder in folders]
-    given = weights or [1.0] * len(adapters)
-    if len(given) != len(adapters):
-        raise UserError("--weights", f"{len(given)} weights for {len(adapters)} adapters", "give one for each")
+    """A control adapter's weight is its scale where they act together.  Raises UserError."""
+    given = weights or [1.0] * len(folders)
+    if len(given) != len(folders):
+        raise UserError("--weights", f"{len(given)} weights for {len(folders)} adapters", "give one for each")
     if not all(map(math.isfinite, [*given, scale])):
         raise UserError("--weights", "one of the numbers is not finite", "give finite ones")
     if not 0 < density <= 1:
         raise UserError("--density", f"{density:g} is no share", "give one above 0 and at most 1")
     if combine not in COMBINATIONS:
         raise UserError("--combine", f"{combine!r} is no way", f"take {', '.join(COMBINATIONS)}")
-    return Recipe(adapters, given, combine, density)
+    recipe = Recipe([], list(given), combine, density)
+    for at, folder in enumerate(folders):
+        adapter = adapter_in(folder, scale, inverse=inverse, multiplicative=multiplicative)
+        if combine == "linear" and isinstance(adapter, ControlAdapter):
+            adapter, recipe.weights[at] = ControlAdapter(folder, scale * given[at], inverse=inverse), 1.0
+        recipe.adapters.append(adapter)
+    if inverse and len(folders) > 1 and not recipe.is_measured_by_layers:
+        what = "what control adapters do together is not undone by the inverse of each"
+        raise UserError("--inverse", what, "undo one after another where they were merged so; else keep the base")
+    return recipe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -225,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--inverse", action="store_true", help="undo what each adapter does")
     parser.add_argument("--multiplicative", action="store_true", help="B A maps what a matrix puts out")
     parser.add_argument("--allow-lossy", action="store_true", help="of control adapters: accept what is far off")
-    parser.add_argument("--probe", choices=("layers", "full"), help="default: layers, of a control adapter full")
+    parser.add_argument("--probe", choices=("layers", "full"), help="default: layers, of control adapters full")
     parser.add_argument("--4bit", dest="in_4bit", action="store_true", help="into a base in 4 bits, rounded again")
     add_forms(parser)
     options = parser.parse_args(argv)

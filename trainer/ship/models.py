@@ -15,6 +15,8 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from trainer import bases
+from trainer.control.hooked import attach
+from trainer.control.tuner import together
 from trainer.control.vectors import put_on, read_scaled
 from trainer.data.messages import Turn
 from trainer.data.prompt import Asker, prompt_of_base, read_prompt
@@ -69,6 +71,10 @@ class Models:
         self._ties: dict[str, Tie] = {}
         self._peft_names: dict[str, str] = {}
         self._spoke = self.names[0]
+        self._on_all = [f"c{number}" for number in range(len(sources.controls))]
+        """PEFT's names of the control adapters that act whoever is asked."""
+        for peft_name, (source, scale) in zip(self._on_all, sources.controls, strict=True):
+            self._model = attach(self._model, source.folder, scale, peft_name)
         for source in sources.adapters:
             self._load(source)
 
@@ -144,8 +150,9 @@ class Models:
     def _speaking(self, name: str) -> Iterator[PreTrainedModel]:
         """The model with this adapter, or bare; a PeftModel passes generate() on to its base."""
         bare: AbstractContextManager[Any] = nullcontext()
-        if name in self._peft_names:
-            cast("PeftModel", self._model).set_adapter(self._peft_names[name], inference_mode=True)
+        mine = [self._peft_names[name]] if name in self._peft_names else []
+        if active := [*mine, *self._on_all]:
+            together(cast("PeftModel", self._model), active)
         elif self._peft_names:
             bare = cast("PeftModel", self._model).disable_adapter()
         if name != self._spoke:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from trainer.loading import load_adapter, load_base
 from trainer.place import Place
+from trainer.ship import experts
 from trainer.ship.deltas import Adapter
 from trainer.ship.maps import ControlAdapter, Map, Multiplicative, Scaled
 
@@ -83,32 +84,63 @@ def output(model: Any, seed: int = 0) -> Output:
 
 
 @contextmanager
-def hooked(model: Any, adapter: Adapter) -> Iterator[Any]:
-    """The model with the adapter on it: by PEFT where it knows what the adapter does, by plain hooks where it is an inverse or multiplicative."""
-    if isinstance(adapter, Multiplicative):
-        with _steered(model, {module: _map(adapter, module) for module in adapter.modules}):
-            yield model
-    elif isinstance(adapter, ControlAdapter) and adapter.inverse:
+def hooked(model: Any, *adapters: Adapter, weights: Sequence[float] | None = None) -> Iterator[Any]:
+    """The model with the adapters on it at once: by PEFT where it knows what they do, by plain hooks where one is an inverse or multiplicative."""
+    adapter = adapters[0]
+    if not (isinstance(adapter, Multiplicative) or (isinstance(adapter, ControlAdapter) and adapter.inverse)):
+        made = _by_peft(model, adapters, weights or [1.0] * len(adapters))
+        yield made
+        made.unload()
+        return
+    if len(adapters) > 1 or weights not in (None, [1.0]):
+        what = "full compares one whole map, not several or a part"
+        raise UserError("--probe", what, "leave --probe and --weights out")
+    if isinstance(adapter, ControlAdapter):
         with _steered(model, adapter.maps, of_block=adapter.site == "block"):
             yield model
     else:
-        made = _by_peft(model, adapter)
-        yield made
-        made.unload()
+        with _multiplied(model, adapter):
+            yield model
 
 
-def _by_peft(model: Any, adapter: Adapter) -> Any:
+def _by_peft(model: Any, adapters: Sequence[Adapter], weights: Sequence[float]) -> Any:
     from peft.tuners.lora import LoraLayer
 
     from trainer.control.hooked import attach
+    from trainer.control.tuner import together
 
-    if isinstance(adapter, ControlAdapter):
-        return attach(model, adapter.folder, adapter.scale)
-    made = load_adapter(model, adapter.folder)
-    for layer in made.modules():
-        if isinstance(layer, LoraLayer) and isinstance(adapter, Scaled):
-            layer.scale_layer(adapter.scale)
-    return made
+    names = [f"a{number}" for number in range(len(adapters))]  # no part of another's name
+    for name, adapter, weight in zip(names, adapters, weights, strict=True):
+        if isinstance(adapter, ControlAdapter):
+            model = attach(model, adapter.folder, adapter.scale * weight, name)
+            continue
+        model = load_adapter(model, adapter.folder, name)
+        if list(weights) != [1.0] and model.peft_config[name].use_dora:
+            what = f"{adapter.folder} has DoRA's magnitudes, which full compares alone and whole"
+            raise UserError("--probe", what, "compare layers: leave --probe full out")
+        for layer in (layer for layer in model.modules() if isinstance(layer, LoraLayer) and name in layer.scaling):
+            layer.scaling[name] *= weight * (adapter.scale if isinstance(adapter, Scaled) else 1)
+    together(model, names)
+    return model
+
+
+@contextmanager
+def _multiplied(model: Any, adapter: Multiplicative) -> Iterator[None]:
+    """A mixture's experts put out nothing of their own in memory, where they are one tensor: their matrices are changed there."""
+    named, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    before: dict[str, Tensor] = {}
+    for module in sorted(adapter.modules - set(named)):
+        parameter, which = experts.in_memory(module) or (module, slice(None))
+        if parameter not in parameters:
+            what = f"the model has no module {module} in memory, where its files are arranged otherwise"
+            raise UserError("--probe", what, "compare layers: leave --probe full out")
+        value = parameters[parameter].data
+        before.setdefault(parameter, value.clone())
+        value[which] = _map(adapter, module).added_to(value[which]).to(value)
+    with _steered(model, {module: _map(adapter, module) for module in adapter.modules & set(named)}):
+        yield
+    for parameter, value in before.items():
+        parameters[parameter].data = value
 
 
 def _map(adapter: Multiplicative, module: str) -> Map:
@@ -132,10 +164,6 @@ def _steered(model: Any, maps: Mapping[str, Map], *, of_block: bool = False) -> 
 
     with ExitStack() as taken_off:
         for name, made in maps.items():
-            try:
-                module = model.get_submodule(name)
-            except AttributeError:
-                what = f"the model has no module {name} in memory, where its files are arranged otherwise"
-                raise UserError("--probe", what, "compare layers: leave --probe full out") from None
+            module = model.get_submodule(name)
             taken_off.callback(module.register_forward_hook(hook(made), with_kwargs=True).remove)
         yield

@@ -24,7 +24,7 @@ from swarm.surroundings import open_output
 from trainer import bases
 from trainer.device import place_of, set_environment
 from trainer.quiet import quieten
-from trainer.ship.sources import add_models, sources_of
+from trainer.ship.sources import add_models, named_in
 from trainer.show import add_forms, print_form
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     quieten()
     set_environment(options.device)
     try:
-        sources = sources_of(
-            options.models, options.base, quantised=options.quantised, vectors=options.control_vector, pairs=True
-        )
+        sources = named_in(options)
         encoders = encoders_of(options.encoder, sources.names)
         names = [*sources.names, *encoders]
         routes, key = routes_of(options.route, names), key_of(options.key_file)

@@ -15,6 +15,7 @@ from swarm import kinds
 from swarm.errors import UserError
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, MODELS, OF_MODELS, PROJECTOR
 from trainer import bases
+from trainer.control.scaled import scaled
 
 LINEAGE = "lineage.json"
 """Beside an adapter that a run has published: stream, base and settings (swarm/artifacts/lineage.py)."""
@@ -55,6 +56,8 @@ class Sources:
     """The base is loaded in NF4."""
     vectors: tuple[str, ...] = ()
     """Control vectors on all of them, FILE or FILE:SCALE."""
+    controls: tuple[tuple[Source, float], ...] = ()
+    """Control adapters on all of them, each with its scale."""
 
     @property
     def names(self) -> list[str]:
@@ -69,10 +72,12 @@ class Sources:
 
 def sources_of(
     words: Sequence[str], base: str | None = None, *, quantised: bool | None = None, vectors: Sequence[str] = (),
-    pairs: bool = False,
+    controls: Sequence[str] = (), pairs: bool = False,
 ) -> Sources:  # fmt: skip
-    """`words`: [NAME=]FOLDER of an adapter, or with `pairs` of a pair, and at most one base.  Raises UserError."""
+    """`words`: [NAME=]FOLDER of an adapter, or with `pairs` of a pair, and at most one base; `controls`: FOLDER[:SCALE].  Raises UserError."""
     found = [(word, _source(word)) for word in words]
+    steering = [_control(word) for word in controls]
+    of_all = [source for source, _ in steering]
     named = [word for word, source in found if source is None]
     if len(named) + (base is not None) > 1:
         what = f"{named[-1]} is no adapter, and the base is {base or named[0]}"
@@ -80,12 +85,11 @@ def sources_of(
     adapters = _distinct([source for _, source in found if source])
     if not pairs:
         _refuse_pairs(adapters)
-    chosen = next(iter(named), base) or _common_base(adapters)
+    chosen = next(iter(named), base) or _common_base([*adapters, *of_all])
     bases.folder_of(chosen)  # refuses what is not there, before anything is imported or loaded
-    in_nf4 = (
-        bool(adapters) and all(_is_quantised(source.kind) for source in adapters) if quantised is None else quantised
-    )
-    sources = Sources(chosen, Path(chosen).name, tuple(adapters), in_nf4, tuple(vectors))
+    trained = [_is_quantised(source.kind) for source in (*adapters, *of_all)]
+    in_nf4 = bool(trained) and all(trained) if quantised is None else quantised
+    sources = Sources(chosen, Path(chosen).name, tuple(adapters), in_nf4, tuple(vectors), tuple(steering))
     _refuse_equal_names(sources)
     _note_other_precision(sources)
     return sources
@@ -103,6 +107,15 @@ def adapter_in(folder: Path, name: str = "") -> Source:
         raise UserError(str(folder), "holds no adapter", f"name a folder with {ADAPTER_CONFIG}")
     _refuse_pairs([source])
     return replace(source, name=name or source.name)
+
+
+def _control(word: str) -> tuple[Source, float]:
+    """Of FOLDER[:SCALE]."""
+    folder, scale = scaled(word, "--control-adapter")
+    source = adapter_in(folder)
+    if _json(folder / ADAPTER_CONFIG).get("peft_type") != "CONTROL":
+        raise UserError(str(folder), "is no control adapter, and only those act beside others", "name it as a model")
+    return source, scale
 
 
 def _refuse_pairs(adapters: Sequence[Source]) -> None:
@@ -219,7 +232,8 @@ def _is_quantised(kind: str | None) -> bool:
 
 def _note_other_precision(sources: Sources) -> None:
     """One base has one precision: who was trained on another answers a little differently, and is named."""
-    others = [s.name for s in sources.adapters if s.kind and _is_quantised(s.kind) != sources.quantised]
+    all_of_them = (*sources.adapters, *(source for source, _ in sources.controls))
+    others = [s.name for s in all_of_them if s.kind and _is_quantised(s.kind) != sources.quantised]
     if others:
         here, there = ("NF4", "full precision") if sources.quantised else ("full precision", "NF4")
         print(f"{', '.join(others)}: trained on the base in {there}; here it is in {here}", file=sys.stderr)
@@ -235,3 +249,14 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--4bit", dest="quantised", action=argparse.BooleanOptionalAction, help="the base in NF4")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that the base brings")
     parser.add_argument("--control-vector", action="append", default=[], metavar="FILE[:SCALE]", help="on all models")
+    parser.add_argument(
+        "--control-adapter", action="append", default=[], metavar="FOLDER[:SCALE]", help="on all models"
+    )
+
+
+def named_in(options: argparse.Namespace) -> Sources:
+    """Those of `add_models`.  Raises UserError."""
+    return sources_of(
+        options.models, options.base, quantised=options.quantised, vectors=options.control_vector,
+        controls=options.control_adapter, pairs=True,
+    )  # fmt: skip

@@ -30,13 +30,29 @@ def _kind(value: Any, foreign: Foreign) -> Outcome:
     return {"adapter": _adapter(foreign.values)} if value else OFF
 
 
+def _dtype(value: Any, foreign: Foreign) -> Outcome:
+    if value == "bfloat16" and "control" in _adapter(foreign.values):
+        return "control adapters are held in float32"
+    return OFF if value is None else {"lora_weight_dtype": value}
+
+
 def _datasets(value: Any, foreign: Foreign) -> Outcome:
     made, notes = [], []
-    for number, entry in enumerate(value or []):
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise CannotTake("is no list of tables", "write a [[datasets]] for each")
+    for number, entry in enumerate(value):
+        if "dataset_path" not in entry:
+            raise CannotTake("has no dataset_path", "name its files", f"datasets.{number}")
         one, left = dataset(entry, foreign, DATASET, f"datasets.{number}")
         made.append({**_around(foreign), **one, "type": "document"})
         notes += [(f"{number}.{key}", why) for key, why in left]
     return {"datasets": made, "notes": notes}
+
+
+def _path(value: Any, foreign: Foreign) -> Outcome:
+    if not isinstance(value, str):
+        raise CannotTake("is no path or pattern", "write a [[datasets]] for each")
+    return {"path": foreign.path(value)}
 
 
 def _around(foreign: Foreign) -> dict[str, Any]:
@@ -56,7 +72,7 @@ def _stages(value: Any, _: Foreign) -> Outcome:
 AROUND = ("document_prefix", "document_suffix")
 """Keys of all datasets there, of each here."""
 DATASET: dict[str, Rule] = {
-    "dataset_path": lambda value, foreign: {"path": foreign.path(str(value))},
+    "dataset_path": _path,
     "drop_tails": left_out("of a dataset it changes nothing there: set it for the stream"),
     "max_sequences": left_out("of a dataset it changes nothing there: set max_tokens, or max_sequences of the stream"),
 }
@@ -69,6 +85,8 @@ RULES: dict[str, Rule] = {
     "use_control_adapters": _kind,
     "load_in_4bit": _kind,
     "lora_rank": to("lora_r"),
+    "lora_weight_dtype": _dtype,
+    "control_class0_lambda": to("control_neutral_lambda", off=(None, 0)),
     "target_modules": to("lora_target_modules"),
     "lr": to("learning_rate"),
     "epochs": to("num_epochs"),
@@ -87,7 +105,8 @@ RULES: dict[str, Rule] = {
 def _defaults(foreign: Foreign) -> dict[str, Any]:
     """Its own where ours differ: alpha is the root of the rank, rounded; Adam rises with beta2 and never falls; whole blocks are steered."""
     values = foreign.values
-    alpha = {} if values.get("full_fine_tune") else {"lora_alpha": max(1, round(math.sqrt(values.get("lora_rank", 1))))}
+    rank = 0 if values.get("full_fine_tune") else values.get("lora_rank")
+    alpha = {"lora_alpha": max(1, round(math.sqrt(rank)))} if isinstance(rank, int) and rank > 0 else {}
     site = {"control_site": "block"} if values.get("use_control_adapters") else {}
     return {
         "adapter": _adapter(values), **alpha, **site, "optimizer": "adam", "beta1": 0.9, "beta2": 0.99, "eps": 1e-6, "lr_scheduler": "rms_ratio",

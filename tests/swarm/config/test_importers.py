@@ -152,6 +152,7 @@ output_dir = "out"
 use_control_adapters = true
 load_in_4bit = true
 lora_rank = 8
+lora_weight_dtype = "bfloat16"
 control_adapter_type = "symmetrise"
 layers_to_transform = "0:21"
 lora_weight_decay = 10.0
@@ -169,6 +170,7 @@ control_class = 1
 dataset_path = "data/sad/*.txt"
 control_class = -1
 """
+DATASETS_OF_CONTROL = CONTROL_FILE[CONTROL_FILE.index("[[datasets]]") :]
 FILES = {
     "axolotl.yml": (AXOLOTL_FILE, {
         "base_model": "org/base", "adapter": "qlora", "lora_r": 32, "lora_alpha": 16, "lora_dropout": 0.0, "lora_target_modules": "all-linear",
@@ -269,6 +271,7 @@ def test_the_toml_of_control_adapters_is_a_config_of_ours_with_the_classes_of_it
     }  # fmt: skip
     assert {key: found.model_dump()[key] for key in expected} == expected
     assert [(one.type, one.control_class) for one in found.datasets] == [("document", 1), ("document", -1)]
+    assert "lora_weight_dtype: bfloat16 (control adapters are held in float32)" in (folder / "ours/my.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -296,6 +299,26 @@ def test_the_shortest_toml_of_that_system_is_known_as_its_own(folder: Path, keys
     assert (found.adapter, found.learning_rate, found.max_sequences, found.drop_tails) == (adapter, 2e-5, None, False)
     written = (folder / "ours/my.yaml").read_text()
     assert written.count("of a dataset it changes nothing there") == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("lora_rank = 8", "lora_rank = '8'", "lora_rank: here defaults.lora_r: expected a whole number of at least 1, got '8'"),
+        ("lora_rank = 8", "lora_rank = -4", "lora_rank: here defaults.lora_r: expected a whole number of at least 1, got -4"),
+        ('dataset_path = "data/sad/*.txt"\n', "", "datasets.1: has no dataset_path; name its files"),
+        ('"data/sad/*.txt"', '["a.txt", "b.txt"]', "datasets.1.dataset_path: is no path or pattern; write a [[datasets]] for each"),
+        (DATASETS_OF_CONTROL, "[datasets]\n", "datasets: is no list of tables; write a [[datasets]] for each"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_toml_file_is_said_of_the_key_that_has_it(
+    folder: Path, old: str, new: str, told: str
+) -> None:
+    """X08."""
+    assert old in CONTROL_FILE
+    with pytest.raises(UserErrors) as caught:
+        taken(folder, CONTROL_FILE.replace(old, new), "control.toml")
+    assert told in str(caught.value)
 
 
 def test_a_toml_file_with_keys_of_ours_is_a_config_as_it_is(folder: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import get_args
 
 import pytest
 
 from swarm import kinds
 from swarm.config.foreign import DATASET, PATTERNS, PLACEMENT, PROMOTION, RUN, STREAM
-from swarm.config.names import GROUPS, fix_of_key
+from swarm.config.names import GROUPS, fix_of_key, fix_of_value
 from swarm.settings import Dataset, StreamSettings
 
 AXOLOTL = """
@@ -170,3 +171,11 @@ def test_every_setting_that_a_meaning_names_is_one() -> None:
 )  # fmt: skip
 def test_some_of_them_in_words(key: str, group: type, told: str) -> None:
     assert fix_of_key(key, group) == told
+
+
+@pytest.mark.parametrize("value", ["flash_attention_2", "flash-attn", "flash_attention_3"])
+def test_the_package_of_flash_attention_is_not_used_and_what_is_instead_is_named(value: str) -> None:
+    """C25."""
+    choices = get_args(StreamSettings.model_fields["attn_implementation"].annotation)
+    fix = "write `attn_implementation: auto`: sdpa has flash kernels of torch's own, and the package flash-attn is not used"
+    assert fix_of_value("attn_implementation", value, choices) == fix

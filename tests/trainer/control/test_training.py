@@ -19,7 +19,7 @@ from tests.trainer.roles.test_train import stop_after
 from trainer import bases
 from trainer.control.forms import scale_of
 from trainer.data.classes import classes_of, predicted
-from trainer.data.prepared import TRAIN, Rows
+from trainer.data.prepared import TRAIN, Rows, verified
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.errors import LeaseStopped
 
@@ -166,6 +166,24 @@ def test_documents_keep_their_classes_through_the_cut_and_masked_tokens_have_non
         for token, one in list(zip(row.ids, row.classes, strict=True))[2:]:
             assert token in ids[one]
     assert {one for row in rows for one in row.classes} == {1, -1, 0}
+
+
+def test_what_is_judged_has_another_hash_where_its_class_is_another(
+    bench: Bench, settings: Make, styles: list[dict[str, Any]]
+) -> None:
+    """C14: figures are compared only where it is equal; text of class +1 is judged as it is of adapters without classes."""
+
+    def sha256_of(**changes: Any) -> str:
+        held = [{**styles[2], "control_class": changes.pop("held", 1), "prefix_class": changes.pop("before", 0)}]
+        chosen = settings(test_datasets=held, allow_overlap=True, **changes)
+        folder = bench.place.run_folder / bench.do("prepare", chosen)["prepared"].path
+        return str(verified(folder, None)["held_out_sha256"])
+
+    control: dict[str, Any] = {"datasets": styles, **CHANGES}
+    plain = sha256_of(datasets=[{**one, "control_class": 1} for one in styles])
+    assert sha256_of(**control) == plain
+    others = [sha256_of(**control, **how) for how in ({"held": -1}, {"held": 0}, {"before": 1}, {"before": -1})]
+    assert len({plain, *others}) == 5
 
 
 @pytest.mark.parametrize(("down", "held", "lost"), [("WXYZ" * 9, {}, "[+-]1"), ("ABCD", {"test": True}, "-1")], ids=str)

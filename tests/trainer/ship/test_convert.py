@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGUFReader
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from swarm.errors import UserError
@@ -248,10 +248,11 @@ def test_blocks_of_a_family_whose_layers_are_no_parallel_ones_are_merged_only_wh
     assert {name.split(".", 3)[3] for name in changed} == {"mlp.down_proj.weight", "self_attn.o_proj.weight"}
 
 
-@pytest.mark.parametrize("family", ["llama", "mixtral"])
+@pytest.mark.parametrize("family", ["llama", "mixtral", "qwen3_moe"])
 def test_a_multiplicative_lora_needs_no_base_and_merges_into_the_same_matrices(
     made: Made, tmp_path: Path, family: str
 ) -> None:
+    """C46: also where the whole model is measured, of mixtures too, whose experts are one tensor in memory."""
     base, folder = made(family, form="antisymmetrise")
     done = convert(adapter_in(folder), base, tmp_path / "maps", "multiplicative")
     assert done.effect > 10 * EXACT > 10 * done.logits
@@ -259,12 +260,26 @@ def test_a_multiplicative_lora_needs_no_base_and_merges_into_the_same_matrices(
         (8, 32),
         (32, 8),
     }
-    assert (
-        merge_command([str(tmp_path / "maps"), "--multiplicative", "--base", base, "--out", str(tmp_path / "one")]) == 0
-    )
+    maps = recipe_of([tmp_path / "maps"], None, "linear", 0.5, multiplicative=True)
+    whole = merge(maps, base, tmp_path / "one", probe="full")
+    assert whole.effect is not None and whole.logits is not None and whole.effect > 1e3 * whole.logits
     merge(recipe_of([folder], None, "linear", 0.5), base, tmp_path / "other")
     for name, value in weights(tmp_path / "other").items():
         torch.testing.assert_close(weights(tmp_path / "one")[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_multiplicative_lora_may_map_each_expert_otherwise(made: Made, tmp_path: Path) -> None:
+    """As other programs write one: measured on the whole model, into which one expert's map came with the other sign."""
+    base, folder = made("mixtral")
+    convert(adapter_in(folder), base, tmp_path / "maps", "multiplicative")
+    tensors = load_file(file := tmp_path / "maps/adapter_model.safetensors")
+    name = next(name for name in tensors if ".layers.1." in name and ".experts.2." in name and "lora_B" in name)
+    save_file({**tensors, name: -tensors[name]}, file)
+    words = [str(tmp_path / "maps"), "--multiplicative", "--probe", "full", "--base", base, "--out"]
+    assert merge_command([*words, str(tmp_path / "merged")]) == 0
+    with hooked(loaded(Path(base)), adapter_in(tmp_path / "maps", multiplicative=True)) as model:
+        wanted = output(model).logits
+    assert float((output(loaded(tmp_path / "merged")).logits - wanted).abs().max()) < EXACT
 
 
 def test_a_multiplicative_lora_of_lower_rank_keeps_the_largest_part(made: Made, tmp_path: Path) -> None:
