@@ -65,22 +65,22 @@ def layer_of(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdecimal()), None)
 
 
-def layers(written: int | str | list[int | str], count: int) -> set[int]:
+def layers(written: int | str | list[int | str], count: int, where: str = "layers_to_transform") -> set[int]:
     """`16:31` is from 16 to 31, both included; numbers below zero count from the end.  Raises UserError."""
     items = written if isinstance(written, list) else str(written).split(",")
-    return {number for item in items for number in _span(str(item), count)}
+    return {number for item in items for number in _span(str(item), count, where)}
 
 
-def _span(text: str, count: int) -> range:
+def _span(text: str, count: int, where: str) -> range:
     match = LAYERS.fullmatch(text)
     if not match:
         fix = "write e.g. 16, 16:31, -4:-1 (the last four), or a list of them"
-        raise UserError("layers_to_transform", f"{text.strip()!r} names no layers", fix)
+        raise UserError(where, f"{text.strip()!r} names no layers", fix)
     first, last = (int(number) for number in (match[1], match[2] or match[1]))
     first, last = (number + count if number < 0 else number for number in (first, last))
     if not 0 <= first <= last < count:
         what = f"{text.strip()!r} is not within the {count} layers of the base"
-        raise UserError("layers_to_transform", what, f"its layers are 0 to {count - 1}, or -{count} to -1")
+        raise UserError(where, what, f"its layers are 0 to {count - 1}, or -{count} to -1")
     return range(first, last + 1)
 
 

@@ -58,7 +58,7 @@ def found_in(base: str, pairs: Path, out: Path, chosen: str = "1:-1", least_rati
             raise UserError(str(path), "is there already", "name a new file")
     folder, rows, facts = bases.folder_of(base), _rows(pairs), bases.facts_of(base)
     refuse_unknown(facts, base)
-    wanted, model = sorted(layers(chosen, facts.layers)), loaded(folder)
+    wanted, model = sorted(layers(chosen, facts.layers, "--layers")), loaded(folder)
     states = {name: _states(model, prompts) for name, prompts in _prompts(rows, pairs, base).items()}
     directions = {number: _direction(states, number, least_ratio) for number in wanted}
     kept = {number: one for number, one in directions.items() if one is not None}

@@ -170,7 +170,7 @@ def _config(folder: Path, peft_type: str) -> dict[str, Any]:
     if not isinstance(config, dict) or held != peft_type:
         fix = "convert it first: `swarm convert`" if held == "CONTROL" else "name the folder of one"
         raise UserError(str(folder), f"{ADAPTER_CONFIG} describes no {NAMES[peft_type]} adapter", fix)
-    if peft_type == "LORA" and not isinstance(config.setdefault("lora_alpha", PEFTS_ALPHA), int | float):
+    if not isinstance(config.setdefault("lora_alpha", PEFTS_ALPHA), int | float):
         raise UserError(str(folder), f"{ADAPTER_CONFIG} has lora_alpha: {config['lora_alpha']!r}", "write a number")
     return config
 

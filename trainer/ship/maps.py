@@ -11,12 +11,13 @@ and not to the matrix.  It needs no base, and other programs know it (qlora-pipe
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from torch import Tensor
 from swarm.errors import UserError
 from swarm.weights import ADAPTER_CONFIG
 from trainer.adapter_file import opened
-from trainer.control.forms import factors
+from trainer.control.forms import MIRROR, factors
 from trainer.control.sites import CHILD
 from trainer.ship.deltas import Adapter, Change, Delta, names_in_base
 from trainer.ship.lowrank import compressed
@@ -127,7 +128,8 @@ class ControlAdapter(Adapter):
     def __init__(self, folder: Path, scale: float = 1.0, *, inverse: bool = False) -> None:
         """Raises UserError."""
         super().__init__(folder)
-        self.scale, self.inverse, self.site = scale, inverse, self.config["control_site"]
+        self.scale, self.inverse = scale, inverse
+        self.site, self.form = self._chosen("control_site", WRITERS), self._chosen("control_adapter_type", MIRROR)
         self.sites = sorted(name.removesuffix(f".{CHILD}") for name in self._parts if name.endswith(f".{CHILD}"))
         self.beside = self.modules - {f"{site}.{CHILD}" for site in self.sites}
         """Linear layers that have a LoRA."""
@@ -143,14 +145,24 @@ class ControlAdapter(Adapter):
         made.maps = maps
         return made
 
+    def _chosen(self, key: str, known: Collection[str]) -> Any:
+        """A word of its config, by default the first one that there is."""
+        if (word := self.config.setdefault(key, next(iter(known)))) not in list(known):
+            what = f"{ADAPTER_CONFIG} has {key}: {word!r}"
+            raise UserError(str(self.folder), what, f"write {' or '.join(known)}")
+        return word
+
     def _map(self, site: str) -> Map:
         parts = self._parts[f"{site}.{CHILD}"]
         with opened(self.folder) as file:
             read = {part: file.get_tensor(name).float() for part, name in parts.items()}
-        form = self.config["control_adapter_type"]
-        first, second = (read["lora_Q"], read["lora_S"]) if form == "spectral" else (read["lora_A"], read["lora_B"])
-        rank = first.shape[1] if form == "spectral" else first.shape[0]
-        pair = factors(form, first, second, self._scale(site, rank), self.scale)
+        names = ("lora_Q", "lora_S") if self.form == "spectral" else ("lora_A", "lora_B")
+        first, second = (read.get(name, torch.empty(0)) for name in names)
+        rank = first.shape[-1 if self.form == "spectral" else 0]
+        if first.dim() != 2 or second.shape != ((rank,) if self.form == "spectral" else first.shape[::-1]):
+            what = f"{site} has no {names[0]} and {names[1]} that are one map of type {self.form}"
+            raise UserError(str(self.folder), what, "save the adapter again")
+        pair = factors(self.form, first, second, self._scale(site, rank), self.scale)
         made = Map(*pair, of_block=self.site == "block")
         return made.inverse(f"{self.folder}: {site}") if self.inverse else made
 
@@ -232,6 +244,8 @@ class Scaled(Adapter):
 
 def adapter_in(folder: Path, scale: float = 1.0, *, inverse: bool = False, multiplicative: bool = False) -> Adapter:
     """What the folder holds; of a LoRA the inverse takes out what a merge has added.  Raises UserError."""
+    if not math.isfinite(scale):
+        raise UserError("--scale", f"{scale} is no scale", "give a finite number")
     if multiplicative:
         return Multiplicative(folder, scale, inverse=inverse)
     try:

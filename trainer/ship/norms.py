@@ -72,7 +72,7 @@ def _factors(adapter: Adapter) -> Iterator[tuple[str, tuple[Tensor, Tensor, Tens
     plain = adapter.modules
     if isinstance(adapter, ControlAdapter):
         plain = adapter.beside
-        spectral = adapter.config["control_adapter_type"] == "spectral"
+        spectral = adapter.form == "spectral"
         for site, made in adapter.maps.items():
             yield site, (made.left, made.right, made.right.T if spectral else _unit_columns(made.left))
     for module in plain:

@@ -124,7 +124,7 @@ def test_system_messages_before_one_prompt_and_a_baseline_give_the_middle_too(tm
         ([{**PAIRS[0], "baseline": "x"}, PAIRS[1]], {}, "some rows have a baseline"),
         ([{"positive": 3, "negative": "b"}] * 2, {}, "something else than texts"),
         (PAIRS, {"chosen": "0:1"}, "layer 0 has no place"),
-        (PAIRS, {"chosen": "1:9"}, "is not within the 3 layers"),
+        (PAIRS, {"chosen": "1:9"}, "--layers: '1:9' is not within the 3 layers"),
         (PAIRS, {"least_ratio": 1e9}, "no layer tells positive from negative"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,

@@ -338,6 +338,48 @@ def test_a_base_of_another_shape_is_refused_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def cut(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: value[:, 1:].contiguous() if key.endswith(name) else value for key, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("config", "changed", "says"),
+    [
+        ({"control_site": "attention"}, dict, "has control_site: 'attention'; write mlp or block"),
+        ({"control_adapter_type": ["full"]}, dict, r"has control_adapter_type: \['full'\]; write full or symmetrise"),
+        ({"control_adapter_type": "spectral"}, dict, "has no lora_Q and lora_S that are one map of type spectral"),
+        ({"lora_alpha": "two"}, dict, "has lora_alpha: 'two'; write a number"),
+        ({}, lambda tensors: cut(tensors, "lora_B.weight"), "has no lora_A and lora_B that are one map of type full"),
+        ({}, lambda tensors: dict(list(tensors.items())[1:]), "lacks one of A and B"),
+    ],
+    ids=str,
+)
+def test_a_folder_that_holds_no_whole_control_adapter_is_refused_as_that(
+    made: Made, tmp_path: Path, config: dict[str, Any], changed: Callable[..., dict[str, Tensor]], says: str
+) -> None:
+    _, folder = made()
+    stored = json.loads((folder / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**stored, **config}))
+    save_file(changed(load_file(folder / "adapter_model.safetensors")), tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=says):
+        adapter_in(tmp_path)
+
+
+def test_a_config_that_names_neither_site_nor_type_is_that_of_an_mlp_and_any_map(made: Made, tmp_path: Path) -> None:
+    """PEFT reads it so too."""
+    _, folder = made()
+    stored = json.loads((folder / "adapter_config.json").read_text())
+    bare = {key: value for key, value in stored.items() if not key.startswith("control_")}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(bare))
+    save_file(load_file(folder / "adapter_model.safetensors"), tmp_path / "adapter_model.safetensors")
+    found, adapter = adapter_in(tmp_path), adapter_in(folder)
+    assert isinstance(found, ControlAdapter) and isinstance(adapter, ControlAdapter)
+    assert all(torch.equal(found.maps[site].left, one.left) for site, one in adapter.maps.items())
+    for scale in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match=r"--scale: .* is no scale"):
+            adapter_in(folder, scale)
+
+
 def test_the_command_prints_what_was_lost_or_refuses_and_leaves_nothing(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
