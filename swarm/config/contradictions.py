@@ -13,6 +13,8 @@ from swarm.policy.batching import Engine, engine_of, engines_of
 from swarm.policy.templates import BUILT_IN
 from swarm.settings import PLAIN, WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
 
+DATASETS = ("datasets", "test_datasets", "val_datasets", "sealed_datasets")
+
 
 def check(root: Node, run: RunSettings, problems: Problems) -> None:
     _check_promotion(root, run, problems)
@@ -192,7 +194,7 @@ def _check_row_types(stream: Node, settings: StreamSettings, problems: Problems)
     """Rows that the method does not learn from; of two models each has its own."""
     for node, part in _parts(stream, settings):
         assert isinstance(part, StreamSettings)
-        for key in ("datasets", "test_datasets", "val_datasets", "sealed_datasets"):
+        for key in DATASETS:
             written = node.items.get(key)
             for number, dataset in enumerate(getattr(part, key)):
                 at = written.value[number] if written is not None and isinstance(written.value, list) else node
@@ -232,9 +234,11 @@ def _check_precision(stream: Node, settings: StreamSettings, problems: Problems)
 
 def _check_classes(node: Node, part: Part, problems: Problems) -> None:
     """What is to be trained away from would be trained towards by an adapter that knows no classes."""
-    has_classes = any(dataset.control_class != 1 or dataset.prefix_class for dataset in part.datasets)
-    if has_classes and not kinds.adapter(part.adapter).reads_classes:
-        _add(node, "datasets", f"{part.adapter} adapters know no control_class", "write `adapter: control`", problems)
+    if kinds.adapter(part.adapter).reads_classes:
+        return
+    for key in DATASETS:
+        if any(dataset.control_class != 1 or dataset.prefix_class for dataset in getattr(part, key)):
+            _add(node, key, f"{part.adapter} adapters know no control_class", "write `adapter: control`", problems)
 
 
 def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) -> None:

@@ -20,7 +20,7 @@ from pydantic import Field
 from swarm.errors import UserError
 from swarm.facts import BaseFacts, Module
 from swarm.kinds import Refusal, Shape, Shrinking
-from trainer.adapters.lora import FP32, Lora, LoraSettings, bad_pattern
+from trainer.adapters.lora import FP32, Lora, LoraSettings, bad_pattern, too_strong_a_decay
 from trainer.control.sites import CHILD, sites
 
 if TYPE_CHECKING:
@@ -49,6 +49,13 @@ class ControlSettings(LoraSettings):
     @property
     def alpha(self) -> float:
         return self.lora_alpha or max(1, round(math.sqrt(self.lora_r)))
+
+    @property
+    def decayed_share(self) -> float:
+        """Of a spectral adapter's S, or as a LoRA's."""
+        if self.control_adapter_type != "spectral":
+            return super().decayed_share
+        return 0.0 if self.lora_weight_decay_type == "none" else self.lora_weight_decay
 
     @property
     def has_lora(self) -> bool:
@@ -83,7 +90,7 @@ class Control(Lora):
             return Refusal(
                 "mix_datasets", "documents of several prefix_class would share a sequence", "write one of them"
             )
-        return bad_pattern(settings)
+        return bad_pattern(settings) or too_strong_a_decay(settings)
 
     def engines_with(self, settings: Any) -> frozenset[str]:
         return self.engines

@@ -69,6 +69,15 @@ class LoraSettings(Settings):
         return self.lora_alpha
 
     @property
+    def decayed_share(self) -> float:
+        """Of A and B what a step of the decay takes off at the learning rate, where that does not depend on them: the largest of the layers."""
+        if self.lora_weight_decay_type != "nuclear":
+            return 0.0
+        layers = ("", *self.rank_pattern, *self.alpha_pattern)
+        scales = [self.alpha_of(layer) / self.rank_of(layer) ** (0.5 if self.use_rslora else 1) for layer in layers]
+        return float(2 * max(scales) * self.lora_weight_decay)
+
+    @property
     def shrinks(self) -> bool:
         decays = self.lora_weight_decay > 0 and self.lora_weight_decay_type != "none"
         return decays or self.lora_max_norm > 0
@@ -126,7 +135,7 @@ class Lora(AdapterKind[LoraSettings]):
                 return Refusal(
                     key, f"with {settings.init_lora_weights} all layers have one rank and scale", "leave it out"
                 )
-        return bad_pattern(settings) or _refused_start(settings)
+        return bad_pattern(settings) or too_strong_a_decay(settings) or _refused_start(settings)
 
     def label(self, settings: LoraSettings) -> str:
         switches = [name for name, on in (("dora", settings.use_dora), ("rslora", settings.use_rslora)) if on]
@@ -252,6 +261,16 @@ def _refuse_idle_patterns(settings: LoraSettings, layers: Sequence[str]) -> None
             if not any(matched({pattern: True}, layer) for layer in layers):
                 what = f"{pattern!r} matches the end of no layer that gets an adapter, such as {layers[0]}"
                 raise UserError(key, what, "correct it, or leave it out")
+
+
+def too_strong_a_decay(settings: Any) -> Refusal | None:
+    """A step that takes off more than there is would turn A and B round, and further off at each step."""
+    if (share := settings.learning_rate * settings.decayed_share) <= 1:
+        return None
+    what = f"times learning_rate {settings.learning_rate:g} it takes off {share:.3g} times what there is at each step"
+    return Refusal(
+        "lora_weight_decay", what, f"write at most {settings.lora_weight_decay / share:.3g}, or lower the rate"
+    )
 
 
 def _refused_start(settings: Any) -> Refusal | None:

@@ -25,10 +25,10 @@ def ids_of_document(text: str, dataset: Dataset, tokenizer: PreTrainedTokenizerB
     before, after = dataset.document_prefix, dataset.document_suffix
     words = (before if isinstance(before, str) else "") + text + (after if isinstance(after, str) else "")
     ids = list(tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]) if text.strip() else []
+    if not before and ids[:1] == [tokenizer.bos_token_id]:
+        del ids[0]  # a sequence has its own
     if not ids:
         return []
-    if not before and ids[0] == tokenizer.bos_token_id:
-        del ids[0]  # a sequence has its own
     return [*ids_around(before, "document_prefix", tokenizer), *ids, *ids_around(after, "document_suffix", tokenizer)]
 
 

@@ -31,7 +31,7 @@ from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter, Change, combined
 from trainer.ship.maps import ControlAdapter, adapter_in, together
 from trainer.ship.outcome import PROBES, LayerError, Merged
-from trainer.ship.probe import Distance, hooked, loaded, output, refuse_lossy
+from trainer.ship.probe import Distance, Output, hooked, loaded, output, refuse_lossy
 from trainer.ship.sources import base_of
 from trainer.show import add_forms, print_form
 from trainer.whole import new_folder
@@ -200,11 +200,15 @@ def _distance(recipe: Recipe, base: Path, merged: Path) -> Distance:
     if not recipe.is_one_adapter and recipe.combine != "linear":
         what = f"full compares with adapters that are on the model at once, and {recipe.combine} is none of that"
         raise UserError("--probe", what, "leave --probe out")
+    return Distance.of(*_outputs(recipe, base), output(loaded(merged)))
+
+
+def _outputs(recipe: Recipe, base: Path) -> tuple[Output, Output]:
+    """Of the bare base and with the adapters; it is out of memory afterwards."""
     bare = loaded(base)
     without = output(bare)
     with hooked(bare, *recipe.adapters, weights=recipe.weights) as model:
-        wanted = output(model)
-    return Distance.of(without, wanted, output(loaded(merged)))
+        return without, output(model)
 
 
 def recipe_of(

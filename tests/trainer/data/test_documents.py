@@ -85,6 +85,7 @@ def test_a_begin_token_that_a_document_brings_along_is_taken_off() -> None:
     tokenizer.bos_token = "<|im_start|>"
     plain = Dataset(path="a.txt", type="document", document_suffix="")
     assert ids_of_document("<|im_start|>abc", plain, tokenizer) == ids("abc")
+    assert ids_of_document("<|im_start|>", Dataset(path="a.txt", type="document"), tokenizer) == [], "nothing else"
     asked_for = plain.model_copy(update={"document_prefix": "<|im_start|>"})
     assert ids_of_document("abc", asked_for, tokenizer) == [tokenizer.bos_token_id, *ids("abc")]
 
