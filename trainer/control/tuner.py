@@ -115,6 +115,9 @@ def _linear(weight: Tensor) -> nn.Linear:
 class ControlModel(LoraModel):
     """PEFT's tuner of models with control adapters."""
 
+    tuner_layer_cls = BaseTunerLayer
+    """What is activated and disabled: control adapters too, not only LoRA's layers."""
+
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         object.__setattr__(self, "steering", Steering())
         super().__init__(model, *args, **kwargs)

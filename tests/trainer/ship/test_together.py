@@ -17,7 +17,6 @@ from tests.trainer.tiny import save_adapter, tokenizer
 from trainer.control.hooked import attach
 from trainer.loading import load_adapter
 from trainer.place import Place
-from trainer.ship.answering import Sampling
 from trainer.ship.merge import main as merge_command
 from trainer.ship.merge import merge, recipe_of
 from trainer.ship.models import Models
@@ -47,7 +46,7 @@ def adapters(base: Path) -> dict[str, Path]:
     """Control adapters of several types, and a LoRA of the matrix in front of them."""
     model, folder = loaded(base), base.parent
     made = {
-        name: save(model, folder / name, seed=seed, **{"std": 0.05, **how})
+        name: save(model, folder / name, seed=seed, **{"std": 0.2, **how})
         for seed, (name, how) in enumerate(
             {
                 "full": {},
@@ -99,8 +98,8 @@ def test_one_merged_after_another_maps_what_the_first_has_added_as_well(
     for module, name in first.names_in(set(bare)):
         (l1, r1), (l2, r2) = ((one.left, one.right) for one in (first.change(module), second.change(module)))  # type: ignore[union-attr]
         apart = l2 @ r2 @ l1 @ r1 @ bare[name]
-        assert float(apart.abs().max()) > 1e-3
-        torch.testing.assert_close(in_turn[name] - at_once[name], apart, rtol=1e-3, atol=1e-5)
+        assert float(apart.abs().max()) > 1e-4
+        torch.testing.assert_close(in_turn[name] - at_once[name], apart, rtol=1e-2, atol=1e-6)
 
 
 def test_maps_of_mlps_come_before_maps_of_blocks_where_both_are_exact(tmp_path: Path) -> None:
@@ -162,8 +161,6 @@ def test_control_adapters_at_a_scale_act_on_whoever_is_asked(base: Path, adapter
     recipe = recipe_of([adapters["full"], adapters["spectral"]], [0.5, -2.0], "linear", 0.5)
     with hooked(loaded(base), *recipe.adapters) as model, torch.no_grad():
         assert twice == pytest.approx(model(torch.tensor([PROMPT])).logits[0, -1, :8].tolist(), abs=EXACT)
-    models = Models(sources_of([str(base)], controls=[f"{full}:40"]), Place(base, "cpu"))
-    assert models.answer("base", PROMPT, Sampling(6)).tokens > 0
 
 
 @pytest.mark.parametrize("order", [["lora", "full"], ["full", "lora"]])
