@@ -115,7 +115,7 @@ def _linear(weight: Tensor) -> nn.Linear:
 class ControlModel(LoraModel):
     """PEFT's tuner of models with control adapters."""
 
-    tuner_layer_cls = BaseTunerLayer
+    tuner_layer_cls = BaseTunerLayer  # type: ignore[assignment]  # wider than LoRA's own
     """What is activated and disabled: control adapters too, not only LoRA's layers."""
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
