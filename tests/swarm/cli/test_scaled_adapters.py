@@ -17,6 +17,7 @@ def test_a_run_is_what_it_promoted_and_a_folder_is_itself_at_any_scale(
     promoted = tmp_path / "runs" / "warm" / "promoted"
     promoted.mkdir(parents=True)
     (promoted / "adapter_config.json").write_text("{}")
+    (promoted / "adapter_model.safetensors").write_bytes(b"")
     (promoted.parent / "COLLABORATION.md").write_text("")
     monkeypatch.chdir(tmp_path)
     assert Path(_scaled_adapter(f"warm{scale}", None)).resolve() == Path(f"{promoted}{scale}").resolve()
