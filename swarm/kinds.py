@@ -214,6 +214,9 @@ class AdapterKind(Kind[S]):
     def known_to_peft(self) -> None:
         """Called before PEFT reads an adapter: the place to register a type that it does not bring."""
 
+    def let_join(self, model: Any, peft_type: str) -> None:
+        """Makes a PeftModel take one more adapter, of this type of PEFT's, where PEFT itself would refuse it beside those of this kind."""
+
     def quantisation_config(self, dtype: torch.dtype, settings: S) -> Any:
         """What `from_pretrained` is given as `quantization_config`."""
         return None

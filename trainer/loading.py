@@ -138,7 +138,6 @@ def load_adapter(base: PreTrainedModel | PeftModel, folder: Path, name: str = "d
     from peft import PeftModel
 
     from trainer.adapter_file import tensors_of
-    from trainer.control.tuner import let_join
 
     stored = set(tensors_of(folder))
     config = _config_of(folder)
@@ -147,7 +146,8 @@ def load_adapter(base: PreTrainedModel | PeftModel, folder: Path, name: str = "d
         kind.known_to_peft()  # type: ignore[attr-defined]
     try:
         if isinstance(base, PeftModel):
-            let_join(base, str(config.get("peft_type")))
+            for kind in kinds.installed("adapter").values():
+                kind.let_join(base, str(config.get("peft_type")))  # type: ignore[attr-defined]
             base.load_adapter(str(folder), adapter_name=name, is_trainable=False)
             made = base
         else:

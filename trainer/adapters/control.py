@@ -156,6 +156,11 @@ class Control(Lora):
     def known_to_peft(self) -> None:
         import trainer.control.tuner  # noqa: F401  it registers the type
 
+    def let_join(self, model: Any, peft_type: str) -> None:
+        from trainer.control.tuner import let_join
+
+        let_join(model, peft_type)
+
 
 def _sites(base: BaseFacts, settings: Any) -> list[str]:
     """Raises UserError for a base that has none, or is narrower than a spectral adapter's orthonormal columns are many."""

@@ -137,6 +137,19 @@ def test_what_gives_no_vectors_is_refused_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
+def test_a_family_whose_layers_are_not_known_is_refused_before_it_is_loaded(base: str, tmp_path: Path) -> None:
+    """And where vectors are to be added: under the name of what was given."""
+    folder = str(tmp_path / "gpt2")
+    words = tokenizer()
+    decoders.decoder("gpt2", vocab_size=len(words)).save_pretrained(folder)
+    words.save_pretrained(folder)
+    what = "it is not known where the layers of gpt2 add to the residual stream; take a base of llama"
+    with pytest.raises(UserError, match=f"{folder}: {what}"):
+        found_in(folder, pairs_in(tmp_path, PAIRS), tmp_path / "out.gguf")
+    with pytest.raises(UserError, match=f"--control-vector: {what}"):
+        vectors.put_on(loaded(Path(folder)), {1: torch.zeros(32)})
+
+
 def test_a_file_of_another_model_or_none_at_all_is_refused(base: str, tmp_path: Path) -> None:
     vectors.write({1: torch.zeros(8)}, "llama", tmp_path / "narrow.gguf")
     with pytest.raises(UserError, match="model of width 8; this one has 3 of 32"):
