@@ -147,7 +147,7 @@ def test_a_family_whose_layers_are_not_known_is_refused_before_it_is_loaded(base
     with pytest.raises(UserError, match=f"{folder}: {what}"):
         found_in(folder, pairs_in(tmp_path, PAIRS), tmp_path / "out.gguf")
     with pytest.raises(UserError, match=f"--control-vector: {what}"):
-        vectors.put_on(loaded(Path(folder)), {1: torch.zeros(32)})
+        vectors.put_on(decoders.decoder("gpt2"), {1: torch.zeros(32)})
 
 
 def test_a_file_of_another_model_or_none_at_all_is_refused(base: str, tmp_path: Path) -> None:
