@@ -352,7 +352,7 @@ def cut(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         ({}, lambda tensors: cut(tensors, "lora_B.weight"), "has no lora_A and lora_B that are one map of type full"),
         ({}, lambda tensors: dict(list(tensors.items())[1:]), "lacks one of A and B"),
     ],
-    ids=str,
+    ids=["site", "type", "map", "alpha", "shape", "missing"],
 )
 def test_a_folder_that_holds_no_whole_control_adapter_is_refused_as_that(
     made: Made, tmp_path: Path, config: dict[str, Any], changed: Callable[..., dict[str, Tensor]], says: str
