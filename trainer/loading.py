@@ -182,9 +182,12 @@ def _refuse_a_part(model: PeftModel, folder: Path, name: str, tensors: set[str])
 
 def _config_of(folder: Path) -> dict[str, object]:
     try:
-        return dict(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(str(folder), f"has no {ADAPTER_CONFIG} that can be read", "save the adapter again") from error
+        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(str(folder), f"has no {ADAPTER_CONFIG} that can be read", "save the adapter again")
+    return found
 
 
 def _refuse_another_purpose(base: PreTrainedModel | PeftModel, folder: Path, config: dict[str, object]) -> None:

@@ -248,7 +248,7 @@ def test_a_group_of_settings_is_short_for_flat_keys(tmp_path: Path) -> None:
         ("    controller: orbital\n    init_lora_weights: pissa\n", "my.yaml:7: streams.one.init_lora_weights: with pissa each rank holds a part of the base, which would be missing where ranks rest; write controller_adapt: rate, or write default"),
         ("    adapter: full\n    controller: orbital\n", "my.yaml:6: streams.one.adapter: the controller adapts ranks, and there are none; write controller_adapt: rate, or take lora"),
         ("    controller: orbital\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + orbital with these settings; write shared, or leave it out"),
-        ("    controller: {kind: unified, anchor_rows: 8}\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified with these settings; write shared, or leave it out"),
+        ("    controller: {kind: unified, anchor_rows: 8}\n    engine: trl\n", "my.yaml:7: streams.one.engine: trl cannot train sft + lora + unified with controller_anchor_rows; write shared, or leave it out"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_it_is_found_before_anything_starts(tmp_path: Path, lines: str, problem: str) -> None:

@@ -7,6 +7,7 @@ rsLoRA scales by alpha / sqrt(rank) (arXiv 2312.03732).
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -71,10 +72,14 @@ class LoraSettings(Settings):
     @property
     def decayed_share(self) -> float:
         """Of A and B what a step of the decay takes off at the learning rate, where that does not depend on them: the largest of the layers."""
-        if self.lora_weight_decay_type != "nuclear":
+        if self.lora_weight_decay_type != "nuclear" or not self.lora_weight_decay:
             return 0.0
         layers = ("", *self.rank_pattern, *self.alpha_pattern)
-        scales = [self.alpha_of(layer) / self.rank_of(layer) ** (0.5 if self.use_rslora else 1) for layer in layers]
+        ranks = [min(self.rank_of(layer), sys.maxsize) for layer in layers]  # integers may be larger than any float
+        scales = [
+            self.alpha_of(layer) / rank ** (0.5 if self.use_rslora else 1)
+            for layer, rank in zip(layers, ranks, strict=True)
+        ]
         return float(2 * max(scales) * self.lora_weight_decay)
 
     @property
