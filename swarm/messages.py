@@ -169,7 +169,7 @@ class Assign(Message):
         return [(ref, token) for ref, token in named if isinstance(ref, str) and isinstance(token, int)]
 
 
-What = Literal["pause", "resume", "stop", "hand", "revoke"]
+What = Literal["pause", "resume", "stop", "hand", "revoke", "measure"]
 
 
 class Order(Message):
@@ -179,7 +179,8 @@ class Order(Message):
     ref: str
     token: Token
     what: What
-    """stop: save a checkpoint and end.  hand: go on, and report under `token` from here.  revoke: the lease is over; end, report nothing."""
+    """stop: save a checkpoint and end.  hand: go on, and report under `token` from here.  revoke: the lease is over; end, report nothing.
+    measure: go on, and say in heartbeats what memory it takes."""
 
 
 class Quit(Message):

@@ -36,6 +36,8 @@ class Lease:
         self.paused_seconds = 0.0
         self.memory: tuple[int, int] | None = None
         """Bytes of a training beside what its group shares, kept from step to step and passing within one; None before they are measured."""
+        self.is_to_be_measured = False
+        """Somebody waits to know that: on a CPU measuring costs seconds."""
         self._paused_at: float | None = None
         self._send = send
         self._order: What = "resume"
@@ -71,6 +73,8 @@ class Lease:
     def take(self, order: Order) -> None:
         if order.what == "hand":
             self.token = max(self.token, order.token)  # an older order may arrive late
+        elif order.what == "measure":
+            self.is_to_be_measured = True
         else:
             self._set(order.what, "stopped")
 

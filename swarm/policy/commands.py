@@ -42,7 +42,7 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class SendOrder:
-    """Send the worker an order: pause, resume or stop a task, report under the token of a hand-over, or end the work on a revoked lease."""
+    """Send the worker an order: pause, resume, stop or measure a task, report under the token of a hand-over, or end the work on a revoked lease."""
 
     ref: str
     token: int

@@ -97,7 +97,7 @@ def decide(state: State, workers: Sequence[Worker], now: float, settings: RunSet
         return results
     next_work = _grants(state, workers, now, settings) or _ending(state, workers, now, settings)
     return [
-        *_orders(state, workers),
+        *_orders(state, workers, settings, measures=_wait_for_a_place(state, next_work)),
         *_departures(state, workers),
         *suggestions(state, settings, now),
         *questions(state, settings),
@@ -238,7 +238,13 @@ def _publications(state: State) -> list[Command]:
 # ---- orders to workers -----------------------------------------------------------------------------------------------
 
 
-def _orders(state: State, workers: Sequence[Worker]) -> list[Command]:
+def _wait_for_a_place(state: State, commands: Sequence[Command]) -> bool:
+    """Whether trainings wait that these commands do not grant: more may fit than was predicted."""
+    granted = {ref for command in commands if isinstance(command, Grant) for ref in command.refs}
+    return any(task.role == "train" and task.ref not in granted for task in state.ready())
+
+
+def _orders(state: State, workers: Sequence[Worker], settings: RunSettings, *, measures: bool) -> list[Command]:
     """Orders are decided anew until the worker's heartbeat confirms them, so that a lost one delays a stream and nothing worse."""
     known = {worker.name: worker for worker in workers}
     found: list[Command] = [
@@ -251,9 +257,19 @@ def _orders(state: State, workers: Sequence[Worker]) -> list[Command]:
         if stream is None or worker is None:
             continue
         leaves = worker.yields and task.role == "train"  # other tasks are short: it leaves when they are done
-        if what := _order(task.lease, worker.reported_of(task), "stop" if state.stopped or leaves else stream.wish):
+        reported = worker.reported_of(task)
+        what = _order(task.lease, reported, "stop" if state.stopped or leaves else stream.wish)
+        if what is None and measures and reported and _is_unmeasured(reported, settings):
+            what = "measure"
+        if what:
             found.append(SendOrder(task.ref, task.lease.token, worker.name, what))
     return found
+
+
+def _is_unmeasured(held: Held, settings: RunSettings) -> bool:
+    """Whether it trains on the shared engine, which can measure what each of its streams takes, and has not said it."""
+    trains = held.state == "working" and held.ref == f"{held.stream}/train" and held.own_bytes is None
+    return trains and batch_key(settings.streams[held.stream]).engine == "shared"
 
 
 def _order(lease: Lease, reported: Held | None, wish: str) -> What | None:

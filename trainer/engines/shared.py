@@ -100,11 +100,8 @@ class Group(Boundary):
 
     def _tick(self, loop: Loop) -> None:
         try:
-            if (taken := self._probe.tick()) is not None:
-                for (
-                    stream,
-                    memory,
-                ) in taken.items():  # heartbeats tell the coordinator, which goes by it where others wait or join
+            if self._is_to_be_measured and (taken := self._probe.tick()) is not None:
+                for stream, memory in taken.items():  # heartbeats tell the coordinator, which goes by it
                     self._members[stream].work.lease.memory = memory
             elif decided := self._arrangement.tick():
                 self._note(decided)
@@ -114,6 +111,11 @@ class Group(Boundary):
             member = self._members[loop.running[0]]
             loop.remove(member.stream)
             self._fail(member, error)
+
+    @property
+    def _is_to_be_measured(self) -> bool:
+        """On a GPU its allocator counts at no cost; on a CPU a profiler does, for streams that wait."""
+        return self.place.on_gpu or any(member.work.lease.is_to_be_measured for member in list(self._members.values()))
 
     def _note(self, text: str) -> None:
         """Of the group, under the lease of its first member."""

@@ -84,6 +84,11 @@ class Batches:
         largest = sorted((sum(lengths[row] for row in unit) for unit in self.units), reverse=True)
         return sum(largest[: self.micro_batch_size])
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of a row."""
+        return max(lengths_of(self.rows))
+
     def epochs_after(self, steps: int) -> float:
         """Passes over the rows, counted in micro-batches as Trainer does."""
         whole, at = divmod(steps, self.steps_per_epoch)

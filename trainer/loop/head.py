@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,9 +46,7 @@ class _Hidden(BaseModelOutputWithPastAndCrossAttentions):
 
 
 class _Given(nn.Module):
-    """Stands where a model has its decoder and returns the hidden states that it is given."""
-
-    hidden: Tensor
+    """Stands where a model has its decoder and returns the hidden states that it is given as inputs."""
 
     def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
@@ -62,8 +61,8 @@ class _Given(nn.Module):
         """Falcon-H1 keeps the scale of its logits in its decoder."""
         return getattr(self.__dict__["replaced"], name)
 
-    def forward(self, *args: Any, **kwargs: Any) -> _Hidden:
-        return _Hidden(last_hidden_state=self.hidden)
+    def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> _Hidden:
+        return _Hidden(last_hidden_state=inputs_embeds)
 
 
 class Head:
@@ -72,9 +71,10 @@ class Head:
     def __init__(self, model: PreTrainedModel, plan: Plan) -> None:
         self.model = model
         self.plan = plan
-        self.prefix = model.base_model_prefix
         self.decoder: nn.Module = model.base_model
-        self.given = _Given(self.decoder)
+        self.headed = copy(model)
+        """The model's parts and settings, with what stands in for its decoder."""
+        self.headed._modules = {**model._modules, model.base_model_prefix: _Given(self.decoder)}
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.chunk_tokens = max(1, LOGITS_BYTES // (4 * self.vocabulary))
 
@@ -85,13 +85,7 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(m, d) -> (m, V)"""
-        self.given.hidden = hidden.unsqueeze(0)
-        setattr(self.model, self.prefix, self.given)
-        try:
-            logits: Tensor = self.model(inputs_embeds=self.given.hidden, use_cache=False).logits
-        finally:
-            setattr(self.model, self.prefix, self.decoder)
-            del self.given.hidden
+        logits: Tensor = self.headed(inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits
         return logits.squeeze(0)
 
     def sums(self, losses: Sequence[Loss]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from math import prod
 
 import torch
@@ -16,7 +17,7 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from swarm.policy.fitting import JUDGED_TOKENS, PASS_TOKENS
+from swarm.policy.fitting import CPU_PASS_TOKENS, JUDGED_TOKENS, PASS_TOKENS
 from trainer.determinism import one_order
 from trainer.device import free_memory
 from trainer.loop.adapter import Adapter, Fixed, Layers
@@ -28,9 +29,10 @@ from trainer.loop.head import Head
 from trainer.loop.layer import shape_of
 from trainer.loop.losses import JUDGED
 from trainer.loop.parts import Loss, Stepped
-from trainer.loop.plan import Pass, Plan, Row, arranged, buckets, pass_cost, supervised
+from trainer.loop.plan import Pass, Plan, Row, buckets, pass_cost, shared_out, supervised, tokens_of
 from trainer.loop.recompute import recomputed
 from trainer.loop.stream import Failed, Stream
+from trainer.loop.threads import Threads, may_compute_at_once
 
 AUDIT_STEPS = (1, 20)
 """Each stream is audited at the first step from these on whose learning rate is above zero."""
@@ -48,7 +50,7 @@ class Loop:
         boundary: Boundary | None = None,
         *,
         exact: bool = False,
-        pass_tokens: int = PASS_TOKENS,
+        pass_tokens: int | None = None,
         dequantise: Dequantise = "step",
     ) -> None:
         self.model = model.requires_grad_(False)
@@ -56,16 +58,21 @@ class Loop:
         self.boundary = boundary or Boundary()
         self.exact = exact
         """Each stream goes in passes of its own."""
+        self.threads = 1
+        """Passes of different streams that are computed at once, each on its share of the cores; `most_threads` at most."""
+        self._threads = Threads()
         self.is_bit_equal = exact
         """It is promised that these give the same bits, whoever is beside it."""
-        self.pass_tokens = pass_tokens
+        on_gpu = model.device.type != "cpu"
+        self.pass_tokens = pass_tokens or (PASS_TOKENS if on_gpu else CPU_PASS_TOKENS)
         self.fullest_tokens = 0
         """Of the fullest pass of the newest tick, pads included."""
         self.plan = Plan()
         self.layers = Layers(model, self.plan, dequantise)
         self.head = Head(model, self.plan)
         sizes = [prod(shape_of(layer)) for layer in self.layers.linear.values()]
-        self.pass_cost = pass_cost(sizes, on_gpu=model.device.type != "cpu")
+        self.pass_cost = pass_cost(sizes, on_gpu=on_gpu)
+        self._may_compute_at_once = may_compute_at_once(model)
         self.streams: list[Stream] = []
         """In the order of their slots.  An evicted one keeps its place, and adds nothing, until another comes or leaves."""
         self.slots: list[tuple[Stream, Adapter]] = []
@@ -84,6 +91,13 @@ class Loop:
     @property
     def running(self) -> list[Stream]:
         return [stream for stream in self.streams if not stream.failure]
+
+    @property
+    def most_threads(self) -> int:
+        """Passes that may be computed at once: those of one stream add to the same gradients, and recomputing switches layers for all."""
+        if not self._may_compute_at_once or any(stream.recompute for stream in self.running):
+            return 1
+        return max(1, min(torch.get_num_threads(), len(self.running)))
 
     def add(self, *streams: Stream) -> None:
         """From the next tick on.  The others keep what they have gathered."""
@@ -123,12 +137,15 @@ class Loop:
 
         The passes are computed within `meter`.
         """
-        rows, self.fullest_tokens = self._drawn(), 0
+        rows = self._drawn()
+        threads = 1 if meter else min(self.threads, self.most_threads)  # what is metered is one pass after another
+        most = min(self.pass_tokens, PASS_TOKENS // threads)
+        groups = [buckets(group, self.pass_cost, most) for group in shared_out(rows, exact=self.exact, count=threads)]
+        self.fullest_tokens = max(map(tokens_of, chain.from_iterable(groups)), default=0)
         sums = self.head.sums(self.losses)
         padded = [0] * len(self.slots)
         with meter or nullcontext(), one_order(self.layers.device, wanted=self.is_bit_equal):
-            parts = arranged(rows, self.pass_cost, exact=self.exact, pass_tokens=self.pass_tokens)
-            unfit = next((part for part in parts if not self._fitted(part, sums, padded)), None)
+            unfit = self._threads.first(lambda group: self._unfit(group, sums, padded), groups, threads)
         if unfit:
             self._split(unfit)
             return 0
@@ -189,6 +206,10 @@ class Loop:
                 return self._drawn()  # windows that are open stay as they are
         return rows
 
+    def _unfit(self, passes: Sequence[Sequence[Row]], sums: Tensor, padded: list[int]) -> Sequence[Row] | None:
+        """Computes the passes, up to the first that memory did not hold."""
+        return next((rows for rows in passes if not self._fitted(rows, sums, padded)), None)
+
     def _fitted(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> bool:
         """Computes one pass; False where memory did not hold it, and by then all that it took is free again."""
         try:
@@ -204,7 +225,6 @@ class Loop:
     def _compute(self, rows: Sequence[Row], sums: Tensor, padded: list[int]) -> None:
         """Forward and backward of one pass."""
         current = Pass.of(rows, self.layers.device)
-        self.fullest_tokens = max(self.fullest_tokens, current.ids.numel())
         recompute = any(self.slots[slot][0].recompute for slot in current.used)
         with self.plan.running(current), recomputed(self.model, wanted=recompute):
             self.head.backward(self.head.hidden(current.ids), current, self.losses, sums)
@@ -222,7 +242,7 @@ class Loop:
                 stream, Failed(f"memory does not hold one row of {len(rows[0].ids)} tokens", LESS), keeps_place=False
             )
         else:
-            self.pass_tokens = max(1, len(rows) * max(len(row.ids) for row in rows) // 2)
+            self.pass_tokens = max(1, tokens_of(rows) // 2)
             self.boundary.split(self.pass_tokens)
         for stream in self.running:
             stream.rewind()

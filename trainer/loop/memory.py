@@ -90,9 +90,13 @@ def taken(loop: Loop, metered: int) -> dict[Stream, Taken]:
     """Of each stream that trains, after a tick whose passes were metered."""
     per_token = metered / loop.fullest_tokens
     return {
-        stream: Taken(kept_bytes(loop, stream), round(per_token * stream.batches.most_tokens))
-        for stream in loop.running
+        stream: Taken(kept_bytes(loop, stream), round(per_token * _tokens(loop, stream))) for stream in loop.running
     }
+
+
+def _tokens(loop: Loop, stream: Stream) -> int:
+    """Of its largest micro-batch, as far as they are in one pass."""
+    return min(stream.batches.most_tokens, max(loop.pass_tokens, stream.batches.longest))
 
 
 def kept_bytes(loop: Loop, stream: Stream) -> int:

@@ -6,6 +6,7 @@ position sees a pad, so that no attention mask is needed.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
-from swarm.policy.fitting import PASS_TOKENS
 from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED
 from trainer.device import widest
@@ -134,8 +134,13 @@ def _slots(blocks: Sequence[int], device: torch.device) -> slice | Tensor:
     return torch.tensor(blocks, device=device)
 
 
-class Plan:
-    """What every adapted layer looks at while it computes; without a pass the layers are the bare base."""
+def tokens_of(rows: Sequence[Row]) -> int:
+    """Of a pass, pads included."""
+    return len(rows) * max(len(row.ids) for row in rows)
+
+
+class Plan(threading.local):
+    """What every adapted layer looks at while it computes, in each thread its own; without a pass the layers are the bare base."""
 
     def __init__(self) -> None:
         self.current: Pass | None = None
@@ -150,14 +155,23 @@ class Plan:
             self.current = before
 
 
-def arranged(rows: Sequence[Row], cost: int, *, exact: bool = False, pass_tokens: int = PASS_TOKENS) -> list[list[Row]]:
-    """Rows of one micro-batch of each stream as passes.  `exact`: each stream in passes of its own, as if it were alone."""
-    if not exact:
-        return buckets(rows, cost, pass_tokens)
-    by_slot = sorted(rows, key=attrgetter("slot"))
-    return [
-        part for _, own in groupby(by_slot, key=attrgetter("slot")) for part in buckets(list(own), cost, pass_tokens)
-    ]
+def shared_out(rows: Sequence[Row], *, exact: bool = False, count: int = 1) -> list[list[Row]]:
+    """Rows of one micro-batch of each stream in groups that have no slot in common, the one with the most tokens first.
+
+    `exact`: a group is one slot, as if it were alone; else there are `count` of about as many tokens.
+    """
+    by_slot = [list(own) for _, own in groupby(sorted(rows, key=attrgetter("slot")), key=attrgetter("slot"))]
+    by_slot.sort(key=_tokens, reverse=True)
+    if exact:
+        return by_slot
+    groups: list[list[Row]] = [[] for _ in range(min(count, len(by_slot)))]
+    for own in by_slot:
+        min(groups, key=_tokens).extend(own)
+    return groups
+
+
+def _tokens(rows: Sequence[Row]) -> int:
+    return sum(len(row.ids) for row in rows)
 
 
 def buckets(rows: Sequence[Row], pass_cost: int, pass_tokens: int) -> list[list[Row]]:

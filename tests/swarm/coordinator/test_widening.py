@@ -18,7 +18,7 @@ from swarm.coordinator.supervisor import Supervisor
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.log import LogWriter
 from swarm.messages import Heartbeat, Held
-from swarm.policy.commands import Grant
+from swarm.policy.commands import Grant, SendOrder
 from swarm.policy.schedule import decide
 from swarm.rundir import RunFolder
 from swarm.surroundings import free_memory_bytes
@@ -55,7 +55,7 @@ async def test_what_was_measured_is_shown_beside_what_was_predicted_and_lets_the
             return list(decide(record.state, crew.view(), record.clock(), chosen))
 
         training = Held(ref="a/train", token=token, step=1)
-        assert await heard(training) == [], "it is not warm"
+        assert await heard(training) == [SendOrder("a/train", token, "trainer", "measure")]
         assert crew.rows(record.state)[0].own_bytes is None
         measured = training.model_copy(update={"kept_bytes": 15 * MB, "passing_bytes": 5 * MB})
         assert await heard(measured) == [Grant(("b/train",), "trainer")]

@@ -446,6 +446,31 @@ def test_orders_are_for_one_of_the_tasks_that_a_worker_holds() -> None:
     ]
 
 
+def test_what_trains_on_the_shared_engine_is_measured_while_another_waits_for_a_place() -> None:
+    story = ready_to_train("a", "b")
+    [tok] = holding(story, "a")
+    run = settings("a", "b")
+    unknown = Held(ref="a/train", token=tok)
+    known = unknown.model_copy(update={"kept_bytes": 1, "passing_bytes": 2})
+
+    def orders(held: Held, slots: int) -> list[object]:
+        crew = [worker("trainer-1", "train", slots=slots, holds=(held,))]
+        return [one for one in decide(story.state, crew, story.now, run) if isinstance(one, SendOrder)]
+
+    assert orders(unknown, slots=1) == [SendOrder("a/train", tok, "trainer-1", "measure")]
+    assert orders(known, slots=1) == []
+    assert orders(unknown, slots=2) == [], "b is given a place"
+    paused = unknown.model_copy(update={"state": "paused"})
+    assert [one.what for one in orders(paused, slots=1)] == ["resume"]  # type: ignore[attr-defined]
+    story.say("ada", ev.Stop(ref="a"))
+    assert [one.what for one in orders(unknown, slots=1)] == ["stop"]  # type: ignore[attr-defined]
+    [plain] = {id(one): one for one in run.streams.values()}.values()
+    by_trl = run.model_copy(update={"streams": dict.fromkeys("ab", plain.model_copy(update={"engine": "trl"}))})
+    story = ready_to_train("a", "b")
+    held = Held(ref="a/train", token=holding(story, "a")[0])
+    assert decide(story.state, [worker("trainer-1", "train", holds=(held,))], story.now, by_trl) == []
+
+
 def test_a_lease_that_is_over_is_revoked_from_whoever_still_works_on_it_and_it_gets_nothing_new_until_then() -> None:
     story = ready_to_train("a", "b")
     stray = Held(ref="a/train", token=2)

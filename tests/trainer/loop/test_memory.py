@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from swarm.policy.fitting import CPU_PASS_TOKENS
 from swarm.settings import StreamSettings
 from tests.trainer.company import Company
 from tests.trainer.conftest import Bench
@@ -100,6 +101,13 @@ def test_rows_that_are_shorter_in_the_measured_step_do_not_hide_the_longest_ones
     assert found.passing == pytest.approx(even.passing, rel=0.35)
 
 
+def test_a_large_micro_batch_takes_the_memory_of_a_pass_on_a_cpu() -> None:
+    made, row = plain(), Tokens([5] * 100, [5] * 100, 0)
+    of = {size: Recipe(**{**vars(made), "batches": Batches([row] * 60, micro_batch_size=size)}) for size in (20, 60)}
+    one, three = (measured(*warm({"a": recipe}))["a"] for recipe in of.values())
+    assert three.passing == pytest.approx(one.passing * CPU_PASS_TOKENS / 2000, rel=0.05)
+
+
 def test_streams_that_differ_in_everything_are_measured_together_with_their_clones_and_optimizers() -> None:
     loop, streams = warm({name: FIVE[name] for name in ("small", "dora", "lion")})
     found = measured(loop, streams)
@@ -117,13 +125,14 @@ def states(stream: Stream) -> int:
     )
 
 
-def test_a_group_is_measured_once_it_is_warm_and_again_when_another_has_joined(
+def test_a_group_is_measured_where_somebody_waits_once_it_is_warm_and_again_when_another_has_joined(
     tmp_path: Path, settings: Callable[..., StreamSettings]
 ) -> None:
     bench = Bench(tmp_path)
     bench.do("prepare", settings())
     group, chosen = Company(tmp_path, bench.prepared), settings(engine="shared", max_steps=8)
     group.come("a", chosen)
+    group.order("a", "measure")
     seen: dict[str, list[tuple[int, bool]]] = {"a": [], "b": []}
 
     def at(name: str, step: int) -> None:
@@ -141,3 +150,15 @@ def test_a_group_is_measured_once_it_is_warm_and_again_when_another_has_joined(
     a, b = (group.works[name].lease.held() for name in "ab")
     assert a.kept_bytes is not None and b.kept_bytes is not None
     assert a.kept_bytes > b.kept_bytes > 0, "its moments are of another rank"
+
+
+def test_a_group_that_nobody_waits_for_is_not_measured_on_a_cpu(
+    tmp_path: Path, settings: Callable[..., StreamSettings]
+) -> None:
+    bench = Bench(tmp_path)
+    bench.do("prepare", settings())
+    group = Company(tmp_path, bench.prepared)
+    group.come("a", settings(engine="shared", max_steps=WARM_STEPS + 2))
+    group.train()
+    assert group.errors == {"a": None}
+    assert group.works["a"].lease.held().own_bytes is None

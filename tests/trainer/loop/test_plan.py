@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.loop.plan import Pass, Row, arranged, buckets, pass_cost
+from trainer.loop.plan import Pass, Row, buckets, pass_cost, shared_out
 
 COST = 64
 ROWS = st.lists(
@@ -45,13 +45,26 @@ def test_a_pass_costs_a_small_base_more_tokens_than_a_large_one() -> None:
     assert [pass_cost(sizes, on_gpu=True) for sizes in (wide, large)] == [38889, 292]
 
 
+@given(ROWS, st.integers(1, 4))
+def test_groups_hold_every_row_once_and_no_two_of_them_a_stream_in_common(rows, count) -> None:
+    slots = {row.slot for row in rows}
+    for exact, most in ((True, len(slots)), (False, min(count, len(slots)))):
+        groups = shared_out(rows, exact=exact, count=count)
+        assert sorted(map(id, rows)) == sorted(id(row) for group in groups for row in group)
+        assert sum(len({row.slot for row in group}) for group in groups) == len(slots)
+        assert len(groups) == most
+
+
 @given(ROWS)
-def test_exact_passes_hold_one_stream_each_and_are_those_of_the_stream_alone(rows) -> None:
-    parts = arranged(rows, COST, exact=True)
-    for slot in {row.slot for row in rows}:
-        own = [part for part in parts if part[0].slot == slot]
-        assert all(row.slot == slot for part in own for row in part)
-        assert own == arranged([row for row in rows if row.slot == slot], COST)
+def test_an_exact_group_is_one_stream_as_if_it_were_alone(rows) -> None:
+    for group in shared_out(rows, exact=True):
+        [slot] = {row.slot for row in group}
+        assert group == [row for row in rows if row.slot == slot]
+
+
+def test_groups_have_about_as_many_tokens() -> None:
+    rows = [Row(slot, [1] * length, [1] * length) for slot, length in enumerate((10, 90, 30, 70, 50, 50))]
+    assert [sum(len(row.ids) for row in group) for group in shared_out(rows, count=3)] == [100, 100, 100]
 
 
 def test_streams_that_bring_as_many_rows_are_one_block_each_and_ragged_ones_a_block_a_row() -> None:

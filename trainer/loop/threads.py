@@ -1,0 +1,54 @@
+"""Passes of different streams at once on a CPU: small tensors keep one core busy, not all of them.
+
+torch releases Python's lock in its operations, and passes without a slot in common write to no tensor in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import torch
+from transformers import PreTrainedModel
+
+Group = TypeVar("Group")
+Found = TypeVar("Found")
+
+
+class Threads:
+    """Compute groups of passes, some at once; each thread has its share of the cores that this process computes with."""
+
+    def __init__(self) -> None:
+        self._count = 1
+        self._pool: ThreadPoolExecutor | None = None
+
+    def first(self, compute: Callable[[Group], Found | None], groups: Iterable[Group], threads: int) -> Found | None:
+        """What the first group gives that gives something; none is being computed any more when it returns or raises.
+
+        With one thread those behind it are not begun.
+        """
+        if threads == 1:
+            return next(filter(None, map(compute, groups)), None)
+        if self._pool is None or self._count != threads:
+            self._count, self._pool = threads, pool_of(threads)
+        begun = [self._pool.submit(compute, group) for group in groups]
+        wait(begun)
+        return next(filter(None, [one.result() for one in begun]), None)
+
+
+def pool_of(threads: int) -> ThreadPoolExecutor:
+    """Threads of their own end with it, when nobody holds it any more."""
+    cores = max(1, torch.get_num_threads() // threads)  # torch's number is each thread's own
+    return ThreadPoolExecutor(threads, "passes", initializer=torch.set_num_threads, initargs=(cores,))
+
+
+CHANGING = ("dynamic", "longrope")
+"""Rotary embeddings that each pass may set anew by the length of its rows (`transformers.modeling_rope_utils`)."""
+
+
+def may_compute_at_once(model: PreTrainedModel) -> bool:
+    """Whether several threads may go through the model: on a GPU one core starts all kernels, and code of others may keep what it likes."""
+    ropes = [str(getattr(module, "rope_type", "")) for module in model.modules()]
+    changing = any(name in rope for rope in ropes for name in CHANGING)
+    return model.device.type == "cpu" and type(model).__module__.startswith("transformers.") and not changing
