@@ -176,7 +176,7 @@ class Bench:
 
 
 def main() -> None:
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 90
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(steps, Path(folder))
         arms: dict[str, Callable[[], dict[float, Losses]]] = {
