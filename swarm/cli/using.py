@@ -194,7 +194,7 @@ def adapter_folder(word: str, run: str | None) -> str:
     from swarm import rundir
     from swarm.errors import UserError
     from swarm.rundir import RunFolder
-    from swarm.weights import ADAPTER_CONFIG, check_adapter
+    from swarm.weights import ADAPTER_CONFIG
 
     name, path = ("", word) if "=" not in word or Path(word).exists() else word.split("=", 1)
     named = f"{name}=" if name else ""
@@ -205,12 +205,22 @@ def adapter_folder(word: str, run: str | None) -> str:
             promoted = RunFolder(folder.resolve()).promoted
             if not promoted.exists():
                 raise UserError(word, "has promoted nothing", f"name a stream's adapter: {folder}/streams/NAME/adapter")
-            check_adapter(promoted)
-            return f"{named}{promoted}"
+            return f"{named}{_checked(promoted)}"
     stream = _stream_folder(path, run)
-    if stream:
-        check_adapter(stream)
-    return f"{named}{stream}" if stream else word
+    return f"{named}{_checked(stream)}" if stream else word
+
+
+def _checked(adapter: Path) -> Path:
+    """A folder of a run.  Raises UserError where a file of the adapter is gone, OSError where one is not the run's."""
+    from swarm.errors import UserError
+    from swarm.weights import check_adapter
+
+    try:
+        check_adapter(adapter)
+    except FileNotFoundError as error:
+        what = f"has no {Path(error.filename).name}, which the run had written"
+        raise UserError(str(adapter), what, "name another stream, or `swarm promote` one again") from error
+    return adapter
 
 
 def _stream_folder(name: str, run: str | None) -> Path | None:

@@ -18,7 +18,7 @@ from swarm.errors import UserError
 from swarm.printable import one_line
 from swarm.settings import PLAIN, Dataset, StreamSettings
 from trainer.data.bad import BadRow, NotARow, NotProven, reason_of
-from trainer.data.documents import ids_of_document
+from trainer.data.documents import ids_of_document, refuse_unknown_ids
 from trainer.data.files import raw_rows
 from trainer.data.gate import plain
 from trainer.data.raw import RawRow
@@ -57,6 +57,8 @@ class RowBoundary:
         for source, dataset in enumerate(map(settled, datasets)):
             system = self.system_prompt if dataset.system_prompt is None else dataset.system_prompt
             self._refuse_without_template(dataset, system)
+            if dataset.type == "document":
+                refuse_unknown_ids(dataset, self.tokeniser.tokenizer)
             known = columns_read(dataset)
             for raw in raw_rows(dataset):
                 if isinstance(raw, RawRow):

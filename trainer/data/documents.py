@@ -32,6 +32,12 @@ def ids_of_document(text: str, dataset: Dataset, tokenizer: PreTrainedTokenizerB
     return [*ids_around(before, "document_prefix", tokenizer), *ids, *ids_around(after, "document_suffix", tokenizer)]
 
 
+def refuse_unknown_ids(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises UserError for an id around its documents that is no token of the base: no row is to blame."""
+    ids_around(dataset.document_prefix, "document_prefix", tokenizer)
+    ids_around(dataset.document_suffix, "document_suffix", tokenizer)
+
+
 def ids_around(given: TokenIds, setting: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What a setting puts there besides text.  Raises UserError for an id that is no token of the base."""
     match given:

@@ -240,6 +240,14 @@ def test_documents_that_fill_no_sequence_are_refused(bench: Bench, settings: Mak
         bench.do("prepare", given)
 
 
+def test_an_id_around_documents_that_is_no_token_is_the_settings_fault_and_no_rows(
+    bench: Bench, settings: Make, tmp_path: Path
+) -> None:
+    given = settings(datasets=[{**documents(tmp_path, "a.jsonl", "a", 12), "document_suffix": 10**6}], val_set_size=1)
+    with pytest.raises(UserError, match=r"^document_suffix: 1000000 is no token of the base, which has 0 to"):
+        bench.do("prepare", given)
+
+
 def test_a_held_out_document_that_is_trained_on_is_refused(bench: Bench, settings: Make, tmp_path: Path) -> None:
     train, held = documents(tmp_path, "a.jsonl", "a", 12), documents(tmp_path, "b.jsonl", "a", 2)
     with pytest.raises(UserError, match="equal held-out rows"):
