@@ -19,7 +19,7 @@ from swarm.messages import Piece
 from swarm.weights import sha256_in_run
 from trainer import bases, models
 from trainer.data.prepared import verified
-from trainer.judge.baseline import base_answers, base_kept, base_losses
+from trainer.judge.base_figures import base_answers, base_kept, base_losses
 from trainer.judge.examination import Examination, Graded, Result, samples, scores_document, write_samples
 from trainer.judge.fitness import private_copy
 from trainer.judge.model_judge import Case, judged

@@ -19,7 +19,7 @@ from swarm.messages import Piece
 from swarm.policy.rules import worse_than
 from trainer import bases, models
 from trainer.data.prepared import HELD_OUT, read_rows, rows_to_choose_by, verified
-from trainer.judge.baseline import base_losses
+from trainer.judge.base_figures import base_losses
 from trainer.judge.fitness import Unfit, private_copy, put_on, refuse_broken
 from trainer.judge.heldout import mean_loss
 from trainer.judge.objective import Objective

@@ -1,6 +1,6 @@
 """The bare base's figures on held-out rows: what every adapter is measured against, measured once by a process for all its streams.
 
-They are kept in memory alone: whoever could write them to a file could move the baseline.
+They are kept in memory alone: whoever could write them to a file could move what adapters are measured against.
 """
 
 from __future__ import annotations
