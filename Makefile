@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: .venv/run.stamp
 	$(BIN)/swarm run configs/demo.yaml --again
 
-# Two lanes side by side: the long whole runs in one, everything else in the other (tests/conftest.py).
+# Two lanes side by side: whole runs in one, everything else in the other, then what is left in both (tests/conftest.py).
 test: .venv/dev.stamp check
 	$(BIN)/python -m pytest -n 2 --max-worker-restart 0
 

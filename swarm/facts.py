@@ -53,6 +53,8 @@ class BaseFacts:
     """Name of the module that makes logits."""
     head_tensors: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Of that module, and of an encoder all that it finds masked tokens with, by name."""
+    headless: bool = False
+    """Its files lack that module, as those of sentence encoders do."""
     aliases: tuple[str, ...] = ()
     """Second names of tensors that two modules share."""
     tied: bool = False

@@ -105,6 +105,13 @@ class Method(Kind[S]):
             return Refusal(
                 "base_model", what, "take a causal language model (decoder only), or `method: classify` or mlm"
             )
+        return self.without_head(base)
+
+    def without_head(self, base: BaseFacts) -> Refusal | None:
+        """Why it cannot use the head that this base was saved with."""
+        if base.headless:
+            what = f"its files lack {base.head}, which says the words: the model was saved without its head"
+            return Refusal("base_model", what, "save the whole model with its head, or take another base")
         return None
 
     def head(self, base: BaseFacts, settings: S) -> dict[str, Shape]:

@@ -1,11 +1,14 @@
-"""Two lanes for two cores, `pytest -n 2`: the long whole runs one after another in the first, all other folders of tests in turn in whichever is free."""
+"""Two lanes for two cores, `pytest -n 2`: whole runs one after another in the first, all other folders of tests in the second.
+
+The lane that has no more of its own takes what is left of the other's.
+"""
 
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-LONG = "tests/runs"
+LONG, FIRST = "tests/runs/", "gw0"
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")  # one under load is slow, which is no fault of what is tested
 
@@ -16,11 +19,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Lanes(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid.partition("::")[0].rpartition("/")[0]
+            file = nodeid.partition("::")[0]
+            return file if file.startswith(LONG) else file.rpartition("/")[0]
 
         def _assign_work_unit(self, node: Any) -> None:
-            if LONG in self.workqueue:
-                self.workqueue.move_to_end(LONG, last=False)
+            of_runs = node.gateway.id == FIRST
+            if own := next((scope for scope in self.workqueue if scope.startswith(LONG) == of_runs), None):
+                self.workqueue.move_to_end(own, last=False)
             super()._assign_work_unit(node)
 
     return Lanes(config, log)

@@ -17,7 +17,7 @@ import re
 import shutil
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
@@ -30,6 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 from swarm.errors import UserError
 from swarm.facts import BaseFacts
 from swarm.files import write_whole
+from swarm.kinds import Shape
 from swarm.weights import ADAPTER_CONFIG, sha256_of
 
 EMBEDDED = "tiny-toon"
@@ -45,7 +46,7 @@ HEADER_BYTES_AT_MOST = 100_000_000
 """The safetensors format's own limit (its README, "Format")."""
 BLOB = re.compile(r"[0-9a-f]{64}")
 DISK_SPARE_BYTES = 1 << 30
-FORMAT = 9
+FORMAT = 10
 """Of the facts in the cache; raised when the same files would give others."""
 DECIDING = ("torch", "transformers", "peft", "bitsandbytes")
 """Packages whose versions decide what a base's facts are."""
@@ -79,9 +80,8 @@ def facts_of(name: str, *, trust_remote_code: bool = False) -> BaseFacts:
     weights = weights_of(folder)
     key = _key(folder, weights, trust_remote_code=trust_remote_code)
     if (known := _cached(key)) is None:
-        for path in weights:
-            header_of(path)  # refuses a torn file
-        known = _inspected(folder, trust_remote_code=trust_remote_code)
+        stored = {tensor: tuple(of["shape"]) for path in weights for tensor, of in header_of(path).items()}
+        known = _inspected(folder, stored, trust_remote_code=trust_remote_code)
         _keep(key, known)
     return replace(
         known,
@@ -92,13 +92,13 @@ def facts_of(name: str, *, trust_remote_code: bool = False) -> BaseFacts:
     )
 
 
-def _inspected(folder: Path, *, trust_remote_code: bool) -> BaseFacts:
+def _inspected(folder: Path, stored: Mapping[str, Shape] | None, *, trust_remote_code: bool) -> BaseFacts:
     from trainer.quiet import quieten
 
     quieten()
     from trainer.weightless import facts_of_folder
 
-    return facts_of_folder(folder, trust_remote_code=trust_remote_code)
+    return facts_of_folder(folder, stored, trust_remote_code=trust_remote_code)
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def _facts_from_hub(name: str, *, trust_remote_code: bool) -> BaseFacts:
     files = tuple(file for file in listed if file in sizes)
     if not files:
         raise error(f"{name} has no safetensors weights", "take a model that has them")
-    facts = _inspected(folder, trust_remote_code=trust_remote_code)
+    facts = _inspected(folder, None, trust_remote_code=trust_remote_code)
     return replace(facts, name=name, files=files, bytes=sum(sizes[file] for file in files))
 
 

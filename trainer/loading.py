@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from swarm import kinds
 from swarm.errors import UserError
@@ -78,23 +78,27 @@ def load_base(base_folder: Path, settings: StreamSettings, place: Place) -> PreT
         raise UserError(
             "base_model", what, "check it with `python -m trainer.bases --check`, or use another base"
         ) from error
-    lacking = [one for one in loaded["missing_keys"] if not objective.is_made_here(model, one)]
-    _refuse_lacking(settings.base_model, model, sorted(lacking))
-    _refuse_layers_left_out(settings.base_model, model, loaded["unexpected_keys"])
+    refuse_other_files(settings.base_model, model, loaded, lambda one: objective.is_made_here(model, one))
     objective.after_loading(model, loaded["missing_keys"])
     kind.after_loading(model, on_gpu=place.on_gpu)
     return cast("PreTrainedModel", model)
 
 
-def _refuse_lacking(name: str, model: PreTrainedModel, lacking: list[str]) -> None:
-    """Raises UserError where tensors are not in the base's files: transformers draws them at random, others in each process."""
-    if lacking:
+def refuse_other_files(
+    name: str, model: PreTrainedModel, loaded: Mapping[str, Any], may_lack: Callable[[str], bool]
+) -> None:
+    """Raises UserError where a base's files are not those of its config.
+
+    transformers warns alone: it draws what is missing at random, others in each process, and leaves layers beyond the config's number out.
+    `loaded` is what `from_pretrained(output_loading_info=True)` returns.
+    """
+    if lacking := sorted(one for one in loaded["missing_keys"] if not may_lack(one)):
         what = f"the files of {name} lack {len(lacking)} tensors of a {type(model).__name__}, first {lacking[0]}"
         raise UserError("base_model", what, "save the whole model with its head, or take another base")
+    _refuse_layers_left_out(name, model, loaded["unexpected_keys"])
 
 
 def _refuse_layers_left_out(name: str, model: PreTrainedModel, beyond: Iterable[str]) -> None:
-    """Raises UserError where the files have more layers than the config: what is left of the model is another one."""
     from torch.nn import ModuleList
 
     counts = {place: len(layers) for place, layers in model.named_modules() if isinstance(layers, ModuleList)}

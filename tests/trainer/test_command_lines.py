@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,9 +53,9 @@ def test_what_is_known_is_kept_until_a_file_of_the_base_changes(
     inspected: list[Path] = []
     inspect = bases._inspected
 
-    def counted(folder: Path, *, trust_remote_code: bool) -> BaseFacts:
+    def counted(folder: Path, *arguments: Any, **more: Any) -> BaseFacts:
         inspected.append(folder)
-        return inspect(folder, trust_remote_code=trust_remote_code)
+        return inspect(folder, *arguments, **more)
 
     monkeypatch.setattr(bases, "_inspected", counted)
     first = bases.facts_of(str(copy))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peft import LoraConfig
@@ -12,9 +13,11 @@ from tokenizers import pre_tokenizers
 from transformers import LlamaForCausalLM
 
 from swarm.errors import UserError
+from swarm.policy.fitting import refuse_unfit
 from swarm.settings import StreamSettings
+from tests.families import FAMILIES, model_of
 from tests.trainer import tiny
-from trainer import bases
+from trainer import bases, weightless
 from trainer.loading import load_adapter, load_base, load_tokenizer
 from trainer.loop.adapter import refuse_unfusable
 from trainer.place import Place
@@ -28,32 +31,79 @@ def folder(tmp_path: Path) -> Path:
     return tiny.save_base(tmp_path / "base")
 
 
-def test_a_base_whose_files_lack_tensors_is_refused_and_nothing_is_drawn_at_random(folder: Path) -> None:
-    """transformers says so in a warning alone, and each process of a run would draw others."""
+def changed(folder: Path, **values: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+
+def without(folder: Path, *names: str) -> None:
     tensors = load_file(folder / "model.safetensors")
-    del tensors["model.layers.1.mlp.up_proj.weight"]
+    for name in names:
+        del tensors[name]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    settings = StreamSettings.model_validate({"base_model": str(folder), "datasets": [{"path": "-"}]})
-    with pytest.raises(UserError, match=r"lack 1 tensors of a LlamaForCausalLM, first model\.layers\.1\.mlp\.up_proj"):
-        load_base(folder, settings, Place(folder, "cpu"))
 
 
-def test_a_base_whose_config_has_fewer_layers_than_its_files_is_refused(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
-    settings = StreamSettings.model_validate({"base_model": str(folder), "datasets": [{"path": "-"}]})
-    with pytest.raises(
-        UserError, match=r"has 1 layers in model\.layers, the files of .* have more, such as model\.layers\.1"
-    ):
-        load_base(folder, settings, Place(folder, "cpu"))
+def settings_of(folder: Path, **more: Any) -> StreamSettings:
+    return StreamSettings.model_validate({"base_model": str(folder), "datasets": [{"path": "-"}], **more})
 
 
-def test_a_matrix_of_another_shape_is_refused_in_words(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
-    settings = StreamSettings.model_validate({"base_model": str(folder), "datasets": [{"path": "-"}]})
+def test_a_base_whose_files_lack_tensors_is_refused_before_a_run_and_by_its_worker(folder: Path) -> None:
+    """transformers says so in a warning alone, and each process of a run would draw others."""
+    without(folder, "model.layers.1.mlp.up_proj.weight")
+    words = r"lack 1 tensors of a LlamaForCausalLM, first model\.layers\.1\.mlp\.up_proj"
+    with pytest.raises(UserError, match=words):
+        bases.facts_of(str(folder))
+    with pytest.raises(UserError, match=words):
+        load_base(folder, settings_of(folder), Place(folder, "cpu"))
+
+
+def test_a_base_whose_config_has_fewer_layers_than_its_files_is_refused_before_a_run_and_by_its_worker(
+    folder: Path,
+) -> None:
+    changed(folder, num_hidden_layers=1)
+    words = r"has 1 layers in model\.layers, the files of .* have more, such as model\.layers\.1"
+    with pytest.raises(UserError, match=words):
+        bases.facts_of(str(folder))
+    with pytest.raises(UserError, match=words):
+        load_base(folder, settings_of(folder), Place(folder, "cpu"))
+
+
+def test_a_matrix_of_another_shape_is_refused_before_a_run_and_by_its_worker(folder: Path) -> None:
+    changed(folder, intermediate_size=96)
+    with pytest.raises(UserError, match=r"down_proj\.weight is \(64, 128\) in the files of .*, and \(64, 96\) by its"):
+        bases.facts_of(str(folder))
     with pytest.raises(UserError, match=r"base_model: .* cannot be loaded \(RuntimeError: "):
-        load_base(folder, settings, Place(folder, "cpu"))
+        load_base(folder, settings_of(folder), Place(folder, "cpu"))
+
+
+def test_a_base_without_its_head_says_no_words_and_may_tell_labels(folder: Path) -> None:
+    changed(folder, tie_word_embeddings=False)  # its files are those of a tied base
+    facts = bases.facts_of(str(folder))
+    with pytest.raises(UserError, match="its files lack lm_head, which says the words"):
+        refuse_unfit(settings_of(folder), facts)
+    labelled = {"path": "-", "type": "labelled"}
+    refuse_unfit(settings_of(folder, method="classify", labels=["a", "b"], datasets=[labelled]), facts)
+
+
+def test_experts_of_which_one_is_missing_are_no_mixture(tmp_path: Path) -> None:
+    """transformers makes one tensor of them."""
+    model, stored = model_of("mixtral"), dict[str, tuple[int, ...]]()
+    model.save_pretrained(tmp_path)
+    for path in bases.weights_of(tmp_path):
+        stored |= {name: tuple(tensor["shape"]) for name, tensor in bases.header_of(path).items()}
+    assert not weightless.lacks_head(tmp_path, model, stored)
+    del stored[next(name for name in stored if ".experts.3." in name)]
+    with pytest.raises(UserError, match="tensors of a layer are missing"):
+        weightless.lacks_head(tmp_path, model, stored)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_whole_base_of_any_family_has_all_that_its_config_asks_for(family: str, tmp_path: Path) -> None:
+    model = model_of(family)
+    model.save_pretrained(tmp_path)
+    headers = [bases.header_of(path) for path in bases.weights_of(tmp_path)]
+    stored = {name: tuple(tensor["shape"]) for header in headers for name, tensor in header.items()}
+    assert not weightless.lacks_head(tmp_path, model, stored)
 
 
 def test_a_tokenizer_in_two_files_as_older_bases_have_it_is_read(folder: Path) -> None:

@@ -37,7 +37,7 @@ class Mlm(Method[MlmSettings]):
         if not base.reads_both_ways:
             what = "predicts what comes next, and masked tokens are found by an encoder"
             return Refusal("base_model", what, "take an encoder such as BERT, or `method: sft`")
-        return None
+        return self.without_head(base)
 
     def of_rows(self, settings: Any) -> dict[str, Any]:
         return {"masked": True}
