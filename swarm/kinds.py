@@ -265,6 +265,8 @@ class Controller(Kind[S]):
 
     engines: ClassVar[frozenset[str]] = frozenset({"shared"})
     """Training engines in which it works."""
+    modes: ClassVar[tuple[str, ...]] = ()
+    """What the values of its figure `mode` are called, from 0 on."""
 
     def engines_with(self, settings: S) -> frozenset[str]:
         """Those in which it works with these settings."""

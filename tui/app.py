@@ -357,7 +357,9 @@ class Dashboard(App[None]):
         yield SystemCommand("log", "The whole log", self.action_log)
         yield SystemCommand("logarithmic axis", "Loss on a logarithmic axis, or not", self.action_log_axis)
         yield SystemCommand(
-            "other figure", "Curves of loss, learning rate, gradient norm, phi and mode", self.action_figure
+            "other figure",
+            "Curves of loss, learning rate, gradient norm, phi and mode, of a pair also of each model",
+            self.action_figure,
         )
         yield SystemCommand("time axis", "Curves over time, or over steps", self.action_time_axis)
         yield SystemCommand("sort streams", "By the next of name, state, loss, held-out, eta", self.action_order)

@@ -40,6 +40,8 @@ class Frame:
     y_low: float
     y_high: float
     log: bool
+    names: Sequence[str] = ()
+    """What the values 0, 1 and so on are called, where they are not numbers."""
 
     def dot(self, x: float, y: float) -> tuple[int, int]:
         """Column and row of a dot, from the upper left; two by four dots fill a cell."""
@@ -50,11 +52,12 @@ class Frame:
     def lift(self, y: float) -> float:
         return math.log10(y) if self.log else y
 
-    def ticks(self) -> dict[int, float]:
-        """Round values by the row of cells in which they stand."""
+    def ticks(self) -> dict[int, str]:
+        """Names, or round values, by the row of cells in which they stand."""
         wanted = max(3, self.height // 2 if self.height < 12 else self.height // 3)
         values = decades(self.y_low, self.y_high, wanted) if self.log else rounds(self.y_low, self.y_high, wanted)
-        return {self.dot(self.x_low, value)[1] // 4: value for value in values}
+        labels: Iterable[tuple[float, str]] = enumerate(self.names) if self.names else ((v, tick(v)) for v in values)
+        return {self.dot(self.x_low, value)[1] // 4: label for value, label in labels}
 
 
 @dataclass(slots=True)
@@ -92,9 +95,10 @@ def plot(
     *,
     log: bool = False,
     label: Callable[[float], str] = units.count,
+    names: Sequence[str] = (),
 ) -> list[Text]:
     """The curves with their axes on `height` lines of `width` cells; an empty list if there is no room or no point."""
-    frame = framed(series, width - GUTTER - 1, height - 2, log=log)
+    frame = framed(series, width - GUTTER - 1, height - 2, log=log, names=names)
     if frame is None:
         return []
     grid = Grid(frame.width, frame.height)
@@ -103,7 +107,7 @@ def plot(
     return [*_rows(grid, frame), *_below(frame, label)]
 
 
-def framed(series: Sequence[Series], width: int, height: int, *, log: bool) -> Frame | None:
+def framed(series: Sequence[Series], width: int, height: int, *, log: bool, names: Sequence[str] = ()) -> Frame | None:
     """The ranges that hold every point; None if there is no room or no point."""
     points = [p for one in series for p in (*shown(one.points, log), *shown(one.marks, log))]
     if not points or width < 4 or height < 2:
@@ -111,9 +115,11 @@ def framed(series: Sequence[Series], width: int, height: int, *, log: bool) -> F
     xs = [x for x, _ in points]
     ys = [math.log10(y) if log else y for _, y in points]
     x_low, x_high = min(xs), max(xs)
-    y_low, y_high = min(ys), max(ys)
+    y_low, y_high = (0.0, len(names) - 1.0) if names else (min(ys), max(ys))
+    if y_low == y_high == 0 and not log:  # nothing but zeros: above the axis there is room, below it no value can be
+        y_high = 1.0
     pad = (y_high - y_low) * 0.04 or abs(y_high) * 0.1 or 1.0
-    return Frame(width, height, x_low, x_high if x_high > x_low else x_low + 1, y_low - pad, y_high + pad, log)
+    return Frame(width, height, x_low, x_high if x_high > x_low else x_low + 1, y_low - pad, y_high + pad, log, names)
 
 
 def shown(points: Iterable[tuple[float, float]], log: bool) -> Iterator[tuple[float, float]]:
@@ -170,7 +176,7 @@ def tick(value: float) -> str:
 def _rows(grid: Grid, frame: Frame) -> Iterator[Text]:
     ticks = frame.ticks()
     for y in range(frame.height):
-        label = tick(ticks[y]) if y in ticks else ""
+        label = ticks.get(y, "")
         yield Text.assemble((f"{label:>{GUTTER - 1}} {'┤' if label else '│'}", AXIS_STYLE), grid.row(y), no_wrap=True)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
+from swarm import figures
 from swarm.views.snapshot import STREAM_STATES, Snapshot, StreamRow, WorkerRow
 
 FIRST_MARKS = 6
@@ -56,10 +57,10 @@ class View:
 
     @property
     def drawable(self) -> tuple[str, ...]:
-        """The figures of `DRAWN` that a stream has."""
-        return tuple(
-            name for name in DRAWN if name == DRAWN[0] or any(row.curve(name) for row in self.snapshot.streams)
-        )
+        """The figures of `DRAWN` that a stream has, and those of each of two models."""
+        of_models = (prefix + name for name in DRAWN for prefix in ("", *figures.OF_MODELS))
+        measured = {name for row in self.snapshot.streams for name, points in row.curves.items() if points}
+        return tuple(name for name in of_models if name == DRAWN[0] or name in measured)
 
     @property
     def row(self) -> StreamRow | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 from swarm import figures, kinds
-from swarm.config import searches
+from swarm.config import engines, searches
+from swarm.config.engines import parts_of
 from swarm.config.paths import files_of
 from swarm.config.tree import Node, Problems
-from swarm.policy.batching import Engine, engine_of, engines_of
 from swarm.policy.templates import BUILT_IN
 from swarm.settings import PLAIN, WITHOUT_WARM_UP, Dataset, Part, RunSettings, StreamSettings
 
@@ -33,7 +33,7 @@ def check(root: Node, run: RunSettings, problems: Problems) -> None:
         _check_controller(stream, settings, problems)
         searches.check(root, stream, settings, run, problems)
         _check_precision(stream, settings, problems)
-        _check_engine(stream, settings, problems)
+        engines.check(stream, settings, problems)
         _check_leaks(stream, settings, problems)
         _check_data(stream, settings, problems)
 
@@ -144,14 +144,14 @@ def _check_schedule(stream: Node, settings: StreamSettings, problems: Problems) 
     if warmup is not None and last is not None and warmup >= last:
         what = f"the learning rate rises for {warmup} steps, but `max_steps` is {last}"
         _add(stream, "warmup_steps", what, f"write at most {last - 1}", problems)
-    for keys, part in _parts(stream, settings):
+    for keys, part in parts_of(stream, settings):
         if part.lr_scheduler == "rms_ratio" and "beta2" not in type(part).model_fields:
             what = f"rms_ratio follows `beta2`, which {part.optimizer} does not have"
             _add(keys, "lr_scheduler", what, "take an optimizer such as adamw or lion, or another schedule", problems)
 
 
 def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    for node, part in [(stream, settings), *_parts(stream, settings)]:
+    for node, part in [(stream, settings), *parts_of(stream, settings)]:
         for stop in kinds.stops():
             if why := stop.refusal(part) or stop.idle(part):
                 _add(node, why.key, why.what, why.fix, problems)
@@ -161,18 +161,9 @@ def _check_stops(stream: Node, settings: StreamSettings, problems: Problems) -> 
 
 
 def _check_controller(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    for node, part in _parts(stream, settings):
+    for node, part in parts_of(stream, settings):
         if wrong := kinds.controller(part.controller).wrong(part):
             _add(node, *wrong, problems)
-
-
-def _parts(stream: Node, settings: StreamSettings) -> Iterator[tuple[Node, Part]]:
-    """The parts of a stream, each with where its settings are written."""
-    for name, part in settings.parts.items():
-        node = stream
-        for step in settings.part_steps(name):
-            node = node.items[step]
-        yield node, part
 
 
 def _check_pairs(stream: Node, settings: StreamSettings, problems: Problems) -> None:
@@ -192,7 +183,7 @@ def _check_pairs(stream: Node, settings: StreamSettings, problems: Problems) -> 
 
 def _check_row_types(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     """Rows that the method does not learn from; of two models each has its own."""
-    for node, part in _parts(stream, settings):
+    for node, part in parts_of(stream, settings):
         assert isinstance(part, StreamSettings)
         for key in DATASETS:
             written = node.items.get(key)
@@ -213,7 +204,7 @@ def _check_row_type(at: Node, row_type: str, method: str, problems: Problems) ->
 
 def _check_kinds(stream: Node, settings: StreamSettings, problems: Problems) -> None:
     chosen: list[tuple[Node, Part, str]] = [(stream, settings, "method"), (stream, settings, "controller")]
-    for node, part in _parts(stream, settings):
+    for node, part in parts_of(stream, settings):
         chosen += [(node, part, "adapter"), (node, part, "optimizer")]
         _check_classes(node, part, problems)
     for node, part, key in chosen:
@@ -227,7 +218,7 @@ def _check_kinds(stream: Node, settings: StreamSettings, problems: Problems) -> 
 
 
 def _check_precision(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    for node, part in _parts(stream, settings):
+    for node, part in parts_of(stream, settings):
         if part.fp16 and part.bf16 is True:
             _add(node, "bf16", "`fp16: true` says otherwise", "leave one of them out", problems)
 
@@ -239,49 +230,6 @@ def _check_classes(node: Node, part: Part, problems: Problems) -> None:
     for key in DATASETS:
         if any(dataset.control_class != 1 or dataset.prefix_class for dataset in getattr(part, key)):
             _add(node, key, f"{part.adapter} adapters know no control_class", "write `adapter: control`", problems)
-
-
-def _check_engine(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    able = engines_of(settings)
-    parts = settings.parts.values()
-    named = [settings.method, *(part.adapter for part in parts), *(part.controller for part in parts)]
-    chosen = " + ".join(dict.fromkeys(name for name in named if name != "none"))
-    if engine_of(settings) not in able:
-        engine, without = _what_excludes(settings)
-        so = f"with {' and '.join(without)}" if without else "with these settings"
-        why = ": its trainers leave out each step whose gradients overflow" if without == ["fp16"] else ""
-        fix = f"write {' or '.join(sorted(able))}, or leave it out" if able else _way_out(without)
-        _add(stream, "engine", f"{engine} cannot train {chosen} {so}{why}", fix, problems)
-    elif settings.exact and engine_of(settings) != "shared":
-        what = f"it is for the shared engine, and {chosen} is trained by {engine_of(settings)}, without company"
-        _add(stream, "exact", what, "leave it out, or write `engine: shared`", problems)
-
-
-def _what_excludes(settings: StreamSettings) -> tuple[Engine, list[str]]:
-    """The engine that would have trained it, and the keys that it cannot do, each by itself; none where that lies in several together, or in kinds."""
-    fields, written = type(settings).model_fields, settings.model_fields_set - CHOOSING
-    plain = settings.model_copy(
-        update={key: fields[key].get_default(call_default_factory=True) for key in written if key in fields}
-    )
-    if len(settings.parts) > 1:
-        return engine_of(settings), []
-    engine = engine_of(plain)
-    if engine not in engines_of(plain):
-        return engine, []
-    each = {key: plain.model_copy(update={key: getattr(settings, key)}) for key in sorted(written)}
-    return engine, [key for key, alone in each.items() if engine not in engines_of(alone)]
-
-
-CHOOSING = frozenset({"method", "adapter", "optimizer", "controller", "engine"})
-"""Keys whose values decide which others there are."""
-
-
-def _way_out(keys: Sequence[str]) -> str:
-    if keys == ["fp16"]:
-        return "leave it out: `bf16: auto` takes float32 where a GPU has no bfloat16"
-    if keys:
-        return f"leave {' and '.join(keys)} out, or take another adapter or method"
-    return "leave out what the shared engine alone has (fp16, packing and the like), or take another adapter or method"
 
 
 def _check_leaks(stream: Node, settings: StreamSettings, problems: Problems) -> None:
@@ -326,7 +274,7 @@ OF_DOCUMENTS = ("sequence_prefix", "mask_tokens", "max_sequences", "drop_tails",
 
 
 def _check_documents(stream: Node, settings: StreamSettings, problems: Problems) -> None:
-    for keys, part in _parts(stream, settings):
+    for keys, part in parts_of(stream, settings):
         for key in () if part.has_documents else OF_DOCUMENTS:
             if getattr(part, key) not in (None, False):
                 what, fix = "no dataset has documents", "write `type: document` in `datasets`, or leave it out"

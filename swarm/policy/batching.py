@@ -59,12 +59,16 @@ def engine_of(settings: StreamSettings) -> Engine:
 
 def engines_of(settings: StreamSettings) -> frozenset[str]:
     """Those that can run its method with its adapters, its controllers and its stops, as they are set."""
-    adapters = [_engines_of_adapter(part) for part in settings.parts.values()]
-    controllers = [kinds.controller(part.controller).engines_with(part) for part in settings.parts.values()]
     stops = [able for stop in kinds.stops_armed(settings) if (able := stop.engines_with(settings)) is not None]
-    able = kinds.method(settings.method).engines_with(settings).intersection(*adapters, *controllers, *stops)
-    scales = any(part.fp16 for part in settings.parts.values())
-    return able & {"shared"} if scales or shapes_batches(settings) else able
+    parts = map(engines_of_part, settings.parts.values())
+    able = kinds.method(settings.method).engines_with(settings).intersection(*parts, *stops)
+    return able & {"shared"} if shapes_batches(settings) else able
+
+
+def engines_of_part(part: Part) -> frozenset[str]:
+    """Those that can train a model with its adapter and its controller, as they are set."""
+    able = _engines_of_adapter(part) & kinds.controller(part.controller).engines_with(part)
+    return able & {"shared"} if part.fp16 else able
 
 
 def _engines_of_adapter(part: Part) -> frozenset[str]:

@@ -39,6 +39,8 @@ class StreamRow:
     """Over the first and the last twentieth of the logged steps, as the stream's `trained` entry states them."""
     curves: Mapping[str, Points] = field(default_factory=dict)
     """Figures over the steps, thinned to a few hundred points."""
+    modes: tuple[str, ...] = ()
+    """What the values of its `mode` are called, from 0 on."""
     trainable: int | None = None
     device: str = ""
     eta_seconds: float | None = None

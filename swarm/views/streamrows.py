@@ -89,6 +89,7 @@ def _row(
         base=base,
         mean_losses=(means.get("first_loss"), means.get("loss")),
         curves={figure: curve.thin() for figure, curve in curves.figures.items()},
+        modes=_modes(settings) if settings else (),
         times=curves.times.thin(),
         trainable=trained.trainable if trained else None,
         device=worker.device if worker else "",
@@ -107,6 +108,12 @@ def _row(
         why=one_line(why),
         checkpoints=tuple(sorted({checkpoint.step for checkpoint in stream.checkpoints})),
     )
+
+
+def _modes(settings: StreamSettings) -> tuple[str, ...]:
+    """Of its controller; none where two models have different ones."""
+    named = {kinds.controller(part.controller).modes for part in settings.parts.values()} - {()}
+    return named.pop() if len(named) == 1 else ()
 
 
 def _of_curves(curves: Curves, *, is_training: bool) -> dict[str, float]:

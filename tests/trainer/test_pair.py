@@ -93,7 +93,7 @@ def test_what_is_typed_for_a_stream_is_for_both_models_and_what_is_typed_for_a_m
         ("models.encoder.objective=duo", "a model of a stream is one model, not duo"),
         ("models.decoder.packing=bfd", "has `packing`"),
         ("arbiter=alternate:0", "expected none, round_robin"),
-        ("engine=trl", "trl cannot train duo"),
+        ("engine=trl", "trl trains streams of one model, and duo has 2"),
     ],
 )
 def test_what_cannot_be_is_a_mistake_of_the_config(duo: Make, override: str, what: str) -> None:

@@ -66,6 +66,18 @@ def test_labels_stand_at_round_values() -> None:
     assert "1" in labels
 
 
+def test_values_with_names_have_these_on_the_axis_from_the_lowest_to_the_highest() -> None:
+    """U21: whatever was measured of them."""
+    modes = Series([(1.0, 1.0), (2.0, 0.0), (3.0, 0.0)], "red")
+    rows = [text.plain for text in plot([modes], 40, 9, names=("single", "multi", "mirror"))]
+    assert [row[: GUTTER - 1].strip() for row in rows if "┤" in row] == ["mirror", "multi", "single"]
+
+
+def test_where_there_are_only_zeros_the_axis_begins_there() -> None:
+    rows = drawn(Series([(1.0, 0.0), (2.0, 0.0)], "red"))
+    assert not any("-" in row[:GUTTER] for row in rows) and rows[-3].startswith("     0 ┤")
+
+
 def test_a_line_has_no_holes() -> None:
     dots = list(line((0, 0), (9, 30)))
     assert (dots[0], dots[-1]) == ((0, 0), (9, 30))

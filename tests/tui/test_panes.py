@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,22 @@ async def test_a_pane_that_is_taken_off_the_list_leaves_its_room_to_the_others(m
     monkeypatch.setattr(dashboard, "PANES", rest)
     async with shown(Played(sketch())) as (app, _):
         assert app.query_one(Curves).outer_size.width == app.size.width
+
+
+@pytest.mark.asyncio
+async def test_a_mode_has_its_name_and_the_legend_names_those_that_have_a_curve() -> None:
+    """U21: at 80 columns."""
+    run = sketch()
+    curves = {**run.streams[1].curves, "mode": ((1, 0.0), (60, 2.0)), "phi": ((1, 0.0), (60, 0.9))}
+    steered = replace(
+        run.streams[1], curves=curves, modes=("single", "multi", "mirror"), figures={"phi": 0.9, "mode": 2.0}
+    )
+    source = Played(replace(run, streams=(run.streams[0], steered)))
+    async with shown(source, (80, 40)) as (app, pilot):
+        await pilot.press("down", "v")
+        await until(pilot, lambda: "─ phi · as measured ─" in text(app))
+        await pilot.press("v")
+        await until(pilot, lambda: "mirror ┤" in text(app))
+        legend = next(line for line in text(app).splitlines() if "■ lora-32 " in line and "│" in line)
+        assert "lora-8" not in legend.partition("││")[0] and "single ┤" in text(app)
+        await until(pilot, lambda: "mode      mirror" in text(app))

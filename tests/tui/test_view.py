@@ -75,3 +75,16 @@ def test_curves_of_phi_and_mode_are_offered_where_a_stream_has_a_controller() ->
     assert View(replace(run, streams=(plain,))).drawable == ("loss", "learning_rate")
     assert View(replace(run, streams=(plain, steered))).drawable == ("loss", "learning_rate", "phi", "mode")
     assert View(replace(run, streams=())).drawable == ("loss",)
+
+
+def test_curves_of_each_model_of_a_pair_are_offered_beside_those_of_both() -> None:
+    """D01, U21."""
+    names = ("loss", "decoder_loss", "encoder_loss", "learning_rate", "decoder_phi")
+    pair = replace(sketch().streams[0], curves=dict.fromkeys(names, ((1, 1.0),)))
+    assert View(replace(sketch(), streams=(pair,))).drawable == (
+        "loss",
+        "encoder_loss",
+        "decoder_loss",
+        "learning_rate",
+        "decoder_phi",
+    )

@@ -56,6 +56,7 @@ class Orbital(Controller[OrbitalSettings]):
     )
     settings = OrbitalSettings
     engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl", "pair"})
+    modes: ClassVar[tuple[str, ...]] = STATES
 
     def engines_with(self, settings: OrbitalSettings) -> frozenset[str]:
         """Ranks are those of the shared engine's adapters; where there are none, `wrong` says so."""

@@ -95,6 +95,7 @@ class Unified(Controller[UnifiedSettings]):
     summary = "phi, a smoothed measure of stress, lowers the learning rate while training is disturbed (Unified LoRA)"
     settings = UnifiedSettings
     engines: ClassVar[frozenset[str]] = frozenset({"shared", "trl", "pair"})
+    modes: ClassVar[tuple[str, ...]] = MODES
 
     def engines_with(self, settings: UnifiedSettings) -> frozenset[str]:
         """Modes that act need the shared engine's adapters."""

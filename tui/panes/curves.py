@@ -19,7 +19,7 @@ from tui.panes.pane import Pane
 from tui.strips import strip
 from tui.view import View
 
-LOSS, HELD_OUT = "loss", "eval_loss"
+LOSS, HELD_OUT, MODE = "loss", "eval_loss", "mode"
 PERIOD_SECONDS = 1.0
 SMOOTHING = 0.8
 """Weight of the running mean; curves of fewer than `FEW` points are not smoothed."""
@@ -63,7 +63,7 @@ class Curves(Pane):
         return (view.log_y, view.smoothed, view.figure, view.by_time, [row.name for row in self.rows])
 
     def points(self) -> list[object]:
-        return [(row.curve(self.view.figure), row.curve(HELD_OUT)) for row in self.rows]
+        return [(row.curve(self.view.figure), row.curve(held_out_of(self.view.figure))) for row in self.rows]
 
     @property
     def is_on_screen(self) -> bool:
@@ -79,7 +79,8 @@ class Curves(Pane):
         width, height = self.size
         series = [curve(view, row) for row in rows]
         self.is_log = log = is_wide(series) if view.log_y is None else view.log_y
-        drawn = plot(series, width, height - 1, log=log, label=units.duration if view.by_time else units.count)
+        label = units.duration if view.by_time else units.count
+        drawn = plot(series, width, height - 1, log=log, label=label, names=mode_names(view, rows))
         known = any(one.points or one.marks for one in series)
         what = figures.of(view.figure).label
         self.lines = [legend(view, rows, width), *drawn] if drawn else waiting(what, width, height, known=known)
@@ -94,7 +95,8 @@ class Curves(Pane):
 
 
 def title(view: View, *, log: bool) -> str:
-    words = [figures.of(view.figure).label, "smoothed" if view.smoothed and view.figure == LOSS else "as measured"]
+    smoothed = view.smoothed and held_out_of(view.figure)
+    words = [figures.of(view.figure).label, "smoothed" if smoothed else "as measured"]
     words += ["over time"] if view.by_time else []
     return " · ".join([*words, "log"] if log else words)
 
@@ -109,12 +111,25 @@ def curve(view: View, row: StreamRow) -> Series:
     """A stream's figure over its steps or its time; beside losses the held-out ones as marks."""
     measured = row.curve(view.figure)
     values = [y for _, y in measured]
-    if view.smoothed and view.figure == LOSS and len(values) >= FEW:
+    held_out = held_out_of(view.figure)
+    if view.smoothed and held_out and len(values) >= FEW:
         values = units.smooth(values, SMOOTHING)
     points = [(across(view, row, x), y) for (x, _), y in zip(measured, values, strict=True)]
-    marks = [(across(view, row, x), y) for x, y in row.curve(HELD_OUT)] if view.figure == LOSS else []
+    marks = [(across(view, row, x), y) for x, y in row.curve(held_out)]
     place = view.place(row.name)
     return Series(points, looks.hue(place), marks, looks.shape(place))
+
+
+def held_out_of(figure: str) -> str:
+    """The held-out loss beside a loss, of a stream or of one of its two models; nothing beside other figures."""
+    prefix = figure.removesuffix(LOSS)
+    return prefix + HELD_OUT if figure.endswith(LOSS) else ""
+
+
+def mode_names(view: View, rows: tuple[StreamRow, ...]) -> tuple[str, ...]:
+    """What a controller's modes are called, where those of all streams that have any are called alike."""
+    named = {row.modes for row in rows if row.curve(view.figure)}
+    return named.pop() if view.figure.endswith(MODE) and len(named) == 1 else ()
 
 
 def across(view: View, row: StreamRow, step: int) -> float:
@@ -126,9 +141,9 @@ def across(view: View, row: StreamRow, step: int) -> float:
 
 
 def legend(view: View, rows: tuple[StreamRow, ...], width: int) -> Text:
-    """The streams by colour."""
+    """The streams by colour: those that have a curve."""
     line = Text(no_wrap=True)
-    for row in rows:
+    for row in (row for row in rows if view.figure == LOSS or row.curve(view.figure)):
         place = view.place(row.name)
         line.append(f"{looks.shape(place)} ", looks.hue(place))
         line.append(f"{row.name}  ")

@@ -94,7 +94,12 @@ def facts(row: StreamRow) -> Iterator[tuple[str, Text]]:
         yield "verdict", Text(row.verdict, style=looks.GOOD if good else looks.BAD if bad else looks.WARN)
     for name, value in row.figures.items():
         if name not in SHOWN_ABOVE and name not in figures.with_goal():
-            yield figures.of(name).label, Text(figures.of(name).text(value))
+            yield figures.of(name).label, Text(mode_name(row, name, value) or figures.of(name).text(value))
+
+
+def mode_name(row: StreamRow, name: str, value: float) -> str:
+    """What a mode is called; nothing of other figures."""
+    return row.modes[int(value)] if name.endswith("mode") and value < len(row.modes) else ""
 
 
 SHOWN_ABOVE = frozenset(
