@@ -182,6 +182,9 @@ class Dashboard(App[None]):
         self.main.set_class(not (same and self.main.has_class("-workers")), "-workers")
         self.look(replace(self.view, by_device=by_device))
 
+    def action_leaders(self) -> None:
+        self.look(replace(self.view, leaders=not self.view.shows_leaders))
+
     def action_filter(self) -> None:
         box = self.main.query_one("#filter", Input)
         box.add_class("-shown")
@@ -365,6 +368,7 @@ class Dashboard(App[None]):
         yield SystemCommand("sort streams", "By the next of name, state, loss, held-out, eta", self.action_order)
         yield SystemCommand("smooth curves", "Smoothed, or as measured", self.action_smooth)
         yield SystemCommand("workers", "Show or hide the workers", lambda: self.action_workers(False))
+        yield SystemCommand("leaderboard", "Show or hide the best streams so far", self.action_leaders)
         yield SystemCommand("theme", "Other colours", self.action_change_theme)
         yield SystemCommand("keys", "Every key", self.action_keys)
         yield SystemCommand("detach", "Leave; the run goes on", self.action_detach)

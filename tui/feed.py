@@ -7,7 +7,6 @@ appends events and reads the log.  All text is made safe here, once, before it i
 from __future__ import annotations
 
 import queue
-import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from textual.message import Message
 
+from swarm.access.checked import words as words_in
 from swarm.errors import UserError, UserErrors
 from swarm.printable import visible
 from swarm.views.snapshot import Snapshot
@@ -113,7 +113,7 @@ class Feed:
 
         def act() -> Message:
             typed, _, why = words.partition(" -- ")
-            name, *changes = _split(typed)
+            name, *changes = words_in(typed, like)
             return Recorded("add", like, visible(self.source.add(name, like, changes, warm=warm, why=why.strip())))
 
         self._acts.put(lambda: self._try(f"{'clone' if warm else 'new'} {like}", act))
@@ -144,14 +144,6 @@ class Feed:
                 self.source.wait(IDLE_SECONDS - self.period_seconds)
         except Exception as error:  # as above: the app shows it
             self.post(Lost(visible(f"{type(error).__name__}: {error}")))
-
-
-def _split(words: str) -> list[str]:
-    """As a shell would.  Raises UserError."""
-    try:
-        return shlex.split(words)
-    except ValueError as error:
-        raise UserError(words, f"cannot be read ({error})", "close the quotation mark") from error
 
 
 def harmless(data: Data) -> Data:

@@ -46,6 +46,9 @@ STATES = {
     "evaluate": "#73d0ff",
     "done": "#cccac2",
     "promoted": "bold #ffd173",
+    "kept": GOOD,
+    "discarded": DIM,
+    "replica": DIM,
     "stopped": DIM,
     "failed": BAD,
     "STALLED": "bold reverse #f28779",
@@ -129,9 +132,10 @@ Screen { background: $background; overflow: hidden; }
 .pane:focus { border: round $primary; }
 .-wide #curves { width: 3fr; }
 .-wide #detail { width: 2fr; }
-#workers { display: none; }
+#workers, #leaders { display: none; }
 .-workers #workers { display: block; }
-.-workers.-narrow #log { display: none; }
+.-leaders #leaders { display: block; }
+.-workers.-narrow #log, .-leaders.-narrow #log { display: none; }
 Table, Lines { overflow-x: hidden; scrollbar-size: 1 1; scrollbar-color: $border; scrollbar-background: $background; background: $background; }
 Table > .table--cursor { background: #242d3d; }
 Table > .table--header { color: #707a8c; }

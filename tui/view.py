@@ -48,6 +48,14 @@ class View:
     order: str = ORDERS[0]
     """One of `ORDERS`."""
 
+    leaders: bool | None = None
+    """The leaderboard is shown; None: where trials compete."""
+
+    @property
+    def shows_leaders(self) -> bool:
+        board = self.snapshot.leaderboard
+        return self.leaders if self.leaders is not None else board.is_search and bool(board.places)
+
     @property
     def rows(self) -> tuple[StreamRow, ...]:
         """The streams that pass the filter, in the order that was chosen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,6 +25,14 @@ def waitable(where: str, seconds: float) -> float:
     if not (math.isfinite(seconds) and seconds >= 0):
         raise UserError(where, f"{seconds:g} s is not a time to wait", "take 0 seconds or more")
     return seconds
+
+
+def words(text: str, where: str = "changes") -> list[str]:
+    """The words of `text` as a shell would read them.  Raises UserError."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(where, f"{text!r} cannot be read ({error})", "close the quotation mark") from error
 
 
 def no_entry(seq: int) -> UserError:

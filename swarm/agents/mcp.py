@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import re
-import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib import metadata
@@ -25,7 +24,7 @@ from pydantic import ValidationError
 
 from swarm import events as ev
 from swarm import rundir
-from swarm.access.checked import checked
+from swarm.access.checked import checked, words
 from swarm.agents.agent import LEASE_SECONDS, Agent, open_run
 from swarm.agents.inbox import Message
 from swarm.errors import UserError, UserErrors
@@ -181,10 +180,13 @@ class Tools:
         left = max(LEAST_TOKENS, budget - estimated_tokens(mine))
         name = self.agent.folder.name
         state, now = self.agent.state, self.agent.now()
-        waits = in_tools(waits_of(state, config.of_run(self.agent.folder, state.added)))
+        settings = config.of_run(self.agent.folder, state.added)
+        waits = in_tools(waits_of(state, settings))
         going = in_tools(going_of(alive=run_is_alive(self.agent.folder.log)))
         newest = metrics.newest(self.agent.folder.metrics, state.streams)
-        text = digest(state, now, left, unread=unread, name=name, waits=waits, going=going, newest=newest)
+        text = digest(
+            state, now, left, unread=unread, name=name, waits=waits, going=going, newest=newest, promotion=settings.promotion,
+        )  # fmt: skip
         return f"{text}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:
@@ -309,11 +311,11 @@ class Tools:
             case "task":
                 return self._append(ev.Task, ref, title=text or None, idem=key)
             case "clone":
-                return f"{self.agent.clone(ref, new, shlex.split(changes), why=text, idem=key)} add {new}"
+                return f"{self.agent.clone(ref, new, words(changes), why=text, idem=key)} add {new}"
             case "add":
-                return f"{self.agent.add(new, ref, shlex.split(changes), why=text, idem=key)} add {new}"
+                return f"{self.agent.add(new, ref, words(changes), why=text, idem=key)} add {new}"
             case "propose":
-                seq = self.agent.propose(new, ref, shlex.split(changes), why=text, idem=key)
+                seq = self.agent.propose(new, ref, words(changes), why=text, idem=key)
                 return f"{seq} propose {new}"
             case "yield":
                 return f"{self.agent.yield_devices(**_devices(changes), why=text, idem=key)} yield {changes}"
@@ -334,10 +336,10 @@ class Tools:
             case "open":
                 return self._use(open_run(what or "work", self.name))
             case "plan":
-                made = starting.plan(Path(what), shlex.split(overrides), check_disk=False)
+                made = starting.plan(Path(what), words(overrides, "overrides"), check_disk=False)
                 return encode({"streams": [asdict(row) for row in made.rows()], "notes": made.notes()})
             case "start":
-                made, opened = starting.plan(Path(what), shlex.split(overrides)), self._opened
+                made, opened = starting.plan(Path(what), words(overrides, "overrides")), self._opened
                 starting.refuse_repetition(made)
                 return self._use(starting.start(made, opened))
 

@@ -139,15 +139,14 @@ def _tried(path: Path) -> str:
     return f" ({len(good)} rows rendered, {sum(row['supervised'] for row in good)} of {sum(row['tokens'] for row in good)} tokens supervised)"
 
 
-def schema() -> None:
+def schema(*, form: Form = None) -> None:
     """Print the JSON Schema of a config.
 
-    It has the settings of all installed kinds.
+    It is JSON unless --toon is given.  It has the settings of all installed kinds.
 
     For editors: `# yaml-language-server: $schema=swarm.schema.json` on a config's first line.
     """
-    import json
-
+    from swarm.cli import screen
     from swarm.config.schema import schema as made
 
-    print(json.dumps(made(), indent=2, ensure_ascii=False))
+    screen.print_data(made(), form is not False)

@@ -127,6 +127,7 @@ def export(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the run ends")] = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="say what it costs in tokens instead, beside compact JSON")] = False,
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", metavar="NAME", help="count with this: a stream, a base model, a tokenizer.json; else estimated")] = None,
+    form: Form = None,
 ) -> None:  # fmt: skip
     """Write metrics, entries, bus or session for programs."""
     from swarm import rundir
@@ -138,14 +139,16 @@ def export(
     folder = rundir.find(one_run(run, named))
     names = [name.strip() for name in (columns or "").split(",") if name.strip()]
     count = counting.counter(tokenizer, folder)
+    if form is not None and format:
+        raise UserError("--format", f"{format} and {'--json' if form else '--toon'} are both given", "leave one out")
     if tokens:
         if format or follow:
             raise UserError("--tokens", "compares all forms of what is there now", "leave out --format and --follow")
         found = exports.document(folder, what, stream, since, points=points, columns=names)
-        screen.print_data({"tokens": counting.costs(found, count)}, form=False)
+        screen.print_data({"tokens": counting.costs(found, count)}, form=bool(form))
         return
     for line in exports.lines(
-        folder, what=what, form=format or "toon", stream=stream, since=since, follow=follow, points=points, columns=names,
+        folder, what=what, form=format or ("json" if form else "toon"), stream=stream, since=since, follow=follow, points=points, columns=names,
         count_tokens=count,
     ):  # fmt: skip
         print(screen.as_shown(line), flush=follow)

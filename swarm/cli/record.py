@@ -49,12 +49,13 @@ def digest(
         unread = [digests.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found]
         name, write = agent.folder.name, compact_json if form else encode
         state = agent.state
-        waits = waits_of(state, config.of_run(agent.folder, state.added))
+        settings = config.of_run(agent.folder, state.added)
         going = digests.going_of(alive=run_is_alive(agent.folder.log))
         newest = metrics.newest(agent.folder.metrics, state.streams)
         text = digests.digest(
-            state, agent.now(), budget, unread=unread, name=name, waits=waits, going=going, newest=newest, write=write
-        )
+            state, agent.now(), budget, unread=unread, name=name, waits=waits_of(state, settings), going=going, newest=newest,
+            promotion=settings.promotion, write=write,
+        )  # fmt: skip
     screen.tell(text)
 
 

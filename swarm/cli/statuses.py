@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING
 
 from swarm import units
 from swarm.cli.screen import columns, room
+from swarm.views import leaderboard
 
 if TYPE_CHECKING:
-    from swarm.views.snapshot import Snapshot, StreamRow, WorkerRow
+    from swarm.views.snapshot import Leaderboard, Snapshot, StreamRow, WorkerRow
+
+
+PLACES = 8
+"""Of the leaderboard; `--json` has all."""
 
 
 def text(snapshot: Snapshot) -> str:
@@ -45,8 +50,8 @@ def text(snapshot: Snapshot) -> str:
             for t in snapshot.tasks
         ]
         lines += ["", columns(tasks)]
-    if snapshot.leaderboard:
-        lines += ["", f"leaderboard by {snapshot.leaderboard}"]
+    if snapshot.leaderboard.places:
+        lines += ["", *_leaderboard(snapshot.leaderboard)]
     if snapshot.budget:
         lines += ["", f"budget: {snapshot.budget}"]
     if snapshot.feedback:
@@ -56,6 +61,16 @@ def text(snapshot: Snapshot) -> str:
     if snapshot.waits:
         lines += ["", f"to decide: {snapshot.waits}"]
     return "\n".join(lines)
+
+
+def _leaderboard(board: Leaderboard) -> list[str]:
+    first = [leaderboard.words(one, board.metric) for one in board.places[:PLACES]]
+    more = len(board.places) - len(first)
+    return [
+        f"leaderboard: {leaderboard.title(board)}",
+        columns([leaderboard.HEADINGS, *first]),
+        *([f"and {more} more: `swarm status --json`"] if more else []),
+    ]
 
 
 def _status_row(row: StreamRow) -> tuple[str, ...]:

@@ -303,10 +303,14 @@ def review(
     raise typer.Exit(0 if outcome.result == "agreed" else 1)
 
 
-def skill() -> None:
+def skill(*, form: Form = None) -> None:
     """Print a guide for language models."""
     from swarm.agents import skill as guide
+    from swarm.cli import screen
 
+    if form is not None:
+        screen.print_data({"guide": guide.TEXT}, form)
+        return
     print(guide.TEXT, end="")
 
 

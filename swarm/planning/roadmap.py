@@ -49,7 +49,7 @@ def costs(run: RunSettings, rows: Sequence[PlanRow], layout: Layout, state: Stat
 
 def markdown(run: RunSettings, found: Sequence[Cost], state: State | None = None) -> str:
     """For people.  `state`: of the run, where the roadmap is that of one."""
-    sums = [*_sums(found), *_took(run, state)]
+    sums = [*_sums(run, found), *_took(run, state)]
     return "\n".join([f"# Roadmap of {run.name}", "", *_phases(run), "", *_streams(found), "", *sums, ""])
 
 
@@ -66,8 +66,7 @@ def _cost(
     speed = speeds.get(_kind(settings))
     tokens = row.steps * row.step_tokens if row.steps else None
     hours = tokens / speed / 3600 if tokens and speed else None
-    trained = state.streams[row.stream].trained if state and row.stream in state.streams else None
-    seconds = trained.figures.get("seconds") if trained else _seconds_until_it_stopped(state, row.stream)
+    seconds = spending.training_seconds(state, row.stream) if state and row.stream in state.streams else None
     measured = seconds / 3600 if seconds is not None else None
     plain = settings.model_dump(mode="json")
     return Cost(
@@ -75,12 +74,6 @@ def _cost(
         hyper_parameters=", ".join(f"{key}={flow(plain[key])}" for key in TOLD if plain.get(key) is not None),
         tokens=tokens, hours=hours, usd=_times(hours, price), measured_hours=measured, measured_usd=_times(measured, price),
     )  # fmt: skip
-
-
-def _seconds_until_it_stopped(state: State | None, stream: str) -> float | None:
-    """Of a training without an end of its own: early exit, a stop, a failure."""
-    task = state.tasks.get(f"{stream}/train") if state else None
-    return task.seconds or None if task else None
 
 
 def _data(settings: StreamSettings, row: PlanRow) -> str:
@@ -160,7 +153,7 @@ def _streams(found: Sequence[Cost]) -> Iterator[str]:
         yield f"| {' | '.join([one.stream, one.base, one.data, one.hyper_parameters, one.device, tokens, *numbers])} |"
 
 
-def _sums(found: Sequence[Cost]) -> Iterator[str]:
+def _sums(run: RunSettings, found: Sequence[Cost]) -> Iterator[str]:
     for name, what in (("hours", "hours of training"), ("usd", "USD"), ("measured_hours", "hours measured"), ("measured_usd", "USD measured")):  # fmt: skip
         values = [value for one in found if (value := getattr(one, name)) is not None]
         if values:
@@ -169,7 +162,7 @@ def _sums(found: Sequence[Cost]) -> Iterator[str]:
             )
     if any(one.hours is None for one in found):
         yield "* hours are not known where no run here has trained on that base with that adapter: `swarm run` a few steps first"
-    if all(one.usd is None and one.measured_usd is None for one in found):
+    if not run.prices or any(one.hours is not None and one.usd is None for one in found):
         yield "* no price is known: add e.g. `prices: {cpu: 0.05, H100: 2.5}`, USD an hour, and hours measured or expected"
 
 

@@ -137,12 +137,13 @@ def differs_in_seed_alone(one: StreamSettings, other: StreamSettings) -> bool:
 def _admit_changes(name: str, like: StreamSettings, made: StreamSettings, research: Research, phase: str) -> None:
     space, before, after = research.phases[phase].space, _compared(like), _compared(made)
     changed = [key for key in after if before.get(key) != after[key]]
+    stated = made.model_dump(mode="json", exclude_defaults=True)
     if not changed:
         raise Refusal(f"{name}: changes nothing; name a setting of {', '.join(space)}")
     for key in changed:
         if key not in space:
             raise Refusal(f"{name}: {key} is outside of phase {phase}; it may change {', '.join(space)}")
-        if not allows(space[key], after[key]):
+        if not allows(space[key], after[key], before.get(key), stated.get(key)):
             raise Refusal(f"{name}: {key}={after[key]} is outside of the space of phase {phase}; see `swarm ledger`")
 
 
@@ -161,11 +162,14 @@ def _trains(state: State, one: Proposal) -> bool:
 
 def _parked(state: State, research: Research, one: Proposal) -> str:
     """Why it may not join yet."""
-    name = one.event.ref
-    if objections := state.objections_to(name):
-        return "{} objects: {}".format(*objections[0])
+    if objection := _objection(state, one.event.ref):
+        return objection
     approved = _approvals(state, one)
     return f"{approved} of {research.approvals} approvals" if approved < research.approvals else ""
+
+
+def _objection(state: State, name: str) -> str:
+    return next((f"{by} objects: {why}" for by, why in state.objections_to(name)), "")
 
 
 def _approvals(state: State, one: Proposal) -> int:
@@ -182,6 +186,8 @@ def _conclusions(state: State, settings: RunSettings, research: Research) -> Ite
             continue
         if stream.over:
             yield DiscardProposal(stream.name, stream.failed or "it was stopped before its end")
+        elif stream.score and (objection := _objection(state, stream.name)):
+            yield DiscardProposal(stream.name, objection)
         elif stream.score and (beaten := state.streams[best].score):
             if stream.score.rows_sha256[:SHORT] != beaten.rows_sha256[:SHORT]:
                 yield DiscardProposal(stream.name, f"scored on other rows than {best}: name `test_datasets`")

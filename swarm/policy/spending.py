@@ -62,6 +62,15 @@ def no_room(state: State, settings: RunSettings, now: float, wanted: StreamSetti
     return _exceeded(settings, so_far, *_whole(wanted, prepared))
 
 
+def training_seconds(state: State, name: str, now: float | None = None) -> float | None:
+    """How long a stream was trained: as its training states it, else the sum of its leases, with the present one until `now`."""
+    if trained := state.streams[name].trained:
+        return trained.figures.get("seconds")
+    task = state.tasks[f"{name}/train"]
+    present = max(0.0, now - task.lease.began) if task.lease and now is not None else 0.0
+    return task.seconds + present or None
+
+
 def trains(stream: Stream) -> bool:
     """Whether it is to be trained and is not at its end."""
     return stream.trained is None and not stream.over

@@ -37,19 +37,27 @@ class Research(Settings):
     """A trial of which no step ends for so long, although its worker is heard, is ended; longer than its longest step."""
 
 
-def allows(space: list[Any] | Range, value: Any) -> bool:
-    """Whether the value, as it is after reading, is one of the space; of a data set only what the space names of it is compared."""
+def allows(space: list[Any] | Range, value: Any, like: Any = None, stated: Any = None) -> bool:
+    """Whether the value, as it is after reading, is one of the space.
+
+    What the space leaves open of a data set is its default, or as in `like`, the value before the change.  `stated`: the value
+    without its defaults.
+    """
     if isinstance(space, list):
-        return any(_agrees(allowed, value) for allowed in space)
+        return any(_agrees(allowed, value, value if stated is None else stated, like) for allowed in space)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and space.low <= value <= space.high and (not space.is_whole or value == int(value))
 
 
-def _agrees(allowed: Any, value: Any) -> bool:
+def _agrees(allowed: Any, value: Any, stated: Any, like: Any) -> bool:
     match allowed, value:
         case dict(), dict():
-            return all(key in value and _agrees(below, value[key]) for key, below in allowed.items())
+            before = [one for one in (like if isinstance(like, list) else [like]) if isinstance(one, dict)]
+            named = all(key in value and below == value[key] for key, below in allowed.items())
+            left = stated.keys() - allowed.keys()
+            return named and all(any(one.get(key) == value[key] for one in before) for key in left)
         case list(), list():
-            return len(allowed) == len(value) and all(map(_agrees, allowed, value))
+            alike = len(allowed) == len(value)
+            return alike and all(_agrees(*each, like) for each in zip(allowed, value, stated, strict=True))
         case _:
             return bool(allowed == value)

@@ -16,8 +16,9 @@ from typing import Any
 
 from swarm import figures
 from swarm.printable import one_line
+from swarm.settings import Promotion
 from swarm.state import State, Stream, Task
-from swarm.views.leaderboard import ranked
+from swarm.views.leaderboard import competes, ranked
 from swarm.views.streamrows import as_measured, state_of
 from toon import encode
 
@@ -61,20 +62,26 @@ def digest(
     waits: str = "",
     going: str = GOING,
     newest: Mapping[str, Mapping[str, float]] | None = None,
+    promotion: Promotion | None = None,
     write: Callable[[Any], str] = encode,
 ) -> str:
     """The digest at log time `now` in the form that `write` gives it, at most `budget_tokens` as `tokens_at_most` counts them.
 
     `name`: the run folder's, for a log in which no run was started.  `waits`: for whom a promotion waits (`waits_of`).
     `going`: how a run stands that has begun and has not ended (`going_of`).  `newest`: what was measured last, by stream
-    (`artifacts.metrics.newest`): the log has figures only from one checkpoint to the next.
+    (`artifacts.metrics.newest`): the log has figures only from one checkpoint to the next.  `promotion`: by what the best are
+    chosen, where streams compete.
     Raises ValueError for a budget below LEAST_TOKENS.
     """
     if budget_tokens < LEAST_TOKENS:
         raise ValueError(f"a digest takes at least {LEAST_TOKENS} tokens")
     compared, last = _compared(state), newest or {}
-    rows = [_stream_row(state, stream, compared, last.get(name, {})) for name, stream in state.streams.items()]
-    head = _head(state, rows, name, going) | ({"waits": one_line(waits, TEXT_CHARACTERS)} if waits else {})
+    measured = {name: as_measured(stream, last.get(name, {})) for name, stream in state.streams.items()}
+    rows = [_stream_row(state, stream, compared, *measured[name]) for name, stream in state.streams.items()]
+    best = (
+        _best({name: own for name, (_, own) in measured.items()}, promotion or Promotion()) if competes(state) else ""
+    )
+    head = _head(state, rows, name, going, best) | ({"waits": one_line(waits, TEXT_CHARACTERS)} if waits else {})
     draft = _Draft(head, budget_tokens, write)
     whole = {
         "streams": [{**row, "why": None} for row in sorted(rows, key=urgency)],
@@ -141,7 +148,7 @@ def _counted(section: str, count: int) -> str:
     return f"{count} {section.removesuffix('s') if count == 1 else section}"
 
 
-def _head(state: State, rows: Sequence[Mapping[str, Any]], name: str | None, going: str) -> dict[str, Any]:
+def _head(state: State, rows: Sequence[Mapping[str, Any]], name: str | None, going: str, best: str) -> dict[str, Any]:
     counts = Counter(str(row["state"]) for row in rows)
     word = "ended" if state.end else "stopped" if state.stopped else going if state.run else "not started"
     counted = ", ".join(f"{counts[name]} {name}" for name in URGENCY if counts[name])
@@ -149,14 +156,15 @@ def _head(state: State, rows: Sequence[Mapping[str, Any]], name: str | None, goi
         "run": state.run.name if state.run else name,
         "at": state.seq,
         "state": f"{word}: {counted}" if counted else word,
-        **({"best": best} if (best := _best(state)) else {}),
+        **({"best": best} if best else {}),
     }
 
 
-def _best(state: State) -> str:
-    """The first streams by held-out loss, where streams joined: the row of one that trains says nothing of the others."""
-    first = ranked(state, "eval_loss", "min")[:BEST] if state.added else []
-    return ", ".join(f"{name} {value:.3g}" for name, value in first)
+def _best(measured: Mapping[str, Mapping[str, float]], promotion: Promotion) -> str:
+    """The head of the leaderboard: the row of a stream says nothing of the others."""
+    metric, _, first = ranked(measured, promotion)
+    listed = ", ".join(f"{name} {value:.3g}" for name, value in first[:BEST])
+    return f"{metric}: {listed}" if listed else ""
 
 
 def urgency(row: Mapping[str, Any]) -> int:
@@ -170,9 +178,10 @@ def _compared(state: State) -> list[str]:
     return [name for name in figures.with_goal() if name in found]
 
 
-def _stream_row(state: State, stream: Stream, compared: Sequence[str], newest: Mapping[str, float]) -> dict[str, Any]:
+def _stream_row(
+    state: State, stream: Stream, compared: Sequence[str], step: int | None, measured: Mapping[str, float]
+) -> dict[str, Any]:
     word, why = state_of(state, stream, None)
-    step, measured = as_measured(stream, newest)
     warned = stream.verdict is not None and stream.verdict.result != "SUCCESS"
     has_reason = word == "failed" or why.startswith("again") or (word == "done" and warned)
     return {

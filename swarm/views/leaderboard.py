@@ -3,32 +3,91 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 
-from swarm import figures
-from swarm.settings import RunSettings
-from swarm.state import State, Stream
+from swarm import figures, units
+from swarm.figures import Goal
+from swarm.policy.spending import training_seconds, usd
+from swarm.settings import Promotion, RunSettings
+from swarm.state import State
+from swarm.views.snapshot import Leaderboard, Place, StreamRow
+from swarm.views.streamrows import as_measured
 
-SHOWN = 5
-
-
-def ranked(state: State, metric: str, goal: str) -> list[tuple[str, float]]:
-    """Streams that have the figure, the best first; while they train it is that of the newest checkpoint."""
-    found = [(name, value) for name, stream in state.streams.items() if (value := _newest(stream, metric)) is not None]
-    return sorted(found, key=lambda one: one[1], reverse=goal == "max")
-
-
-def _newest(stream: Stream, metric: str) -> float | None:
-    saved = stream.checkpoints[-1].figures if stream.checkpoints else {}
-    value = {**saved, **stream.figures}.get(metric)
-    return value if value is not None and math.isfinite(value) else None
+TRIAL = re.compile(r".+\.t\d+")
+"""The name of a trial of a search."""
+CONCLUDED = {"keep": "kept", "discard": "discarded", "replica": "replica"}
+"""States of proposals that were judged."""
 
 
-def line(state: State, settings: RunSettings) -> str:
-    """`eval_loss: 1 wide.t3 0.412, 2 wide.t2 0.43`; empty where fewer than two have the figure."""
-    metric = settings.promotion.metric
-    best = ranked(state, metric, settings.promotion.direction)
+def ranked(
+    measured: Mapping[str, Mapping[str, float]], promotion: Promotion
+) -> tuple[str, Goal, list[tuple[str, float]]]:
+    """The figure, which end of it is better, and the streams that have it, the best first.
+
+    `measured`: the newest figures by stream.  Before two have the promotion's figure it is the held-out loss.
+    """
+    metric, goal = promotion.metric, promotion.direction
+    if len(found := _finite(measured, metric)) < 2:
+        metric, goal = "eval_loss", "min"
+        found = _finite(measured, metric)
+    return metric, goal, sorted(found, key=lambda one: one[1], reverse=goal == "max")
+
+
+def _finite(measured: Mapping[str, Mapping[str, float]], metric: str) -> list[tuple[str, float]]:
+    return [(name, own[metric]) for name, own in measured.items() if math.isfinite(own.get(metric, math.nan))]
+
+
+def competes(state: State) -> bool:
+    """Whether streams of the run are trials that are measured against each other: a search, early exit or a research."""
+    names_trials = any(map(TRIAL.fullmatch, state.streams))
+    return bool(state.added) or names_trials or any(stream.gave_way for stream in state.streams.values())
+
+
+def leaderboard(state: State, settings: RunSettings, rows: Sequence[StreamRow], now: float) -> Leaderboard:
+    """Without places where fewer than two streams have the figure."""
+    measured = {row.name: as_measured(state.streams[row.name], _newest(row)) for row in rows}
+    metric, goal, best = ranked({name: own for name, (_, own) in measured.items()}, settings.promotion)
     if len(best) < 2:
-        return ""
-    places = [f"{number} {name} {figures.of(metric).text(value)}" for number, (name, value) in enumerate(best, 1)]
-    more = f" and {len(best) - SHOWN} more" if len(best) > SHOWN else ""
-    return f"{metric}: {', '.join(places[:SHOWN])}{more}"
+        return Leaderboard()
+    by_name, places = {row.name: row for row in rows}, []
+    for rank, (name, value) in enumerate(best, start=1):
+        row = by_name[name]
+        seconds = training_seconds(state, name, now)
+        cost = usd(seconds / 60, settings) if seconds is not None and settings.prices else None
+        step = measured[name][0] or 0
+        places.append(Place(rank, name, step, row.steps, value, seconds, cost, _standing(state, row)))
+    return Leaderboard(metric, goal, tuple(places), competes(state))
+
+
+def _newest(row: StreamRow) -> dict[str, float]:
+    return {**row.figures, **({"step": float(row.step)} if row.step else {})}
+
+
+def _standing(state: State, row: StreamRow) -> str:
+    """`train`, `stopped at 20`, `kept`, `promoted` and so on."""
+    proposal = state.proposals.get(row.name)
+    if row.state == "stopped":
+        return f"stopped at {row.checkpoints[-1] if row.checkpoints else row.step}"
+    if row.state == "done" and proposal and proposal.conclusion:
+        return CONCLUDED[proposal.conclusion.result]
+    return row.state
+
+
+HEADINGS = ("", "stream", "step/of", "figure", "cost", "state")
+
+
+def words(one: Place, metric: str) -> tuple[str, ...]:
+    """One place under `HEADINGS`."""
+    figure, steps = figures.of(metric).text(one.value), f"{one.step}/{one.steps or '?'}"
+    return str(one.rank), one.stream, steps, figure, cost(one), one.state
+
+
+def cost(one: Place) -> str:
+    """`48s`, or with a price `48s $0.03`."""
+    return units.duration(one.seconds) + (f" ${one.usd:.2g}" if one.usd is not None else "")
+
+
+def title(board: Leaderboard) -> str:
+    """`held-out, lowest first`."""
+    return f"{figures.of(board.metric).label}, {'highest' if board.goal == 'max' else 'lowest'} first"

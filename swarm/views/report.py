@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from swarm import figures
@@ -21,6 +22,7 @@ def session(snapshot: Snapshot) -> dict[str, Any]:
         "promoted": snapshot.promoted or None,
         "why": snapshot.why or None,
         "waits": snapshot.waits or None,
+        "leaderboard": asdict(snapshot.leaderboard) if snapshot.leaderboard.places else None,
         "streams": streams(snapshot.streams),
         "workers": [worker_of(row) for row in snapshot.workers],
         "tasks": [task(row) for row in snapshot.tasks],

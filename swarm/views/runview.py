@@ -18,10 +18,11 @@ from swarm.policy.spending import usage
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import State
-from swarm.views import leaderboard, logview
+from swarm.views import logview
 from swarm.views.curves import Curves
+from swarm.views.leaderboard import leaderboard
 from swarm.views.snapshot import BusCounters, Snapshot, StreamRow, WorkerRow
-from swarm.views.streamrows import leader, run_eta, stream_rows, task_rows, waits_of, why_of
+from swarm.views.streamrows import run_eta, stream_rows, task_rows, waits_of, why_of
 
 TAIL_LINES = 200
 STREAM_LINES = 40
@@ -104,6 +105,7 @@ class RunView:
         """The run at log time `now`; `run_state` is used unless the log says that the run has ended or was never started."""
         state = self.state
         rows = self._rows(workers, now)
+        board = leaderboard(state, self.settings, rows, now)
         return Snapshot(
             run=self.folder.name,
             folder=str(self.folder.path),
@@ -118,8 +120,8 @@ class RunView:
             now=now,
             streams=rows,
             eta_seconds=run_eta(rows),
-            leader=state.promoted.ref if state.promoted else leader(rows, self.settings.promotion),
-            leaderboard=leaderboard.line(state, self.settings),
+            leader=state.promoted.ref if state.promoted else board.first,
+            leaderboard=board,
             budget=", ".join(usage(state, self.settings, state.time if state.end else now)),
             feedback=feedback.standing(state, self.settings),
             workers=workers,

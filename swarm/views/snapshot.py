@@ -151,6 +151,43 @@ class BusCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A stream's place on the leaderboard."""
+
+    rank: int
+    stream: str
+    step: int
+    steps: int
+    """Planned; 0 while unknown."""
+    value: float
+    """Of the leaderboard's figure, as it was measured last."""
+    seconds: float | None = None
+    """Of training so far."""
+    usd: float | None = None
+    """What these seconds cost by the config's prices, if it has any."""
+    state: str = ""
+    """One of `STREAM_STATES`; `stopped at 20`, with the step of its newest checkpoint; of a proposal that was judged kept, discarded
+    or replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """The streams by the figure that the run promotes by, the best first; without places where fewer than two have it."""
+
+    metric: str = ""
+    goal: str = ""
+    """min or max: which end is better."""
+    places: tuple[Place, ...] = ()
+    is_search: bool = False
+    """Its streams are trials that compete."""
+
+    @property
+    def first(self) -> str:
+        """The leader's name; empty where there are no places."""
+        return self.places[0].stream if self.places else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A run at one moment."""
 
@@ -170,8 +207,7 @@ class Snapshot:
     """Time until the last stream is trained, by the pace of those that train; None where that is not known."""
     leader: str = ""
     """The stream with the best figure by which they are compared, so far."""
-    leaderboard: str = ""
-    """The best streams so far with that figure, the best first."""
+    leaderboard: Leaderboard = Leaderboard()
     budget: str = ""
     """What is used of the run's budget; empty where it has none."""
     feedback: str = ""

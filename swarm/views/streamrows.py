@@ -12,7 +12,7 @@ from swarm.policy import feedback
 from swarm.policy.promotion import waiting, waits_for
 from swarm.policy.research import proposals_waiting
 from swarm.printable import one_line
-from swarm.settings import Promotion, RunSettings, StreamSettings
+from swarm.settings import RunSettings, StreamSettings
 from swarm.state import State, Stream
 from swarm.views.curves import Curves
 from swarm.views.snapshot import StreamRow, TaskRow, WorkerRow
@@ -186,15 +186,6 @@ def run_eta(rows: Sequence[StreamRow]) -> float | None:
         return None
     later = sum(row.steps for row in waiting) * sum(paces) / len(paces) if paces else 0.0
     return max(*training.values(), (sum(training.values()) + later) / len(training))
-
-
-def leader(rows: Sequence[StreamRow], promotion: Promotion) -> str:
-    """The stream with the best finite figure of those by which they are compared; empty where fewer than two have it."""
-    goal = promotion.goal or figures.of(promotion.metric).goal
-    found = {row.name: value for row in rows if math.isfinite(value := row.figures.get(promotion.metric, math.nan))}
-    if len(found) < 2:
-        return ""
-    return (min if goal == "min" else max)(found, key=found.__getitem__)
 
 
 def _eta(curves: Curves, since: float, settings: StreamSettings | None, measured: Mapping[str, float]) -> float | None:

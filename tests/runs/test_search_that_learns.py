@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from swarm import events as ev
+from swarm.views.watch import Watcher
 from tests.runs import swarm_process as sp
+from tests.tui.screen import text, until
+from tui.app import Dashboard
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 STREAMS = """  wide:
@@ -18,6 +24,15 @@ STREAMS = """  wide:
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
     yield from sp.end_everything(tmp_path)
+
+
+async def dashboard_of(run: Path) -> str:
+    """What stands on an ordinary terminal."""
+    with Watcher.attach(run) as watcher:
+        app = Dashboard(watcher)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: "leaderboard" in text(app), seconds=20)
+            return text(app)
 
 
 def test_trials_are_suggested_as_others_end_each_is_an_entry_and_the_budget_ends_the_search(tmp_path: Path) -> None:
@@ -39,7 +54,14 @@ def test_trials_are_suggested_as_others_end_each_is_an_entry_and_the_budget_ends
     steps = sum((s.trained or s.checkpoints[-1]).step for s in state.streams.values())
     assert steps <= 16
     shown = sp.swarm("status", cwd=tmp_path).stdout
-    assert "leaderboard by eval_loss: 1 wide" in shown and f"budget: {steps} of 16 steps" in shown
-    assert 'best: "wide' in sp.swarm("digest", cwd=tmp_path).stdout
+    assert "leaderboard: held-out, lowest first" in shown and f"budget: {steps} of 16 steps" in shown
+    [board] = [json.loads(sp.swarm("status", "--json", cwd=tmp_path).stdout)["leaderboard"]]
+    best = board["places"][0]
+    assert best["value"] == min(one["value"] for one in board["places"]) and best["seconds"] > 0
+    assert f'best: "eval_loss: {best["stream"]} ' in sp.swarm("digest", cwd=tmp_path).stdout
+    screen = asyncio.run(dashboard_of(path))
+    assert "leaderboard" in screen and re.search(
+        rf"1 .* {best['stream']} +{best['step']}/4 +0?[.0-9]+ +\d+s +(done|promoted)", screen
+    ), screen
     again = sp.swarm("run", config.name, cwd=tmp_path, check=2)
     assert f"streams.wide: wide ran before with the same settings and data; {path.name} has " in again.stderr

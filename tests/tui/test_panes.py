@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm.views.snapshot import Leaderboard, Place
 from tests.tui.runs import Played, run_at, sketch
 from tests.tui.screen import shown, text, until
 from tui import app as dashboard
@@ -67,3 +68,39 @@ async def test_a_mode_has_its_name_and_the_legend_names_those_that_have_a_curve(
         legend = next(line for line in text(app).splitlines() if "■ lora-32 " in line and "│" in line)
         assert "lora-8" not in legend.partition("││")[0] and "single ┤" in text(app)
         await until(pilot, lambda: "mode      mirror" in text(app))
+
+
+def places(*found: tuple[str, float, str]) -> tuple[Place, ...]:
+    return tuple(Place(i, name, 60, 120, value, 95.0, 0.02, state) for i, (name, value, state) in enumerate(found, 1))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (180, 50)], ids=str)
+async def test_where_trials_compete_the_leaderboard_stands_by_itself_readable_follows_the_run_and_can_be_hidden(
+    size: tuple[int, int],
+) -> None:
+    first = places(("lora-32", 0.412, "train"), ("lora-8", 0.52, "kept"), ("dora-8", 0.61, "stopped at 60"))
+    board = Leaderboard("eval_loss", "min", first, is_search=True)
+    source = Played(replace(sketch(), leaderboard=board))
+    async with shown(source, size) as (app, pilot):
+        seen = text(app)
+        assert "leaderboard" in seen and "held-out, lowest first" in seen
+        lines = [" ".join(line.split("│")[1].split()) for line in seen.splitlines() if "60/120" in line and "│" in line]
+        assert lines == [
+            "1 ■ lora-32 60/120 0.412 1m35 $0.02 train", "2 ● lora-8 60/120 0.520 1m35 $0.02 kept",
+            "3 ▲ dora-8 60/120 0.610 1m35 $0.02 stopped at 60",
+        ]  # fmt: skip
+        turned = places(("dora-8", 0.31, "train"), ("lora-32", 0.412, "promoted"))
+        source.become(replace(sketch(), leaderboard=replace(board, places=turned)))
+        await until(pilot, lambda: "0.310" in text(app) and "stopped at 60" not in text(app))
+        await pilot.press("e")
+        await until(pilot, lambda: "leaderboard" not in text(app))
+        assert "─ log ─" in text(app)
+
+
+@pytest.mark.asyncio
+async def test_in_a_run_without_trials_the_leaderboard_opens_by_its_key_and_says_what_is_missing() -> None:
+    async with shown(Played(sketch())) as (app, pilot):
+        assert "leaderboard" not in text(app)
+        await pilot.press("e")
+        await until(pilot, lambda: "fewer than two are measured" in text(app))

@@ -7,6 +7,7 @@ from typing import Literal
 from tui.panes.curves import Curves
 from tui.panes.detail import Detail
 from tui.panes.header import Banner, Header
+from tui.panes.leaders import Leaders
 from tui.panes.log import Lines
 from tui.panes.pane import Pane
 from tui.panes.streams import Streams
@@ -21,6 +22,7 @@ PANES: tuple[tuple[Area, str, type[Pane]], ...] = (
     ("top", "streams", Streams),
     ("middle", "curves", Curves),
     ("middle", "detail", Detail),
+    ("bottom", "leaders", Leaders),
     ("bottom", "log", Lines),
     ("bottom", "workers", Workers),
 )

@@ -27,8 +27,9 @@ RANKS = {
     "clone": 7,
     "new": 8,
     "workers": 9,
-    "note": 10,
-    "palette": 11,
+    "leaders": 10,
+    "note": 11,
+    "palette": 12,
 }
 """Rank by the binding's description; keys without one are left out first."""
 
@@ -41,7 +42,9 @@ class Keys(Line):
             active.binding.action: active.binding for active in bindings if active.binding.show and active.enabled
         }
         shown = [binding for action, binding in by_action.items() if action not in without]
-        self.show_parts([Part(Text(" "))] + [Part(hint(b), RANKS.get(b.description.split("/")[0], 12)) for b in shown])
+        self.show_parts(
+            [Part(Text(" "))] + [Part(hint(b), RANKS.get(b.description.split("/")[0], len(RANKS))) for b in shown]
+        )
 
 
 def hint(binding: Binding) -> Text:

@@ -149,6 +149,11 @@ async def test_a_refusal_needs_no_other_text_and_names_tools_and_no_commands(fol
             and "how: input should be 'renew'" in wrong
         )
         assert "http" not in wrong and "pydantic" not in wrong
+        for how in ("clone", "add", "propose"):
+            torn = await refused(ada, "steer", ref="wide", how=how, new="two", changes="lora_r='8", text="why")
+            assert torn.startswith(
+                'changes: "lora_r=\'8" cannot be read (No closing quotation); close the quotation mark'
+            )
 
 
 async def test_a_model_names_the_devices_that_are_for_others_and_an_idle_run_has_none_to_give(

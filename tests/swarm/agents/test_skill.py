@@ -71,15 +71,9 @@ def test_what_the_guide_says_of_all_commands_is_so() -> None:
     }
     without_a_run |= {f"data {name}" for name in of_data}
     assert {name for name in taken if "--run" not in taken[name]} == without_a_run
-    answers_in_words = {
-        "schema",
-        "chat",
-        "skill",
-        "mcp",
-        "watch",
-        "export",
-    }  # the last has --format
-    assert {name for name in taken if not {"--json", "--toon"} <= taken[name]} == answers_in_words
+    talk = {"chat", "mcp", "watch"}
+    """A terminal, or a protocol of its own."""
+    assert {name for name in taken if not {"--json", "--toon"} <= taken[name]} == talk
     writes = {name for name in taken if "--idem" in taken[name]} | {"open", "inbox"}
     assert all("--as" in taken[name] for name in writes)
 

@@ -86,8 +86,9 @@ def test_a_goal_file_that_is_none_is_refused_with_the_reason(tmp_path: Path, tex
 
 def test_a_space_allows_its_values_and_of_a_data_set_what_it_names() -> None:
     rows = [{"path": "/a.jsonl", "type": "chatml", "limit": None}]
-    assert allows([[{"path": "/a.jsonl"}]], rows) and not allows([[{"path": "/b.jsonl"}]], rows)
-    assert not allows([[{"path": "/a.jsonl"}, {"path": "/b.jsonl"}]], rows)
+    assert allows([[{"path": "/a.jsonl"}]], rows, rows) and not allows([[{"path": "/b.jsonl"}]], rows, rows)
+    assert not allows([[{"path": "/a.jsonl"}, {"path": "/b.jsonl"}]], rows, rows)
+    assert not allows([[{"path": "/a.jsonl"}]], rows, [{"path": "/c.jsonl", "type": "text"}])
     whole, real = Range(low=4, high=16), Range(low=1e-4, high=1e-2)
     assert allows(whole, 16) and not allows(whole, 4.5) and not allows(whole, True)
     assert allows(real, 1e-4) and not allows(real, 2e-2) and not allows(real, "x")

@@ -115,6 +115,19 @@ def test_what_is_objected_to_is_parked_and_gets_its_answer_when_the_phase_is_don
     ]
 
 
+def test_a_veto_while_a_trial_trains_discards_it_once_it_is_scored_unless_it_is_taken_back(story: Story) -> None:
+    proposes(story, "one")
+    joins(story, "one")
+    story.say("bob", ev.Object(ref="one", why="the rows are not ours to use"))
+    story.scored("one", 0.1, scores_sha256=SHA)
+    run = run_of(story)
+    assert research.results(story.state, run, story.now) == [
+        DiscardProposal("one", "bob objects: the rows are not ours to use")
+    ]
+    story.say("bob", ev.Approve(ref="one"))
+    assert research.results(story.state, run, story.now) == [JudgeProposal("one", "start", False)]
+
+
 def test_approvals_are_of_others(story: Story) -> None:
     proposes(story, "one")
     run = run_of(story, GOAL.model_copy(update={"approvals": 1}))
@@ -163,6 +176,8 @@ def test_a_research_without_a_leader_and_without_proposals_ends(story: Story) ->
         ({}, "changes nothing"),
         ({"lora_r": 16}, "lora_r is outside of phase data; it may change datasets"),
         ({"datasets": [{"path": "/other.jsonl"}]}, "outside of the space of phase data"),
+        ({"datasets": [{"path": "/many.jsonl", "limit": 9}]}, "outside of the space of phase data"),
+        ({"datasets": [{"path": "/many.jsonl"}, {"path": "/many.jsonl"}]}, "outside of the space of phase data"),
         ({"datasets": [{"path": "/many.jsonl"}]}, "twin has the same settings"),
     ],
 )
@@ -173,8 +188,21 @@ def test_what_is_outside_of_the_space_or_was_proposed_before_is_refused(
     with pytest.raises(Refusal, match=why):
         research.admit_proposal(story.state, run_of(story), "new", "start", stream(**changes), others)
     del others["twin"]
-    made = stream(datasets=[{"path": "/many.jsonl", "limit": 9}])
+    made = stream(datasets=[{"path": "/many.jsonl"}])
     assert research.admit_proposal(story.state, run_of(story), "new", "start", made, others) == "data"
+
+
+def test_what_the_space_leaves_open_of_a_data_set_is_as_before_or_the_default(story: Story) -> None:
+    run, before = run_of(story), {"path": "/few.jsonl", "type": "toon", "limit": 9}
+    run = run.model_copy(update={"streams": {"start": stream(datasets=[before])}})
+    for own in ({}, {"type": "toon"}, {"type": "toon", "limit": 9}):
+        made = stream(datasets=[{"path": "/many.jsonl", **own}])
+        assert research.admit_proposal(story.state, run, "new", "start", made, {}) == "data"
+    for own in ({"limit": 8}, {"type": "text"}, {"prompt": "answer"}):
+        with pytest.raises(Refusal, match=r"datasets=.* is outside of the space of phase data"):
+            research.admit_proposal(
+                story.state, run, "new", "start", stream(datasets=[{"path": "/many.jsonl", **own}]), {}
+            )
 
 
 def scores(shift: float, noise: float = 0.01) -> RowScores:
