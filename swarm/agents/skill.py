@@ -71,10 +71,10 @@ otherwise, 6 the time is over) with what changed since you last waited. Where a 
 ## Research
 
 Where a run takes proposals (`swarm research GOAL.md --detach` starts one), its phases are tasks: `swarm wait --until claimable --as ada` returns when one is open,
-`swarm claim research/PHASE --as ada` leads it. Look at `swarm ledger` (best so far, what was tried, what the phase may change), then propose one change for one reason:
+`swarm claim research/PHASE --ttl 3600 --as ada` leads it. Look at `swarm ledger` (best so far, what was tried, what the phase may change), then propose one change for one reason (a list as the ledger prints it, in quotes):
 `swarm propose NEW --like BEST learning_rate=1e-3 --because "the loss still falls" --refute "no lower held-out loss" --as ada`. It is refused outside of that space
 or if it was made before (another seed is no progress); it is trained when there is room. `swarm object NEW "why" --as bob` parks a proposal, `swarm approve NEW --as bob`
-lets it go. `swarm wait --until concluded --as ada` returns with `conclude`: keep or discard, with the chance. Who leads ends the phase: `swarm done research/PHASE --token N --as ada`.
+lets it go. `swarm wait --until concluded --timeout 2400 --as ada` (after a 6: renew, wait again) returns with `conclude`: keep or discard, with the chance. Who leads ends the phase: `swarm done research/PHASE --token N --as ada`.
 
 ## Steer
 

@@ -14,7 +14,7 @@ from typer.main import get_command
 from swarm.cli import app, main
 from tests.runs import swarm_process as sp
 
-WORK_ALONE = {"init", "schema", "env", "runs", "prune", "open", "skill"}
+WORK_ALONE = {"init", "schema", "env", "runs", "prune", "open", "skill", "mcp"}
 """They need no run and no file."""
 BECOME_ANOTHER = {"chat", "serve"}
 """The trainer's process takes their place."""

@@ -57,6 +57,8 @@ def test_without_an_earlier_run_the_hours_are_not_known_and_it_says_how_to_know_
     assert one.tokens == 90 * 4 * 100 and one.hours is None and one.usd is None
     text = roadmap.markdown(config.run, [one])
     assert "rows.jsonl (" in text and "lora_r=8" in text and "`swarm run` a few steps first" in text
+    assert "no price is known" not in text, "its prices are there; what lacks is the speed"
+    assert "no price is known" in roadmap.markdown(config.run.model_copy(update={"prices": {}}), [one])
 
 
 def test_hours_are_those_of_the_speed_that_was_measured_and_cost_is_that_of_the_dearest_device(tmp_path: Path) -> None:
@@ -69,6 +71,10 @@ def test_hours_are_those_of_the_speed_that_was_measured_and_cost_is_that_of_the_
     took = (state.time - state.started) / 3600
     assert f"* the run: {took:.3g} hours by the clock, USD {0.5 * took:.3g} at the highest" in text
     assert "| 1 | 0.5 | 0.5 | 0.25 |" in text and "* USD measured: 0.25" in text
+    run = config.run.model_copy(update={"prices": {"cpu": 0.5, "gpu": 3.0}})
+    both = Layout(workers=(*LAYOUT.workers, WorkerSpec(name="trainer-2", roles=("train",), device="gpu0", gpu_index=0)))
+    [dear] = roadmap.costs(run, plan_table(config, {"tiny-toon": BASE}, LAYOUT), both, state)
+    assert dear.usd == pytest.approx(3.0), "either of them may train it"
     data = roadmap.data(config.run, [one])
     assert data["streams"][0]["measured_usd"] == pytest.approx(0.25) and data["phases"][1]["what"] == "train"
 
