@@ -56,7 +56,7 @@ def leaderboard(state: State, settings: RunSettings, rows: Sequence[StreamRow], 
         seconds = training_seconds(state, name, now)
         cost = usd(seconds / 60, settings) if seconds is not None and settings.prices else None
         step = measured[name][0] or 0
-        places.append(Place(rank, name, step, row.steps, value, seconds, cost, _standing(state, row)))
+        places.append(Place(rank, name, step, row.steps, value, seconds, cost, _standing(state, row, metric)))
     return Leaderboard(metric, goal, tuple(places), competes(state))
 
 
@@ -64,11 +64,12 @@ def _newest(row: StreamRow) -> dict[str, float]:
     return {**row.figures, **({"step": float(row.step)} if row.step else {})}
 
 
-def _standing(state: State, row: StreamRow) -> str:
+def _standing(state: State, row: StreamRow, metric: str) -> str:
     """`train`, `stopped at 20`, `kept`, `promoted` and so on."""
     proposal = state.proposals.get(row.name)
     if row.state == "stopped":
-        return f"stopped at {row.checkpoints[-1] if row.checkpoints else row.step}"
+        measured = [saved.step for saved in state.streams[row.name].checkpoints if metric in saved.figures]
+        return f"stopped at {measured[-1] if measured else row.step}"
     if row.state == "done" and proposal and proposal.conclusion:
         return CONCLUDED[proposal.conclusion.result]
     return row.state

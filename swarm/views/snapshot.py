@@ -166,8 +166,8 @@ class Place:
     usd: float | None = None
     """What these seconds cost by the config's prices, if it has any."""
     state: str = ""
-    """One of `STREAM_STATES`; `stopped at 20`, with the step of its newest checkpoint; of a proposal that was judged kept, discarded
-    or replica."""
+    """One of `STREAM_STATES`; `stopped at 20`, with the step of its newest checkpoint that has the figure; of a proposal that
+    was judged kept, discarded or replica."""
 
 
 @dataclass(frozen=True, slots=True)
