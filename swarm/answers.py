@@ -69,8 +69,11 @@ def kept(folder: RunFolder, answer: str) -> dict[str, Any]:
 
 
 def keep_rated(folder: RunFolder, answer: str, found: Mapping[str, Any]) -> None:
-    """Keep it with those that were rated.  Raises OSError."""
-    write_whole(_place(folder, RATED, answer), json.dumps(found, ensure_ascii=False), mode=OWNER)
+    """Keep it with those that were rated.  Raises UserError where it is longer than anything that is trained on, OSError."""
+    text = json.dumps(found, ensure_ascii=False)
+    if len(text) > LONGEST:
+        raise UserError(answer, f"is longer than {LONGEST:,} characters with what it should have been", "shorten that")
+    write_whole(_place(folder, RATED, answer), text, mode=OWNER)
 
 
 def forget_waiting(folder: RunFolder, answer: str) -> None:
@@ -85,13 +88,17 @@ def write_rows(folder: RunFolder, name: str, answers: Iterable[str]) -> Path:
     if not there:
         raise UserError(name, f"none of its answers is in {FOLDER}/{RATED}", "put them back")
     path = folder.path / FOLDER / f"{name}.jsonl"
-    write_whole(path, "".join(f"{json.dumps(_row(read_json(one)), ensure_ascii=False)}\n" for one in there), mode=OWNER)
+    write_whole(path, "".join(f"{json.dumps(_row(one), ensure_ascii=False)}\n" for one in there), mode=OWNER)
     return path
 
 
-def _row(found: Mapping[str, Any]) -> dict[str, Any]:
-    answer = {"role": "assistant", "content": found.get("better", found["answer"])}
-    return {"messages": [*found["messages"], answer]}
+def _row(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    try:
+        answer = {"role": "assistant", "content": found.get("better", found["answer"])}
+        return {"messages": [*found["messages"], answer]}  # type: ignore[misc]
+    except (KeyError, TypeError) as error:
+        raise UserError(str(path), "is no answer with its messages", "remove it") from error
 
 
 def _place(folder: RunFolder, which: str, answer: str) -> Path:

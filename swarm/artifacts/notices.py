@@ -9,16 +9,21 @@ import hashlib
 import hmac
 import json
 import os
+import re
+import signal
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+from swarm.errors import UserError
 from swarm.files import read_json, write_whole
-from swarm.plainfiles import make_folder, remove_file
+from swarm.plainfiles import check_ours, make_folder, remove_file
 from swarm.policy.alerts import message
+from swarm.posting import post
+from swarm.redaction import redacted
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.settings.alerts import Alert
@@ -28,6 +33,12 @@ FOLDER, CURSOR = "alerts", "cursor.json"
 SIGNATURE = "X-Swarm-Signature"
 SECONDS = 20.0
 """Time that a receiver has to take one message."""
+NUMBER = re.compile(r"[0-9]{1,6}")
+"""Of a receiver: a file whose name ends with anything else is not ours."""
+TALK_BYTES = 4096
+"""Of what a command that fails says last."""
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 class NotSent(Exception):
@@ -42,9 +53,12 @@ class Queue:
 
     @property
     def cursor(self) -> int:
-        """The last entry whose messages are in the queue or were sent."""
+        """The last entry whose messages are in the queue or were sent.  Raises UserError."""
         file = self.path / CURSOR
-        return int(str(read_json(file)["seq"])) if file.exists() else 0
+        seq = read_json(file).get("seq") if file.exists() else 0
+        if type(seq) is not int:
+            raise UserError(str(file), "holds no number of an entry", "remove it: alerts are sent again")
+        return seq
 
     def put(self, alerts: Sequence[Alert], messages: Sequence[Mapping[str, Any]], seq: int) -> None:
         """Messages of the entries up to `seq`; the same message twice is one file.  Raises OSError."""
@@ -56,12 +70,17 @@ class Queue:
         write_whole(self.path / CURSOR, json.dumps({"seq": seq}))
 
     def waiting(self) -> Iterator[tuple[Path, int, dict[str, Any]]]:
-        """File, number of the receiver and message of all that was not taken, the oldest first."""
+        """File, number of the receiver and message of all that was not taken, the oldest first.  Raises UserError."""
         for path in sorted(self.path.glob("*-*-*.json")):
-            yield path, int(path.stem.rpartition("-")[2]), dict(read_json(path))
+            if NUMBER.fullmatch(number := path.stem.rpartition("-")[2]):
+                yield path, int(number), read_json(path)
 
     def sent(self, alerts: Sequence[Alert]) -> list[dict[str, str]]:
-        """Sends what waits: a row for each receiver, with the reason why it did not take it; then it gets nothing more in this round."""
+        """Sends what waits: a row for each receiver, with the reason why it did not take it; then it gets nothing more in this round.
+
+        Raises UserError before anything is sent where the folder is another user's: its commands are not ours to run.
+        """
+        check_ours(self.path.parent)
         why: dict[int, str] = {}
         for path, number, one in self.waiting():
             if why.get(number):
@@ -109,20 +128,43 @@ def receiver_of(alert: Alert) -> str:
 
 
 def _run(command: Sequence[str], body: bytes) -> None:
+    """What it says is kept in a file: a process that it leaves behind may hold its output open, and endless output fills no memory."""
     try:
-        done = subprocess.run(command, input=body, capture_output=True, timeout=SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        with TemporaryFile() as talk:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=talk, start_new_session=True
+            )
+            _wait_for(process, body)
+            if process.returncode:
+                talk.seek(max(0, talk.seek(0, os.SEEK_END) - TALK_BYTES))
+                last = talk.read().decode(errors="replace").strip().splitlines()[-1:]
+                raise NotSent(redacted(": ".join([f"{command[0]}: exit status {process.returncode}", *last])))
+    except OSError as error:
         raise NotSent(f"{command[0]}: {error}") from error
-    if done.returncode:
-        talk = done.stderr.decode(errors="replace").strip().splitlines()
-        raise NotSent(f"{command[0]}: exit status {done.returncode}{': ' + talk[-1] if talk else ''}")
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A message goes to the address that the config names, and to no other."""
+def _wait_for(process: subprocess.Popen[bytes], body: bytes) -> None:
+    """Raises NotSent for one that does not end in time; then it and all that it has started are ended."""
+    _running.add(process)
+    try:
+        process.communicate(body, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        _end(process)
+        process.wait()
+        raise NotSent(str(error)) from error
+    finally:
+        _running.discard(process)
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+
+def end_commands() -> None:
+    """Those that have not ended, with all that they have started: this process ends."""
+    for process in list(_running):
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _post(alert: Alert, body: bytes) -> None:
@@ -131,12 +173,9 @@ def _post(alert: Alert, body: bytes) -> None:
         url = os.environ.get(url[1:], "")
         if not url.startswith(("http://", "https://")):
             raise NotSent(f"{alert.url}: the environment variable holds no address")
-    headers = {"Content-Type": "application/json", **signature(alert, body)}
-    request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310  http and https alone, see above
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=SECONDS):
-            pass
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        post(url, body, {"Content-Type": "application/json", **signature(alert, body)}, SECONDS)
+    except OSError as error:
         raise NotSent(f"{receiver_of(alert)}: {error}") from error
 
 

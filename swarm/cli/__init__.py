@@ -40,6 +40,7 @@ from swarm.cli import (
 )  # fmt: skip
 from swarm.plainfiles import FOREIGN
 from swarm.redaction import print_uncaught
+from swarm.spawning import find_own_modules_first
 from swarm.surroundings import open_output
 
 FIXES = {
@@ -146,6 +147,7 @@ data.add_to(app)
 
 def main() -> None:
     """Entry point: an error that a user can fix becomes a line on stderr and exit status 2 (5 if the event was refused)."""
+    find_own_modules_first()
     open_output()
     sys.excepthook = print_uncaught
     status = 0

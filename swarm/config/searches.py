@@ -20,6 +20,7 @@ from swarm.settings.search import Space
 FIXED = {
     "base_model": "all streams of a running run train on the bases that it began with",
     "trust_remote_code": "no code is brought into a running run",
+    "judge": "answers and a key of the environment go to the judge that the run began with",
     "seeds": "one stream joins at a time",
     "sweep_lr": "one stream joins at a time",
 }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 
-from swarm.artifacts.notices import Queue
+from swarm.artifacts.notices import Queue, end_commands
 from swarm.coordinator.record import Record
-from swarm.plainfiles import may_pass
+from swarm.errors import UserError
 from swarm.policy import alerts
 from swarm.rundir import RunFolder
 from swarm.state import fold
@@ -26,47 +28,79 @@ class Alerting:
         self._alerts = record.settings.alerts
         log = record.writer.log
         self._state = fold(entry for entry in log.entries() if entry.seq <= self._queue.cursor)
+        self._found: list[alerts.Message] = []
+        """Messages that are not in the queue yet."""
+        self._noted = self._state.seq
         self._stalled: set[str] = set()
+        self._leaving = asyncio.Event()
 
     async def run(self) -> None:
-        """Until it is cancelled; returns at once where the config names nobody."""
+        """Until the run is over and its last messages were taken; returns at once where the config names nobody."""
         pause = LOOK_SECONDS
         while self._alerts:
-            self.note()
-            rows = await asyncio.to_thread(self._queue.sent, self._alerts)
-            why = [row["why"] for row in rows if row["why"]]
+            is_over = self._leaving.is_set()
+            why = [*self.note(), *await self._sent()]
             for line in why:
-                talk.warning("alert not taken: %s", line)
+                talk.warning("alerts: %s", line)
+            if is_over and not why:
+                return
             pause = min(2 * pause, LONGEST_SECONDS) if why else LOOK_SECONDS
-            await asyncio.sleep(pause)
+            await self._wait(pause)
 
-    async def leave(self) -> None:
-        """The last messages; what is not taken in time stays in the queue, and `swarm notify` sends it."""
-        if self._alerts:
-            self.note()
+    async def _wait(self, seconds: float) -> None:
+        """Less when the run is over meanwhile."""
+        if self._leaving.is_set():
+            await asyncio.sleep(LOOK_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._leaving.wait(), seconds)
+
+    async def _sent(self) -> list[str]:
+        """Why messages were not taken.  The thread is a daemon: a receiver that lets it wait does not hold up this process's end."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[str]] = loop.create_future()
+
+        def send() -> None:
             try:
-                await asyncio.wait_for(asyncio.to_thread(self._queue.sent, self._alerts), LEAVING_SECONDS)
-            except TimeoutError:
-                talk.warning("alerts wait in the queue; `swarm notify` sends them")
+                why = [row["why"] for row in self._queue.sent(self._alerts) if row["why"]]
+            except (UserError, OSError) as error:
+                why = [str(error)]
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(_settle, done, why)
 
-    def note(self) -> None:
-        """Put what has happened since into the queue."""
-        before = self._state.seq
-        found = list(alerts.messages(self._state, self._record.writer.log.entries(before)))
-        if self._state.seq == before:
-            return
+        threading.Thread(target=send, daemon=True).start()
+        return await done
+
+    async def leave(self, sending: asyncio.Task[None]) -> None:
+        """The last messages; what is not taken in time stays in the queue, and `swarm notify` sends it."""
+        self._leaving.set()
+        done, _ = await asyncio.wait([sending], timeout=LEAVING_SECONDS)
+        if not done:
+            self.note()
+            end_commands()
+            talk.warning("alerts wait in the queue; `swarm notify` sends them")
+
+    def note(self) -> list[str]:
+        """Put what has happened since into the queue, and why that cannot be done now: then it is kept, and the run goes on."""
+        self._found += alerts.messages(self._state, self._record.writer.log.entries(self._state.seq))
+        if not self._found and self._state.seq == self._noted:
+            return []
         try:
-            self._queue.put(self._alerts, found, self._state.seq)
-        except OSError as error:  # on a full disk the run goes on
-            if not may_pass(error):
-                raise
-            talk.warning("alerts: %s", error)
+            self._queue.put(self._alerts, self._found, self._state.seq)
+        except OSError as error:
+            return [str(error)]
+        self._found, self._noted = [], self._state.seq
+        return []
 
     def note_stalls(self, workers: Mapping[str, bool]) -> None:
         """By worker, whether it makes no progress now; each stall is one message."""
         new = [name for name, is_stalled in workers.items() if is_stalled and name not in self._stalled]
         self._stalled = {name for name, is_stalled in workers.items() if is_stalled}
-        if new and self._alerts:
-            state = self._record.state
-            found = [alerts.stalled(state, name, [task.ref for task in state.held_by(name)]) for name in new]
-            self._queue.put(self._alerts, found, self._state.seq)
+        if not self._alerts:
+            return
+        state = self._record.state
+        self._found += [alerts.stalled(state, name, [task.ref for task in state.held_by(name)]) for name in new]
+
+
+def _settle(done: asyncio.Future[list[str]], why: list[str]) -> None:
+    if not done.done():
+        done.set_result(why)

@@ -99,12 +99,11 @@ class Coordinator:
         done, _ = await asyncio.wait([over, receiving, ticking, beating], return_when=asyncio.FIRST_COMPLETED)
         ticking.cancel()
         beating.cancel()
-        alerting.cancel()
         for task in done - {over}:
             task.result()  # these tasks end only by failing: raise it
         await self._dismiss_all()  # agents are answered meanwhile: the log's lock is still held
         receiving.cancel()
-        await self.alerting.leave()
+        await self.alerting.leave(alerting)
         return await self._leave()
 
     def _begin(self) -> None:

@@ -131,9 +131,15 @@ class Endpoints:
         return names[0]
 
     def _check_sender(self, request: HttpRequest) -> None:
-        """A page in a browser may point its own name at this machine (DNS rebinding); then its name is in the Host header."""
+        """A page in a browser may point its own name at this machine (DNS rebinding); then its name is in the Host header.
+
+        One that posts here without that, and without reading the answer, is named by its browser in the Origin header.
+        """
         if self.hosts and _host_in(request.headers.get("host", "")) not in self.hosts:
             raise ApiError(403, "The Host header does not name this machine.", code="host_not_allowed")
+        page = request.headers.get("origin")
+        if self.hosts and page is not None and _host_in(page.partition("://")[2]) not in self.hosts:
+            raise ApiError(403, "Pages of other sites may not ask this machine.", code="origin_not_allowed")
         if self.key and not _key_is_right(request.headers.get("authorization", ""), self.key):
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
 

@@ -5,20 +5,30 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from swarm import events as ev
-from swarm.artifacts.notices import SIGNATURE, Queue
+from swarm import redaction
+from swarm.artifacts import notices
+from swarm.artifacts.notices import SIGNATURE, NotSent, Queue, send
+from swarm.errors import UserError
+from swarm.launch.local import process_started
+from swarm.plainfiles import NotPlain
 from swarm.policy.alerts import messages, stalled
+from swarm.posting import post
 from swarm.rundir import RunFolder
 from swarm.settings.alerts import Alert
 from swarm.state import State
+from tests.runs.swarm_process import wait_for
 from tests.swarm.story import SHA, Story
 
 
@@ -28,7 +38,7 @@ class Receiver(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Hook)
         self.got: list[tuple[str, bytes, str | None]] = []
-        self.status = 200
+        self.status, self.raw = 200, b""
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -37,6 +47,9 @@ class Hook(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.raw:
+            self.wfile.write(self.server.raw)
+            return
         if self.server.status == 200:
             self.server.got.append((self.path, body, self.headers.get(SIGNATURE)))
         self.send_response(self.server.status)
@@ -156,3 +169,88 @@ def test_a_command_gets_the_message_on_its_standard_input_and_its_failure_is_tol
     assert not taken["why"] and json.loads(out.read_text())["occasion"] == "nan"
     assert failed["why"].endswith("exit status 1: no")
     assert len(list(queue.waiting())) == 1
+
+
+@pytest.mark.parametrize("raw", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n"])
+def test_a_receiver_that_speaks_no_http_has_not_taken_it_and_the_next_ones_are_told(
+    tmp_path: Path, receiver: Receiver, raw: bytes
+) -> None:
+    receiver.raw = raw
+    alerts, queue = [Alert(url=receiver.url), Alert(command=["cat"])], Queue(RunFolder(tmp_path))
+    queue.put(alerts, [{"id": "1", "occasion": "end", "seq": 1}], 1)
+    deaf, taken = queue.sent(alerts)
+    assert "it speaks no HTTP" in deaf["why"] and not taken["why"]
+
+
+def test_an_answer_that_comes_byte_by_byte_ends_with_the_time_for_a_message(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def drip(hook: Hook) -> None:
+        hook.wfile.write(b"HTTP/1.1 200 OK\r\na: ")
+        while not over.wait(0.05):
+            hook.wfile.write(b"a")
+
+    monkeypatch.setattr(Hook, "do_POST", drip)
+    with pytest.raises(TimeoutError, match="no whole answer"):
+        post(receiver.url, b"{}", {}, 0.5)
+    over.set()
+
+
+def test_a_command_that_leaves_a_process_behind_has_taken_it_and_one_that_never_ends_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Alert(command=["sh", "-c", "sleep 60 & echo $! > " + str(tmp_path / "left")])
+    send(left, {"id": "1"})
+    os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+
+    endless = Alert(command=["sh", "-c", f"sleep 60 & echo $! > {tmp_path / 'below'}; wait"])
+    with monkeypatch.context() as short, pytest.raises(NotSent, match="timed out"):
+        short.setattr(notices, "SECONDS", 0.5)
+        send(endless, {"id": "1"})
+    below = int((tmp_path / "below").read_text())
+    wait_for(lambda: process_started(below) is None, "the end of what it started")
+
+    with ThreadPoolExecutor(1) as beside:
+        sending = beside.submit(send, endless, {"id": "1"})
+        wait_for(lambda: notices._running, "its start")
+        notices.end_commands()
+        assert isinstance(sending.exception(), NotSent)
+
+
+def test_a_secret_of_the_environment_that_a_command_says_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_TOKEN", "a-long-secret-word")
+    redaction._pattern.cache_clear()
+    with pytest.raises(NotSent) as refused:
+        send(Alert(command=["sh", "-c", "echo $HOOK_TOKEN >&2; exit 1"]), {"id": "1"})
+    redaction._pattern.cache_clear()
+    assert str(refused.value) == "sh: exit status 1: ***"
+
+
+def test_commands_of_another_users_run_are_not_run(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only the superuser can give a folder away")
+    alerts, queue = [Alert(command=["touch", str(tmp_path / "run")])], Queue(RunFolder(tmp_path))
+    queue.put(alerts, [{"id": "1", "occasion": "end", "seq": 1}], 1)
+    os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(NotPlain, match="belongs to another user"):
+        queue.sent(alerts)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["{}", '{"seq": "x"}', "[]", "\xff"])
+def test_a_cursor_that_is_none_is_refused_in_words(tmp_path: Path, text: str) -> None:
+    queue = Queue(RunFolder(tmp_path))
+    queue.path.mkdir()
+    (queue.path / "cursor.json").write_text(text)
+    with pytest.raises(UserError, match=r"cursor.json: "):
+        assert queue.cursor
+
+
+def test_a_file_beside_the_queue_whose_name_is_none_of_its_own_is_left_alone(tmp_path: Path) -> None:
+    queue = Queue(RunFolder(tmp_path))
+    queue.path.mkdir()
+    for name in ("a-b-c.json", "1-1-\u0663.json", f"1-1-{'9' * 99}.json"):
+        (queue.path / name).write_text("{}")
+    assert queue.sent([Alert(command=["false"])]) == []

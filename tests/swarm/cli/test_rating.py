@@ -83,6 +83,21 @@ def test_what_is_no_rating_is_refused_and_nothing_is_recorded(
     assert not state(folder).ratings
 
 
+def test_what_an_answer_should_have_been_is_no_longer_than_anything_that_is_trained_on(folder: RunFolder) -> None:
+    row = json.dumps({**ROW, "better": "\U0001f600" * answers.LONGEST}, ensure_ascii=False)
+    assert re.match(r"chatcmpl-1: is longer than 1,048,576 characters .*; shorten that", rate("-", lines=row))
+    assert not state(folder).ratings
+    rate("-", lines=json.dumps({**ROW, "better": "\U0001f600" * (answers.LONGEST - 200)}, ensure_ascii=False))
+    assert answers.write_rows(folder, "retrain-1", ["chatcmpl-1"]).stat().st_size > 4_000_000
+
+
+@pytest.mark.parametrize("text", ["{}", '{"answer": "x", "messages": 3}', "[]"])
+def test_a_kept_answer_that_is_none_is_refused_by_its_name(folder: RunFolder, text: str) -> None:
+    (folder.path / "feedback" / "rated" / "chatcmpl-7.json").write_text(text)
+    with pytest.raises(UserError, match=r"chatcmpl-7\.json: "):
+        answers.write_rows(folder, "retrain-1", ["chatcmpl-7"])
+
+
 def test_only_the_newest_answers_wait_for_a_rating(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "KEPT", 2)
     place = folder.path / "feedback" / "answers"

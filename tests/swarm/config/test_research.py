@@ -32,6 +32,7 @@ budget: {steps: 9}
         ("research: {start: wide, phases: {a: {space: {lora_r: [4, 0, x]}}}}", r"phase a changes lora_r, which cannot be 0; correct it"),
         ("research: {start: wide, phases: {a: {space: {optimizer: [adamw, lino]}}}}", r"phase a changes optimizer, which cannot be lino; correct it"),
         ("research: {start: wide, phases: {a: {space: {base_model: [x]}}}}", r"phase a changes base_model, which cannot be changed: all streams of a running run"),
+        ("research: {start: wide, phases: {a: {space: {judge: [{endpoint: 'http://x/v1', model: m}]}}}}", r"phase a changes judge, which cannot be changed: answers and a key of the environment go to the judge that the run began with"),
         ("research: {start: wide, phases: {train: {space: {lora_r: [4]}}}}", r"research\.phases: phase train bears the name of a role, whose tasks workers do"),
         ("feedback: {below: 9}", r"feedback\.below: expected a number above 1 and at most 5"),
         ("feedback: {canary_share: 0.5}\ndefaults: {method: classify, labels: [a, b]}", r"feedback: wide has `method: classify`, which does not learn from conversations"),

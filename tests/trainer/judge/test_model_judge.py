@@ -49,9 +49,16 @@ class Handler(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": self.server.reply(rows)}
         answer = json.dumps({"object": "chat.completion", "choices": [{"index": 0, "message": message}]}).encode()
         self.send_response(self.server.status)
+        if self.server.status == 302:
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/elsewhere")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, dict(self.headers), {}))
+        self.send_response(200)
+        self.end_headers()
 
     def log_message(self, *_: object) -> None: ...
 
@@ -150,6 +157,16 @@ def test_many_pairs_go_in_several_requests_with_key_and_rubric(
     assert "Shorter is better." in body["messages"][0]["content"]
     with pytest.raises(UserError, match=r"^judge\.key_variable: NO_KEY is not set"):
         ask(server, key_variable="NO_KEY")
+
+
+def test_the_key_is_sent_to_the_address_of_the_config_and_to_no_other(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "k-1")
+    server.status = 302
+    with pytest.raises(UserError, match=r"^judge\.endpoint: http://127.* answered 302 Found"):
+        ask(server, key_variable="JUDGE_KEY")
+    assert [path for path, _, _ in server.requests] == ["/v1/chat/completions"]
 
 
 def test_a_server_that_refuses_or_is_not_there_is_named(server: Server) -> None:

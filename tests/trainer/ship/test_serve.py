@@ -241,6 +241,17 @@ def test_a_page_whose_name_points_at_this_machine_is_refused(served: Served) -> 
         assert served.post({"model": "one", "messages": HELLO, "max_tokens": 1}, Host=host)[0] == 200, host
 
 
+def test_a_page_of_another_site_is_refused_and_one_of_this_machine_is_answered(served: Served) -> None:
+    """A browser sends such a request without asking first, and names the page's site."""
+    body = {"model": "one", "messages": HELLO, "max_tokens": 1}
+    for origin in ("https://evil.example", "http://127.0.0.1.evil.example", "null", ""):
+        status, told = served.post(json.dumps(body).encode(), Origin=origin, **{"Content-Type": "text/plain"})
+        assert (status, told["error"]["code"]) == (403, "origin_not_allowed"), origin
+        assert served.post({"id": "x", "rating": 1}, "/ratings", Origin=origin)[0] == 403
+    for origin in ("http://localhost:3000", "http://127.0.0.1"):
+        assert served.post(body, Origin=origin)[0] == 200, origin
+
+
 def by_transformers(kind: Any, folder: Path, text: str) -> Any:
     """What the library gives for one text without padding."""
     ids = torch.tensor([AutoTokenizer.from_pretrained(folder)(text)["input_ids"]])
