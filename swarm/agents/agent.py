@@ -293,7 +293,7 @@ class Agent:
     def tail(self, since: int = 0) -> list[Entry]:
         """The entries after `since`; the last one's seq is the next `since`."""
         with self._reading:
-            return list(self._log.entries(since))
+            return list(self._log.entries(max(0, since)))
 
     def wait_for(self, kind: str, ref: str | None = None, *, since: int = 0, timeout_seconds: float = 600.0) -> Entry:
         """The first entry of a kind (about `ref`) after `since`, also one that is there already.

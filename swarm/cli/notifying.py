@@ -30,6 +30,7 @@ def notify(
     from swarm.artifacts import notices
     from swarm.cli import screen
     from swarm.errors import UserError
+    from swarm.plainfiles import check_ours
 
     is_config = run is not None and Path(run).is_file()
     folder = None if is_config else rundir.find(one_run(run, named))
@@ -38,6 +39,8 @@ def notify(
         raise UserError("alerts", "the config names nobody", "add `alerts: [{url: https://...}]`")
     if folder is None and not test:
         raise UserError(str(run), "is a config, and messages wait in runs", "name a run, or add --test")
+    if folder is not None:
+        check_ours(folder.path)  # its commands would be run as ours
     rows = notices.tested(settings) if test or folder is None else notices.Queue(folder).sent(settings.alerts)
     if form is None:
         screen.tell("\n".join(row["why"] or f"{row['receiver']}: taken" for row in rows) or "nothing waits")

@@ -12,18 +12,31 @@ import tarfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from swarm import events as ev
+from swarm.errors import UserError
+from swarm.event import Event
+from swarm.log import LogError, LogWriter
 from swarm.log.wal import HEAD, MAGIC, framed
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 GIANT_BYTES = 20 << 30
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\n## 99 end run @owner\x00"
+FACTS: tuple[Any, ...] = (
+    "narrow", "wide", "wide/validate", "narrow/train", "newer", "run", "-", "ada", "'", "lora_r=4", "lora_r='", "x=", "../../../outside/folder", "/etc", "promoted",
+    "streams/narrow/adapter", "streams/narrow/t3/checkpoint-10", "a" * 64, "SUCCESS", "keep", "gpus", "seconds", 0, 1, 3, 10**9, 10**18, 0.0, 0.5, 1e300, -1.0, True, False,
+    None, "", {"eval_loss": 0.5}, {"eval_loss": 1e308, "x" * 60: -1e308}, {}, ESCAPES,
+)  # fmt: skip
+"""Values of entries: those that are of the right type somewhere are taken."""
 MAY_BE_THERE = (
     "agents", "agents/ada", "agents/ada/inbox", "agents/ada/waited", "collaboration/.wal.new", "collaboration/clock.json",
     "collaboration/0001.md", "collaboration/saved-0001.md", ".COLLABORATION.md.new", ".config.yaml.new", "SUMMARY.md",
     "coordinator.log", "connect.json", "metrics.db-wal", "metrics.db-shm", "metrics.db-journal", ".promoted.staged", ".promoted.staged.old",
     "promoted", "streams/narrow/.adapter.staged", "streams/narrow/t3", "streams/wide/t6", "streams/../t6", "prepared/x", "workers/trainer-1.log",
-    "keys/join/ada.json", "keys/members.lock",
+    "keys/join/ada.json", "keys/members.lock", "alerts", "alerts/cursor.json", "alerts/00000003-x-3-end-0.json", "feedback", "feedback/answers",
+    "feedback/answers/chatcmpl-1.json", "feedback/rated/chatcmpl-1.json", "feedback/canary.json", "inputs.json", "promoted/lineage.json", "promoted/tokenizer.json",
+    "promoted/adapter_config.json", "promoted/prompt.json", "promoted/README.md", "layout.json", "workers.json", "kept.yaml", "report.json", "base_figures.json",
 )  # fmt: skip
 """Paths that commands write to, whether or not they are there."""
 
@@ -43,7 +56,9 @@ class Maker:
             self.fifo, self.sock, self.giant, self.folder_instead, self.file_instead, self.noise, self.cut, self.flipped,
             self.deep, self.other_values, self.names,
         )  # fmt: skip
-        whole: tuple[Callable[[], object], ...] = (self.processes, self.metrics, self.wal, self.log_text, self.config)
+        whole: tuple[Callable[[], object], ...] = (
+            self.processes, self.metrics, self.wal, self.log_text, self.entries, self.entries, self.config,
+        )  # fmt: skip
         for _ in range(times):
             if self.rng.random() < 0.25:
                 way = self.rng.choice(whole)
@@ -231,6 +246,21 @@ class Maker:
         path.write_bytes(
             data + self.rng.choice([ESCAPES.encode(), b"##### 99999999999999999999 end run eve\n", b"<!--" * 9999])
         )
+
+    def entries(self) -> None:
+        """Whole entries of any kind, with facts that no coordinator would have admitted."""
+        with suppress(LogError, UserError, OSError), LogWriter.open(self.folder / "COLLABORATION.md") as writer:
+            for _ in range(self.rng.randint(1, 6)):
+                event = self.some_event()
+                self.done.append(f"  {event!r:.300}")
+                writer.append([(self.rng.choice(["coordinator", "ada", "trainer-1"]), event)])
+
+    def some_event(self) -> Event:
+        while True:
+            kind = self.rng.choice(sorted(ev.KINDS))
+            facts = {name: self.rng.choice(FACTS) for name in ev.KINDS[kind].model_fields if self.rng.random() < 0.9}
+            with suppress(ValueError):
+                return ev.KINDS[kind].model_validate(facts)
 
     def config(self) -> None:
         path = self.folder / "config.yaml"

@@ -21,9 +21,9 @@ ROOM_BYTES = 48 << 10
 
 
 @contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
+def small_disk(place: Path, size_mib: int = SIZE_MIB) -> Iterator[Path]:
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "toonswarm-test", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "toonswarm-test", str(place)]
     if sys.platform != "linux" or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("needs leave to mount a tmpfs")
     try:

@@ -1,6 +1,7 @@
 """Every command on run folders that somebody has prepared: no hang, no traceback, a documented exit status, nothing outside is changed.
 
-The commands run in this process, as `swarm` runs them (`main`), with a time limit that also ends a wait inside the kernel.
+The command lines are made from the typer app (every_command.py).  Those that are quick run in this process, as `swarm` runs them (`main`), with a
+time limit that also ends a wait inside the kernel.
 """
 
 from __future__ import annotations
@@ -22,28 +23,20 @@ import pytest
 from swarm import cli
 from swarm.cli import screen
 from tests.runs import swarm_process as sp
+from tests.runs.every_command import command_lines, is_quick
 from tests.runs.hostile_folders import Maker, canary, picture, unpacked
 
 TORTURE = bool(os.environ.get("TORTURE"))
 CASES = int(os.environ.get("HOSTILE_CASES", "150" if TORTURE else "10"))
+APART = int(os.environ.get("HOSTILE_APART", "3"))
 LIMIT_SECONDS = 20.0
 """Far more than any of these commands takes on a busy machine."""
+APART_SECONDS = 180.0
+"""The same for a command that has a process of its own, and mostly loads torch there; one that goes on serving is ended."""
+SERVES = {"serve", "watch", "mcp", "chat"}
 INSPECTION_SECONDS = 90.0
 """`resume` checks the config, and with it the bases: the first time that takes a process that imports torch."""
 DOCUMENTED = {0, 1, 2, 5, 6, 130}
-LOOKING = (
-    ("status",), ("status", "--json"), ("log",), ("log", "--json"), ("log", "verify"), ("digest", "--as", "ada"), ("replay",),
-    ("lineage",), ("export",), ("export", "--what", "metrics", "--format", "csv"), ("export", "--what", "events", "--format", "jsonl"),
-)  # fmt: skip
-ACTING = (
-    ("inbox", "--as", "ada"), ("post", "run", "hello"), ("post", "run", "hello", "--as", "ada"), ("pause", "wide"), ("stop", "--no-wait"),
-    ("resume", "--detach"), ("promote", "narrow", "--why", "x", "--force"), ("claim", "wide/validate", "--as", "ada"),
-    ("wait", "--timeout", "0.2", "--as", "ada"), ("done", "wide/x", "--token", "1", "--file", __file__, "--as", "ada"),
-    ("invite", "eve"), ("revoke", "eve"), ("runs",), ("approve", "narrow", "--as", "ada"),
-    ("prune", "--yes", "--keep", "0"), ("prune", "--yes", "--keep", "0", "--whole-runs"),
-)  # fmt: skip
-NAMED = {"runs", "prune"}
-"""Commands about all runs; the others are given the folder."""
 
 
 class Hung(BaseException):
@@ -93,10 +86,20 @@ def faults_of(status: int, out: str) -> Iterator[str]:
         yield f"control characters {strange}"
 
 
-def of_the_run(words: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    if words[0] in NAMED:
-        return words
-    return (*words, "--run", str(folder))
+def told_apart(words: tuple[str, ...], place: Path) -> tuple[int, str]:
+    """The same from a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "swarm.cli", *words], cwd=place, env=sp.environment(), text=True, errors="replace", start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        out, _ = process.communicate(timeout=APART_SECONDS if words[0] not in SERVES else LIMIT_SECONDS)
+        return process.returncode, out
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        out, _ = process.communicate()
+        return (0, out) if words[0] in SERVES else (-1, f"{out}\nHUNG")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,7 @@ def folder_of(seed: int, tmp_path: Path, bases: list[Path], stranger: int) -> tu
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200 if TORTURE else 300)
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # commands end in the middle of what they read
@@ -135,16 +139,16 @@ def test_no_command_comes_to_harm_in_a_hostile_folder(
     tmp_path: Path, bases: list[Path], stranger: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(screen, "is_terminal", lambda: True)  # what a person's terminal would be sent
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     harm: list[str] = []
     first = int(os.environ.get("HOSTILE_SEED", "0"))
     for seed in range(first, first + CASES):
         place = tmp_path / str(seed)
         maker, outside = folder_of(seed, place, bases, stranger)
         monkeypatch.chdir(place)
-        before, rng = picture(outside), random.Random(seed)
-        words = [*LOOKING, *ACTING]
-        for command in words if TORTURE else [*rng.sample(LOOKING, 6), *rng.sample(ACTING, 6)]:
-            status, out = told(of_the_run(command, maker.folder), monkeypatch)
+        before = picture(outside)
+        for command in chosen(random.Random(seed), maker.folder):
+            status, out = told(command, monkeypatch) if is_quick(command[0]) else told_apart(command, place)
             after = picture(outside)
             if wrong := [*faults_of(status, out), *(["something outside was changed"] if after != before else [])]:
                 harm.append(f"seed {seed}, {' '.join(command)}, after {maker.done}: {', '.join(wrong)}\n{out[-1500:]}")
@@ -152,6 +156,18 @@ def test_no_command_comes_to_harm_in_a_hostile_folder(
         list(sp.end_everything(place))
         shutil.rmtree(place)
     assert not harm, f"{len(harm)} cases\n\n" + "\n\n".join(harm[:20])
+
+
+def chosen(rng: random.Random, folder: Path) -> list[tuple[str, ...]]:
+    """Twelve command lines of those that are quick, and of those that load torch one now and then; with TORTURE all of the first, some of the others."""
+    apart = [line for name, lines in command_lines(folder).items() if not is_quick(name) for line in lines]
+    if TORTURE:
+        return [*quick_lines(folder), *rng.sample(apart, APART)]
+    return [*rng.sample(quick_lines(folder), 12), *rng.sample(apart, int(rng.random() < 0.2))]
+
+
+def quick_lines(folder: Path) -> list[tuple[str, ...]]:
+    return [line for name, lines in command_lines(folder).items() if is_quick(name) for line in lines]
 
 
 def test_nothing_in_a_folder_of_another_user_is_changed(
@@ -166,8 +182,8 @@ def test_nothing_in_a_folder_of_another_user_is_changed(
             os.chown(path, 12345, 12345)
         monkeypatch.chdir(tmp_path)
         before = picture(folder)
-        for command in (*LOOKING, *ACTING):
-            status, out = told(of_the_run(command, folder), monkeypatch)
+        for command in quick_lines(folder):
+            status, out = told(command, monkeypatch)
             assert status in DOCUMENTED and "Traceback" not in out, out
             assert picture(folder) == before, f"{command}: {out}"
             if command[0] in {"post", "stop", "pause"} and "--as" not in command:  # its keys are refused first

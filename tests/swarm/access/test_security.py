@@ -46,6 +46,7 @@ def test_models_use_the_run_over_pipes_and_no_port_is_opened() -> None:
     assert served == [("talking.py", 'server(agent).run(transport="stdio")')]
     assert {name for name, text in texts.items() if "mcp.server" in text or "agents.mcp" in text} == {
         "mcp.py",
+        "mcp_tools.py",
         "talking.py",
     }
     for name, text in texts.items():

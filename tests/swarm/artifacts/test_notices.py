@@ -15,11 +15,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from swarm import config, redaction
 from swarm import events as ev
-from swarm import redaction
 from swarm.artifacts import notices
 from swarm.artifacts.notices import SIGNATURE, NotSent, Queue, send
+from swarm.cli import app
 from swarm.errors import UserError
 from swarm.launch.local import process_started
 from swarm.plainfiles import NotPlain
@@ -29,6 +31,7 @@ from swarm.rundir import RunFolder
 from swarm.settings.alerts import Alert
 from swarm.state import State
 from tests.runs.swarm_process import wait_for
+from tests.swarm import places
 from tests.swarm.story import SHA, Story
 
 
@@ -228,15 +231,21 @@ def test_a_secret_of_the_environment_that_a_command_says_is_not_repeated(monkeyp
     assert str(refused.value) == "sh: exit status 1: ***"
 
 
-def test_commands_of_another_users_run_are_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [[], ["--test"]])
+def test_commands_of_another_users_run_are_not_run(tmp_path: Path, words: list[str]) -> None:
     if os.geteuid():
         pytest.skip("only the superuser can give a folder away")
-    alerts, queue = [Alert(command=["touch", str(tmp_path / "run")])], Queue(RunFolder(tmp_path))
-    queue.put(alerts, [{"id": "1", "occasion": "end", "seq": 1}], 1)
-    os.chown(tmp_path, 12345, 12345)
-    with pytest.raises(NotPlain, match="belongs to another user"):
-        queue.sent(alerts)
+    folder = places.opened(tmp_path)
+    places.configure(tmp_path, folder, f"alerts: [{{command: [touch, {tmp_path / 'run'}]}}]\n")
+    queue = Queue(folder)
+    queue.put(config.of_run(folder, ()).alerts, [{"id": "1", "occasion": "end", "seq": 1}], 1)
+    os.chown(folder.path, 12345, 12345)
+    refused = CliRunner().invoke(app, ["notify", "--run", str(folder.path), *words]).exception
+    assert isinstance(refused, NotPlain) and "belongs to another user" in str(refused)
     assert not (tmp_path / "run").exists()
+    os.chown(folder.path, os.geteuid(), -1)
+    CliRunner().invoke(app, ["notify", "--run", str(folder.path), *words])
+    assert (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text", ["{}", '{"seq": "x"}', "[]", "\xff"])
