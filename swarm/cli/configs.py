@@ -41,7 +41,7 @@ def check(config: Config, overrides: Overrides = None, *, form: Form = None) -> 
         screen.print_data({"problems": [], "run": read.run.dumped(), "origins": read.origins, "notes": notes}, form)
         return
     for note in notes:
-        print(f"note: {printable(note)}", file=sys.stderr)
+        print(printable(note if note.startswith("warning: ") else f"note: {note}"), file=sys.stderr)
     print(f"{config}: ok, {len(read.run.streams)} streams: {', '.join(read.run.streams)}")
 
 

@@ -14,6 +14,7 @@ from swarm.cli.configs import json_file
 from swarm.cli.options import Form
 from swarm.spawning import module_command
 
+YAML = (".yaml", ".yml")
 EMBEDDED = "tiny-toon"
 """The base that ships with the product."""
 
@@ -43,6 +44,9 @@ def init(
     from swarm.cli import screen
     from swarm.errors import UserError
 
+    if path.suffix not in YAML:
+        fix = f"`swarm init {path.with_suffix('.yaml')}`; the files of rows here are found by themselves"
+        raise UserError(str(path), "is no name of a YAML file, and a config is written there", fix)
     if path.exists():
         raise UserError(str(path), "exists", "name another file: `swarm init other.yaml`")
     staged = path.with_name(f".{path.stem}-{os.getpid()}.yaml")

@@ -204,6 +204,10 @@ def test_init_writes_what_it_has_rendered_with_the_rows_here_and_nothing_else(tm
     assert not (tmp_path / "other.yaml").exists()
     assert not list(tmp_path.glob(".*.yaml"))
     assert "exists; name another file" in swarm("init").stderr
+    assert (
+        "train.jsonl: is no name of a YAML file, and a config is written there; `swarm init train.yaml`"
+        in swarm("init", "train.jsonl").stderr
+    )
     told = swarm("init", "third.yaml", "--base", "tiny-toon", "--json")
     assert told.returncode == 2 and not told.stdout, "nothing was written, so nothing is told"
     (tmp_path / "train.jsonl").write_text("\n".join(rows))
