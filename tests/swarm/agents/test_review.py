@@ -76,8 +76,11 @@ def test_an_objection_ends_the_review_and_the_outcome_says_what_was_left_open(fo
 
 def test_a_reviewer_who_does_not_answer_keeps_a_review_open_and_the_limit_ends_it(folder: RunFolder) -> None:
     with Agent("chair", folder.path) as chair:
-        outcome = review(chair, "a", ["ada"], "may we publish?", rounds=2, answer_seconds=0.2)
-    assert (outcome.result, outcome.rounds, outcome.left_open) == ("open", 2, ["ada: no answer"])
+        outcome = review(chair, "a", ["ada"], "may we publish?", rounds=2, answer_seconds=0.2, idem="r1")
+        assert (outcome.result, outcome.rounds, outcome.left_open) == ("open", 2, ["ada: no answer"])
+        known = len(entries(folder))
+        again = review(chair, "a", ["ada"], "may we publish?", rounds=2, answer_seconds=0.2, idem="r1")
+    assert again.seq == outcome.seq and len(entries(folder)) == known, "the same key: it is the same review"
 
 
 def test_a_round_is_an_open_question_to_each_and_an_opinion_that_would_not_count_is_refused(folder: RunFolder) -> None:

@@ -140,6 +140,56 @@ def test_approvals_are_of_others(story: Story) -> None:
     assert research.joins(story.state, run, story.now) == [JoinProposal("one")]
 
 
+def test_who_takes_back_an_objection_to_a_proposal_of_its_own_has_not_approved_it(story: Story) -> None:
+    proposes(story, "one")
+    story.say("ada", ev.Object(ref="one", why="I misread the curve"))
+    story.say("ada", ev.Approve(ref="one"))
+    assert research.joins(story.state, run_of(story, GOAL.model_copy(update={"approvals": 1})), story.now) == []
+    assert research.joins(story.state, run_of(story), story.now) == [JoinProposal("one")]
+
+
+def test_as_many_proposals_as_the_goal_allows_are_taken_whatever_became_of_them(story: Story) -> None:
+    """The level of each test is divided by that number."""
+    for number in range(4):
+        proposes(story, f"p{number}")
+        story.say("coordinator", ev.Conclude(ref=f"p{number}", result="discard", why="no better"))
+    with pytest.raises(Refusal, match="4 proposals were made, as many as the goal allows"):
+        research.admit_proposal(
+            story.state, run_of(story), "new", "start", stream(datasets=[{"path": "/many.jsonl"}]), {}
+        )
+    assert not research.is_open(story.state, run_of(story), story.now)
+
+
+def test_without_a_result_of_the_start_nothing_that_waits_can_be_judged(story: Story) -> None:
+    story = Story("start")
+    story.say("coordinator", ev.Task(ref="research/data"))
+    proposes(story, "one")
+    story.say("coordinator", ev.Fail(ref="start", why="loss is NaN"))
+    [result] = research.results(story.state, run_of(story), story.now)
+    assert result == DiscardProposal("one", "start, which is to be beaten, has no result")
+
+
+def test_of_two_that_are_scored_one_is_judged_first_since_what_is_kept_is_what_the_other_has_to_beat(
+    story: Story,
+) -> None:
+    for name in ("one", "two"):
+        proposes(story, name)
+        joins(story, name)
+        story.scored(name, 0.5, scores_sha256=SHA)
+    assert research.results(story.state, run_of(story), story.now) == [JudgeProposal("one", "start", False)]
+    story.say("coordinator", ev.Conclude(ref="one", result="keep", why="not by chance"))
+    [second] = research.results(story.state, run_of(story), story.now)
+    assert isinstance(second, JudgeProposal) and (second.name, second.against) == ("two", "one")
+
+
+def test_what_was_scored_on_other_rows_is_not_compared(story: Story) -> None:
+    proposes(story, "one")
+    joins(story, "one")
+    story.scored("one", 0.1, rows="b" * 64, scores_sha256=SHA)
+    [result] = research.results(story.state, run_of(story), story.now)
+    assert result == DiscardProposal("one", "scored on other rows than start: name `test_datasets`")
+
+
 def test_an_opinion_on_what_is_concluded_or_trains_already_is_refused_with_what_became_of_it(story: Story) -> None:
     proposes(story, "one")
     proposes(story, "two")
@@ -224,6 +274,10 @@ def test_kept_is_what_is_better_by_more_than_chance_and_a_changed_seed_is_no_pro
     better, same, replica = judged(story, -0.5), judged(story, 0.0), judged(story, -0.5, is_replica=True)
     assert better.result == "keep" and better.better == pytest.approx(0.5, abs=0.05) and "not by chance" in better.why
     assert same.result == "discard"
+    tried = judged(story, -0.004)
+    assert tried.p and 0.01 / 4 < tried.p < 0.01 and tried.result == "discard", (
+        "of four tries one at 1 % is no surprise"
+    )
     assert replica.result == "replica" and "no progress" in replica.why
     assert research.differs_in_seed_alone(stream(seed=1), stream()) and not research.differs_in_seed_alone(
         stream(seed=1, lora_r=4), stream()
