@@ -14,8 +14,8 @@ from swarm.state import State
 from swarm.views.snapshot import Leaderboard, Place, StreamRow
 from swarm.views.streamrows import as_measured
 
-TRIAL = re.compile(r".+\.t\d+")
-"""The name of a trial of a search."""
+TRIAL = re.compile(r".+\.t\d+(\.s\d+)?")
+"""The name of a trial of a search, or of a replica of it."""
 CONCLUDED = {"keep": "kept", "discard": "discarded", "replica": "replica"}
 """States of proposals that were judged."""
 

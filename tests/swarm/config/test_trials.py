@@ -73,6 +73,9 @@ def test_a_grid_is_every_combination_and_seeds_of_trials_ride_along(loading: Loa
         pair for pair in ((4, 1e-3), (4, 1e-4), (8, 1e-3), (8, 1e-4)) for _ in range(2)
     ]
     assert list(streams)[:2] == ["a.t1.s1", "a.t1.s2"]
+    first = grid.replace("grid}", "grid, trials: 3}")
+    streams = loading(f"{TEXT.partition('streams:')[0]}streams: {{a: {{search: {first}}}}}\n").run.streams
+    assert [(s.lora_r, s.learning_rate) for s in streams.values()] == [(4, 1e-3), (4, 1e-4), (8, 1e-3)]
 
 
 @given(st.integers(0, 50), st.integers(1, 40))

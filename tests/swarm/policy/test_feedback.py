@@ -73,6 +73,13 @@ def test_only_enough_new_and_low_ratings_of_what_is_promoted_have_a_stream_train
     assert results(story) == [], "of the last six the mean is 4.2"
 
 
+def test_only_the_newest_ratings_count(story: Story) -> None:
+    rates(story, "wide", 1, 1, 1, 1, 1, 5, 5, 5, 5, 5, 5, better=True)
+    assert results(story) == [], "the last six are good"
+    rates(story, "wide", 1, 1, 1, 1)
+    assert results(story) == [BeginRetraining("retrain-1", "wide", 2.333, 6)]
+
+
 def test_nothing_is_trained_without_an_answer_to_learn_from_or_without_room_in_the_budget(story: Story) -> None:
     rates(story, "wide", 1, 1, 1, 1)
     assert results(story) == [], "no answer was good, and nobody wrote a better one"
@@ -137,7 +144,7 @@ def test_a_canary_that_is_rated_better_by_more_than_chance_is_promoted_when_nobo
 def test_a_canary_that_is_no_better_is_discarded_and_older_ratings_count_no_more(story: Story) -> None:
     rates(story, "wide", 1, 1, 1, 1, better=True)
     tried(story)
-    rates(story, "retrain-1", *[2, 3, 2, 1] * 3)
+    rates(story, "retrain-1", *[2, 3, 2, 2] * 3)
     rates(story, "wide", *[2, 2, 1, 3] * 3)
     found = feedback.concluded(story.state, run_of(story), "retrain-1", random.Random(0))
     assert found.result == "discard" and "by chance or no better" in found.why

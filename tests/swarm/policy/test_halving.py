@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,8 +74,18 @@ def test_without_the_setting_nobody_stops() -> None:
 def test_fewer_streams_than_the_reduction_are_not_judged() -> None:
     race = Race("a", "b")
     race.reaches("a", 10, 0.1)
-    race.reaches("b", 10, 9.0)
+    race.reaches("b", 10, math.nan)
     assert losers(race.state, run_of("a", "b", reduction=3)) == []
+
+
+def test_a_later_rung_does_not_wait_for_a_stream_that_has_not_passed_the_one_before() -> None:
+    race, run = Race("a", "b", "c"), run_of("a", "b", "c")
+    for name, loss in (("a", 0.4), ("b", 0.1)):
+        race.reaches(name, 10, loss)
+    assert race.stops(run) == [], "c is on the way to the first rung"
+    for name, loss in (("a", 0.3), ("b", 0.1)):
+        race.reaches(name, 20, loss)
+    assert race.stops(run) == ["a"]
 
 
 def test_a_stream_that_comes_later_is_compared_with_all_that_were_there_and_those_ahead_are_left_alone() -> None:

@@ -288,6 +288,17 @@ def test_kept_is_what_is_better_by_more_than_chance_and_a_changed_seed_is_no_pro
     assert story.state.kept == research.best_of(story.state, GOAL) == "one"
 
 
+def test_a_replica_measures_the_spread_over_seeds_by_which_the_next_trials_are_judged(story: Story) -> None:
+    for name in ("seed", "two"):
+        proposes(story, name)
+        joins(story, name)
+        story.scored(name, 0.5, scores_sha256=SHA)
+    assert judged(story, -0.5, "two").result == "keep"
+    story.say("coordinator", judged(story, -0.5, "seed", is_replica=True))
+    by_spread = judged(story, -0.5, "two")
+    assert by_spread.result == "discard" and "by chance or worse" in by_spread.why, "a seed alone makes as much"
+
+
 def test_the_ledger_and_the_kept_configuration_state_who_proposed_what_and_why(story: Story) -> None:
     proposes(story, "one")
     joins(story, "one")

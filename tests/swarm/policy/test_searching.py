@@ -42,6 +42,13 @@ def test_a_trial_is_wanted_while_fewer_than_at_once_train_and_until_all_have_joi
     assert not more_to_come(story.state, run_of(story), story.now)
 
 
+def test_where_the_stream_itself_has_failed_its_search_has_no_further_trials() -> None:
+    story = Story("wide")
+    story.say("coordinator", ev.Fail(ref="wide", why="the base cannot be read"))
+    assert suggestions(story.state, run_of(story), story.now) == []
+    assert not more_to_come(story.state, run_of(story), story.now)
+
+
 def test_a_run_waits_for_the_trials_that_are_still_to_come() -> None:
     story = Story("wide")
     story.scored("wide", 0.5)
