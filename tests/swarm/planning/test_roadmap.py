@@ -10,7 +10,7 @@ from swarm import events as ev
 from swarm.config import Config, load
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.log import LogWriter
-from swarm.planning import roadmap
+from swarm.planning import gpus, roadmap
 from swarm.planning.plan import plan_table
 from swarm.state import State, fold
 from tests.swarm.planning.test_disk_and_plan import BASE
@@ -61,7 +61,9 @@ def test_without_an_earlier_run_the_hours_are_not_known_and_it_says_how_to_know_
     assert "no price is known" in roadmap.markdown(config.run.model_copy(update={"prices": {}}), [one])
 
 
-def test_hours_are_those_of_the_speed_that_was_measured_and_cost_is_that_of_the_dearest_device(tmp_path: Path) -> None:
+def test_hours_are_those_of_the_speed_that_was_measured_and_cost_is_that_of_the_dearest_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_in(tmp_path)
     state = ran(config, tmp_path, seconds=1800.0, tokens_per_second=10.0)
     [one] = costs(config, state)
@@ -75,6 +77,10 @@ def test_hours_are_those_of_the_speed_that_was_measured_and_cost_is_that_of_the_
     both = Layout(workers=(*LAYOUT.workers, WorkerSpec(name="trainer-2", roles=("train",), device="gpu0", gpu_index=0)))
     [dear] = roadmap.costs(run, plan_table(config, {"tiny-toon": BASE}, LAYOUT), both, state)
     assert dear.usd == pytest.approx(3.0), "either of them may train it"
+    monkeypatch.setattr(gpus, "found", lambda: [gpus.Gpu(0, "", "NVIDIA H100 80GB HBM3", 80 << 30, 80 << 30)])
+    run = config.run.model_copy(update={"prices": {"h100": 2.5, "gpu": 9.0}})
+    [named] = roadmap.costs(run, plan_table(config, {"tiny-toon": BASE}, LAYOUT), both, state)
+    assert named.usd == pytest.approx(2.5), "its own price comes before that of any GPU"
     data = roadmap.data(config.run, [one])
     assert data["streams"][0]["measured_usd"] == pytest.approx(0.25) and data["phases"][1]["what"] == "train"
 
