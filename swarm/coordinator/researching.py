@@ -30,15 +30,22 @@ class Researching:
     def __init__(self, record: Record, folder: RunFolder, add: Joins) -> None:
         self._record, self._folder, self._add = record, folder, add
         self._joining: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, StreamSettings] = {}
+        """Settings of recorded proposals, which do not change: to make them takes milliseconds, and hundreds may wait."""
 
     async def propose_for(self, event: ev.Propose, author: str, via: str | None) -> int:
         """Record a proposal.  Raises Refusal for one that may not be made."""
         self._record.admit(author, event)
         state, settings = self._record.state, self._record.settings
-        others = {**settings.streams, **{one.event.ref: self._made(one.event) for one in research.waiting(state)}}
+        others = {**settings.streams, **{one.event.ref: self._recorded(one.event) for one in research.waiting(state)}}
         made = self._made(event)
         phase = research.admit_proposal(state, settings, event.ref, event.like, made, others)
         return (await self._record.add([(author, event.model_copy(update={"phase": phase}))], via))[-1].seq
+
+    def _recorded(self, event: ev.Propose) -> StreamSettings:
+        if event.ref not in self._waiting:
+            self._waiting[event.ref] = self._made(event)
+        return self._waiting[event.ref]
 
     def _made(self, event: ev.Propose) -> StreamSettings:
         """Raises Refusal where the changes cannot be laid over the stream."""

@@ -124,8 +124,8 @@ def admit_proposal(
             f"{name}: {research.proposals} proposals were made, as many as the goal allows; see `swarm ledger`"
         )
     _admit_changes(name, settings.streams[like], made, research, phase)
-    twin = next((other for other, one in others.items() if _compared(one) == _compared(made)), None)
-    if twin:
+    own = _compared(made)
+    if twin := next((other for other, one in others.items() if _compared(one) == own), None):
         raise Refusal(f"{name}: {twin} has the same settings; see `swarm ledger`, and propose another change")
     return phase
 
