@@ -102,9 +102,10 @@ def send(alert: Alert, one: Mapping[str, Any]) -> None:
         _post(alert, body)
 
 
-def tested(settings: RunSettings) -> list[dict[str, str]]:
-    """A test message to each receiver: rows as of `Queue.sent`."""
-    one = message(State(), "test", settings.name, "a test message of `swarm notify --test`", 0)
+def tested(settings: RunSettings, run: str) -> list[dict[str, str]]:
+    """A test message of this run to each receiver: rows as of `Queue.sent`."""
+    text = "a test message of `swarm notify --test`"
+    one = message(State(), "test", "", text, 0) | {"run": run, "id": f"{run}-test"}
     return [{"receiver": receiver_of(alert), "why": _tried(alert, one)} for alert in settings.alerts]
 
 
@@ -172,7 +173,9 @@ def _post(alert: Alert, body: bytes) -> None:
     try:
         post(url, body, {"Content-Type": "application/json", **signature(alert, body)}, SECONDS)
     except OSError as error:
-        raise NotSent(f"{receiver_of(alert)}: {error}") from error
+        inner = getattr(error, "reason", None)  # urllib puts words of its own around it
+        why = inner.strerror if isinstance(inner, OSError) else error
+        raise NotSent(f"{receiver_of(alert)}: {why or inner}") from error
 
 
 def signature(alert: Alert, body: bytes) -> dict[str, str]:

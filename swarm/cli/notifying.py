@@ -41,7 +41,10 @@ def notify(
         raise UserError(str(run), "is a config, and messages wait in runs", "name a run, or add --test")
     if folder is not None:
         check_ours(folder.path)  # its commands would be run as ours
-    rows = notices.tested(settings) if test or folder is None else notices.Queue(folder).sent(settings.alerts)
+    if test or folder is None:
+        rows = notices.tested(settings, folder.name if folder else settings.name)
+    else:
+        rows = notices.Queue(folder).sent(settings.alerts)
     if form is None:
         screen.tell("\n".join(row["why"] or f"{row['receiver']}: taken" for row in rows) or "nothing waits")
     else:

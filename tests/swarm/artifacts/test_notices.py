@@ -231,6 +231,19 @@ def test_a_secret_of_the_environment_that_a_command_says_is_not_repeated(monkeyp
     assert str(refused.value) == "sh: exit status 1: ***"
 
 
+def test_a_test_message_names_the_run_and_whoever_does_not_take_it_is_told_in_words(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    folder = places.opened(tmp_path)
+    gone = "{url: http://127.0.0.1:9}"
+    places.configure(tmp_path, folder, f"alerts: [{{url: {receiver.url}/hook, on: [end]}}, {gone}]\n")
+    done = CliRunner().invoke(app, ["notify", "--test", "--run", str(folder.path)])
+    assert done.exit_code == 1 and "http://127.0.0.1:9: Connection refused" in done.stdout.splitlines()
+    [(path, body, _)] = receiver.got
+    sent = json.loads(body)
+    assert (path, sent["run"], sent["id"], sent["stream"]) == ("/hook", folder.name, f"{folder.name}-test", "")
+
+
 @pytest.mark.parametrize("words", [[], ["--test"]])
 def test_commands_of_another_users_run_are_not_run(tmp_path: Path, words: list[str]) -> None:
     if os.geteuid():
