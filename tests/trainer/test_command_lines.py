@@ -17,7 +17,7 @@ from swarm.facts import BaseFacts
 from swarm.settings import StreamSettings
 from tests.trainer import tiny
 from tests.trainer.conftest import Bench
-from trainer import ask, bases, show
+from trainer import ask, bases, hub, show
 
 Make = Callable[..., StreamSettings]
 Said = pytest.CaptureFixture[str]
@@ -160,7 +160,7 @@ def test_a_base_that_is_not_here_is_an_error_with_a_fix(
 def test_a_base_that_outgrows_the_disk_is_refused(base: Path) -> None:
     far = replace(bases.facts_of(str(base)), name="o/n", bytes=1 << 60)
     with pytest.raises(bases.UserError, match=r"GB on disk, .* GB are free in .*; free some space, or set HF_HOME"):
-        bases.refuse_full_disk(far)
+        hub.refuse_full_disk(far)
 
 
 def written(settings: StreamSettings, tmp_path: Path) -> str:
