@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from swarm.config.dump import flow
 from swarm.files import write_whole
+from swarm.printable import one_line
 from swarm.rundir import RunFolder
 from swarm.settings import RunSettings
 from swarm.state import State
@@ -31,7 +32,8 @@ def _lineage(state: State) -> Iterator[str]:
     name = state.kept
     while one := state.proposals.get(name):
         event, end = one.event, one.conclusion
-        why = " ".join(f"{event.why}; {end.why if end else ''}".split())
-        yield f"# {name} (entry {one.seq}, {one.by}): like {event.like} with {event.changes}: {why}"
+        why = f"{event.why}; {end.why if end else ''}"
+        words = f"{name} (entry {one.seq}, {one.by}): like {event.like} with {event.changes}: {why}"
+        yield f"# {one_line(words)}"  # agents wrote it: it must stay one comment
         name = event.like
     yield f"# {name}: the start"

@@ -26,7 +26,7 @@ def rows(state: State, settings: RunSettings) -> list[Row]:
         event, end = one.event, one.conclusion
         found.append({
             "name": name, "by": one.by, "phase": event.phase or "", "state": end.result if end else _standing(state, name),
-            "like": event.like, "changes": event.changes, "because": one_line(event.why), "refute": one_line(event.refute or ""),
+            "like": event.like, "changes": one_line(event.changes), "because": one_line(event.why), "refute": one_line(event.refute or ""),
             **_figures(state, settings, name), "verdict": one_line(end.why) if end else "",
         })  # fmt: skip
     return found

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import pytest
+import yaml
 
 from swarm import events as ev
 from swarm.artifacts import kept
@@ -314,6 +315,25 @@ def test_the_ledger_and_the_kept_configuration_state_who_proposed_what_and_why(s
     assert "phase: data; best so far: one" in text and "ada: because" in text and "refuted by: no lower loss" in text
     config = kept.text("demo-1", story.state, run)
     assert "# one (entry " in config and "# start: the start" in config and "learning_rate: 0.001" in config
+
+
+@pytest.mark.parametrize("space", ["\n", "\r\n", "\x85", "\u2028", "\x1b[2J", "\0"])
+def test_what_agents_write_stays_one_line_of_the_ledger_and_one_comment_of_the_kept_configuration(
+    story: Story, space: str
+) -> None:
+    """An entry that an agent wrote without our commands may hold any text."""
+    text = f"a{space}promotion: {{metric: loss}}"
+    story.say(
+        "ada", ev.Propose(ref="one", like="start", changes=f"lora_r=8{space}", why=text, refute=text, phase="data")
+    )
+    joins(story, "one")
+    story.scored("one", 0.5, scores_sha256=SHA)
+    story.say("coordinator", judged(story, -0.5))
+    run = run_of(story)
+    shown = ledger.text(story.state, run, ledger.rows(story.state, run)).splitlines()
+    assert [line for line in shown if "promotion" in line] == [line for line in shown if line.startswith(("  ada: a", "  refuted by: a"))]  # fmt: skip
+    written = yaml.safe_load(kept.text("demo-1", story.state, run))
+    assert written.keys() == {"name", "promotion", "streams"} and written["promotion"] == {}
 
 
 def test_the_frontier_is_what_costs_less_or_is_better() -> None:
