@@ -213,6 +213,16 @@ def test_the_budget_holds_all_trials_together_and_what_it_does_not_hold_is_answe
     assert isinstance(result, DiscardProposal) and "the budget is 15 steps" in result.why
 
 
+def test_a_wave_of_proposals_does_not_overrun_the_budget(story: Story) -> None:
+    """The start has used 9 steps, and each trial needs 10."""
+    for name in ("one", "two", "three", "four"):
+        proposes(story, name)
+    goal = GOAL.model_copy(update={"at_once": 4})
+    while found := research.joins(story.state, run_of(story, goal, budget=Budget(steps=35)), story.now):
+        joins(story, found[0].name)
+    assert [one.ref for one in story.state.added] == ["one", "two"]
+
+
 def test_a_research_without_a_leader_and_without_proposals_ends(story: Story) -> None:
     assert research.is_open(story.state, run_of(story), story.now)
     story.pass_time(61 * 60)
