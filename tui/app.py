@@ -24,7 +24,7 @@ from textual.widgets import Input
 
 from swarm.printable import one_line
 from tui import asciiscreen, looks
-from tui.bindings import ACTS, BINDINGS, every_key
+from tui.bindings import ACTS, BINDINGS, every_key, offered
 from tui.feed import PERIOD_SECONDS, Arrived, Feed, LogRead, Lost, Recorded, Refused, Source
 from tui.panes import PANES, Area
 from tui.panes.curves import Curves
@@ -349,29 +349,10 @@ class Dashboard(App[None]):
     # ---- the palette
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        row = self.view.row
-        if row and not self.readonly:
-            yield SystemCommand(f"pause or resume {row.name}", "It waits, or goes on", self.action_pause)
-            yield SystemCommand(f"stop {row.name}", "It saves a checkpoint and ends; asks first", self.action_stop)
-            yield SystemCommand(f"clone {row.name}", "A new stream with its weights and moments", self.action_clone)
-            yield SystemCommand(f"new stream like {row.name}", "From step 0", self.action_new)
-            yield SystemCommand(f"note on {row.name}", "Write a line into the log", self.action_note)
-            yield SystemCommand("stop run", "Every stream saves a checkpoint; asks first", self.action_stop_run)
-        yield SystemCommand("log", "The whole log", self.action_log)
-        yield SystemCommand("logarithmic axis", "Loss on a logarithmic axis, or not", self.action_log_axis)
-        yield SystemCommand(
-            "other figure",
-            "Curves of loss, learning rate, gradient norm, phi and mode, of a pair also of each model",
-            self.action_figure,
-        )
-        yield SystemCommand("time axis", "Curves over time, or over steps", self.action_time_axis)
-        yield SystemCommand("sort streams", "By the next of name, state, loss, held-out, eta", self.action_order)
-        yield SystemCommand("smooth curves", "Smoothed, or as measured", self.action_smooth)
-        yield SystemCommand("workers", "Show or hide the workers", lambda: self.action_workers(False))
-        yield SystemCommand("leaderboard", "Show or hide the best streams so far", self.action_leaders)
-        yield SystemCommand("theme", "Other colours", self.action_change_theme)
-        yield SystemCommand("keys", "Every key", self.action_keys)
-        yield SystemCommand("detach", "Leave; the run goes on", self.action_detach)
+        for key in offered(readonly=self.readonly):
+            if key.action != "command_palette" and self.check_action(key.action, ()):
+                yield SystemCommand(key.description, key.tooltip, partial(self.run_action, key.action))
+        yield SystemCommand("theme", "other colours", self.action_change_theme)
         for other in self.view.snapshot.streams:
             yield SystemCommand(f"go to {other.name}", other.state, partial(self.go, other.name), discover=False)
 

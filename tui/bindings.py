@@ -50,7 +50,11 @@ DISPLAYED = {"slash": "/", "colon": ":", "question_mark": "?", "enter": "↵"}
 """How keys are written whose names are words."""
 
 
+def offered(*, readonly: bool) -> list[Binding]:
+    return [binding for binding in BINDINGS if binding.tooltip and not (readonly and binding.action in ACTS)]
+
+
 def every_key(*, readonly: bool) -> list[tuple[str, str]]:
     """Each key that is offered, with its meaning."""
-    offered = [b for b in BINDINGS if b.tooltip and not (readonly and b.action in ACTS)]
-    return [("↑ ↓ j k g G", "select a stream"), *((DISPLAYED.get(b.key, b.key), b.tooltip) for b in offered)]
+    meanings = ((DISPLAYED.get(one.key, one.key), one.tooltip) for one in offered(readonly=readonly))
+    return [("↑ ↓ j k g G", "select a stream"), *meanings]

@@ -136,7 +136,9 @@ async def test_the_screen_of_keys_lists_every_key() -> None:
 async def test_the_palette_opens() -> None:
     async with shown(Played(sketch())) as (app, pilot):
         await pilot.press("colon")
-        await until(pilot, lambda: "note on lora-8" in text(app))
+        await until(pilot, lambda: "a new stream with the weights" in text(app))
+        await pilot.press(*"lead", "enter")
+        await until(pilot, lambda: "─ leaderboard ─" in text(app))
 
 
 # ---- what is done
