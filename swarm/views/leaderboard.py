@@ -54,7 +54,7 @@ def leaderboard(state: State, settings: RunSettings, rows: Sequence[StreamRow], 
     for rank, (name, value) in enumerate(best, start=1):
         row = by_name[name]
         seconds = training_seconds(state, name, now)
-        cost = usd(seconds / 60, settings) if seconds is not None and settings.prices else None
+        cost = float(f"{usd(seconds / 60, settings):.3g}") if seconds is not None and settings.prices else None
         step = measured[name][0] or 0
         places.append(Place(rank, name, step, row.steps, value, seconds, cost, _standing(state, row, metric)))
     return Leaderboard(metric, goal, tuple(places), competes(state))

@@ -44,10 +44,9 @@ def _allowed(values: Any) -> str:
 
 
 def _standing(state: State, name: str) -> str:
-    if name in state.streams:
-        return "trains"
-    objectors = [by for by, _ in state.objections_to(name)]
-    return f"objected by {', '.join(objectors)}" if objectors else "waits"
+    objectors = ", ".join(by for by, _ in state.objections_to(name))
+    words = ["trains" if name in state.streams else "" if objectors else "waits", f"objected by {objectors}" if objectors else ""]  # fmt: skip
+    return ", ".join(filter(None, words))
 
 
 def _figures(state: State, settings: RunSettings, name: str) -> Row:

@@ -120,6 +120,7 @@ def test_a_veto_while_a_trial_trains_discards_it_once_it_is_scored_unless_it_is_
     proposes(story, "one")
     joins(story, "one")
     story.say("bob", ev.Object(ref="one", why="the rows are not ours to use"))
+    assert ledger.rows(story.state, run_of(story))[1]["state"] == "trains, objected by bob"
     story.scored("one", 0.1, scores_sha256=SHA)
     run = run_of(story)
     assert research.results(story.state, run, story.now) == [
