@@ -28,6 +28,8 @@ Names = Annotated[str, StringConstraints(pattern=f"^{NAME}(,{NAME})*$")]
 Role = Literal["prepare", "train", "validate", "evaluate", "sealed"]
 ROLES: tuple[Role, ...] = ("prepare", "train", "validate", "evaluate")
 """A stream's tasks, in the order in which they are done.  `sealed` is none of them: only who is to be promoted is examined."""
+JUDGING: tuple[Role, ...] = ("validate", "evaluate")
+"""Those that judge what was trained."""
 DONE_BY: dict[Role, Role] = {"sealed": "validate"}
 """The workers of which role do a task, where they have another name."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarm import events as ev
-from swarm.event import ROLES, Event, Role
+from swarm.event import JUDGING, ROLES, Event, Role
 from swarm.events import RESULT_OF, RESULTS
 from swarm.standing import (
     Decision,
@@ -243,8 +243,7 @@ class State:
 
     def _judge_again(self, stream: Stream) -> None:
         stream.verdict = stream.score = None
-        judges: tuple[Role, ...] = ("validate", "evaluate")
-        self.tasks.update({f"{stream.name}/{role}": Task(f"{stream.name}/{role}", role) for role in judges})
+        self.tasks.update({f"{stream.name}/{role}": Task(f"{stream.name}/{role}", role) for role in JUDGING})
 
     def _take_opinion(self, entry: Entry, event: ev.Approve | ev.Object) -> None:
         scope = event.stream

@@ -1,7 +1,7 @@
 """A worker process: says hello, imports what its roles need, then does the tasks that it is given until it is told to leave.
 
-It may hold several leases at once; its heartbeats keep all of them.  Trainings that share a base are done together by the shared
-engine, all other tasks one after another.  The main thread works, a second one listens (assignments, orders, the coordinator's silence), the bus has its own for sockets and heartbeats.  A worker
+It may hold several leases at once; its heartbeats keep all of them.  Tasks of a role that share a base are done together, all others
+one after another.  The main thread works, a second one listens (assignments, orders, the coordinator's silence), the bus has its own for sockets and heartbeats.  A worker
 decides nothing about the run: it does what it is assigned and reports what came of it.  Without a coordinator it goes on with its
 tasks; what it has to report waits in its spool on disk, for the next coordinator or the next process of its name.
 """
@@ -19,18 +19,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from bus.envelope import Envelope
 from bus.keys import Join
 from bus.peer import Peer
 from swarm.errors import UserError
-from swarm.event import DONE_BY, Role
+from swarm.event import DONE_BY, JUDGING, Role
 from swarm.events import Drop
 from swarm.files import write_whole
 from swarm.messages import Assign, Heartbeat, Hello, Message, Order, Quit, Ready
 from swarm.plainfiles import NO_SPACE, make_folder
-from swarm.policy.batching import BatchKey, batch_key
+from swarm.policy.batching import SharedKey, shared_key
 from swarm.rundir import RunFolder
 from trainer import device, resident, roles
 from trainer.drops import drop_for
@@ -44,7 +44,6 @@ LISTEN_SECONDS = 0.5
 ORPHAN_GRACE_SECONDS = 20.0
 """An orphan that was told to leave and reaches no boundary within this is ended."""
 FLUSH_SECONDS = 5.0
-JUDGING: tuple[Role, ...] = ("validate", "evaluate")
 LATER_SECONDS = 20.0
 """Imports for judging wait so long: at a run's start the cores belong to preparing, and to the imports of trainers."""
 LOW_PRIORITY = 5
@@ -164,25 +163,26 @@ class Worker:
     # ---- one task ----
 
     def _work(self, work: Work, place: Place) -> None:
-        if self._is_shared(work):
-            from trainer.roles import train  # heavy, and loaded already
-
-            train.together(_Company(self, batch_key(work.piece.settings)), place)
+        if (key := self._key(work)) is not None:
+            role = cast("roles.SharedRole", self._role(work.piece.role))
+            role.together(_Company(self, key), place)
         elif work.lease.begin():  # else it was given back a moment ago
             self.ended(work, self._error_of(work, place))
         device.free_memory()
 
-    def _is_shared(self, work: Work) -> bool:
+    def _key(self, work: Work) -> SharedKey | None:
+        """What tasks that are done with it have in common; None: it is done by itself."""
         piece = work.piece
-        return (
-            piece.role == "train" and "train" in self.post.roles and not work.apart
-            and batch_key(piece.settings).engine == "shared"
-        )  # fmt: skip
+        is_ours = DONE_BY.get(piece.role, piece.role) in self.post.roles
+        return shared_key(piece.role, piece.settings) if is_ours and not work.apart else None
 
-    def arrived(self, key: BatchKey) -> list[Work]:
-        """Trainings that may join others of this key, begun."""
-        waiting = [work for work in self._held if self._is_shared(work) and not work.lease.paused]
-        return [work for work in waiting if batch_key(work.piece.settings) == key and work.lease.begin()]
+    def arrived(self, key: SharedKey, at_most: int | None) -> list[Work]:
+        """Tasks that may join others of this key, begun."""
+        found: list[Work] = []
+        for work in self._held:
+            if len(found) != at_most and self._key(work) == key and not work.lease.paused and work.lease.begin():
+                found.append(work)
+        return found
 
     def wait(self) -> None:
         self._wake.get()
@@ -320,13 +320,13 @@ class Worker:
 
 
 class _Company:
-    """The trainings of a worker that share one base."""
+    """The tasks of a worker that share one base."""
 
-    def __init__(self, worker: Worker, key: BatchKey) -> None:
+    def __init__(self, worker: Worker, key: SharedKey) -> None:
         self._worker, self._key = worker, key
 
-    def arrived(self) -> list[Work]:
-        return self._worker.arrived(self._key)
+    def arrived(self, at_most: int | None = None) -> list[Work]:
+        return self._worker.arrived(self._key, at_most)
 
     def ended(self, work: Work, error: Exception | None) -> None:
         self._worker.ended(work, error)

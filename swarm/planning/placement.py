@@ -13,7 +13,7 @@ from itertools import accumulate, chain, cycle
 
 from swarm import units
 from swarm.errors import UserError, UserErrors
-from swarm.event import Role
+from swarm.event import JUDGING, Role
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.planning import packing
 from swarm.planning.estimate import Need
@@ -48,11 +48,10 @@ def _light(device: str, threads: int, gpu_index: int | None = None, *, judge: bo
 
     Preparing needs no GPU; without a `judge` the trainers judge.
     """
-    judging: tuple[Role, ...] = ("validate", "evaluate")
     if gpu_index is None:
-        return [WorkerSpec("clerk", ("prepare", *judging), device, threads)]
+        return [WorkerSpec("clerk", ("prepare", *JUDGING), device, threads)]
     made = [WorkerSpec("preparer", ("prepare",), "cpu", threads)]
-    return [*made, WorkerSpec("judge", judging, device, threads, gpu_index)] if judge else made
+    return [*made, WorkerSpec("judge", JUDGING, device, threads, gpu_index)] if judge else made
 
 
 # ---- CPU -------------------------------------------------------------------------------------------------------------
@@ -208,7 +207,7 @@ def _trainers(
     slots: Sequence[_Slots], streams: int, threads: int, *, judging: bool, together: bool
 ) -> list[WorkerSpec]:
     """`together`: one process for each GPU, else one for each stream."""
-    roles: tuple[Role, ...] = ("train", "validate", "evaluate") if judging else ("train",)
+    roles: tuple[Role, ...] = ("train", *JUDGING) if judging else ("train",)
     places = [slot for slot in slots for _ in range(1 if together else slot.count)]
     return [
         WorkerSpec(

@@ -1,4 +1,4 @@
-"""Which streams one process may train together: those whose frozen bases are the same in memory; pure."""
+"""Which tasks one process may do together: trainings, or those of judges, whose frozen bases are the same in memory; pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from swarm import kinds
+from swarm.event import JUDGING, Role
 from swarm.settings import Part, StreamSettings
 
 Engine = Literal["shared", "trl", "pair"]
@@ -38,6 +39,24 @@ class BatchKey(NamedTuple):
 
 def batch_key(settings: StreamSettings) -> BatchKey:
     return BatchKey(tuple(map(_base_key, settings.parts.values())), engine_of(settings), settings.exact)
+
+
+class SharedKey(NamedTuple):
+    """What tasks must have in common for one worker to do them together."""
+
+    role: Role
+    bases: BatchKey | tuple[BaseKey, ...]
+    """Judges take any engine's adapters."""
+    method: str | None = None
+    """By which they are judged: models of labels have another head than those of words."""
+
+
+def shared_key(role: Role, settings: StreamSettings) -> SharedKey | None:
+    """None: such a task is done by itself."""
+    key = batch_key(settings)
+    if role == "train":
+        return SharedKey(role, key) if key.engine == "shared" else None
+    return SharedKey(role, key.bases, settings.method) if role in JUDGING and len(key.bases) == 1 else None
 
 
 def groups(streams: Mapping[str, StreamSettings]) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from typing import Literal
 from swarm.event import DONE_BY, ROLES, Role
 from swarm.messages import Held, What
 from swarm.policy import feedback, research
-from swarm.policy.batching import batch_key
+from swarm.policy.batching import SharedKey, batch_key, shared_key
 from swarm.policy.commands import (
     Command,
     Compare,
@@ -118,11 +118,16 @@ def _revocations(state: State, workers: Sequence[Worker], now: float, settings: 
         assert task.lease
         if task.lease.worker in lost:
             continue
-        ending = Ending(task.ref, task.lease.token)
-        if late := _late(task, settings, now - task.lease.began):
-            found.append(Revoke((ending,), late, kill=task.lease.worker or ""))
+        worker = known.get(task.lease.worker or "")
+        endings = _endings([task], worker)
+        if late := _late(task, settings, _worked_seconds(task, worker, now)):
+            found.append(Revoke(endings, late, kill=task.lease.worker or ""))
+            if worker:
+                beside = [one for one in state.held_by(worker.name) if one is not task]
+                lost[worker.name] = Revoke(_endings(beside, worker), f"beside {task.ref}: {late}", failed=False)
+                found += [lost[worker.name]] if beside else []
         elif task.lease.overdue(now):
-            found.append(Revoke((ending,), "the lease ran out"))
+            found.append(Revoke(endings, "the lease ran out"))
     return found
 
 
@@ -158,6 +163,13 @@ def _late(task: Task, settings: RunSettings, held_seconds: float = 0.0) -> str:
     minutes = settings.validation_minutes
     over = task.role in {"validate", "sealed"} and task.seconds + held_seconds >= minutes * 60
     return f"no answer within {minutes:g} minutes" if over else ""
+
+
+def _worked_seconds(task: Task, worker: Worker | None, now: float) -> float:
+    """Under its lease.  A worker says itself how long it works on a task: others may come first."""
+    assert task.lease
+    reported = worker.reported_of(task) if worker else None
+    return reported.worked if reported else now - task.lease.began
 
 
 def _failures(state: State, settings: RunSettings) -> list[Command]:
@@ -312,16 +324,20 @@ def _grants(state: State, workers: Sequence[Worker], now: float, settings: RunSe
 
 
 def _may_take(worker: Worker, held: Sequence[Task], task: Task, settings: RunSettings) -> bool:
-    """Whether it has room for the task beside what it holds: only streams that may be trained together are."""
+    """Whether it has room for the task beside what it holds: only tasks that it can do together are held together."""
     if not _fits(worker, task):
         return False
     if not held:
         return True
     together = [*held, task]
-    if len(together) > worker.slots or any(one.alone or one.role != "train" for one in together):
+    if any(one.alone for one in together) or (task.role == "train" and len(together) > worker.slots):
         return False
-    keys = {batch_key(settings.streams[one.ref.partition("/")[0]]) for one in together}
-    return len(keys) == 1 and keys.pop().engine == "shared"
+    keys = {_key(one, settings) for one in together}
+    return len(keys) == 1 and None not in keys
+
+
+def _key(task: Task, settings: RunSettings) -> SharedKey | None:
+    return shared_key(task.role, settings.streams[task.ref.partition("/")[0]]) if task.role else None
 
 
 def _waits_for_agents(state: State, task: Task, now: float, settings: RunSettings) -> bool:

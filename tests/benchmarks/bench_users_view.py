@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarm.rundir import RunFolder
+from swarm.state import State
 from tests.runs import swarm_process as sp
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,10 +141,12 @@ def by_swarm(job: Job, *overrides: str) -> dict[str, float]:
         streams = "\n".join(f"  s{at}: {{lora_r: {job.rank(at)}, seed: {at}}}" for at in range(job.streams))
         config = Path(name) / "swarm.yaml"
         config.write_text(CONFIG.format(data=DATA, length=LENGTH, rows=job.rows, steps=job.steps, streams=streams))
-        cost, began = Cost(), time.monotonic()
+        cost, began, reached = Cost(), time.monotonic(), dict[str, float]()
         folder = sp.start(config, *overrides)
         try:
-            while not (end := sp.state(folder).end):
+            while not (end := (state := sp.state(folder)).end):
+                for what in _reached(state):
+                    reached.setdefault(what, time.monotonic() - began)
                 cost.look(_workers_and_coordinator(folder))
                 time.sleep(POLL_SECONDS)
             cost.seconds = time.monotonic() - began
@@ -151,7 +154,14 @@ def by_swarm(job: Job, *overrides: str) -> dict[str, float]:
             next(ending := sp.end_everything(Path(name)))
             list(ending)
         assert end.rc == 0, end
+        print("  " + ", ".join(f"{what} after {seconds:.1f} s" for what, seconds in reached.items()), flush=True)
         return cost.figures()
+
+
+def _reached(state: State) -> list[str]:
+    """What all streams have behind them."""
+    kinds = ("prepared", "trained", "verdict", "score")
+    return [what for what in kinds if all(getattr(stream, what) for stream in state.streams.values())]
 
 
 def _workers_and_coordinator(folder: RunFolder) -> list[int]:

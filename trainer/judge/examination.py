@@ -16,14 +16,12 @@ from swarm import figures, kinds
 from swarm.files import write_whole
 from swarm.settings import StreamSettings
 from toon import encode
-from trainer.data.prepared import HELD_OUT, read_rows
 from trainer.data.tokens import Tokens
 from trainer.judge import scorers
 from trainer.judge.answers import Answer, Question, Sampling
 from trainer.judge.heldout import RowLoss, held_out_figures
 from trainer.judge.retention import Retention
 from trainer.judge.scorers import Given
-from trainer.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from trainer.judge.objective import Objective
@@ -62,15 +60,13 @@ class Examination:
     @classmethod
     def of(
         cls,
-        prepared: Path,
+        rows: list[Tokens],
         stops: Sequence[int],
-        base_folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
         settings: StreamSettings,
         check: Callable[[], None],
     ) -> Examination:
-        """On the held-out rows of a prepared folder."""
-        tokenizer = load_tokenizer(base_folder, trust_remote_code=settings.trust_remote_code)
-        rows = list(read_rows(prepared / HELD_OUT))
+        """On these held-out rows, and questions about the first of them."""
         asked = objective_of(settings).questions(rows, tokenizer, stops, settings.eval_rows)
         return cls(rows, asked, list(stops), settings, tokenizer, check)
 

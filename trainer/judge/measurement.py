@@ -115,8 +115,7 @@ def examination_of(settings: StreamSettings, adapters: Sequence[Path] = ()) -> E
     rows = list(Cutting.of(settings, tokenizer).held_out(read, datasets))
     if not rows:
         raise UserError("--data", "no row is left to use", "check the columns with --type, or raise --sequence-len")
-    asked = objective_of(settings).questions(rows, tokenizer, sorted(stops), settings.eval_rows)
-    return Examination(rows, asked, sorted(stops), settings, tokenizer, lambda: None)
+    return Examination.of(rows, sorted(stops), tokenizer, settings, lambda: None)
 
 
 def as_in_training(dataset: Dataset, prompt: Prompt) -> Dataset:

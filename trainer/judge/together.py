@@ -82,14 +82,16 @@ class Together:
         max_new_tokens: int,
         check: Callable[[], None],
         how: Sampling,
+        *,
+        with_base: bool = True,
     ) -> list[list[Answer]]:
-        """Of the base, then of each adapter: one answer a question, in their order."""
-        slots = sorted([0, *self.slots])
+        """Of the base, if it is to answer too, then of each adapter: one answer a question, in their order."""
+        slots = [*[0][:with_base], *self.slots]
         found: dict[tuple[int, int], Answer] = {}
         for batch in batches_of(asked, positions_of(self.model)):
-            places = [(slot, at) for slot in slots for at in batch]
+            places = [(slot, at) for slot in sorted(slots) for at in batch]
             prompts = [asked[at].prompt_ids for _, at in places]
             serving = partial(self._serving, [slot for slot, _ in places])
             made = timed(self.model, tokenizer, prompts, stops, max_new_tokens, check, how, serving)
             found |= zip(places, made, strict=True)
-        return [[found[slot, at] for at in range(len(asked))] for slot in (0, *self.slots)]
+        return [[found[slot, at] for at in range(len(asked))] for slot in slots]

@@ -5,8 +5,6 @@ Streams of one base are trained together by the shared engine, others one at a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from swarm.messages import Piece
 from swarm.policy.batching import engine_of
 from trainer import training
@@ -14,20 +12,19 @@ from trainer.engines import shared
 from trainer.errors import Elsewhere
 from trainer.lease import Lease
 from trainer.place import Place
-from trainer.work import Mates, Work
+from trainer.work import Mates, Work, alone
 
 
 def run(assign: Piece, lease: Lease, place: Place) -> None:
     """One training with no others beside it."""
     work = Work(assign, lease)
     if engine_of(assign.settings) == "shared":
-        nobody = _NoMates(work)
-        together(nobody, place)
-        if nobody.error is None:
+        try:
+            alone(together, work, place)
+        except Elsewhere as why:
+            work.set_apart(str(why))
+        else:
             return
-        if not isinstance(nobody.error, Elsewhere):
-            raise nobody.error
-        work.set_apart(str(nobody.error))
     apart(work, place)
 
 
@@ -49,22 +46,3 @@ def apart(work: Work, place: Place) -> None:
         training.finish(progress)
     finally:
         progress.close()
-
-
-class _NoMates:
-    """The company of a single training."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = [work]
-        self._lease = work.lease
-        self.error: Exception | None = None
-
-    def arrived(self) -> Sequence[Work]:
-        found, self._work = self._work, []
-        return found
-
-    def ended(self, work: Work, error: Exception | None) -> None:
-        self.error = error
-
-    def wait(self) -> None:
-        self._lease.wait_while_paused()

@@ -5,10 +5,11 @@ a lower held-out loss than the bare base.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from transformers import PreTrainedModel
 
@@ -17,16 +18,18 @@ from swarm.errors import UserError
 from swarm.events import Verdict
 from swarm.messages import Piece
 from swarm.policy.rules import worse_than
-from trainer import bases, models
-from trainer.data.prepared import HELD_OUT, read_rows, rows_to_choose_by, verified
-from trainer.judge.base_figures import base_losses
+from trainer import models
+from trainer.data.prepared import rows_to_choose_by
+from trainer.data.tokens import Tokens
 from trainer.judge.fitness import Unfit, private_copy, put_on, refuse_broken
-from trainer.judge.heldout import mean_loss
+from trainer.judge.heldout import RowLoss, mean_loss
+from trainer.judge.measured import base_losses, keep_losses
 from trainer.judge.objective import Objective
+from trainer.judge.session import Session
 from trainer.lease import Lease
-from trainer.loading import load_base
 from trainer.objectives import tied
 from trainer.place import Place
+from trainer.work import Mates, Work, alone
 
 JudgedBy = Callable[[PreTrainedModel], Objective]
 """What a model with its adapter is judged by; the bare base is judged by its method alone."""
@@ -48,9 +51,25 @@ class Judged:
 
 
 def run(piece: Piece, lease: Lease, place: Place) -> None:
+    alone(together, Work(piece, lease), place)
+
+
+def together(mates: Mates, place: Place) -> None:
+    """Those that arrive, one after another on one base, until none is left.
+
+    Each has the base for itself, bare before and after, so that its figures are those of a process of its own, bit for bit.
+    """
+    session = Session(place)
+    while works := mates.arrived(at_most=1):  # the time of a validation begins when it is its turn
+        for work in works:
+            mates.ended(work, work.error_of(partial(_validate, work, session)))
+
+
+def _validate(work: Work, session: Session) -> None:
+    piece = work.piece
     assert piece.checkpoint is not None and piece.sha256 is not None and piece.prepared is not None
-    judged = _judged(piece, piece.sha256, lease, place)
-    lease.report(
+    judged = _judged(piece, piece.sha256, work.lease, session)
+    work.lease.report(
         Verdict(
             ref=piece.ref, tok=piece.token, result=judged.result, path=piece.checkpoint, sha256=judged.sha256,
             figures=judged.figures, why=judged.why,
@@ -58,12 +77,13 @@ def run(piece: Piece, lease: Lease, place: Place) -> None:
     )  # fmt: skip
 
 
-def _judged(piece: Piece, sha256: str, lease: Lease, place: Place) -> Judged:
+def _judged(piece: Piece, sha256: str, lease: Lease, session: Session) -> Judged:
     """Each of the stream's models on its own."""
+    place = session.place
     try:
         with private_copy(place.run_folder / (piece.checkpoint or ""), sha256) as copy:
             found = {
-                name: _judged_model(one, copy / name, sha256, lease, place, _judged_by(name, piece, copy, place))
+                name: _judged_model(one, copy / name, sha256, lease, session, _judged_by(name, piece, copy, place))
                 for name, one in models.pieces(piece, place).items()
             }
     except Unfit as error:
@@ -85,10 +105,10 @@ def _judged_by(model: str, pair: Piece, copy: Path, place: Place) -> JudgedBy:
     return objective
 
 
-def _judged_model(piece: Piece, copy: Path, sha256: str, lease: Lease, place: Place, judged_by: JudgedBy) -> Judged:
+def _judged_model(piece: Piece, copy: Path, sha256: str, lease: Lease, session: Session, judged_by: JudgedBy) -> Judged:
     try:
         refuse_broken(copy)
-        loss, base_loss, overlap, chosen_by = _losses(piece, copy, lease, place, judged_by)
+        loss, base_loss, overlap, chosen_by = _losses(piece, copy, lease, session, judged_by)
     except Unfit as error:
         return Judged("FAIL", error.what, sha256)
     if not math.isfinite(loss):
@@ -105,22 +125,27 @@ def _judged_model(piece: Piece, copy: Path, sha256: str, lease: Lease, place: Pl
 
 
 def _losses(
-    piece: Piece, copy: Path, lease: Lease, place: Place, judged_by: JudgedBy
+    piece: Piece, copy: Path, lease: Lease, session: Session, judged_by: JudgedBy
 ) -> tuple[float, float, int, float]:
-    """Held-out loss of the adapter and of the bare base, which is loaded anew and measured before the adapter is put on.
+    """Held-out loss of the adapter and of the bare base.
 
     Third: training rows that equal held-out rows.  Fourth: the adapter's loss on the rows by which its step was chosen.
     """
-    settings, prepared = piece.settings, place.run_folder / (piece.prepared or "")
-    facts = verified(prepared, piece.prepared_sha256)
-    rows = list(read_rows(prepared / HELD_OUT))
-    base = load_base(bases.folder_of(settings.base_model), settings, place)
-    measured = kinds.method(settings.method).objective(settings).losses
-    base_loss = mean_loss(base_losses(piece, place, lambda: measured(base, rows, lease.progress)))
-    tuned = cast("PreTrainedModel", put_on(base, copy, settings))
-    measured = judged_by(tuned).losses
-    loss = mean_loss(measured(tuned, rows, lease.progress))
-    chosen_by = (
-        mean_loss(measured(tuned, rows_to_choose_by(prepared), lease.progress)) if settings.val_datasets else loss
-    )
-    return round(loss, 6), round(base_loss, 6), int(facts.get("overlap", 0)), chosen_by
+    settings, place, held_out = piece.settings, session.place, session.held_out(piece)
+    base_loss = mean_loss(base_losses(piece, place, partial(_of_base, piece, held_out.rows, lease, session)))
+    with session.tuned(settings, lambda base: put_on(base, copy, settings)) as tuned:
+        measured = judged_by(tuned).losses
+        losses = measured(tuned, held_out.rows, lease.progress)
+        loss = chosen_by = mean_loss(losses)
+        if settings.val_datasets:
+            rows = rows_to_choose_by(place.run_folder / (piece.prepared or ""))
+            chosen_by = mean_loss(measured(tuned, rows, lease.progress))
+    keep_losses(piece, place, losses)
+    return round(loss, 6), round(base_loss, 6), int(held_out.facts.get("overlap", 0)), chosen_by
+
+
+def _of_base(piece: Piece, rows: Sequence[Tokens], lease: Lease, session: Session) -> list[RowLoss]:
+    """By its method alone."""
+    objective: Objective = kinds.method(piece.settings.method).objective(piece.settings)
+    with session.bare(piece.settings) as base:
+        return objective.losses(base, rows, lease.progress)

@@ -385,13 +385,63 @@ def test_several_workers_with_room_share_what_is_ready() -> None:
     ]
 
 
-def test_only_trainings_are_held_together() -> None:
-    story = Story("a", "b")
-    everything = [worker("one", "prepare", "train", "validate", slots=3)]
-    assert decide(story.state, everything, story.now, settings("a", "b")) == [Grant(("a/prepare",), "one")]
+def test_only_tasks_of_one_role_are_held_together_and_preparing_is_done_by_itself() -> None:
+    story = Story("a", "b", "c")
+    made, everything = settings("a", "b", "c"), [worker("one", "prepare", "train", "validate", slots=3)]
+    assert decide(story.state, everything, story.now, made) == [Grant(("a/prepare",), "one")]
     story.prepared("a")
     holding(story, "a", by="one")
-    assert decide(story.state, everything, story.now, settings("a", "b")) == []
+    story.trained("c")
+    assert decide(story.state, everything, story.now, made) == []
+
+
+def test_what_was_trained_on_one_base_is_judged_by_one_worker_together() -> None:
+    story = Story("a", "b", "c", "d")
+    for name in "abcd":
+        story.trained(name)
+    made, clerk = settings("a", "b", "c", "d"), [worker("clerk", "validate", "evaluate")]
+    other = made.streams["b"].model_copy(update={"adapter": "qlora"})
+    made = made.model_copy(update={"streams": {**made.streams, "b": other}})
+    assert decide(story.state, clerk, story.now, made) == [Grant(("a/validate", "c/validate", "d/validate"), "clerk")]
+    held = {name: story.claim(f"{name}/validate", "clerk") for name in "acd"}
+    passed(story, "a", held["a"])
+    assert decide(story.state, clerk, story.now, made) == [], "an evaluation waits until all are validated"
+    passed(story, "c", held["c"])
+    passed(story, "d", held["d"])
+    assert decide(story.state, clerk, story.now, made) == [Grant(("a/evaluate", "c/evaluate", "d/evaluate"), "clerk")]
+    two = [*clerk, worker("judge", "evaluate")]
+    assert decide(story.state, two, story.now, made) == [
+        Grant(("a/evaluate", "d/evaluate"), "clerk"),
+        Grant(("c/evaluate",), "judge"),
+    ]
+
+
+def passed(story: Story, name: str, tok: int) -> None:
+    """Its validation, and that its adapter is published."""
+    trained = story.state.streams[name].candidate
+    assert trained
+    facts = {"path": trained.path, "sha256": SHA, "figures": {"eval_loss": 0.5, "base_eval_loss": 2.0}}
+    story.say("clerk", ev.Verdict(ref=f"{name}/validate", tok=tok, result="SUCCESS", **facts))  # type: ignore[arg-type]
+    story.say("coordinator", ev.Adapter(ref=name, tok=trained.tok, path=f"streams/{name}/adapter", sha256=SHA))
+
+
+def test_the_time_of_a_validation_begins_when_it_is_worked_on_and_who_was_beside_a_late_one_is_not_blamed() -> None:
+    story = Story("a", "b")
+    for name in "ab":
+        story.trained(name)
+    first, second = (story.claim(f"{name}/validate", "clerk") for name in "ab")
+    says = (
+        Held(ref="a/validate", token=first, state="working", worked=1790.0),
+        Held(ref="b/validate", token=second, state="waiting"),
+    )
+    story.pass_time(5000)
+    clerk = worker("clerk", "validate", holds=says)
+    assert decide(story.state, [clerk], story.now, settings("a", "b")) == []
+    late = replace(clerk, holds=(says[0].model_copy(update={"worked": 1801.0}), says[1]))
+    assert decide(story.state, [late], story.now, settings("a", "b")) == [
+        Revoke((Ending("a/validate", first, 1801.0),), "no answer within 30 minutes", kill="clerk"),
+        Revoke((Ending("b/validate", second, 0.0),), "beside a/validate: no answer within 30 minutes", failed=False),
+    ]
 
 
 def test_of_several_tasks_that_a_dead_worker_held_none_is_blamed_and_each_is_tried_again_alone() -> None:
