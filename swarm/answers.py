@@ -16,7 +16,7 @@ from typing import Any
 from swarm.errors import UserError
 from swarm.files import read_json, write_whole
 from swarm.plainfiles import make_folder, remove_file
-from swarm.rundir import RunFolder
+from swarm.rundir import RunFolder, is_name
 
 FOLDER, UNRATED, RATED, CANARY = "feedback", "answers", "rated", "canary.json"
 ID = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -121,4 +121,9 @@ def write_canary(folder: RunFolder, canary: Mapping[str, Any] | None) -> None:
 def canary(folder: RunFolder) -> dict[str, Any]:
     """Empty where there is none.  Raises UserError."""
     path = folder.path / FOLDER / CANARY
-    return dict(read_json(path)) if path.is_file() else {}
+    found = dict(read_json(path)) if path.is_file() else {}
+    stream, share, seed = (found.get(key) for key in ("stream", "share", "seed"))
+    is_whole = isinstance(stream, str) and is_name(stream) and isinstance(share, float) and type(seed) is int
+    if found and not is_whole:
+        raise UserError(str(path), "names no canary", "remove it: the coordinator writes it anew")
+    return found

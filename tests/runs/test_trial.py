@@ -14,7 +14,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,13 @@ import pytest
 pytest.importorskip("mcp")
 
 from swarm.log import verify
-from swarm.rundir import RunFolder
+from swarm.rundir import RunFolder, create
 from swarm.weights import adapter_sha256
 from tests.runs import swarm_process as sp
 from tests.runs.small_disk import small_disk
 from tests.runs.trial_crew import ESCAPES, OverMcp, Poster, Watcher
-from tests.runs.trial_faults import Clock, Faults, entries_of, resume
+from tests.runs.trial_faults import Clock, Faults, entries_of, is_over, resume, start_coordinator
+from tests.swarm.places import configure
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TORTURE") != "1", reason="`make torture` runs it"),
@@ -37,6 +39,8 @@ RUNS = int(os.environ.get("TRIAL_RUNS", "10"))
 FAULTS = int(os.environ.get("TRIAL_FAULTS", "12"))
 """Of each run, begun with `TORTURE_SEED` and the seeds after it."""
 SEED = int(os.environ.get("TORTURE_SEED", "0"))
+KEPT = os.environ.get("TRIAL_KEEP", "")
+"""A folder for copies of the run folders."""
 SECONDS_PER_FAULT = 10.0
 GROUP = 54321
 
@@ -71,39 +75,85 @@ def sums(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
     terminal.line(f"\ntrial: {', '.join(f'{count} {what}' for what, count in sorted(found.items()))}")
 
 
+@dataclass
+class Trial:
+    """One run with all who take part."""
+
+    folder: RunFolder
+    faults: Faults
+    crew: list[Poster]
+    watcher: Watcher
+    over: threading.Event
+
+    @classmethod
+    def of(cls, folder: RunFolder, faults: Faults) -> Trial:
+        over = threading.Event()
+        crew = [
+            Poster("ada", folder, over, judges=True), OverMcp("bob", folder, over), Poster("eve", folder, over, ESCAPES),
+        ]  # fmt: skip
+        return cls(folder, faults, crew, Watcher(folder, over), over)
+
+    def goes_through(self, faults: int, ends: Callable[[RunFolder], None]) -> None:
+        """All take part until the run has ended after so many faults."""
+        for member in (*self.crew, self.watcher):
+            member.start()
+        for _ in range(faults):
+            self.faults.happen()
+        ends(self.folder)
+        self.over.set()
+        for member in (*self.crew, self.watcher):
+            member.join(60)
+
+    def add_to(self, sums: Counter[str]) -> None:
+        acknowledged, judged = (
+            sum(len(one.acknowledged) for one in self.crew),
+            sum(one.judged for one in self.crew),
+        )
+        sums.update({**self.faults.counts, "runs": 1, "acknowledged": acknowledged, "judged": judged})
+
+
 @pytest.mark.parametrize("seed", range(SEED, SEED + RUNS))
 def test_faults_lose_nothing_that_was_acknowledged(
     seed: int, place: Path, tmp_path: Path, sums: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock(tmp_path)
+    clock, port = Clock(tmp_path), sp.free_ports()
     for name, value in clock.environment.items():
         monkeypatch.setenv(name, value)
-    port = sp.free_ports()
-    folder, over = started(place, port), threading.Event()
-    crew = [
-        Poster("ada", folder, over, judges=True), OverMcp("bob", folder, over), Poster("eve", folder, over, ESCAPES),
-    ]  # fmt: skip
-    watcher = Watcher(folder, over)
-    for member in (*crew, watcher):
-        member.start()
-    faults = Faults(seed, folder, clock, place if place.name == "disk" else None, port)
-    for _ in range(FAULTS):
-        faults.happen()
-    until_the_end(folder)
-    over.set()
-    for member in (*crew, watcher):
-        member.join(60)
-    sums.update(faults.counts)
-    sums.update(
-        {
-            "runs": 1,
-            "acknowledged": sum(len(one.acknowledged) for one in crew),
-            "judged": sum(one.judged for one in crew),
-        }
-    )
-    assert faults.harm == []
-    assert (watcher.harm, watcher.pictures > 0) == (set(), True)
-    assert_nothing_is_lost(seed, folder, crew)
+    folder = started(place, port)
+    trial = Trial.of(folder, Faults(seed, folder, clock, place if place.name == "disk" else None, port))
+    trial.goes_through(FAULTS, until_the_end)
+    trial.add_to(sums)
+    if KEPT:
+        shutil.copytree(folder.path, Path(KEPT) / folder.name)
+    assert_nothing_is_lost(seed, trial)
+    assert_it_ended_as_if_nothing_had_happened(seed, folder)
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + RUNS))
+def test_faults_of_a_coordinator_that_only_agents_need_lose_nothing_either(
+    seed: int, place: Path, tmp_path: Path, sums: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without workers, which load torch: many more faults in the same time."""
+    clock, port = Clock(tmp_path), sp.free_ports()
+    for name, value in clock.environment.items():
+        monkeypatch.setenv(name, value)
+    folder = create(place / "runs", "agents")
+    configure(place, folder, f"listen: tcp://127.0.0.1:{port}\n")
+    start_coordinator(folder)
+    invite(place)
+    faults = Faults(seed, folder, clock, place if place.name == "disk" else None, port, has_workers=False)
+    trial = Trial.of(folder, faults)
+    trial.goes_through(FAULTS, stop)
+    trial.add_to(sums)
+    if KEPT:
+        shutil.copytree(folder.path, Path(KEPT) / folder.name)
+    assert_nothing_is_lost(seed, trial)
+
+
+def stop(folder: RunFolder) -> None:
+    start_coordinator(folder)
+    sp.swarm("stop", str(folder.path), cwd=folder.path.parents[1])
+    sp.wait_for_end(folder)
 
 
 def started(place: Path, port: int) -> RunFolder:
@@ -119,10 +169,14 @@ def started(place: Path, port: int) -> RunFolder:
         f'{text}listen: tcp://127.0.0.1:{port}\nroles: {{validate: ["agent:ada", "agent:bob"]}}\nroles_wait_seconds: 600\n'
     )
     folder = sp.start(config, "defaults.save_steps=100")
-    for name in ("ada", "bob", "eve", "dan"):
-        sp.swarm("invite", name, cwd=place)
+    invite(place)
     sp.wait_for(lambda: len(sp.state(folder).held()) == 2, "two trainings", folder=folder)
     return folder
+
+
+def invite(place: Path) -> None:
+    for name in ("ada", "bob", "eve", "dan"):
+        sp.swarm("invite", name, cwd=place)
 
 
 def until_the_end(folder: RunFolder) -> None:
@@ -132,27 +186,29 @@ def until_the_end(folder: RunFolder) -> None:
         time.sleep(1)
 
 
-def is_over(folder: RunFolder) -> bool:
-    state = sp.state(folder)
-    return state.end is not None and not any("no space" in stream.failed for stream in state.streams.values())
-
-
-def assert_nothing_is_lost(seed: int, folder: RunFolder, crew: list[Poster]) -> None:
-    state, place = sp.state(folder), folder.path.parents[1]
-    assert state.end is not None and state.end.rc == 0, (seed, state.end, sp._talk(place)[-3000:])
-    for member in crew:
-        assert member.acknowledged, member.name
+def assert_nothing_is_lost(seed: int, trial: Trial) -> None:
+    assert trial.faults.harm == [], seed
+    assert (trial.watcher.harm, trial.watcher.pictures > 0) == (set(), True), seed
+    folder = trial.folder
+    for member in trial.crew:
+        assert member.acknowledged, (seed, member.name)
         there = Counter(entries_of(folder, member.name))
         lost = [text for text in member.acknowledged if there[text] != 1]
         assert not lost, (seed, member.name, lost)
     assert not [entry for entry in sp.entries(folder) if "stranger" in entry.text], seed
-    assert state.promoted is not None and adapter_sha256(folder.promoted) == state.promoted.sha256
     assert [fault for fault in verify(folder.log) if "torn" not in str(fault)] == []
+    private = [path for path in folder.keys.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+    assert private == [], "keys stay their owner's in a group's folder"
+
+
+def assert_it_ended_as_if_nothing_had_happened(seed: int, folder: RunFolder) -> None:
+    state, place = sp.state(folder), folder.path.parents[1]
+    failed = {stream.name: stream.failed for stream in state.streams.values()}
+    assert state.end is not None and state.end.rc == 0, (seed, failed, sp._talk(place)[-3000:])
+    assert state.promoted is not None and adapter_sha256(folder.promoted) == state.promoted.sha256
     for stream in state.streams:
         rows = sp.swarm(
             "export", str(folder.path), "--what", "metrics", "--format", "csv", "--stream", stream, cwd=place
         )
         steps = [int(row.split(",")[3]) for row in rows.stdout.splitlines() if ",train," in row]
         assert steps == list(range(1, len(steps) + 1)), (seed, stream)
-    private = [path for path in folder.keys.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
-    assert private == [], "keys stay their owner's in a group's folder"

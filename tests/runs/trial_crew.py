@@ -131,6 +131,6 @@ class Watcher(threading.Thread):
                 sent = os.read(screen, 1 << 16)
             except OSError:  # the other end is closed
                 return
-            self.pictures += b"RED" in before + sent
+            self.pictures += b"owned" in before + sent
             self.harm |= {harm for harm in HARM if harm in before + sent}
             before = sent[-20:]

@@ -76,11 +76,14 @@ class Clock:
 class Faults:
     """Those of one run, drawn by its seed; each kind comes before one comes twice."""
 
-    def __init__(self, seed: int, folder: RunFolder, clock: Clock, disk: Path | None, port: int) -> None:
+    def __init__(
+        self, seed: int, folder: RunFolder, clock: Clock, disk: Path | None, port: int, *, has_workers: bool = True
+    ) -> None:
         self._rng, self._folder, self._clock, self._disk, self._port = random.Random(seed), folder, clock, disk, port
+        self._resume = resume if has_workers else start_coordinator
         kinds: Sequence[Callable[[], None]] = (
-            self.kill_coordinator, self.kill_coordinator_and_tear_the_log, self.freeze_coordinator, self.kill_worker, self.freeze_worker,
-            self.send_frames, self.race_for_tasks,
+            self.kill_coordinator, self.kill_coordinator_and_tear_the_log, self.freeze_coordinator, self.send_frames, self.race_for_tasks,
+            *([self.kill_worker, self.freeze_worker] if has_workers else []),
             *([self.set_the_clock] if clock.is_there else []),
             *([self.fill_the_disk, self.act_as_another_user] if disk else []),
         )  # fmt: skip
@@ -94,7 +97,7 @@ class Faults:
         if not self._next:
             self._next = self._rng.sample(self._kinds, len(self._kinds))
         kind = self._next.pop()
-        resume(self._folder)
+        self._resume(self._folder)
         try:
             kind()
         except (ProcessLookupError, NobodyThere):
@@ -109,13 +112,13 @@ class Faults:
     def kill_coordinator(self) -> None:
         os.kill(self._coordinator(), signal.SIGKILL)
         time.sleep(self._rng.uniform(0, 3))
-        resume(self._folder)
+        self._resume(self._folder)
 
     def kill_coordinator_and_tear_the_log(self) -> None:
         os.kill(self._coordinator(), signal.SIGKILL)
         time.sleep(self._rng.uniform(0, 1))
         self._tear()
-        resume(self._folder)
+        self._resume(self._folder)
 
     def kill_worker(self) -> None:
         os.kill(self._worker(), signal.SIGKILL)
@@ -151,7 +154,7 @@ class Faults:
             os.kill(self._coordinator(), signal.SIGKILL)
         self._clock.set(self._rng.choice([-HOUR, HOUR, 0]))
         time.sleep(self._rng.uniform(0, 2))
-        resume(self._folder)
+        self._resume(self._folder)
 
     def fill_the_disk(self) -> None:
         assert self._disk
@@ -179,7 +182,7 @@ class Faults:
                 del data[-self._rng.randint(1, 400) :]
             case 1:
                 for _ in range(20):
-                    data[-self._rng.randint(1, 4000)] ^= 1 << self._rng.randrange(8)
+                    data[-self._rng.randint(1, min(4000, len(data)))] ^= 1 << self._rng.randrange(8)
                 self.counts["bytes flipped"] += 20
             case _:
                 data += self._rng.randbytes(self._rng.randint(1, 300))
@@ -254,10 +257,27 @@ def _claims(agent: Agent, ref: str) -> bool:
 
 def resume(folder: RunFolder) -> None:
     """What its owner would do; a stream that met a full disk says so and is tried again."""
-    state = sp.state(folder)
-    full = [stream for stream in state.streams.values() if "no space" in stream.failed]
-    if not run_is_alive(folder.log) and (not state.end or full):
+    if not run_is_alive(folder.log) and not is_over(folder):
         sp.swarm("resume", str(folder.path), "--detach", cwd=folder.path.parents[1], check=None)
+
+
+def is_over(folder: RunFolder) -> bool:
+    state = sp.state(folder)
+    return state.end is not None and not any("space" in stream.failed.lower() for stream in state.streams.values())
+
+
+def start_coordinator(folder: RunFolder) -> None:
+    """The same for a run without workers, whose bases nobody has to look at."""
+    if run_is_alive(folder.log):
+        return
+    detached = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+    command = [sys.executable, "-P", "-m", "swarm.coordinator", str(folder.path)]
+    with (folder.path / "coordinator.log").open("ab") as out:
+        subprocess.run(
+            [sys.executable, "-c", detached, *command], env=sp.environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True
+        )  # fmt: skip
+    with contextlib.suppress(AssertionError):  # on a full disk, say
+        sp.wait_for(lambda: run_is_alive(folder.log), "the coordinator", 20)
 
 
 def entries_of(folder: RunFolder, author: str) -> list[str]:

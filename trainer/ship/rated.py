@@ -17,7 +17,7 @@ from typing import Any
 from swarm import answers
 from swarm.errors import UserError
 from swarm.printable import printable
-from swarm.rundir import RunFolder
+from swarm.rundir import RunFolder, is_name
 from swarm.spawning import module_command
 from trainer.data.messages import Turn
 from trainer.ship.models import Models
@@ -74,7 +74,12 @@ class Rated:
 
     def _read(self) -> tuple[str, dict[str, Any]]:
         """Raises UserError, OSError."""
-        return str(read_lineage(self.folder.promoted)["stream"]), answers.canary(self.folder)
+        stream = read_lineage(self.folder.promoted).get("stream")
+        if not isinstance(stream, str) or not is_name(stream):
+            raise UserError(
+                str(self.folder.promoted), "does not say which stream it is of", "put its lineage.json back"
+            )
+        return stream, answers.canary(self.folder)
 
     def _take(self, promoted: str, canary: dict[str, Any]) -> None:
         """Raises UserError for an adapter that cannot be loaded; then all is as it was."""

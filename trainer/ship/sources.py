@@ -13,6 +13,7 @@ from typing import Any
 
 from swarm import kinds
 from swarm.errors import UserError
+from swarm.plainfiles import SMALL_BYTES
 from swarm.weights import ADAPTER, ADAPTER_CONFIG, MODELS, OF_MODELS, PROJECTOR
 from trainer import bases
 from trainer.control.scaled import scaled
@@ -147,6 +148,8 @@ def _adapter(word: str, folder: Path, name: str) -> Source:
     config, lineage = _json(folder / ADAPTER_CONFIG), stated(folder)
     named = _bases_named(config, lineage)
     settings = lineage.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise UserError(str(folder / LINEAGE), "holds no settings", "put it back as it was")
     return Source(
         name or str(lineage.get("stream") or folder.resolve().name), folder,
         next(filter(_is_here, named), ""), next(iter(named), "(it names none)"),
@@ -180,6 +183,8 @@ def _is_here(base: str) -> bool:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
+        if path.stat().st_size > SMALL_BYTES:
+            raise UserError(str(path), f"is larger than {SMALL_BYTES >> 20} MiB", "put it back as it was")
         read: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(str(path), "cannot be read", "put it back as it was") from error

@@ -98,6 +98,23 @@ def test_a_kept_answer_that_is_none_is_refused_by_its_name(folder: RunFolder, te
         answers.write_rows(folder, "retrain-1", ["chatcmpl-7"])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"stream": "../x", "share": 0.5, "seed": 1}',
+        '{"stream": "a"}',
+        '{"stream": "a", "share": "1", "seed": 1}',
+        "[]",
+    ],
+)
+def test_a_canary_that_is_none_is_refused_by_its_name(folder: RunFolder, text: str) -> None:
+    answers.write_canary(folder, {"stream": "wide", "share": 0.5, "seed": 7})
+    assert answers.canary(folder)["seed"] == 7
+    (folder.path / "feedback" / "canary.json").write_text(text)
+    with pytest.raises(UserError, match=r"canary\.json: "):
+        answers.canary(folder)
+
+
 def test_only_the_newest_answers_wait_for_a_rating(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "KEPT", 2)
     place = folder.path / "feedback" / "answers"
