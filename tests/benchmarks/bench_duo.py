@@ -3,7 +3,8 @@
 python -m tests.benchmarks.bench_duo FILE --minutes 9     # goes on where FILE ends; prints a Markdown table once FILE has all
 python -m tests.benchmarks.bench_duo FILE --base FOLDER --device gpu0 --rates 1e-5 3e-5 1e-4 3e-4 --set models.decoder.adapter=qlora
 
-Times are CPU time of one thread, and on a GPU wall-clock time until it has done all its work.
+Times are CPU time of one thread, and on a GPU wall-clock time until it has done all its work.  The decoder's rows are conversations: take a base
+with a chat template.
 
 First each arm is trained with each rate, and the one with the lowest held-out loss is taken; then with other seeds, one training at a time and in
 turns.  The time of evaluation is the control: optimizers do not change it, so that a table in which it differs compares two states of the machine and is void.

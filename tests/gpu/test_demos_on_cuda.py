@@ -1,6 +1,6 @@
 """The demonstrations of Unified and Duo on a GPU, on small bases or on yours (X02, X04, U10, U11):
 
-BASE=meta-llama/Llama-3.2-1B ENCODER=distilbert/distilbert-base-uncased pytest -m gpu tests/gpu/test_demos_on_cuda.py
+BASE=meta-llama/Llama-3.2-1B-Instruct ENCODER=distilbert/distilbert-base-uncased pytest -m gpu tests/gpu/test_demos_on_cuda.py
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def test_the_table_of_optimizers_is_made_on_the_gpu(
     """X02: each arm at one rate, the decoder in NF4."""
     changes = {"max_steps": 10, "save_steps": 10, "eval_steps": 5}
     monkeypatch.setattr(bench_duo, "COMMON", {**bench_duo.COMMON, **changes})
-    asked = ["--base", os.environ.get("BASE", "tiny-toon"), "--device", "gpu0", "--rates", "1e-4"]
+    asked = ["--base", os.environ.get("BASE", "tiny-toon"), "--device", "gpu0", "--rates", "1e-4", "--minutes", "60"]
     assert bench_duo.main([str(tmp_path / "duo.jsonl"), *asked, "--set", "models.decoder.adapter=qlora"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(any(line.startswith(f"| {arm} | 0.0001") for line in lines) for arm in bench_duo.ARMS)

@@ -91,7 +91,14 @@ def test_both_run_on_a_base_of_ones_own_by_one_override(
         monkeypatch.setattr(shock, name, value)
     monkeypatch.setattr(tasks, "STEPS", 4)
     assert main([which, "--base", str(base), "--device", "cpu", "--seeds", "1"]) == 0
-    assert "\nlowest " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "\nlowest " in told
+    if which == "tasks":
+        assert (
+            len(re.findall(r"above 0\.8 in [01] of 1 seeds", told))
+            == len(re.findall(r"multi beats single in [01] of 1", told))
+            == 3
+        )
 
 
 def test_a_base_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,9 +199,10 @@ class Modes(Steering[UnifiedController]):
     # ---- what goes on ----
 
     def state_dict(self) -> dict[str, Any]:
+        """Copies of what a later step changes: the loop may have gone on when they are written."""
         return {
             "controller": self.controller.state_dict(), "start": copied(self._start), "best_task": self._best_task,
-            "ring": self._ring, "anchor": self._anchor,
+            "ring": list(self._ring), "anchor": dict(self._anchor),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -150,7 +150,7 @@ def show(base: str, place: Place, seeds: int) -> None:
         often = f"{sum(one.restored for one in mine):g} in {seeds}"
         print(f"{arm:12} {rate_of(ended, arm):>7g} {cells} {spread([one.recovery for one in mine], 0):>17} {often:>12}")
     for run in ended:
-        if phis := course.phis.get(run.name):
+        if len(phis := course.phis.get(run.name, [])) == STEPS:  # of one that failed there are fewer
             show_phi(run, phis, course.restored[run.name])
     finals = {arm: fmean(one.final for one in of_arm(ended, arm)) for arm in ARMS}
     print(f"lowest final held-out loss: {min(finals, key=finals.__getitem__)}")

@@ -8,7 +8,7 @@ on the rows of both tasks knows that, and has to learn to read the question; and
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
@@ -35,6 +35,8 @@ TASKS = ("same", "opposite")
 SINGLE, MULTIPLE = ARMS = ("single", "multi")
 SEEN = (1, 5, 10, 20, 40, 60)
 """Steps of which the conflict is printed."""
+HIGH = 0.8
+"""Of a conflict."""
 FORM = Run("form", 3e-3, 0)
 
 
@@ -141,10 +143,18 @@ def show_case(title: str, model: PreTrainedModel, of: tuple[list[Tokens], list[T
     for arm in ARMS:
         cells = zip(*(learned.losses for learned in of_arm(found, arm)), strict=True)
         print(f"{arm:8} {rate_of(found, arm):>7g} " + " ".join(f"{spread(cell):>15}" for cell in cells))
-    courses = [learned.conflict for learned in of_arm(found, MULTIPLE) if learned.conflict]
-    steps = [step for step in SEEN if all(step in course for course in courses)]
-    print(
-        "conflict: " + ", ".join(f"{spread([course[step] for course in courses], 2)} at step {step}" for step in steps)
-    )
-    means = {arm: fmean(sum(learned.losses) / len(TASKS) for learned in of_arm(found, arm)) for arm in ARMS}
-    print(f"lowest mean loss of both tasks: {min(means, key=means.__getitem__)}")
+    show_conflict([learned.conflict for learned in of_arm(found, MULTIPLE) if learned.conflict])
+    means = {arm: [fmean(learned.losses) for learned in of_arm(found, arm)] for arm in ARMS}
+    better = sum(multi < single for single, multi in zip(means[SINGLE], means[MULTIPLE], strict=True))
+    lowest = min(ARMS, key=lambda arm: fmean(means[arm]))
+    print(f"lowest mean loss of both tasks: {lowest} (multi beats single in {better} of {seeds} seeds)")
+
+
+def show_conflict(courses: Sequence[Mapping[int, float]]) -> None:
+    """Of each seed whose training did not fail, by step."""
+    if not courses:
+        return
+    at = [f"{spread([course[step] for course in courses], 2)} at step {step}" for step in SEEN if step in courses[0]]
+    tops = [max(course.values()) for course in courses]
+    high = sum(top > HIGH for top in tops)
+    print(f"conflict: {', '.join(at)}; at most {spread(tops, 2)}: above {HIGH:g} in {high} of {len(tops)} seeds")

@@ -234,8 +234,11 @@ def test_mirror_restores_the_best_snapshot_where_the_anchor_loss_got_worse() -> 
         group["initial_lr"] = 0.0
     anchors = modes_of(stream).rows
     ruined = stream.look(anchors, stream.adapter)
+    taken = modes_of(stream).state_dict()  # as a checkpoint is: another thread may still be writing it
+    anchor = dict(taken["anchor"])
     go_to(stream, SINGLE)
     loop.tick()
+    assert taken["anchor"] == anchor
     assert all(torch.equal(a, b) for a, b in zip(stream.adapter.parameters(), best["adapter"], strict=True))
     moments = stream.state_dict()["optimizer"]["state"][0]["exp_avg"]
     assert torch.equal(moments, best["optimizer"]["state"][0]["exp_avg"]) and stream.step == 23
