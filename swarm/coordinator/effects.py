@@ -23,6 +23,7 @@ from swarm.planning import adding, gpus
 from swarm.planning.measured import grown, widened
 from swarm.policy import commands, yielding
 from swarm.policy.comparison import compared
+from swarm.policy.leases import JUDGES
 from swarm.policy.promotion import Choice
 from swarm.policy.results import token_in
 from swarm.rundir import RunFolder
@@ -183,7 +184,7 @@ class Effects:
         task = self.record.state.tasks[ref]
         stream = self.record.state.streams[ref.partition("/")[0]]
         assert task.role
-        judged = stream.candidate if task.role in {"validate", "evaluate", "sealed"} else None
+        judged = stream.candidate if task.role in JUDGES else None
         return Piece(
             ref=ref,
             token=token,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from swarm import events as ev
-from swarm.event import RESERVED
+from swarm.event import JUDGING, RESERVED
 from swarm.events import RESULT_OF
 from swarm.state import Lease, Refusal, State, Stream, Task
 
-JUDGES = frozenset({"validate", "evaluate", "sealed"})
+JUDGES = frozenset({*JUDGING, "sealed"})
 """Roles that an agent may not have for a stream which it trained (separation of duties)."""
 
 LONGEST_LEASE_SECONDS = 7 * 86400.0
