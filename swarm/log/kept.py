@@ -22,6 +22,8 @@ class Kept:
     path: Path
     size: int
     sha: str
+    is_reported: bool = False
+    """Whether an entry says that it is kept: then it stays, also where the log holds all of it since."""
     seen: os.stat_result | None = None
 
     def read(self) -> bytes | None:
@@ -47,13 +49,18 @@ def kept_files(files: LogFiles, log: Log) -> tuple[list[Kept], list[Path]]:
     """The kept files that a seal names, with how much of each is recorded; and those that no entry names yet."""
     there = sorted(files.folder.glob("saved-*.md"))
     recorded_bytes: dict[Path, int] = {}
+    reported: set[Path] = set()
     for entry in log.entries() if there else ():
         match entry.event:
-            case Seal(file=str(name), upto=upto, n=size):
-                recorded_bytes[files.path.parent / name] = size if upto is None else upto
+            case Seal(file=str(name), upto=upto, n=size, why=why):
+                path = files.path.parent / name
+                recorded_bytes[path] = size if upto is None else upto
+                reported |= {path} if why == "old-copy" else set()
             case _:
                 pass
     kept = [
-        Kept(path, size, sha_of(read_or_nothing(path, size))) for path, size in recorded_bytes.items() if path in there
+        Kept(path, size, sha_of(read_or_nothing(path, size)), path in reported)
+        for path, size in recorded_bytes.items()
+        if path in there
     ]
     return kept, [path for path in there if path not in recorded_bytes]

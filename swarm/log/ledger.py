@@ -115,7 +115,7 @@ class Ledger:
         self._displaced = [saved for saved in self._displaced if not self._removed_copy(saved)]
         self.look_after(opening=True)
         self._gather_from_full_files()
-        self._kept = [kept for kept in self._kept if not self._removed_copy(kept.path)]
+        self._kept = [kept for kept in self._kept if kept.is_reported or not self._removed_copy(kept.path)]
 
     def _removed_copy(self, saved: Path) -> bool:
         """Removes a file that a rotation left, or one that a crash kept from being put into place; True if it was one."""
@@ -193,12 +193,12 @@ class Ledger:
         while self._displaced:
             saved = self._displaced[0]
             found = read_or_nothing(saved)
-            if not self._is_the_logs_own(found):
-                self._record_kept(saved, found)
-            self._kept.append(Kept(saved, len(found), sha_of(found)))
+            is_reported = not self._is_the_logs_own(found) and self._record_kept(saved, found)
+            self._kept.append(Kept(saved, len(found), sha_of(found), is_reported))
             del self._displaced[0]
 
-    def _record_kept(self, saved: Path, found: bytes) -> None:
+    def _record_kept(self, saved: Path, found: bytes) -> bool:
+        """Whether an entry says now that the file is kept."""
         draft, name = self.draft(), str(saved.relative_to(self._path.parent))
         full = next((text for text in self._full_texts() if found.startswith(text)), None)
         if full is not None:
@@ -208,6 +208,7 @@ class Ledger:
                 draft.seal(escape(typed))
             self._report(draft, found, self._wal.payload(), file=name)
         self.write(draft)
+        return full is None
 
     def _is_the_logs_own(self, found: bytes) -> bool:
         """True for a full file (a rotation replaces one), for the newest file at some earlier time, and for one prepared to follow it."""

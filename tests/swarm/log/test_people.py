@@ -96,6 +96,21 @@ def test_an_old_copy_saved_over_newer_entries_loses_nothing(writer: LogWriter, p
     assert (path.parent / "collaboration/saved-0006.md").read_bytes() == saved
 
 
+def test_a_file_that_an_entry_says_is_kept_stays_although_the_log_holds_all_of_it_since(
+    path: Path, sound: Sound
+) -> None:
+    """Bytes that no page was written with, behind a whole log: they become a note, and with it the log begins as the kept file does."""
+    with LogWriter.open(path) as writer:
+        writer.append(notes("one"))
+    save(path, torn := path.read_bytes() + b"\0\xff noise")
+    for text in ("two", "three"):
+        with LogWriter.open(path) as writer:
+            writer.append(notes(text))
+    [saved] = (path.parent / "collaboration").glob("saved-*.md")
+    assert saved.read_bytes() == torn and path.read_bytes().startswith(torn)
+    assert verify(path) == [] and len(sound(path)) == 5
+
+
 @pytest.mark.parametrize("open_again", [False, True])
 def test_an_old_copy_with_nothing_typed_is_put_right_and_reported(path: Path, sound: Sound, open_again: bool) -> None:
     writer = LogWriter.open(path)
