@@ -329,11 +329,10 @@ def _may_take(worker: Worker, held: Sequence[Task], task: Task, settings: RunSet
         return False
     if not held:
         return True
-    together = [*held, task]
-    if any(one.alone for one in together) or (task.role == "train" and len(together) > worker.slots):
+    if any(one.alone for one in (task, *held)) or (task.role == "train" and len(held) >= worker.slots):
         return False
-    keys = {_key(one, settings) for one in together}
-    return len(keys) == 1 and None not in keys
+    key = _key(task, settings)
+    return key is not None and key == _key(held[0], settings)  # what it holds has one key
 
 
 def _key(task: Task, settings: RunSettings) -> SharedKey | None:
