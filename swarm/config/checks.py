@@ -251,7 +251,7 @@ def _fix_of_type(node: Node, field: FieldInfo) -> str:
             )
         case _ if field.is_required():
             return "correct it"
-        case _ if field.default is None or field.default == {}:
+        case _ if field.default is None or field.default in ({}, []):
             return "correct it, or leave it out"
         case _:
             return f"the default is {_default(field.default)}"
@@ -272,7 +272,15 @@ def _plain_type(annotation: Any) -> type:
 
 
 def _default(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    match value:
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case list():
+            return f"[{', '.join(map(str, value))}]"
+        case _:
+            return str(value)
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------

@@ -27,11 +27,11 @@ STREAM = {
     "the tokenizer is used as it is: add tokens and resize the embeddings before, and name that folder as `base_model`": "tokens "
     "special_tokens added_tokens_overrides add_tokens add_special_tokens new_special_tokens_config init_special_tokens eos_token "
     "pad_token eot_tokens resize_vocab resize_token_embeddings_to_32x mean_resizing_embeddings shrink_embeddings "
-    "fix_untrained_tokens embeddings_skip_upcast",
+    "fix_untrained_tokens embeddings_skip_upcast padding_value",
     "the model is loaded as its config.json says": "cls_model_config model_type type_of_model model_quantization_config "
     "model_quantization_config_kwargs model_init_kwargs rope_scaling is_falcon_derived_model is_llama_derived_model "
     "is_mistral_derived_model is_qwen_derived_model mixture_of_depths train_from_scratch llama4_linearized_experts gptq "
-    "experimental_skip_move_to_device",
+    "experimental_skip_move_to_device is_encoder_decoder",
     "HF_HOME says where downloads are kept, `hf auth login` who asks for them": "cache_dir hub_token hf_hub_token ms_hub_token "
     "om_hub_token hf_use_auth_token token use_auth_token",
     # data
@@ -127,14 +127,21 @@ STREAM = {
     "the loss is cross-entropy on supervised tokens": "label_smoothing_factor neftune_noise_alpha "
     "average_tokens_across_devices reward_model process_reward_model num_labels dpo_use_weighting dpo_use_logits_to_keep "
     "rpo_alpha simpo_gamma cpo_alpha rl_beta ref_model ref_model_adapters ref_model_quantization_bit ld_alpha "
-    "dpo_label_smoothing compute_accuracy beta",
+    "dpo_label_smoothing compute_accuracy beta label_smoothing loss_weights use_weighting f_divergence_type f_alpha_divergence_coef "
+    "discopop_tau",
+    "the reference is the base with its adapter off": "precompute_ref_log_probs precompute_ref_batch_size sync_ref_model ref_model_sync_steps "
+    "ref_model_mixup_alpha reference_free",
+    "`lora_dropout`, whatever the method": "disable_dropout",
+    "set environment variables where the run is started": "env",
     "the seed alone makes a training repeatable on one device": "full_determinism deterministic strict",
     "`attn_implementation`": "flash_attention flash_attn sdp_attention xformers_attention eager_attention flex_attention "
     "flex_attn_compile_kwargs s2_attention shift_attn flash_optimum sage_attention",
     "a sequence is read whole on one device": "ring_attn_func heads_k_stride sequence_parallel_degree context_parallel_size",
     "keys and values are kept while an answer is generated, and not in training": "use_cache use_kv_cache",
-    "the libraries' own kernels are used": "use_liger_kernel liger_kernel_config enable_liger_kernel use_unsloth use_kernels "
-    "use_v1_kernels lora_mlp_kernel lora_qkv_kernel lora_o_kernel torch_compile torch_compile_backend torch_compile_mode compile "
+    "`use_liger_kernel`": "enable_liger_kernel",
+    "`use_liger_kernel`, with the layers that Liger takes by itself": "liger_kernel_config",
+    "Unsloth is made for older versions of TRL, transformers and datasets than this program: `use_liger_kernel`, or leave it out": "use_unsloth",
+    "the libraries' own kernels are used": "use_v1_kernels lora_mlp_kernel lora_qkv_kernel lora_o_kernel torch_compile torch_compile_backend torch_compile_mode compile "
     "plugins torch_empty_cache_steps gc_steps",
     # cadence and judging
     "`eval_steps`": "eval_strategy evaluation_strategy evals_per_epoch run_val_every_n_steps eval_delay eval_on_start do_eval",
@@ -144,7 +151,7 @@ STREAM = {
     "`eval_rows`": "max_eval_samples eval_table_size",
     "held-out rows are judged in batches that fit": "eval_batch_size per_device_eval_batch_size eval_accumulation_steps "
     "eval_do_concat_batches eval_use_gather_object batch_eval_metrics include_for_metrics prediction_loss_only eval_num_beams "
-    "predict_with_generate do_predict do_causal_lm_eval eval_causal_lm_metrics do_bench_eval include_tokens_per_second "
+    "predict_with_generate generate_during_eval do_predict do_causal_lm_eval eval_causal_lm_metrics do_bench_eval include_tokens_per_second "
     "include_effective_tokens_per_second include_num_input_tokens_seen",
     "with `eval_steps` the checkpoint with the best held-out figure is kept, judged and published": "load_best_model_at_end",
     "`early_stopping_patience`": "early_stopping_steps eval_patience",
@@ -179,7 +186,8 @@ PATTERNS = (
     (r"relora|oft_|module_dropout|freeze_|vera_|loha_", "see `adapter` for what can be taken"),
     (r"flash_attn", "`attn_implementation`"),
     (r"sample_packing|pretrain_multipack", "`packing: bfd`"),
-    (r"unsloth_|pose_|use_pose|xformers|liger_|cut_cross_entropy", "the libraries' own kernels are used"),
+    (r"liger_", "`use_liger_kernel`, with the layers that Liger takes by itself"),
+    (r"unsloth_|pose_|use_pose|xformers|cut_cross_entropy", "the libraries' own kernels are used"),
     (r"image_|video_|audio_", "text alone is trained on: rows with images or sound are refused"),
     (r"export_", "write what was trained with `swarm merge` or `swarm export`"),
     (r"bench_", "judging is on held-out rows alone"),

@@ -25,6 +25,8 @@ from swarm.policy.fitting import unfit
 from swarm.settings import Placement, RunSettings, StreamSettings
 from swarm.spawning import module_command
 
+KERNELS = {"use_liger_kernel": ("liger_kernel", "liger"), "use_kernels": ("kernels", "kernels")}
+"""The package that each of these settings needs, and the extra that brings it."""
 TRAINING = ("torch", "transformers", "peft", "trl", "datasets")
 FACTS = TypeAdapter(BaseFacts)
 
@@ -37,6 +39,17 @@ def _look_at_trackers(stream: Node, settings: StreamSettings, problems: Problems
         if importlib.util.find_spec(name) is None:
             fix = f"pip install 'toonswarm[{name}]', or take it out"
             problems.add(*stream.setting("report_to"), f"{name} is not installed", fix)
+
+
+def _look_at_kernels(stream: Node, settings: StreamSettings, gpus: Sequence[Gpu], problems: Problems) -> None:
+    for key, (package, extra) in KERNELS.items():
+        if not getattr(settings, key):
+            continue
+        if importlib.util.find_spec(package) is None:
+            fix = f"pip install 'toonswarm[{extra}]', or take it out"
+            problems.add(*stream.setting(key), f"{package} is not installed", fix)
+        elif not any(not gpu.by_mps for gpu in gpus):
+            problems.add(*stream.setting(key), "no CUDA GPU that this run may use", "take it out")
 
 
 def _look_at_sampler(stream: Node, settings: StreamSettings, problems: Problems) -> None:
@@ -93,6 +106,7 @@ class Inspection:
             _look_at_pruner(root, run, problems)
         for name, settings in run.streams.items() if run else ():
             _look_at_trackers(root.items["streams"].items[name], settings, problems)
+            _look_at_kernels(root.items["streams"].items[name], settings, on_gpus, problems)
             _look_at_sampler(root.items["streams"].items[name], settings, problems)
             _look_at_precision(root.items["streams"].items[name], settings, on_gpus, problems)
             self._fit(root.items["streams"].items[name], settings, problems)

@@ -81,7 +81,9 @@ def engines_of(settings: StreamSettings) -> frozenset[str]:
     stops = [able for stop in kinds.stops_armed(settings) if (able := stop.engines_with(settings)) is not None]
     parts = map(engines_of_part, settings.parts.values())
     able = kinds.method(settings.method).engines_with(settings).intersection(*parts, *stops)
-    return able & {"shared"} if shapes_batches(settings) else able
+    if shapes_batches(settings):
+        able &= {"shared"}
+    return able & {"trl"} if settings.use_liger_kernel or settings.use_kernels else able
 
 
 def engines_of_part(part: Part) -> frozenset[str]:

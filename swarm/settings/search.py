@@ -47,7 +47,7 @@ class Search(Settings):
     sampler: Sampler = "random"
     """random: drawn with `seed`, no trial twice; grid: every combination of lists; the others are Optuna's and learn from the trials."""
     trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
-    """At most so many; unset: 8, and all of a grid.  Of Optuna's samplers the stream itself is the first one, the one to beat."""
+    """So many, of which the space must hold as many; unset: at most 8, and all of a grid.  Of Optuna's samplers the stream itself is the first one, the one to beat."""
     at_once: Positive = 4
     """Trials of one of Optuna's samplers that are trained at the same time: of those it learns nothing yet."""
     seed: int = 0
@@ -68,7 +68,8 @@ class Search(Settings):
             if not values.low < values.high or (values.log and values.low <= 0):
                 above = " above 0" if values.log else ""
                 return key, f"low {values.low:g} is not a number{above} below high {values.high:g}", "correct them"
-        if self.learns and (self.trials or TRIALS) > (most := self._combinations()):
+        wanted = self.trials or (TRIALS if self.learns else 0)
+        if wanted > (most := self._combinations()):
             return next(iter(self.space)), f"the space holds {most:g} trials", "lower `trials`, or widen the space"
         size = math.prod(len(values) for values in self.space.values() if isinstance(values, list))
         if self.sampler == "grid" and self.trials is None and size > MOST_TRIALS:
@@ -81,7 +82,7 @@ class Search(Settings):
 
     def _combinations(self) -> float:
         return math.prod(
-            len(v) if isinstance(v, list) else v.high - v.low + 1 if v.is_whole else math.inf
+            len(set(map(repr, v))) if isinstance(v, list) else v.high - v.low + 1 if v.is_whole else math.inf
             for v in self.space.values()
         )
 

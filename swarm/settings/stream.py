@@ -51,6 +51,10 @@ class StreamSettings(Part):
     """How it is tuned."""
     engine: Literal["auto", "shared", "trl"] = "auto"
     """What trains it: shared (streams of one base in one process), trl (TRL's trainer, a process each), auto: shared where it can."""
+    use_liger_kernel: bool = False
+    """Layers of Liger's Triton kernels in place of the base's own, on a GPU (`engine: trl`; `pip install 'toonswarm[liger]'`)."""
+    use_kernels: bool = False
+    """The same with compiled kernels that transformers downloads from the hub (`engine: trl`; `pip install 'toonswarm[kernels]'`)."""
     exact: bool = False
     """On the shared engine: a forward pass for each stream, so that its results are bit for bit the same whoever trains beside it."""
     gradient_accumulation_steps: Positive = 1

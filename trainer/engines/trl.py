@@ -27,6 +27,7 @@ from trainer.data.prepared import TRAIN, rows_to_choose_by
 from trainer.data.tokens import IGNORED
 from trainer.engines.below import Below, stand_below
 from trainer.engines.callbacks import Begin, Figures, NotFinite, Saves, Steps
+from trainer.engines.kernels import use_other_kernels
 from trainer.inspection import facts_of_model
 from trainer.judge.heldout import held_out_figures
 from trainer.loading import compute_dtype, load_base, load_tokenizer, new_adapter
@@ -82,6 +83,7 @@ def _prepared(progress: TrainingProgress) -> tuple[Steps, OfOneStream]:
 
 def _with_adapter(settings: StreamSettings, base_folder: Path, place: Place) -> tuple[PeftModel, Below | None]:
     base = load_base(base_folder, settings, place)
+    use_other_kernels(base, settings)
     facts = facts_of_model(base)
     set_seed(settings.seed)  # A's random start is the stream's own
     model = new_adapter(base, settings)
@@ -255,6 +257,10 @@ def arguments(ingredients: Ingredients) -> dict[str, Any]:
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "seed": settings.seed,
+        "use_liger_kernel": settings.use_liger_kernel,
+        "liger_kernel_config": {"fused_linear_cross_entropy": False}
+        if settings.use_liger_kernel
+        else None,  # the method's own loss
         "router_aux_loss_coef": 0.0,  # routers and experts get no adapter: the loss is the words' alone, as on the shared loop
         # device: said out loud, since SFTConfig's own defaults are for GPUs
         "use_cpu": not ingredients.on_gpu,

@@ -36,8 +36,9 @@ def files_read(datasets: Sequence[Dataset]) -> list[Path]:
 
 def rows_of(dataset: Dataset, left: Counter[str] | None = None) -> Iterator[tuple[str, Row]]:
     """Each row with its place; `left` counts the columns that are not read.  Raises UserError."""
-    known = columns_read(dataset)
+    known, holds_rows = columns_read(dataset), False
     for raw in raw_rows(dataset):
+        holds_rows = True
         if isinstance(raw, BadRow):
             raise UserError(raw.where, raw.what, raw.fix)
         if left is not None:
@@ -46,6 +47,8 @@ def rows_of(dataset: Dataset, left: Counter[str] | None = None) -> Iterator[tupl
             yield raw.where, read(raw, dataset)
         except NotARow as error:
             raise UserError(raw.where, error.what, error.fix) from error
+    if not holds_rows:
+        raise UserError(dataset.path, "holds no row", "name another file")
 
 
 def left_out(columns: Counter[str]) -> list[str]:

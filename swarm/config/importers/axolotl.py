@@ -18,6 +18,7 @@ from swarm.config.importers.rules import (
     dataset,
     left_out,
     limited,
+    packing,
     preference,
     refused_if_on,
     run_name,
@@ -192,7 +193,7 @@ RULES: dict[str, Rule] = {
     "save_steps": lambda value, _: {"save_steps": value} if isinstance(value, int) else OFF if value is None else "a share of the run there",
     "lora_modules_to_save": refused_if_on("whole layers beside an adapter are not trained", "remove it"),
     "unfrozen_parameters": refused_if_on("some of the base's own weights are not trained", "write adapter: full, or remove it"),
-    "sample_packing": lambda value, _: {"packing": "bfd"} if value else OFF,
+    "sample_packing": packing,
     "wandb_name": run_name,
     "output_dir": left_out("run folders stand in runs_dir"),
 }  # fmt: skip

@@ -17,6 +17,7 @@ from swarm.config.importers.rules import (
     as_list,
     base_model,
     left_out,
+    packing,
     preference,
     refused_if_on,
     to,
@@ -103,7 +104,7 @@ def _columns(found: Mapping[str, Any], columns: Mapping[str, str], foreign: Fore
     is_pair = found.get("formatting", "alpaca") == "alpaca"
     if not is_pair:
         _refuse_other_messages(columns, found.get("tags") or {})
-    system = {"system": columns["system"]} if columns.get("system") else {}
+    system = {"system": columns.get("system") or None}  # without a name none is read there
     if found.get("ranking"):
         return _ranked(columns, columns.get("prompt") if is_pair else columns.get("messages")) | system
     if not is_pair:
@@ -225,7 +226,7 @@ RULES: dict[str, Rule] = {
     **TRAINING,
     "model_name_or_path": base_model,
     "stage": _stage,
-    **dict.fromkeys(("packing", "neat_packing"), lambda value, _: {"packing": "bfd"} if value else OFF),
+    **dict.fromkeys(("packing", "neat_packing"), packing),
     "finetuning_type": _adapter,
     "quantization_bit": _quantization,
     "dataset": _datasets,

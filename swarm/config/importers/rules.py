@@ -150,17 +150,49 @@ SCHEDULE = left_out("a schedule ends at zero, and has no numbers of its own")
 OF_ALL_WEIGHTS = ("full", "freeze")
 
 
+def _is_of_trl(foreign: Foreign) -> bool:
+    """Whether TRL's engine alone trains it here: all weights, or preferences."""
+    made = foreign.tool.defaults(foreign)
+    trained = (made.get("adapter"), foreign.values.get("finetuning_type"))
+    learned = (made.get("method"), foreign.values.get("stage"), foreign.values.get("rl"))
+    return any(one in OF_ALL_WEIGHTS for one in trained) or any(one not in (None, "sft", "pt") for one in learned)
+
+
+def packing(value: Any, foreign: Foreign) -> Outcome:
+    if value and _is_of_trl(foreign):
+        return "rows are packed for method: sft with a low-rank adapter: here a micro-batch is micro_batch_size rows"
+    return {"packing": "bfd"} if value else OFF
+
+
 def _fp16(value: Any, foreign: Foreign) -> Outcome:
     """On the shared engine, which has neither preferences nor all weights."""
     if not value or value == "auto" or foreign.values.get("bf16"):
         return OFF
-    learns = [foreign.values.get(key) for key in ("stage", "rl")]
-    if any(one not in (None, "sft", "pt") for one in learns) or foreign.values.get("finetuning_type") in OF_ALL_WEIGHTS:
+    if _is_of_trl(foreign):
         return "float16 is for method: sft with a low-rank adapter; bf16 says how a base computes"
     return {"fp16": True}
 
 
+OF_SHARED = ("packing", "sample_packing", "neat_packing", "group_by_length", "fp16", "use_asft_loss")
+"""Keys of what the shared engine alone has here."""
+
+
+def kernels(name: str) -> Rule:
+    """Of other kernels, which TRL's engine alone has here."""
+
+    def rule(value: Any, foreign: Foreign) -> Outcome:
+        other = next((key for key in OF_SHARED if foreign.values.get(key)), None)
+        if value and other and not _is_of_trl(foreign):
+            return f"it goes with engine: trl, and {other} with the shared engine"
+        return {name: True} if value else OFF
+
+    return rule
+
+
 COMMON: dict[str, Rule] = {
+    **dict.fromkeys(("use_liger_kernel", "enable_liger_kernel", "liger_rope", "liger_rms_norm", "liger_layer_norm", "liger_glu_activation"), kernels("use_liger_kernel")),
+    **dict.fromkeys(("liger_fused_linear_cross_entropy", "liger_cross_entropy"), left_out("the loss is that of the method")),
+    "use_kernels": kernels("use_kernels"),
     **dict.fromkeys(("flash_attention", "flash_attn", "xformers_attention", "flex_attention", "s2_attention", "sage_attention"), FUSED),
     "sdp_attention": attention("sdpa"),
     "eager_attention": attention("eager"),
@@ -259,4 +291,6 @@ def dataset(
             notes += [(key, outcome)] if outcome != OFF else []
         else:
             made.update(outcome)
-    return {"path": made.pop("path", ""), **made}, notes
+    if not made.get("path"):
+        raise CannotTake("has no path", "name its file, or its name on the hub", where)
+    return {"path": made.pop("path"), **made}, notes

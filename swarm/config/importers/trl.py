@@ -15,6 +15,7 @@ from swarm.config.importers.rules import (
     dataset,
     left_out,
     limited,
+    packing,
     preference,
     refused_if_on,
     run_name,
@@ -111,6 +112,12 @@ def every(name: str, strategy_key: str, default: str) -> Rule:
     return rule
 
 
+def _sampling(value: Any, _: Foreign) -> Outcome:
+    if value == "group_by_length":
+        return {"group_by_length": True}
+    return OFF if value in (None, "random") else "each epoch's order is random"
+
+
 DATASET: dict[str, Rule] = {
     "path": lambda value, foreign: {"path": foreign.path(str(value))},
     "name": refused_if_on("a configuration of a hub dataset cannot be named", "download it and name its file as path"),
@@ -122,6 +129,7 @@ TRAINING: dict[str, Rule] = {
     "eval_strategy": strategy("eval_steps"),
     "save_strategy": strategy("save_steps"),
     "eval_steps": every("eval_steps", "eval_strategy", "no"),
+    "train_sampling_strategy": _sampling,
     "save_steps": every("save_steps", "save_strategy", "steps"),
     "output_dir": left_out("run folders stand in runs_dir"),
     "run_name": run_name,
@@ -158,7 +166,7 @@ RULES: dict[str, Rule] = {
     "load_in_8bit": left_out("bases are held as they are, or in 4 bits with adapter: qlora"),
     "attn_implementation": _attention,
     "lora_modules_to_save": refused_if_on("whole layers beside an adapter are not trained", "remove it"),
-    "packing": lambda value, _: {"packing": "bfd"} if value else OFF,
+    "packing": packing,
     "use_bnb_nested_quant": lambda value, foreign: (
         {"bnb_4bit_use_double_quant": bool(value)} if foreign.values.get("load_in_4bit") else OFF
     ),
@@ -171,10 +179,20 @@ RULES: dict[str, Rule] = {
         ("reference_free", "sync_ref_model"),
         refused_if_on("the reference is the base with its adapter off", "remove it"),
     ),
+    **dict.fromkeys(
+        ("label_smoothing", "loss_weights", "use_weighting"),
+        refused_if_on("the loss of preferences is computed without", "remove it"),
+    ),
+    "f_divergence_type": lambda value, _: OFF if value in (None, "reverse_kl") else _refuse_divergence(value),
+    "env": left_out("set environment variables where the run is started"),
     "precompute_ref_log_probs": left_out("the reference is the base with its adapter off"),
     "completion_only_loss": lambda value, _: OFF if value is None else {"train_on_inputs": not value},
     "assistant_only_loss": lambda value, _: {"train_on_inputs": False} if value else OFF,
 }
+
+
+def _refuse_divergence(value: Any) -> Outcome:
+    raise CannotTake(f"the divergence {value!r} is not computed", "write f_divergence_type: reverse_kl")
 
 
 def _defaults(foreign: Foreign) -> dict[str, Any]:

@@ -226,7 +226,7 @@ my.yaml:5: defaults.judge.endpoint: expected http(s)://HOST[:PORT]/v1, got 'loca
 my.yaml:5: defaults.judge.model: is missing; write it
 my.yaml:6: streams.one.sealed_datasets.0.path: no file matches nowhere.jsonl in {proj}; the folder holds no data files
 my.yaml:6: streams.one.seeds: expected a whole number of at least 1 and at most 64, got 0; correct it, or leave it out
-my.yaml:6: streams.one.sweep_lr.1: expected a number above 0, got -1; the default is []
+my.yaml:6: streams.one.sweep_lr.1: expected a number above 0, got -1; correct it, or leave it out
 6 problems; nothing was started
 """,
     ),
@@ -737,7 +737,7 @@ command line: name: expected text, got nothing; give it a value, or remove the l
         ),
     ),
     Bad(
-        "TOML names key paths",
+        "TOML",
         """\
 name = "q"
 [defaults]
@@ -749,10 +749,10 @@ datasets=[{path="data/x.jsonl"}]
 lora_r="8"
 """,
         """
-my.toml: defaults.datasets.0.path: no file matches data/x.jsonl in {proj}; the folder holds 2 .json files, 2 .jsonl files
-my.toml: defaults.learnig_rate: unknown setting; did you mean `learning_rate`?
-my.toml: defaults.seed: expected a whole number of at least 0 and below 4294967296, got '2026-01-01'; the default is 0
-my.toml: streams.one.lora_r: expected a whole number of at least 1, got '8'; write it without quotes
+my.toml:4: defaults.learnig_rate: unknown setting; did you mean `learning_rate`?
+my.toml:5: defaults.seed: expected a whole number of at least 0 and below 4294967296, got '2026-01-01'; the default is 0
+my.toml:6: defaults.datasets.0.path: no file matches data/x.jsonl in {proj}; the folder holds 2 .json files, 2 .jsonl files
+my.toml:8: streams.one.lora_r: expected a whole number of at least 1, got '8'; write it without quotes
 4 problems; nothing was started
 """,
         name="my.toml",
@@ -761,7 +761,7 @@ my.toml: streams.one.lora_r: expected a whole number of at least 1, got '8'; wri
         "TOML that is none",
         'name = "q\n',
         r"""
-my.toml: not TOML: Illegal character '\n' (at line 1, column 10); check quotes and brackets there
+my.toml:1: not TOML: Illegal character '\n'; check quotes and brackets there
 1 problem; nothing was started
 """,
         name="my.toml",
@@ -805,7 +805,7 @@ def test_a_file_that_is_no_text_is_reported_before_anything_is_read(project, mak
     ("line", "fix"),
     [
         ("report_to: wandb", "write it as a list: [wandb]"),
-        ("report_to: none", "the default is []"),
+        ("report_to: none", "correct it, or leave it out"),
         ("metrics: rouge_l", "write it as a list: [rouge_l]"),
         ("use_dora: 'true'", "write it without quotes"),
         ("lora_r: 8.0", "write 8"),

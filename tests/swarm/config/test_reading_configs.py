@@ -6,6 +6,8 @@ import pytest
 
 from swarm.config import load
 from swarm.config.paths import files_of
+from swarm.config.tomllines import places
+from swarm.config.tree import problem_rows
 from swarm.config.yamlfile import scalar
 from swarm.errors import UserError, UserErrors
 
@@ -72,14 +74,59 @@ def test_every_setting_of_every_stream_has_an_origin(loading):
     assert {key.partition(".")[0] for key in origins} == set(type(config.run.streams["one"]).model_fields)
 
 
-def test_toml_is_read_too_and_names_its_origins_by_file(loading):
+def test_toml_is_read_too_and_names_its_origins(loading):
     config = loading(
         'name = "t"\n[defaults]\nbase_model = "tiny-toon"\ndatasets = [{path = "data/train.jsonl"}]\n[streams.one]\nlora_r = 4\n',
         name="my.toml",
     )
     assert config.run.streams["one"].lora_r == 4
-    assert config.origins["streams.one.lora_r"] == "my.toml"
-    assert config.origins["streams.one.base_model"] == "my.toml (defaults)"
+    assert config.origins["streams.one.lora_r"] == "my.toml:6"
+    assert config.origins["streams.one.base_model"] == "my.toml:3 (defaults)"
+
+
+ODD_TOML = """\
+# a comment
+name = "x"  # \u2028 ends no line
+datasets = [
+  {path = "a"},  # one
+  {path = "b"} ]
+text = \"""
+a = 3
+[no.header]
+\"""
+[[tests]]
+path = 1
+  [tests.sub]
+  k.l = 2
+[[tests]]
+path = 3
+[streams."a.b"]
+r = {s = [1,
+  2]}
+"""
+
+
+def test_each_key_of_a_toml_file_has_its_line_and_column():
+    """Issue 16: `check --json` names the place of each problem."""
+    assert {".".join(map(str, steps)): tuple(place) for steps, place in places(ODD_TOML).items()} == {
+        "name": (2, 1), "datasets": (3, 1), "datasets.0": (3, 1), "datasets.0.path": (3, 1), "datasets.1": (3, 1), "datasets.1.path": (3, 1),
+        "text": (6, 1), "tests": (10, 1), "tests.0": (10, 1), "tests.0.path": (11, 1), "tests.0.sub": (12, 3), "tests.0.sub.k": (13, 3),
+        "tests.0.sub.k.l": (13, 3), "tests.1": (14, 1), "tests.1.path": (15, 1), "streams": (16, 1), "streams.a.b": (16, 1),
+        "streams.a.b.r": (17, 1), "streams.a.b.r.s": (17, 1), "streams.a.b.r.s.0": (17, 1), "streams.a.b.r.s.1": (17, 1),
+    }  # fmt: skip
+
+
+def test_behind_a_statement_of_very_many_lines_none_is_looked_for():
+    text = "a = 1\nb = [\n" + "1,\n" * 5_000 + "]\nc = 2\n"
+    assert places(text) == {("a",): (1, 1)}
+
+
+@pytest.mark.parametrize(("text", "line", "column"), [("a = 1\nb = ]\n", 2, 5), ("a = [\n1,\n", 3, None)])
+def test_where_a_file_is_no_toml_is_said_by_line(loading, text, line, column):
+    with pytest.raises(UserErrors) as caught:
+        loading(text, name="my.toml")
+    (row,) = problem_rows(caught.value)
+    assert (row["file"], row["line"], row["column"]) == ("my.toml", line, column)
 
 
 # ---- overrides -------------------------------------------------------------------------------------------------------

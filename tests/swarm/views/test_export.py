@@ -69,6 +69,11 @@ def test_every_form_tells_the_same_rows(folder: RunFolder, what: str) -> None:
     ]
     if what == "metrics":
         assert as_toon == whole
+        assert as_csv == [{name: "" if value is None else str(value) for name, value in row.items()} for row in whole]
+    else:
+        assert [(row["seq"], row["kind"], row["body"]) for row in as_csv] == [
+            (str(row["seq"]), row["kind"], row["body"] or "") for row in whole
+        ]
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])

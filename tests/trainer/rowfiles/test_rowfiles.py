@@ -101,6 +101,13 @@ def test_a_bad_row_ends_a_command_with_its_place_and_nothing_is_written(
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.jsonl"]
 
 
+@pytest.mark.parametrize("words", [["mix"], ["markdown"], ["pairs", "--by", "truncate"]])
+def test_a_file_without_rows_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    assert main([words[0], str(tmp_path / "empty.jsonl"), *words[1:], "--out", str(tmp_path / "out.jsonl")]) == 2
+    assert "empty.jsonl: holds no row; name another file" in capsys.readouterr().err
+
+
 def test_a_file_that_is_not_there_is_an_error_of_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
