@@ -82,8 +82,11 @@ class View:
 
     @property
     def marks(self) -> frozenset[str]:
-        first = (row.name for row in self.snapshot.streams[:FIRST_MARKS])
-        return self.marked if self.marked is not None else frozenset(first)
+        """Those that a person chose, else the first that have the figure that is drawn."""
+        if self.marked is not None:
+            return self.marked
+        having = [row for row in self.snapshot.streams if self.figure == DRAWN[0] or row.curve(self.figure)]
+        return frozenset(row.name for row in having[:FIRST_MARKS])
 
     @property
     def overlaid(self) -> tuple[StreamRow, ...]:

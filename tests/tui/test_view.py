@@ -77,6 +77,17 @@ def test_curves_of_phi_and_mode_are_offered_where_a_stream_has_a_controller() ->
     assert View(replace(run, streams=())).drawable == ("loss",)
 
 
+def test_what_only_later_streams_have_is_drawn_of_these_until_a_person_marks_others() -> None:
+    """U21: as in configs/unified_mrpc.yaml, whose streams with a controller come last."""
+    run = run_at(72, n=9)
+    steered = [replace(row, curves={**row.curves, "phi": ((1, 0.1),)}) for row in run.streams[6:]]
+    view = View(replace(run, streams=(*run.streams[:6], *steered)))
+    assert view.marks == {row.name for row in run.streams[:6]}
+    assert replace(view, figure="phi").marks == {row.name for row in steered}
+    chosen = view.toggled(run.streams[0].name)
+    assert replace(chosen, figure="phi").marks == chosen.marks == {row.name for row in run.streams[1:6]}
+
+
 def test_curves_of_each_model_of_a_pair_are_offered_beside_those_of_both() -> None:
     """D01, U21."""
     names = ("loss", "decoder_loss", "encoder_loss", "learning_rate", "decoder_phi")

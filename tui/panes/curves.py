@@ -147,6 +147,7 @@ def legend(view: View, rows: tuple[StreamRow, ...], width: int) -> Text:
         place = view.place(row.name)
         line.append(f"{looks.shape(place)} ", looks.hue(place))
         line.append(f"{row.name}  ")
+    line.rstrip()
     line.truncate(width, overflow="ellipsis")
     return line
 
