@@ -44,10 +44,10 @@ def bob_works(run: Path) -> None:
         best = bob.state.kept or "start"
         bob.propose("wild", best, ["learning_rate=1e-1"], why="more is more")
         bob.propose(
-            "quicker", best, ["learning_rate=4e-3"], why="the loss still falls at the end", refute="it diverges"
+            "quicker", best, ["learning_rate=1e-3"], why="the loss still falls at the end", refute="it diverges"
         )
         try:
-            bob.propose("quicker-too", best, ["learning_rate=4e-3"], why="to be sure")
+            bob.propose("quicker-too", best, ["learning_rate=1e-3"], why="to be sure")
         except Refused as refused:
             bob.post(f"refused: {refused}", lease)
         finish(bob, lease)

@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_ledger.py [IDEAS [LEASE_SECONDS]]        # default 24 and 10; some minutes on two cores
 
 A research of the embedded base with its coordinator.  Each idea is a task; an agent, a process of its own, claims one, proposes it under
-the idea's name and finishes the task; the coordinator has each proposal trained and judged.  An agent is killed every second or so,
-and another one takes its place.  Wanted: each idea proposed once, trained once and answered, none left, and no task held by a dead
+the idea's name and finishes the task; the coordinator has each proposal trained and judged.  Twenty of those that hold a task are killed,
+one a second or so, and another one takes the place of each.  Wanted: each idea proposed once, trained once and answered, none left, and no task held by a dead
 agent longer than its lease and the two clocks that end it: log times are whole seconds, and the coordinator looks each quarter of one.
 """
 
@@ -34,7 +34,7 @@ from swarm.log import Log
 from swarm.state import fold
 from tests.runs import swarm_process as sp
 
-AGENTS, IDEAS, LEASE_SECONDS, SEED = 20, 24, 10.0, 0
+AGENTS, IDEAS, LEASE_SECONDS, KILLS, SEED = 20, 24, 10.0, 20, 0
 LOG_SECONDS = 1.0
 """Log times are whole seconds, and a lease is never shorter than was asked for."""
 GOAL = {
@@ -96,9 +96,8 @@ def race(run: Path, ideas: int, lease_seconds: float) -> dict[str, float]:
         while any(not task.done for ref, task in owner.state.tasks.items() if ref.startswith("idea/")):
             time.sleep(draws.uniform(0.5, 1.5))
             holders = {task.lease.by for task in owner.state.held() if task.lease and task.ref.startswith("idea/")}
-            alive = [n for n, (_, process) in enumerate(agents) if process.is_alive()]
-            at_work = [n for n in alive if agents[n][0] in holders] or alive
-            if at_work:
+            at_work = [n for n, (name, process) in enumerate(agents) if name in holders and process.is_alive()]
+            if at_work and len(killed) < KILLS:
                 victim = draws.choice(at_work)
                 os.kill(agents[victim][1].pid or 0, signal.SIGKILL)
                 killed[agents[victim][0]] = time.monotonic()
