@@ -71,8 +71,8 @@ def sums(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
     """Over all runs; printed in one line at the end."""
     found: Counter[str] = Counter()
     yield found
-    terminal = request.config.get_terminal_writer()
-    terminal.line(f"\ntrial: {', '.join(f'{count} {what}' for what, count in sorted(found.items()))}")
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\ntrial: {', '.join(f'{count} {what}' for what, count in sorted(found.items()))}")
 
 
 @dataclass
