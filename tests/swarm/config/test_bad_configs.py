@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -825,3 +826,12 @@ def test_a_list_that_is_too_short_is_answered_with_its_bound(loading, project):
     text = "name: quick\ndefaults:\n  base_model: tiny-toon\n  datasets: [{path: data/train.jsonl, type: labelled}]\n  method: classify\n  labels: [a]\nstreams: {one: {}}\n"
     with pytest.raises(UserErrors, match=r"labels: expected a list of texts, at least 2, at most 1000, got \['a'\]"):
         loading(text)
+
+
+def test_an_early_stop_that_the_evaluations_of_a_run_cannot_reach_is_refused_with_the_arithmetic(loading):
+    """A13."""
+    text = "name: x\nstreams:\n  one: {base_model: tiny-toon, datasets: [{path: data/train.jsonl}], early_stopping_patience: 2, evals_per_run: 4}\n"
+    what = "it can end nothing before evaluation 3 of 3 after the start, which is the last; raise `evals_per_run` above 4, or lower it"
+    with pytest.raises(UserErrors, match=re.escape(what)):
+        loading(text)
+    assert loading(text.replace("evals_per_run: 4", "evals_per_run: 5")).run.streams["one"].evals_per_run == 5

@@ -60,6 +60,10 @@ def test_a_mixture_holds_its_ratio_to_a_row_and_says_what_it_was_made_from(tmp_p
     again, other = tmp_path / "again.jsonl", tmp_path / "other.jsonl"
     assert made(again, "mix", f"{core}:3", f"{notes}:1", f"{guard}:1")["sha256"] == manifest["sha256"]
     assert made(other, "mix", f"{core}:3", f"{notes}:1", f"{guard}:1", "--seed", "7")["sha256"] != manifest["sha256"]
+    in_order = tmp_path / "in_order.jsonl"
+    made(in_order, "mix", f"{core}:3", f"{notes}:1", f"{guard}:1", "--no-shuffle")
+    assert lines(in_order) != lines(out)
+    assert Counter(in_order.read_text().splitlines()) == Counter(out.read_text().splitlines())
 
 
 def test_equal_rows_go_before_the_weights_within_and_across_files(
@@ -159,6 +163,10 @@ def test_rejected_answers_are_beginnings_and_that_teaches_length_unless_it_is_ma
         assert row["prompt"].startswith("x ")
         assert chosen.startswith(rejected)
         assert len(rejected) < len(chosen)
+        if by == "prefix":
+            assert rejected == f"{chosen.partition('. ')[0]}.", "its first sentence"
+        else:
+            assert 0.2 < len(rejected.split()) / len(chosen.split()) <= 0.7
     even = made(tmp_path / "even.jsonl", "pairs", path, "--by", by, "--length-matched")
     assert "teach length" not in capsys.readouterr().err
     assert even["mean_words"]["chosen"] == even["mean_words"]["rejected"]
