@@ -181,7 +181,7 @@ class TrainingProgress:
         self.add(
             "train", step, steps,
             {
-                **{name: rounded(value, DIGITS.get(name, 6)) for name, value in figures.items()},
+                **{name: rounded(value, digits_of(name)) for name, value in figures.items()},
                 "tokens": tokens, "seconds": round(seconds + self.before_seconds, 3), "tokens_per_second": round(speed, 1), "memory_bytes": self.memory_bytes(),
             },
         )  # fmt: skip
@@ -344,6 +344,11 @@ class TrainingProgress:
 
 
 DIGITS = {"epoch": 4, "learning_rate": 12}
+"""Of a figure, and of the same figure of one of two models."""
+
+
+def digits_of(name: str) -> int:
+    return next((digits for figure, digits in DIGITS.items() if name.endswith(figure)), 6)
 
 
 def rounded(value: float | None, digits: int) -> float | None:

@@ -60,7 +60,7 @@ def duo(base: Path, rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def whole(duo: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Any]:
     bench = Bench(tmp_path_factory.mktemp("whole"))
-    return bench, bench.trained(duo("arbiter=loss_slope"))["trained"]
+    return bench, bench.trained(duo("arbiter=loss_slope", "arbiter_temperature=0.001"))["trained"]
 
 
 def rows(bench: Bench, kind: str = "train") -> list[dict[str, float]]:
@@ -251,7 +251,7 @@ def test_the_arbiter_s_weight_is_a_factor_of_the_learning_rate(whole: tuple[Benc
             assert float(after[f"{model}_learning_rate"]) == pytest.approx(
                 schedule * float(before[f"{model}_weight"]), rel=1e-4
             )
-    assert any(float(row["encoder_weight"]) != 1 for row in table)
+    assert any(abs(float(row["encoder_weight"]) - 1) > 0.001 for row in table[:-1]), "else nothing is shown"
 
 
 @pytest.mark.parametrize("model", ["encoder", "decoder"])
