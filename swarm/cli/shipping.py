@@ -42,14 +42,14 @@ def merge(
     inverse: Inverse = False,
     multiplicative: Annotated[bool, typer.Option("--multiplicative", help="a multiplicative LoRA: it maps what matrices put out")] = False,
     allow_lossy: Lossy = False,
-    probe: Annotated[Literal["layers", "full"] | None, typer.Option("--probe", help="full: also load both models and compare logits and loss; default of control adapters")] = None,
+    probe: Annotated[Literal["layers", "full"] | None, typer.Option("--probe", help="layers: compare matrices alone; default: also logits, where the base in fp32 fits into memory")] = None,
     in_4bit: Annotated[bool, typer.Option("--4bit", help="into a base that is stored in 4 bits; what rounding again costs is printed")] = False,
     run: NamedRun = None,
     form: Form = None,
 ) -> None:  # fmt: skip
     """Merge adapters into their base.
 
-    Shard by shard; it prints how far the stored weights are from base and adapter.
+    Shard by shard; it prints how far weights and logits are from base and adapter, and refuses what is far off.
     """
     words = ["--out", str(out), "--combine", combine, "--density", str(density), f"--scale={scale}"]
     words += [f"--{key}={value}" for key, value in {"base": base, "weights": weights, "probe": probe}.items() if value]
@@ -123,10 +123,15 @@ def export_adapter(
     safetensors: Annotated[Path | None, typer.Option("--safetensors", metavar="FILE", help="a new file of the pairs under the base's names of layers")] = None,
     type_: Annotated[str | None, typer.Option("--type", help="of its values: f32, f16, for --gguf also q8_0, for the others bf16")] = None,
     base: Base = None,
+    probe: Annotated[Literal["none", "full"] | None, typer.Option("--probe", help="of --gguf; none: compare no logits; default: full, where the base in fp32 fits into memory")] = None,
+    allow_lossy: Lossy = False,
     run: NamedRun = None,
     form: Form = None,
 ) -> None:  # fmt: skip
-    """Write an adapter in another program's form."""
+    """Write an adapter in another program's form.
+
+    Of --gguf it prints how far the logits are from those of the adapter itself, and refuses what is far off.
+    """
     from swarm.errors import UserError
 
     outs = {"--gguf": gguf, "--peft": peft, "--safetensors": safetensors}
@@ -139,7 +144,10 @@ def export_adapter(
     words = [*(("--type", type_) if type_ else ()), *(("--base", base) if base else ())]
     words += [*form_words(form), "--", adapter_folder(adapter, run)]
     if option == "--gguf":
-        sys.exit(_trainer("gguf_lora", ["--out", str(out), *words]))
+        measured = [*((f"--probe={probe}",) if probe else ()), *(("--allow-lossy",) if allow_lossy else ())]
+        sys.exit(_trainer("gguf_lora", ["--out", str(out), *measured, *words]))
+    if probe or allow_lossy:
+        raise UserError(option, "is the adapter as it is: nothing is converted", "leave --probe and --allow-lossy out")
     sys.exit(_trainer("portable", [option, str(out), *words]))
 
 

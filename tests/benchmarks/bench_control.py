@@ -1,20 +1,26 @@
 """One adapter both ways: held-out loss of two styles of answers, by the scale of a control adapter, a LoRA, a vector, and by prompting.
 
-    python tests/benchmarks/bench_control.py [STEPS]
+    python tests/benchmarks/bench_control.py [--steps 60]                     the table of docs/control.md
+    python tests/benchmarks/bench_control.py --steps 30,60,90 --seeds 0,1,2,3   the control adapter alone, on other rows
 
 The questions are the demo's.  Style X answers in TOON, which the base never saw; style Y answers the same in JSON.  The control adapter
 is trained on both, X with class 1 and Y with class -1; the LoRA, of as many parameters or more, on X alone; the vector is the difference of the
 means of a layer's states, its layer chosen on training rows; prompting names the form in the question.
+
+The control adapter's norm is held to an eighth of the root of its rank, and the question has the class of its answer, as at inference.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +49,11 @@ from trainer.quiet import quieten
 
 SCALES = (-1.0, -0.5, 0.0, 0.5, 1.0)
 TRAINED, JUDGED = 240, 40
+OTHERS = slice(400, 500)
+"""Rows of the training file on which no arm is trained and no setting was chosen."""
+RANK = 8
+MAX_NORM = 0.125 * math.sqrt(RANK)
+"""Of s B A in each layer, |W|_F: half of what qlora-pipe-lite's author aims below (.25 sqrt(r)).  Half of a much longer one does more than half of it."""
 STYLES = {"toon": 1, "json": -1}
 Losses = tuple[float, float]
 """Of X and Y."""
@@ -63,9 +74,9 @@ def answered(split: str, count: int, style: str, prompt: str = "") -> list[dict[
 
 
 class Bench:
-    def __init__(self, steps: int, folder: Path) -> None:
+    def __init__(self, steps: int, folder: Path, seed: int = 42) -> None:
         quieten()
-        self.steps, self.folder, place = steps, folder, bases.folder_of("tiny-toon")
+        self.steps, self.folder, self.seed, place = steps, folder, seed, bases.folder_of("tiny-toon")
         self.model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval()
         self.tokenizer, self.stops = AutoTokenizer.from_pretrained(place), None
         self.stops = stop_tokens(self.tokenizer, place)
@@ -76,12 +87,11 @@ class Bench:
         for style in styles:
             path = self.folder / f"{style}-{split}-{prompt.replace(' ', '-')}.jsonl"
             path.write_text("\n".join(map(json.dumps, answered(split, count, style, prompt))))
-            datasets.append({"path": str(path), "type": "chatml", "control_class": STYLES[style]})
-        if "adapter" not in changes:
-            datasets = [{**one, "control_class": 1} for one in datasets]
+            classes = dict.fromkeys(("control_class", "prefix_class"), STYLES[style]) if "adapter" in changes else {}
+            datasets.append({"path": str(path), "type": "chatml", **classes})
         return StreamSettings.model_validate({
-            "base_model": "tiny-toon", "datasets": datasets, "lora_r": 8, "max_steps": self.steps, "micro_batch_size": 8,
-            "learning_rate": 1e-2, "lr_scheduler": "cosine", "sequence_len": 512, **changes,
+            "base_model": "tiny-toon", "datasets": datasets, "lora_r": RANK, "max_steps": self.steps, "micro_batch_size": 8,
+            "learning_rate": 1e-2, "lr_scheduler": "cosine", "sequence_len": 512, "seed": self.seed, **changes,
         })  # fmt: skip
 
     def rows(self, settings: StreamSettings) -> list[Tokens]:
@@ -112,7 +122,8 @@ class Bench:
     # ---- arms ----
 
     def control(self) -> dict[float, Losses]:
-        made = self.trained("control", self.settings(["toon", "json"], "train", TRAINED, adapter="control"))
+        settings = self.settings(["toon", "json"], "train", TRAINED, adapter="control", lora_max_norm=MAX_NORM)
+        made = self.trained("control", settings)
         hooked = attach(self.model, made)
         found = {scale: (set_scale(hooked, scale), self.losses(hooked))[1] for scale in SCALES}
         hooked.unload()
@@ -175,20 +186,47 @@ class Bench:
             hook.remove()
 
 
-def main() -> None:
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+def is_monotone(found: dict[float, Losses]) -> tuple[bool, bool]:
+    """Whether X falls and whether Y rises at every step of the scale."""
+    x, y = zip(*(found[scale] for scale in SCALES), strict=True)
+    return all(a > b for a, b in pairwise(x)), all(a < b for a, b in pairwise(y))
+
+
+def cells(found: dict[float, Losses]) -> str:
+    return " | ".join(f"{found[s][0]:.3f} / {found[s][1]:.3f}" if s in found else "" for s in SCALES)
+
+
+def table(steps: int) -> None:
+    print("| arm | " + " | ".join(f"s = {scale:g}" for scale in SCALES) + " |\n|---" + "|---" * len(SCALES) + "|")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(steps, Path(folder))
         arms: dict[str, Callable[[], dict[float, Losses]]] = {
             "control": bench.control, "LoRA on X": bench.lora, "vector": bench.vector, "prompting": bench.prompting,
         }  # fmt: skip
-        print(
-            "| arm | " + " | ".join(f"s = {scale:g}" for scale in SCALES) + " |\n|---" * 1 + "|---" * len(SCALES) + "|"
-        )
         for name, arm in arms.items():
-            found = arm()
-            cells = [f"{found[scale][0]:.3f} / {found[scale][1]:.3f}" if scale in found else "" for scale in SCALES]
-            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+            print(f"| {name} | {cells(arm())} |", flush=True)
+
+
+def repeated(steps: int, seed: int) -> None:
+    """The control adapter alone, judged on rows that had no part in anything."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(steps, Path(folder), seed)
+        bench.held = {style: bench.rows(bench.settings([style], "train", OTHERS.stop))[OTHERS] for style in STYLES}
+        found = bench.control()
+    print(f"| {steps} | {seed} | {cells(found)} | X {is_monotone(found)[0]}, Y {is_monotone(found)[1]} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", default="60")
+    parser.add_argument("--seeds")
+    options = parser.parse_args()
+    for steps in map(int, options.steps.split(",")):
+        if options.seeds is None:
+            table(steps)
+        else:
+            for seed in map(int, options.seeds.split(",")):
+                repeated(steps, seed)
 
 
 if __name__ == "__main__":

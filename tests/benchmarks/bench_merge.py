@@ -20,7 +20,7 @@ from trainer import resident
 from trainer.ship.merge import merge, recipe_of
 import peft, transformers
 floor = resident.resident_bytes(); resident.forget_peak()
-merge(recipe_of([Path(sys.argv[2])], None, "linear", 0.5), sys.argv[1], Path(sys.argv[3]))
+merge(recipe_of([Path(sys.argv[2])], None, "linear", 0.5), sys.argv[1], Path(sys.argv[3]), probe="layers")
 print(resident.peak_bytes_above(floor))
 """
 

@@ -5,5 +5,7 @@ sites    where they stand, by family; without torch
 forms    their arithmetic
 tuner    a saved adapter under PEFT: its config, its layers, steering
 hooked   a model with a saved adapter on it, at any scale: the reference that conversions are measured against
-stacks   those of several streams in the shared loop
+directions, vectors   control vectors: how they are found, and files of them on a model
+
+Those that are trained stand in stacks of several streams: `trainer.loop.site`.
 """

@@ -76,6 +76,8 @@ class Slicer:
     prefix_class: int = 0
     dropped: int = 0
     """Tokens of documents in no sequence."""
+    untaught: int = 0
+    """Sequences that were left out since all that they predict is masked."""
     _ids: list[int] = field(default_factory=list)
     """Of the open sequence, its prefix left out."""
     _classes: list[int] = field(default_factory=list)
@@ -90,7 +92,11 @@ class Slicer:
     def sequences(self, documents: Iterator[Tokens], *, keeps_last: bool) -> Iterator[Tokens]:
         """Those that teach something.  `keeps_last`: the last one although it is shorter than the others."""
         closed = chain.from_iterable(map(self._cut, documents))
-        yield from (one for one in chain(closed, self._rest(keeps_last)) if any(_is_predicted(one)))
+        for one in chain(closed, self._rest(keeps_last)):
+            if any(_is_predicted(one)):
+                yield one
+            else:
+                self.untaught += 1
 
     def _rest(self, keeps_last: bool) -> Iterator[Tokens]:
         if self._ids and keeps_last:
@@ -138,6 +144,8 @@ class Cutting:
     masked: frozenset[int]
     dropped: int = 0
     """Tokens to train on that are in no sequence."""
+    untaught: int = 0
+    """Sequences to train on that were left out since all that they predict is masked."""
 
     @classmethod
     def of(cls, settings: Part, tokenizer: PreTrainedTokenizerBase) -> Cutting:
@@ -165,12 +173,13 @@ class Cutting:
     def _trained(
         self, path: Path, datasets: Sequence[Dataset], chosen: Mapping[int, Sequence[int]]
     ) -> Iterator[Tokens]:
-        rows, self.dropped = Rows(path), 0
+        rows, self.dropped, self.untaught = Rows(path), 0, 0
         ordered = [_ordered(datasets[source], numbers, rows) for source, numbers in chosen.items()]
         for source, numbers in zip(chosen, self._together(ordered), strict=False):  # mixed: all have one prefix_class
             slicer = self._slicer(datasets[source].prefix_class, drop_tails=self.settings.drop_tails)
             yield from slicer.sequences((rows[number] for number in numbers), keeps_last=False)
             self.dropped += slicer.dropped
+            self.untaught += slicer.untaught
 
     def _together(self, ordered: list[list[int]]) -> list[list[int]]:
         if not self.settings.mix_datasets:

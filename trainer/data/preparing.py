@@ -188,6 +188,9 @@ class Preparation:
         }
 
     def _refuse_no_sequence(self, train: RowFile, gathered: Gathered) -> None:
+        if not train.rows and (count := self.cutting.untaught):
+            what = f"it masks every token of the {count} sequences to train on"
+            raise UserError("mask_tokens", what, "mask fewer tokens, or leave it out")
         if not train.rows and self.settings.has_documents:
             what = f"the documents to train on do not fill one sequence ({self.cutting.dropped} tokens)"
             raise UserError("sequence_len", what, "lower it, or name more documents")

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,14 @@ from swarm.errors import UserError
 from swarm.printable import printable
 from swarm.weights import ADAPTER, PROMPT
 from trainer import bases
-from trainer.loading import load_adapter
 from trainer.quiet import quieten
 from trainer.ship.deltas import PREFIX, Adapter
 from trainer.ship.experts import joined
 from trainer.ship.lowrank import compressed
 from trainer.ship.maps import ControlAdapter, Map, adapter_in
 from trainer.ship.merge_4bit import matrix
-from trainer.ship.probe import Distance, hooked, loaded, output, refuse_lossy
+from trainer.ship.outcome import Distance, in_words, refuse_lossy
+from trainer.ship.probe import hooked, loaded, output
 from trainer.ship.sources import base_of
 from trainer.show import add_forms, print_form
 from trainer.whole import new_folder
@@ -83,17 +81,10 @@ def convert(
     with hooked(model, adapter) as steered:
         wanted = output(steered)
     with new_folder(out) as staged:
-        if form == "lora":
-            pairs = lora_pairs(adapter, model, rank)
-            _save(adapter, pairs, staged)
-            found = output(load_adapter(model, staged))
-        else:
-            assert isinstance(adapter, ControlAdapter)
-            mapped, kept = _compressed(adapter, rank)
-            pairs = _multiplicative_pairs(mapped, folder, kept)
-            _save(adapter, pairs, staged)
-            with _changed(model, mapped):
-                found = output(model)
+        pairs = lora_pairs(adapter, model, rank) if form == "lora" else _multiplicative_pairs(adapter, folder, rank)
+        _save(adapter, pairs, staged)
+        with hooked(model, adapter_in(staged, multiplicative=form == "multiplicative")) as converted:
+            found = output(converted)
         distance = Distance.of(bare, wanted, found)
         if not allow_lossy:
             refuse_lossy(distance, out, "take a higher --rank" if rank else "train with `control_site: mlp`")
@@ -174,8 +165,10 @@ def _compressed(adapter: ControlAdapter, rank: int | None) -> tuple[ControlAdapt
     return adapter.with_maps({site: made for site, (made, _) in lower.items()}), kept / whole if whole else 1.0
 
 
-def _multiplicative_pairs(adapter: ControlAdapter, base: Path, kept: float) -> Pairs:
+def _multiplicative_pairs(adapter: Adapter, base: Path, rank: int | None) -> Pairs:
     """By the names in the base's files."""
+    assert isinstance(adapter, ControlAdapter)
+    adapter, kept = _compressed(adapter, rank)
     stored = {name for shard in bases.weights_of(base) for name in bases.header_of(shard)}
     _refuse_missing(adapter, stored)
     changes = {
@@ -184,21 +177,6 @@ def _multiplicative_pairs(adapter: ControlAdapter, base: Path, kept: float) -> P
     pairs = {module: (made.left, made.right) for module, made in changes.items() if isinstance(made, Map)}
     ranks = {module: left.shape[1] for module, (left, _) in pairs.items()}
     return Pairs(pairs, ranks, frozenset(), kept)
-
-
-@contextmanager
-def _changed(model: Any, adapter: Adapter) -> Iterator[None]:
-    """The model with its matrices changed as a merge would."""
-    parameters = dict(model.named_parameters())
-    before = {}
-    for module, name in adapter.names_in(set(parameters)):
-        change = adapter.change(module)
-        assert change is not None
-        before[name] = parameters[name].data
-        parameters[name].data = change.added_to(before[name]).to(before[name])
-    yield
-    for name, value in before.items():
-        parameters[name].data = value
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -255,8 +233,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _line(done: Converted) -> str:
     kept = "" if done.kept == 1 else f", {done.kept:.2%} of the squared norm kept"
-    apart = f"largest logit difference {done.logits:.1e}, where the adapter changes up to {done.effect:.1e}"
-    return f"{done.folder}: {done.form} of rank {done.rank} for {done.modules} modules of {done.base} ({done.weights}){kept}; {apart}"
+    how = f"{done.form} of rank {done.rank} for {done.modules} modules of {done.base} ({done.weights}){kept}"
+    return f"{done.folder}: {how}; {in_words(done.logits, done.effect)}"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ adds (alpha / r) B A.  One alpha stands in the file, so that a pair of another s
 the rows of a matrix in another order (its convert_hf_to_gguf.py, `permute` of q and k, query_key_value of GPT-NeoX, Falcon and Bloom), so
 have those of B.  The table of an embedding has A transposed.  DoRA is no sum of pairs and is refused.
 
-python -m trainer.ship.gguf_lora ADAPTER --out FILE.gguf [--type f16] [--base BASE] [--json | --toon]
+The file is read back: where the base in fp32 fits into memory, its logits with the pairs of the file are compared with those of the
+adapter itself, and what is far off is refused.
+
+python -m trainer.ship.gguf_lora ADAPTER --out FILE.gguf [--type f16] [--base BASE] [--probe none] [--allow-lossy] [--json | --toon]
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,10 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from swarm.errors import UserError
 from trainer import bases
+from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter, Delta
+from trainer.ship.outcome import Distance, Measured, refuse_lossy
+from trainer.ship.probe import changed, hooked, loaded, output, refuse_too_large
 from trainer.ship.sources import base_of
 from trainer.show import add_forms, print_form
 
@@ -39,6 +45,9 @@ class Layout:
     architecture: str
     rows: Mapping[str, Order] = field(default_factory=dict)
     """By the end of a matrix's name there; of the others they stand as ours."""
+
+    def order(self, name: str) -> Order | None:
+        return self.rows.get(name.rpartition(".")[2])
 
 
 EMBEDDING, HEAD = "token_embd", "output"
@@ -96,7 +105,7 @@ LAYOUTS = {
 
 
 @dataclass(frozen=True)
-class Written:
+class Written(Measured):
     """What came of it."""
 
     file: str
@@ -106,7 +115,9 @@ class Written:
     type: str
 
 
-def write(adapter: Adapter, base: str, out: Path, kind: str = "f16") -> Written:
+def write(
+    adapter: Adapter, base: str, out: Path, kind: str = "f16", *, probe: str | None = None, allow_lossy: bool = False
+) -> Written:
     """Write the file, which must not exist.  Raises UserError, and then nothing is left behind."""
     if out.exists():
         raise UserError(str(out), "is there already", "name a new file")
@@ -120,10 +131,13 @@ def write(adapter: Adapter, base: str, out: Path, kind: str = "f16") -> Written:
     staged = out.with_name(f".{out.name}.{os.getpid()}.staged")
     try:
         count = _write(gguf, adapter, shape, layout, staged, kind)
+        found = _distance(adapter, folder, ReadBack(adapter, staged, shape, layout), probe)
+        if isinstance(found, Distance) and not allow_lossy:
+            refuse_lossy(found, out, "write --type f32, or keep it as it is")
         staged.rename(out)
     finally:
         staged.unlink(missing_ok=True)
-    return Written(str(out), layout.architecture, count, out.stat().st_size, kind)
+    return Written(str(out), layout.architecture, count, out.stat().st_size, kind).measured(found)
 
 
 def _library() -> Any:
@@ -141,9 +155,10 @@ def _write(gguf: Any, adapter: Adapter, shape: PreTrainedConfig, layout: Layout,
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
     count = 0
-    for name, delta in _named(gguf, adapter, shape, layout.architecture):
+    for name, module in _named(gguf, adapter, shape, layout.architecture):
+        delta = adapter.delta(module)
         a, b = delta.a, delta.b * (delta.scale * delta.a.shape[-2] / alpha)
-        if order := layout.rows.get(name.rpartition(".")[2]):
+        if order := layout.order(name):
             b = order(b, shape)
         if name == EMBEDDING:
             a = a.T
@@ -157,21 +172,21 @@ def _write(gguf: Any, adapter: Adapter, shape: PreTrainedConfig, layout: Layout,
     return count
 
 
-def _named(gguf: Any, adapter: Adapter, shape: PreTrainedConfig, architecture: str) -> Iterator[tuple[str, Delta]]:
-    """Each pair with llama.cpp's name of its layer.  Raises UserError on one that has none there."""
+def _named(gguf: Any, adapter: Adapter, shape: PreTrainedConfig, architecture: str) -> Iterator[tuple[str, str]]:
+    """llama.cpp's name of each layer, and ours.  Raises UserError on one that has none there."""
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = gguf.get_tensor_name_map(arch, shape.num_hidden_layers)
     for module in sorted(adapter.modules):
-        delta, name = adapter.delta(module), names.get_name(module.replace("language_model.", ""))
+        name = names.get_name(module.replace("language_model.", ""))
         if name is None:
             raise UserError(str(adapter.folder), f"llama.cpp has no name for {module}", "train without that layer")
         if name == HEAD and shape.tie_word_embeddings:
             what = f"{module} has an adapter, and llama.cpp has no head of this base: it is the embedding"
             raise UserError(str(adapter.folder), what, "merge it (`swarm merge`), or train without that layer")
-        if delta.magnitude is not None:
+        if adapter.delta(module).magnitude is not None:
             what = f"{module} has a DoRA magnitude, which is no sum of pairs"
             raise UserError(str(adapter.folder), what, "merge it (`swarm merge`) and convert the whole model")
-        yield name, delta
+        yield name, module
 
 
 def _add(gguf: Any, writer: Any, name: str, value: torch.Tensor, kind: str) -> None:
@@ -186,24 +201,90 @@ def _add(gguf: Any, writer: Any, name: str, value: torch.Tensor, kind: str) -> N
         writer.add_tensor(name, rounded.numpy())
 
 
+# ---- read back -------------------------------------------------------------------------------------------------------
+
+
+class ReadBack(Adapter):
+    """An adapter with the pairs that its file holds."""
+
+    def __init__(self, adapter: Adapter, file: Path, shape: PreTrainedConfig, layout: Layout) -> None:
+        super().__init__(adapter.folder)
+        gguf = _library()
+        reader = gguf.GGUFReader(str(file))
+        self._alpha = float(reader.fields[gguf.Keys.Adapter.LORA_ALPHA].contents())
+        self._tensors = {one.name: one for one in reader.tensors}
+        self._names = {module: name for name, module in _named(gguf, adapter, shape, layout.architecture)}
+        self._shape, self._layout = shape, layout
+
+    def delta(self, module: str) -> Delta:
+        name = self._names[module]
+        a, b = (self._tensor(f"{name}.weight.{part}") for part in ("lora_a", "lora_b"))
+        if name == EMBEDDING:
+            a = a.T
+        if order := self._layout.order(name):
+            rows = order(torch.arange(len(b)).unsqueeze(1), self._shape).flatten()  # ours, in llama.cpp's order
+            b = torch.empty_like(b).index_copy(0, rows, b)
+        return replace(super().delta(module), a=a, b=b, scale=self._alpha / a.shape[-2])
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        from gguf.quants import dequantize
+
+        one = self._tensors[name]
+        return torch.tensor(dequantize(one.data, one.tensor_type))
+
+
+def _refuse_quantised(base: Path) -> None:
+    if "quantization_config" in bases.config_of(base):
+        raise UserError("--base", "its own matrices are quantised", "name the full-precision base to compare logits on")
+
+
+def _distance(adapter: Adapter, base: Path, written: ReadBack, probe: str | None) -> Distance | str:
+    """Of the adapter from its file, on the base; or why that is not found."""
+    if probe == "none":
+        return "--probe none leaves them out"
+    try:
+        _refuse_quantised(base)
+        if probe is None:
+            refuse_too_large(base, "none")
+        model = loaded(base)
+        bare = output(model)
+        with hooked(model, adapter) as tuned:
+            wanted = output(tuned)
+        with changed(model, written):
+            return Distance.of(bare, wanted, output(model))
+    except UserError as error:
+        if probe == "full":
+            raise
+        return error.what
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer.ship.gguf_lora", description=__doc__.partition("\n")[0])
     parser.add_argument("adapter", type=Path, metavar="ADAPTER")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--type", choices=TYPES, default="f16")
     parser.add_argument("--base", help="default: the base that the adapter names")
+    parser.add_argument(
+        "--probe", choices=("none", "full"), help="default: full where the base in fp32 fits into memory"
+    )
+    parser.add_argument("--allow-lossy", action="store_true", help="write it however far its logits are off")
     add_forms(parser)
     options = parser.parse_args(argv)
+    quieten()
     try:
-        adapter = Adapter(options.adapter)
-        done = write(adapter, base_of([options.adapter], options.base), options.out, options.type)
+        adapter, base = Adapter(options.adapter), base_of([options.adapter], options.base)
+        done = write(adapter, base, options.out, options.type, probe=options.probe, allow_lossy=options.allow_lossy)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    line = f"{done.file}: {done.pairs} pairs for {done.architecture}, {done.bytes / 1e6:.1f} MB {done.type}"
     if not print_form(asdict(done), options.form):
-        print(line)
+        print(_line(done))
     return 0
+
+
+def _line(done: Written) -> str:
+    size = f"{done.bytes / 1e6:.1f} MB {done.type}"
+    return f"{done.file}: {done.pairs} pairs for {done.architecture}, {size}; {done.distance}"
 
 
 if __name__ == "__main__":

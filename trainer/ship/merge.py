@@ -1,12 +1,13 @@
 """Merge adapters into their full-precision base, shard by shard: the whole model is never in memory.
 
 A merged shard is a copy of the base's file in which the adapted matrices' bytes are replaced: names, order, dtype and metadata stay.
-Then each merged matrix is read back and held against base and adapter on probe inputs.
+Then each merged matrix is read back and held against base and adapter on probe inputs.  Where a whole model fits into memory, the logits
+of the base with the adapters and of the merged one are compared too, and what is far off is refused.
 
-A control adapter changes what layers add to the residual stream: it is merged into the matrices that write there, and since that is not
-exact for every family and site, the logits of both whole models are compared, and what is far off is refused.
+A control adapter changes what layers add to the residual stream: it is merged into the matrices that write there.  Since that is not
+exact for every family and site, it is not written unmeasured unless `--probe layers` says so.
 
-python -m trainer.ship.merge ADAPTER [ADAPTER ...] --out FOLDER [--base BASE] [--weights 0.5,0.5] [--combine ties] [--probe full] [--json | --toon]
+python -m trainer.ship.merge ADAPTER [ADAPTER ...] --out FOLDER [--base BASE] [--weights 0.5,0.5] [--combine ties] [--probe layers] [--json | --toon]
                              [--scale S] [--inverse] [--multiplicative] [--allow-lossy]
 """
 
@@ -17,7 +18,7 @@ import math
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ from trainer import bases
 from trainer.quiet import quieten
 from trainer.ship.deltas import Adapter, Change, combined
 from trainer.ship.maps import ControlAdapter, adapter_in, together
-from trainer.ship.outcome import PROBES, LayerError, Merged
-from trainer.ship.probe import Distance, Output, hooked, loaded, output, refuse_lossy
+from trainer.ship.outcome import PROBES, ROUNDED, ROUNDING, Distance, LayerError, Merged, Output, refuse_lossy
+from trainer.ship.probe import hooked, loaded, output, refuse_too_large
 from trainer.ship.sources import base_of
 from trainer.show import add_forms, print_form
 from trainer.whole import new_folder
@@ -72,6 +73,12 @@ class Recipe:
         return not any(isinstance(adapter, ControlAdapter) for adapter in self.adapters)
 
     @property
+    def less_lossy(self) -> str:
+        """What loses less in a merge."""
+        site = "" if self.is_measured_by_layers else "train with `control_site: mlp`, or "
+        return f"{site}keep it as an adapter"
+
+    @property
     def is_hooked_together(self) -> bool:
         """Whether it is what the adapters do when they are on the model at once: LoRAs are summed, but what maps another's change has to."""
         return self.combine == "linear" and not self.is_measured_by_layers
@@ -85,40 +92,43 @@ def merge(recipe: Recipe, base: str, out: Path, *, probe: str | None = None, all
     """Write the merged model to `out`, which must not exist.  Raises UserError, and then nothing is left behind."""
     if out.exists():
         raise UserError(str(out), "is there already", "name a new folder")
-    probe = _probe(recipe, probe, allow_lossy=allow_lossy)
     folder = bases.folder_of(base)
     config = bases.config_of(folder)
     _refuse_quantised(base, config)
     shards = bases.weights_of(folder)
     targets = _targets(recipe, shards, config)
+    found: Distance | str | None = _unmeasured(recipe, folder, probe, allow_lossy=allow_lossy)
     with new_folder(out) as staged:
         for shard in shards:
             _merge_shard(recipe, shard, staged / shard.name, targets)
         _copy_small_files(folder, staged)
         errors = [error for shard in shards for error in _compare(recipe, shard, staged / shard.name, targets)]
-        worst = max(errors, key=lambda error: error.relative)
-        distance = _distance(recipe, folder, staged) if probe == "full" else None
-        if distance and not recipe.is_measured_by_layers and not allow_lossy:
-            refuse_lossy(distance, out, "train with `control_site: mlp`, or keep it as an adapter")
+        found = found or _distance(recipe, folder, staged, probe)
+        if isinstance(found, Distance) and not allow_lossy:
+            refuse_lossy(found, out, recipe.less_lossy, _rounding(shards, targets))
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "as stored")
-    merged = Merged(str(out), base, len(errors), dtype, worst)
-    if distance is None:
-        return merged
-    logits, effect = distance.logits / distance.largest, distance.effect / distance.largest
-    return replace(merged, logits=logits, effect=effect, loss=distance.loss)
+    return Merged(str(out), base, len(errors), dtype, max(errors, key=lambda error: error.relative)).measured(found)
 
 
-def _probe(recipe: Recipe, wanted: str | None, *, allow_lossy: bool) -> str:
-    if recipe.is_measured_by_layers:
-        return wanted or "layers"
-    if recipe.is_hooked_together:
-        return wanted or "full"
-    if not allow_lossy:
-        what = f"{recipe.combine} of control adapters is nothing that a model with them on it could be compared with"
-        raise UserError(
-            "--combine", what, "leave it out: they act together then; or accept what is lost with --allow-lossy"
-        )
-    return wanted or "layers"
+def _unmeasured(recipe: Recipe, base: Path, probe: str | None, *, allow_lossy: bool) -> str | None:
+    """Why logits are not to be compared, known before anything is written.  Raises UserError where they have to be."""
+    if not recipe.is_one_adapter and recipe.combine != "linear":
+        what = f"{recipe.combine} of adapters is nothing that a model with them on it could be compared with"
+        if not recipe.is_measured_by_layers and not allow_lossy:
+            fix = "leave it out: they act together then; or accept what is lost with --allow-lossy"
+            raise UserError("--combine", what, fix)
+        if probe == "full":
+            raise UserError("--probe", what, "leave --probe out")
+        return what
+    if probe is not None:
+        return "--probe layers leaves them out" if probe == "layers" else None
+    try:
+        refuse_too_large(base)
+    except UserError as error:
+        if not recipe.is_measured_by_layers:
+            raise
+        return f"{error.what}: {error.fix}"
+    return None
 
 
 def _refuse_quantised(base: str, config: dict[str, Any]) -> None:
@@ -156,11 +166,12 @@ def _merge_shard(recipe: Recipe, shard: Path, out: Path, targets: dict[str, str]
         start = HEADER + int.from_bytes(written.read(HEADER), "little")
         for name, about in mine.items():
             weight = _tensor(shard, name)
-            changed = recipe.changed(recipe.changes(targets[name]), weight)
+            changed = recipe.changed(recipe.changes(targets[name]), weight).to(weight.dtype)
             if not bool(torch.isfinite(changed).all()):
-                raise UserError(str(recipe.adapters[0].folder), f"{targets[name]} is not finite", "train it again")
+                what = f"{targets[name]} is not finite in {weight.dtype}"
+                raise UserError(str(recipe.adapters[0].folder), what, "train it again, or merge at a lower --scale")
             written.seek(start + about["data_offsets"][0])
-            written.write(changed.to(weight.dtype).contiguous().view(torch.uint8).numpy().tobytes())
+            written.write(changed.contiguous().view(torch.uint8).numpy().tobytes())
         written.flush()
         os.fsync(written.fileno())
 
@@ -195,12 +206,14 @@ def _copy_small_files(folder: Path, out: Path) -> None:
             shutil.copyfile(path, out / path.name)
 
 
-def _distance(recipe: Recipe, base: Path, merged: Path) -> Distance:
-    """Base with the adapters on it against the merged model, whole in memory."""
-    if not recipe.is_one_adapter and recipe.combine != "linear":
-        what = f"full compares with adapters that are on the model at once, and {recipe.combine} is none of that"
-        raise UserError("--probe", what, "leave --probe out")
-    return Distance.of(*_outputs(recipe, base), output(loaded(merged)))
+def _distance(recipe: Recipe, base: Path, merged: Path, probe: str | None) -> Distance | str:
+    """Of the base with the adapters on it from the merged model, each whole in memory; or why that cannot be found."""
+    try:
+        return Distance.of(*_outputs(recipe, base), output(loaded(merged)))
+    except UserError as error:
+        if probe == "full" or not recipe.is_measured_by_layers:
+            raise
+        return error.what
 
 
 def _outputs(recipe: Recipe, base: Path) -> tuple[Output, Output]:
@@ -209,6 +222,12 @@ def _outputs(recipe: Recipe, base: Path) -> tuple[Output, Output]:
     without = output(bare)
     with hooked(bare, *recipe.adapters, weights=recipe.weights) as model:
         return without, output(model)
+
+
+def _rounding(shards: list[Path], targets: dict[str, str]) -> float:
+    """Share of the largest logit that is left to the rounding of merged matrices to the types that they are stored in."""
+    types = {about["dtype"] for shard in shards for name, about in bases.header_of(shard).items() if name in targets}
+    return max(ROUNDED.get(one, ROUNDING) for one in types)
 
 
 def recipe_of(
@@ -248,8 +267,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="of what each adapter does")
     parser.add_argument("--inverse", action="store_true", help="undo what each adapter does")
     parser.add_argument("--multiplicative", action="store_true", help="B A maps what a matrix puts out")
-    parser.add_argument("--allow-lossy", action="store_true", help="of control adapters: accept what is far off")
-    parser.add_argument("--probe", choices=("layers", "full"), help="default: layers, of control adapters full")
+    parser.add_argument("--allow-lossy", action="store_true", help="write it however far its logits are off")
+    parser.add_argument(
+        "--probe", choices=("layers", "full"), help="default: full where a model in fp32 fits into memory"
+    )
     parser.add_argument("--4bit", dest="in_4bit", action="store_true", help="into a base in 4 bits, rounded again")
     add_forms(parser)
     options = parser.parse_args(argv)
@@ -273,22 +294,17 @@ def _merged(recipe: Recipe, base: str, options: argparse.Namespace) -> Merged:
     if not options.in_4bit:
         return merge(recipe, base, options.out, probe=options.probe, allow_lossy=options.allow_lossy)
     plain = recipe.is_one_adapter and recipe.is_measured_by_layers and options.scale == 1 and not options.inverse
-    if not plain or options.probe == "full" or options.multiplicative:
-        what = "merges one whole LoRA as it is, and compares layers"
-        raise UserError("--4bit", what, "leave out weights, scale and --probe full; convert a control adapter first")
+    if not plain or options.probe == "layers" or options.multiplicative:
+        what = "merges one whole LoRA as it is, with the whole model in memory"
+        raise UserError("--4bit", what, "leave out weights, scale and --probe; convert a control adapter first")
     from trainer.ship.merge_4bit import merge_4bit
 
-    return merge_4bit(recipe.adapters[0], base, options.out)
+    return merge_4bit(recipe.adapters[0], base, options.out, allow_lossy=options.allow_lossy)
 
 
 def _line(done: Merged) -> str:
-    full = (
-        ""
-        if done.logits is None
-        else f"; logits differ by {done.logits:.1e} of the largest (the adapter changes {done.effect:.1e}), loss by {done.loss:.1e} nats"
-    )
     worst = f"largest difference {done.worst.relative:.1e} of an output ({done.worst.module}), from rounding to {done.dtype}"
-    return f"{done.folder}: {done.matrices} matrices merged into {done.base}; {worst}{full}"
+    return f"{done.folder}: {done.matrices} matrices merged into {done.base}; {worst}; {done.distance}"
 
 
 if __name__ == "__main__":

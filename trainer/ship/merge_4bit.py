@@ -1,6 +1,7 @@
 """Merge an adapter into a base that is stored in 4 bits: each merged matrix is rounded to 4 bits again, so it is done only where asked for.
 
 PEFT merges (its bitsandbytes layers dequantise, add and quantise), with the whole 4-bit model in memory, twice while it is measured.
+Rounding to 4 bits can lose more than the adapter adds: what that does to the logits is measured, and refused unless it is accepted.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from swarm.errors import UserError
 from trainer import bases
 from trainer.data import tokenizer_files
 from trainer.ship.deltas import Adapter
-from trainer.ship.outcome import PROBES, LayerError, Merged
+from trainer.ship.outcome import PROBES, Distance, LayerError, Merged, refuse_lossy
+from trainer.ship.probe import hooked, output
 from trainer.whole import new_folder
 
 
-def merge_4bit(adapter: Adapter, base: str, out: Path) -> Merged:
+def merge_4bit(adapter: Adapter, base: str, out: Path, *, allow_lossy: bool = False) -> Merged:
     """Write the merged model to `out`, which must not exist.  Raises UserError, and then nothing is left behind."""
     if out.exists():
         raise UserError(str(out), "is there already", "name a new folder")
@@ -29,14 +31,20 @@ def merge_4bit(adapter: Adapter, base: str, out: Path) -> Merged:
     if not quantisation.get("load_in_4bit"):
         raise UserError("--4bit", f"{base} is not stored in 4 bits", "leave it out: the merge loses nothing then")
     merged = _by_peft(folder, adapter)
-    errors = _compared(_loaded(folder), merged, adapter)
+    bare = _loaded(folder)
+    errors, without = _compared(bare, merged, adapter), output(bare)
+    with hooked(bare, adapter) as model:
+        distance = Distance.of(without, output(model), output(merged))
+    if not allow_lossy:
+        refuse_lossy(distance, out, "merge it into the full-precision base, keep it as an adapter")
     with new_folder(out) as staged:
         merged.save_pretrained(staged, save_original_format=False)  # transformers cannot turn back how it read 4 bits
         tokenizer_files.copy(folder, staged)
         for path in folder.glob("generation_config.json"):
             shutil.copyfile(path, staged / path.name)
     worst = max(errors, key=lambda error: error.relative)
-    return Merged(str(out), base, len(errors), f"4 bits ({quantisation.get('bnb_4bit_quant_type', 'fp4')})", worst)
+    dtype = f"4 bits ({quantisation.get('bnb_4bit_quant_type', 'fp4')})"
+    return Merged(str(out), base, len(errors), dtype, worst).measured(distance)
 
 
 def _loaded(folder: Path) -> Any:

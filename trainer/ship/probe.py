@@ -1,10 +1,13 @@
-"""How far a converted model is from the model with its adapter: both are given the same random tokens, whole in memory, and their logits compared."""
+"""How far a converted model is from the model with its adapter: both are given the same random tokens, whole in memory, and their logits compared.
+
+One model is in memory at a time, in fp32 on the CPU: 4 bytes a weight, loaded once for base and adapter and once for what was converted.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,65 +16,36 @@ from torch import Tensor, nn
 
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
+from swarm.surroundings import free_memory_bytes
+from swarm.units import size
+from trainer import bases
 from trainer.loading import load_adapter, load_base
 from trainer.place import Place
 from trainer.ship import experts
 from trainer.ship.deltas import Adapter
 from trainer.ship.maps import ControlAdapter, Map, Multiplicative, Scaled
+from trainer.ship.outcome import Output
 
 ROWS, TOKENS = 2, 32
-LIMIT = 0.05
-"""Share of what the adapter itself changes in the logits: a conversion that is further off is lossy."""
-ROUNDING = 1e-5
-"""Share of the largest logit that is left to rounding, where an adapter changes nothing."""
+FP32, SPARE = 4, 1.2
+"""Bytes of a weight, and what a model takes by the bytes of its weights."""
 
 
-@dataclass(frozen=True)
-class Output:
-    """What a model makes of the random tokens."""
-
-    logits: Tensor
-    """(rows, tokens, vocabulary), fp32."""
-    loss: float
-    """Nats of the next token."""
-
-
-@dataclass(frozen=True)
-class Distance:
-    """Between the model with its adapter and the converted one."""
-
-    logits: float
-    """The largest |difference| of a logit."""
-    effect: float
-    """The same between the model with its adapter and the bare base: what is converted."""
-    largest: float
-    """The largest |logit|."""
-    loss: float
-    """|Difference| of the loss, nats."""
-
-    @classmethod
-    def of(cls, bare: Output, wanted: Output, found: Output) -> Distance:
-        apart, effect = ((one.logits - wanted.logits).abs().max() for one in (found, bare))
-        return cls(float(apart), float(effect), float(wanted.logits.abs().max()), abs(found.loss - wanted.loss))
-
-    @property
-    def is_lossy(self) -> bool:
-        return not self.logits <= max(LIMIT * self.effect, ROUNDING * self.largest)
-
-    def __str__(self) -> str:
-        return f"largest logit difference {self.logits:.1e} (the adapter changes logits by up to {self.effect:.1e})"
-
-
-def refuse_lossy(distance: Distance, out: Path, fix: str) -> None:
-    """Raises UserError."""
-    if distance.is_lossy:
-        what = f"{distance}: more than {LIMIT:.0%} of that"
-        raise UserError(str(out), what, f"{fix}, or accept it with --allow-lossy")
+def refuse_too_large(base: Path, otherwise: str = "layers") -> None:
+    """Raises UserError where the base in fp32 does not fit into the memory that is free; `otherwise` is the probe without logits."""
+    shapes = [about["shape"] for shard in bases.weights_of(base) for about in bases.header_of(shard).values()]
+    needed, free = FP32 * SPARE * sum(map(math.prod, shapes)), free_memory_bytes()
+    if free is not None and needed > free:
+        what = f"comparing logits takes {size(needed)} of memory, and {size(free)} are free"
+        raise UserError("--probe", what, f"`--probe full` tries it all the same, `--probe {otherwise}` leaves it out")
 
 
 def loaded(folder: Path, *, in_4bit: bool = False) -> Any:
     """A base in fp32, or in NF4 as `adapter: qlora` has it, in evaluation mode."""
-    settings = {"base_model": str(folder), "datasets": [{"path": "-"}], "adapter": "qlora" if in_4bit else "lora"}
+    classes = bases.config_of(folder).get("architectures") or []
+    method = "mlm" if any(name.endswith("ForMaskedLM") for name in classes) else "sft"
+    settings = {"base_model": str(folder), "datasets": [{"path": "-"}], "method": method}
+    settings["adapter"] = "qlora" if in_4bit else "lora"
     return load_base(folder, StreamSettings.model_validate(settings), Place(folder, "cpu"))
 
 
@@ -122,6 +96,21 @@ def _by_peft(model: Any, adapters: Sequence[Adapter], weights: Sequence[float]) 
             layer.scaling[name] *= weight * (adapter.scale if isinstance(adapter, Scaled) else 1)
     together(model, names)
     return model
+
+
+@contextmanager
+def changed(model: Any, adapter: Adapter) -> Iterator[Any]:
+    """The model with its matrices changed as a merge would; one that another layer shares is the changed layer's own."""
+    parameters = dict(model.named_parameters())
+    with ExitStack() as put_back:
+        for module, name in adapter.names_in(set(parameters)):
+            change, value = adapter.change(module), parameters[name]
+            assert change is not None
+            owner, _, part = name.rpartition(".")
+            layer = model.get_submodule(owner)
+            setattr(layer, part, nn.Parameter(change.added_to(value.data).to(value), requires_grad=False))
+            put_back.callback(setattr, layer, part, value)
+        yield model
 
 
 @contextmanager

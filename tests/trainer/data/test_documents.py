@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
+import toon
 from swarm.errors import UserError
 from swarm.settings import Dataset, Part, StreamSettings
 from tests.trainer import tiny
@@ -238,6 +239,37 @@ def test_documents_that_fill_no_sequence_are_refused(bench: Bench, settings: Mak
     given = settings(datasets=[documents(tmp_path, "a.jsonl", "a", 3)], sequence_len=64, val_set_size=1)
     with pytest.raises(UserError, match="do not fill one sequence"):
         bench.do("prepare", given)
+
+
+def test_a_mask_that_leaves_nothing_to_learn_is_named_and_not_the_length(
+    bench: Bench, settings: Make, tmp_path: Path
+) -> None:
+    """C39."""
+    given = {"datasets": [documents(tmp_path, "a.jsonl", "a", 12)], "sequence_len": 16, "val_set_size": 1}
+    with pytest.raises(UserError, match=r"^mask_tokens: it masks every token of the \d+ sequences to train on; mask f"):
+        bench.do("prepare", settings(**given, mask_tokens=list(range(len(TOKENIZER)))))
+
+
+@pytest.mark.parametrize("ending", ["json", "toon"])
+def test_a_list_of_texts_is_one_of_documents(bench: Bench, settings: Make, tmp_path: Path, ending: str) -> None:
+    """C35, C54: as a list of objects with `text`."""
+    texts = [f"a document {number} " * 3 for number in range(12)]
+    for name, listed in (("bare", texts), ("named", [{"text": text} for text in texts])):
+        written = json.dumps(listed) if ending == "json" else toon.encode(listed)
+        (tmp_path / f"{name}.{ending}").write_text(written)
+    found = [
+        prepared(
+            Bench(tmp_path / name),
+            settings(
+                datasets=[{"path": str(tmp_path / f"{name}.{ending}"), "type": "document"}],
+                sequence_len=16,
+                val_set_size=2,
+                shuffle_seed=1,
+            ),
+        )
+        for name in ("bare", "named")
+    ]
+    assert sorted(map(words, found[0][0])) == sorted(map(words, found[1][0])) != []
 
 
 def test_an_id_around_documents_that_is_no_token_is_the_settings_fault_and_no_rows(

@@ -261,7 +261,7 @@ def test_a_multiplicative_lora_needs_no_base_and_merges_into_the_same_matrices(
         (32, 8),
     }
     maps = recipe_of([tmp_path / "maps"], None, "linear", 0.5, multiplicative=True)
-    whole = merge(maps, base, tmp_path / "one", probe="full")
+    whole = merge(maps, base, tmp_path / "one")
     assert whole.effect is not None and whole.logits is not None and whole.effect > 1e3 * whole.logits
     merge(recipe_of([folder], None, "linear", 0.5), base, tmp_path / "other")
     for name, value in weights(tmp_path / "other").items():
@@ -275,7 +275,7 @@ def test_a_multiplicative_lora_may_map_each_expert_otherwise(made: Made, tmp_pat
     tensors = load_file(file := tmp_path / "maps/adapter_model.safetensors")
     name = next(name for name in tensors if ".layers.1." in name and ".experts.2." in name and "lora_B" in name)
     save_file({**tensors, name: -tensors[name]}, file)
-    words = [str(tmp_path / "maps"), "--multiplicative", "--probe", "full", "--base", base, "--out"]
+    words = [str(tmp_path / "maps"), "--multiplicative", "--base", base, "--out"]
     assert merge_command([*words, str(tmp_path / "merged")]) == 0
     with hooked(loaded(Path(base)), adapter_in(tmp_path / "maps", multiplicative=True)) as model:
         wanted = output(model).logits

@@ -116,7 +116,7 @@ def test_maps_of_mlps_come_before_maps_of_blocks_where_both_are_exact(tmp_path: 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--combine", "ties"], "--combine: ties of control adapters is nothing that a model with them on it"),
+        (["--combine", "ties"], "--combine: ties of adapters is nothing that a model with them on it"),
         (["--inverse"], "--inverse: what control adapters do together is not undone by the inverse of each"),
         (["--weights", "1"], "--weights: 1 weights for 2 adapters"),
     ],

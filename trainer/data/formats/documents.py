@@ -1,4 +1,4 @@
-"""Rows of `.json` and `.toon` files, which are read whole: a list of objects, or an object with exactly one list."""
+"""Rows of `.json` and `.toon` files, which are read whole: a list of objects, or of texts, or an object with exactly one list."""
 
 from __future__ import annotations
 
@@ -73,6 +73,8 @@ def _listed(path: Path, document: Any) -> Iterator[RawRow | BadRow]:
         document = next(iter(lists.values()), document)
     if not isinstance(document, list):
         raise UserError(str(path), "holds no list of rows", "write one list of objects")
+    if all(isinstance(one, str) for one in document):
+        document = [{"text": text} for text in document]
     for number, values in enumerate(document, start=1):
         where, text = f"{path}: row {number}", partial(written, values)
         if why := _why_named_twice(values):
