@@ -43,6 +43,9 @@ def loaded(folder: Path, *lines: str) -> StreamSettings:
         ([BOTH, "learning_rate: 0.1", "lora_weight_decay: 6", "rank_pattern: {layers.1.mlp: 1}"], "it takes off 3.6 times what there is"),
         ([BOTH, "learning_rate: 0.01", "lora_weight_decay: 100", OTHER], "datasets: lora adapters know no control_class"),
         (["datasets: [{path: a.txt}]", OTHER, "learning_rate: 0.01", "lora_weight_decay: 100"], "it takes off 4 times what there is"),
+        (["datasets: [{path: a.txt}]", OTHER, "lora_weight_dtype: bfloat16", "lora_weight_decay: 10"],
+         "lora_weight_dtype: a decay is below what a weight in bfloat16 is rounded to: it would do nothing; write float32, or leave"),
+        (["datasets: [{path: a.txt}]", OTHER, "lora_weight_dtype: bfloat16", "lora_max_norm: 1"], "lora_weight_dtype: a decay is below"),
         (["datasets: [{path: a.txt}]", OTHER, "test_datasets: [{path: b.txt, control_class: -1}]"], "test_datasets: lora adapters know no control_class"),
     ],
 )  # fmt: skip

@@ -306,6 +306,7 @@ def test_the_shortest_toml_of_that_system_is_known_as_its_own(folder: Path, keys
     [
         ("lora_rank = 8", "lora_rank = '8'", "lora_rank: here defaults.lora_r: expected a whole number of at least 1, got '8'"),
         ("lora_rank = 8", "lora_rank = -4", "lora_rank: here defaults.lora_r: expected a whole number of at least 1, got -4"),
+        ("sequence_len = 4096", "sequence_len = 4096\npipeline_stages = 2", "pipeline_stages: a model over several GPUs is not trained; write pipeline_stages = 1"),
         ('dataset_path = "data/sad/*.txt"\n', "", "datasets.1: has no dataset_path; name its files"),
         ('"data/sad/*.txt"', '["a.txt", "b.txt"]', "datasets.1.dataset_path: is no path or pattern; write a [[datasets]] for each"),
         (DATASETS_OF_CONTROL, "[datasets]\n", "datasets: is no list of tables; write a [[datasets]] for each"),
