@@ -124,8 +124,13 @@ def _tried(path: Path) -> str:
     try:
         read = rooms.load(path, [], cwd=Path.cwd())
         starting.require_training_extra()
-    except UserErrors:  # without data files there is nothing to render
-        return " (no rows found: name your files in it)"
+    except UserErrors as errors:
+        first = errors.errors[0]
+        return (
+            " (no rows found: name your files in it)"
+            if "datasets" in first.where
+            else f" (no row was rendered: {first.what})"
+        )
     except UserError as error:
         return f" (no row was rendered: {error.what})"
     settings = next(iter(read.run.streams.values()))
