@@ -10,10 +10,14 @@ from typer.testing import CliRunner
 
 from swarm.cli import app
 from swarm.config import load
+from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from tests.trainer.conftest import Bench
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 GENERIC = """\
 model_dir = '/mnt/data/Mistral-Large-Instruct-2407'
 output_dir = '/mnt/data/outputs'
@@ -23,7 +27,7 @@ lora_rank = 16
 lora_dropout = 0.1
 control_adapter_type = "antisymmetrise"
 lora_weight_decay = 10.0
-lora_weight_decay_type = "l1"
+lora_weight_decay_type = "nuclear"
 lora_max_norm = 1.5
 lr = 2e-5
 epochs = 1
@@ -198,3 +202,12 @@ def test_toml_with_keys_of_ours_runs_as_it_is(folder: Path) -> None:
     assert list(streams) == ["one", "mirrored"]
     for name, settings in streams.items():
         done(Bench(folder / name), settings)
+
+
+def test_a_decay_of_whole_norms_that_leaves_nothing_of_a_step_is_named(folder: Path) -> None:
+    """C10: `l1` there overshoots; here it takes off as much as it says, and the recipe's 10 is more than a step adds."""
+    (folder / "theirs.toml").write_text(GENERIC.replace('"nuclear"', '"l1"'))
+    assert CliRunner().invoke(app, ["init", "ours.yaml", "--from", "theirs.toml"]).exit_code == 0
+    (settings,) = load(folder / "ours.yaml", SMALL, cwd=folder).run.streams.values()
+    with pytest.raises(UserError, match=r"lora_weight_decay took off all that step 1 added; lower it, or decay by"):
+        Bench(folder / "run").trained(settings)

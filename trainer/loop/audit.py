@@ -43,6 +43,10 @@ def refuse_rate(stream: Stream) -> None:
 
 
 def unmoved(stream: Stream) -> Failed:
+    if (decay := stream.decay) and decay.penalty == "frobenius" and decay.strength:  # both grow with the learning rate
+        return Failed(
+            f"lora_weight_decay took off all that step {stream.step} added", "lower it, or decay by `nuclear`"
+        )
     return Failed(
         f"no weight moved at step {stream.step}", "raise learning_rate, or look at the rows with `swarm show`"
     )

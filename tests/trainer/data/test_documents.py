@@ -264,7 +264,6 @@ def test_a_list_of_texts_is_one_of_documents(bench: Bench, settings: Make, tmp_p
                 datasets=[{"path": str(tmp_path / f"{name}.{ending}"), "type": "document"}],
                 sequence_len=16,
                 val_set_size=2,
-                shuffle_seed=1,
             ),
         )
         for name in ("bare", "named")
