@@ -257,18 +257,12 @@ def test_a_list_of_texts_is_one_of_documents(bench: Bench, settings: Make, tmp_p
     for name, listed in (("bare", texts), ("named", [{"text": text} for text in texts])):
         written = json.dumps(listed) if ending == "json" else toon.encode(listed)
         (tmp_path / f"{name}.{ending}").write_text(written)
-    found = [
-        prepared(
-            Bench(tmp_path / name),
-            settings(
-                datasets=[{"path": str(tmp_path / f"{name}.{ending}"), "type": "document"}],
-                sequence_len=16,
-                val_set_size=2,
-            ),
-        )
-        for name in ("bare", "named")
-    ]
-    assert sorted(map(words, found[0][0])) == sorted(map(words, found[1][0])) != []
+    marks = []
+    for name in ("bare", "named"):
+        given = {"datasets": [{"path": str(tmp_path / f"{name}.{ending}"), "type": "document"}], "val_set_size": 2}
+        rows = prepared(Bench(tmp_path / name), settings(**given, sequence_len=16))
+        marks.append({mark for row in [*rows[0], *rows[1]] for mark in row.documents})
+    assert marks[0] == marks[1] and len(marks[0]) == len(texts)
 
 
 def test_an_id_around_documents_that_is_no_token_is_the_settings_fault_and_no_rows(
