@@ -101,13 +101,14 @@ QLORA_PIPE = (
 
 
 def libraries() -> list[str]:
-    """All that TRL's SFTConfig (with transformers' TrainingArguments), ModelConfig, ScriptArguments and PEFT's LoraConfig take."""
+    """All that TRL's configs (SFTConfig with transformers' TrainingArguments), ModelConfig, ScriptArguments and PEFT's LoraConfig take."""
     from peft import LoraConfig
-    from trl import ModelConfig, ScriptArguments, SFTConfig
+    from trl import DPOConfig, KTOConfig, ModelConfig, ScriptArguments, SFTConfig
+    from trl.experimental.orpo import ORPOConfig
 
     return [
         field.name
-        for made in (SFTConfig, ModelConfig, ScriptArguments, LoraConfig)
+        for made in (SFTConfig, DPOConfig, KTOConfig, ORPOConfig, ModelConfig, ScriptArguments, LoraConfig)
         for field in dataclasses.fields(made)
     ]
 
