@@ -9,7 +9,7 @@ import pytest
 from swarm.views.snapshot import Snapshot
 from tests.tui.recorded import CROWD, load
 from tests.tui.runs import Played
-from tests.tui.screen import lines, shown
+from tests.tui.screen import lines, shown, until
 
 RECORDED = load()
 SIZES = [(62, 16), (80, 24), (100, 30), (200, 60)]
@@ -91,8 +91,7 @@ async def test_64_streams_are_sorted_found_by_their_state_and_have_a_leader() ->
     async with shown(Played(crowd), (80, 24)) as (app, pilot):
         assert "64 streams" in lines(app)[0]
         await pilot.press("b", "b", "b", "b")
-        await pilot.pause(0.1)
-        assert app.view.order == "eval_loss"
+        await until(pilot, lambda: app.view.order == "eval_loss" and "★" in next(x for x in lines(app) if "/12" in x))
         table = [line for line in lines(app) if "/12" in line]
         found = [float(line.split("12/12")[1].split()[1]) for line in table]
         assert len(found) >= 4 and found == sorted(found) and table[0].startswith("▸"), (
@@ -101,7 +100,7 @@ async def test_64_streams_are_sorted_found_by_their_state_and_have_a_leader() ->
         assert "★" in table[0]
         await pilot.press("slash", *"s4")
         await pilot.press("enter")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: len(app.view.rows) == 10)
         assert sorted(row.name[:2] for row in app.view.rows) == ["s4"] * 10
 
 
