@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from swarm.errors import UserError
+from swarm.settings import Dataset
+from trainer.data.bad import BadRow
+from trainer.data.files import raw_rows
 from trainer.quiet import quieten
-from trainer.rowfiles.reading import dataset_of, rows_of
 
 PAD, UNKNOWN, BEGIN, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, BEGIN, END, MASK)
@@ -37,12 +39,32 @@ def main(words: Sequence[str]) -> int:
     quieten()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        read = [row for path in words[1:] for _, row in rows_of(dataset_of(path, "auto"))]
+        texts = [text for path in words[1:] for text in _texts_of(path)]
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    save(Path(words[0]), (text for row in read for text in row.words()))
+    save(Path(words[0]), texts)
     return 0
+
+
+def _texts_of(path: str) -> Iterator[str]:
+    """All texts in all columns: two sentences and their label have no type of their own.  Raises UserError."""
+    for row in raw_rows(Dataset(path=path)):
+        if isinstance(row, BadRow):
+            raise UserError(row.where, row.what, row.fix)
+        yield from _texts_in(row.values)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            yield from chain.from_iterable(map(_texts_in, value.values()))
+        case list() | tuple():
+            yield from chain.from_iterable(map(_texts_in, value))
+        case _:  # numbers and the like
+            return
 
 
 def save(folder: Path, texts: Iterable[str], **changes: Any) -> Path:

@@ -158,7 +158,7 @@ def test_masked_words_are_found_better_than_before(bench: Bench, chosen: Make, l
 
 
 def test_a_small_encoder_is_made_of_the_words_of_files_and_says_what_is_wrong_with_them(
-    tmp_path: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "A warm stone."}\n')
@@ -167,6 +167,10 @@ def test_a_small_encoder_is_made_of_the_words_of_files_and_says_what_is_wrong_wi
     assert load_tokenizer(tmp_path / "one").tokenize("A warm, warm STONE") == ["a", "warm", "[UNK]", "warm", "stone"]
     files = {name: {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two")}
     assert files["one"] == files["two"]
-    assert (small.main([str(tmp_path / "three")]), small.main([str(tmp_path / "three"), str(labelled)])) == (2, 2)
-    assert "no row type fits the columns (sentence, feels)" in capsys.readouterr().err
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"sentence1": "Warm.", "sentence2": "A stone.", "label": 1}\n')
+    assert small.main([str(tmp_path / "pairs"), str(pairs)]) == 0
+    assert load_tokenizer(tmp_path / "pairs").tokenize("warm stone") == ["warm", "stone"]
+    assert (small.main([str(tmp_path / "three")]), small.main([str(tmp_path / "three"), "nowhere.jsonl"])) == (2, 2)
+    assert "no file matches nowhere.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "three").exists()
