@@ -70,6 +70,22 @@ my.yaml:12: output_dir: unknown setting; here it is `runs_dir`
 """,
     ),
     Bad(
+        "micro-batches that are made in two ways, or hold no row",
+        DEFAULTS
+        + """\
+  sequence_len: 64
+streams:
+  small: {batch_size_tokens: 63}
+  both: {batch_size_tokens: 64, packing: bfd, group_by_length: true}
+""",
+        """
+my.yaml:7: streams.small.batch_size_tokens: 63 tokens do not hold one row of `sequence_len: 64`; write at least 64
+my.yaml:8: streams.both.batch_size_tokens: `packing` makes micro-batches of `micro_batch_size` full sequences; leave one of them out
+my.yaml:8: streams.both.group_by_length: packed sequences are of like length; leave one of them out
+3 problems; nothing was started
+""",
+    ),
+    Bad(
         "settings in the wrong place",
         DEFAULTS
         + """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -97,9 +98,10 @@ def test_a_constant_rate_has_no_warm_up(bench: Bench, settings: Make) -> None:
 
 
 def test_the_first_step_is_as_long_as_the_learning_rate_says(bench: Bench, settings: Make) -> None:
-    once = of("B", weights(bench, settings(**ONE_STEP)))
-    twice = of("B", weights(bench, settings(**{**ONE_STEP, "learning_rate": 2 * RATE})))
+    once = of("B", weights(bench, settings(**ONE_STEP, max_grad_norm=1e6)))
+    twice = of("B", weights(bench, settings(**{**ONE_STEP, "learning_rate": 2 * RATE, "max_grad_norm": 1e6})))
     torch.testing.assert_close(twice, 2 * once, rtol=1e-4, atol=1e-9)
+    assert float(once.norm()) == pytest.approx(RATE * first_figures(bench)["grad_norm"], rel=1e-3)
     assert once.abs().max() > 0
 
 
@@ -148,6 +150,8 @@ def test_micro_batches_that_are_accumulated_make_the_step_of_one_large_batch(ben
 def test_rank_alpha_and_dropout_shape_the_adapter_and_its_gradient(bench: Bench, settings: Make) -> None:
     plain = {**ONE_STEP, "lora_r": 4, "lora_alpha": 8, "max_grad_norm": 1e6}
     small = weights(bench, settings(**plain))
+    config = json.loads(next(bench.place.run_folder.rglob("adapter_config.json")).read_text())
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (4, 8, 0.0)
     assert {value.shape[0] for name, value in small.items() if "lora_A" in name} == {4}
     stronger = weights(bench, settings(**{**plain, "lora_alpha": 16}))
     torch.testing.assert_close(of("B", stronger), 2 * of("B", small), rtol=1e-3, atol=1e-8)
