@@ -5,8 +5,8 @@
 What has been measured stands in the file; a call ends after so many minutes, and the next one goes on.
 
 First each loss is trained with three learning rates, and with higher or lower ones as long as the best is the highest or lowest of them;
-the best has the lowest held-out loss (which is the plain one for all losses).  Then the best is trained with other seeds.  What is held
-out are other topics of the same style, so that gain and choice of the rate share rows.
+the best has the lowest held-out loss (which is the plain one for all losses).  Then the best is trained with other seeds and measured
+on rows that had no part in that choice.  What is held out are other topics of the same style: one half chooses, the other one judges.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ FIGURES = ("eval_loss", "kl_to_base", "retention_loss")
 DEFAULTS = {
     "base_model": "tiny-toon",
     "datasets": [{"path": str(DATA / "train.jsonl"), "type": "chatml"}],
-    "test_datasets": [{"path": str(DATA / "eval.jsonl"), "type": "chatml"}],
     "sequence_len": 256, "micro_batch_size": 4, "max_steps": 16, "save_steps": 16, "eval_rows": 8, "eval_max_new_tokens": 1,
     "metrics": ["retention_loss", "kl_to_base"],
 }  # fmt: skip
+HALVES = ("choosing.jsonl", "judging.jsonl")
 Measured = dict[str, dict[str, Any]]
 """Figures of each training by `LOSS @ RATE # SEED`; those of one that failed are missing."""
 
@@ -82,21 +82,25 @@ def run(trainings: list[tuple[str, float, int]]) -> Measured:
     """All in one run; of rates alone the held-out loss is enough."""
     streams = {
         f"s{number}": {
-            **LOSSES[loss], "learning_rate": rate, "seed": seed, **({} if seed else {"metrics": [], "eval_rows": 0}),
+            **LOSSES[loss], "learning_rate": rate, "seed": seed, "test_datasets": [{"path": HALVES[seed > 0], "type": "chatml"}],
+            **({} if seed else {"metrics": [], "eval_rows": 0}),
         }
         for number, (loss, rate, seed) in enumerate(trainings)
     }  # fmt: skip
+    rows = (DATA / "eval.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     config = {"name": "losses", "defaults": DEFAULTS, "streams": streams, "promotion": {"must_beat": "nothing"}}
     with TemporaryDirectory() as place:
+        for at, name in enumerate(HALVES):
+            (Path(place) / name).write_text("".join(rows[at::2]), encoding="utf-8")
         (Path(place) / "losses.yaml").write_text(json.dumps(config), encoding="utf-8")
         command = [sys.executable, "-m", "swarm.cli", "run", "losses.yaml", "--json", "--plain"]
         done = subprocess.run(
             command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False
         )
-    rows = {row["stream"]: row for row in json.loads(done.stdout)["streams"]}
+    ended = {row["stream"]: row for row in json.loads(done.stdout)["streams"]}
     names = [name for figure in FIGURES for name in (figure, f"base_{figure}")]
     return {
-        key_of(*training): {name: rows[f"s{number}"].get(name) for name in names}
+        key_of(*training): {name: ended[f"s{number}"].get(name) for name in names}
         for number, training in enumerate(trainings)
     }
 

@@ -1,4 +1,4 @@
-"""Rows C29, C30: control streams in a real run are killed in mid-epoch, together and alone, and go on with the same batches and the same losses."""
+"""Rows C29, C30: control streams in a real run are killed in mid-epoch, beside a LoRA and alone, and go on with the same batches and the same losses."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from tests.runs import swarm_process as sp
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
-SAVE_STEPS = 7
+SAVE_STEPS, STEPS = 7, 105
+CONTROL, ALL = ("layers", "blocks"), ("layers", "blocks", "beside")
 CONFIG = f"""name: control
-placement: {{cpu_streams: 2}}
+placement: {{cpu_streams: 3}}
 defaults:
   base_model: tiny-toon
   adapter: control
@@ -32,7 +33,7 @@ defaults:
   sequence_len: 32
   micro_batch_size: 2
   gradient_accumulation_steps: 3
-  max_steps: 140
+  max_steps: {STEPS}
   learning_rate: 5e-3
   logging_steps: 1
   save_steps: {SAVE_STEPS}
@@ -41,6 +42,7 @@ defaults:
 streams:
   layers: {{control_adapter_type: spectral}}
   blocks: {{control_site: block, control_adapter_type: symmetrise, lora_r: 8, lora_weight_decay: 0.1}}
+  beside: {{adapter: lora, datasets: [{{path: warm.jsonl, type: document}}, {{path: dry.jsonl, type: document}}]}}
 """
 KEYS = ("loss", "loss_toward", "loss_away", "tokens", "tokens_toward", "tokens_away", "epoch", "adapter_norm")
 """What a step's batches are and what comes of them."""
@@ -95,19 +97,21 @@ def adapter(folder: RunFolder, stream: str) -> bytes:
     return (folder.path / "streams" / stream / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
-def test_control_streams_that_are_killed_together_and_alone_go_on_with_the_same_batches_and_losses(
+def test_control_streams_that_are_killed_beside_a_lora_and_alone_go_on_with_the_same_batches_and_losses(
     tmp_path: Path,
 ) -> None:
     config = write(tmp_path)
     folder = sp.start(config)
     sp.wait_for(
-        lambda: len(held(folder)) == 2 and all(saved(folder, name) for name in held(folder)), "two", folder=folder
+        lambda: len(held(folder)) == len(ALL) and all(saved(folder, name) for name in ALL), "all", folder=folder
     )
     kill_trainer(folder)
     sp.wait_for(lambda: [e for e in sp.entries(folder) if isinstance(e.event, ev.Expire)], "their ends", folder=folder)
-    before = {name: saved(folder, name) for name in ("layers", "blocks")}
+    before = {name: saved(folder, name) for name in ALL}
     alone = sp.wait_for(
-        lambda: [name for name in held(folder) if saved(folder, name) > before[name]], "one alone", folder=folder
+        lambda: [name for name in held(folder) if name in CONTROL and saved(folder, name) > before[name]],
+        "a control stream alone",
+        folder=folder,
     )
     kill_trainer(folder)
     killed = sp.wait_for_end(folder)
@@ -115,16 +119,16 @@ def test_control_streams_that_are_killed_together_and_alone_go_on_with_the_same_
     assert [end.rc for end in (killed.end, sp.wait_for_end(undisturbed).end) if end] == [0, 0]
 
     ends = [entry.event for entry in sp.entries(folder) if isinstance(entry.event, ev.Expire)]
-    assert [end.held for end in ends] == [2, 2, None]
+    assert [end.held for end in ends] == [3, 3, 3, None]
     assert ends[-1].ref == f"{alone[0]}/train"
-    for name in ("layers", "blocks"):
+    for name in ALL:
         (whole,) = traces(undisturbed, name)
-        assert list(whole) == list(range(1, 141))
+        assert list(whole) == list(range(1, STEPS + 1))
         attempts = traces(folder, name)
         assert len(attempts) == (3 if name == alone[0] else 2)
         for attempt in attempts:
             assert attempt == {step: whole[step] for step in attempt}
         first = min(attempts[-1])
-        assert (first - 1) % SAVE_STEPS == 0 and list(attempts[-1]) == list(range(first, 141))
+        assert (first - 1) % SAVE_STEPS == 0 and list(attempts[-1]) == list(range(first, STEPS + 1))
         assert attempts[-1][first][KEYS.index("epoch")] % 1 > 0  # in the middle of an epoch
         assert adapter(folder, name) == adapter(undisturbed, name)

@@ -107,8 +107,11 @@ def test_a_crash_blames_only_a_task_that_was_held_alone_and_finished_ones_stay_f
     finished = next(e.seq for e in sp.entries(folder) if isinstance(e.event, ev.Trained) and e.event.ref == "b/train")
     assert claims[-1].event.ref == "c/train" and claims[-1].seq > finished
     for name in "bc":
-        steps = [c.step for c in state.streams[name].checkpoints]
-        assert steps == list(range(20, 401, 20)), "no checkpoint is made twice"
+        steps, made = [c.step for c in state.streams[name].checkpoints], list(range(20, 401, 20))
+        assert steps == sorted(set(steps)), "no checkpoint is made twice"
+        assert set(steps) <= set(made) and len(made) - len(steps) <= 2, (
+            "a kill can come between a checkpoint and its entry"
+        )
 
 
 def test_one_is_handed_over_one_paused_one_stopped_and_the_next_coordinator_adopts_them_all(tmp_path: Path) -> None:
