@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ def small_disk(place: Path, size_mib: int = SIZE_MIB) -> Iterator[Path]:
 def fill(disk: Path) -> Path:
     """Fill it; removing the file makes room again."""
     ballast, free = disk / "ballast", shutil.disk_usage(disk).free
-    with ballast.open("wb") as file:
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):  # others, who write meanwhile, may take the rest
         file.write(bytes(max(0, free - ROOM_BYTES)))
         os.fsync(file.fileno())
     return ballast
