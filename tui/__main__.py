@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 NO_TERMINAL = "tui: no terminal here; use swarm watch --plain"
 USAGE = 2
 FIRST_PICTURE_SECONDS = 10.0
+TERMINAL_SECONDS = 2.0
+"""Between two looks whether the terminal is still there."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,12 +54,24 @@ def on_a_terminal() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
+def end_with_the_terminal() -> None:
+    """Nobody hangs up on a process whose terminal was another session's.
+
+    Textual would read the end of a closed terminal again and again, and its event loop waits for the thread that could not write to it:
+    so the process ends, as if it had been hung up on.  The run goes on.
+    """
+    while sys.stdin.isatty():
+        time.sleep(TERMINAL_SECONDS)
+    os._exit(0)
+
+
 def watch(run_folder: Path, *, readonly: bool, name: str | None = None) -> int:
     from swarm import asciitext
     from swarm.views.watch import Watcher
     from tui.app import Dashboard
 
     watcher = Watcher.attach(run_folder, name=name)
+    threading.Thread(target=end_with_the_terminal, daemon=True).start()
     try:
         only_ascii = asciitext.needed(os.environ)
         app = Dashboard(watcher, readonly=readonly, only_ascii=only_ascii)

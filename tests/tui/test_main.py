@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.swarm import places
 from tests.tui.runs import Played, sketch
 from tui.__main__ import first_whole
 from tui.picture import SIZE, picture
@@ -31,6 +33,22 @@ def test_a_folder_that_holds_no_run_is_a_clear_error(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert len(ran.stderr.splitlines()) == 1
     assert not (tmp_path / "a.svg").exists()
+
+
+def test_a_dashboard_whose_terminal_is_gone_leaves_though_nobody_hung_up(tmp_path: Path) -> None:
+    """Of another session's terminal no signal comes, and Textual would read its end for ever."""
+    folder = places.opened(tmp_path)
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "tui", str(folder.path)]
+    shown = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    try:
+        assert os.read(master, 1), "something is drawn"
+        assert shown.poll() is None
+        os.close(master)
+        assert shown.wait(timeout=60) == 0
+    finally:
+        shown.kill()
 
 
 def test_a_picture_is_an_svg_of_the_whole_screen(tmp_path: Path) -> None:
