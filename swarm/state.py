@@ -416,8 +416,8 @@ def _lease(task: Task, entry: Entry, event: Event) -> None:
 
 
 def until(entry: Entry, ttl_seconds: float) -> float:
-    """When a lease is over for the others: log times are whole seconds, cut, so a second later than they say."""
-    return entry.time + ttl_seconds + 1
+    """When a lease is over.  Log times are whole seconds, cut: it lasts up to a second less than was asked for, and never longer."""
+    return entry.time + ttl_seconds
 
 
 def fold(entries: Iterable[Entry]) -> State:

@@ -12,7 +12,7 @@ from swarm.errors import UserError
 from swarm.event import Event
 from swarm.policy.leases import LONGEST_LEASE_SECONDS
 
-SHORTEST_LEASE_SECONDS = 1.0
+SHORTEST_LEASE_SECONDS = 3.0
 _PATTERNS = {
     "ref": "a name is [a-z0-9][a-z0-9._-]*, a task NAME/NAME, `-` means none",
     "idem": "an idempotency key is 1 to 64 of A-Z a-z 0-9 . _ : -",
@@ -45,7 +45,7 @@ def checked(kind: type[Event], **fields: Any) -> Event:
         raise no_entry(of)
     if (ttl := fields.get("ttl")) is not None and not SHORTEST_LEASE_SECONDS <= ttl <= LONGEST_LEASE_SECONDS:
         raise UserError(
-            f"{kind.__name__.lower()}: ttl", f"{ttl:g} s is out of range", "take 1 to 604800 seconds (7 days)"
+            f"{kind.__name__.lower()}: ttl", f"{ttl:g} s is out of range", "take 3 to 604800 seconds (7 days)"
         )
     for name, value in {**fields, **fields.get("figures", {})}.items():
         if isinstance(value, float) and not math.isfinite(value):

@@ -76,7 +76,7 @@ def _own(base: str | None) -> str:
 def _has_data() -> bool:
     from swarm.planning import initfile
 
-    return bool(initfile.data_files(Path.cwd()))
+    return bool(initfile.data_files(Path.cwd()) or initfile.texts(Path.cwd()))
 
 
 def _of_other(source: Path, base: str | None, path: Path, staged: Path) -> str:

@@ -65,7 +65,7 @@ AGENT_LEASE_SECONDS = 600.0
 """Default lease of an agent: a model that reads and judges takes minutes."""
 Token = Annotated[int, typer.Option("--token", min=1, help="what `claim` gave")]
 Ttl = Annotated[
-    float, typer.Option("--ttl", metavar="SECONDS", help="how long the lease lasts unless renewed: 1 s to 7 days")
+    float, typer.Option("--ttl", metavar="SECONDS", help="how long the lease lasts unless renewed: 3 s to 7 days")
 ]
 
 

@@ -125,7 +125,7 @@ class Coordinator:
     async def _tick(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.crew.exited.wait(), TICK_SECONDS)
+                await asyncio.wait_for(self.crew.exited.wait(), self._until_next_look())
             self.crew.exited.clear()
             await self.record.note_standstill()
             self._watch()
@@ -135,6 +135,12 @@ class Coordinator:
             await self._widen()
             await self.hub.publish("workers", self.crew.table(self.record.state))
             await self._step()
+
+    def _until_next_look(self) -> float:
+        """Seconds: a tick, or less where an agent's lease ends before, so that the dead hold nothing longer than their lease."""
+        now = self.record.clock()
+        ends = (task.lease.until - now for task in self.record.state.held() if task.lease and not task.lease.worker)
+        return min([TICK_SECONDS, *(left for left in ends if left > 0)])
 
     def _keep(self) -> None:
         self.crew.keep(kept(self.record.state, self.crew.specs(), self.record.clock(), self._cores))

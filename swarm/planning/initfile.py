@@ -20,6 +20,11 @@ FOLDERS = (".", "data")
 HELD_OUT = re.compile(r"(?:^|[-_.])(?:dev|eval|test|val|valid|validation|held[-_]?out)(?:[-_.]|$)", re.IGNORECASE)
 """Names of files with held-out rows."""
 
+OF_A_PROGRAM = re.compile(
+    r"requirements|constraints|licen[cs]e|readme|notice|changelog|robots|cmakelists", re.IGNORECASE
+)
+"""Names of text files that are no data."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -33,7 +38,7 @@ class Found:
 def text(folder: Path, base_model: str = "tiny-toon") -> str:
     """The config for a folder: with its data files, or with a placeholder."""
     files = look_at(folder, data_files(folder))
-    train = next((found for found in files if not _is_held_out(found)), None)
+    train = next((found for found in files if not _is_held_out(found)), None) or texts(folder)
     held_out = next((found for found in files if _is_held_out(found)), None) if train else None
     return TEMPLATE.format(
         name=_name(folder),
@@ -64,6 +69,15 @@ def look_at(folder: Path, files: Sequence[Path]) -> list[Found]:
     columns = columns_in(files)
     looked = ((file, guessed(columns.get(str(file), []))) for file in files)
     return [Found(file.relative_to(folder).as_posix(), settings) for file, settings in looked if settings]
+
+
+def texts(folder: Path) -> Found | None:
+    """All `.txt` files of a folder, each a row, where no other file has rows and no text of a program lies among them."""
+    for place in FOLDERS:
+        stems = [file.stem for file in (folder / place).glob("*.txt") if file.is_file()]
+        if len(stems) > 1 and not any(OF_A_PROGRAM.match(stem) for stem in stems):
+            return Found((Path(place) / "*.txt").as_posix(), (("type", "text"),))
+    return None
 
 
 def _is_held_out(found: Found) -> bool:

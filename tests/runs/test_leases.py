@@ -146,7 +146,7 @@ def test_a_holder_stopped_past_its_lease_is_refused_when_it_comes_back(live: Run
         assert holder.stdout
         old = int(holder.stdout.readline())
         holder.send_signal(signal.SIGSTOP)
-        time.sleep(2.2)  # whole seconds stand in the log
+        time.sleep(1.2)
         new = bob.append(ev.Claim(ref="review/x", ttl=60))
         holder.send_signal(signal.SIGCONT)
         out, _ = holder.communicate("go\n", timeout=60)

@@ -215,7 +215,7 @@ def test_any_act_of_an_agent_makes_its_leases_last_on_and_one_that_is_over_stays
     story.pass_time(90)
     story.say("ada", ev.Post(ref="run", body="half done"))
     lease = story.state.tasks["data/check"].lease
-    assert lease is not None and lease.until == story.now - 1 + 101
+    assert lease is not None and lease.until == story.now - 1 + 100
     story.pass_time(90)
     assert not lease.overdue(story.now)
     story.pass_time(30)

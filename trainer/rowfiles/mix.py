@@ -30,7 +30,11 @@ def run(arguments: Namespace) -> Made:
     draw = random.Random(arguments.seed)
     parts = shares([weight for _, weight in named])
     if parts:
-        selection.mix(parts, arguments.strategy, arguments.seed, most=arguments.limit)
+        try:
+            selection.mix(parts, arguments.strategy, arguments.seed, most=arguments.limit)
+        except UserError as error:  # in the words of a config
+            of = int(error.where.split(".")[1])
+            raise UserError(named[of][0], error.what, error.fix.replace("`mix_strategy: ", "`--strategy ")) from error
     elif arguments.limit:
         selection.ablate(arguments.limit, arguments.seed)
     order = [row for row, times in enumerate(selection.times) for _ in range(times)]

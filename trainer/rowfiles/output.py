@@ -51,7 +51,10 @@ def jsonl(rows: Iterable[Record]) -> str:
 def written(
     command: str, out: Path, text: str, *, force: bool, inputs: Sequence[Path] = (), **facts: Any
 ) -> dict[str, Any]:
-    """Writes both files; returns the manifest.  Raises UserError."""
+    """Writes both files; returns the manifest.  Raises UserError, also where one of them would replace an input."""
+    for path in inputs:
+        if any(made.exists() and made.samefile(path) for made in (out, manifest_of(out))):
+            raise UserError("--out", f"{path} is one of its inputs, and would be lost", "name another file")
     sources = [{"path": str(path), "sha256": sha256_of(path)} for path in inputs]
     _write(out, text, force=force)
     manifest = {

@@ -116,7 +116,7 @@ def test_a_request_that_is_sent_again_is_recorded_once(unopened: RunFolder, monk
 def test_a_lease_that_is_not_renewed_expires_and_a_waiting_agent_gets_the_task(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob, coordinator(folder):
         ada.task("a")
-        ada.take("a", ttl_seconds=2)
+        ada.take("a", ttl_seconds=3)
         with bob.claim("a", wait_seconds=20):
             pass
     assert [e.author for e in entries(folder) if e.event.kind == "expire"] == ["coordinator"]

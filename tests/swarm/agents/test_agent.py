@@ -220,9 +220,9 @@ def test_evidence_that_an_entry_vouches_for_stays_whatever_is_kept_and_refused_l
 
 def test_a_verdict_finishes_the_task_of_the_lease_that_is_renewed_meanwhile(folder: RunFolder, candidate: Path) -> None:
     with Agent("ada", folder.path) as ada:
-        with ada.claim("wide/validate", ttl_seconds=1.5) as lease:
+        with ada.claim("wide/validate", ttl_seconds=3) as lease:
             seq = ada.judge("wide/validate", lease.token, "FAIL", why="it repeats itself")
-            time.sleep(2)  # a renewal after that would be refused
+            time.sleep(3)  # a renewal after that would be refused
         assert not lease.lost
         assert lease.done() == seq
         with pytest.raises(Refused, match="is done already"):

@@ -90,7 +90,7 @@ def test_a_run_is_named_by_its_place_or_by_option_and_not_as_two(tmp_path: Path,
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("claim", "a", "--ttl", "0.5"), "claim: ttl: 0.5 s is out of range; take 1 to 604800 seconds"),
+        (("claim", "a", "--ttl", "0.5"), "claim: ttl: 0.5 s is out of range; take 3 to 604800 seconds"),
         (("claim", "a", "--ttl", "inf"), "claim: ttl: inf s is out of range"),
         (("claim", "a", "--ttl", "nan"), "claim: ttl: nan s is out of range"),
         (("renew", "a", "--token", "3", "--ttl", "604801"), "renew: ttl: 604801 s is out of range"),

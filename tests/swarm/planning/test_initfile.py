@@ -47,6 +47,24 @@ def test_what_init_writes_loads_with_the_row_type_that_fits_the_file(tmp_path, n
     assert {key: dataset[key] for key in read} == read
 
 
+@pytest.mark.parametrize(("place", "pattern"), [(".", "*.txt"), ("data", "*.txt")])
+def test_a_folder_of_texts_alone_is_read_as_a_row_each(tmp_path: Path, place: str, pattern: str) -> None:
+    (tmp_path / place).mkdir(exist_ok=True)
+    for name in ("one", "two"):
+        (tmp_path / place / f"{name}.txt").write_text(f"{name} and more\n")
+    [dataset] = loaded(tmp_path).run.streams["wide"].datasets
+    assert (Path(dataset.path), dataset.type) == (tmp_path / place / pattern, "text")
+
+
+def test_texts_beside_those_of_a_program_or_beside_rows_are_no_data(tmp_path: Path) -> None:
+    for name in ("requirements.txt", "notes.txt"):
+        (tmp_path / name).write_text("torch\n")
+    assert initfile.texts(tmp_path) is None
+    (tmp_path / "requirements.txt").rename(tmp_path / "more.txt")
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    assert Path(loaded(tmp_path).run.streams["wide"].datasets[0].path).name == "rows.jsonl"
+
+
 def test_parquet_and_arrow_files_are_looked_into(tmp_path):
     table = pa.table({"question": ["a"], "answer": ["b"], "id": [1]})
     pq.write_table(table, tmp_path / "train.parquet")

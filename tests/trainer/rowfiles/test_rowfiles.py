@@ -95,6 +95,29 @@ def test_nothing_is_overwritten_unless_that_is_asked_for(tmp_path: Path, capsys:
     assert len(lines(out)) == 12
 
 
+def test_what_a_file_is_made_from_is_not_overwritten_even_by_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    core, more = (
+        jsonl(tmp_path / f"{name}.jsonl", [{"text": name}, {"text": f"{name} 2"}]) for name in ("core", "more")
+    )
+    before = core.read_bytes()
+    assert main(["mix", str(core), str(more), "--out", str(core), "--force"]) == 2
+    assert f"--out: {core} is one of its inputs, and would be lost; name another file" in capsys.readouterr().err
+    assert core.read_bytes() == before
+
+
+def test_a_weight_that_cannot_be_held_is_told_by_the_file_and_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    core, more = (
+        jsonl(tmp_path / f"{name}.jsonl", [{"text": name}, {"text": f"{name} 2"}]) for name in ("core", "more")
+    )
+    assert main(["mix", f"{core}:1", f"{more}:100000", "--out", str(tmp_path / "x.jsonl")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"{more}: makes more than 1000 times") and err.endswith("set `--strategy sample`\n")
+
+
 def test_a_bad_row_ends_a_command_with_its_place_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
