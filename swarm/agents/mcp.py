@@ -27,7 +27,6 @@ from swarm.agents.mcp_tools import in_tools, tool_of
 from swarm.agents.overrides import refuse_code
 from swarm.errors import UserError
 from swarm.event import Event
-from swarm.log import run_is_alive
 from swarm.planning import starting
 from swarm.planning.starting import resume
 from swarm.printable import one_line
@@ -93,10 +92,8 @@ class Tools:
 
     def digest(self, since: int = 0, budget: int = BUDGET_TOKENS) -> str:
         """Streams and claims in TOON, and what is addressed to you after entry `since`. budget: tokens."""
-        from swarm import config
-        from swarm.artifacts import metrics
-        from swarm.views.digest import LEAST_TOKENS, Unread, digest, going_of
-        from swarm.views.streamrows import waits_of
+        from swarm.views.digest import LEAST_TOKENS, Unread
+        from swarm.views.digesting import digest_of
 
         found = self.agent.inbox(since=since)
         unread = [Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found.messages]
@@ -108,15 +105,7 @@ class Tools:
             **({"promotion": f"{found.promotion} waits for your approval"} if found.promotion else {}),
         })  # fmt: skip
         left = max(LEAST_TOKENS, budget - estimated_tokens(mine))
-        name = self.agent.folder.name
-        state, now = self.agent.state, self.agent.now()
-        settings = config.of_run(self.agent.folder, state.added)
-        waits = in_tools(waits_of(state, settings))
-        going = in_tools(going_of(alive=run_is_alive(self.agent.folder.log)))
-        newest = metrics.newest(self.agent.folder.metrics, state.streams)
-        text = digest(
-            state, now, left, unread=unread, name=name, waits=waits, going=going, newest=newest, promotion=settings.promotion,
-        )  # fmt: skip
+        text = digest_of(self.agent.folder, self.agent.state, self.agent.now(), left, unread, in_words=in_tools)
         return f"{text}\n{mine}"
 
     def read_log(self, since: int = 0, stream: str = "", budget: int = BUDGET_TOKENS) -> str:

@@ -32,13 +32,10 @@ def digest(
     form: Form = None,
 ) -> None:
     """The state of the run in a few hundred tokens of TOON."""
-    from swarm import config
-    from swarm.artifacts import metrics
     from swarm.cli import screen
     from swarm.errors import UserError
-    from swarm.log import run_is_alive
     from swarm.views import digest as digests
-    from swarm.views.streamrows import waits_of
+    from swarm.views.digesting import digest_of
     from toon import encode
     from toon.sizes import compact_json
 
@@ -47,15 +44,8 @@ def digest(
     with agent_of(one_run(run, named), author) as agent:
         found = agent.inbox(peek=True).messages if author else ()
         unread = [digests.Unread(m.entry.seq, m.entry.author, m.entry.event.ref, m.as_corrected) for m in found]
-        name, write = agent.folder.name, compact_json if form else encode
-        state = agent.state
-        settings = config.of_run(agent.folder, state.added)
-        going = digests.going_of(alive=run_is_alive(agent.folder.log))
-        newest = metrics.newest(agent.folder.metrics, state.streams)
-        text = digests.digest(
-            state, agent.now(), budget, unread=unread, name=name, waits=waits_of(state, settings), going=going, newest=newest,
-            promotion=settings.promotion, write=write,
-        )  # fmt: skip
+        write = compact_json if form else encode
+        text = digest_of(agent.folder, agent.state, agent.now(), budget, unread, write=write)
     screen.tell(text)
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from swarm import figures
 from swarm.printable import one_line
-from swarm.settings import Promotion
+from swarm.settings import Promotion, RunSettings
 from swarm.state import State, Stream, Task
-from swarm.views.leaderboard import competes, ranked
+from swarm.views.leaderboard import competes, of_val_rows, ranked
 from swarm.views.streamrows import as_measured, state_of
 from toon import encode
 
@@ -62,15 +62,15 @@ def digest(
     waits: str = "",
     going: str = GOING,
     newest: Mapping[str, Mapping[str, float]] | None = None,
-    promotion: Promotion | None = None,
+    settings: RunSettings | None = None,
     write: Callable[[Any], str] = encode,
 ) -> str:
     """The digest at log time `now` in the form that `write` gives it, at most `budget_tokens` as `tokens_at_most` counts them.
 
     `name`: the run folder's, for a log in which no run was started.  `waits`: for whom a promotion waits (`waits_of`).
     `going`: how a run stands that has begun and has not ended (`going_of`).  `newest`: what was measured last, by stream
-    (`artifacts.metrics.newest`): the log has figures only from one checkpoint to the next.  `promotion`: by what the best are
-    chosen, where streams compete.
+    (`artifacts.metrics.newest`): the log has figures only from one checkpoint to the next.  `settings`: say by what the best are
+    chosen, where streams compete; without them by the held-out loss.
     Raises ValueError for a budget below LEAST_TOKENS.
     """
     if budget_tokens < LEAST_TOKENS:
@@ -78,9 +78,7 @@ def digest(
     compared, last = _compared(state), newest or {}
     measured = {name: as_measured(stream, last.get(name, {})) for name, stream in state.streams.items()}
     rows = [_stream_row(state, stream, compared, *measured[name]) for name, stream in state.streams.items()]
-    best = (
-        _best({name: own for name, (_, own) in measured.items()}, promotion or Promotion()) if competes(state) else ""
-    )
+    best = _best(state, {name: own for name, (_, own) in measured.items()}, settings) if competes(state) else ""
     head = _head(state, rows, name, going, best) | ({"waits": one_line(waits, TEXT_CHARACTERS)} if waits else {})
     draft = _Draft(head, budget_tokens, write)
     whole = {
@@ -160,9 +158,10 @@ def _head(state: State, rows: Sequence[Mapping[str, Any]], name: str | None, goi
     }
 
 
-def _best(measured: Mapping[str, Mapping[str, float]], promotion: Promotion) -> str:
+def _best(state: State, measured: Mapping[str, Mapping[str, float]], settings: RunSettings | None) -> str:
     """The head of the leaderboard: the row of a stream says nothing of the others."""
-    metric, _, first = ranked(measured, promotion)
+    unlike = of_val_rows(state, settings) if settings else ()
+    metric, _, first = ranked(measured, settings.promotion if settings else Promotion(), unlike)
     listed = ", ".join(f"{name} {value:.3g}" for name, value in first[:BEST])
     return f"{metric}: {listed}" if listed else ""
 

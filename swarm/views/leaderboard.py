@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from swarm import figures, units
 from swarm.figures import Goal
@@ -21,17 +21,26 @@ CONCLUDED = {"keep": "kept", "discard": "discarded", "replica": "replica"}
 
 
 def ranked(
-    measured: Mapping[str, Mapping[str, float]], promotion: Promotion
+    measured: Mapping[str, Mapping[str, float]], promotion: Promotion, unlike: Collection[str] = ()
 ) -> tuple[str, Goal, list[tuple[str, float]]]:
     """The figure, which end of it is better, and the streams that have it, the best first.
 
     `measured`: the newest figures by stream.  Before two have the promotion's figure it is the held-out loss.
+    `unlike`: streams whose figures are of other rows than the rest's, which come after the rest.
     """
     metric, goal = promotion.metric, promotion.direction
     if len(found := _finite(measured, metric)) < 2:
         metric, goal = "eval_loss", "min"
         found = _finite(measured, metric)
-    return metric, goal, sorted(found, key=lambda one: one[1], reverse=goal == "max")
+    sign = -1 if goal == "max" else 1
+    return metric, goal, sorted(found, key=lambda one: (one[0] in unlike, sign * one[1]))
+
+
+def of_val_rows(state: State, settings: RunSettings) -> set[str]:
+    """Streams whose figures are of `val_datasets`, where others have been judged on the held-out rows."""
+    judged = {name for name, stream in state.streams.items() if stream.score}
+    named = {name for name, stream in settings.streams.items() if stream.val_datasets}
+    return named - judged if judged else set()
 
 
 def _finite(measured: Mapping[str, Mapping[str, float]], metric: str) -> list[tuple[str, float]]:
@@ -47,7 +56,8 @@ def competes(state: State) -> bool:
 def leaderboard(state: State, settings: RunSettings, rows: Sequence[StreamRow], now: float) -> Leaderboard:
     """Without places where fewer than two streams have the figure."""
     measured = {row.name: as_measured(state.streams[row.name], _newest(row)) for row in rows}
-    metric, goal, best = ranked({name: own for name, (_, own) in measured.items()}, settings.promotion)
+    unlike = of_val_rows(state, settings)
+    metric, goal, best = ranked({name: own for name, (_, own) in measured.items()}, settings.promotion, unlike)
     if len(best) < 2:
         return Leaderboard()
     by_name, places = {row.name: row for row in rows}, []
@@ -56,7 +66,8 @@ def leaderboard(state: State, settings: RunSettings, rows: Sequence[StreamRow], 
         seconds = training_seconds(state, name, now)
         cost = float(f"{usd(seconds / 60, settings):.3g}") if seconds is not None and settings.prices else None
         step = measured[name][0] or 0
-        places.append(Place(rank, name, step, row.steps, value, seconds, cost, _standing(state, row, metric)))
+        standing = _standing(state, row, metric) + (", val rows" if name in unlike else "")
+        places.append(Place(rank, name, step, row.steps, value, seconds, cost, standing))
     return Leaderboard(metric, goal, tuple(places), competes(state))
 
 

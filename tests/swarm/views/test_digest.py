@@ -106,7 +106,7 @@ def test_a_digest_says_who_holds_what_for_how_long_what_is_unread_and_what_was_d
     value = decode(text)
     assert isinstance(value, dict)
     assert value["claims"] == [
-        {"task": "wide/train", "by": "ada", "token": token, "left_s": 58},
+        {"task": "wide/train", "by": "ada", "token": token, "left_s": 57},
         {"task": "narrow/prepare", "by": "prep-1", "token": worked, "left_s": None},
     ]
     assert value["unread"] == [{"seq": 9, "by": "bob", "ref": "wide", "text": "@ada see row 3"}]

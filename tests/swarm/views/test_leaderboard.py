@@ -6,7 +6,7 @@ import pytest
 
 from swarm import events as ev
 from swarm.cli import statuses
-from swarm.settings import Halving, RunSettings
+from swarm.settings import Dataset, Halving, RunSettings
 from swarm.views.digest import digest
 from swarm.views.leaderboard import competes, leaderboard, title, words
 from swarm.views.snapshot import Leaderboard, Snapshot
@@ -58,6 +58,24 @@ def test_a_figure_that_is_to_be_high_puts_the_highest_first_once_two_streams_hav
     found = board(story, settings("a", "b", metric="exact_match"))
     assert [one.stream for one in found.places] == ["b", "a"] and title(found) == "exact match, highest first"
     assert not found.is_search and not competes(story.state), "nothing was tried here"
+
+
+def test_trials_that_were_stopped_on_val_rows_come_after_those_that_the_held_out_rows_have_judged(race: Race) -> None:
+    """Their losses are of other rows, and say nothing of each other."""
+    names = [*race.tokens, "w.t5", "w.t6"]
+    run = settings(*names)
+    val = [Dataset(path="val.jsonl", type="text")]
+    streams = {name: stream.model_copy(update={"val_datasets": val}) for name, stream in run.streams.items()}
+    run = run.model_copy(update={"streams": streams})
+    assert [one.stream for one in board(race, run).places] == ["w.t2", "w.t4", "w.t3", "w.t1"], "all are of val rows"
+    for name, loss in (("w.t5", 0.9), ("w.t6", 0.6)):
+        race.say("coordinator", ev.Stream(ref=name))
+        race.scored(name, loss)
+    found = board(race, run).places
+    assert [one.stream for one in found] == ["w.t6", "w.t5", "w.t2", "w.t4", "w.t3", "w.t1"]
+    assert [one.state.endswith("val rows") for one in found] == [False, False, True, True, True, True]
+    told = decode(digest(race.state, race.now, 600, settings=run))["best"]  # type: ignore[index,call-overload]
+    assert told == "eval_loss: w.t6 0.6, w.t5 0.9, w.t2 0.1"
 
 
 def test_a_proposal_that_was_kept_or_discarded_says_so() -> None:
