@@ -124,7 +124,9 @@ def report(run: Path, killed: dict[str, float], seen: dict[int, float], lease_se
                 pass
     unanswered = [name for name, one in state.proposals.items() if one.conclusion is None]
     ideas = [task for ref, task in state.tasks.items() if ref.startswith("idea/")]
-    print(f"{AGENTS} agents, {len(killed)} killed, {len(held)} of them with a task; {len(ideas)} ideas:")
+    print(
+        f"{AGENTS} agents, {len(killed)} killed, {len(held)} tasks of theirs ended by their lease; {len(ideas)} ideas:"
+    )
     print(f"proposed {len(proposed)}, joined {len(joined)}, trained {len(trained)}; twice: "
           f"{[name for found in (proposed, joined, trained) for name, count in found.items() if count > 1]}")  # fmt: skip
     print(f"left open: {sum(not task.done for task in ideas)} ideas, {len(unanswered)} proposals without an answer")

@@ -90,7 +90,9 @@ async def test_a_call_that_is_repeated_with_its_key_is_recorded_once(folder: Run
 async def test_a_model_claims_works_hands_over_and_learns_why_it_is_refused(folder: RunFolder) -> None:
     async with Client(server(Agent("ada", folder.path))) as ada, Client(server(Agent("bob", folder.path))) as bob:
         await said(ada, "steer", ref="data/check", how="task", text="look for bad rows")
-        assert (await said(ada, "claim", ref="data/check")).startswith(("claimed data/check token=3 left=599s", "claimed data/check token=3 left=600s"))
+        assert (await said(ada, "claim", ref="data/check")).startswith(
+            ("claimed data/check token=3 left=599s", "claimed data/check token=3 left=600s")
+        )
         assert "held by ada (token 3)" in await refused(bob, "claim", ref="data/check")
         for ttl in (0.5, 604801, 1e300):
             assert "s is out of range; take 3 to 604800" in await refused(bob, "claim", ref="data/check", ttl=ttl)
