@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from swarm.cli.adapters import adapter_folder
 from swarm.cli.options import Device, Form, NamedRun, form_words
-from swarm.cli.using import adapter_folder
 from swarm.spawning import module_command
 
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from swarm.cli.adapters import adapter_folder, scaled_adapter
 from swarm.cli.options import Device, Form, NamedRun, form_words
 from swarm.spawning import module_command
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from swarm.views.comparison import Comparison
 
 Models = Annotated[
     list[str],
@@ -53,11 +45,6 @@ TopP = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="of the sampling")]
 
-NARROWEST = 28
-"""Cells of an answer's column; where there are fewer, answers stand below one another."""
-WITHOUT_TERMINAL = 100
-"""Cells of a line that goes into a file or a pipe."""
-
 
 def add_to(app: typer.Typer) -> None:
     for command in (compare, chat, serve):
@@ -88,6 +75,7 @@ def compare(
 
     Without --prompt and --prompts 21 short tasks are asked.
     """
+    from swarm.cli.comparing import compared, write_page
     from swarm.errors import UserError
 
     if html is not None and not html.absolute().parent.is_dir():
@@ -97,9 +85,9 @@ def compare(
     )
     words += _options({"--system": system, "--max-new-tokens": max_new_tokens, "--temperature": temperature, "--top-p": top_p, "--seed": seed, "--prompts": prompts})  # fmt: skip
     words += [f"--prompt={text}" for text in _typed(prompt or [])]
-    comparison = _compared(words, form)
+    comparison = compared(words, form)
     if html is not None:
-        _write_page(comparison, html)
+        write_page(comparison, html)
 
 
 def chat(
@@ -179,7 +167,7 @@ def _model_words(
     words = [adapter_folder(word, run) for word in models]
     options = _options({"--base": base, "--device": device})
     options += [f"--control-vector={word}" for word in vectors or []]
-    options += [f"--control-adapter={_scaled_adapter(word, run)}" for word in controls or []]
+    options += [f"--control-adapter={scaled_adapter(word, run)}" for word in controls or []]
     options += [] if quantised is None else ["--4bit" if quantised else "--no-4bit"]
     return [*words, *options, *(["--trust-remote-code"] if trust_remote_code else [])]
 
@@ -187,62 +175,6 @@ def _model_words(
 def _options(values: dict[str, object]) -> list[str]:
     """`--option=value` for those that are set: a value may begin with a dash."""
     return [f"{option}={value}" for option, value in values.items() if value is not None]
-
-
-def adapter_folder(word: str, run: str | None) -> str:
-    """An adapter's folder for a run or a stream; folders, bases and NAME=FOLDER are passed on.  Raises UserError."""
-    from swarm import rundir
-    from swarm.errors import UserError
-    from swarm.rundir import RunFolder
-    from swarm.weights import ADAPTER_CONFIG
-
-    name, path = ("", word) if "=" not in word or Path(word).exists() else word.split("=", 1)
-    named = f"{name}=" if name else ""
-    if (Path(path) / ADAPTER_CONFIG).is_file():
-        return word
-    for folder in (Path(path), rundir.runs_here() / path):
-        if path and RunFolder(folder).is_run:
-            promoted = RunFolder(folder.resolve()).promoted
-            if not promoted.exists():
-                raise UserError(word, "has promoted nothing", f"name a stream's adapter: {folder}/streams/NAME/adapter")
-            return f"{named}{_checked(promoted)}"
-    stream = _stream_folder(path, run)
-    return f"{named}{_checked(stream)}" if stream else word
-
-
-def _checked(adapter: Path) -> Path:
-    """A folder of a run.  Raises UserError where a file of the adapter is gone, OSError where one is not the run's."""
-    from swarm.errors import UserError
-    from swarm.weights import check_adapter
-
-    try:
-        check_adapter(adapter)
-    except FileNotFoundError as error:
-        what = f"has no {Path(error.filename).name}, which the run had written"
-        raise UserError(str(adapter), what, "name another stream, or `swarm promote` one again") from error
-    return adapter
-
-
-def _stream_folder(name: str, run: str | None) -> Path | None:
-    """The published adapter of a stream of the run, by default the newest; None where it has no such stream."""
-    from swarm import rundir
-    from swarm.errors import UserError
-
-    if not rundir.is_name(name) or (run is None and next(rundir.all_runs(rundir.runs_here()), None) is None):
-        return None
-    folder = rundir.find(run)
-    if not folder.stream(name).is_dir():
-        return None
-    adapter = folder.stream(name) / "adapter"
-    if not adapter.exists():
-        raise UserError(name, f"has no adapter in {folder.name} yet", "wait until the stream is validated")
-    return adapter
-
-
-def _scaled_adapter(word: str, run: str | None) -> str:
-    """The same of ADAPTER:SCALE."""
-    name, colon, scale = word.rpartition(":")
-    return f"{adapter_folder(name, run)}:{scale}" if colon and not Path(word).exists() else adapter_folder(word, run)
 
 
 def _typed(prompts: list[str]) -> list[str]:
@@ -258,112 +190,3 @@ def _become(module: str, words: list[str]) -> None:
     command = module_command(f"trainer.ship.{module}", *words)
     sys.stdout.flush()
     os.execv(command[0], command)  # noqa: S606  no shell is wanted
-
-
-# ---- comparing -------------------------------------------------------------------------------------------------------
-
-
-def _compared(words: list[str], form: bool | None) -> Comparison:
-    """Asks, and prints each prompt's answers as they come, or all of them as data."""
-    from swarm.cli import screen
-    from swarm.views.comparison import Comparison, asked_how
-
-    console, answers = _console(), _answers_of(words)
-    comparison = Comparison(next(answers))
-    if form is None:
-        screen.tell(asked_how(comparison.about))
-    for row in answers:
-        comparison.rows.append(row)
-        if form is None:
-            _print_row(console, row)
-    if form is None:
-        screen.tell("")
-        screen.tell(screen.columns(_summary_rows(comparison)))
-    else:
-        screen.print_data(comparison.data(), form)
-    return comparison
-
-
-def _answers_of(words: list[str]) -> Iterator[dict[str, Any]]:
-    """The JSON lines of the trainer, as they come; leaves with its exit status where that is not 0."""
-    command = module_command("trainer.ship.compare", *words)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
-        assert process.stdout
-        try:
-            yield from map(json.loads, process.stdout)
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        sys.exit(process.returncode)
-
-
-def _summary_rows(comparison: Comparison) -> list[list[str]]:
-    rows = comparison.summary()
-    heads = [name.replace("_", " ") for name in rows[0]]
-    return [heads, *([("-" if value is None else str(value)) for value in row.values()] for row in rows)]
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    from swarm.cli import screen
-
-    return Console(width=screen.room() or WITHOUT_TERMINAL, markup=False, highlight=False, soft_wrap=False)
-
-
-def _print_row(console: Console, row: dict[str, Any]) -> None:
-    from rich.text import Text
-
-    from swarm.cli import screen
-
-    console.print()
-    console.print(Text(screen.for_people(f"{row['number']}. {row['prompt']}"), style="bold"))
-    beside = console.width // len(row["answers"]) >= NARROWEST
-    console.print(_beside(row["answers"]) if beside else _below(row["answers"]))
-    sys.stdout.flush()
-
-
-def _beside(answers: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table(show_edge=False, expand=True)
-    for answer in answers:
-        table.add_column(_shown(answer["model"]), ratio=1, overflow="fold")
-    table.add_row(*(_shown(answer["text"]) for answer in answers))
-    table.add_row(*(_shown(_figures(answer), "dim") for answer in answers))
-    return table
-
-
-def _below(answers: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table(show_edge=False, show_header=False, expand=True)
-    table.add_column(overflow="fold", max_width=NARROWEST)
-    table.add_column(ratio=1, overflow="fold")
-    for answer in answers:
-        table.add_row(_shown(answer["model"]), _shown(f"{answer['text']}\n[{_figures(answer)}]"))
-    return table
-
-
-def _shown(text: str, style: str = "") -> Any:
-    from rich.text import Text
-
-    from swarm.cli import screen
-
-    return Text(screen.for_people(text), style=style)
-
-
-def _figures(answer: dict[str, Any]) -> str:
-    from swarm.views.comparison import figures_of
-
-    return figures_of(answer) + ("" if answer["ended"] == "stop" else ", cut")
-
-
-def _write_page(comparison: Comparison, path: Path) -> None:
-    from swarm.files import write_named
-    from swarm.views.comparison import page
-
-    title = f"{' and '.join(comparison.models[1:]) or 'answers'} beside {comparison.about['base']}"
-    write_named(path, page(comparison, title))
-    print(f"wrote {path}", file=sys.stderr)

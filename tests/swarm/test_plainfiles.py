@@ -12,7 +12,7 @@ import pytest
 
 from swarm import plainfiles
 from swarm.access.client import Client
-from swarm.cli.using import adapter_folder
+from swarm.cli.adapters import adapter_folder
 from swarm.errors import UserError
 from swarm.events import Post
 from swarm.files import read_json, write_whole

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.cli.using import _scaled_adapter, adapter_folder
+from swarm.cli.adapters import adapter_folder, scaled_adapter
 from swarm.errors import UserError
 
 
@@ -21,9 +21,9 @@ def test_a_run_is_what_it_promoted_and_a_folder_is_itself_at_any_scale(
     (promoted / "adapter_model.safetensors").write_bytes(b"")
     (promoted.parent / "COLLABORATION.md").write_text("")
     monkeypatch.chdir(tmp_path)
-    assert Path(_scaled_adapter(f"warm{scale}", None)).resolve() == Path(f"{promoted}{scale}").resolve()
-    assert _scaled_adapter(f"{promoted}{scale}", None) == f"{promoted}{scale}"
-    assert _scaled_adapter(f"runs/warm{scale}", None).endswith(f"runs/warm/promoted{scale}")
+    assert Path(scaled_adapter(f"warm{scale}", None)).resolve() == Path(f"{promoted}{scale}").resolve()
+    assert scaled_adapter(f"{promoted}{scale}", None) == f"{promoted}{scale}"
+    assert scaled_adapter(f"runs/warm{scale}", None).endswith(f"runs/warm/promoted{scale}")
 
 
 def test_a_file_that_is_gone_from_what_a_run_promoted_is_called_by_its_name(
