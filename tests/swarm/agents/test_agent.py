@@ -70,8 +70,8 @@ def test_who_waits_gets_the_task_when_the_holder_lets_go(folder: RunFolder) -> N
 def test_a_lease_is_renewed_in_the_background_for_as_long_as_it_is_held(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
         ada.task("a")
-        with ada.claim("a", ttl_seconds=3) as lease:
-            time.sleep(4.5)
+        with ada.claim("a", ttl_seconds=6) as lease:
+            time.sleep(6.5)
             assert not lease.lost
             with pytest.raises(Refused, match="held by ada"):
                 bob.claim("a")
@@ -81,7 +81,7 @@ def test_a_lease_is_renewed_in_the_background_for_as_long_as_it_is_held(folder: 
 def test_a_holder_that_cannot_renew_knows_that_it_is_lost_before_others_may_claim(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
         ada.task("a")
-        lease = ada.claim("a", ttl_seconds=3)
+        lease = ada.claim("a", ttl_seconds=6)
         lease._settled.set()  # the thread that renews is gone, as in a process that was stopped
         lease._thread.join()
         lease._settled.clear()
@@ -97,7 +97,7 @@ def test_a_holder_that_cannot_renew_knows_that_it_is_lost_before_others_may_clai
 def test_a_block_that_ends_after_its_lease_was_lost_renews_no_more_and_others_take_the_task(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada, Agent("bob", folder.path) as bob:
         ada.task("a")
-        with pytest.raises(LeaseLost, match="could not be renewed"), ada.claim("a", ttl_seconds=3) as lease:
+        with pytest.raises(LeaseLost, match="could not be renewed"), ada.claim("a", ttl_seconds=6) as lease:
             lease._good_until = 0.0  # it was silent for too long, and the way to the log is open again
         lease._thread.join(timeout=5)
         assert not lease._thread.is_alive()
@@ -108,7 +108,7 @@ def test_a_block_that_ends_after_its_lease_was_lost_renews_no_more_and_others_ta
 def test_a_holder_that_knows_that_its_lease_is_lost_does_not_get_it_back(folder: RunFolder) -> None:
     with Agent("ada", folder.path) as ada:
         ada.task("a")
-        lease = ada.claim("a", ttl_seconds=3)
+        lease = ada.claim("a", ttl_seconds=6)
         lease._good_until = 0.0
         assert lease.lost
         lease._thread.join(timeout=5)
@@ -220,9 +220,9 @@ def test_evidence_that_an_entry_vouches_for_stays_whatever_is_kept_and_refused_l
 
 def test_a_verdict_finishes_the_task_of_the_lease_that_is_renewed_meanwhile(folder: RunFolder, candidate: Path) -> None:
     with Agent("ada", folder.path) as ada:
-        with ada.claim("wide/validate", ttl_seconds=3) as lease:
+        with ada.claim("wide/validate", ttl_seconds=6) as lease:
             seq = ada.judge("wide/validate", lease.token, "FAIL", why="it repeats itself")
-            time.sleep(3)  # a renewal after that would be refused
+            time.sleep(2.5)  # a renewal after that would be refused
         assert not lease.lost
         assert lease.done() == seq
         with pytest.raises(Refused, match="is done already"):

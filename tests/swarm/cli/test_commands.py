@@ -521,11 +521,11 @@ def test_after_the_clock_was_set_back_a_dead_holders_lease_ends_when_its_seconds
     with LogWriter.open(folder.log, clock=lambda: time.time() + 86400) as writer:
         writer.append([("bob", ev.Task(ref="qa/look"))])
     with Client(folder, "dead") as dead:
-        dead.append(ev.Claim(ref="qa/look", ttl=1))
+        dead.append(ev.Claim(ref="qa/look", ttl=3))
     with Client(folder, "ada") as ada:
         with pytest.raises(Refused, match=r"held by dead \(token \d\) for [0-3] s"):
-            ada.append(ev.Claim(ref="qa/look", ttl=1))
-        time.sleep(3)
+            ada.append(ev.Claim(ref="qa/look", ttl=3))
+        time.sleep(3.5)
         ada.append(ev.Claim(ref="qa/look", ttl=60))
     log = Log(folder.log)
     last = log.refresh()[-1]
