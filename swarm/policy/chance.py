@@ -51,6 +51,12 @@ class Difference:
     """How likely chance alone makes a difference of this size, two-sided."""
     detectable: float
     """The smallest true difference that such a test finds in four of five cases."""
+    rows: int
+
+    @property
+    def are_few(self) -> bool:
+        """Whether the rows themselves are what the test lacks."""
+        return self.rows < FEW_ROWS
 
 
 def difference(
@@ -73,7 +79,8 @@ def difference(
     error = math.hypot(of_rows, spread.value * math.sqrt(sum(1 / count for count in seeds if count)))
     critical, p = _quantile(1 - level / 2, spread.freedom), _two_sided(value, error, spread.freedom)
     reach = critical * error
-    return Difference(value, value - reach, value + reach, p, (critical + NormalDist().inv_cdf(POWER)) * error)
+    detectable = (critical + NormalDist().inv_cdf(POWER)) * error
+    return Difference(value, value - reach, value + reach, p, detectable, len(rows))
 
 
 def _by_rows(value: float, drawn: Sequence[float], error: float, level: float, gaps: Sequence[float]) -> Difference:
@@ -85,8 +92,12 @@ def _by_rows(value: float, drawn: Sequence[float], error: float, level: float, g
         not beyond and len(gaps) >= FEW_ROWS
     ):  # the draws say less than one in so many: of many comparisons each must be rarer
         p = min(p, max(LEAST_P, _two_sided(value, error, len(gaps) - 1)))
-    reach = _quantile(1 - level / 2, None) + NormalDist().inv_cdf(POWER)
-    return Difference(value, low, high, p, reach * error)
+    freedom = len(gaps) - 1 if 1 < len(gaps) < FEW_ROWS else None
+    own = error * math.sqrt((freedom + 1) / freedom) if freedom else error  # of few rows, without the bias of the draws
+    critical = _quantile(1 - level / 2, freedom)
+    if freedom:
+        low, high = min(low, value - critical * own), max(high, value + critical * own)
+    return Difference(value, low, high, p, (critical + NormalDist().inv_cdf(POWER)) * own, len(gaps))
 
 
 def _of_few(value: float, error: float, gaps: Sequence[float]) -> float:

@@ -188,8 +188,9 @@ def _interval(one: Difference, promotion: Promotion) -> str:
     """A perplexity is compared as the loss that it is made of, which is said."""
     compared_as = figures.of(promotion.metric).compared_as
     of = f" of {compared_as}" if compared_as else ""
+    of_few = f" on {one.rows} rows" if one.are_few else ""
     return (
-        f"difference{of} {one.value:.3g}, {100 * (1 - promotion.test_level):g}% interval {one.low:.3g} to {one.high:.3g}, "
+        f"difference{of} {one.value:.3g}{of_few}, {100 * (1 - promotion.test_level):g}% interval {one.low:.3g} to {one.high:.3g}, "
         f"detectable from {one.detectable:.2g} on"
     )
 

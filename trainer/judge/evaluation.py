@@ -80,6 +80,7 @@ def _against_base(name: str, own: Graded, base: Graded) -> list[dict[str, Any]]:
                 "high": one.high,
                 "p": one.p,
                 "detectable": one.detectable,
+                "rows": one.rows,
             }
             rows.append({"adapter": name, "figure": figure, **{key: round(value, 6) for key, value in numbers.items()}})
     return rows
@@ -121,8 +122,9 @@ def _against_base_line(row: dict[str, Any]) -> str:
     ends = row["low"], row["high"]
     word, (low, high) = ("better", ends) if row["difference"] >= 0 else ("worse", (-ends[1], -ends[0]))
     chance_ = "" if row["p"] <= LEVEL else "; may be chance"
+    few = f" on {row['rows']} rows" if row["rows"] < chance.FEW_ROWS else ""
     return (
-        f"{row['adapter']} against base, {figures.of(row['figure']).label}: {word} by {abs(row['difference']):.4g} "
+        f"{row['adapter']} against base, {figures.of(row['figure']).label}: {word} by {abs(row['difference']):.4g}{few} "
         f"({1 - LEVEL:.0%} interval {low:.3g} to {high:.3g}, detectable from {row['detectable']:.3g} on{chance_})"
     )
 

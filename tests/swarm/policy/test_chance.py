@@ -73,6 +73,18 @@ def test_a_few_rows_tell_no_more_than_their_signs_or_students_t() -> None:
     assert difference(rows([1.0] * 20), LEVEL, draws()).p < LEVEL
 
 
+def test_the_interval_of_a_few_rows_is_students_and_holds_what_cannot_be_told_from_nothing() -> None:
+    two = difference(rows([0.436, 0.454]), LEVEL, draws())
+    assert two.p > LEVEL and two.low < 0 < two.high and two.detectable > two.value, "however alike they look"
+    assert two.are_few and two.rows == 2
+    gaps = [0.1, 0.3, 0.05, 0.2, 0.4, 0.15]
+    few = difference(rows(gaps), LEVEL, draws())
+    reach = chance._quantile(1 - LEVEL / 2, 5) * stdev(gaps) / 6**0.5
+    assert few.low == pytest.approx(fmean(gaps) - reach, abs=0.02)
+    assert few.high == pytest.approx(fmean(gaps) + reach, abs=0.02)
+    assert not difference(rows([0.1, 0.2] * 20), LEVEL, draws()).are_few
+
+
 def test_what_all_rows_show_may_still_be_the_spread_over_seeds() -> None:
     """A difference of 0.1 on every row: with seeds that differ by 0.1 it is chance, with seeds that differ by 0.01 it is none."""
     gaps = rows([0.1] * 100)
