@@ -8,15 +8,18 @@ import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from swarm import config
+from swarm import config, kinds
 from swarm.errors import UserErrors
 from swarm.settings import StreamSettings
 from tests.trainer.company import Company, same
 from tests.trainer.conftest import Bench
+from trainer import OrbitalController, UnifiedController
+from trainer.loop.modes import Acts
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 Make = Callable[..., StreamSettings]
@@ -206,6 +209,44 @@ def test_where_it_adapts_the_rate_alone_trl_trains_with_it_too(tmp_path: Path, s
     states = [int(row["mode"]) for row in rows]
     assert len(set(states)) >= 2 and not any("active_rank" in row for row in rows)
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.02 * FACTORS[at] for at in [1, *states[:-1]]])
+
+
+def test_each_setting_of_a_controller_arrives(settings: Make) -> None:
+    """U06, U07, U14, U15, U18, U19, U20, U23: in the controller, and in what its modes do."""
+    numbers = {
+        "alpha": 0.2, "beta": 0.8, "theta0": 0.2, "theta1": 0.6, "band": 0.03, "dwell": 7, "warmup": 9,
+        "mirror_lock": True, "skip": False,
+    }  # fmt: skip
+    rates = {"single": 2.0, "multi": 0.7, "mirror": 0.1}
+    parts = {
+        "error": 0.9,
+        "conflict": 0.1,
+        "stability": 0.2,
+        "error_rise": 0.3,
+        "conflict_rise": 0.4,
+        "stability_fall": 0.5,
+    }
+    acts = {"merge": "ties", "anchor_rows": 6, "anchor_steps": 5, "snapshots": 2, "rho": 0.1, "pull": 0.3}
+    weights = {f"weight_{name}": value for name, value in parts.items()}
+    modes: Any = begun(settings, "unified", {**numbers, **rates, **weights, **acts})
+    expected = UnifiedController.preset(
+        "relative", **numbers, **{f"lr_{mode}": rate for mode, rate in rates.items()}, weights=parts
+    )
+    assert vars(modes.controller) == vars(expected)
+    assert modes.acts == Acts(**acts)  # type: ignore[arg-type]
+    ranks: Any = begun(settings, "unified", {"adapt": "rank", "ranks": [1.0, 0.75, 0.125], "rescale": True})
+    assert (ranks.shares, ranks.rescale, ranks.controller.values) == ([1.0, 0.75, 0.125], True, (1.0, 1.0, 1.0))
+    numbers = {
+        "alpha": 0.2, "spike": 0.3, "stress": 1.2, "recovery": 0.8, "window": 20, "warmup": 12, "dwell": 4, "every": 2,
+    }  # fmt: skip
+    orbital: Any = begun(settings, "orbital", {**numbers, "high": 2.0, "low": 0.1, "ranks": [1.0, 0.75, 0.125]})
+    assert vars(orbital.controller) == vars(OrbitalController(**numbers, lr_high=2.0, lr_low=0.1))  # type: ignore[arg-type]
+    assert orbital.shares == [1.0, 0.75, 0.125]
+
+
+def begun(settings: Make, name: str, given: dict[str, Any]) -> object:
+    chosen = settings(controller=name, **{f"controller_{key}": value for key, value in given.items()})
+    return kinds.controller(name).begin(chosen)
 
 
 STREAM = "name: demo\nstreams:\n  one:\n    base_model: tiny-toon\n    datasets: [{path: a.jsonl}]\n"

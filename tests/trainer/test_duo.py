@@ -62,8 +62,11 @@ def test_a_blend_with_adamw_alone_is_adamw_and_with_lion_alone_is_lion_bit_for_b
 
 def test_a_blend_is_the_convex_combination_of_two_updates_from_one_point_with_one_decay() -> None:
     """D27; the source added a second update to the first one, and decayed twice."""
-    mixed = after(duo("blend", 0.25), steps=1)
-    for value, by_adamw, by_lion in zip(mixed, after(adamw, steps=1), after(lion, steps=1), strict=True):
+    mixed = after(
+        duo("blend", 0.25, lion_scale=0.5), steps=1
+    )  # both step by the sign of the first gradient: half as far
+    short = after(lambda v: Lion(v, lr=RATE / 2, weight_decay=2 * DECAY), steps=1)
+    for value, by_adamw, by_lion in zip(mixed, after(adamw, steps=1), short, strict=True):
         torch.testing.assert_close(value, 0.25 * by_adamw + 0.75 * by_lion, rtol=1e-6, atol=1e-7)
 
 
@@ -156,3 +159,7 @@ def test_a_stream_chooses_it_by_name_with_its_settings() -> None:
     made, arguments = kind.made_of(kind.settings(duo_mode="symbolic", duo_share=1.0))
     values = weights()
     assert equal(stepped(values, made(values, lr=RATE, weight_decay=DECAY, **arguments)), after(adamw))
+    for role, expected in (("encoder", adamw), ("decoder", duo("split", lion_scale=0.2))):
+        made, arguments = kind.made_of(kind.settings(duo_mode="split", duo_role=role, duo_lion_scale=0.2))
+        values = weights()
+        assert equal(stepped(values, made(values, lr=RATE, weight_decay=DECAY, **arguments)), after(expected)), role

@@ -145,6 +145,27 @@ def test_an_optimizer_makes_the_update_of_its_formula(
     assert (expected - start).abs().mean() > 5 * tolerance, "the update is larger than what rounding may hide"
 
 
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_moments_are_in_8_bits_and_may_be_paged_where_the_name_says_so(
+    name: str, settings: Callable[..., StreamSettings]
+) -> None:
+    """G13."""
+    found = {}
+    for optimizer in (f"{name}_8bit", f"paged_{name}", f"paged_{name}_8bit"):
+        weight = torch.nn.Parameter(torch.ones(SHAPE))
+        stepper = made(settings(optimizer=optimizer), weight)
+        weight.grad = torch.ones_like(weight)
+        stepper.step()
+        dtypes = {value.dtype for value in stepper.state[weight].values() if getattr(value, "shape", None) == SHAPE}
+        found[optimizer] = dtypes, stepper.is_paged  # type: ignore[attr-defined]
+    assert found == {
+        f"{name}_8bit": ({torch.uint8}, False),
+        f"paged_{name}": ({torch.float32}, True),
+        f"paged_{name}_8bit": ({torch.uint8}, True),
+    }
+
+
 def test_muon_moves_what_is_no_matrix_as_adamw_does_and_goes_on_from_its_state_bit_for_bit(
     settings: Callable[..., StreamSettings],
 ) -> None:

@@ -254,6 +254,20 @@ def test_the_arbiter_s_weight_is_a_factor_of_the_learning_rate(whole: tuple[Benc
     assert any(abs(float(row["encoder_weight"]) - 1) > 0.001 for row in table[:-1]), "else nothing is shown"
 
 
+def test_rows_bounds_and_memory_of_the_arbiter_are_those_of_the_settings(
+    duo: Make, bench: Bench, rows_file: Path
+) -> None:
+    """D03: of 48 and 18 rows the shares are 1.45 and .55; where nothing is kept, factors go by the last gradients."""
+    fewer = f"models.decoder.datasets=[{{path: {rows_file}, type: prompt_completion, limit: 30}}]"
+    bench.trained(duo("arbiter=proportional", "arbiter_min=0.6", "arbiter_max=3", fewer))
+    for row in rows(bench):
+        assert (row["encoder_weight"], row["decoder_weight"]) == pytest.approx((48 / 33, 0.6), rel=1e-4)
+    bench.trained(duo("arbiter=grad_norm", "arbiter_beta=0", "arbiter_min=0.01", "arbiter_max=1.99"))
+    for row in rows(bench):
+        ratio = row["decoder_grad_norm"] / row["encoder_grad_norm"]
+        assert row["encoder_weight"] / row["decoder_weight"] == pytest.approx(ratio, rel=1e-2)
+
+
 @pytest.mark.parametrize("model", ["encoder", "decoder"])
 def test_broken_rows_of_one_model_are_named_by_their_place_and_nothing_half_written_stays(
     duo: Make, bench: Bench, tmp_path: Path, model: str

@@ -21,6 +21,7 @@ from tests.trainer.conftest import Bench
 from tests.trainer.encoders import WORDS, save_encoder
 from trainer import ask, tie
 from trainer.data.prepared import TRAIN, read_rows
+from trainer.data.tokens import IGNORED, Tokens
 from trainer.judge import evaluation
 from trainer.judge.answers import generated
 from trainer.loading import load_adapter, load_base, new_adapter
@@ -179,7 +180,11 @@ def test_a_published_tied_pair_answers_with_its_tie(
     expected = generated(tuned, [prompt, prompt[-3:]], stops, 6, ahead=made)
     alone = generated(tuned, [prompt], stops, 6, ahead=made)
     assert expected[0] == alone[0], "what is padded beside a longer prompt is answered as if it were alone"
-    words = models.tokenizer.decode(alone[0].ids, skip_special_tokens=True)
+    answer = alone[0].ids
+    row = Tokens([*prompt, *answer], [*[IGNORED] * len(prompt), *answer], len(prompt))
+    found = Tied(made).logits(tuned, torch.tensor([row.ids]), torch.ones(1, len(row.ids), dtype=torch.long), [row])
+    assert answer and found[0, len(prompt) - 1 : -1].argmax(-1).tolist() == answer, "it is learned where it is answered"
+    words = models.tokenizer.decode(answer, skip_special_tokens=True)
     assert models.answer("both", prompt, Sampling(6)).text == words
     (tmp_path / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))
     given = [

@@ -38,7 +38,9 @@ def test_the_demonstration_of_the_source_is_replayed_to_three_decimals() -> None
     assert changes == [(317, MIRROR), (515, MULTI)], "18 updates after the shock begins, 16 after it ends"
 
 
-@pytest.mark.parametrize(("band", "dwell", "changes"), [(0.0, 0, 69), (0.01, 0, 13), (0.02, 10, 1), (0.05, 20, 0)])
+@pytest.mark.parametrize(
+    ("band", "dwell", "changes"), [(0.0, 0, 69), (0.0, 100, 17), (0.01, 0, 13), (0.02, 10, 1), (0.05, 20, 0)]
+)
 def test_a_band_and_a_dwell_time_keep_a_noisy_loss_from_flipping_the_mode(
     band: float, dwell: int, changes: int
 ) -> None:
@@ -70,6 +72,16 @@ def test_each_mode_has_its_learning_rate_or_its_factor() -> None:
     assert changed.values == (1, 0.6, 0.1)
     with pytest.raises(ValueError, match="'none' is no preset; take one of absolute, glue, tinker, relative"):
         UnifiedController.preset("none")
+
+
+def test_a_summary_counts_jumps_of_phi_and_the_share_of_each_mode() -> None:
+    """U17."""
+    controller = UnifiedController(alpha=1.0, beta=0.0)
+    for loss in (0.1, 0.1, 1.0, 9.0, 9.0, 9.0, 1.0, 1.0):
+        controller.update(loss)
+    summary = controller.get_summary()
+    assert (summary["shock_events"], summary["transitions"]) == (2, 4)
+    assert summary["share"] == {"single": 2 / 8, "multi": 3 / 8, "mirror": 3 / 8}
 
 
 def falling(steps: int, noise: float = 0.05, seed: int = 1) -> Iterator[float]:
@@ -160,6 +172,8 @@ def test_conflict_stability_and_their_changes_for_the_worse_are_stress_by_their_
     assert target(Weights(error=0, stability=0.5), (None, 0.2)) == pytest.approx(0.4)
     assert target(Weights(error=0, conflict_rise=1), (0.2, None), (0.5, None)) == pytest.approx(0.3)
     assert target(Weights(error=0, conflict_rise=1), (0.5, None), (0.2, None)) == 0
+    assert target(Weights(error=0, error_rise=1), (None, None)) == 0.5, "from none to that of a loss of 1"
+    assert target(Weights(error=0, error_rise=1), (None, None), (None, None)) == 0
     assert target(Weights(error=0, stability_fall=1), (None, 0.9), (None, 0.4)) == pytest.approx(0.5)
     assert target(Weights(error=9), (None, None)) == 1, "never above 1"
 
@@ -213,6 +227,7 @@ def test_its_state_history_and_names_are_the_sources() -> None:
     for _ in range(3):
         controller.update(0.5)
     assert controller.get_state().keys() == {"phi", "E_smooth", "mode", "step"}
+    assert controller.get_history().keys() == {"step", "phi", "E_smooth", "mode", "value"}
     assert {len(values) for values in controller.get_history().values()} == {3}
     assert [controller.mode_name(mode) for mode in range(3)] == ["single", "multi", "mirror"]
     assert repr(controller) == "UnifiedController(step=3, mode=multi, phi=0.493)"
@@ -235,6 +250,8 @@ def test_a_loss_that_keeps_rising_is_an_alarm_and_one_that_is_not_finite_is_anot
     assert not any(steady.update(2.0 + 0.01 * (step % 2)) for step in range(200))
     alarms = [step for step in range(1, 101) if rising.update(1.0 if step < 70 else 1.0 + 0.3 * (step - 69))]
     assert alarms[0] == 73 and alarms[-1] == 100
+    early = JumpMonitor()
+    assert not any(early.update(1.0 + 0.3 * step) for step in range(59)), "before step 60 a loss may rise"
     assert rising.update(math.inf) == "the loss is not finite"
 
 

@@ -82,6 +82,21 @@ def test_alpha_is_the_rounded_root_of_the_rank_unless_it_is_written(
     assert scale_of(config.lora_alpha, config.r, rslora=config.use_rslora) == scale
 
 
+def test_site_map_and_weight_of_neutral_text_arrive(bench: Bench, settings: Make, styles: list[dict[str, Any]]) -> None:
+    """C04, C12, C15, C53."""
+    kind: Any = kinds.adapter("control")
+    own = {"control_site": "block", "control_adapter_type": "spectral", "control_adapter_gamma": 0.25}
+    chosen = settings(adapter="control", datasets=styles, **own)
+    config = kind.config(bases.facts_of(chosen.base_model), chosen)
+    assert (config.control_site, config.control_adapter_type) == ("block", "spectral")
+    assert kind.shrinking(chosen).gamma == 0.25
+    norms = []
+    for weight in (0.0, 100.0):
+        bench.trained(settings(datasets=styles, max_steps=8, control_neutral_lambda=weight, **CHANGES))
+        norms.append(bench.metric_rows()[-1].figures["adapter_norm"])
+    assert norms[1] < norms[0] / 1.2, "what adds little to neutral text is shorter"
+
+
 def test_a_spectral_adapter_has_no_more_directions_than_the_base_is_wide(settings: Make) -> None:
     """C15: any other type may have more."""
     kind, chosen = kinds.adapter("control"), settings(adapter="control", lora_r=65)

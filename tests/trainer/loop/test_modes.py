@@ -169,9 +169,12 @@ def test_left_again_the_clones_are_merged_and_what_is_saved_meanwhile_is_the_mer
     mean = {name: torch.stack([each[name] for each in clones]).mean(0) for name in clones[0]}
     state = stream.state_dict()
     assert all(torch.allclose(state["adapter"][name], value) for name, value in mean.items())
+    left = list(stream.clones.values())
     go_to(stream, SINGLE)
     loop.tick()
     assert not stream.clones and len(loop.slots) == 1
+    mean_of = merged_state([clone.optimizer.state_dict() for clone in left])["state"][0]["exp_avg"]
+    assert torch.equal(stream.state_dict()["optimizer"]["state"][0]["exp_avg"], mean_of)
     loop.run()
     assert stream.step == 8
 
@@ -248,9 +251,14 @@ def test_mirror_restores_the_best_snapshot_where_the_anchor_loss_got_worse() -> 
 
 
 def test_mirror_keeps_what_got_no_worse() -> None:
-    """U20: within rho."""
-    _, kept, _ = trained(Acts(anchor_rows=6, anchor_steps=2, rho=10.0), {3: MIRROR, 5: SINGLE})
-    assert kept.steps["one"][5].events[-1].startswith("kept: anchor loss ")
+    """U20: within rho, of an optimizer that climbs."""
+    found = []
+    for rho in (10.0, 0.0):
+        acts = Acts(anchor_rows=6, anchor_steps=2, rho=rho)
+        climbs = {"optimizer": lambda values: torch.optim.AdamW(values, lr=1e-3, maximize=True)}
+        _, kept, _ = trained(acts, {3: MIRROR, 5: SINGLE}, **climbs)
+        found.append(kept.steps["one"][5].events[-1].partition(" ")[0])
+    assert found == ["kept:", "restored"]
 
 
 def test_the_pull_leads_back_to_the_snapshot() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -74,10 +75,17 @@ def test_modes_layers_and_patterns_say_where_an_adapter_stands_and_how_wide_it_i
 ) -> None:
     """Rows A09 and C13, and the file that comes of it."""
     chosen = settings(
-        engine=engine, lora_target_mode="attn", layers_to_transform="-1", lora_r=4, rank_pattern={"v_proj": 2}
+        engine=engine,
+        lora_target_mode="attn",
+        layers_to_transform="-1",
+        lora_r=4,
+        rank_pattern={"v_proj": 2},
+        alpha_pattern={"k_proj": 32},
     )
     trained = bench.trained(chosen)["trained"]
     tensors = load_file(bench.place.run_folder / trained.path / "adapter_model.safetensors")
+    config = json.loads((bench.place.run_folder / trained.path / "adapter_config.json").read_text())
+    assert config["alpha_pattern"] == {"k_proj": 32}
     ranks = {name: len(value) for name, value in tensors.items() if "lora_A" in name}
     at = "base_model.model.model.layers.1.self_attn"
     assert ranks == {f"{at}.{end}_proj.lora_A.weight": 2 if end == "v" else 4 for end in "qkvo"}

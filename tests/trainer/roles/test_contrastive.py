@@ -15,6 +15,7 @@ from swarm.settings import StreamSettings
 from tests.trainer.conftest import Bench
 from tests.trainer.encoders import WORDS, save_encoder
 from trainer.loading import load_adapter, load_base, load_tokenizer
+from trainer.objectives.likeness import Likeness
 from trainer.vectors import vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
@@ -74,3 +75,9 @@ def test_a_decoder_can_learn_vectors_too(bench: Bench, chosen: Callable[..., Str
 def test_a_batch_of_one_pair_has_nothing_to_tell_apart_and_is_refused(chosen: Callable[..., StreamSettings]) -> None:
     refused = kinds.method("contrastive").refusal(chosen(micro_batch_size=1))
     assert refused and refused.key == "micro_batch_size"
+
+
+def test_the_temperature_arrives(chosen: Callable[..., StreamSettings]) -> None:
+    """D01."""
+    settings = chosen(contrastive_temperature=0.2)
+    assert kinds.method("contrastive").objective(settings) == Likeness(0.2)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.policy.batching import engines_of
 from swarm.settings import StreamSettings
 from tests.trainer.conftest import Bench
 from trainer.engines import shared
+from trainer.loop.losses import Regularised
 
 Make = Callable[..., StreamSettings]
 pytestmark = [
@@ -58,6 +60,15 @@ def test_a_kl_term_holds_the_stream_near_its_base_and_its_figures_are_logged_as_
         )
         drift[weight] = made[2][-1]
     assert drift[10.0] < drift[0.01] / 1.5
+
+
+def test_temperature_direction_and_tokens_of_the_kl_term_arrive(settings: Make) -> None:
+    """A11."""
+    method = kinds.method("sft")
+    held = {"kl_lambda": 0.5, "kl_tau": 2.0, "kl_direction": "reverse", "kl_on": "all"}
+    assert method.loss(settings(**held)) == Regularised(0.5, 2.0, reverse=True, everywhere=True)
+    assert method.loss(settings(kl_lambda=0.5)) == Regularised(0.5)
+    assert method.loss(settings(loss="asft")) == Regularised(0.05, weighted=True)
 
 
 def test_asft_is_dft_with_the_kl_term_of_its_authors(bench: Bench, settings: Make) -> None:

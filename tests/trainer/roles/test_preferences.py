@@ -16,6 +16,8 @@ from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from tests.trainer.conftest import Bench
 from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
+from trainer.data.tokens import IGNORED
+from trainer.engines.preferences import _behind_the_prompt, _with_neighbours
 
 Make = Callable[..., StreamSettings]
 pytestmark = [
@@ -97,6 +99,23 @@ def test_ktos_beta_and_weights_arrive(bench: Bench, pairs: Make) -> None:
     better = first(bench, pairs(method="kto", desirable_weight=3.0, **FIRST))["loss"]
     worse = first(bench, pairs(method="kto", undesirable_weight=3.0, **FIRST))["loss"]
     assert better + worse - 2 * 0.5 == pytest.approx(1.0, rel=1e-4), "of four answers each is better or worse"
+    likelier = []
+    for weight in ("desirable_weight", "undesirable_weight"):
+        bench.trained(pairs(method="kto", **{**FIRST, "max_steps": 8, weight: 1e-3}))
+        likelier.append(figures(bench)[-1]["rewards_chosen"])
+    assert likelier[0] < likelier[1], "what counts for nearly nothing is not learned"
+
+
+def test_orpo_counts_the_odds_of_the_answers_alone() -> None:
+    """A39: prompts have no labels."""
+    made = _behind_the_prompt({"input_ids": [1, 2, 3], "answer_start": 2, "rejected": [4]})
+    assert made["chosen_labels"] == [IGNORED, IGNORED, 3] and made["rejected_labels"] == [IGNORED, IGNORED, 4]
+    assert made["chosen_input_ids"] == [1, 2, 3] and made["rejected_input_ids"] == [1, 2, 4]
+
+
+def test_kto_compares_each_answer_with_the_one_of_another_row() -> None:
+    """A40: its reference point is the divergence on answers that do not belong to their prompts."""
+    assert _with_neighbours({"completion_ids": [[1], [2], [3]]}) == {"KL_completion_ids": [[3], [1], [2]]}
 
 
 def test_orpos_weight_arrives(bench: Bench, pairs: Make) -> None:
@@ -117,6 +136,17 @@ def test_what_the_stream_sets_arrives_too(bench: Bench, pairs: Make) -> None:
         assert [row["learning_rate"] for row in figures(bench)] == pytest.approx([0, 0.25, 0.5, 0.25])
     with_dropout = first(bench, pairs(method="dpo", lora_dropout=0.5, **FIRST))
     assert with_dropout["grad_norm"] != pytest.approx(first(bench, pairs(method="dpo", **FIRST))["grad_norm"], rel=1e-3)
+
+
+def test_weight_decay_shrinks_what_has_no_gradient(bench: Bench, pairs: Make) -> None:
+    """D13: matrix A, in the first step."""
+    found = []
+    for decay in (0.0, 0.5):
+        given = {**FIRST, "optimizer": "adamw_torch", "learning_rate": 1e-2, "weight_decay": decay}
+        trained = bench.trained(pairs(method="dpo", **given))["trained"]
+        tensors = load_file(bench.place.run_folder / trained.path / "adapter_model.safetensors")
+        found.append(torch.cat([tensors[name].flatten() for name in sorted(tensors) if "lora_A" in name]))
+    torch.testing.assert_close(found[1], found[0] * (1 - 1e-2 * 0.5), rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize(

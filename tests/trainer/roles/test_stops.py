@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.messages import Metrics, Order
 from swarm.settings import StreamSettings
@@ -38,6 +39,26 @@ def test_patience_ends_at_the_exact_event_of_a_curve_that_turns_flat() -> None:
         said = {step: why for step, loss in enumerate(curve, start=1) if (why := watch(step, {"loss": loss}))}
         assert min(said) == expected  # the mean is 1.0 for the first time at 5, and stalls at 6, 7 and 8
     assert watch(10, {"tokens": 1}) is None, "a step that logs nothing is no event"
+    slow = Patience("loss", patience=3, min_delta=0.1, why="plateau")
+    falls = [slow(step, {"loss": 4 - 0.05 * step}) is not None for step in range(1, 6)]
+    assert falls == [False] * 5, "every second loss is better by min_delta than the best"
+    slower = Patience("loss", patience=3, min_delta=0.1, why="plateau")
+    falls = [slower(step, {"loss": 4 - 0.01 * step}) is not None for step in range(1, 6)]
+    assert falls == [False, False, False, True, True], "a smaller gain is none"
+
+
+def test_what_is_set_of_a_stop_or_an_action_arrives(settings: Make) -> None:
+    """A12, A13, D18 to D20."""
+    flat = {"plateau_patience": 3, "plateau_min_delta": 0.5, "plateau_window": 2, "plateau_min_steps": 7}
+    watch = Patience("loss", 3, 0.5, "plateau of the training loss", 2, 7)
+    stops = {kind.name: kind for kind in kinds.stops()}
+    assert stops["plateau"].begin(settings(**flat)) == watch
+    acts: Any = stops["plateau"].controller(
+        settings(**flat, engine="shared", plateau_action="bump", plateau_times=4, plateau_factor=3.0)
+    )
+    assert (acts.patience, acts.action, acts.left, acts.factor) == (watch, "bump", 4, 3.0)
+    early = settings(eval_steps=2, early_stopping_patience=4, early_stopping_min_delta=0.2)
+    assert stops["early stopping"].begin(early) == Patience("eval_loss", 4, 0.2, "early stop by the held-out loss")
 
 
 def test_a_flat_training_loss_ends_the_training_and_says_why(bench: Bench, settings: Make) -> None:
@@ -61,6 +82,8 @@ def test_the_step_that_reaches_the_token_budget_is_the_last(bench: Bench, settin
     tokens = [row.figures["tokens"] for row in bench.metric_rows() if row.kind == "train"]
     assert (trained.why, trained.step) == ("max_tokens", len(tokens))
     assert tokens[-1] >= 300 > tokens[-2]
+    exact = bench.trained(settings(max_steps=50, max_tokens=int(tokens[1]), save_steps=50))["trained"]
+    assert exact.step == 2, "reached is enough"
 
 
 def test_the_time_cap_may_count_the_loading_of_the_base(
@@ -75,7 +98,7 @@ def test_the_time_cap_may_count_the_loading_of_the_base(
         )
     found = {}
     for origin in ("training", "start"):
-        given = settings(max_steps=3, max_minutes=5, max_minutes_from=origin)
+        given = settings(max_steps=3, max_minutes=15, max_minutes_from=origin)  # both loads: 20
         trained = bench.trained(given)["trained"]
         found[origin] = trained.why, trained.step
     assert found == {"training": ("max_steps", 3), "start": ("max_minutes", 1)}

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,12 @@ def test_every_adapter_learns_and_its_checkpoint_loads(
     assert [event.kind for event in bench.events()] == ["checkpoint", "trained"]
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint-8"]
     assert {value.dtype for value in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
+    assert any("lora_magnitude_vector" in name for name in load_file(folder / "adapter_model.safetensors")) == (
+        "use_dora" in changes
+    )
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
+    layer: Any = loaded.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
+    assert layer.scaling["default"] == pytest.approx(16 / (8**0.5 if "use_rslora" in changes else 8))
     assert sum(value.numel() for name, value in loaded.named_parameters() if "lora_" in name) == trained.trainable
 
 
