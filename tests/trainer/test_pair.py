@@ -19,7 +19,9 @@ from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
 from tests.trainer.conftest import Bench
 from tests.trainer.encoders import FAMILIES, WORDS, save_encoder, save_family
-from trainer.engines.pair import Side
+from trainer.data.tokens import Tokens
+from trainer.engines.pair import Side, steps_of
+from trainer.loop.batches import Batches
 
 HOT = WORDS[:3]
 ROW_TYPES = {
@@ -266,6 +268,14 @@ def test_rows_bounds_and_memory_of_the_arbiter_are_those_of_the_settings(
     for row in rows(bench):
         ratio = row["decoder_grad_norm"] / row["encoder_grad_norm"]
         assert row["encoder_weight"] / row["decoder_weight"] == pytest.approx(ratio, rel=1e-2)
+
+
+def test_epochs_are_counted_by_the_model_that_has_more_steps_in_one(duo: Make) -> None:
+    """D11: 10 and 6 rows in micro-batches of 2 are 5 and 3 steps."""
+    batches = [Batches([Tokens([1, 2], [1, 2], 0)] * count, micro_batch_size=2, seed=0) for count in (10, 6)]
+    settings = duo().model_copy(update={"max_steps": None, "num_epochs": 2.5})
+    assert steps_of(settings, batches) == 13
+    assert steps_of(settings.model_copy(update={"max_steps": 4}), batches) == 4
 
 
 @pytest.mark.parametrize("model", ["encoder", "decoder"])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from swarm import kinds
 from swarm.errors import UserError
 from swarm.settings import StreamSettings
 from swarm.weights import ADAPTER
@@ -155,6 +156,13 @@ def test_masked_words_are_found_better_than_before(bench: Bench, chosen: Make, l
     assert verdict.result == "SUCCESS", verdict.why
     assert verdict.figures["eval_loss"] < verdict.figures["base_eval_loss"] - 0.1
     assert score.figures["perplexity"] < score.figures["base_perplexity"]
+
+
+def test_the_share_of_masked_words_arrives(chosen: Make) -> None:
+    settings = StreamSettings.model_validate({
+        "base_model": chosen().base_model, "method": "mlm", "datasets": [{"path": "x.jsonl", "type": "text"}], "mask_share": 0.4,
+    })  # fmt: skip
+    assert kinds.installed("method")["mlm"].objective(settings).share == 0.4
 
 
 def test_a_small_encoder_is_made_of_the_words_of_files_and_says_what_is_wrong_with_them(
