@@ -13,6 +13,7 @@ the adapters' matrices, at the speed of a large one.
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import statistics
@@ -21,6 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -177,7 +179,8 @@ def rows() -> None:
     data = demo_rows()
     mean = statistics.mean(len(row.ids) for row in data)
     print(
-        f"{STREAMS} streams on the demo's rows ({mean:.0f} tokens at the mean) / {STREAMS} padded steps with logits of every position"
+        f"{STREAMS} streams on the demo's rows ({mean:.0f} tokens at the mean) / {STREAMS} padded steps with logits of every position, "
+        f"of a bare PEFT loop and of TRL's trainer; on several cores the faster of one pass and of {CORES} at once, as `engine: auto` takes it"
     )
     for nf4 in (False, True):
         for size in (8, 1):
@@ -192,13 +195,21 @@ def rows() -> None:
 
             together, bare = medians(loop.tick, apart)
             reachable = bare / at_peak(loop, STREAMS * size * mean)
+            trl = STREAMS * trl_seconds(embedded(nf4), data, size)
             torch.set_num_threads(CORES)
-            wall, bare_wall = medians(loop.tick, apart, clock=time.perf_counter)
+
+            def tick(threads: int, loop=loop) -> None:
+                loop.threads = threads
+                loop.tick()
+
+            clock = time.perf_counter
+            one, more, bare_wall = medians(lambda t=tick: t(1), lambda t=tick: t(CORES), apart, clock=clock)
+            wall, trl_wall = min(one, more), STREAMS * trl_seconds(embedded(nf4), data, size, clock=clock)
             torch.set_num_threads(1)
             name = f"tiny-toon, {'NF4' if nf4 else 'fp32'}, {size} rows a stream"
             print(
-                f"  {name:42} {bare / together:5.2f}x   ({together / STREAMS * 1e3:.1f} ms a stream and step, reachable {reachable:.2f}x); "
-                f"wall on {CORES} cores {bare_wall / wall:5.2f}x",
+                f"  {name:34} {bare / together:5.2f}x {trl / together:5.2f}x   ({together / STREAMS * 1e3:.1f} ms a stream and step, "
+                f"reachable {reachable:.2f}x); wall on {CORES} cores {bare_wall / wall:5.2f}x {trl_wall / wall:5.2f}x",
                 flush=True,
             )
 
@@ -249,7 +260,8 @@ def trl_seconds(
         table = Dataset.from_dict({"input_ids": [row.ids for row in data], "labels": [row.labels for row in data]})
         peft = get_peft_model(model, config(rank))
         words = AutoTokenizer.from_pretrained(EMBEDDED)
-        SFTTrainer(peft, made, train_dataset=table, processing_class=words, callbacks=[Clock()]).train()
+        with redirect_stdout(io.StringIO()):  # its summary
+            SFTTrainer(peft, made, train_dataset=table, processing_class=words, callbacks=[Clock()]).train()
     return statistics.median(seconds[2:])
 
 
