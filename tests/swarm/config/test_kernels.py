@@ -49,7 +49,7 @@ def test_a_package_that_is_absent_is_an_error_with_the_extra_that_brings_it(chec
     )
     assert str(caught.value).splitlines() == [error, "1 problem; nothing was started"]
     extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert extras[extra][0].replace("-", "_").startswith(package)
+    assert package in extras[extra][0].replace("-", "_")
 
 
 @pytest.mark.parametrize("devices", [[], [APPLES]], ids=["cpu", "mps"])
