@@ -38,7 +38,7 @@ def ranked(
 
 def of_val_rows(state: State, settings: RunSettings) -> set[str]:
     """Streams whose figures are of `val_datasets`, where others have been judged on the held-out rows."""
-    judged = {name for name, stream in state.streams.items() if stream.score}
+    judged = {name for name, stream in state.streams.items() if stream.verdict or stream.score}
     named = {name for name, stream in settings.streams.items() if stream.val_datasets}
     return named - judged if judged else set()
 
