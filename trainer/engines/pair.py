@@ -274,6 +274,7 @@ class Pair:
             "tokens": sum(stream.tokens for stream in streams.values()),
             "epoch": max(stream.batches.epochs_after(self.step) for stream in streams.values()),
             "supervised": sum(step.figures["supervised"] for step in done.values()),
+            "supervised_tokens": sum(stream.supervised_tokens for stream in streams.values()),
             **of_each,
             **{f"{name}_weight": weight for name, weight in weights.items()},
         }
@@ -314,7 +315,7 @@ def _named(name: str) -> Iterator[None]:
         raise Failed(f"{name}: {error}", error.fix) from error
 
 
-COMMON = frozenset({"tokens", "epoch", "supervised", "padded"})
+COMMON = frozenset({"tokens", "epoch", "supervised", "supervised_tokens", "padded"})
 """Figures that a stream of two models has as one."""
 
 

@@ -88,6 +88,8 @@ class Stream:
     """Optimizer steps done."""
     tokens: int = 0
     """Tokens trained on, pads left out."""
+    supervised_tokens: int = 0
+    """Those of them that the loss counted."""
     factors: list[float] = field(default_factory=list)
     """Of the learning rate, by controller."""
     audits: int = 0
@@ -220,10 +222,11 @@ class Stream:
         self.zero_gradients()
         self.step += 1
         self.tokens += window.tokens
+        self.supervised_tokens += window.supervised
         figures = {
             **losses, "learning_rate": rate, "grad_norm": norm, "tokens": self.tokens,
             "epoch": self.batches.epochs_after(self.step), "padded": 1 - window.tokens / window.padded,
-            "supervised": window.supervised, **shrunk, **({"loss_scale": self.scaler.factor} if self.scaler else {}),
+            "supervised": window.supervised, "supervised_tokens": self.supervised_tokens, **shrunk, **({"loss_scale": self.scaler.factor} if self.scaler else {}),
         }  # fmt: skip
         done = Stepped(self.step, figures)
         self.factors = [controller(done) for controller in self.controllers]
@@ -239,9 +242,10 @@ class Stream:
         self.zero_gradients()
         self.step += 1
         self.tokens += window.tokens
+        self.supervised_tokens += window.supervised
         figures = {
             **losses, "learning_rate": 0.0, "grad_norm": math.inf, "tokens": self.tokens, "epoch": self.batches.epochs_after(self.step),
-            "padded": 1 - window.tokens / window.padded, "supervised": window.supervised,
+            "padded": 1 - window.tokens / window.padded, "supervised": window.supervised, "supervised_tokens": self.supervised_tokens,
         }  # fmt: skip
         return Stepped(self.step, figures, ["the gradient was not finite: nothing was changed"])
 
@@ -287,6 +291,7 @@ class Stream:
         return {
             "step": self.step,
             "tokens": self.tokens,
+            "supervised_tokens": self.supervised_tokens,
             "audits": self.audits,
             "factors": list(self.factors),
             "adapter": self.adapter.state_dict(),
@@ -303,6 +308,7 @@ class Stream:
         self.step, self.tokens, self.audits, self.factors = (
             state[key] for key in ("step", "tokens", "audits", "factors")
         )
+        self.supervised_tokens = state.get("supervised_tokens", 0)  # the version before counted none
         self.adapter.load_state_dict(state["adapter"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler and "scaler" in state:

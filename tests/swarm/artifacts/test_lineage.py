@@ -74,6 +74,7 @@ def test_it_says_who_promoted_and_that_all_is_as_the_log_has_it(bench: Bench) ->
         "sha256": document["sha256"],
     }
     assert (document["files"], document["promoted_files"], document["config"]) == ("ok", "ok", "ok")
+    assert document["config_sha256"] == sha256_of(bench.folder.config)
     assert (screen["promoted"], screen["promoted_by"]) == ("the best", "ada")
     assert (screen["files"], screen["promoted_files"], screen["config"]) == ("ok", "ok", "ok")
 

@@ -46,7 +46,7 @@ class Bench:
         path = f"streams/wide/t{tok}/checkpoint-{step}"
         sha256 = self.weights(path, text)
         self.story.checkpoint("wide", tok, step, sha256)
-        facts = {"tok": tok, "path": path, "sha256": sha256}
+        facts = {"tok": tok, "path": path, "sha256": sha256, "base_sha256": "ba5e" * 4, "versions": "torch 9.9"}
         self.story.say("trainer-1", ev.Trained(ref="wide/train", step=step, trainable=1, **facts))  # type: ignore[arg-type]
         return tok
 
@@ -302,6 +302,7 @@ def test_tokenizer_and_way_of_asking_stand_beside_the_adapter_as_they_were_seale
 
 
 def test_what_is_published_has_a_card_and_names_no_place_of_this_machine(bench: Bench, tmp_path: Path) -> None:
+    """D29, X07."""
     bench.train("good")
     bench.story.judged("wide")
     here = str(tmp_path / "rows.jsonl")
@@ -311,6 +312,7 @@ def test_what_is_published_has_a_card_and_names_no_place_of_this_machine(bench: 
     place = bench.folder.path / event.path
     card, told = (place / "README.md").read_text(), json.loads((place / "lineage.json").read_text())
     assert told["settings"]["datasets"][0]["path"] == "rows.jsonl"
+    assert (told["trained"]["base_sha256"], told["trained"]["versions"]) == ("ba5e" * 4, "torch 9.9")
     assert here not in card and here not in (place / "lineage.json").read_text()
     for part in (
         "## Data",
@@ -320,6 +322,7 @@ def test_what_is_published_has_a_card_and_names_no_place_of_this_machine(bench: 
         "| held-out |",
         "## Licence and privacy",
         "# wide",
+        f"SHA-256 of the base's weights: `{'ba5e' * 4}`.  Versions: torch 9.9.",
     ):
         assert part in card, card
     assert "the licence of the training data and the adapter's own are for its author to state" in card

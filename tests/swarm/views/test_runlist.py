@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from swarm import config
+from swarm import config, figures
 from swarm import events as ev
 from swarm.artifacts.versions import next_version
 from swarm.cli import app
@@ -27,16 +27,24 @@ streams: {{narrow: {{lora_r: {rank}}}, wide: {{lora_r: 64}}}}
 
 
 def run(
-    here: Path, folder: str, base: str, rank: int, losses: tuple[float, float], *, promoted: str | None = None
+    here: Path,
+    folder: str,
+    base: str,
+    rank: int,
+    losses: tuple[float, float],
+    *,
+    promoted: str | None = None,
+    more: str = "",
+    **measured: tuple[float, float],
 ) -> None:
     place = RunFolder(here / "runs" / folder)
     place.path.mkdir(parents=True)
     (here / "train.jsonl").write_text('{"messages": []}\n' * 40)
-    (here / "my.yaml").write_text(CONFIG.format(name=folder.partition("-")[0], base=base, rank=rank))
+    (here / "my.yaml").write_text(CONFIG.format(name=folder.partition("-")[0], base=base, rank=rank) + more)
     place.config.write_text(config.load(here / "my.yaml", cwd=here).dump())
     story = Story("narrow", "wide")
-    for name, loss in zip(("narrow", "wide"), losses, strict=True):
-        story.scored(name, loss)
+    for at, (name, loss) in enumerate(zip(("narrow", "wide"), losses, strict=True)):
+        story.scored(name, loss, **{figure: values[at] for figure, values in measured.items()})
     if promoted:
         story.say("coordinator", ev.Promote(ref="wide", path="promoted", sha256=SHA, why="best", version=promoted))
     with LogWriter.open(place.log) as writer:
@@ -64,6 +72,26 @@ def test_each_run_has_its_base_its_best_figure_and_the_version_that_it_promoted(
     assert (first["promoted"], first["version"]) == ("wide", "demo-v1")
     assert (second["promoted"], second["version"]) == (None, None)
     assert (third["base"], third["best"]) == ("large", "eval_loss 1.250")
+
+
+def test_the_best_of_a_run_is_the_largest_where_that_is_its_goal(here: Path) -> None:
+    """D32."""
+    goal = "promotion: {metric: exact_match, goal: max}\n"
+    run(here, "exact-1", "tiny-toon", 8, (0.5, 0.25), more=goal, exact_match=(0.25, 0.75))
+    (row,) = asked("--name", "exact-1")["runs"]
+    assert row["best"] == f"exact_match {figures.of('exact_match').text(0.75)}"
+
+
+def test_a_stream_that_was_validated_and_not_scored_is_compared_by_what_its_validator_measured(here: Path) -> None:
+    """D28."""
+    story = Story("narrow", "wide")
+    story.validated("narrow", loss=0.125)
+    place = RunFolder(here / "runs" / "demo-3")
+    place.path.mkdir()
+    with LogWriter.open(place.log) as writer:
+        writer.append([(entry.author, entry.event) for entry in story.entries])
+    narrow, wide = asked("--compare", "--name", "demo-3")["streams"]
+    assert (narrow["eval_loss"], wide["eval_loss"]) == (0.125, None)
 
 
 @pytest.mark.parametrize(

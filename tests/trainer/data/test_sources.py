@@ -201,6 +201,16 @@ def test_weights_hold_to_a_row_after_equal_rows_are_taken_out(
     assert len(repeats) == (100 + 58 + 11 if strategy == "repeat" else 55)
 
 
+def test_the_rows_of_a_mixture_are_drawn_by_its_own_seed(bench: Bench, settings: Make, tmp_path: Path) -> None:
+    """A28."""
+
+    def trained(**changes: object) -> list[str]:
+        given = settings(**mixture(tmp_path, mix_strategy="sample", **changes))
+        return words(bench.place.run_folder / bench.do("prepare", given)["prepared"].path)
+
+    assert trained(mix_seed=1) == trained(mix_seed=1, seed=7) != trained(mix_seed=2)
+
+
 def test_held_out_rows_are_the_same_whatever_the_weights_and_are_never_repeated(
     bench: Bench, settings: Make, tmp_path: Path
 ) -> None:

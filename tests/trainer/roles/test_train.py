@@ -86,8 +86,11 @@ def test_figures_are_sent_kept_and_written(bench: Bench, settings: Make) -> None
         (4, "train"),
     ]
     assert all(("loss" if row.kind == "train" else "eval_loss") in row.figures for row in sent)
-    tokens = [row.figures["tokens"] for row in sent if row.kind == "train"]
+    steps = [row.figures for row in sent if row.kind == "train"]
+    tokens = [figures["tokens"] for figures in steps]
     assert tokens == sorted(tokens) and tokens[0] > 0
+    seconds = steps[-1]["seconds"] - steps[-2]["seconds"]
+    assert steps[-1]["tokens_per_second"] == pytest.approx((tokens[-1] - tokens[-2]) / seconds, rel=0.5), "A20"
     folder = bench.place.stream_folder("one")
     with (folder / "train_log.csv").open() as file:
         table = list(csv.DictReader(file))
@@ -193,6 +196,7 @@ def test_the_time_cap_counts_earlier_attempts_and_saves(bench: Bench, settings: 
     trained = bench.trained(settings(max_steps=5000, max_minutes=1, save_steps=5000), spent_seconds=59.8)["trained"]
     assert (trained.why, 0 < trained.step < 5000) == ("max_minutes", True)
     assert trained.figures["seconds"] >= 60
+    assert all(row.figures["seconds"] >= 59.8 for row in bench.metric_rows())
 
 
 def test_of_a_training_that_overfits_the_best_checkpoint_is_kept_and_handed_over(
@@ -306,6 +310,7 @@ def test_both_engines_make_the_same_steps(bench: Bench, settings: Make) -> None:
         bench.trained(settings(**given, engine=engine))
         rows[engine] = bench.metric_rows()
     assert [(row.step, row.kind) for row in rows["shared"]] == [(row.step, row.kind) for row in rows["trl"]]
+    assert all(row.step % 2 == 0 for row in rows["trl"]), "A05"
     for mine, theirs in zip(rows["shared"], rows["trl"], strict=True):
         for name in {"loss", "eval_loss", "grad_norm", "learning_rate", "epoch", "tokens"} & theirs.figures.keys():
             assert mine.figures[name] == pytest.approx(theirs.figures[name], rel=1e-5, abs=1e-6), (mine.step, name)

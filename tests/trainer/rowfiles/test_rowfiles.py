@@ -84,6 +84,13 @@ def test_equal_rows_go_before_the_weights_within_and_across_files(
     )
 
 
+def test_a_limit_of_a_mixture_holds_its_ratio(tmp_path: Path) -> None:
+    """A28."""
+    core, notes = pairs(tmp_path / "core.jsonl", "core", 30), pairs(tmp_path / "notes.jsonl", "notes", 30)
+    manifest = made(tmp_path / "mix.jsonl", "mix", f"{core}:3", f"{notes}:1", "--limit", "20")
+    assert manifest["rows_of_each"] == [15, 5]
+
+
 def test_nothing_is_overwritten_unless_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "guard.jsonl"
     out.write_text("mine")
@@ -169,6 +176,24 @@ def test_answers_become_a_heading_and_bullets_and_code_is_left_alone(tmp_path: P
     assert row["messages"][-1]["content"] == "## How?\n\n- Do it.\n- Then rest."
 
 
+@pytest.mark.parametrize("answer", ["a | b\n|---|\n| 1 | 2 |", "# Yes\nIt is.", "Run\n    make all", "```\nx\n```"])
+def test_a_table_a_heading_and_code_are_left_alone(tmp_path: Path, answer: str) -> None:
+    """A26."""
+    rows = [{"prompt": "How?", "completion": text} for text in (answer, "Yes.")]
+    manifest = made(tmp_path / "md.jsonl", "markdown", jsonl(tmp_path / "x.jsonl", rows))
+    assert (manifest["rows"], manifest["left_out"]) == (1, 1)
+
+
+def test_a_system_message_stays_and_a_limit_takes_the_first_rows_that_can_be_used(tmp_path: Path) -> None:
+    """A26."""
+    turns = [{"role": role, "content": f"The {role}'s."} for role in ("system", "user", "assistant")]
+    rows = [{"messages": [*turns[:2], {"role": "assistant", "content": "```x```"}]}, *[{"messages": turns}] * 3]
+    manifest = made(tmp_path / "md.jsonl", "markdown", jsonl(tmp_path / "x.jsonl", rows), "--limit", "2")
+    assert manifest["rows"] == 2
+    found = [row["messages"] for row in lines(tmp_path / "md.jsonl")]
+    assert found == [[*turns[:2], {"role": "assistant", "content": "## The user's.\n\n- The assistant's."}]] * 2
+
+
 @pytest.mark.parametrize("by", ["truncate", "prefix"])
 def test_rejected_answers_are_beginnings_and_that_teaches_length_unless_it_is_matched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], by: str
@@ -194,6 +219,27 @@ def test_rejected_answers_are_beginnings_and_that_teaches_length_unless_it_is_ma
     assert "teach length" not in capsys.readouterr().err
     assert even["mean_words"]["chosen"] == even["mean_words"]["rejected"]
     assert all(row["chosen"] != row["rejected"] for row in lines(tmp_path / "even.jsonl"))
+
+
+def test_a_part_of_the_pairs_is_drawn_by_the_seed_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    """A29."""
+    path = pairs(tmp_path / "x.jsonl", "x", 40)
+
+    def asked(seed: int) -> list[int]:
+        out = tmp_path / f"{seed}.jsonl"
+        made(out, "pairs", path, "--by", "prefix", "--limit", "5", "--seed", seed, "--force")
+        return [int(row["prompt"].split()[1]) for row in lines(out)]
+
+    assert len(asked(1)) == 5
+    assert asked(1) == sorted(asked(1)) == asked(1) != asked(2)
+
+
+def test_a_rejected_answer_that_equals_the_chosen_one_makes_no_pair(tmp_path: Path) -> None:
+    """A29: continued with the words of another answer to the length of its own, the only sentence of each comes out."""
+    rows = [{"prompt": f"p{n}", "completion": text} for n, text in enumerate(("Go on. go ON.", "on. Go ON. on."))]
+    rows[1]["completion"] = "go on. and so on"
+    manifest = made(tmp_path / "p.jsonl", "pairs", jsonl(tmp_path / "x.jsonl", rows), "--by", "prefix", "--length-matched")
+    assert manifest["dropped"] == {"equal answers": 1}
 
 
 def test_pairs_hold_one_question_and_say_what_they_leave_out(
