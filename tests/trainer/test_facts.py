@@ -145,6 +145,13 @@ def test_targets_that_match_nothing_say_how_they_were_read(family: str, wanted: 
     assert told in str(caught.value)
 
 
+def test_layers_in_which_no_target_stands_are_refused() -> None:
+    """D25."""
+    chosen = settings(lora_target_modules=["layers.0.mlp.up_proj"], layers_to_transform=1)
+    with pytest.raises(UserError, match=r"^layers_to_transform: none of the layers that get an adapter stands there"):
+        kinds.adapter("lora").tensors(facts_of("llama"), chosen)
+
+
 # ---- fitting ---------------------------------------------------------------------------------------------------------
 
 

@@ -68,6 +68,16 @@ def test_a_command_takes_cuda_then_mps_then_the_cpu(monkeypatch: pytest.MonkeyPa
         device.refuse_missing_gpu("mps")
 
 
+@pytest.mark.parametrize(("named", "visible"), [("gpu3", "3"), ("mps", None), (None, None)])
+def test_a_command_sees_the_gpu_that_is_named_in_the_drivers_order_and_mps_falls_back_on_the_cpu(
+    named: str | None, visible: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", found := {})
+    device.set_environment(named)
+    assert found.get("CUDA_VISIBLE_DEVICES") == visible
+    assert (found["CUDA_DEVICE_ORDER"], found["PYTORCH_ENABLE_MPS_FALLBACK"]) == ("PCI_BUS_ID", "1")
+
+
 @pytest.mark.usefixtures("mps")
 def test_the_loop_adds_up_in_float32_there() -> None:
     """Every kind of adapter, with DoRA's norms and the decay of the product."""

@@ -64,6 +64,27 @@ def test_one_config_holds_the_four_fast_probes() -> None:
     assert list(together) == ["plain", "dora", "kl", "dora-kl"]
 
 
+def test_the_fast_probes_are_as_short_as_their_rows_say() -> None:
+    """A21."""
+    whole = load(ROOT / "fast.yaml", cwd=ROOT.parent).run.streams
+    for settings in whole.values():
+        assert (settings.max_steps, settings.max_minutes, settings.ablate_examples) == (60, 10, 96)
+        assert (settings.micro_batch_size, settings.gradient_accumulation_steps, settings.sequence_len) == (1, 8, 512)
+    chosen = {name: (one.use_dora, one.kl_lambda, one.learning_rate) for name, one in whole.items()}
+    assert chosen == {
+        "plain": (False, None, 6e-5), "dora": (True, None, 6e-5), "kl": (False, 0.05, 5e-5), "dora-kl": (True, 0.03, 5e-5),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "steps", "rate"), [("regular", 500, 5e-5), ("long", 2000, 3e-5)])
+def test_the_ordinary_configs_are_as_long_as_their_rows_say(name: str, steps: int, rate: float) -> None:
+    """A22."""
+    for settings in load(ROOT / f"{name}.yaml", cwd=ROOT.parent).run.streams.values():
+        assert (settings.max_steps, settings.learning_rate) == (steps, rate)
+        assert (settings.gradient_accumulation_steps, settings.sequence_len) == (32, 1024)
+        assert settings.eval_rows > 0, "its answers are judged after the training"
+
+
 def test_the_style_data_are_what_their_script_writes_and_share_no_prompt() -> None:
     files = runpy.run_path(str(ROOT / "data" / "make_style.py"))["files"]()
     for name, rows in files.items():

@@ -72,6 +72,21 @@ def test_the_others_are_given_each_row_under_the_names_of_run_and_stream(
     assert rest == [("log", (1, {"train/loss": 0.5})), ("log", (2, {"eval/eval_loss": 0.25})), ("finish", None)]
 
 
+@pytest.mark.parametrize(("variable", "project"), [("mine", "mine"), (None, "toonswarm")])
+def test_an_attempt_that_goes_on_is_the_same_run_of_wandb_in_the_project_of_its_own_variable(
+    variable: str | None, project: str, tmp_path: Path, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A15."""
+    recorder = Recorder("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", recorder)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    if variable:
+        monkeypatch.setenv("WANDB_PROJECT", variable)
+    for _ in range(2):
+        Trackers(tmp_path / "demo-1", "wide", settings(report_to=["wandb"]), pytest.fail)
+    assert [(made["project"], made["id"]) for _, made in recorder.calls] == [(project, "demo-1-wide")] * 2
+
+
 def test_a_service_that_fails_is_left_alone_after_one_line(
     tmp_path: Path, settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from swarm.errors import UserError
+from swarm.policy.holding_out import held_out_count
 from swarm.settings import StreamSettings
 from swarm.weights import MANIFEST, sha256_of
 from tests.trainer.conftest import Bench
@@ -120,3 +121,11 @@ def test_a_stop_while_preparing_leaves_nothing_behind(
     with pytest.raises(LeaseStopped):
         bench.do("prepare", settings())
     assert list((bench.place.run_folder / "prepared").iterdir()) == []
+
+
+@pytest.mark.parametrize(("rows", "size", "count"), [(60, 0.1, 6), (60, 12, 12), (7, 0.01, 1)])
+def test_a_share_of_the_rows_is_held_out_or_a_number_of_them_and_one_at_least(
+    rows: int, size: float, count: int
+) -> None:
+    """G16: 90 to 10."""
+    assert held_out_count(rows, size) == count

@@ -59,7 +59,7 @@ def test_bleu_and_chrf_of_all_answers_are_sacrebleus_of_the_corpus() -> None:
 @pytest.mark.parametrize(
     ("metric", "answers", "scores"),
     [
-        ("exact_match", ANSWERS, [0, 0, 0, 0]),
+        ("exact_match", ["The cat sat on the mat. Yes.", "Paris", "a b c d e F", "Der Hund"], [0, 1, 0, 0]),
         ("exact_match_normalised", ["THE cat, sat on\nthe mat", "paris!", "a b c", ""], [1, 1, 0, 0]),
         ("json_valid", ['{"a": 1}', "[1, 2", "NaN", 'said: {"a": 1}'], [1, 0, 0, 0]),
         ("toon_valid", ["a: 1\nb[2]: 1,2", "a[2]: 1", "", '"open'], [1, 0, 0, 0]),

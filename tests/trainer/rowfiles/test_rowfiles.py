@@ -235,11 +235,12 @@ def test_a_part_of_the_pairs_is_drawn_by_the_seed_in_the_order_of_the_rows(tmp_p
 
 
 def test_a_rejected_answer_that_equals_the_chosen_one_makes_no_pair(tmp_path: Path) -> None:
-    """A29: continued with the words of another answer to the length of its own, the only sentence of each comes out."""
-    rows = [{"prompt": f"p{n}", "completion": text} for n, text in enumerate(("Go on. go ON.", "on. Go ON. on."))]
-    rows[1]["completion"] = "go on. and so on"
-    manifest = made(tmp_path / "p.jsonl", "pairs", jsonl(tmp_path / "x.jsonl", rows), "--by", "prefix", "--length-matched")
+    """A29: filled up with the words of another answer, the first sentence is the whole one again, but for its case."""
+    rows = [{"prompt": text, "completion": text} for text in ("Go on. Go on.", "go on. and so on")]
+    path = jsonl(tmp_path / "x.jsonl", rows)
+    manifest = made(tmp_path / "p.jsonl", "pairs", path, "--by", "prefix", "--length-matched")
     assert manifest["dropped"] == {"equal answers": 1}
+    assert [row["prompt"] for row in lines(tmp_path / "p.jsonl")] == ["go on. and so on"]
 
 
 def test_pairs_hold_one_question_and_say_what_they_leave_out(
@@ -274,6 +275,7 @@ def test_a_model_writes_the_rejected_answers_itself(
         rows = lines(tmp_path / f"{by}.jsonl")
         assert len(rows) + sum(manifest["dropped"].values()) == 3
         assert all(not row["chosen"].startswith(row["rejected"]) for row in rows)
+        assert all(len(row["rejected"]) <= 8 for row in rows), "a token is a byte here"
     assert lines(tmp_path / "base.jsonl") != lines(tmp_path / "adapter.jsonl")
     assert main(["pairs", str(path), "--by", "adapter", "--out", str(tmp_path / "n.jsonl")]) == 2
     assert "--adapter: is missing; name the folder" in capsys.readouterr().err
