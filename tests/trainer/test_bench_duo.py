@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -68,5 +69,12 @@ def test_it_is_made_on_a_base_and_a_device_of_ones_own_by_one_override(
     lines = capsys.readouterr().out.splitlines()
     assert f"{base} on cpu models.decoder.adapter=qlora:" in lines
     assert any(line.startswith("| Lion / Lion | 0.001, the end of the range | ") for line in lines)
+    trials = [json.loads(line)["figures"] for line in file.read_text().splitlines()[1:]]
+    for found in trials:
+        assert found["steps/s"] * found["train s"] == pytest.approx(2)
+        assert found["samples/s"] == pytest.approx(2 * 2 * found["steps/s"]), "two rows of each of two models"
+        evaluations = found["evals/s"] * found["eval s"]
+        assert evaluations == pytest.approx(round(evaluations)) and round(evaluations) > 0
+    assert len(trials) == 3 and any(found["peak gradient"] > found["last gradient"] for found in trials)
     assert main([*asked, "--base", "tiny-toon"]) == 2
     assert str(base) in capsys.readouterr().err

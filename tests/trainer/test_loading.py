@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
@@ -54,6 +55,17 @@ def test_a_base_whose_files_lack_tensors_is_refused_before_a_run_and_by_its_work
     with pytest.raises(UserError, match=words):
         bases.facts_of(str(folder))
     with pytest.raises(UserError, match=words):
+        load_base(folder, settings_of(folder), Place(folder, "cpu"))
+
+
+def test_a_base_in_pickles_alone_is_not_opened(folder: Path) -> None:
+    """A01: they can hold code."""
+    weights = folder / "model.safetensors"
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(UserError, match="has pickled weights only"):
+        bases.facts_of(str(folder))
+    with pytest.raises(UserError, match="cannot be loaded"):
         load_base(folder, settings_of(folder), Place(folder, "cpu"))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ def test_bfloat16_is_used_from_the_macos_that_has_it(
     for newest, chosen in (((14, 0), torch.bfloat16), ((13, 3), torch.float32)):
         monkeypatch.setattr("torch.backends.mps.is_macos_or_newer", lambda *asked, newest=newest: asked <= newest)
         assert compute_dtype(settings(), place) is chosen
+    assert compute_dtype(settings(bf16=True), Place(tmp_path, "cpu")) is torch.float32, "A01"
     with pytest.raises(UserError, match="MPS of this macOS has no bfloat16"):
         compute_dtype(settings(bf16=True), place)
 
@@ -132,6 +134,20 @@ def test_swarm_env_computes_on_the_device_and_says_whether_it_agrees(monkeypatch
     done = CliRunner().invoke(app, ["env", "--check"])
     assert done.exit_code == 0
     assert "cpu: agrees with the CPU (float32 to 0)" in done.stdout
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.001, 1)])
+def test_a_device_agrees_while_its_gradient_is_the_cpus_but_for_rounding(
+    factor: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row A24."""
+    kept, factors = device_check._gradient, cycle([factor, 1.0])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(device_check, "_gradient", lambda device, dtype: kept(device, dtype) * next(factors))
+    assert device_check.main() == status
+    found = json.loads(capsys.readouterr().out)
+    assert found["agrees"] is (status == 0)
+    assert found["differences"]["float32"] == pytest.approx(factor - 1, abs=1e-5)
 
 
 def test_a_device_that_computes_otherwise_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
