@@ -325,6 +325,7 @@ def test_what_is_published_has_a_card_and_names_no_place_of_this_machine(bench: 
         f"SHA-256 of the base's weights: `{'ba5e' * 4}`.  Versions: torch 9.9.",
     ):
         assert part in card, card
+    assert "publish this adapter only if those rows may be read by whoever gets it" in card
     assert "the licence of the training data and the adapter's own are for its author to state" in card
 
 

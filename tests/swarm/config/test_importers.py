@@ -35,13 +35,14 @@ datasets:
 val_set_size: 0.1
 sequence_len: 2048
 lora_r: 32
-lora_alpha: 16
+lora_alpha: 24
+lora_dropout: 0.1
 lora_target_linear: true
 gradient_accumulation_steps: 4
-micro_batch_size: 2
+micro_batch_size: 3
 num_epochs: 4
 optimizer: adamw_bnb_8bit
-learning_rate: 2e-4
+learning_rate: 3e-4
 bf16: auto
 tf32: false
 warmup_ratio: 0.1
@@ -56,11 +57,11 @@ TRL_FILE = """\
 model_name_or_path: org/base
 dataset_name: data/chats.jsonl
 use_peft: true
-lora_r: 8
+lora_r: 12
 lora_target_modules: [q_proj, v_proj]
-learning_rate: 2.0e-4
+learning_rate: 3.0e-4
 per_device_train_batch_size: 4
-max_length: 512
+max_length: 768
 max_steps: -1
 num_train_epochs: 2
 eval_strategy: steps
@@ -73,7 +74,7 @@ LLAMA_FACTORY_FILE = """\
 model_name_or_path: org/base
 stage: sft
 finetuning_type: lora
-lora_rank: 8
+lora_rank: 12
 lora_target: all
 quantization_bit: 4
 dataset: identity, chats
@@ -112,17 +113,18 @@ max_steps: 60
 learning_rate: 6e-5
 batch_size: 1
 grad_accum: 8
-max_seq_len: 512
+max_seq_len: 768
 print_every_steps: 5
 max_minutes: 10
 ablate_examples: 0
-lora_r: 8
+lora_r: 12
 lora_alpha: 32
 use_dora: true
 log_wandb: false
 early_stop_patience: 3
 early_stop_window: 2
 """
+AIROAD_PAIRS = AIROAD_FILE.replace("dataset_path: data/chats.jsonl", "pairs_path: data/pairs.jsonl")
 PIPE_LITE_FILE = """\
 model_dir = "org/base"
 output_dir = "out"
@@ -130,7 +132,7 @@ lora_rank = 16
 lora_dropout = 0.0
 load_in_4bit = true
 lr = 2e-5
-epochs = 1
+epochs = 3
 gradient_accumulation_steps = 16
 sequence_len = 1024
 eval_fraction = 0.02
@@ -173,27 +175,27 @@ control_class = -1
 DATASETS_OF_CONTROL = CONTROL_FILE[CONTROL_FILE.index("[[datasets]]") :]
 FILES = {
     "axolotl.yml": (AXOLOTL_FILE, {
-        "base_model": "org/base", "adapter": "qlora", "lora_r": 32, "lora_alpha": 16, "lora_dropout": 0.0, "lora_target_modules": "all-linear",
-        "sequence_len": 2048, "micro_batch_size": 2, "gradient_accumulation_steps": 4, "num_epochs": 4, "learning_rate": 2e-4, "warmup_ratio": 0.1,
+        "base_model": "org/base", "adapter": "qlora", "lora_r": 32, "lora_alpha": 24, "lora_dropout": 0.1, "lora_target_modules": "all-linear",
+        "sequence_len": 2048, "micro_batch_size": 3, "gradient_accumulation_steps": 4, "num_epochs": 4, "learning_rate": 3e-4, "warmup_ratio": 0.1,
         "val_set_size": 0.1, "optimizer": "adamw_8bit", "lr_scheduler": "cosine", "seed": 42, "trust_remote_code": False,
     }),
     "trl.yaml": (TRL_FILE, {
-        "base_model": "org/base", "adapter": "lora", "lora_r": 8, "lora_alpha": 32, "lora_dropout": 0.05, "lora_target_modules": ["q_proj", "v_proj"],
-        "learning_rate": 2e-4, "micro_batch_size": 4, "sequence_len": 512, "num_epochs": 2, "max_steps": None, "eval_steps": 100,
+        "base_model": "org/base", "adapter": "lora", "lora_r": 12, "lora_alpha": 32, "lora_dropout": 0.05, "lora_target_modules": ["q_proj", "v_proj"],
+        "learning_rate": 3e-4, "micro_batch_size": 4, "sequence_len": 768, "num_epochs": 2, "max_steps": None, "eval_steps": 100,
         "lr_scheduler": "cosine", "gradient_checkpointing": True, "logging_steps": 10, "warmup_ratio": 0.0,
     }),
     "llamafactory.yaml": (LLAMA_FACTORY_FILE, {
-        "base_model": "org/base", "method": "sft", "adapter": "qlora", "lora_r": 8, "lora_alpha": 16, "lora_target_modules": "all-linear", "sequence_len": 1024,
+        "base_model": "org/base", "method": "sft", "adapter": "qlora", "lora_r": 12, "lora_alpha": 24, "lora_target_modules": "all-linear", "sequence_len": 1024,
         "micro_batch_size": 1, "gradient_accumulation_steps": 8, "learning_rate": 1e-4, "num_epochs": 3, "lr_scheduler": "cosine", "warmup_ratio": 0.1,
         "bf16": True, "val_set_size": 0.1, "train_on": "last",
     }),
     "airoad.yaml": (AIROAD_FILE, {
-        "base_model": "org/base", "lora_r": 8, "lora_alpha": 32, "lora_dropout": 0.05, "use_dora": True, "micro_batch_size": 1,
-        "gradient_accumulation_steps": 8, "sequence_len": 512, "max_steps": 60, "learning_rate": 6e-5, "logging_steps": 5, "max_minutes": 10,
+        "base_model": "org/base", "lora_r": 12, "lora_alpha": 32, "lora_dropout": 0.05, "use_dora": True, "micro_batch_size": 1,
+        "gradient_accumulation_steps": 8, "sequence_len": 768, "max_steps": 60, "learning_rate": 6e-5, "logging_steps": 5, "max_minutes": 10,
         "plateau_patience": 3, "plateau_window": 2,
     }),
     "pipe.toml": (PIPE_LITE_FILE, {
-        "base_model": "org/base", "adapter": "qlora", "lora_r": 16, "lora_alpha": 4, "learning_rate": 2e-5, "num_epochs": 1, "micro_batch_size": 1,
+        "base_model": "org/base", "adapter": "qlora", "lora_r": 16, "lora_alpha": 4, "learning_rate": 2e-5, "num_epochs": 3, "micro_batch_size": 1,
         "gradient_accumulation_steps": 16, "sequence_len": 1024, "val_set_size": 0.02, "save_total_limit": 3, "save_hours": 1, "evals_per_run": 11,
         "optimizer": "adam", "beta2": 0.99, "lr_scheduler": "rms_ratio", "sequence_prefix": "", "mask_tokens": True, "mix_datasets": True,
         "drop_tails": True, "max_sequences": 500,
@@ -256,6 +258,8 @@ def test_datasets_are_found_from_the_new_place_with_their_type_and_columns(folde
         ("../data/alpaca.jsonl", "alpaca"),
         ("../data/chats.jsonl", "chatml"),
     ]
+    (dev,) = stream(folder, AIROAD_FILE + "dev_path: data/pairs.jsonl\n").test_datasets
+    assert (dev.path, dev.type) == ("../data/pairs.jsonl", "chatml")
     assert stream(folder, PIPE_LITE_FILE, "pipe.toml").datasets[0].path == "../data/*.jsonl"
     documents = stream(folder, PIPE_LITE_FILE, "pipe.toml").datasets[0]
     assert (documents.type, documents.document_suffix, documents.max_tokens) == ("document", [2, 3], 1000)
@@ -416,7 +420,7 @@ def test_code_that_a_model_brings_is_never_run_for_another_tools_word(folder: Pa
         (TRL_FILE + "beta: 0.1\nlabel_smoothing: 0.1\n", r":17: label_smoothing: the loss of preferences is computed without"),
         (TRL_FILE + "beta: 0.1\nf_divergence_type: js_divergence\n", r":17: f_divergence_type: the divergence 'js_divergence' is not computed"),
         (AXOLOTL_FILE.replace("adapter: qlora", "adapter: relora"), r":3: load_in_4bit: a base in 4 bits without an adapter"),
-        (AXOLOTL_FILE.replace("adamw_bnb_8bit", "galore_adamw"), r":19: optimizer: here defaults.optimizer: "),
+        (AXOLOTL_FILE.replace("adamw_bnb_8bit", "galore_adamw"), r":20: optimizer: here defaults.optimizer: "),
         (TRL_FILE + "lora_modules_to_save: [lm_head]\n", r":16: lora_modules_to_save: whole layers"),
         (LLAMA_FACTORY_FILE.replace("identity, chats", "identity, none"), r":7: dataset: the dataset 'none' does not stand in .*dataset_info.json"),
         (LLAMA_FACTORY_FILE.replace("stage: sft", "stage: ppo"), r":2: stage: the stage 'ppo' has no equal here"),
@@ -480,6 +484,15 @@ RANKED = SHORT_LLAMA_FACTORY.replace("sft", "dpo").replace("chats", "ranked")
         (SHORT_TRL + "beta: 0.05\ndesirable_weight: 2.0\n", {"method": "kto", "kto_beta": 0.05, "desirable_weight": 2.0}),
         (SHORT_TRL + "load_in_4bit: true\n", {"adapter": "qlora", "bnb_4bit_use_double_quant": False}),
         (SHORT_TRL + "eval_strategy: steps\neval_steps: 0.1\n", {"evals_per_run": 11}),
+        (AIROAD_FILE.replace("log_wandb: false", "log_wandb: true").replace("ablate_examples: 0", "ablate_examples: 96"),
+         {"report_to": ["wandb"], "ablate_examples": 96, "warmup_ratio": 0, "seed": 42, "early_stopping_patience": None}),
+        (AIROAD_FILE + "eval_limit: 9\nmax_new_tokens: 77\nlora_target_mode: attn+mlp\nearly_stop_min_delta: 0.003\nearly_stop_min_steps: 30\n",
+         {"eval_rows": 9, "eval_max_new_tokens": 77, "lora_target_mode": "attn_mlp", "plateau_min_delta": 0.003, "plateau_min_steps": 30}),
+        (AIROAD_FILE + "eval_early_stop: true\neval_steps: 5\neval_patience: 4\n", {"eval_steps": 5, "early_stopping_patience": 4}),
+        (AIROAD_PAIRS, {"method": "dpo"}),
+        (AIROAD_PAIRS + "dpo_beta: 0.3\n", {"method": "dpo", "dpo_beta": 0.3}),
+        (AIROAD_PAIRS + "orpo_alpha: 0.3\n", {"method": "orpo", "orpo_alpha": 0.3}),
+        (AIROAD_PAIRS.replace("batch_size: 1", "batch_size: 2") + "kto_beta: 0.3\nundesirable_weight: 2.0\n", {"method": "kto", "kto_beta": 0.3, "undesirable_weight": 2.0}),
     ],
 )  # fmt: skip
 def test_rarer_keys_train_the_same_here_too(folder: Path, text: str, expected: dict[str, object]) -> None:

@@ -108,8 +108,11 @@ def test_threads_of_a_worker_sleep_while_they_wait_unless_the_user_has_chosen(mo
 
 
 @pytest.mark.parametrize(("gpu", "seen"), [(None, ""), (3, "3")])
-def test_a_worker_sees_its_own_gpu_alone_and_starts_as_many_threads_as_it_was_given(gpu: int | None, seen: str) -> None:
+def test_a_worker_sees_its_own_gpu_alone_and_starts_as_many_threads_as_it_was_given(
+    gpu: int | None, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A17."""
+    monkeypatch.setattr("os.environ", {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "TOKENIZERS_PARALLELISM": "true"})
     made = local._environment(WorkerSpec("trainer-1", ("train",), "cpu", threads=3, gpu_index=gpu))
     assert (made["CUDA_VISIBLE_DEVICES"], made["CUDA_DEVICE_ORDER"]) == (seen, "PCI_BUS_ID")
     assert (made["OMP_NUM_THREADS"], made["MKL_NUM_THREADS"], made["TOKENIZERS_PARALLELISM"]) == ("3", "3", "false")

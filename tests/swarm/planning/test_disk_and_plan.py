@@ -5,11 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from swarm import units
+from swarm.cli import plans
 from swarm.config import load
 from swarm.errors import UserError
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.planning import disk, estimate, rows
 from swarm.planning.plan import plan_table, steps_of
+from swarm.planning.starting import Plan
 from swarm.settings import Dataset, StreamSettings
 from tests.families import facts_of
 
@@ -101,6 +104,14 @@ def test_a_plan_has_a_row_per_stream_with_its_device_and_steps(config):
     assert table[0].weights_bytes <= table[0].shared_bytes < table[0].total_bytes
     assert table[0].trainable == 2 * 8 * (8 * 64 + 3 * (64 + 96))
     assert table[0].total_bytes > table[0].weights_bytes > table[1].weights_bytes
+
+
+def test_a_plan_shows_people_what_each_stream_would_train(config):
+    """G18."""
+    shown = plans.text(Plan(config, {"tiny-toon": BASE}, needs_of(config), Layout(()))).splitlines()
+    at = shown[0].index("trainable")
+    trainable = [need.trainable for need in needs_of(config).values()]
+    assert [line[at:].split("  ")[0] for line in shown[1:3]] == [units.count(number) for number in trainable]
 
 
 def test_a_plan_says_how_many_rows_and_tokens_a_step_has(config):

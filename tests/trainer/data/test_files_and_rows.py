@@ -134,6 +134,9 @@ def test_patterns_name_several_files_and_limit_takes_the_first_rows(tmp_path: Pa
         write(tmp_path / f"{name}.jsonl", f'{{"text": "{name}1"}}\n{{"text": "{name}2"}}\n')
     rows = rows_in(tmp_path / "*.jsonl", limit=3)
     assert [row.values["text"] for row in rows] == ["a1", "a2", "b1"]
+    (tmp_path / "below/it").mkdir(parents=True)
+    write(tmp_path / "below/it/c.jsonl", '{"text": "c1"}\n')
+    assert [row.values["text"] for row in rows_in(tmp_path / "**/*.jsonl")] == ["a1", "a2", "b1", "b2", "c1"], "C35"
 
 
 def test_nothing_that_matches_is_said_with_the_folder(tmp_path: Path) -> None:

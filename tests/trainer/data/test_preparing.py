@@ -129,3 +129,10 @@ def test_a_share_of_the_rows_is_held_out_or_a_number_of_them_and_one_at_least(
 ) -> None:
     """G16: 90 to 10."""
     assert held_out_count(rows, size) == count
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_stream_is_trained_on_its_prompts_too_where_it_says_so(bench: Bench, settings: Make, whole: bool) -> None:
+    """D35."""
+    done = bench.do("prepare", settings(train_on_inputs=whole))["prepared"]
+    assert (done.supervised == done.tokens) is whole

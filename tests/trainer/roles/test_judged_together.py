@@ -150,11 +150,13 @@ def test_scores_and_samples_are_those_of_each_alone_and_all_answer_in_one_batch(
         alone[name] = result(judged(bench, "evaluate", streams, name), name), samples(bench, name)
     monkeypatch.undo()
     batches: list[int] = []
+    longest: list[int] = []
     answered = jointly._answered
 
     def noted(*given: object, with_base: bool) -> object:
         found = answered(*given, with_base=with_base)  # type: ignore[arg-type]
         batches.append(len(found))
+        longest.append(max(answer.tokens for answers in found for answer in answers))
         return found
 
     monkeypatch.setattr(jointly, "_answered", noted)
@@ -164,6 +166,7 @@ def test_scores_and_samples_are_those_of_each_alone_and_all_answer_in_one_batch(
     together = judged(bench, "evaluate", streams, *KINDS)
     assert {name: (result(together, name), samples(bench, name)) for name in KINDS} == alone
     assert batches == [4], "the base and the three adapters on linear layers"
+    assert longest == [6], "eval_max_new_tokens"
     why = [event.body for event in together.events["whole"] if event.kind == "post"]
     assert why == ["its answers are generated alone: modules_to_save"]
     judged(bench, "evaluate", streams, "lora")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from swarm.messages import MetricRow, Metrics, Order, Report
 from swarm.settings import StreamSettings
 from swarm.weights import adapter_sha256
 from tests.trainer.conftest import Bench
-from trainer import checkpoint
+from trainer import bases, checkpoint
 from trainer.data.prepared import TRAIN
 from trainer.errors import LeaseRevoked, LeaseStopped
 
@@ -52,6 +53,8 @@ def test_every_adapter_learns_and_its_checkpoint_loads(
     assert (trained.step, trained.why) == (8, "max_steps")
     assert trained.figures["loss"] < trained.figures["first_loss"] - 0.2
     assert trained.sha256 == adapter_sha256(folder)
+    assert bases.weights_sha256(str(base)).startswith(trained.base_sha256) and len(trained.base_sha256) == 16, "D29"
+    assert f"torch {metadata.version('torch')}, transformers" in trained.versions
     assert [event.kind for event in bench.events()] == ["checkpoint", "trained"]
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint-8"]
     assert {value.dtype for value in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}

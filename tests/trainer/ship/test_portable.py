@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,17 @@ def test_a_file_has_each_pair_under_the_bases_own_names_with_its_scale(
         changed *= (read[f"{module}.lora_magnitude_vector"] / changed.norm(dim=1)).unsqueeze(1)
         assert torch.allclose(changed, delta.added_to(weight), atol=1e-6)
     assert main([str(adapter), "--safetensors", str(out)]) == 2, "nothing is overwritten"
+
+
+@pytest.mark.parametrize("form", ["--safetensors", "--peft"])
+def test_the_command_writes_the_form_that_is_named(adapter: Path, tmp_path: Path, form: str) -> None:
+    """X11."""
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "swarm.cli", "export-adapter", str(adapter), form, str(out)], check=False
+    )
+    weights = out if form == "--safetensors" else out / "adapter_model.safetensors"
+    assert done.returncode == 0 and load_file(weights)
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [([], torch.float32), (["--type", "bf16"], torch.bfloat16)])

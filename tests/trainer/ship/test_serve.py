@@ -172,6 +172,16 @@ def test_text_is_continued_by_seed_in_several_choices_up_to_a_stop(served: Serve
     assert "".join(chunk.choices[0].text for chunk in streamed) == expected
 
 
+def test_of_the_likeliest_token_alone_a_hot_answer_is_the_greedy_one(served: Served) -> None:
+    """A42: `top_p` arrives."""
+    asked = {"model": "two", "prompt": "ab", "max_tokens": 20}
+    greedy, hot = (
+        served.client.completions.create(**asked, **how)
+        for how in ({"temperature": 0}, {"temperature": 2, "seed": 7, "top_p": 1e-6})
+    )
+    assert hot.choices[0].text == greedy.choices[0].text
+
+
 def refused(raised: Any) -> tuple[int, str | None, str | None]:
     body = raised.value.body
     assert body["type"] and body["message"]
