@@ -289,6 +289,7 @@ def test_equal_rows_join_the_groups_in_which_they_stand() -> None:
         chosen = held_out_rows(fingerprints, 4, seed, groups)
         assert chosen & together in (set(), together)
         assert len(chosen & {4, 5}) in (0, 2)
+    assert len({held_out_rows(fingerprints, 4, seed, groups) for seed in map(str, range(20))}) > 1, "other data, others"
 
 
 def test_groups_and_equal_rows_on_both_sides_are_refused(bench: Bench, settings: Make, tmp_path: Path) -> None:
