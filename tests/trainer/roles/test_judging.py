@@ -384,7 +384,7 @@ def test_drawn_answers_are_the_same_for_the_same_seed_and_others_for_another(
         return [json.loads(line)["adapter"] for line in lines]
 
     drawn = {"temperature": 1.5, "eval_seed": 1}
-    assert max(map(len, answers(**drawn))) <= 6, "a token is a byte here"
+    assert 2 < max(map(len, answers(**drawn))) <= 6, "a token is a byte here"
     assert answers(**drawn) == answers(**drawn) != answers(**{**drawn, "eval_seed": 2})
     assert answers(temperature=1.5, top_p=1e-6) == answers()  # of one token there is nothing to draw
 
