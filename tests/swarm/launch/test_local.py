@@ -98,13 +98,18 @@ def test_a_file_of_another_shape_names_no_workers(folder: RunFolder, value: obje
     assert local.living(folder) == {}
 
 
-def test_threads_of_a_worker_sleep_while_they_wait_unless_the_user_has_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_a_worker_soon_sleep_while_they_wait_unless_the_user_has_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     spec = WorkerSpec("trainer-1", ("train",), "cpu", threads=3)
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for variable in local.WAITING:
+        monkeypatch.delenv(variable, raising=False)
     made = local._environment(spec)
-    assert (made["OMP_WAIT_POLICY"], made["OMP_NUM_THREADS"]) == ("PASSIVE", "3")
+    assert (made["OMP_WAIT_POLICY"], made["GOMP_SPINCOUNT"], made["OMP_NUM_THREADS"]) == ("PASSIVE", "1000", "3")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert local._environment(spec)["OMP_WAIT_POLICY"] == "ACTIVE"
+    made = local._environment(spec)
+    assert made["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert "GOMP_SPINCOUNT" not in made
 
 
 @pytest.mark.parametrize(("gpu", "seen"), [(None, ""), (3, "3")])
