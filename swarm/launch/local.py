@@ -21,7 +21,6 @@ from swarm.plainfiles import make_folder, may_pass, opener
 from swarm.rundir import RunFolder
 from swarm.spawning import module_command
 
-
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 """How threads of one process wait for each other, unless the user has chosen.
 
