@@ -1,6 +1,8 @@
 """python -m trainer --join FILE --run RUN_FOLDER --roles prepare,validate,evaluate --device cpu --threads 1
 
-Starts one worker; `python -m trainer suggest` is the sampler of a search (`trainer.suggest`).  The launcher sets CUDA_VISIBLE_DEVICES; thread counts are set here, before anything heavy is imported.
+Starts one worker; `python -m trainer suggest` is the sampler of a search (`trainer.suggest`), `python -m trainer forkserver` makes
+workers that share their imports (`trainer.forkserver`).  The launcher sets CUDA_VISIBLE_DEVICES; thread counts are set here, before
+anything heavy is imported, or in what has been imported.
 """
 
 from __future__ import annotations
@@ -15,13 +17,20 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def main(argv: list[str] | None = None) -> int:
-    if (sys.argv[1:] if argv is None else argv) == ["suggest"]:
+    words = sys.argv[1:] if argv is None else argv
+    if words == ["suggest"]:
         from trainer import suggest
 
         return suggest.main()
-    arguments = _arguments(argv)
+    if words[:1] == ["forkserver"]:
+        from trainer import forkserver
+
+        words = forkserver.serve(words[1:])
+    arguments = _arguments(words)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(arguments.threads)
+    if torch := sys.modules.get("torch"):  # in a forked process
+        torch.set_num_threads(arguments.threads)
 
     from bus.errors import BusError  # after the environment is set, like everything below
     from swarm.errors import UserError
@@ -55,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     return 2
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m trainer", description="One worker of a run; `swarm run` starts it."
     )
@@ -70,7 +79,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--launch", default="", help="nonce of this launch, by which its launcher recognizes the process"
     )
-    return parser.parse_args(argv)
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

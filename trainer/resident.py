@@ -8,6 +8,19 @@ from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
+_imports_bytes = 0
+"""Of the fork server that this process comes from: pages of files are counted in a forked process once it has touched them."""
+
+
+def note_imports() -> None:
+    """Before workers are forked from this process."""
+    global _imports_bytes  # noqa: PLW0603  inherited by the forked processes, which is the point
+    _imports_bytes = resident_bytes()
+
+
+def floor_bytes() -> int:
+    """What a worker takes before its first task; to be asked once its roles are imported."""
+    return max(resident_bytes(), _imports_bytes)
 
 
 def resident_bytes() -> int:

@@ -85,6 +85,8 @@ class Worker:
         self._changing = threading.Lock()
         """Held while `_held` is replaced."""
         self._importing = threading.Lock()
+        self._announcing = threading.Lock()
+        """Held while what is said of being ready is made and sent: a hello that says `importing` is not sent after Ready."""
         # SimpleQueue: its put is safe inside a signal handler.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         """Something to look at for the thread that works."""
@@ -132,18 +134,17 @@ class Worker:
             if role not in judging:
                 roles.load(role)
         device.refuse_missing_gpu(self.post.device)
-        floor_bytes = resident.resident_bytes()
-        self._ready = True
-        self._send(
-            Ready(
-                import_seconds=round(time.monotonic() - began, 3),
-                resident_bytes=floor_bytes,
-                device_name=device.gpu_name(self.post.device),
-            ),
-            True,
-        )
+        floor_bytes = resident.floor_bytes()
+        self._report_ready(round(time.monotonic() - began, 3), floor_bytes)
         threading.Thread(target=self._import_later, args=(judging,), name="import", daemon=True).start()
         return Place(self.post.run_folder, self.post.device, self.post.threads, floor_bytes)
+
+    def _report_ready(self, import_seconds: float, resident_bytes: int) -> None:
+        name = device.gpu_name(self.post.device)
+        with self._announcing:
+            self._ready = True
+            ready = Ready(import_seconds=import_seconds, resident_bytes=resident_bytes, device_name=name)
+            self._send(ready, True)
 
     def _import_later(self, judging: Sequence[Role]) -> None:
         """What judging needs, while the machine has nothing better to do; a task that comes earlier imports it at once."""
@@ -248,7 +249,8 @@ class Worker:
         """Every new coordinator gets a hello after all reports; the leases are listed before it is sent, so that their ends come later."""
         if (hub := self._peer.hub) != self._greeted:
             self._greeted = hub
-            self._send(self._hello(), True)
+            with self._announcing:
+                self._send(self._hello(), True)
 
     @property
     def _orphaned(self) -> bool:

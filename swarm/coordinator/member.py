@@ -8,7 +8,7 @@ from typing import Literal
 
 from bus.hub import Link
 from bus.liveness import Signals, StopStep
-from swarm.launch import local
+from swarm.launch.child import Child
 from swarm.launch.layout import WorkerSpec
 from swarm.messages import Heartbeat, Held, Ready
 
@@ -28,7 +28,7 @@ class Member:
     """One worker, across its restarts."""
 
     spec: WorkerSpec
-    child: local.Child | None = None
+    child: Child | None = None
     threads: int = 0
     """Of its process."""
     state: Literal["starting", "importing", "ready", "leaving", "gone", "parked"] = "gone"

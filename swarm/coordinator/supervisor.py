@@ -22,8 +22,9 @@ from bus.keys import Members
 from bus.liveness import Parked, Restart, Timeouts, after_exit, judge, stop_step
 from swarm.coordinator.member import Member, Ordered
 from swarm.coordinator.pulse import Pulse
-from swarm.event import Role
 from swarm.launch import local
+from swarm.launch.child import Child
+from swarm.launch.forkserver import ForkServer, can_fork
 from swarm.launch.layout import Layout, WorkerSpec
 from swarm.messages import Heartbeat, Held, Hello, Ready
 from swarm.policy.schedule import Worker, roles_needed
@@ -58,6 +59,8 @@ class Supervisor:
         """Notes for the log; the coordinator takes them from here."""
         self.layout = layout
         self._members = {spec.name: Member(spec) for spec in layout.workers}
+        forked = [role for spec in layout.workers if can_fork(spec) for role in spec.roles]
+        self._forks = ForkServer(folder, forked, self._made)
         self._kept = {spec.name: spec.threads for spec in layout.workers}
         """Threads that each worker may use now; with 0 it has no process."""
         self._is_noted = True
@@ -70,7 +73,7 @@ class Supervisor:
         living = local.living(self.folder)
         for name, member in self._members.items():
             if found := living.get(name):
-                self._take(member, local.Child(member.spec, *found))
+                self._take(member, Child(member.spec, *found))
                 self.news.append(f"{name} (pid {found[0]}) outlived its coordinator and is adopted")
             elif self._kept[name]:
                 self._start(member)
@@ -91,22 +94,36 @@ class Supervisor:
     def _start(self, member: Member) -> None:
         join = self.members.invite(member.spec.name, "worker")
         spec = replace(member.spec, threads=self._kept[member.spec.name])
-        self._take(member, local.start(spec, self.folder, join))
+        self._take(member, local.start(spec, self.folder, join, self._forks))
         self._note()
+
+    def _made(self, child: Child) -> None:
+        """The fork server has made a process, or ended before."""
+        self._watch_exit(child)
+        if any(member.child is child and member.stop_step != "kill" for member in self._members.values()):
+            self._note()
+        else:  # it was given up before there was one
+            child.signal_group(signal.SIGKILL)
 
     def _note(self) -> None:
         """Write the list of living processes for the next coordinator; if the disk is full, again at the next look."""
-        self._is_noted = local.write_down([m.child for m in self._members.values() if m.child], self.folder)
+        children = [member.child for member in self._members.values() if member.child and member.child.pid]
+        self._is_noted = local.write_down(children, self.folder)
 
-    def _take(self, member: Member, child: local.Child) -> None:
+    def _take(self, member: Member, child: Child) -> None:
         member.child, member.since, member.state = child, time.monotonic(), "starting"
         member.threads = child.spec.threads
         member.why, member.link, member.beat, member.ready, member.unreached_at = "", None, None, None, 0.0
         member.beat_text = None
         member.heard, member.leaving_since, member.stop_step = False, None, "ask"
         member.orders, member.strays = {}, []
+        self._watch_exit(child)
+
+    def _watch_exit(self, child: Child) -> None:
         if (descriptor := child.exit_descriptor()) >= 0:
             asyncio.get_running_loop().add_reader(descriptor, self._exit_noticed, descriptor)
+        elif child.exit_reason():
+            self.exited.set()
 
     def _exit_noticed(self, descriptor: int) -> None:
         asyncio.get_running_loop().remove_reader(descriptor)
@@ -115,7 +132,7 @@ class Supervisor:
 
     def watch(self, links: Mapping[str, Link], state: State) -> None:
         """Notice exits, heartbeats and standstills; start again what is needed."""
-        now, needed = time.monotonic(), roles_needed(state)
+        now = time.monotonic()
         self._count_stalls()
         if not self._is_noted:
             self._note()
@@ -128,11 +145,12 @@ class Supervisor:
                 self._ended(member, reason, now)
             elif member.child:
                 self._escalate_stop(member, self.stop_seconds, now)
-            elif member.state == "gone" and now >= member.start_at and self._is_wanted(member, needed):
+            elif member.state == "gone" and now >= member.start_at and self._is_wanted(member, state):
                 self._start(member)
 
-    def _is_wanted(self, member: Member, needed: frozenset[Role]) -> bool:
+    def _is_wanted(self, member: Member, state: State) -> bool:
         """Whether work may come for it, and its device is not left to others."""
+        needed = roles_needed(state, at_once=can_fork(member.spec))
         return bool(needed.intersection(member.spec.roles) and self._kept[member.spec.name])
 
     def stalled(self) -> dict[str, bool]:
@@ -199,6 +217,7 @@ class Supervisor:
     async def wait_for_all(self, *, grace_seconds: float) -> None:
         """Until every process has gone, down the stop ladder."""
         began = time.monotonic()
+        self._forks.end()
         for member in self._members.values():
             member.leaving_since = began
         # A process that hangs in the kernel (a GPU driver, a dead mount) does not die even of SIGKILL.
@@ -275,6 +294,7 @@ class Supervisor:
             state=member.seen_as,
             silent_seconds=member.silent_seconds(self._pulse.awake_since),
             why_gone=member.why,
+            starts_at_once=can_fork(member.spec),
             streams=member.spec.streams,
             slots=member.spec.slots,
             holds=member.holds,

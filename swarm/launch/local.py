@@ -1,4 +1,4 @@
-"""Starts worker processes on this machine, notices their end, finds and ends those of an earlier coordinator; decides nothing."""
+"""Starts worker processes on this machine, finds and ends those of an earlier coordinator; decides nothing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from bus.liveness import describe_exit
 from swarm.files import read_json, write_whole
+from swarm.launch.child import Child, is_worker_of, process_started
+from swarm.launch.forkserver import ForkServer, can_fork
 from swarm.launch.layout import WorkerSpec
 from swarm.plainfiles import make_folder, may_pass, opener
 from swarm.rundir import RunFolder
@@ -29,58 +29,28 @@ at once: asleep at once 155 and 162; with these 100 and 230; torch's default, wh
 """
 
 
-@dataclass(slots=True)
-class Child:
-    """A worker process of this run: started here, or adopted from a coordinator that has ended."""
-
-    spec: WorkerSpec
-    pid: int
-    started: str
-    """Its start time from `process_started`: pid and start time together identify a process."""
-    launch: str = ""
-    """The nonce in its command line."""
-    process: subprocess.Popen[bytes] | None = None
-    """None for an adopted process, whose exit status cannot be read."""
-
-    def exit_reason(self) -> str | None:
-        """None while it runs; otherwise how it ended."""
-        if self.process is None:
-            return None if process_started(self.pid) == self.started else "its process has ended"
-        status = self.process.poll()
-        return None if status is None else describe_exit(status)
-
-    def signal_group(self, number: signal.Signals) -> None:
-        if self.exit_reason() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
-
-    def exit_descriptor(self) -> int:
-        """A descriptor that becomes readable when the process ends (pidfd_open(2)); -1 where the system has none."""
-        try:
-            return os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
-        except OSError:
-            return -1
-
-
-def start(spec: WorkerSpec, folder: RunFolder, join: Path) -> Child:
-    """A new worker in its own session: it survives the terminal and, for a while, its coordinator."""
+def start(spec: WorkerSpec, folder: RunFolder, join: Path, forks: ForkServer) -> Child:
+    """A new worker in its own session: it survives the terminal and, for a while, its coordinator.  Raises OSError."""
     make_folder(folder.workers)
+    arguments = [
+        "--join", str(join), "--run", str(folder.path), "--roles", ",".join(spec.roles),
+        "--device", spec.device, "--threads", str(spec.threads),
+    ]  # fmt: skip
+    if can_fork(spec):
+        return forks.start(spec, arguments, environment(spec))
     launch = secrets.token_hex(8)
-    command = module_command(
-        "trainer", "--join", str(join), "--run", str(folder.path), "--roles", ",".join(spec.roles),
-        "--device", spec.device, "--threads", str(spec.threads), "--launch", launch,
-    )  # fmt: skip
     with open(folder.workers / f"{spec.name}.log", "ab", opener=opener) as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(spec)
-        )
+            module_command("trainer", *arguments, "--launch", launch),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **environment(spec)},
+        )  # fmt: skip
     return Child(spec, process.pid, process_started(process.pid) or "", launch, process)
 
 
-def _environment(spec: WorkerSpec) -> dict[str, str]:
+def environment(spec: WorkerSpec) -> dict[str, str]:
+    """What its process has beside, or instead of, what it inherits."""
     threads = str(spec.threads)
     return {
-        **os.environ,
         # OpenMP and MKL read these when torch is imported.
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
@@ -91,47 +61,6 @@ def _environment(spec: WorkerSpec) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def process_started(pid: int) -> str | None:
-    """When the process began, as reported by the system; None if there is none."""
-    if Path("/proc/self/stat").exists():
-        try:
-            text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-        except OSError:
-            return None
-        fields = text.rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]  # field 22 of proc(5): start time in clock ticks
-    return _ask_ps("lstart=", pid) or None
-
-
-def is_worker_of(folder: RunFolder, pid: int, launch: str) -> bool:
-    """Whether the process is a worker that this user started for this folder.
-
-    The pid and start time that a file of the run folder names are no proof: whoever made the folder can name any process.  Its
-    command line must name this folder and this launch, and it must belong to us and lead its process group.
-    """
-    try:
-        if pid <= 1 or not launch or os.getpgid(pid) != pid:
-            return False
-        owner, words, gap = _command_line(pid)
-    except (OSError, ValueError):
-        return False
-    wanted = (("-m", "trainer"), ("--run", str(folder.path)), ("--launch", launch))
-    return owner == os.geteuid() and all(f"{gap}{gap.join(pair)}{gap}" in words for pair in wanted)
-
-
-def _command_line(pid: int) -> tuple[int, str, str]:
-    """The owner's uid, the words of the command line, and the character that separates them.  Raises OSError or ValueError."""
-    if Path("/proc/self/cmdline").exists():
-        place = Path(f"/proc/{pid}")
-        return place.stat().st_uid, (place / "cmdline").read_text(encoding="utf-8", errors="surrogateescape"), "\0"
-    return int(_ask_ps("uid=", pid)), f"{_ask_ps('command=', pid)} ", " "
-
-
-def _ask_ps(column: str, pid: int) -> str:
-    found = subprocess.run(["ps", "-ww", "-o", column, "-p", str(pid)], capture_output=True, text=True, check=False)
-    return found.stdout.strip()
 
 
 class Known(NamedTuple):

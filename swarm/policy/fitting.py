@@ -14,8 +14,8 @@ JUDGED_TOKENS, JUDGED_LOGITS_BYTES = 4096, 512 << 20
 
 PASS_TOKENS = 16384
 """Bound on the tokens that the shared engine computes at once, pads included; a single row may be longer."""
-CPU_PASS_TOKENS = 2048
-"""The same of one forward pass on a CPU: a larger one is hardly faster there (4 % at most, on the embedded base), and takes more memory."""
+CPU_PASS_TOKENS = 1024
+"""The same of one forward pass on a CPU: a larger one is no faster there (within 4 %, on the embedded base), and takes more memory."""
 LOGITS_BYTES = 256 << 20
 """Bound on a chunk's logits in fp32 on the shared engine."""
 

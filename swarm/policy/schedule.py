@@ -53,6 +53,8 @@ class Worker:
     """starting: not heard yet (it may hold leases: see `Supervisor`).  parked: it died so often that it is not started again."""
     silent_seconds: float = 0.0
     why_gone: str = ""
+    starts_at_once: bool = False
+    """It has its imports from the fork server."""
     streams: tuple[str, ...] | None = None
     """The streams that fit its device; None: all."""
     slots: int = 1
@@ -408,14 +410,22 @@ def _examination(state: State, name: str, why: str, rc: int) -> list[Command]:
 
 
 def _dismissals(state: State, workers: Sequence[Worker]) -> list[Command]:
-    needed = roles_needed(state)
     idle = [w for w in workers if w.state == "ready" and not state.held_by(w.name)]
-    return [Dismiss(worker.name) for worker in idle if not needed.intersection(worker.roles)]
+    needed = {at_once: roles_needed(state, at_once=at_once) for at_once in (False, True)}
+    return [Dismiss(worker.name) for worker in idle if not needed[worker.starts_at_once].intersection(worker.roles)]
 
 
-def roles_needed(state: State) -> frozenset[Role]:
-    """Roles for which work may still come: those whose tasks some open stream has not finished."""
+def roles_needed(state: State, *, at_once: bool = False) -> frozenset[Role]:
+    """Roles for which work may still come: those whose tasks some open stream has not finished.
+
+    `at_once`: of workers that start in milliseconds.  They need not wait in memory while a stream trains for what comes after that.
+    """
     streams = [] if state.stopped else state.open_streams()
-    needed = {role for stream in streams for role in ROLES if state.tasks[f"{stream.name}/{role}"].done is None}
+    needed = {role for stream in streams for role in _roles_to_come(state, stream, at_once=at_once)}
     sealed = state.run and state.run.sealed and not state.promoted and not state.stopped
     return frozenset(needed | ({DONE_BY["sealed"]} if sealed else set()))
+
+
+def _roles_to_come(state: State, stream: Stream, *, at_once: bool) -> list[Role]:
+    roles: list[Role] = [role for role in ROLES if state.tasks[f"{stream.name}/{role}"].done is None]
+    return roles[: roles.index("train") + 1] if at_once and "train" in roles else roles

@@ -17,6 +17,7 @@ Wall clocks mean something on a quiet machine only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -147,7 +148,7 @@ def by_swarm(job: Job, *overrides: str) -> dict[str, float]:
             while not (end := (state := sp.state(folder)).end):
                 for what in _reached(state):
                     reached.setdefault(what, time.monotonic() - began)
-                cost.look(_workers_and_coordinator(folder))
+                cost.look(_processes(folder))
                 time.sleep(POLL_SECONDS)
             cost.seconds = time.monotonic() - began
         finally:
@@ -164,11 +165,10 @@ def _reached(state: State) -> list[str]:
     return [what for what in kinds if all(getattr(stream, what) for stream in state.streams.values())]
 
 
-def _workers_and_coordinator(folder: RunFolder) -> list[int]:
-    try:
-        return [*sp.living_workers(folder), sp.coordinator_pid(folder)]
-    except AssertionError:  # it has just ended
-        return sp.living_workers(folder)
+def _processes(folder: RunFolder) -> list[int]:
+    with contextlib.suppress(AssertionError):  # it has just ended
+        return [*sp.trainer_processes(folder), sp.coordinator_pid(folder)]
+    return sp.trainer_processes(folder)
 
 
 def scripts(job: Job, code: str, numbers: Sequence[int], threads: int | None) -> Cost:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from swarm.log import Entry, Log
 from swarm.rundir import RunFolder
@@ -127,8 +127,14 @@ def wait_for_end(folder: RunFolder) -> State:
 
 
 def worker_pids(folder: RunFolder) -> dict[str, int]:
-    rows = json.loads(swarm("status", str(folder.path), "--json", cwd=folder.path.parent.parent).stdout)["workers"]
-    return {row["worker"]: row["pid"] for row in rows if row["pid"]}
+    """Of its workers, once each that is being started has a process."""
+
+    def made() -> dict[str, int] | None:
+        rows = json.loads(swarm("status", str(folder.path), "--json", cwd=folder.path.parent.parent).stdout)["workers"]
+        waits = any(row["state"] == "starting" and not row["pid"] for row in rows)
+        return None if waits else {row["worker"]: row["pid"] for row in rows if row["pid"]}
+
+    return cast("dict[str, int]", wait_for(made, "a process of each worker", folder=folder))
 
 
 def coordinator_pid(folder: RunFolder) -> int:
@@ -140,6 +146,22 @@ def coordinator_pid(folder: RunFolder) -> int:
 
 
 def living_workers(folder: RunFolder) -> list[int]:
+    return [pid for pid in trainer_processes(folder) if _comm(pid) not in {"forkserver", ""}]
+
+
+def living_trainers(folder: RunFolder) -> list[int]:
+    """A worker's process has the name of the worker."""
+    return [pid for pid in living_workers(folder) if _comm(pid).startswith("trainer")]
+
+
+def _comm(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""  # it has just ended
+
+
+def trainer_processes(folder: RunFolder) -> list[int]:
+    """Workers, and the process from which they are forked."""
     found = []
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         words = _words(process)

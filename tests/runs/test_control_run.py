@@ -76,9 +76,8 @@ def saved(folder: RunFolder, stream: str) -> int:
 
 def kill_trainer(folder: RunFolder) -> None:
     """At once: its steps are short."""
-    for pid in sp.living_workers(folder):
-        if b"\0train\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+    for pid in sp.living_trainers(folder):
+        os.kill(pid, signal.SIGKILL)
 
 
 def traces(folder: RunFolder, stream: str) -> list[Trace]:

@@ -63,7 +63,7 @@ def coordinate(folder: RunFolder) -> None:
 
 def holder(folder: RunFolder) -> int:
     """The trainer's process."""
-    return next(pid for pid in sp.living_workers(folder) if b"\0train\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return sp.living_trainers(folder)[0]
 
 
 def held(folder: RunFolder) -> list[str]:

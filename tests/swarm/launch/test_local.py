@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from swarm.launch import local
+from swarm.launch.child import process_started
 from swarm.launch.layout import WorkerSpec
 from swarm.rundir import RunFolder
 
@@ -50,7 +51,7 @@ def words(folder: RunFolder, launch: str) -> tuple[str, ...]:
 
 
 def note(folder: RunFolder, pid: int, launch: str) -> None:
-    known = {"pid": pid, "started": local.process_started(pid), "launch": launch}
+    known = {"pid": pid, "started": process_started(pid), "launch": launch}
     folder.processes.write_text(json.dumps({"trainer-1": known}))
 
 
@@ -104,10 +105,10 @@ def test_threads_of_a_worker_soon_sleep_while_they_wait_unless_the_user_has_chos
     spec = WorkerSpec("trainer-1", ("train",), "cpu", threads=3)
     for variable in local.WAITING:
         monkeypatch.delenv(variable, raising=False)
-    made = local._environment(spec)
+    made = local.environment(spec)
     assert (made["OMP_WAIT_POLICY"], made["GOMP_SPINCOUNT"], made["OMP_NUM_THREADS"]) == ("PASSIVE", "1000", "3")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    made = local._environment(spec)
+    made = local.environment(spec)
     assert made["OMP_WAIT_POLICY"] == "ACTIVE"
     assert "GOMP_SPINCOUNT" not in made
 
@@ -118,7 +119,7 @@ def test_a_worker_sees_its_own_gpu_alone_and_starts_as_many_threads_as_it_was_gi
 ) -> None:
     """A17."""
     monkeypatch.setattr("os.environ", {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "TOKENIZERS_PARALLELISM": "true"})
-    made = local._environment(WorkerSpec("trainer-1", ("train",), "cpu", threads=3, gpu_index=gpu))
+    made = local.environment(WorkerSpec("trainer-1", ("train",), "cpu", threads=3, gpu_index=gpu))
     assert (made["CUDA_VISIBLE_DEVICES"], made["CUDA_DEVICE_ORDER"]) == (seen, "PCI_BUS_ID")
     assert (made["OMP_NUM_THREADS"], made["MKL_NUM_THREADS"], made["TOKENIZERS_PARALLELISM"]) == ("3", "3", "false")
     assert made["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"

@@ -18,7 +18,7 @@ from swarm.policy.commands import (
     Revoke,
     SendOrder,
 )
-from swarm.policy.schedule import MAX_ROLLBACKS, decide
+from swarm.policy.schedule import MAX_ROLLBACKS, decide, roles_needed
 from tests.swarm.story import OTHER, SHA, START, Story, settings, worker
 
 CREW = (
@@ -534,6 +534,23 @@ def test_workers_leave_when_no_work_for_their_roles_can_come() -> None:
     story.claim("wide/train", "trainer-1")
     crew = (worker("prep-1", "prepare"), worker("trainer-1", "train"), worker("validator-1", "validate"))
     assert decide(story.state, crew, story.now, settings("wide")) == [Dismiss("prep-1")]
+
+
+def test_a_worker_that_starts_at_once_does_not_wait_in_memory_for_what_comes_after_a_training() -> None:
+    story = Story("wide")
+    clerk = worker("clerk", "prepare", "validate", "evaluate")
+    crew = (replace(clerk, starts_at_once=True), worker("trainer-1", "train"))
+    assert Dismiss("clerk") not in decide(story.state, crew, story.now, settings("wide"))
+    story.prepared("wide")
+    story.claim("wide/train", "trainer-1")
+    assert decide(story.state, crew, story.now, settings("wide")) == [Dismiss("clerk")]
+    assert decide(story.state, (clerk, crew[1]), story.now, settings("wide")) == []
+    story = Story("wide", "narrow")
+    story.prepared("wide")
+    story.claim("wide/train", "trainer-1")
+    assert roles_needed(story.state, at_once=True) == {"prepare", "train"}
+    story.trained("narrow")
+    assert roles_needed(story.state, at_once=True) == {"train", "validate", "evaluate"}
 
 
 def test_nothing_is_decided_after_the_end() -> None:

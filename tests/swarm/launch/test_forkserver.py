@@ -1,0 +1,135 @@
+"""Real workers from a real fork server, without a coordinator: what is known of each, and who ends with whom."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swarm.access.members import members_for_hub
+from swarm.launch import local
+from swarm.launch.child import Child, is_worker_of, process_started
+from swarm.launch.forkserver import ForkServer, can_fork
+from swarm.launch.layout import WorkerSpec
+from swarm.rundir import RunFolder
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+
+PATIENCE_SECONDS = 60.0
+
+
+class Crew:
+    """Workers of one run, which no coordinator will ever greet."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = RunFolder(path / "run")
+        self.folder.path.mkdir()
+        self.members = members_for_hub(self.folder, None)
+        self.forks = ForkServer(self.folder, ("prepare", "prepare"), self.made)
+        self.news: list[Child] = []
+
+    def made(self, child: Child) -> None:
+        self.news.append(child)
+
+    def start(self, name: str, *, join: Path | None = None, threads: int = 1) -> Child:
+        spec = WorkerSpec(name, ("prepare",), "cpu", threads)
+        return local.start(spec, self.folder, join or self.members.invite(name, "worker"), self.forks)
+
+    def log(self, name: str) -> str:
+        return (self.folder.workers / f"{name}.log").read_text()
+
+    @property
+    def server(self) -> int:
+        assert self.forks._process
+        return self.forks._process.pid
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+async def test_a_forked_worker_is_known_by_its_folder_leads_its_group_and_its_end_has_a_reason(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    waiting, broken = crew.start("prep-1", threads=2), crew.start("prep-2", join=tmp_path / "none.json")
+    assert waiting.pid == 0
+    assert waiting.exit_reason() is None
+    waiting.signal_group(signal.SIGKILL)  # there is nobody yet, least of all our own group
+    await until(lambda: len(crew.news) == 2)
+    assert crew.news == [waiting, broken]
+
+    assert waiting.started == process_started(waiting.pid)
+    assert is_worker_of(crew.folder, waiting.pid, waiting.launch)
+    assert not is_worker_of(crew.folder, waiting.pid, "another")
+    assert os.getsid(waiting.pid) == os.getpgid(waiting.pid) == waiting.pid
+    await until(lambda: comm(waiting.pid) == "prep-1")
+    assert Path(f"/proc/{waiting.pid}/fd/0").resolve() == Path(os.devnull)
+
+    await until(broken.exit_reason)
+    assert broken.exit_reason() == "exit 2"
+    assert "none.json" in crew.log("prep-2")
+    assert waiting.exit_reason() is None
+    waiting.signal_group(signal.SIGKILL)
+    await until(waiting.exit_reason)
+    assert "SIGKILL" in (waiting.exit_reason() or "")
+    assert waiting.exit_reason() == waiting.exit_reason()
+    crew.forks.end()
+
+
+async def test_workers_outlive_their_fork_server_and_the_next_request_starts_another(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    first = crew.start("prep-1")
+    await until(lambda: first.pid)
+    killed = crew.server
+    os.kill(killed, signal.SIGSTOP)
+    never = crew.start("prep-2")
+    os.kill(killed, signal.SIGKILL)
+    await until(never.exit_reason)
+    assert "SIGKILL" in (never.exit_reason() or "")
+    assert never.pid == 0
+    assert first.exit_reason() is None
+
+    second = crew.start("prep-2")
+    assert crew.server != killed
+    await until(lambda: second.pid)
+    assert second.launch != first.launch
+    for child in (first, second):
+        child.signal_group(signal.SIGTERM)
+        await until(child.exit_reason)
+        assert child.exit_reason() == "exit 0"
+        assert "asked to leave" in crew.log(child.spec.name)
+    crew.forks.end()
+
+
+async def test_the_fork_server_ends_with_its_launcher(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    child = crew.start("prep-1")
+    await until(lambda: child.pid)
+    server = crew.forks._process
+    assert server
+    assert server.stdin
+    server.stdin.close()
+    await until(lambda: crew.forks._process is None)
+    assert server.returncode == 0
+    assert child.exit_reason() is None
+    child.signal_group(signal.SIGKILL)
+
+
+def test_workers_of_gpus_and_of_other_systems_are_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA cannot be used in a process that was forked after it was initialised."""
+    assert can_fork(WorkerSpec("trainer-1", ("train",), "cpu"))
+    assert not can_fork(WorkerSpec("trainer-1", ("train",), "gpu0", gpu_index=0))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not can_fork(WorkerSpec("trainer-1", ("train",), "cpu"))

@@ -1,0 +1,109 @@
+"""python -m trainer forkserver --run RUN_FOLDER --roles prepare,train --launch NONCE
+
+Imports what workers with these roles need, then makes one by fork for each line of JSON on stdin and answers with its pid on stdout;
+ends with stdin.  It computes nothing and starts no thread: what a fork inherits are modules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from swarm.event import Role
+from swarm.plainfiles import open_file
+from swarm.rundir import RunFolder
+from trainer import resident, roles
+from trainer.device import set_environment
+from trainer.quiet import quieten
+
+FIRST_USED = (
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.auto.modeling_auto",
+    "transformers.modeling_utils",
+    "trainer.objectives.next_token",
+)
+"""What the first task of a role would import."""
+
+
+def serve(arguments: list[str]) -> list[str]:
+    """Returns in each worker, with the worker's own arguments; the server itself exits."""
+    options = _options(arguments)
+    _call("forkserver")
+    replies = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    _import(cast("list[Role]", options.roles.split(",")))
+    resident.note_imports()
+    for line in sys.stdin:
+        if worker := _forked():
+            os.write(replies, f"{worker}\n".encode())
+        else:
+            os.close(replies)
+            return _become(json.loads(line), RunFolder(options.run))
+    sys.exit(0)
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m trainer forkserver", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--roles", required=True, help="comma-separated: those that any of the workers will have")
+    parser.add_argument("--launch", default="", help="nonce, by which the launcher recognizes its workers")
+    return parser.parse_args(arguments)
+
+
+def _import(wanted: list[Role]) -> None:
+    set_environment()
+    quieten()
+    with contextlib.suppress(ImportError):  # the worker meets it again, and its own log says it
+        for role in wanted:
+            roles.load(role)
+        for name in FIRST_USED:
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a worker would write to the pages of all these objects, which it shares with the others
+
+
+def _forked() -> int:
+    """The pid of a new process; 0 in that process.  Its parent is whoever is to learn how it ends: the launcher, not the fork server.
+
+    The process between the two ends at once, and its child goes to the nearest ancestor that is a subreaper (prctl(2)).
+    """
+    reading, writing = os.pipe()
+    if between := os.fork():
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            pid = int(pipe.read())
+        os.waitpid(between, 0)
+        return pid
+    if worker := os.fork():
+        os.write(writing, str(worker).encode())
+        os._exit(0)
+    os.close(reading)
+    os.close(writing)
+    return 0
+
+
+def _become(request: dict[str, Any], folder: RunFolder) -> list[str]:
+    """The worker that was asked for; returns its arguments."""
+    os.setsid()
+    log = open_file(folder.workers / f"{request['name']}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(nothing)
+    _call(request["name"])
+    os.environ.update(request["environment"])
+    return cast("list[str]", request["arguments"])
+
+
+def _call(name: str) -> None:
+    """What `ps -o comm` and `top` call this process: they all have one command line."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
