@@ -199,7 +199,7 @@ class Supervisor:
             member.child.signal_group(signal.SIGTERM if step == "terminate" else signal.SIGKILL)
 
     def _ended(self, member: Member, reason: str, now: float) -> None:
-        dismissed = member.state == "leaving"
+        dismissed, log = member.state == "leaving", member.child.log_name if member.child else member.spec.name
         if member.stop_step != "ask":
             reason = f"told to stop, it did not within {self.stop_seconds:.0f} s and was ended"
         member.child, member.why = None, "" if dismissed else reason
@@ -211,7 +211,7 @@ class Supervisor:
             case Restart(wait_seconds):
                 member.start_at = now + wait_seconds
             case Parked(why):
-                member.state, member.why = "parked", f"{why}; last: {reason}; see workers/{member.spec.name}.log"
+                member.state, member.why = "parked", f"{why}; last: {reason}; see workers/{log}.log"
                 self.news.append(f"{member.spec.name} is parked: {member.why}")
 
     async def wait_for_all(self, *, grace_seconds: float) -> None:

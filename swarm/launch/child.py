@@ -14,6 +14,8 @@ from bus.liveness import describe_exit
 from swarm.launch.layout import WorkerSpec
 from swarm.rundir import RunFolder
 
+FORK_SERVER = "forkserver"
+
 
 class Process(Protocol):
     """What is asked of a process that is ours: `subprocess.Popen`, or one that the fork server makes."""
@@ -41,7 +43,12 @@ class Child:
         if self.process is None:
             return None if process_started(self.pid) == self.started else "its process has ended"
         status = self.process.poll()
-        return None if status is None else describe_exit(status)
+        return None if status is None else f"{describe_exit(status)}{'' if self.pid else ' of its fork server'}"
+
+    @property
+    def log_name(self) -> str:
+        """Whose file in the run's `workers/` has what it wrote before it ended."""
+        return self.spec.name if self.pid else FORK_SERVER
 
     def signal_group(self, number: signal.Signals) -> None:
         if self.pid and self.exit_reason() is None:

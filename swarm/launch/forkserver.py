@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from swarm.event import Role
-from swarm.launch.child import Child, process_started
+from swarm.launch.child import FORK_SERVER, Child, process_started
 from swarm.launch.layout import WorkerSpec
 from swarm.plainfiles import opener
 from swarm.rundir import RunFolder
@@ -79,7 +79,7 @@ class ForkServer:
                 "trainer", "forkserver", "--run", str(self._folder.path), "--roles", ",".join(self._roles),
                 "--launch", self._launch,
             )  # fmt: skip
-            with open(self._folder.workers / "forkserver.log", "ab", opener=opener) as log:
+            with open(self._folder.workers / f"{FORK_SERVER}.log", "ab", opener=opener) as log:
                 self._process = subprocess.Popen(
                     command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                     start_new_session=True, env={**os.environ, **environment},

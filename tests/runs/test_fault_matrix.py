@@ -111,19 +111,38 @@ def steps_of(watcher: Watcher, folder: RunFolder) -> WorkerRow:
     return row
 
 
+TRAINER_DIES = """
+import os, sys
+def die(event, words):
+    if event == "open" and words[0] == "trainer-1.log":
+        os._exit(3)
+if "trainer" in sys.orig_argv:
+    sys.addaudithook(die)
+"""
+SERVER_DIES = """
+import os, sys
+if "forkserver" in sys.orig_argv:
+    os._exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "log"),
+    [(TRAINER_DIES, "exit 3", "trainer-1"), (SERVER_DIES, "exit 3 of its fork server", "forkserver")],
+    ids=["the worker", "its fork server"],
+)
 def test_a_worker_that_dies_at_every_start_is_parked_and_the_log_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str, log: str
 ) -> None:
     (tmp_path / "faults").mkdir()
-    (tmp_path / "faults" / "sitecustomize.py").write_text(
-        "import os, sys\nif 'trainer' in sys.orig_argv and '--roles' in sys.orig_argv and 'train' in sys.orig_argv: os._exit(3)\n"
-    )
+    (tmp_path / "faults" / "sitecustomize.py").write_text(fault)
     inject(tmp_path / "faults", monkeypatch)
     config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=2)
     done = sp.swarm("run", config.name, cwd=tmp_path, check=1)
     [path] = (tmp_path / "runs").iterdir()
     state, folder = sp.state(RunFolder(path)), RunFolder(path)
-    [note] = [e.event.body for e in sp.entries(folder) if isinstance(e.event, ev.Post)]
-    assert "trainer-1 is parked: ended 5 times within 60 s; not started again; last: exit 3" in note
-    assert "exit 3" in state.streams["only"].failed
-    assert "see workers/trainer-1.log" in done.stdout + done.stderr
+    notes = [e.event.body for e in sp.entries(folder) if isinstance(e.event, ev.Post)]
+    why = f"ended 5 times within 60 s; not started again; last: {reason}; see workers/{log}.log"
+    assert any(f"is parked: {why}" in note for note in notes)
+    assert reason in state.streams["only"].failed
+    assert f"see workers/{log}.log" in done.stdout + done.stderr

@@ -136,7 +136,7 @@ def test_a_front_end_that_leaves_hangs_or_is_ended_is_not_the_end_of_the_run(
     terminal.type(f"clear; {SWARM} watch")
     terminal.wait_for("only", "q detach")
     os.kill(sp.coordinator_pid(folder), signal.SIGKILL)
-    terminal.wait_for("no coordinator", "train on; swarm resume adopts them")
+    terminal.wait_for("no coordinator", "1 worker trains on; swarm resume adopts it")
     terminal.press("q")
     assert "goes on; " not in terminal.wait_for("its coordinator is gone; `swarm resume", "ready$")
     assert "no coordinator, `swarm resume` goes on: 1 train" in sp.swarm("digest", cwd=tmp_path).stdout
