@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+from swarm import kinds
+from swarm.errors import UserError
 from swarm.event import Role
 from swarm.plainfiles import open_file
 from swarm.rundir import RunFolder
@@ -65,6 +67,9 @@ def _import(wanted: list[Role]) -> None:
             roles.load(role)
         for name in FIRST_USED:
             importlib.import_module(name)
+    with contextlib.suppress(UserError):  # so does the worker this one
+        for setting in kinds.ALL:
+            kinds.installed(setting)
     gc.collect()
     gc.freeze()  # a collection in a worker would write to the pages of all these objects, which it shares with the others
 

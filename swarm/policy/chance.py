@@ -14,7 +14,7 @@ from typing import Protocol
 
 DRAWS = 10_000
 MOST_BLOCKS = 1_000
-"""More rows are drawn in so many blocks of rows, so that a comparison takes seconds."""
+"""More rows are drawn in so many blocks of rows, so that a comparison takes a tenth of a second."""
 FEW_ROWS = 30
 """The bootstrap of fewer rows finds too much."""
 LEAST_P = 1e-9
@@ -26,7 +26,7 @@ POWER = 0.8
 class Draws(Protocol):
     """A seeded source of randomness, as random.Random."""
 
-    def choices(self, population: Sequence[tuple[float, float]], *, k: int) -> list[tuple[float, float]]: ...
+    def getrandbits(self, k: int, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,8 @@ def difference(
 
     `seeds`: how many replicas each arm is the mean of; 0 for the bare base, which has no seed.
     """
-    value = _mean([(gap * weight, weight) for gap, weight in rows])
-    blocks = _blocks([(gap * weight, weight) for gap, weight in rows])
-    drawn = sorted(_mean(random.choices(blocks, k=len(blocks))) for _ in range(DRAWS))
+    weighted = [(gap * weight, weight) for gap, weight in rows]
+    value, drawn = _mean(weighted), _drawn(_blocks(weighted), random)
     of_rows = stdev(drawn)
     if spread is None:
         return _by_rows(value, drawn, of_rows, level, [gap for gap, _ in rows])
@@ -118,6 +117,17 @@ def _blocks(rows: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         (sum(gap for gap, _ in rows[at::MOST_BLOCKS]), sum(weight for _, weight in rows[at::MOST_BLOCKS]))
         for at in range(MOST_BLOCKS)
     ]
+
+
+def _drawn(rows: Sequence[tuple[float, float]], random: Draws) -> list[float]:
+    """Means of as many rows, drawn with replacement; ascending."""
+    import numpy as np  # takes 0.1 s and 20 MB, which most commands can do without
+
+    generator = np.random.default_rng(random.getrandbits(64))
+    gaps, weights = np.array(rows).T
+    picked = (generator.integers(len(rows), size=(DRAWS // 10, len(rows))) for _ in range(10))  # bounds their memory
+    means = [gaps[part].sum(axis=1) / weights[part].sum(axis=1) for part in picked]
+    return list(map(float, np.sort(np.concatenate(means))))
 
 
 def _mean(rows: Sequence[tuple[float, float]]) -> float:

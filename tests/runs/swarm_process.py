@@ -129,12 +129,15 @@ def wait_for_end(folder: RunFolder) -> State:
 def worker_pids(folder: RunFolder) -> dict[str, int]:
     """Of its workers, once each that is being started has a process."""
 
-    def made() -> dict[str, int] | None:
-        rows = json.loads(swarm("status", str(folder.path), "--json", cwd=folder.path.parent.parent).stdout)["workers"]
-        waits = any(row["state"] == "starting" and not row["pid"] for row in rows)
-        return None if waits else {row["worker"]: row["pid"] for row in rows if row["pid"]}
+    def rows() -> list[dict[str, Any]]:
+        status = swarm("status", str(folder.path), "--json", cwd=folder.path.parent.parent).stdout
+        return cast("list[dict[str, Any]]", json.loads(status)["workers"])
 
-    return cast("dict[str, int]", wait_for(made, "a process of each worker", folder=folder))
+    def are_made() -> bool:
+        return all(row["pid"] for row in rows() if row["state"] == "starting")
+
+    wait_for(are_made, "a process of each worker", folder=folder)
+    return {row["worker"]: row["pid"] for row in rows() if row["pid"]}
 
 
 def coordinator_pid(folder: RunFolder) -> int:
