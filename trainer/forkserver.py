@@ -1,7 +1,8 @@
 """python -m trainer forkserver --run RUN_FOLDER --roles prepare,train --launch NONCE
 
 Imports what workers with these roles need, then makes one by fork for each line of JSON on stdin and answers with its pid on stdout;
-ends with stdin.  It computes nothing and starts no thread: what a fork inherits are modules.
+ends with stdin.  It computes nothing, so that what a fork inherits are modules; the threads that are started by imports (of OpenBLAS
+and of Arrow's allocator) know what to do about a fork.
 """
 
 from __future__ import annotations
