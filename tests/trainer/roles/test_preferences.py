@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from swarm.errors import UserError
+from swarm.planning.rows import most_steps
 from swarm.settings import StreamSettings
 from tests.trainer.conftest import Bench
 from trainer.data.prepared import HELD_OUT, TRAIN, read_rows
@@ -118,11 +119,19 @@ def test_kto_compares_each_answer_with_the_one_of_another_row() -> None:
     assert _with_neighbours({"completion_ids": [[1], [2], [3]]}) == {"KL_completion_ids": [[3], [1], [2]]}
 
 
+@pytest.mark.parametrize(("method", "steps"), [("dpo", 8), ("kto", 16)])
+def test_an_epoch_has_as_many_steps_as_was_predicted(bench: Bench, pairs: Make, method: str, steps: int) -> None:
+    """A40: KTO learns from each of the two answers by itself."""
+    given = pairs(method=method, max_steps=None, num_epochs=1, micro_batch_size=4, gradient_accumulation_steps=1)
+    assert bench.trained(given)["trained"].step == most_steps(given, 32) == steps
+
+
 def test_orpos_weight_arrives(bench: Bench, pairs: Make) -> None:
     """A39.  The loss is the likelihood and alpha times the odds ratio's, so that it is a line in alpha, and above the likelihood."""
     plain, more, most = (
         first(bench, pairs(method="orpo", orpo_alpha=alpha, **FIRST))["loss"] for alpha in (0.1, 0.3, 0.5)
     )
+    assert first(bench, pairs(method="orpo", **FIRST))["loss"] == plain, "0.1 unless it is set"
     of_odds = (more - plain) / 0.2
     assert of_odds > 0.1
     assert most == pytest.approx(plain + 0.4 * of_odds, rel=1e-4)
