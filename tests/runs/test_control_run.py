@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -76,8 +74,7 @@ def saved(folder: RunFolder, stream: str) -> int:
 
 def kill_trainer(folder: RunFolder) -> None:
     """At once: its steps are short."""
-    for pid in sp.living_trainers(folder):
-        os.kill(pid, signal.SIGKILL)
+    sp.kill(sp.living_trainers(folder))
 
 
 def traces(folder: RunFolder, stream: str) -> list[Trace]:

@@ -6,8 +6,6 @@ A trainer that is killed in between goes on with the same bits.
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,8 +48,7 @@ def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
 def kill_the_trainer(folder: RunFolder) -> None:
     checkpoints = folder.path / "streams" / "both"
     sp.wait_for(lambda: list(checkpoints.glob("t*/checkpoint-8")), "the first checkpoint", folder=folder)
-    for pid in sp.living_workers(folder):
-        os.kill(pid, signal.SIGKILL)
+    sp.kill(sp.living_workers(folder))
 
 
 def test_two_models_are_trained_in_one_stream_and_a_killed_trainer_goes_on_with_the_same_bits(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -270,8 +269,7 @@ def test_a_checkpoint_that_fails_validation_gives_way_to_the_last_good_one(tmp_p
     sp.wait_for(lambda: sp.state(folder).streams["only"].prepared, "prepared rows", folder=folder)
     judging = set(sp.trainer_processes(folder)) - set(sp.living_trainers(folder))
     """The worker that judges, or the process that would make it."""
-    for pid in judging:
-        os.kill(pid, signal.SIGSTOP)
+    sp.kill(judging, signal.SIGSTOP)
     try:
         sp.wait_for(lambda: sp.state(folder).tasks["only/train"].done, "the end of the training", folder=folder)
         trained = sp.state(folder).streams["only"].trained
@@ -280,9 +278,7 @@ def test_a_checkpoint_that_fails_validation_gives_way_to_the_last_good_one(tmp_p
             file.seek(-1, os.SEEK_END)
             file.write(b"\x7f")
     finally:
-        for pid in judging:
-            with contextlib.suppress(ProcessLookupError):  # it had been told to leave
-                os.kill(pid, signal.SIGCONT)
+        sp.kill(judging, signal.SIGCONT)
     state = sp.wait_for_end(folder)
     [back] = [e.event for e in sp.entries(folder) if isinstance(e.event, ev.Back)]
     assert "its maker said" in back.why

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,8 +52,7 @@ def test_a_group_that_adapts_and_one_alone_are_killed_and_end_bit_for_bit_as_tho
     sp.wait_for(
         lambda: all(stream.checkpoints for stream in sp.state(killed).streams.values()), "checkpoints", folder=killed
     )
-    for pid in sp.living_workers(killed):
-        os.kill(pid, signal.SIGKILL)
+    sp.kill(sp.living_workers(killed))
     assert [(end := sp.wait_for_end(folder).end) and end.rc for folder in (killed, whole)] == [0, 0]
     assert any(isinstance(entry.event, ev.Expire) for entry in sp.entries(killed))
     assert adapters(killed).keys() == {"tasks", "mirror", "ranks", "orbital", "blend", "hybrid", "amp", "alone"}

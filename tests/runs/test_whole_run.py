@@ -131,8 +131,7 @@ def shown_without_a_coordinator(folder: RunFolder, pids: list[int]) -> str:
     """Kills these, the coordinator among them, and gives what the dashboard says of it."""
     with Watcher.attach(folder.path) as watcher:
         sp.wait_for(lambda: watcher.snapshot().state == "running", "a running run", folder=folder)
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        sp.kill(pids)
         began = time.monotonic()
         sp.wait_for(lambda: watcher.snapshot().state == "no coordinator", "its absence", seconds=20)
         print(f"\n{len(pids)} killed: no coordinator is shown after {time.monotonic() - began:.1f} s", end="")

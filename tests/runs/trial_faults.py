@@ -141,7 +141,8 @@ class Faults:
             raise NobodyThere from None
 
     def _worker(self) -> int:
-        if not (living := sp.living_workers(self._folder)):
+        """Or the process from which they are forked."""
+        if not (living := sp.trainer_processes(self._folder)):
             raise NobodyThere
         return self._rng.choice(living)
 
