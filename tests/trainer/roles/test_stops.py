@@ -49,8 +49,8 @@ def test_patience_ends_at_the_exact_event_of_a_curve_that_turns_flat() -> None:
 
 def test_what_is_set_of_a_stop_or_an_action_arrives(settings: Make) -> None:
     """A12, A13, D18 to D20."""
-    flat = {"plateau_patience": 3, "plateau_min_delta": 0.5, "plateau_window": 2, "plateau_min_steps": 7}
-    watch = Patience("loss", 3, 0.5, "plateau of the training loss", 2, 7)
+    flat = {"plateau_patience": 5, "plateau_min_delta": 0.5, "plateau_window": 2, "plateau_min_steps": 7}
+    watch = Patience("loss", 5, 0.5, "plateau of the training loss", 2, 7)
     stops = {kind.name: kind for kind in kinds.stops()}
     assert stops["plateau"].begin(settings(**flat)) == watch
     acts: Any = stops["plateau"].controller(
