@@ -30,13 +30,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_order_is_allowed() -> None:
-    from trainer.determinism import allow_one_order
-
-    allow_one_order()
-
-
 # ---- as alone, and as PEFT -------------------------------------------------------------------------------------------
 
 
