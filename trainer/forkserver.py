@@ -1,8 +1,9 @@
 """python -m trainer forkserver --run RUN_FOLDER --roles prepare,train --launch NONCE
 
-Imports what workers with these roles need, then makes one by fork for each line of JSON on stdin and answers with its pid on stdout;
-ends with stdin.  It computes nothing, so that what a fork inherits are modules; the threads that are started by imports (of OpenBLAS
-and of Arrow's allocator) know what to do about a fork.
+Imports what workers with these roles need, makes one by fork for each line of JSON on stdin and answers with its pid on stdout; ends
+with stdin.  A worker is made as soon as its first task could begin, so that rows are prepared while models' libraries are imported.
+It computes nothing, so that what a fork inherits are modules; the threads that are started by imports (of OpenBLAS and of Arrow's
+allocator) know what to do about a fork.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import gc
 import importlib
 import json
 import os
+import select
 import sys
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,13 +29,15 @@ from trainer import resident, roles
 from trainer.device import set_environment
 from trainer.quiet import quieten
 
-FIRST_USED = (
+FOR_ROWS = (
+    "trainer.roles.prepare",
     "transformers.models.auto.tokenization_auto",
-    "transformers.models.auto.modeling_auto",
-    "transformers.modeling_utils",
+    "transformers.activations",  # with which any model's configuration comes, and that with its tokenizer
     "trainer.objectives.next_token",
 )
-"""What the first task of a role would import."""
+"""What the first task of a preparer would import."""
+FOR_MODELS = ("transformers.models.auto.modeling_auto", "transformers.modeling_utils", "trainer.judge.answers")
+"""What the first task of any other role would."""
 
 
 def serve(arguments: list[str]) -> list[str]:
@@ -41,14 +46,15 @@ def serve(arguments: list[str]) -> list[str]:
     _call("forkserver")
     replies = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no answer
-    _import(cast("list[Role]", options.roles.split(",")))
-    resident.note_imports()
-    for line in sys.stdin:
-        if worker := _forked():
-            os.write(replies, f"{worker}\n".encode())
-        else:
-            os.close(replies)
-            return _become(json.loads(line), RunFolder(options.run))
+    wanted, requests = cast("list[Role]", options.roles.split(",")), _Requests()
+    for imported in _imported(wanted):
+        resident.note_imports()
+        while request := requests.next(imported, may_wait=imported == wanted):
+            if worker := _forked():
+                os.write(replies, f"{worker}\n".encode())
+            else:
+                os.close(replies)
+                return _become(request, RunFolder(options.run))
     sys.exit(0)
 
 
@@ -60,19 +66,44 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _import(wanted: list[Role]) -> None:
+def _imported(wanted: list[Role]) -> Iterator[list[Role]]:
+    """The roles for which all is imported; more of them each time."""
     set_environment()
     quieten()
-    with contextlib.suppress(ImportError):  # the worker meets it again, and its own log says it
-        for role in wanted:
-            roles.load(role)
-        for name in FIRST_USED:
-            importlib.import_module(name)
-    with contextlib.suppress(UserError):  # so does the worker this one
+    if "prepare" in wanted:
+        _import(FOR_ROWS)
+        yield ["prepare"]
+    _import([*(f"{roles.__name__}.{role}" for role in wanted), *FOR_ROWS, *FOR_MODELS])
+    with contextlib.suppress(UserError):  # the worker meets it again, and its own log says it
         for setting in kinds.ALL:
             kinds.installed(setting)
+    yield wanted
+
+
+def _import(names: Iterable[str]) -> None:
+    with contextlib.suppress(ImportError):  # so does the worker this one
+        for name in names:
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a collection in a worker would write to the pages of all these objects, which it shares with the others
+
+
+class _Requests:
+    """Lines on stdin, each answered in its turn."""
+
+    def __init__(self) -> None:
+        self._stdin = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  the process's own
+        self._line = b""
+        """The next one, where it has been read; not buffered, since `select` sees no buffer."""
+
+    def next(self, imported: Collection[Role], *, may_wait: bool) -> dict[str, Any] | None:
+        """The next one, if all is imported for it; None, too, at the end."""
+        if not self._line and (may_wait or select.select([self._stdin], [], [], 0)[0]):
+            self._line = self._stdin.readline()
+        if not self._line or (request := json.loads(self._line))["role"] not in imported:
+            return None
+        self._line = b""
+        return cast("dict[str, Any]", request)
 
 
 def _forked() -> int:

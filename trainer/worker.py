@@ -40,7 +40,8 @@ from trainer.place import Place
 from trainer.quiet import quieten
 from trainer.work import Work
 
-LISTEN_SECONDS = 0.5
+LISTEN_SECONDS, LEAVING_SECONDS = 0.5, 0.05
+"""Between two looks at whether it is over; the second one's are of a worker that leaves."""
 ORPHAN_GRACE_SECONDS = 20.0
 """An orphan that was told to leave and reaches no boundary within this is ended."""
 FLUSH_SECONDS = 5.0
@@ -236,7 +237,7 @@ class Worker:
         self._peer.wait_connected(FLUSH_SECONDS)  # the first hello goes out at once
         self._greet()
         while not self._gone.wait(0.0):
-            if (envelope := self._peer.receive(LISTEN_SECONDS)) is not None:
+            if (envelope := self._peer.receive(LEAVING_SECONDS if self._leaving else LISTEN_SECONDS)) is not None:
                 self._take(envelope)
             self._greet()
             if self._orphaned and not self._leaving and self._now().state != "working":

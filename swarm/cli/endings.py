@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from swarm.cli.screen import print_data, tell
 
 if TYPE_CHECKING:
     from swarm.rundir import RunFolder
+
+LEAVING_SECONDS = 5.0
+"""The coordinator writes its summary and ends its workers; one that hangs is not waited for."""
 
 
 def print_detached(folder: RunFolder) -> None:
@@ -48,9 +52,13 @@ def print_orphaned(folder: RunFolder) -> int:
 
 
 def print_result(folder: RunFolder, form: bool | None = None) -> int:
-    """Print the result of the run and return its exit status."""
+    """Print the result of the run and return its exit status, once its coordinator has left, if that does not take long."""
+    from swarm.log import run_is_alive
     from swarm.views.watch import Watcher
 
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while run_is_alive(folder.log) and time.monotonic() < deadline:
+        time.sleep(0.02)
     with Watcher.attach(folder.path) as watcher:
         snapshot = watcher.snapshot()
     if form is None:

@@ -61,11 +61,11 @@ class ForkServer:
         self._heard = b""
 
     def start(self, spec: WorkerSpec, arguments: list[str], environment: Mapping[str, str]) -> Child:
-        """A worker that will be made as soon as the imports are done.  Raises OSError."""
+        """A worker that will be made as soon as what its first role needs is imported.  Raises OSError."""
         server, forked = self._server(environment), Forked()
         child = Child(spec, launch=self._launch, process=forked)
         self._asked.append((child, forked))
-        request = {"name": spec.name, "arguments": arguments, "environment": dict(environment)}
+        request = {"name": spec.name, "role": spec.roles[0], "arguments": arguments, "environment": dict(environment)}
         assert server.stdin
         with contextlib.suppress(BrokenPipeError):  # it has ended: the end of its replies says so
             server.stdin.write(f"{json.dumps(request)}\n".encode())

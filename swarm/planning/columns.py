@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 
 from swarm.config.names import close_to
@@ -20,27 +20,40 @@ from swarm.spawning import module_command
 
 def look(root: Node, run: RunSettings, problems: Problems) -> None:
     """Adds templates that are none, columns that no row has, and files whose columns fit no row type."""
-    for name, settings in run.streams.items():
-        for key, part in settings.parts.items():
-            group, _ = follow(root.items["streams"].items[name], settings.part_steps(key))
-            for listed in ("datasets", "test_datasets", "val_datasets"):
-                for number, dataset in enumerate(getattr(part, listed)):
-                    node, _ = follow(group, [listed, number])
-                    for setting, what, fix in _wrong(dataset):
-                        at, path = node.setting(setting)
-                        if not problems.has(at, path):
-                            problems.add(at, path, what, fix)
+    named = [
+        (dataset, follow(group, [listed, number])[0])
+        for name, settings in run.streams.items()
+        for key, part in settings.parts.items()
+        for group in [follow(root.items["streams"].items[name], settings.part_steps(key))[0]]
+        for listed in ("datasets", "test_datasets", "val_datasets")
+        for number, dataset in enumerate(getattr(part, listed))
+    ]
+    columns_in([file for dataset, _ in named if _depends(dataset) for file in files_of(dataset.path)])
+    for dataset, node in named:
+        for setting, what, fix in _wrong(dataset):
+            at, path = node.setting(setting)
+            if not problems.has(at, path):
+                problems.add(at, path, what, fix)
+
+
+Seen = tuple[str, int, int]
+"""A file's name, size, and time of its last change."""
+_known: dict[Seen, list[str] | None] = {}
 
 
 def columns_in(files: Sequence[Path]) -> dict[str, list[str]]:
-    """The columns of each file's first rows, by its name; a file without rows is left out."""
-    return _read(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    """The columns of each file's first rows, by its name; a file without rows is left out.  One process reads all that are not known."""
+    seen = {str(file): (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+    if unknown := [name for name, about in seen.items() if about not in _known]:
+        found = _read(unknown)
+        _known.update({seen[name]: found.get(name) for name in unknown})
+    return {name: columns for name, about in seen.items() if (columns := _known[about])}
 
 
-@cache
-def _read(seen: tuple[tuple[str, int, int], ...]) -> dict[str, list[str]]:
-    command = module_command("trainer.data.columns", *(name for name, _, _ in seen))
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+def _read(names: Sequence[str]) -> dict[str, list[str]]:
+    done = subprocess.run(
+        module_command("trainer.data.columns", *names), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+    )
     try:
         found: dict[str, list[str]] = json.loads(done.stdout)
     except ValueError:  # without what training needs: preparing will say it
@@ -59,13 +72,20 @@ Wrong = tuple[str, str, str]
 """Setting, what and fix."""
 
 
+def _depends(dataset: Dataset) -> bool:
+    """Whether anything of it depends on the columns of its files."""
+    with suppress(UserError):
+        return dataset.type == "auto" or bool(_named(dataset))
+    return False
+
+
 def _wrong(dataset: Dataset) -> Iterator[Wrong]:
     try:
         named = _named(dataset)
     except UserError as error:
         yield error.where, error.what, error.fix
         return
-    if not named and dataset.type != "auto":
+    if not _depends(dataset):
         return
     for file, columns in columns_in(files_of(dataset.path)).items():
         yield from _missing(file, columns, named)

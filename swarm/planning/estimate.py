@@ -15,7 +15,7 @@ from swarm import kinds
 from swarm.facts import BaseFacts
 from swarm.kinds import AdapterKind
 from swarm.policy.batching import engine_of
-from swarm.policy.fitting import JUDGED_LOGITS_BYTES, JUDGED_TOKENS, LOGITS_BYTES
+from swarm.policy.fitting import JUDGED_LOGITS_BYTES, LOGITS_BYTES, judged_tokens
 from swarm.settings import Part, StreamSettings
 
 FP32, HALF = 4, 2
@@ -104,7 +104,7 @@ def estimate(
     adapter = sum(map(prod, stacked)) * FP32  # it is kept in fp32 whatever the base is in
     bits = kind.bits(settings)
     weights = weights_of(base, bits, width)
-    training, judging = activations_of(base, kind, settings, width, shared=shared), _judging(base, width)
+    training, judging = activations_of(base, kind, settings, width, shared=shared), _judging(base, width, on_gpu=on_gpu)
     logits = _logits(base, settings, width, shared=shared)
     passing = _dequantised(base, bits, width) + kind.overhead_bytes(base, settings, width)
     return Need(
@@ -169,7 +169,8 @@ def _logits(base: BaseFacts, settings: Part, width: int, *, shared: bool) -> int
     return values * (CHUNK_VALUE_BYTES + (HALF if width == HALF else 0))  # short ones are widened
 
 
-def _judging(base: BaseFacts, width: int) -> int:
+def _judging(base: BaseFacts, width: int, *, on_gpu: bool) -> int:
     """Logits of one batch, twice, and the values of one layer: nothing is kept for a backward pass."""
-    logits = min(JUDGED_LOGITS_BYTES, JUDGED_TOKENS * base.embedding_rows * FP32)
-    return 2 * logits + JUDGED_TOKENS * (8 * base.hidden_size + 4 * base.intermediate_size) * width
+    tokens = judged_tokens(on_gpu=on_gpu)
+    logits = min(JUDGED_LOGITS_BYTES, tokens * base.embedding_rows * FP32)
+    return 2 * logits + tokens * (8 * base.hidden_size + 4 * base.intermediate_size) * width

@@ -10,17 +10,23 @@ from swarm.facts import BaseFacts
 from swarm.settings import Part, StreamSettings
 
 JUDGED_TOKENS, JUDGED_LOGITS_BYTES = 4096, 512 << 20
-"""Limits of one batch of held-out rows in validator and evaluator: with 150 k words in the vocabulary, logits take the most memory."""
+"""Limits of one batch of held-out rows in validator and evaluator, on a GPU: with 150 k words in the vocabulary, logits take the most memory."""
 
 PASS_TOKENS = 16384
 """Bound on the tokens that the shared engine computes at once, pads included; a single row may be longer."""
 CPU_PASS_TOKENS = 1024
-"""The same of one forward pass on a CPU: a larger one is no faster there (within 4 %, on the embedded base), and takes more memory."""
+"""The same of one pass on a CPU: a larger one is no faster there (training within 4 %, judging 4,096 tokens at once takes 1.2x the time;
+on the embedded base), and takes more memory."""
 LOGITS_BYTES = 256 << 20
 """Bound on a chunk's logits in fp32 on the shared engine."""
 
 Unfit = tuple[str, str, str]
 """The setting, what is wrong with it, and the fix."""
+
+
+def judged_tokens(*, on_gpu: bool) -> int:
+    """Of one batch of held-out rows, at most."""
+    return JUDGED_TOKENS if on_gpu else CPU_PASS_TOKENS
 
 
 def unfit(part: Part, base: BaseFacts) -> Iterator[Unfit]:

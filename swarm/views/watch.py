@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bus.errors import BusError
 from swarm import config
 from swarm.access.adding import SECONDS as ANSWER_SECONDS
 from swarm.access.adding import addition
@@ -89,7 +90,11 @@ class Watcher:
 
     def close(self) -> None:
         self._closing.set()
+        self._close_peer()  # the thread may be waiting for what it publishes
         self._thread.join(timeout=3)
+        self._close_peer()  # another, if it connected at this moment
+
+    def _close_peer(self) -> None:
         if self._peer:
             self._peer.close(flush_seconds=0.5)
 
@@ -164,7 +169,12 @@ class Watcher:
     def _listen(self) -> None:
         next_poll = 0.0
         while not self._closing.is_set():
-            envelope = self._peer.published(POLL_SECONDS) if self._peer else None
+            try:
+                envelope = self._peer.published(POLL_SECONDS) if self._peer else None
+            except BusError:
+                if self._closing.is_set():
+                    return
+                raise
             if envelope is not None:
                 self._take(envelope.type, envelope.body)
             elif self._peer is None:

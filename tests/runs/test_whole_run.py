@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from swarm import events as ev
-from swarm.log import verify
+from swarm.log import run_is_alive, verify
 from swarm.rundir import RunFolder
 from swarm.views.watch import Watcher
 from swarm.weights import adapter_sha256
@@ -64,6 +64,9 @@ def test_one_command_trains_four_kinds_of_streams_judges_them_and_promotes_the_b
     assert "promoted:" in done.stdout and best.name in done.stdout and "exact match" in done.stdout
     assert adapter_sha256(folder.promoted) == state.promoted.sha256
     assert json.loads((folder.promoted / "lineage.json").read_text())["stream"] == best.name
+    assert not run_is_alive(folder.log) and (folder.path / "SUMMARY.md").exists(), (
+        "the command returns when all is over"
+    )
     assert verify(folder.log) == []
     assert folder.log.stat().st_size / BYTES_PER_TOKEN <= MOST_LOG_TOKENS
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy
 
-from swarm.policy.fitting import JUDGED_LOGITS_BYTES, JUDGED_TOKENS
+from swarm.policy.fitting import JUDGED_LOGITS_BYTES, judged_tokens
 from trainer.control.tuner import signed
 from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED, Tokens
@@ -59,7 +59,7 @@ def row_losses(
     model.eval()
     found: dict[int, RowLoss] = {}
     try:
-        for batch in _batches(rows, vocabulary):
+        for batch in _batches(rows, vocabulary, device):
             check()
             found |= zip(batch, _losses(model, [rows[at] for at in batch], device, logits), strict=True)
     finally:
@@ -96,9 +96,9 @@ def _signs(rows: Sequence[Tokens], length: int) -> torch.Tensor:
     return torch.tensor([[*one, *[0] * (length - len(one))] for one in classes]).sign()
 
 
-def _batches(rows: Sequence[Tokens], vocabulary: int) -> Iterator[list[int]]:
+def _batches(rows: Sequence[Tokens], vocabulary: int, device: torch.device) -> Iterator[list[int]]:
     """Indices of rows of like length together, as many as the token budget holds, at least one."""
-    budget = max(1, min(JUDGED_TOKENS, JUDGED_LOGITS_BYTES // (4 * vocabulary)))
+    budget = max(1, min(judged_tokens(on_gpu=device.type != "cpu"), JUDGED_LOGITS_BYTES // (4 * vocabulary)))
     batch: list[int] = []
     for at in sorted(range(len(rows)), key=lambda at: len(rows[at].ids)):
         if batch and len(rows[at].ids) * (len(batch) + 1) > budget:

@@ -17,7 +17,7 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from swarm.policy.fitting import CPU_PASS_TOKENS, JUDGED_TOKENS, PASS_TOKENS
+from swarm.policy.fitting import CPU_PASS_TOKENS, PASS_TOKENS, judged_tokens
 from trainer.determinism import one_order
 from trainer.device import free_memory
 from trainer.loop.adapter import Adapter, Fixed, Layers
@@ -149,7 +149,7 @@ class Loop:
         if unfit:
             self._split(unfit)
             return 0
-        self._finish(sums.tolist(), padded)
+        self._finish(sums.tolist(), padded, threads)
         return sum(len(row.ids) for row in rows)
 
     def held_out(self, stream: Stream, rows: Sequence[Tokenised]) -> dict[str, float]:
@@ -169,25 +169,30 @@ class Loop:
         judged = [Row(slot, row.ids, row.labels, classes=row.classes) for row in rows]
         losses = [JUDGED] * len(self.slots)
         sums = self.head.sums(losses)
-        for part in buckets(judged, self.pass_cost, min(self.pass_tokens, JUDGED_TOKENS)):
+        for part in buckets(
+            judged, self.pass_cost, min(self.pass_tokens, judged_tokens(on_gpu=self.layers.device.type != "cpu"))
+        ):
             current = Pass.of(part, self.layers.device)
             with self.plan.running(current):
                 self.head.evaluate(current, losses, sums)
         nats, hits = (sums[slot] / sum(supervised(row.labels) for row in judged)).tolist()
         return {"eval_loss": nats, "eval_token_accuracy": hits}
 
-    def _finish(self, nats: list[list[float]], padded: list[int]) -> None:
+    def _finish(self, nats: list[list[float]], padded: list[int], threads: int) -> None:
         """Steps the streams whose accumulation is complete and lets go of those that are done."""
         own = {stream: self.slots_of(stream) for stream in self.streams}  # before any of them changes its clones
-        leaving = {
-            stream: why
+        complete = [
+            stream
             for stream, slots in own.items()
             if stream.window
             and stream.computed(
                 [sum(of) for of in zip(*(nats[slot] for slot in slots), strict=True)],
                 sum(padded[slot] for slot in slots),
             )
-            if (why := self._step(stream))
+        ]
+        moved = self._threads.each(_moved, complete, threads)
+        leaving = {
+            stream: why for stream, done in zip(complete, moved, strict=True) if (why := self._stepped(stream, done))
         }
         if leaving:
             self.remove(*leaving)
@@ -247,14 +252,16 @@ class Loop:
         for stream in self.running:
             stream.rewind()
 
-    def _step(self, stream: Stream) -> str | None:
+    def _stepped(self, stream: Stream, moved: Stepped | Failed | None) -> str | None:
         """Why the stream leaves after its optimizer step, or None."""
-        if stream.overflowed():
+        if moved is None:
             return None
         try:
-            done = stream.stepped()
+            if isinstance(moved, Failed):
+                raise moved
             if stream.failure:
-                return stream.why_done(done)
+                return stream.why_done(moved)
+            done = stream.steered(moved)
             self._follow(stream)
             self._audit(stream, done)
         except Failed as error:
@@ -289,6 +296,16 @@ class Loop:
             self._regroup(self.running)
         stream.detach()
         self.boundary.failed(stream, error)
+
+
+def _moved(stream: Stream) -> Stepped | Failed | None:
+    """Its optimizer step, or what was wrong; None where its window is to be computed again.  Touches nothing that is not its own."""
+    if stream.overflowed():
+        return None
+    try:
+        return stream.moved()
+    except Failed as error:
+        return error
 
 
 def audit_is_due(stream: Stream, done: Stepped) -> bool:

@@ -73,6 +73,8 @@ class Stepped:
     figures: dict[str, float]
     events: Sequence[str] = ()
     """What the log is to say of it."""
+    changed: bool = True
+    """False: no weight did, and controllers do not hear of it."""
 
 
 class Schedule(Part, ABC):

@@ -197,7 +197,11 @@ class Stream:
         return self.window is not None and all(map(math.isfinite, self.window.nats))
 
     def stepped(self) -> Stepped:
-        """The optimizer step at the end of a window.  Raises Failed, before any weight changes, where a figure is not finite."""
+        """The end of a window: the optimizer step, and what controllers make of it.  Raises as `moved` does."""
+        return self.steered(self.moved())
+
+    def moved(self) -> Stepped:
+        """The optimizer step.  Raises Failed, before any weight changes, where a figure is not finite."""
         window, self.window = self.window, None
         assert window is not None
         self.before = window
@@ -205,7 +209,7 @@ class Stream:
         losses = self.loss.stated(losses, window.supervised)
         if self.failure:  # it only keeps its place
             self.step += 1
-            return Stepped(self.step, {})
+            return Stepped(self.step, {}, changed=False)
         trained = self._trained(window)
         norm = math.hypot(*(self._clipped(each.adapter) for each in trained))
         for what, value in (("loss", losses["loss"]), ("gradient", norm)):
@@ -228,10 +232,15 @@ class Stream:
             "epoch": self.batches.epochs_after(self.step), "padded": 1 - window.tokens / window.padded,
             "supervised": window.supervised, "supervised_tokens": self.supervised_tokens, **shrunk, **({"loss_scale": self.scaler.factor} if self.scaler else {}),
         }  # fmt: skip
-        done = Stepped(self.step, figures)
+        return Stepped(self.step, figures)
+
+    def steered(self, done: Stepped) -> Stepped:
+        """What the controllers add to the step, and their say in the next one."""
+        if not done.changed:
+            return done
         self.factors = [controller(done) for controller in self.controllers]
         found = {name: value for controller in self.controllers for name, value in controller.figures.items()}
-        return Stepped(self.step, figures | found, [event for each in self.controllers for event in each.events])
+        return Stepped(self.step, done.figures | found, [event for each in self.controllers for event in each.events])
 
     @property
     def _passes_over(self) -> bool:
@@ -247,7 +256,7 @@ class Stream:
             **losses, "learning_rate": 0.0, "grad_norm": math.inf, "tokens": self.tokens, "epoch": self.batches.epochs_after(self.step),
             "padded": 1 - window.tokens / window.padded, "supervised": window.supervised, "supervised_tokens": self.supervised_tokens,
         }  # fmt: skip
-        return Stepped(self.step, figures, ["the gradient was not finite: nothing was changed"])
+        return Stepped(self.step, figures, ["the gradient was not finite: nothing was changed"], changed=False)
 
     def _trained(self, window: Window) -> Sequence[Stream | Clone]:
         """What this step moves: the adapter, or the clones that have rows in it."""

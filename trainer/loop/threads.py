@@ -1,4 +1,4 @@
-"""Passes of different streams at once on a CPU: small tensors keep one core busy, not all of them.
+"""Passes and optimizer steps of different streams at once on a CPU: small tensors keep one core busy, not all of them.
 
 torch releases Python's lock in its operations, and passes without a slot in common write to no tensor in common.
 """
@@ -12,29 +12,33 @@ from typing import TypeVar
 import torch
 from transformers import PreTrainedModel
 
-Group = TypeVar("Group")
+Given = TypeVar("Given")
 Found = TypeVar("Found")
 
 
 class Threads:
-    """Compute groups of passes, some at once; each thread has its share of the cores that this process computes with."""
+    """Compute what is independent, some of it at once; each thread has its share of the cores that this process computes with."""
 
     def __init__(self) -> None:
         self._count = 1
         self._pool: ThreadPoolExecutor | None = None
 
-    def first(self, compute: Callable[[Group], Found | None], groups: Iterable[Group], threads: int) -> Found | None:
-        """What the first group gives that gives something; none is being computed any more when it returns or raises.
+    def first(self, compute: Callable[[Given], Found | None], given: Iterable[Given], threads: int) -> Found | None:
+        """What the first gives that gives something; none is being computed any more when it returns or raises.
 
         With one thread those behind it are not begun.
         """
+        return next(filter(None, map(compute, given) if threads == 1 else self.each(compute, given, threads)), None)
+
+    def each(self, compute: Callable[[Given], Found], given: Iterable[Given], threads: int) -> list[Found]:
+        """What each gives, in their order; none is being computed any more when it returns or raises."""
         if threads == 1:
-            return next(filter(None, map(compute, groups)), None)
+            return [compute(one) for one in given]
         if self._pool is None or self._count != threads:
             self._count, self._pool = threads, pool_of(threads)
-        begun = [self._pool.submit(compute, group) for group in groups]
+        begun = [self._pool.submit(compute, one) for one in given]
         wait(begun)
-        return next(filter(None, [one.result() for one in begun]), None)
+        return [one.result() for one in begun]
 
 
 def pool_of(threads: int) -> ThreadPoolExecutor:

@@ -123,7 +123,7 @@ class Classes(Objective):
         was_training, found = model.training, torch.zeros(len(rows), len(self.labels))
         model.eval()  # type: ignore[no-untyped-call]
         try:
-            for batch in texts.batches(rows, check):
+            for batch in texts.batches(rows, check, model.device):
                 found[batch] = self._logits(model, [rows[at] for at in batch]).float().cpu()
         finally:
             model.train(was_training)

@@ -63,7 +63,7 @@ class Masked(Objective):
         was_training, found = model.training, dict[int, RowLoss]()
         model.eval()  # type: ignore[no-untyped-call]
         try:
-            for batch in texts.batches(rows, check):
+            for batch in texts.batches(rows, check, model.device):
                 chosen = [rows[at] for at in batch]
                 keys = [int.from_bytes(row.fingerprint[:7]) for row in chosen]
                 logits, labels = self._logits(model, chosen, keys)

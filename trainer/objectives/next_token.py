@@ -1,4 +1,7 @@
-"""Each token is predicted from those before it, by a causal language model; answers are generated."""
+"""Each token is predicted from those before it, by a causal language model; answers are generated.
+
+An objective reads rows too, so what only judges need is imported by what they call: rows are prepared while the rest is imported.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ from torch.nn.functional import cross_entropy
 from swarm.errors import UserError
 from trainer.data.tokens import IGNORED, RowReader, Tokens, stop_tokens, tokeniser_of
 from trainer.families import auto_class, reads_both_ways
-from trainer.judge import answers, heldout
-from trainer.judge.answers import Answer, Question, Sampling
 from trainer.judge.objective import Objective
 from trainer.loop.losses import wide
 from trainer.objectives import losses
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from swarm.settings import StreamSettings
+    from trainer.judge.answers import Answer, Question, Sampling
     from trainer.judge.heldout import RowLoss
 
 
@@ -57,15 +59,21 @@ class NextToken(Objective):
         return losses.total(nats, weighted=weighted)
 
     def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
+        from trainer.judge import heldout
+
         return heldout.row_losses(model, rows, check, self.logits)
 
     def logits(self, model: nn.Module, ids: Tensor, mask: Tensor, rows: Sequence[Tokens]) -> Tensor:
         """(B, T, V)"""
+        from trainer.judge import heldout
+
         return heldout.plain_logits(model, ids, mask, rows)
 
     def questions(
         self, rows: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], count: int
     ) -> list[Question]:
+        from trainer.judge import answers
+
         return answers.questions(rows, tokenizer, stops, count)
 
     def answers(
@@ -78,4 +86,6 @@ class NextToken(Objective):
         check: Callable[[], None],
         how: Sampling,
     ) -> list[Answer]:
+        from trainer.judge import answers
+
         return answers.answers(model, tokenizer, asked, stops, max_new_tokens, check, how)

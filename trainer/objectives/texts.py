@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from swarm.policy.fitting import JUDGED_TOKENS
+from swarm.policy.fitting import judged_tokens
 from trainer.data.bad import NotARow
 from trainer.data.rows import Labelled, Row, Text
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.vectors import SECOND
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 
@@ -55,11 +56,12 @@ class TextReader:
         return ids, kinds.index(1) if 1 in kinds else len(ids), len(whole["input_ids"]) - len(ids)
 
 
-def batches(rows: Sequence[Tokens], check: Callable[[], None]) -> Iterator[list[int]]:
+def batches(rows: Sequence[Tokens], check: Callable[[], None], device: torch.device) -> Iterator[list[int]]:
     """Numbers of rows of like length, so many as the token budget holds; `check` is called before each and may raise."""
     batch: list[int] = []
+    budget = judged_tokens(on_gpu=device.type != "cpu")
     for at in sorted(range(len(rows)), key=lambda at: len(rows[at].ids)):
-        if batch and len(rows[at].ids) * (len(batch) + 1) > JUDGED_TOKENS:
+        if batch and len(rows[at].ids) * (len(batch) + 1) > budget:
             check()
             yield batch
             batch = []

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from swarm.access.members import members_for_hub
+from swarm.event import Role
 from swarm.launch import local
 from swarm.launch.child import Child, is_worker_of, process_started
 from swarm.launch.forkserver import ForkServer, can_fork
@@ -31,14 +32,14 @@ class Crew:
         self.folder = RunFolder(path / "run")
         self.folder.path.mkdir()
         self.members = members_for_hub(self.folder, None)
-        self.forks = ForkServer(self.folder, ("prepare", "prepare"), self.made)
+        self.forks = ForkServer(self.folder, ("prepare", "train"), self.made)
         self.news: list[Child] = []
 
     def made(self, child: Child) -> None:
         self.news.append(child)
 
-    def start(self, name: str, *, join: Path | None = None, threads: int = 1) -> Child:
-        spec = WorkerSpec(name, ("prepare",), "cpu", threads)
+    def start(self, name: str, *, join: Path | None = None, threads: int = 1, role: Role = "prepare") -> Child:
+        spec = WorkerSpec(name, (role,), "cpu", threads)
         return local.start(spec, self.folder, join or self.members.invite(name, "worker"), self.forks)
 
     def log(self, name: str) -> str:
@@ -85,6 +86,21 @@ async def test_a_forked_worker_is_known_by_its_folder_leads_its_group_and_its_en
     await until(waiting.exit_reason)
     assert "SIGKILL" in (waiting.exit_reason() or "")
     assert waiting.exit_reason() == waiting.exit_reason()
+    crew.forks.end()
+
+
+async def test_a_preparer_does_not_wait_for_what_only_models_need_and_those_behind_it_have_it_all(
+    tmp_path: Path,
+) -> None:
+    crew = Crew(tmp_path)
+    preparer, trainer, late = crew.start("prep-1"), crew.start("train-1", role="train"), crew.start("prep-2")
+    await until(lambda: len(crew.news) == 3)
+    assert crew.news == [preparer, trainer, late]
+    ticks = [int(child.started) for child in crew.news]
+    assert ticks[1] - ticks[0] > 10 * max(1, ticks[2] - ticks[1]), "the imports that lie between, in 1/100 s"
+    for child in crew.news:
+        child.signal_group(signal.SIGKILL)
+        await until(child.exit_reason)
     crew.forks.end()
 
 

@@ -129,3 +129,21 @@ def test_a_plan_counts_the_rows_of_a_mixture(tmp_path: Path) -> None:
         )
         == 96
     )
+
+
+def test_the_files_of_all_data_sets_are_read_by_one_process_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[str]] = []
+    reads = columns._read
+
+    def noted(names: list[str]) -> dict[str, list[str]]:
+        read.append([Path(name).name for name in names])
+        return reads(names)
+
+    monkeypatch.setattr(columns, "_read", noted)
+    for name in ("y", "z"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "y"}\n')
+    listed = "{path: x.jsonl, prompt: word, completion: answer}\n    - {path: y.jsonl}\n  test_datasets:\n    - {path: z.jsonl}"
+    assert problems(tmp_path, listed, ROW) == []
+    assert read == [["x.jsonl", "y.jsonl", "z.jsonl"]]

@@ -371,7 +371,7 @@ def test_held_out_loss_is_the_mean_over_tokens_whatever_the_batches(
     assert held_out_figures(row_losses(model, rows, lambda: None))["eval_token_accuracy"] == pytest.approx(
         hits / tokens, abs=0.01
     )
-    monkeypatch.setattr("trainer.judge.heldout.JUDGED_TOKENS", 1)
+    monkeypatch.setattr("trainer.judge.heldout.judged_tokens", lambda on_gpu: 1)
     assert held_out_loss(model, rows, lambda: None) == pytest.approx(nats / tokens, abs=1e-5)
 
 
