@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from swarm.rundir import RunFolder
 
 LEAVING_SECONDS = 5.0
-"""The coordinator writes its summary and ends its workers; one that hangs is not waited for."""
+"""A worker may hang: the command does not."""
 
 
 def print_detached(folder: RunFolder) -> None:
@@ -43,6 +43,15 @@ def has_ended(folder: RunFolder) -> bool:
     return fold(Log(folder.log).entries()).end is not None
 
 
+def wait_until_left(folder: RunFolder) -> None:
+    """Until the coordinator of a run that has ended is gone, too: it ends its workers and writes its summary."""
+    from swarm.log import run_is_alive
+
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while run_is_alive(folder.log) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def print_orphaned(folder: RunFolder) -> int:
     print(
         f"{folder.name}: its coordinator is gone; `swarm resume {folder.name}` goes on, see {folder.path}/coordinator.log",
@@ -52,13 +61,9 @@ def print_orphaned(folder: RunFolder) -> int:
 
 
 def print_result(folder: RunFolder, form: bool | None = None) -> int:
-    """Print the result of the run and return its exit status, once its coordinator has left, if that does not take long."""
-    from swarm.log import run_is_alive
+    """Print the result of the run and return its exit status."""
     from swarm.views.watch import Watcher
 
-    deadline = time.monotonic() + LEAVING_SECONDS
-    while run_is_alive(folder.log) and time.monotonic() < deadline:
-        time.sleep(0.02)
     with Watcher.attach(folder.path) as watcher:
         snapshot = watcher.snapshot()
     if form is None:

@@ -65,15 +65,21 @@ def follow(folder: RunFolder, *, owns: bool, form: bool | None = None, since: in
                 endings.print_detached(folder)
                 return 0
             ended = _stop(watcher, lines)
-    return endings.print_result(folder, form) if ended else endings.print_orphaned(folder)
+    if not ended:
+        return endings.print_orphaned(folder)
+    endings.wait_until_left(folder)
+    return endings.print_result(folder, form)
 
 
 def wait_for_end(folder: RunFolder) -> None:
-    """Wait until the run has saved and stopped."""
+    """Wait until the run has saved and stopped, and its coordinator has left."""
+    from swarm.cli import endings
     from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher:
-        _follow(watcher, Lines(watcher.snapshot().seq))
+        ended = _follow(watcher, Lines(watcher.snapshot().seq))
+    if ended:
+        endings.wait_until_left(folder)
 
 
 def _stop(watcher: Watcher, lines: Lines) -> bool:
