@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from swarm.views.snapshot import Snapshot, StreamRow
     from swarm.views.watch import Watcher
 
+LOOK_SECONDS = 0.2
+"""Shortest time between two looks: figures of many streams come dozens of times a second, and cost the cores that train."""
 LINE_SECONDS = 5.0
 """Shortest time between two lines of a stream in training."""
 OLD_LINES = 12
@@ -106,6 +108,7 @@ def _follow(watcher: Watcher, lines: Lines) -> bool:
         gone_since = (gone_since or time.monotonic()) if snapshot.state == "no coordinator" else None
         if gone_since and time.monotonic() - gone_since > 3:
             return False
+        time.sleep(LOOK_SECONDS)
 
 
 @contextlib.contextmanager

@@ -266,7 +266,7 @@ def test_a_worker_stopped_past_its_lease_is_refused_at_the_log_and_at_publicatio
 def test_a_checkpoint_that_fails_validation_gives_way_to_the_last_good_one(tmp_path: Path) -> None:
     config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=6)
     folder = sp.start(config)
-    sp.wait_for(lambda: sp.state(folder).streams["only"].prepared, "prepared rows", folder=folder)
+    sp.wait_for(lambda: sp.state(folder).tasks["only/train"].lease, "a trainer", folder=folder)
     judging = set(sp.trainer_processes(folder)) - set(sp.living_trainers(folder))
     """The worker that judges, or the process that would make it."""
     sp.kill(judging, signal.SIGSTOP)
