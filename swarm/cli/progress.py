@@ -67,21 +67,15 @@ def follow(folder: RunFolder, *, owns: bool, form: bool | None = None, since: in
                 endings.print_detached(folder)
                 return 0
             ended = _stop(watcher, lines)
-    if not ended:
-        return endings.print_orphaned(folder)
-    endings.wait_until_left(folder)
-    return endings.print_result(folder, form)
+    return endings.print_result(folder, form) if ended else endings.print_orphaned(folder)
 
 
 def wait_for_end(folder: RunFolder) -> None:
     """Wait until the run has saved and stopped, and its coordinator has left."""
-    from swarm.cli import endings
     from swarm.views.watch import Watcher
 
     with Watcher.attach(folder.path) as watcher:
-        ended = _follow(watcher, Lines(watcher.snapshot().seq))
-    if ended:
-        endings.wait_until_left(folder)
+        _follow(watcher, Lines(watcher.snapshot().seq))
 
 
 def _stop(watcher: Watcher, lines: Lines) -> bool:
@@ -97,13 +91,16 @@ def _stop(watcher: Watcher, lines: Lines) -> bool:
 
 
 def _follow(watcher: Watcher, lines: Lines) -> bool:
-    """True if the run ended, False if its coordinator is gone."""
+    """True once the run has ended and its coordinator has left, False if its coordinator is gone before."""
+    from swarm.cli import endings
+
     gone_since: float | None = None
     while True:
         watcher.wait(0.5)
         snapshot = watcher.snapshot()
         lines.show(snapshot)
         if snapshot.state == "ended":
+            endings.wait_until_left(watcher.folder)
             return True
         gone_since = (gone_since or time.monotonic()) if snapshot.state == "no coordinator" else None
         if gone_since and time.monotonic() - gone_since > 3:
