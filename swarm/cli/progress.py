@@ -61,12 +61,15 @@ def follow(folder: RunFolder, *, owns: bool, form: bool | None = None, since: in
     with Watcher.attach(folder.path) as watcher, _signals():
         lines = Lines(since if since is not None else max(0, watcher.snapshot().seq - OLD_LINES), folder)
         try:
-            ended = _follow(watcher, lines)
-        except _Interrupted as signalled:
-            if not owns or signalled.args[0] != signal.SIGINT:
-                endings.print_detached(folder)
-                return 0
-            ended = _stop(watcher, lines)
+            try:
+                ended = _follow(watcher, lines)
+            except _Interrupted as signalled:
+                if not owns or signalled.args[0] != signal.SIGINT:
+                    raise
+                ended = _stop(watcher, lines)
+        except _Interrupted:
+            endings.print_detached(folder)
+            return 0
     return endings.print_result(folder, form) if ended else endings.print_orphaned(folder)
 
 
@@ -84,10 +87,7 @@ def _stop(watcher: Watcher, lines: Lines) -> bool:
     print("swarm: saving and stopping; Ctrl-C again detaches", file=sys.stderr)
     with contextlib.suppress(UserError):  # it ended at this moment
         watcher.say("stop", "run")
-    try:
-        return _follow(watcher, lines)
-    except _Interrupted:
-        return True
+    return _follow(watcher, lines)
 
 
 def _follow(watcher: Watcher, lines: Lines) -> bool:

@@ -231,6 +231,29 @@ def test_a_row_that_is_refused_fails_only_its_own_stream_and_is_not_read_twice(t
     assert "bad.jsonl:2" in done.stdout
 
 
+def test_a_second_ctrl_c_leaves_a_run_that_does_not_stop_at_once(tmp_path: Path) -> None:
+    config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=300)
+    said = tmp_path / "said.txt"
+    with said.open("w") as file:
+        command = [sys.executable, "-m", "swarm.cli", "run", config.name]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=sp.environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+    sp.wait_for(lambda: "stream only" in said.read_text(), "the first lines")
+    folder = only_run(tmp_path)
+    coordinator = sp.coordinator_pid(folder)
+    os.kill(coordinator, signal.SIGSTOP)
+    try:
+        for words in ("Ctrl-C again detaches", f"detached; {folder.name} goes on"):
+            process.send_signal(signal.SIGINT)
+            sp.wait_for(lambda words=words: words in said.read_text(), words, folder=folder)
+        assert process.wait(30) == 0
+    finally:
+        os.kill(coordinator, signal.SIGCONT)
+    sp.swarm("stop", cwd=tmp_path, check=None)
+    assert sp.wait_for_end(folder).end is not None
+
+
 def test_ctrl_c_saves_and_stops_and_resume_goes_on(tmp_path: Path) -> None:
     config = sp.write_config(tmp_path, streams="  only: {lora_r: 2}", steps=300, extra="  save_total_limit: 1")
     command = [sys.executable, "-m", "swarm.cli", "run", config.name]
