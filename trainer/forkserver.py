@@ -42,6 +42,7 @@ FOR_MODELS = ("transformers.models.auto.modeling_auto", "transformers.modeling_u
 
 def serve(arguments: list[str]) -> list[str]:
     """Returns in each worker, with the worker's own arguments; the server itself exits."""
+    gc.disable()  # imports make cycles by the thousand and leave few: a seventh of their time went into looking for those
     options = _options(arguments)
     _call("forkserver")
     replies = os.dup(1)
@@ -137,6 +138,7 @@ def _become(request: dict[str, Any], folder: RunFolder) -> list[str]:
     os.close(nothing)
     _call(request["name"])
     os.environ.update(request["environment"])
+    gc.enable()
     return cast("list[str]", request["arguments"])
 
 

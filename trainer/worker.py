@@ -8,6 +8,7 @@ tasks; what it has to report waits in its spool on disk, for the next coordinato
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import shlex
@@ -131,9 +132,11 @@ class Worker:
         quieten()
         began = time.monotonic()
         judging = [role for role in self.post.roles if role in JUDGING and role != self.post.roles[0]]
+        gc.disable()  # as in the fork server
         for role in self.post.roles:
             if role not in judging:
                 roles.load(role)
+        gc.enable()
         device.refuse_missing_gpu(self.post.device)
         floor_bytes = resident.floor_bytes()
         self._report_ready(round(time.monotonic() - began, 3), floor_bytes)

@@ -34,6 +34,8 @@ from swarm.coordinator.record import NAME, NoSpace, Record, talk
 from swarm.coordinator.supervisor import Supervisor
 from swarm.errors import UserError, UserErrors
 from swarm.files import write_whole
+from swarm.launch import local
+from swarm.launch.forkserver import ForkServer
 from swarm.launch.layout import Layout
 from swarm.log import NO_SPACE, LogError, LogWriter
 from swarm.log.clock import seconds_since_boot, set_forward_seconds
@@ -59,13 +61,15 @@ LEAVING_SECONDS = 20.0
 class Coordinator:
     """Owns the log's lock, the hub, the metrics and the workers of one run."""
 
-    def __init__(self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter) -> None:
+    def __init__(
+        self, folder: RunFolder, settings: RunSettings, layout: Layout, writer: LogWriter, forks: ForkServer
+    ) -> None:
         self.folder, self.settings = folder, settings
         self.members = members_for_hub(folder, settings.listen)
         self.hub = Hub(self.members, allowed=SPEAKS, limits=LIMITS)
         self.metrics = MetricsFile(folder.metrics)
         self.pulse = Pulse()
-        self.crew = Supervisor(layout, folder, self.members, settings, self.pulse)
+        self.crew = Supervisor(layout, folder, self.members, settings, self.pulse, forks)
         self.record = Record(writer, self.hub, settings, self.pulse)
         self.effects = Effects(self.record, self.hub, self.crew, folder)
         wishes: Wishes = {
@@ -231,9 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # over TCP whoever reaches the port takes descriptors
     try:
-        settings = config.load(folder.config, cwd=folder.path, of_a_run=True).run
         with LogWriter.open(folder.log, wait_seconds=2.0, secret=folder.log_secret(), clock=steady_clock()) as writer:
-            coordinator = Coordinator(folder, settings, Layout.read(folder.layout), writer)
+            layout = Layout.read(folder.layout)
+            local.begin(forks := local.fork_server(layout, folder), layout, folder)
+            settings = config.load(folder.config, cwd=folder.path, of_a_run=True).run
+            coordinator = Coordinator(folder, settings, layout, writer, forks)
             return asyncio.run(coordinator.run())
     except (UserError, UserErrors, LogError) as error:
         _tell(str(error))

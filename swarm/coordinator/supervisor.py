@@ -46,7 +46,13 @@ class Supervisor:
     """All workers of a run."""
 
     def __init__(
-        self, layout: Layout, folder: RunFolder, members: Members, settings: RunSettings, pulse: Pulse | None = None
+        self,
+        layout: Layout,
+        folder: RunFolder,
+        members: Members,
+        settings: RunSettings,
+        pulse: Pulse | None = None,
+        forks: ForkServer | None = None,
     ) -> None:
         self._pulse = pulse or Pulse()
         self.folder, self.members, self.stop_seconds = folder, members, settings.stop_seconds
@@ -59,8 +65,8 @@ class Supervisor:
         """Notes for the log; the coordinator takes them from here."""
         self.layout = layout
         self._members = {spec.name: Member(spec) for spec in layout.workers}
-        forked = [role for spec in layout.workers if can_fork(spec) for role in spec.roles]
-        self._forks = ForkServer(folder, forked, self._made)
+        self._forks = forks or local.fork_server(layout, folder)
+        self._forks.on_news = self._made
         self._kept = {spec.name: spec.threads for spec in layout.workers}
         """Threads that each worker may use now; with 0 it has no process."""
         self._is_noted = True

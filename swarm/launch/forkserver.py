@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from swarm.event import Role
 from swarm.launch.child import FORK_SERVER, Child, process_started
 from swarm.launch.layout import WorkerSpec
-from swarm.plainfiles import opener
+from swarm.plainfiles import make_folder, opener
 from swarm.rundir import RunFolder
 from swarm.spawning import module_command
 
@@ -49,11 +49,13 @@ class Forked:
 
 
 class ForkServer:
-    """Started when it is first asked for a worker; ends with the coordinator."""
+    """Started when it is first asked for a worker, or before; ends with the coordinator."""
 
-    def __init__(self, folder: RunFolder, roles: Iterable[Role], on_news: Callable[[Child], None]) -> None:
-        """`roles`: those of all workers that will be asked for; `on_news`: it was made, or cannot be."""
-        self._folder, self._roles, self._on_news = folder, tuple(dict.fromkeys(roles)), on_news
+    def __init__(self, folder: RunFolder, roles: Iterable[Role]) -> None:
+        """`roles`: those of all workers that will be asked for."""
+        self._folder, self._roles = folder, tuple(dict.fromkeys(roles))
+        self.on_news: Callable[[Child], None] = lambda _: None
+        """Called with a worker that was made, or cannot be."""
         self._process: subprocess.Popen[bytes] | None = None
         self._launch = ""
         self._asked: deque[tuple[Child, Forked]] = deque()
@@ -62,7 +64,7 @@ class ForkServer:
 
     def start(self, spec: WorkerSpec, arguments: list[str], environment: Mapping[str, str]) -> Child:
         """A worker that will be made as soon as what its first role needs is imported.  Raises OSError."""
-        server, forked = self._server(environment), Forked()
+        server, forked = self._heard_server(environment), Forked()
         child = Child(spec, launch=self._launch, process=forked)
         self._asked.append((child, forked))
         request = {"name": spec.name, "role": spec.roles[0], "arguments": arguments, "environment": dict(environment)}
@@ -71,20 +73,26 @@ class ForkServer:
             server.stdin.write(f"{json.dumps(request)}\n".encode())
         return child
 
-    def _server(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
-            self._launch, self._heard = secrets.token_hex(8), b""
-            command = module_command(
-                "trainer", "forkserver", "--run", str(self._folder.path), "--roles", ",".join(self._roles),
-                "--launch", self._launch,
+    def begin(self, environment: Mapping[str, str]) -> None:
+        """Starts the server, which imports while its caller goes on.  Raises OSError."""
+        make_folder(self._folder.workers)
+        ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
+        self._launch, self._heard = secrets.token_hex(8), b""
+        command = module_command(
+            "trainer", "forkserver", "--run", str(self._folder.path), "--roles", ",".join(self._roles),
+            "--launch", self._launch,
+        )  # fmt: skip
+        with open(self._folder.workers / f"{FORK_SERVER}.log", "ab", opener=opener) as log:
+            self._process = subprocess.Popen(
+                command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                start_new_session=True, env={**os.environ, **environment},
             )  # fmt: skip
-            with open(self._folder.workers / f"{FORK_SERVER}.log", "ab", opener=opener) as log:
-                self._process = subprocess.Popen(
-                    command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                    start_new_session=True, env={**os.environ, **environment},
-                )  # fmt: skip
-            asyncio.get_running_loop().add_reader(self._replies, self._hear)
+
+    def _heard_server(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self.begin(environment)
+        assert self._process
+        asyncio.get_running_loop().add_reader(self._replies, self._hear)
         return self._process
 
     @property
@@ -103,7 +111,7 @@ class ForkServer:
             child, forked = self._asked.popleft()
             child.pid = forked.pid = int(line)
             child.started = process_started(child.pid) or ""
-            self._on_news(child)
+            self.on_news(child)
 
     def end(self) -> None:
         """Workers that it has made are left as they are; those that it has not made end with it."""
@@ -122,4 +130,4 @@ class ForkServer:
         self._asked.clear()
         for child, forked in failed:
             forked.returncode = ended.returncode
-            self._on_news(child)
+            self.on_news(child)

@@ -14,26 +14,36 @@ from swarm.config.tree import Node, Problems, follow
 from swarm.errors import UserError
 from swarm.policy import templates
 from swarm.policy.row_types import guessed
-from swarm.settings import PLAIN, Dataset, RunSettings
+from swarm.settings import PLAIN, Dataset, Part, RunSettings
 from swarm.spawning import module_command
 
 
 def look(root: Node, run: RunSettings, problems: Problems) -> None:
     """Adds templates that are none, columns that no row has, and files whose columns fit no row type."""
-    named = [
-        (dataset, follow(group, [listed, number])[0])
-        for name, settings in run.streams.items()
-        for key, part in settings.parts.items()
-        for group in [follow(root.items["streams"].items[name], settings.part_steps(key))[0]]
-        for listed in ("datasets", "test_datasets", "val_datasets")
-        for number, dataset in enumerate(getattr(part, listed))
-    ]
-    columns_in([file for dataset, _ in named if _depends(dataset) for file in files_of(dataset.path)])
-    for dataset, node in named:
-        for setting, what, fix in _wrong(dataset):
-            at, path = node.setting(setting)
-            if not problems.has(at, path):
-                problems.add(at, path, what, fix)
+    read_ahead(run)
+    for name, settings in run.streams.items():
+        for key, part in settings.parts.items():
+            group, _ = follow(root.items["streams"].items[name], settings.part_steps(key))
+            for listed, number, dataset in _datasets(part):
+                node, _ = follow(group, [listed, number])
+                for setting, what, fix in _wrong(dataset):
+                    at, path = node.setting(setting)
+                    if not problems.has(at, path):
+                        problems.add(at, path, what, fix)
+
+
+def read_ahead(run: RunSettings) -> None:
+    """The files of all datasets by one process, so that `look` starts none."""
+    parts = [part for settings in run.streams.values() for part in settings.parts.values()]
+    datasets = [dataset for part in parts for _, _, dataset in _datasets(part)]
+    columns_in([file for dataset in datasets if _depends(dataset) for file in files_of(dataset.path)])
+
+
+def _datasets(part: Part) -> Iterator[tuple[str, int, Dataset]]:
+    """Each with the setting that lists it and its number there."""
+    for listed in ("datasets", "test_datasets", "val_datasets"):
+        for number, dataset in enumerate(getattr(part, listed)):
+            yield listed, number, dataset
 
 
 Seen = tuple[str, int, int]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -91,7 +92,10 @@ def _read(
     inspection = Inspection()
 
     def further(root: Node, run: RunSettings | None, problems: Problems) -> None:
-        inspection.look(root, run, problems)
+        with ThreadPoolExecutor(1) as beside:  # two processes of the trainer's, at once
+            if run is not None:
+                beside.submit(columns.read_ahead, run)
+            inspection.look(root, run, problems)
         if run is not None:
             columns.look(root, run, problems)
             rows.look(root, run, problems)

@@ -35,7 +35,9 @@ from tests.runs import swarm_process as sp
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "trainer/embedded/tiny-toon"
 DATA = ROOT / "configs/data/demo"
-POLL_SECONDS = 0.25
+POLL_SECONDS, LOOK_SECONDS = 0.25, 1.0
+"""Between two questions whether it has ended, and two looks at its processes: these walk all their pages, and take a core's tenth four
+times a second."""
 TICKS = os.sysconf("SC_CLK_TCK")
 RANKS = (4, 8, 16, 32)
 LENGTH = 256
@@ -115,10 +117,13 @@ class Cost:
     peak_pss: int = 0
     cpu: dict[int, float] = field(default_factory=dict)
     """Seconds by process."""
+    looked: float = -LOOK_SECONDS
 
-    def look(self, pids: Sequence[int]) -> None:
-        pss = 0
-        for pid in pids:
+    def look(self, processes: Callable[[], Sequence[int]]) -> None:
+        if time.monotonic() < self.looked + LOOK_SECONDS:
+            return
+        self.looked, pss = time.monotonic(), 0
+        for pid in processes():
             try:
                 words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -142,13 +147,17 @@ def by_swarm(job: Job, *overrides: str) -> dict[str, float]:
         streams = "\n".join(f"  s{at}: {{lora_r: {job.rank(at)}, seed: {at}}}" for at in range(job.streams))
         config = Path(name) / "swarm.yaml"
         config.write_text(CONFIG.format(data=DATA, length=LENGTH, rows=job.rows, steps=job.steps, streams=streams))
-        cost, began, reached = Cost(), time.monotonic(), dict[str, float]()
-        folder = sp.start(config, *overrides)
+        cost, began, reached, seen = Cost(), time.monotonic(), dict[str, float](), -1
+        folder = _started(config, *overrides)
         try:
-            while not (end := (state := sp.state(folder)).end):
-                for what in _reached(state):
-                    reached.setdefault(what, time.monotonic() - began)
-                cost.look(_processes(folder))
+            while True:
+                if (size := folder.log.stat().st_size) != seen:
+                    seen, state = size, sp.state(folder)
+                    if end := state.end:
+                        break
+                    for what in _reached(state):
+                        reached.setdefault(what, time.monotonic() - began)
+                cost.look(lambda: _processes(folder))
                 time.sleep(POLL_SECONDS)
             cost.seconds = time.monotonic() - began
         finally:
@@ -157,6 +166,14 @@ def by_swarm(job: Job, *overrides: str) -> dict[str, float]:
         assert end.rc == 0, end
         print("  " + ", ".join(f"{what} after {seconds:.1f} s" for what, seconds in reached.items()), flush=True)
         return cost.figures()
+
+
+def _started(config: Path, *overrides: str) -> RunFolder:
+    """As a user starts it: the tests' own environment has threads sleep as soon as they wait for each other."""
+    words = [sys.executable, "-m", "swarm.cli", "run", config.name, "--detach", "--again", *overrides]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=config.parent, env=environment, capture_output=True, text=True, check=True)
+    return RunFolder(Path(done.stdout.strip()))
 
 
 def _reached(state: State) -> list[str]:
@@ -186,7 +203,7 @@ def scripts(job: Job, code: str, numbers: Sequence[int], threads: int | None) ->
             for at in numbers
         ]  # fmt: skip
         while any(process.poll() is None for process in started):
-            cost.look([process.pid for process in started])
+            cost.look(lambda: [process.pid for process in started])
             time.sleep(POLL_SECONDS)
         cost.seconds = time.monotonic() - began
         assert not any(process.returncode for process in started), "a script failed"

@@ -182,8 +182,9 @@ def test_a_published_tied_pair_answers_with_its_tie(
     assert expected[0] == alone[0], "what is padded beside a longer prompt is answered as if it were alone"
     answer = alone[0].ids
     row = Tokens([*prompt, *answer], [*[IGNORED] * len(prompt), *answer], len(prompt))
-    found = Tied(made).logits(tuned, torch.tensor([row.ids]), torch.ones(1, len(row.ids), dtype=torch.long), [row])
-    assert answer and found[0, len(prompt) - 1 : -1].argmax(-1).tolist() == answer, "it is learned where it is answered"
+    ids, places = torch.tensor([row.ids]), torch.arange(-len(answer) - 1, -1)
+    found = Tied(made).logits(tuned, ids, torch.ones_like(ids), [row], places)
+    assert answer and found[0].argmax(-1).tolist() == answer, "it is learned where it is answered"
     words = models.tokenizer.decode(answer, skip_special_tokens=True)
     assert models.answer("both", prompt, Sampling(6)).text == words
     (tmp_path / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))

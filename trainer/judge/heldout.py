@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from typing import NamedTuple
 
 import torch
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
 from swarm.policy.fitting import JUDGED_LOGITS_BYTES, judged_tokens
@@ -14,13 +16,29 @@ from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.device import widest
 
-Logits = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor, Sequence[Tokens]], torch.Tensor]
-"""(B, T, V) of a model for (B, T) ids, their mask, and the rows that they are of."""
+Logits = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor, Sequence[Tokens], torch.Tensor], torch.Tensor]
+"""(B, K, V) of a model for (B, T) ids, their mask, and the rows that they are of, at K of their places."""
 
 
-def plain_logits(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, rows: Sequence[Tokens]) -> torch.Tensor:
-    found: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return found
+def plain_logits(
+    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, rows: Sequence[Tokens], places: torch.Tensor
+) -> torch.Tensor:
+    return logits_at(places, model, input_ids=ids, attention_mask=mask)
+
+
+def logits_at(places: torch.Tensor, model: torch.nn.Module, **given: torch.Tensor) -> torch.Tensor:
+    """(B, K, V) at places (K,) counted from the end: the head computes no others, where the model's code can be told."""
+    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    if "logits_to_keep" in signature(whole.forward).parameters:
+        found: torch.Tensor = model(**given, use_cache=False, logits_to_keep=places).logits
+        return found
+    found = model(**given, use_cache=False).logits
+    return found[:, places]
+
+
+def counted_places(counted: torch.Tensor) -> torch.Tensor:
+    """(B, T-1) -> (K,) Those whose next token some row counts; from the end, since learned prompts stand before a row's own tokens."""
+    return counted.any(0).nonzero().squeeze(1) - (counted.shape[1] + 1)
 
 
 class RowLoss(NamedTuple):
@@ -77,13 +95,12 @@ def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device
         ids[index, : len(row.ids)] = torch.tensor(row.ids)
         labels[index, : len(row.ids)] = torch.tensor(row.labels)
         mask[index, : len(row.ids)] = 1
-    with signed(model, _signs(rows, length).to(device)):
-        # PEFT's learned prompts stand before a row's own tokens.
-        logits = logits_of(model, ids.to(device), mask.to(device), rows)[:, -length:]  # (B, T, V)
     labels = labels[:, 1:].to(device)  # the token at t is predicted from those before it
     counted = labels != IGNORED
+    with signed(model, _signs(rows, length).to(device)):
+        logits = logits_of(model, ids.to(device), mask.to(device), rows, counted_places(counted))  # (B, K, V)
     nats = torch.zeros(labels.shape, dtype=widest(device), device=device)  # (B, T-1)
-    hits, chosen = torch.zeros_like(counted), logits[:, :-1][counted].float()  # (B, T-1), (supervised, V)
+    hits, chosen = torch.zeros_like(counted), logits[counted[:, counted.any(0)]].float()  # (B, T-1), (supervised, V)
     nats[counted] = cross_entropy(chosen, labels[counted], reduction="none").to(nats.dtype)
     hits[counted] = chosen.argmax(-1) == labels[counted]
     sums = (each.sum(1).tolist() for each in (nats, counted, hits))

@@ -112,17 +112,18 @@ def _of_rows(stream: Stream, streams: Sequence[Stream], layers: Layers, head: He
 def _of_gradients(stream: Stream, streams: Sequence[Stream], layers: Layers) -> Iterator[str]:
     own = streams.index(stream)
     for name, layer in layers.stacked.items():
-        for slot, (pair, other) in enumerate(zip(layer.pairs, streams, strict=True)):
-            moved, is_own = any(_has_numbers(stack, slot) for stack in layer.stacks), slot == own
-            if moved and not is_own:
+        given = torch.stack([_gives_numbers(stack) for stack in layer.stacks]).any(0).tolist()
+        for slot, (pair, other, moved) in enumerate(zip(layer.pairs, streams, given, strict=True)):
+            if moved and slot != own:
                 yield f"{name}: {stream.name}'s rows give a gradient to {other.name}"
-            if pair and is_own and not moved:
+            if pair and slot == own and not moved:
                 yield f"{name} has no gradient"
 
 
-def _has_numbers(stack: Tensor, slot: int) -> bool:
-    """A stream that has just turned NaN has NaN for a gradient even of rows that do not count: nobody gave it that."""
-    return stack.grad is not None and bool(stack.grad[slot].nan_to_num(0, 0, 0).any())
+def _gives_numbers(stack: Tensor) -> Tensor:
+    """(slots,) A stream that has just turned NaN has NaN for a gradient even of rows that do not count: nobody gave it that."""
+    assert stack.grad is not None
+    return stack.grad.flatten(1).nan_to_num(0, 0, 0).any(1)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class Loop:
         rows = self._drawn()
         threads = 1 if meter else min(self.threads, self.most_threads)  # what is metered is one pass after another
         most = min(self.pass_tokens, PASS_TOKENS // threads)
-        groups = [buckets(group, self.pass_cost, most) for group in shared_out(rows, exact=self.exact, count=threads)]
+        groups = shared_out(rows, self.pass_cost, most, exact=self.exact, count=threads)
         self.fullest_tokens = max(map(tokens_of, chain.from_iterable(groups)), default=0)
         sums = self.head.sums(self.losses)
         padded = [0] * len(self.slots)

@@ -7,6 +7,7 @@ position sees a pad, so that no attention mask is needed.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -155,23 +156,53 @@ class Plan(threading.local):
             self.current = before
 
 
-def shared_out(rows: Sequence[Row], *, exact: bool = False, count: int = 1) -> list[list[Row]]:
-    """Rows of one micro-batch of each stream in groups that have no slot in common, the one with the most tokens first.
+def shared_out(
+    rows: Sequence[Row], pass_cost: int, pass_tokens: int, *, exact: bool = False, count: int = 1
+) -> list[list[list[Row]]]:
+    """The passes of each of some groups that have no slot in common, the group that costs the most first.
 
-    `exact`: a group is one slot, as if it were alone; else there are `count` of about as many tokens.
+    `exact`: a group is one slot, as if it were alone; else there are `count`, and the one that costs the most costs little.
     """
     by_slot = [list(own) for _, own in groupby(sorted(rows, key=attrgetter("slot")), key=attrgetter("slot"))]
-    by_slot.sort(key=_tokens, reverse=True)
-    if exact:
-        return by_slot
+    ways = [by_slot] if exact else [_evenly(by_slot, count)]
+    if not exact and count > 1:
+        ways.append(_by_length(by_slot, count))
+    split = [[buckets(group, pass_cost, pass_tokens) for group in way] for way in ways]
+
+    def cost(passes: Sequence[Sequence[Row]]) -> int:
+        return sum(tokens_of(part) + pass_cost for part in passes)
+
+    return sorted(min(split, key=lambda way: max(map(cost, way), default=0)), key=cost, reverse=True)
+
+
+def _evenly(by_slot: Sequence[list[Row]], count: int) -> list[list[Row]]:
+    """Groups of about as many tokens."""
     groups: list[list[Row]] = [[] for _ in range(min(count, len(by_slot)))]
-    for own in by_slot:
+    for own in sorted(by_slot, key=_tokens, reverse=True):
         min(groups, key=_tokens).extend(own)
     return groups
 
 
 def _tokens(rows: Sequence[Row]) -> int:
     return sum(len(row.ids) for row in rows)
+
+
+def _by_length(by_slot: Sequence[list[Row]], count: int) -> list[list[Row]]:
+    """Slots of like length in a group, which pads little."""
+    ordered = sorted(by_slot, key=lambda own: max(len(row.ids) for row in own), reverse=True)
+    all_tokens = tokens_of([row for own in ordered for row in own]) if ordered else 0
+    return _runs(ordered, bisect_left(range(all_tokens), True, key=lambda most: len(_runs(ordered, most)) <= count))
+
+
+def _runs(ordered: Sequence[list[Row]], most_tokens: int) -> list[list[Row]]:
+    """Of neighbours, each as long as its tokens, pads included, are no more."""
+    runs: list[list[Row]] = []
+    for own in ordered:
+        if runs and tokens_of([*runs[-1], *own]) <= most_tokens:
+            runs[-1].extend(own)
+        else:
+            runs.append([*own])
+    return runs
 
 
 def buckets(rows: Sequence[Row], pass_cost: int, pass_tokens: int) -> list[list[Row]]:

@@ -43,6 +43,8 @@ class NextToken(Objective):
 
     def loss(self, model: nn.Module, rows: Sequence[Tokens], keys: Sequence[int], *, weighted: bool = False) -> Tensor:
         """The sum over the supervised tokens."""
+        from trainer.judge import heldout
+
         device, width = next(model.parameters()).device, max(len(row.ids) for row in rows)
         ids, labels, mask = (
             torch.tensor([[*values, *[fill] * (width - len(values))] for values in columns], device=device)  # (B, T)
@@ -52,10 +54,11 @@ class NextToken(Objective):
                 ([[1] * len(row.ids) for row in rows], 0),
             )
         )
-        logits = self.logits(model, ids, mask, rows)[:, :-1]  # (B, T-1, V)
         targets = labels[:, 1:]
-        counted = targets != IGNORED
-        nats = cross_entropy(wide(logits[counted]), targets[counted], reduction="none")  # (n,)
+        counted = targets != IGNORED  # (B, T-1)
+        logits = self.logits(model, ids, mask, rows, heldout.counted_places(counted))  # (B, K, V)
+        chosen = logits[counted[:, counted.any(0)]]  # (n, V)
+        nats = cross_entropy(wide(chosen), targets[counted], reduction="none")  # (n,)
         return losses.total(nats, weighted=weighted)
 
     def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
@@ -63,11 +66,11 @@ class NextToken(Objective):
 
         return heldout.row_losses(model, rows, check, self.logits)
 
-    def logits(self, model: nn.Module, ids: Tensor, mask: Tensor, rows: Sequence[Tokens]) -> Tensor:
-        """(B, T, V)"""
+    def logits(self, model: nn.Module, ids: Tensor, mask: Tensor, rows: Sequence[Tokens], places: Tensor) -> Tensor:
+        """(B, K, V) at K of the T places."""
         from trainer.judge import heldout
 
-        return heldout.plain_logits(model, ids, mask, rows)
+        return heldout.plain_logits(model, ids, mask, rows, places)
 
     def questions(
         self, rows: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], count: int

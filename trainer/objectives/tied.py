@@ -14,6 +14,7 @@ from trainer import tie as tie_of
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.judge import answers
 from trainer.judge.answers import Answer, Question, Sampling
+from trainer.judge.heldout import logits_at
 from trainer.objectives.next_token import NextToken
 from trainer.prefix import prefixed
 from trainer.tie import Tie
@@ -30,10 +31,8 @@ if TYPE_CHECKING:
 class Tied(NextToken):
     tie: Tie
 
-    def logits(self, model: nn.Module, ids: Tensor, mask: Tensor, rows: Sequence[Tokens]) -> Tensor:
-        given = prefixed(model, ids, mask, self.tie([prompt_of(row) for row in rows]))
-        found: Tensor = model(**given, use_cache=False).logits[:, self.tie.tokens :]  # (B, T, V)
-        return found
+    def logits(self, model: nn.Module, ids: Tensor, mask: Tensor, rows: Sequence[Tokens], places: Tensor) -> Tensor:
+        return logits_at(places, model, **prefixed(model, ids, mask, self.tie([prompt_of(row) for row in rows])))
 
     def answers(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question], stops: Sequence[int],

@@ -32,7 +32,8 @@ class Crew:
         self.folder = RunFolder(path / "run")
         self.folder.path.mkdir()
         self.members = members_for_hub(self.folder, None)
-        self.forks = ForkServer(self.folder, ("prepare", "train"), self.made)
+        self.forks = ForkServer(self.folder, ("prepare", "train"))
+        self.forks.on_news = self.made
         self.news: list[Child] = []
 
     def made(self, child: Child) -> None:

@@ -111,6 +111,15 @@ def test_threads_of_a_worker_soon_sleep_while_they_wait_unless_the_user_has_chos
     assert not local.WAITING.keys() & local.environment(spec).keys(), "it inherits what the user has chosen"
 
 
+def test_a_worker_keeps_what_its_passes_free_unless_the_user_has_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = WorkerSpec("trainer-1", ("train",), "cpu")
+    for variable in local.KEEPING:
+        monkeypatch.delenv(variable, raising=False)
+    assert local.KEEPING.items() <= local.environment(spec).items()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")
+    assert not local.KEEPING.keys() & local.environment(spec).keys(), "it inherits what the user has chosen"
+
+
 @pytest.mark.parametrize(("gpu", "seen"), [(None, ""), (3, "3")])
 def test_a_worker_sees_its_own_gpu_alone_and_starts_as_many_threads_as_it_was_given(
     gpu: int | None, seen: str, monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.loop.plan import Pass, Row, buckets, pass_cost, shared_out
+from trainer.loop.plan import Pass, Row, _evenly, buckets, pass_cost, shared_out
 
 COST = 64
 ROWS = st.lists(
@@ -49,22 +49,47 @@ def test_a_pass_costs_a_small_base_more_tokens_than_a_large_one() -> None:
 def test_groups_hold_every_row_once_and_no_two_of_them_a_stream_in_common(rows, count) -> None:
     slots = {row.slot for row in rows}
     for exact, most in ((True, len(slots)), (False, min(count, len(slots)))):
-        groups = shared_out(rows, exact=exact, count=count)
+        groups = flat(shared_out(rows, COST, 800, exact=exact, count=count))
         assert sorted(map(id, rows)) == sorted(id(row) for group in groups for row in group)
         assert sum(len({row.slot for row in group}) for group in groups) == len(slots)
         assert len(groups) == most
 
 
+def flat(groups: list[list[list[Row]]]) -> list[list[Row]]:
+    return [[row for part in group for row in part] for group in groups]
+
+
 @given(ROWS)
-def test_an_exact_group_is_one_stream_as_if_it_were_alone(rows) -> None:
-    for group in shared_out(rows, exact=True):
-        [slot] = {row.slot for row in group}
-        assert group == [row for row in rows if row.slot == slot]
+def test_an_exact_group_is_one_stream_with_its_passes_as_if_it_were_alone(rows) -> None:
+    for passes in shared_out(rows, COST, 300, exact=True):
+        [slot] = {row.slot for part in passes for row in part}
+        assert passes == buckets([row for row in rows if row.slot == slot], COST, 300)
+
+
+def of_lengths(*lengths: int) -> list[Row]:
+    return [Row(slot, [1] * length, [1] * length) for slot, length in enumerate(lengths)]
 
 
 def test_groups_have_about_as_many_tokens() -> None:
-    rows = [Row(slot, [1] * length, [1] * length) for slot, length in enumerate((10, 90, 30, 70, 50, 50))]
-    assert [sum(len(row.ids) for row in group) for group in shared_out(rows, count=3)] == [100, 100, 100]
+    groups = flat(shared_out(of_lengths(10, 90, 30, 70, 50, 50), 0, 10**6, count=3))
+    assert [sum(len(row.ids) for row in group) for group in groups] == [100, 100, 100]
+
+
+def test_rows_of_like_length_are_in_a_group_where_that_pads_less() -> None:
+    groups = shared_out(of_lengths(142, 60, 110, 127, 90, 114, 100, 107), 142, 1024, count=2)
+    lengths = [sorted(len(row.ids) for row in group) for group in flat(groups)]
+    assert lengths == [[60, 90, 100, 107, 110], [114, 127, 142]]
+
+
+@given(ROWS, st.integers(2, 4))
+def test_no_group_costs_more_than_where_tokens_alone_decide(rows, count) -> None:
+    found = shared_out(rows, COST, 800, count=count)
+    evenly = [buckets(group, COST, 800) for group in _evenly([list(of) for of in by_slot(rows)], count)]
+    assert max(map(cost, found), default=0) <= max(map(cost, evenly), default=0)
+
+
+def by_slot(rows: list[Row]) -> list[list[Row]]:
+    return [[row for row in rows if row.slot == slot] for slot in sorted({row.slot for row in rows})]
 
 
 def test_streams_that_bring_as_many_rows_are_one_block_each_and_ragged_ones_a_block_a_row() -> None:
