@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from swarm.event import Role
 from swarm.launch import local
 from swarm.launch.child import Child, is_worker_of, process_started
 from swarm.launch.forkserver import ForkServer, can_fork
-from swarm.launch.layout import WorkerSpec
+from swarm.launch.layout import Layout, WorkerSpec
 from swarm.rundir import RunFolder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
@@ -103,6 +105,46 @@ async def test_a_preparer_does_not_wait_for_what_only_models_need_and_those_behi
         child.signal_group(signal.SIGKILL)
         await until(child.exit_reason)
     crew.forks.end()
+
+
+async def test_a_server_that_began_before_it_was_asked_makes_the_workers(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    spec = WorkerSpec("prep-1", ("prepare",), "cpu")
+    local.begin(crew.forks, Layout((replace(spec, device="gpu0", gpu_index=0),)), crew.folder)
+    assert crew.forks._process is None, "nobody is to be forked"
+    local.begin(crew.forks, Layout((spec,)), crew.folder)
+    began = crew.server
+    child = crew.start("prep-1")
+    await until(lambda: crew.news)
+    assert (crew.news, crew.server) == ([child], began)
+    child.signal_group(signal.SIGKILL)
+    await until(child.exit_reason)
+    crew.forks.end()
+
+
+async def test_a_server_that_nobody_asks_ends_with_the_coordinator(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    local.begin(crew.forks, Layout((WorkerSpec("prep-1", ("prepare",), "cpu"),)), crew.folder)
+    started = process_started(crew.server)
+    server = crew.server
+    crew.forks.end()
+    assert started is not None
+    assert process_started(server) is None
+
+
+def test_workers_collect_cycles_though_their_server_does_not(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.workers.mkdir()
+    code = """if True:
+        import gc, sys, pathlib
+        from swarm.rundir import RunFolder
+        from trainer import forkserver
+        gc.disable()
+        forkserver._become({"name": "w", "environment": {}, "arguments": []}, RunFolder(pathlib.Path(sys.argv[1])))
+        print(gc.isenabled())
+    """
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+    assert (folder.workers / "w.log").read_text() == "True\n"
 
 
 async def test_workers_outlive_their_fork_server_and_the_next_request_starts_another(tmp_path: Path) -> None:
