@@ -32,7 +32,7 @@ KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": st
 """Bytes, of glibc, unless the user has chosen: what one pass frees the next one takes again.
 
 Left alone it may give them back to the system each time, which costs more than a microsecond for each page.  Nine times 100 held-out
-rows on the embedded base: 0.4 to 1.1 million page faults and 10.3 s of CPU time, 65,000 and 8.7 s with these (mallopt(3)).
+rows on the embedded base: 0.4 to 0.9 million page faults and 10.3 s of CPU time, 65,000 and 8.7 s with these (mallopt(3)).
 """
 
 

@@ -36,8 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "trainer/embedded/tiny-toon"
 DATA = ROOT / "configs/data/demo"
 POLL_SECONDS, LOOK_SECONDS = 0.25, 1.0
-"""Between two questions whether it has ended, and two looks at its processes: these walk all their pages, and take a core's tenth four
-times a second."""
+"""Between two questions whether it has ended, and two looks at its processes, which walk all their pages."""
 TICKS = os.sysconf("SC_CLK_TCK")
 RANKS = (4, 8, 16, 32)
 LENGTH = 256

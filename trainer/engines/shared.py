@@ -21,7 +21,6 @@ from swarm.settings import StreamSettings
 from trainer import bases, training, warm
 from trainer.data.prepared import TRAIN, Rows, rows_to_choose_by
 from trainer.data.tokens import Tokens
-from trainer.device import free_memory
 from trainer.engines.arrangement import Arrangement
 from trainer.errors import Elsewhere
 from trainer.inspection import facts_of_model
@@ -96,7 +95,6 @@ class Group(Boundary):
         elif any(member.is_paused for member in list(self._members.values())):
             self.mates.wait()
         else:
-            free_memory()  # whoever judges begins before the last checkpoint is written
             for ending in wait(self._endings).done:
                 ending.result()
 

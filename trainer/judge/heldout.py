@@ -36,9 +36,19 @@ def logits_at(places: torch.Tensor, model: torch.nn.Module, **given: torch.Tenso
     return found[:, places]
 
 
-def counted_places(counted: torch.Tensor) -> torch.Tensor:
-    """(B, T-1) -> (K,) Those whose next token some row counts; from the end, since learned prompts stand before a row's own tokens."""
-    return counted.any(0).nonzero().squeeze(1) - (counted.shape[1] + 1)
+def counted_logits(
+    logits: Logits,
+    model: torch.nn.Module,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    rows: Sequence[Tokens],
+    counted: torch.Tensor,
+) -> torch.Tensor:
+    """(n, V) Where the next token is counted, (B, T-1), row after row."""
+    is_kept = counted.any(0)
+    # From the end: learned prompts stand before a row's own tokens.
+    places = is_kept.nonzero().squeeze(1) - ids.shape[1]
+    return logits(model, ids, mask, rows, places)[counted[:, is_kept]]
 
 
 class RowLoss(NamedTuple):
@@ -98,9 +108,9 @@ def _losses(model: torch.nn.Module, rows: Sequence[Tokens], device: torch.device
     labels = labels[:, 1:].to(device)  # the token at t is predicted from those before it
     counted = labels != IGNORED
     with signed(model, _signs(rows, length).to(device)):
-        logits = logits_of(model, ids.to(device), mask.to(device), rows, counted_places(counted))  # (B, K, V)
+        chosen = counted_logits(logits_of, model, ids.to(device), mask.to(device), rows, counted).float()  # (n, V)
     nats = torch.zeros(labels.shape, dtype=widest(device), device=device)  # (B, T-1)
-    hits, chosen = torch.zeros_like(counted), logits[counted[:, counted.any(0)]].float()  # (B, T-1), (supervised, V)
+    hits = torch.zeros_like(counted)  # (B, T-1)
     nats[counted] = cross_entropy(chosen, labels[counted], reduction="none").to(nats.dtype)
     hits[counted] = chosen.argmax(-1) == labels[counted]
     sums = (each.sum(1).tolist() for each in (nats, counted, hits))

@@ -56,8 +56,7 @@ class NextToken(Objective):
         )
         targets = labels[:, 1:]
         counted = targets != IGNORED  # (B, T-1)
-        logits = self.logits(model, ids, mask, rows, heldout.counted_places(counted))  # (B, K, V)
-        chosen = logits[counted[:, counted.any(0)]]  # (n, V)
+        chosen = heldout.counted_logits(self.logits, model, ids, mask, rows, counted)  # (n, V)
         nats = cross_entropy(wide(chosen), targets[counted], reduction="none")  # (n,)
         return losses.total(nats, weighted=weighted)
 
