@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora.layer import ParamWrapper
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
 from swarm.policy.fitting import JUDGED_LOGITS_BYTES, judged_tokens
 from trainer.control.tuner import signed
 from trainer.data.classes import predicted
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.device import widest
+from trainer.loop.threads import computed, may_compute_at_once
 
 Logits = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor, Sequence[Tokens], torch.Tensor], torch.Tensor]
 """(B, K, V) of a model for (B, T) ids, their mask, and the rows that they are of, at K of their places."""
@@ -78,18 +81,33 @@ def held_out_loss(model: torch.nn.Module, rows: Sequence[Tokens], check: Callabl
 
 
 def row_losses(
-    model: torch.nn.Module, rows: Sequence[Tokens], check: Callable[[], None], logits: Logits = plain_logits
+    model: torch.nn.Module,
+    rows: Sequence[Tokens],
+    check: Callable[[], None],
+    logits: Logits = plain_logits,
+    *,
+    at_once: bool = True,
 ) -> list[RowLoss]:
-    """One for each row, in their order.  `check` is called between batches and may raise."""
+    """One for each row, in their order.  `check` is called between batches and may raise.
+
+    `at_once`: several threads may ask for `logits`.
+    """
     device = next(model.parameters()).device
     vocabulary = int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]  # every causal model has it
     was_training = model.training
     model.eval()
+    threads = _threads(model) if at_once else 1
+    batches = _batches(rows, vocabulary, device, threads)
     found: dict[int, RowLoss] = {}
+
+    def losses(batch: list[int]) -> list[RowLoss]:
+        return _losses(model, [rows[at] for at in batch], device, logits)
+
     try:
-        for batch in _batches(rows, vocabulary, device):
-            check()
-            found |= zip(batch, _losses(model, [rows[at] for at in batch], device, logits), strict=True)
+        with computed(losses, batches, min(threads, len(batches))) as of_batches:
+            for batch in batches:
+                check()
+                found |= zip(batch, next(of_batches), strict=True)
     finally:
         model.train(was_training)
     return [found[at] for at in range(len(rows))]
@@ -123,14 +141,34 @@ def _signs(rows: Sequence[Tokens], length: int) -> torch.Tensor:
     return torch.tensor([[*one, *[0] * (length - len(one))] for one in classes]).sign()
 
 
-def _batches(rows: Sequence[Tokens], vocabulary: int, device: torch.device) -> Iterator[list[int]]:
-    """Indices of rows of like length together, as many as the token budget holds, at least one."""
-    budget = max(1, min(judged_tokens(on_gpu=device.type != "cpu"), JUDGED_LOGITS_BYTES // (4 * vocabulary)))
-    batch: list[int] = []
+AT_ONCE = 2
+"""Batches on a CPU, each with as many times fewer tokens: small tensors keep one core busy, not all of them."""
+
+
+def _threads(model: torch.nn.Module) -> int:
+    """A model that a pass changes is asked by one thread.
+
+    So are experts with an adapter: PEFT puts it on the parameter for each pass.
+    """
+    whole, configs = model, []
+    if isinstance(model, PeftModel):
+        whole, configs = model.get_base_model(), [*model.peft_config.values()]
+    stays = (
+        all(type(config) is LoraConfig for config in configs)
+        and not any(isinstance(module, ParamWrapper) for module in model.modules())
+        and all(value.is_floating_point() for value in model.parameters())  # 4 bits are laid out anew by the first pass
+        and may_compute_at_once(cast("PreTrainedModel", whole))
+    )
+    return min(AT_ONCE, torch.get_num_threads()) if stays else 1
+
+
+def _batches(rows: Sequence[Tokens], vocabulary: int, device: torch.device, threads: int) -> list[list[int]]:
+    """Indices of rows of like length together, as many as the token budget of all threads holds, at least one."""
+    tokens = min(judged_tokens(on_gpu=device.type != "cpu"), JUDGED_LOGITS_BYTES // (4 * vocabulary))
+    batches: list[list[int]] = []
     for at in sorted(range(len(rows)), key=lambda at: len(rows[at].ids)):
-        if batch and len(rows[at].ids) * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(at)
-    if batch:
-        yield batch
+        if batches and len(rows[at].ids) * (len(batches[-1]) + 1) <= tokens // threads:
+            batches[-1].append(at)
+        else:
+            batches.append([at])
+    return batches

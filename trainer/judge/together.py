@@ -53,7 +53,7 @@ class Together:
 
     @contextmanager
     def _running(self, slots: Sequence[int]) -> Iterator[None]:
-        """Rows of these slots, sorted by them; a batch may be called with tokens of any length."""
+        """Rows of these slots, sorted by them; a batch may be called with tokens of any length, by several threads: each notes its own."""
         current = Pass.of([Row(slot, (), ()) for slot in slots], self.layers.device)
 
         def note(_: torch.nn.Module, arguments: tuple[Any, ...]) -> None:

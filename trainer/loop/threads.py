@@ -5,8 +5,9 @@ torch releases Python's lock in its operations, and passes without a slot in com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -45,6 +46,19 @@ def pool_of(threads: int) -> ThreadPoolExecutor:
     """Threads of their own end with it, when nobody holds it any more."""
     cores = max(1, torch.get_num_threads() // threads)  # torch's number is each thread's own
     return ThreadPoolExecutor(threads, "passes", initializer=torch.set_num_threads, initargs=(cores,))
+
+
+@contextmanager
+def computed(compute: Callable[[Given], Found], given: Iterable[Given], threads: int) -> Iterator[Iterator[Found]]:
+    """What each gives, in their order and ahead of who takes it; within, it may be left at any time.  With one thread each waits until it is taken."""
+    if threads == 1:
+        yield map(compute, given)
+        return
+    pool = pool_of(threads)
+    try:
+        yield pool.map(compute, given)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 CHANGING = ("dynamic", "longrope")

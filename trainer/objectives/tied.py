@@ -14,7 +14,7 @@ from trainer import tie as tie_of
 from trainer.data.tokens import IGNORED, Tokens
 from trainer.judge import answers
 from trainer.judge.answers import Answer, Question, Sampling
-from trainer.judge.heldout import logits_at
+from trainer.judge.heldout import RowLoss, logits_at, row_losses
 from trainer.objectives.next_token import NextToken
 from trainer.prefix import prefixed
 from trainer.tie import Tie
@@ -33,6 +33,10 @@ class Tied(NextToken):
 
     def logits(self, model: nn.Module, ids: Tensor, mask: Tensor, rows: Sequence[Tokens], places: Tensor) -> Tensor:
         return logits_at(places, model, **prefixed(model, ids, mask, self.tie([prompt_of(row) for row in rows])))
+
+    def losses(self, model: PreTrainedModel, rows: Sequence[Tokens], check: Callable[[], None]) -> list[RowLoss]:
+        # A tokenizer that cuts is asked by one thread at a time.
+        return row_losses(model, rows, check, self.logits, at_once=False)
 
     def answers(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question], stops: Sequence[int],

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.layer import ParamWrapper
 from torch.nn.functional import cross_entropy
 
 from tests.families import FAMILIES, model_of
+from trainer.control.tuner import ControlConfig
 from trainer.data.tokens import IGNORED, Tokens
-from trainer.judge.heldout import logits_at, row_losses
+from trainer.judge.heldout import RowLoss, logits_at, row_losses
+from trainer.loop.threads import may_compute_at_once
 
 ROWS = [Tokens([3, 4, 5, 6, 7, 8], [IGNORED] * 4 + [7, 8], 4), Tokens([9, 3, 5], [IGNORED, IGNORED, 5], 2)]
 
@@ -48,3 +57,116 @@ def test_a_model_whose_code_cannot_be_told_computes_all() -> None:
         assert torch.allclose(
             logits_at(places, deaf, input_ids=ids), logits_at(places, deaf.model, input_ids=ids), atol=1e-6
         )
+
+
+# ---- several batches at once on a CPU ----------------------------------------------------------------------------------
+
+LENGTHS = (6, 6, 5, 5, 4, 4, 3, 3)
+MANY = [
+    Tokens([3 + at, *range(4, 3 + length)], [IGNORED] * 2 + [7] * (length - 2), 2) for at, length in enumerate(LENGTHS)
+]
+TWO_ROWS = 13
+"""Tokens of a batch: two rows of any of these lengths, and not three of the shortest but one."""
+
+
+@pytest.fixture
+def cores() -> Iterator[None]:
+    """Two for this process, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def adapted(model: Any, config: LoraConfig) -> Any:
+    made = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, value in made.named_parameters():
+            if "lora_B" in name:
+                value.normal_(0, 0.1)
+    return made.eval()
+
+
+def budget(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    monkeypatch.setattr("trainer.judge.heldout.judged_tokens", lambda on_gpu: tokens)
+
+
+def alone(model: Any, rows: Sequence[Tokens], monkeypatch: pytest.MonkeyPatch) -> list[RowLoss]:
+    """Batch after batch on one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    budget(monkeypatch, TWO_ROWS)
+    try:
+        return row_losses(model, rows, lambda: None, at_once=False)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("use_dora", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_batches_at_once_give_what_they_give_alone(
+    family: str, use_dora: bool, cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        model = adapted(
+            model_of(family), LoraConfig(target_modules="all-linear", use_dora=use_dora, task_type="CAUSAL_LM")
+        )
+    except ValueError as error:  # what PEFT puts no such adapter on
+        assert re.search(r"ParamWrapper does not work with use_dora|incompatible with Mamba", str(error))
+        return
+    expected, both, at = alone(model, MANY, monkeypatch), threading.Barrier(2), set[int]()
+
+    def met(*_: object) -> None:
+        at.add(threading.get_ident())
+        if threading.get_ident() != threading.main_thread().ident:
+            both.wait(20)
+
+    model.get_input_embeddings().register_forward_hook(met)
+    budget(monkeypatch, 2 * TWO_ROWS)
+    found = row_losses(model, MANY, lambda: None)
+    has_experts = any(isinstance(module, ParamWrapper) for module in model.modules())
+    may = may_compute_at_once(model.get_base_model()) and not has_experts
+    assert len(at) == 2 if may else at == {threading.main_thread().ident}
+    if may:
+        assert found == expected
+    else:  # other batches
+        assert [loss.nats for loss in found] == pytest.approx([loss.nats for loss in expected], rel=1e-5)
+
+
+def who_computes(model: Any, monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    at = set[int]()
+    model.get_input_embeddings().register_forward_hook(lambda *_: at.add(threading.get_ident()))
+    budget(monkeypatch, 2 * TWO_ROWS)
+    row_losses(model, MANY, lambda: None)
+    return at
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_layers_that_keep_something_of_a_pass_are_asked_by_one_thread(
+    cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = threading.get_ident()
+    assert main not in who_computes(model_of("llama"), monkeypatch)
+    control = ControlConfig(target_modules=["mlp"], control_site="mlp", task_type="CAUSAL_LM")
+    assert who_computes(get_peft_model(model_of("llama"), control), monkeypatch) == {main}, "signs stand on the model"
+    packed = model_of("llama")
+    packed.register_parameter("packed", torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False))
+    assert who_computes(packed, monkeypatch) == {main}, "what is held in 4 bits is laid out anew by its first pass"
+
+
+def test_nothing_is_computed_any_more_once_whoever_asks_has_left(cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, passes, asked = model_of("llama"), list[int](), list[int]()
+    model.get_input_embeddings().register_forward_hook(lambda *_: passes.append(1))
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise InterruptedError
+
+    budget(monkeypatch, 2)
+    with pytest.raises(InterruptedError):
+        row_losses(model, MANY * 40, check)
+    computed = len(passes)
+    assert computed < 320
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("passes")]
