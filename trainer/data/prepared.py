@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
@@ -152,7 +153,7 @@ class RowFile:
         return self._digest.hexdigest()
 
     def _write(self) -> None:
-        columns = [
+        columns: list[Sequence[Any]] = [
             [row.ids for row in self._batch],
             [row.labels for row in self._batch],
             [row.answer_start for row in self._batch],
@@ -164,9 +165,27 @@ class RowFile:
             [list(row.demonstrated) for row in self._batch],
         ]
         if self._batch:
-            arrays = [pa.array(column, type=field.type) for column, field in zip(columns, ROWS, strict=True)]
+            arrays = [_column(column, field.type) for column, field in zip(columns, ROWS, strict=True)]
             self._writer.write_batch(pa.record_batch(arrays, schema=ROWS))
         self._batch = []
+
+
+CODES = {pa.int32(): "i", pa.int8(): "b"}
+"""Of `array`."""
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """What `pa.array` makes of values none of which is None; given a list, that imports pandas, a third of the time of small data."""
+    if kind == pa.bool_():
+        return _column(values, pa.int8()).cast(kind)
+    if code := CODES.get(kind):
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array(code, values))])
+    parts = [value.encode() for value in values] if kind == pa.string() else values
+    ends = pa.py_buffer(array("i", accumulate(map(len, parts), initial=0)))
+    if isinstance(kind, pa.ListType):
+        inner = _column([*chain.from_iterable(parts)], kind.value_type)
+        return pa.Array.from_buffers(kind, len(parts), [None, ends], children=[inner])
+    return pa.Array.from_buffers(kind, len(parts), [None, ends, pa.py_buffer(b"".join(parts))])
 
 
 def verified(folder: Path, sha256: str | None) -> dict[str, Any]:

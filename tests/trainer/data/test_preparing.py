@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,35 @@ def test_rows_are_held_out_without_overlap_and_counted(bench: Bench, settings: M
     assert prepared.supervised == sum(row.supervised for row in train)
     assert prepared.sha256 == sha256_of(folder / MANIFEST)
     assert (prepared.rows, prepared.held_out, prepared.body) == (48, 12, "")
+
+
+ROWS_OF_ALL_KINDS = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from trainer.data.prepared import ROWS, RowFile, read_rows
+from trainer.data.tokens import Tokens
+
+rows = [
+    Tokens([3, 70000], [-100, 5], 1, 1, b"\\x00\\xff", [7, 8], "naïve", [-1, 127], [9]),
+    Tokens([], [], 0),
+    Tokens([1] * 3, [-100] * 3, 3, 0, b"", (), "", (), [2**31 - 1]),
+] * 300
+folder = Path(sys.argv[1])
+with RowFile(folder / "rows.arrow") as file:
+    for row in rows:
+        file.add(row)
+assert list(read_rows(folder / "rows.arrow")) == rows
+assert "pandas" not in sys.modules, "a quarter of a second that no row needs"
+
+whole = pa.ipc.open_stream(pa.memory_map(str(folder / "rows.arrow"))).read_all()
+whole.validate(full=True)
+assert whole.equals(pa.Table.from_pylist(whole.to_pylist(), schema=ROWS)), "as pyarrow makes it of lists"
+"""
+
+
+def test_a_file_of_rows_is_what_pyarrow_would_make_of_them(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", ROWS_OF_ALL_KINDS, tmp_path], check=True)
 
 
 def test_streams_that_ask_for_the_same_share_it_and_a_torn_one_is_made_again(bench: Bench, settings: Make) -> None:
