@@ -28,7 +28,7 @@ def test_the_dashboard_knows_no_trainer_and_no_torch() -> None:
 
 
 def test_the_coordinator_knows_no_heavy_library() -> None:
-    assert not modules_after("import swarm.coordinator.main") & (HEAVY | {"trainer", "textual"})
+    assert not modules_after("import swarm.coordinator.coordinator") & (HEAVY | {"trainer", "textual"})
 
 
 def test_toon_needs_the_standard_library_only() -> None:
