@@ -99,8 +99,9 @@ def _table(group: type[Settings], title: str, place: str) -> Iterator[str]:
     yield f"{place}\n"
     yield "| setting | takes | unit | default | what it is |"
     yield "|---|---|---|---|---|"
+    described = group.descriptions()
     for name, field in group.model_fields.items():
-        description = " ".join((field.description or "").split())
+        description = " ".join(described.get(name, "").split())
         cells = (f"`{name}`", _takes(name, field), _unit(name), _default(field), description)
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
     yield ""

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swarm.errors import UserError
 from swarm.event import Role
 from swarm.files import read_json, write_whole
-from swarm.messages import Held
+
+if TYPE_CHECKING:
+    from swarm.messages import Held
 
 
 @dataclass(frozen=True, slots=True)
