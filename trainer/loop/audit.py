@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,12 +27,15 @@ SECOND = ("lora_B.weight", "lora_S")
 """Tensors that begin with zeros."""
 
 
-def audit(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head) -> list[str]:
-    """What is wrong with a stream that has just stepped, each with the tensor's name; empty where it is sound.
+def audit(due: Sequence[Stream], streams: Sequence[Stream], layers: Layers, head: Head) -> dict[Stream, list[str]]:
+    """What is wrong with each of the streams that have just stepped, with the tensor's name; nothing where it is sound.
 
     `streams` by slot; one with clones stands there several times, first for its own adapter.
     """
-    return [*_of_tensors(stream, layers), *_of_optimizer(stream), *_of_rows(stream, streams, layers, head)]
+    found = {stream: [*_of_tensors(stream, layers), *_of_optimizer(stream)] for stream in due}
+    for stream, fault in _of_rows(due, streams, layers, head):
+        found[stream].append(fault)
+    return found
 
 
 def refuse_rate(stream: Stream) -> None:
@@ -85,56 +89,103 @@ def _of_optimizer(stream: Stream) -> Iterator[str]:
             yield f"{name} is {times[id(value)]} times in the optimizer, not once"
 
 
-def _of_rows(stream: Stream, streams: Sequence[Stream], layers: Layers, head: Head) -> Iterator[str]:
-    """One row of each stream goes through together, and only this stream's counts: its gradient is its own, and the others have none."""
-    rows, own = [], streams.index(stream)
-    for slot, other in enumerate(streams):
-        window = other.window or other.before
-        if window:
-            ids = window.micro_batches[0][0].ids[:ROW_TOKENS]
-            rows.append(Row(slot, ids, ids, float(slot == own), key=slot, everywhere=other.loss.everywhere))
-    current = Pass.of(rows, layers.device)
-    mine = current.positions[current.owners == own]
+def _of_rows(
+    due: Sequence[Stream], streams: Sequence[Stream], layers: Layers, head: Head
+) -> Iterator[tuple[Stream, str]]:
+    """One row of each stream goes through together: does its adapter change it, and is its gradient its own and nobody else's?"""
+    own = {stream: streams.index(stream) for stream in due}
+    current = Pass.of(_rows(streams, [1.0] * len(streams)), layers.device)
     with torch.no_grad():
-        bare = head.logits(head.hidden(current.ids).flatten(0, 1)[mine])
-    with _own_gradients(layers), layers.plan.running(current):
-        hidden = head.hidden(current.ids)
-        if not bool(hidden.isfinite().all()):
+        bare = head.hidden(current.ids).flatten(0, 1)
+        with layers.plan.running(current):
+            adapted = head.hidden(current.ids).flatten(0, 1)
+        if not bool(adapted.isfinite().all()):
             return  # the loss of its next step says so
-        with torch.no_grad():
-            if torch.equal(bare, head.logits(hidden.flatten(0, 1)[mine])):
-                yield "the adapter does not change the base's logits"
-        losses = [other.loss for other in streams]
-        head.backward(hidden, current, losses, head.sums(losses))
-        yield from _of_gradients(stream, streams, layers)
+        for stream, slot in own.items():
+            mine = current.positions[current.owners == slot]
+            if torch.equal(head.logits(bare[mine]), head.logits(adapted[mine])):
+                yield stream, "the adapter does not change the base's logits"
+    given = _gradients([1.0] * len(streams), streams, layers, head)
+    if _is_own(given, streams, layers, head):
+        for stream, slot in own.items():
+            yield from ((stream, f"{name} has no gradient") for name in _unmoved(given, slot, layers))
+        return
+    for stream, slot in own.items():  # whose row it comes from shows when only that one's row counts
+        alone = _gradients([float(at == slot) for at in range(len(streams))], streams, layers, head)
+        yield from ((stream, f"{name} has no gradient") for name in _unmoved(alone, slot, layers))
+        for name, gradients in alone.items():
+            moved = [at for at, gives in enumerate(_gives_numbers(gradients)) if gives and at != slot]
+            yield from ((stream, f"{name}: {stream.name}'s rows give a gradient to {streams[at].name}") for at in moved)
 
 
-def _of_gradients(stream: Stream, streams: Sequence[Stream], layers: Layers) -> Iterator[str]:
-    own = streams.index(stream)
-    for name, layer in layers.stacked.items():
-        given = torch.stack([_gives_numbers(stack) for stack in layer.stacks]).any(0).tolist()
-        for slot, (pair, other, moved) in enumerate(zip(layer.pairs, streams, given, strict=True)):
-            if moved and slot != own:
-                yield f"{name}: {stream.name}'s rows give a gradient to {other.name}"
-            if pair and slot == own and not moved:
-                yield f"{name} has no gradient"
+def _rows(streams: Sequence[Stream], weights: Sequence[float]) -> list[Row]:
+    rows = []
+    for slot, (stream, weight) in enumerate(zip(streams, weights, strict=True)):
+        if window := stream.window or stream.before:
+            ids = window.micro_batches[0][0].ids[:ROW_TOKENS]
+            rows.append(Row(slot, ids, ids, weight, key=slot, everywhere=stream.loss.everywhere))
+    return rows
 
 
-def _gives_numbers(stack: Tensor) -> Tensor:
-    """(slots,) A stream that has just turned NaN has NaN for a gradient even of rows that do not count: nobody gave it that."""
-    assert stack.grad is not None
-    return stack.grad.flatten(1).nan_to_num(0, 0, 0).any(1)
+Gradients = dict[str, list[Tensor]]
+"""(slots, ...) Of a layer's stacks, by its name."""
+
+
+def _gradients(weights: Sequence[float], streams: Sequence[Stream], layers: Layers, head: Head) -> Gradients:
+    """Of each slot's row, which counts as much as its weight."""
+    current, losses = Pass.of(_rows(streams, weights), layers.device), [stream.loss for stream in streams]
+    with _own_gradients(layers) as gradients, layers.plan.running(current):
+        head.backward(head.hidden(current.ids), current, losses, head.sums(losses))
+        return gradients()
+
+
+FACTORS = 8
+"""Powers of two that a row is weighed with: more of them leave the range of fp16."""
+
+
+def _is_own(given: Gradients, streams: Sequence[Stream], layers: Layers, head: Head) -> bool:
+    """Whether each slot's gradient grows with the weight of its own row and with no other's.
+
+    A factor of two changes no bit of a mantissa, so that it is to the bit what it was, times that.  Every two slots differ in some digit.
+    """
+    slots, digit = torch.arange(len(streams), device=layers.device), 1
+    while digit < len(streams):
+        factors = 2.0 ** (slots // digit % FACTORS)
+        weighed = _gradients(factors.tolist(), streams, layers, head)
+        for name, found in weighed.items():
+            for after, before in zip(found, given[name], strict=True):
+                if not torch.equal(after, before * factors.view(-1, *[1] * (before.dim() - 1)).to(before.dtype)):
+                    return False
+        digit *= FACTORS
+    return True
+
+
+def _unmoved(gradients: Gradients, slot: int, layers: Layers) -> list[str]:
+    """The layers that the slot adapts, and that give it nothing."""
+    return [
+        name
+        for name, layer in layers.stacked.items()
+        if layer.pairs[slot] and not _gives_numbers(gradients[name])[slot]
+    ]
+
+
+def _gives_numbers(gradients: Sequence[Tensor]) -> list[bool]:
+    """By slot.  A stream that has just turned NaN has NaN for a gradient even of rows that do not count: nobody gave it that."""
+    found: list[bool] = torch.stack([one.flatten(1).nan_to_num(0, 0, 0).any(1) for one in gradients]).any(0).tolist()
+    return found
 
 
 @contextmanager
-def _own_gradients(layers: Layers) -> Iterator[None]:
-    """What the streams have gathered is put aside and back."""
+def _own_gradients(layers: Layers) -> Iterator[Callable[[], Gradients]]:
+    """What the streams have gathered is put aside and back; gives what was gathered meanwhile."""
     stacks = [stack for layer in layers.stacked.values() for stack in layer.stacks]
     gathered = [stack.grad for stack in stacks]
     for stack in stacks:
         stack.grad = torch.zeros_like(stack)
     try:
-        yield
+        yield lambda: {
+            name: [cast("Tensor", stack.grad) for stack in layer.stacks] for name, layer in layers.stacked.items()
+        }
     finally:
         for stack, gradient in zip(stacks, gathered, strict=True):
             stack.grad = gradient

@@ -191,9 +191,13 @@ class Loop:
             )
         ]
         moved = self._threads.each(_moved, complete, threads)
-        leaving = {
-            stream: why for stream, done in zip(complete, moved, strict=True) if (why := self._stepped(stream, done))
+        steps = {
+            stream: step
+            for stream, one in zip(complete, moved, strict=True)
+            if one is not None and (step := self._steered(stream, one))
         }
+        self._audit(steps)
+        leaving = {stream: why for stream, step in steps.items() if (why := self._why_it_leaves(stream, step))}
         if leaving:
             self.remove(*leaving)
         for stream, why in leaving.items():
@@ -252,22 +256,23 @@ class Loop:
         for stream in self.running:
             stream.rewind()
 
-    def _stepped(self, stream: Stream, moved: Stepped | Failed | None) -> str | None:
-        """Why the stream leaves after its optimizer step, or None."""
-        if moved is None:
-            return None
+    def _steered(self, stream: Stream, moved: Stepped | Failed) -> Stepped | None:
+        """Its optimizer step with what its controllers made of it; None where the stream has failed."""
         try:
             if isinstance(moved, Failed):
                 raise moved
             if stream.failure:
-                return stream.why_done(moved)
+                return moved
             done = stream.steered(moved)
             self._follow(stream)
-            self._audit(stream, done)
         except Failed as error:
             self._evict(stream, error)
             return None
-        return self.boundary.stepped(stream, done) or stream.why_done(done)
+        return done
+
+    def _why_it_leaves(self, stream: Stream, step: Stepped) -> str | None:
+        """After its optimizer step, or None."""
+        return (not stream.failure and self.boundary.stepped(stream, step)) or stream.why_done(step)
 
     def _follow(self, stream: Stream) -> None:
         """The stacks hold the adapters that the stream has after its step."""
@@ -278,14 +283,19 @@ class Loop:
             for slot in slots:
                 self.layers.renorm(slot)
 
-    def _audit(self, stream: Stream, done: Stepped) -> None:
-        """Raises Failed with what is wrong."""
-        if not audit_is_due(stream, done):
-            return
-        stream.settle()
-        refuse_rate(stream)
-        if faults := audit(stream, [owner for owner, _ in self.slots], self.layers, self.head):
-            raise Failed("; ".join(faults[:FAULTS]), "set engine: trl")
+    def _audit(self, steps: Mapping[Stream, Stepped]) -> None:
+        """Evicts those with whom something is wrong."""
+        due = [stream for stream, step in steps.items() if not stream.failure and audit_is_due(stream, step)]
+        for stream in due:
+            stream.settle()
+        found = audit(due, [owner for owner, _ in self.slots], self.layers, self.head) if due else {}
+        for stream, faults in found.items():
+            try:
+                refuse_rate(stream)
+                if faults:
+                    raise Failed("; ".join(faults[:FAULTS]), "set engine: trl")
+            except Failed as error:
+                self._evict(stream, error)
 
     def _evict(self, stream: Stream, error: Failed, *, keeps_place: bool = True) -> None:
         """Takes a failed stream's weights out.  In its place it goes on computing the bare base, so that no shape of the others changes."""

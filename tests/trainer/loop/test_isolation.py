@@ -9,6 +9,7 @@ import torch
 
 from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of, recipe, same
+from tests.trainer.loop.test_families import FAMILIES
 from trainer.loop.audit import audit
 from trainer.loop.batches import Batches
 
@@ -179,7 +180,7 @@ def test_a_layer_that_never_moves_is_named_and_fails_its_stream() -> None:
 
 
 def audited(loop, stream) -> list[str]:
-    return audit(stream, loop.streams, loop.layers, loop.head)
+    return audit([stream], loop.streams, loop.layers, loop.head)[stream]
 
 
 def test_gradients_that_cross_from_one_stream_to_another_are_found() -> None:
@@ -196,6 +197,48 @@ def test_gradients_that_cross_from_one_stream_to_another_are_found() -> None:
         "gives a gradient to small" in fault or "give a gradient to small" in fault
         for fault in audited(loop, streams["rs"])
     )
+
+
+def backward_passes(loop) -> list[int]:
+    """Grows by one with each."""
+    passes, backward = [], loop.head.backward
+    loop.head.backward = lambda *given: (passes.append(1), backward(*given))
+    return passes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_streams_are_audited_in_few_passes_and_each_is_its_own(family) -> None:
+    nine = {f"s{at}": recipe(at % 5, seed=at, recompute=False, steps=9) for at in range(9)}
+    loop, kept, streams = loop_of(nine, decoders.decoder(family))
+    for _ in range(4):  # two steps of those that accumulate: the first one's learning rate is zero
+        loop.tick()
+    assert not kept.failures
+    passes = backward_passes(loop)
+    assert audit(loop.streams, loop.streams, loop.layers, loop.head) == {stream: [] for stream in streams.values()}
+    assert len(passes) == 3, "all rows alike, and the two digits of nine numbers"
+
+
+def test_streams_that_mix_rows_are_each_told_whom_they_give_a_gradient() -> None:
+    loop, _, streams = loop_of({name: FIVE[name] for name in ("small", "rs", "lion")})
+    loop.tick()
+    loop.tick()
+    attention = loop.layers.stacked["model.layers.1.self_attn.v_proj"]
+    base, slots = attention.base.forward, [loop.streams.index(streams[name]) for name in ("small", "rs")]
+
+    def mixed(x):
+        out = base(x)
+        first, second = (len(x) // 3 * slot for slot in slots)
+        return torch.cat([out[:second], out[second : second + 1] + x[first : first + 1].mean(), out[second + 1 :]])
+
+    attention.base.forward = mixed
+    passes = backward_passes(loop)
+    found = audit(loop.streams, loop.streams, loop.layers, loop.head)
+    assert len(passes) == 2 + 3, "one that shows it, and one for each stream that shows whose it is"
+    giving = {
+        stream.name: [fault for fault in faults if "give a gradient" in fault] for stream, faults in found.items()
+    }
+    assert {name for name, faults in giving.items() if faults} == {"rs"}
+    assert all(fault.endswith(": rs's rows give a gradient to small") for fault in giving["rs"])
 
 
 def test_the_audit_leaves_no_trace() -> None:
