@@ -200,6 +200,7 @@ class Loop:
         leaving = {stream: why for stream, step in steps.items() if (why := self._why_it_leaves(stream, step))}
         if leaving:
             self.remove(*leaving)
+            free_memory()  # what passes took for them: they are judged while the others train on
         for stream, why in leaving.items():
             if not stream.failure:
                 self.boundary.ended(stream, why)
