@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -93,29 +92,28 @@ def _of_rows(
     due: Sequence[Stream], streams: Sequence[Stream], layers: Layers, head: Head
 ) -> Iterator[tuple[Stream, str]]:
     """One row of each stream goes through together: does its adapter change it, and is its gradient its own and nobody else's?"""
-    own = {stream: streams.index(stream) for stream in due}
-    current = Pass.of(_rows(streams, [1.0] * len(streams)), layers.device)
+    own, everybody = {stream: streams.index(stream) for stream in due}, [1.0] * len(streams)
+    current = Pass.of(_rows(streams, everybody), layers.device)
     with torch.no_grad():
         bare = head.hidden(current.ids).flatten(0, 1)
         with layers.plan.running(current):
             adapted = head.hidden(current.ids).flatten(0, 1)
         if not bool(adapted.isfinite().all()):
             return  # the loss of its next step says so
-        for stream, slot in own.items():
-            mine = current.positions[current.owners == slot]
-            if torch.equal(head.logits(bare[mine]), head.logits(adapted[mine])):
-                yield stream, "the adapter does not change the base's logits"
-    given = _gradients([1.0] * len(streams), streams, layers, head)
-    if _is_own(given, streams, layers, head):
-        for stream, slot in own.items():
-            yield from ((stream, f"{name} has no gradient") for name in _unmoved(given, slot, layers))
-        return
-    for stream, slot in own.items():  # whose row it comes from shows when only that one's row counts
-        alone = _gradients([float(at == slot) for at in range(len(streams))], streams, layers, head)
-        yield from ((stream, f"{name} has no gradient") for name in _unmoved(alone, slot, layers))
-        for name, gradients in alone.items():
-            moved = [at for at, gives in enumerate(_gives_numbers(gradients)) if gives and at != slot]
-            yield from ((stream, f"{name}: {stream.name}'s rows give a gradient to {streams[at].name}") for at in moved)
+        places = {stream: current.positions[current.owners == slot] for stream, slot in own.items()}
+        unchanged = [s for s, at in places.items() if torch.equal(head.logits(bare[at]), head.logits(adapted[at]))]
+    yield from ((stream, "the adapter does not change the base's logits") for stream in unchanged)
+    crossing = any(_crosses(factors, streams, layers, head) for factors in _factors(len(streams), layers.device))
+    given = {} if crossing else _given(everybody, streams, layers, head)
+    for stream, slot in own.items():
+        if crossing:  # whose row it comes from shows when that one's alone counts
+            given = _given([float(at == slot) for at in range(len(streams))], streams, layers, head)
+        for name, layer in layers.stacked.items():
+            if layer.pairs[slot] and not given[name][slot]:
+                yield stream, f"{name} has no gradient"
+            if crossing:
+                others = [other.name for at, other in enumerate(streams) if given[name][at] and at != slot]
+                yield from ((stream, f"{name}: {stream.name}'s rows give a gradient to {other}") for other in others)
 
 
 def _rows(streams: Sequence[Stream], weights: Sequence[float]) -> list[Row]:
@@ -127,65 +125,67 @@ def _rows(streams: Sequence[Stream], weights: Sequence[float]) -> list[Row]:
     return rows
 
 
-Gradients = dict[str, list[Tensor]]
-"""(slots, ...) Of a layer's stacks, by its name."""
-
-
-def _gradients(weights: Sequence[float], streams: Sequence[Stream], layers: Layers, head: Head) -> Gradients:
+def _backward(weights: Sequence[float], streams: Sequence[Stream], layers: Layers, head: Head) -> None:
     """Of each slot's row, which counts as much as its weight."""
     current, losses = Pass.of(_rows(streams, weights), layers.device), [stream.loss for stream in streams]
-    with _own_gradients(layers) as gradients, layers.plan.running(current):
+    with layers.plan.running(current):
         head.backward(head.hidden(current.ids), current, losses, head.sums(losses))
-        return gradients()
 
 
-FACTORS = 8
-"""Powers of two that a row is weighed with: more of them leave the range of fp16."""
+def _given(weights: Sequence[float], streams: Sequence[Stream], layers: Layers, head: Head) -> dict[str, list[bool]]:
+    """Whether each slot has a gradient, by layer.
 
-
-def _is_own(given: Gradients, streams: Sequence[Stream], layers: Layers, head: Head) -> bool:
-    """Whether each slot's gradient grows with the weight of its own row and with no other's.
-
-    A factor of two changes no bit of a mantissa, so that it is to the bit what it was, times that.  Every two slots differ in some digit.
+    A stream that has just turned NaN has NaN for a gradient even of rows that do not count: nobody gave it that.
     """
-    slots, digit = torch.arange(len(streams), device=layers.device), 1
-    while digit < len(streams):
-        factors = 2.0 ** (slots // digit % FACTORS)
-        weighed = _gradients(factors.tolist(), streams, layers, head)
-        for name, found in weighed.items():
-            for after, before in zip(found, given[name], strict=True):
-                if not torch.equal(after, before * factors.view(-1, *[1] * (before.dim() - 1)).to(before.dtype)):
-                    return False
-        digit *= FACTORS
-    return True
+    with _own_gradients(layers):
+        _backward(weights, streams, layers, head)
+        return {
+            name: torch.stack([_gradient(stack).flatten(1).nan_to_num(0, 0, 0).any(1) for stack in layer.stacks])
+            .any(0)
+            .tolist()
+            for name, layer in layers.stacked.items()
+        }
 
 
-def _unmoved(gradients: Gradients, slot: int, layers: Layers) -> list[str]:
-    """The layers that the slot adapts, and that give it nothing."""
-    return [
-        name
-        for name, layer in layers.stacked.items()
-        if layer.pairs[slot] and not _gives_numbers(gradients[name])[slot]
-    ]
+DIGIT = 8
+"""The largest factors of two leave the range of fp16 with more of them."""
 
 
-def _gives_numbers(gradients: Sequence[Tensor]) -> list[bool]:
-    """By slot.  A stream that has just turned NaN has NaN for a gradient even of rows that do not count: nobody gave it that."""
-    found: list[bool] = torch.stack([one.flatten(1).nan_to_num(0, 0, 0).any(1) for one in gradients]).any(0).tolist()
-    return found
+def _factors(slots: int, device: torch.device) -> Iterator[Tensor]:
+    """Powers of two for each slot; any two slots have different ones in one of them, as their numbers differ in a digit."""
+    numbers, digit = torch.arange(slots, device=device), 1
+    while digit < slots:
+        yield 2.0 ** (numbers // digit % DIGIT)
+        digit *= DIGIT
+
+
+def _crosses(factors: Tensor, streams: Sequence[Stream], layers: Layers, head: Head) -> bool:
+    """Whether some slot's gradient does not grow as the weight of its own row does.
+
+    A power of two changes no bit of a mantissa: what is a slot's own is, to the bit, what it was, times that.
+    """
+    with _own_gradients(layers) as stacks:
+        _backward([1.0] * len(streams), streams, layers, head)
+        for stack in stacks:
+            _gradient(stack).mul_(-factors.view(-1, *[1] * (stack.dim() - 1)))
+        _backward(factors.tolist(), streams, layers, head)
+        return any(bool(_gradient(stack).any()) for stack in stacks)
+
+
+def _gradient(stack: Tensor) -> Tensor:
+    assert stack.grad is not None
+    return stack.grad
 
 
 @contextmanager
-def _own_gradients(layers: Layers) -> Iterator[Callable[[], Gradients]]:
-    """What the streams have gathered is put aside and back; gives what was gathered meanwhile."""
+def _own_gradients(layers: Layers) -> Iterator[list[Tensor]]:
+    """The stacks, with zeros for gradients; what the streams have gathered is put aside and back."""
     stacks = [stack for layer in layers.stacked.values() for stack in layer.stacks]
     gathered = [stack.grad for stack in stacks]
     for stack in stacks:
         stack.grad = torch.zeros_like(stack)
     try:
-        yield lambda: {
-            name: [cast("Tensor", stack.grad) for stack in layer.stacks] for name, layer in layers.stacked.items()
-        }
+        yield stacks
     finally:
         for stack, gradient in zip(stacks, gathered, strict=True):
             stack.grad = gradient

@@ -215,7 +215,7 @@ def test_many_streams_are_audited_in_few_passes_and_each_is_its_own(family) -> N
     assert not kept.failures
     passes = backward_passes(loop)
     assert audit(loop.streams, loop.streams, loop.layers, loop.head) == {stream: [] for stream in streams.values()}
-    assert len(passes) == 3, "all rows alike, and the two digits of nine numbers"
+    assert len(passes) == 5, "all rows alike, and two for each of the two digits of nine numbers"
 
 
 def test_streams_that_mix_rows_are_each_told_whom_they_give_a_gradient() -> None:
@@ -233,7 +233,7 @@ def test_streams_that_mix_rows_are_each_told_whom_they_give_a_gradient() -> None
     attention.base.forward = mixed
     passes = backward_passes(loop)
     found = audit(loop.streams, loop.streams, loop.layers, loop.head)
-    assert len(passes) == 2 + 3, "one that shows it, and one for each stream that shows whose it is"
+    assert len(passes) == 2 + 3, "two that show it, and one for each stream that shows whose it is"
     giving = {
         stream.name: [fault for fault in faults if "give a gradient" in fault] for stream, faults in found.items()
     }
