@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -255,16 +255,14 @@ def test_a_family_that_cannot_share_goes_to_trl_where_the_settings_leave_the_cho
 def test_whether_streams_go_together_is_measured_and_the_log_says_what_was_faster(
     company: Callable[[str], Company], settings: Make, monkeypatch: pytest.MonkeyPatch, is_slow_apart: bool
 ) -> None:
-    tick = Loop.tick
+    tick, seconds = Loop.tick, [0.0]
 
-    def delayed(loop: Loop, *meter: Any) -> int:
-        began = time.monotonic()
-        done = tick(loop, *meter)
-        if loop.exact == is_slow_apart:
-            time.sleep(0.2 + 3 * (time.monotonic() - began))  # also where a busy machine is slow by itself
-        return done
+    def timed(loop: Loop, *meter: Any) -> int:
+        seconds[0] += 1.0 if loop.exact == is_slow_apart else 0.1
+        return tick(loop, *meter)
 
-    monkeypatch.setattr(Loop, "tick", delayed)
+    monkeypatch.setattr(Loop, "tick", timed)
+    monkeypatch.setattr("trainer.engines.arrangement.time", SimpleNamespace(perf_counter=lambda: seconds[0]))
     group = company("group")
     for name in ("plain", "wide"):
         group.come(name, settings(**{"engine": "auto", **FOUR[name], "max_steps": 12}))
