@@ -58,7 +58,7 @@ def _below_attributes(group: type) -> Iterator[tuple[str, str]]:
         return
     try:
         source = inspect.getsource(group)
-    except OSError:  # it was made of others
+    except (OSError, TypeError):  # it was made of others, or typed in at a prompt
         return
     [made] = ast.parse(textwrap.dedent(source)).body
     for attribute, below in pairwise(cast("ast.ClassDef", made).body):

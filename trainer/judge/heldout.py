@@ -96,8 +96,12 @@ def row_losses(
     vocabulary = int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]  # every causal model has it
     was_training = model.training
     model.eval()
-    threads = _threads(model) if at_once else 1
-    batches = _batches(rows, vocabulary, device, threads)
+    tokens = min(judged_tokens(on_gpu=device.type != "cpu"), JUDGED_LOGITS_BYTES // (4 * vocabulary))
+    are_short = (
+        max((len(row.ids) for row in rows), default=0) <= tokens // AT_ONCE
+    )  # else two would take twice the memory
+    threads = _threads(model) if at_once and are_short else 1
+    batches = _batches(rows, tokens // threads)
     found: dict[int, RowLoss] = {}
 
     def losses(batch: list[int]) -> list[RowLoss]:
@@ -162,12 +166,11 @@ def _threads(model: torch.nn.Module) -> int:
     return min(AT_ONCE, torch.get_num_threads()) if stays else 1
 
 
-def _batches(rows: Sequence[Tokens], vocabulary: int, device: torch.device, threads: int) -> list[list[int]]:
-    """Indices of rows of like length together, as many as the token budget of all threads holds, at least one."""
-    tokens = min(judged_tokens(on_gpu=device.type != "cpu"), JUDGED_LOGITS_BYTES // (4 * vocabulary))
+def _batches(rows: Sequence[Tokens], tokens: int) -> list[list[int]]:
+    """Indices of rows of like length together, as many as hold so many tokens with their pads, at least one."""
     batches: list[list[int]] = []
     for at in sorted(range(len(rows)), key=lambda at: len(rows[at].ids)):
-        if batches and len(rows[at].ids) * (len(batches[-1]) + 1) <= tokens // threads:
+        if batches and len(rows[at].ids) * (len(batches[-1]) + 1) <= tokens:
             batches[-1].append(at)
         else:
             batches.append([at])

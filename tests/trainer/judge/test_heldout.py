@@ -134,12 +134,19 @@ def test_two_batches_at_once_give_what_they_give_alone(
         assert [loss.nats for loss in found] == pytest.approx([loss.nats for loss in expected], rel=1e-5)
 
 
-def who_computes(model: Any, monkeypatch: pytest.MonkeyPatch) -> set[int]:
+def who_computes(model: Any, monkeypatch: pytest.MonkeyPatch, rows: Sequence[Tokens] = MANY) -> set[int]:
     at = set[int]()
     model.get_input_embeddings().register_forward_hook(lambda *_: at.add(threading.get_ident()))
     budget(monkeypatch, 2 * TWO_ROWS)
-    row_losses(model, MANY, lambda: None)
+    row_losses(model, rows, lambda: None)
     return at
+
+
+def test_rows_of_which_two_take_more_than_the_budget_are_computed_one_after_another(
+    cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [Tokens([*range(3, 3 + TWO_ROWS + 1)], [7] * (TWO_ROWS + 1), 0)]
+    assert who_computes(model_of("llama"), monkeypatch, [*long, *MANY]) == {threading.get_ident()}
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -164,7 +171,7 @@ def test_nothing_is_computed_any_more_once_whoever_asks_has_left(cores: None, mo
         if len(asked) == 2:
             raise InterruptedError
 
-    budget(monkeypatch, 2)
+    budget(monkeypatch, 2 * max(LENGTHS))
     with pytest.raises(InterruptedError):
         row_losses(model, MANY * 40, check)
     computed = len(passes)

@@ -39,7 +39,7 @@ def saved(family: str, folder: Path, seed: int, **how: object) -> Path:
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2", "gemma2", "gemma3", "falcon", "phi3", "neox"])
 def test_each_answers_in_the_batch_as_alone(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.judge.heldout.judged_tokens", lambda on_gpu: 16)  # several batches, at once
+    monkeypatch.setattr("trainer.judge.heldout.judged_tokens", lambda on_gpu: 28)  # two batches, at once
     folders = [saved(family, tmp_path / "dora", 1, use_dora=True), saved(family, tmp_path / "lora", 2)]
     rows = [Tokens(ids * 2, [-100, *(ids * 2)[1:]], 1) for ids in PROMPTS]
     words = tiny.tokenizer()
