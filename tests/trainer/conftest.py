@@ -100,6 +100,17 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.fixture
+def cores() -> Iterator[None]:
+    """Two for this process, whatever the machine has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are sent at their step and not a moment later."""
     kept = Lease.figures

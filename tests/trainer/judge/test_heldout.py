@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -67,15 +67,6 @@ MANY = [
 ]
 TWO_ROWS = 13
 """Tokens of a batch: two rows of any of these lengths, and not three of the shortest but one."""
-
-
-@pytest.fixture
-def cores() -> Iterator[None]:
-    """Two for this process, whatever the machine has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def adapted(model: Any, config: LoraConfig) -> Any:

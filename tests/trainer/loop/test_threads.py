@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,18 +19,9 @@ from trainer.loop.loop import Loop
 from trainer.loop.stream import Stream
 from trainer.loop.threads import Threads, may_compute_at_once
 
-pytestmark = pytest.mark.filterwarnings("ignore:`parallel_attn`")
+pytestmark = [pytest.mark.filterwarnings("ignore:`parallel_attn`"), pytest.mark.usefixtures("cores")]
 WITHOUT_RECOMPUTING = {name: replace(recipe, recompute=False, steps=3) for name, recipe in FIVE.items()}
 """They end at once: the last one that trains has all cores again."""
-
-
-@pytest.fixture(autouse=True)
-def cores() -> Iterator[None]:
-    """Two for this process, whatever the machine has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def trained(
