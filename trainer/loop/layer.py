@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from trainer.control.forms import Form
 from trainer.device import widest
+from trainer.loop.dequantised import is_packed
 from trainer.loop.plan import Pass, Plan
 
 
@@ -68,54 +69,108 @@ Slots = slice | Tensor
 
 
 class _LowRank(torch.autograd.Function):
-    """y + factor * x A^T B for each block of rows with its own A and B; only x and x A^T are kept for the backward pass.
+    """factor * z A^T B for each block of rows with its own A and B, and base(x) with a base; x is z where it is not given.
 
-    The gradients of A and B are added to the stacks' in place: autograd would fill whole stacks with zeros for a few rows.
+    Only z and z A^T are kept for the backward pass.  The gradients of A and B are added to the stacks' in place: autograd would fill
+    whole stacks with zeros for a few rows.  So are the products to what the base gives, forth and back.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, factor: Tensor, slots: Slots, rank: int
+        ctx: Any,
+        z: Tensor,
+        x: Tensor | None,
+        base: nn.Module | None,
+        a: Tensor,
+        b: Tensor,
+        factor: Tensor,
+        slots: Slots,
+        rank: int,
     ) -> Tensor:
-        low = torch.bmm(x.to(a.dtype), picked(a, slots, rank).transpose(1, 2)) * factor  # (S, t, rank)
-        ctx.save_for_backward(x, low, factor)
-        ctx.stacks, ctx.slots, ctx.rank = (a, b), slots, rank
-        up = picked(b, slots, rank)
-        if y is None:
-            return torch.bmm(low, up)  # (S, t, out)
-        if y.dtype is low.dtype:
-            return torch.baddbmm(y, low, up)
-        return torch.add(y, torch.bmm(low, up), out=torch.empty_like(y))  # added in fp32, rounded once
+        low = torch.bmm(_blocks(z, factor).to(a.dtype), picked(a, slots, rank).mT) * factor  # (S, t, rank)
+        ctx.save_for_backward(z, low, factor)
+        ctx.base, ctx.stacks, ctx.slots, ctx.rank, ctx.is_apart = base, (a, b), slots, rank, x is not None
+        y = base and base(z if x is None else x)
+        return _plus(y, low, picked(b, slots, rank), z)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (given,) = gradients
-        x, low, factor = ctx.saved_tensors
-        dy = given.to(low.dtype)
+        z, low, factor = ctx.saved_tensors
+        dy, blocks = _blocks(given, factor).to(low.dtype), _blocks(z, factor).to(low.dtype)
         (a, b), slots, rank = ctx.stacks, ctx.slots, ctx.rank
-        dlow = torch.bmm(dy, picked(b, slots, rank).transpose(1, 2)) * factor  # (S, t, rank)
-        _add(a.grad, dlow.transpose(1, 2), x.to(dlow.dtype), slots)
-        _add(b.grad, low.transpose(1, 2), dy, slots)
-        dx = torch.bmm(dlow, picked(a, slots, rank)).to(x.dtype) if ctx.needs_input_grad[0] else None
-        return dx, None, None, given if ctx.needs_input_grad[3] else None, None, None, None
+        dlow = torch.bmm(dy, picked(b, slots, rank).mT) * factor  # (S, t, rank)
+        _add(a.grad, dlow.mT, blocks, slots)
+        _add(b.grad, low.mT, dy, slots)
+        dx = dz = None
+        if ctx.base is not None and ctx.needs_input_grad[ctx.is_apart]:
+            dx = given @ weight_of(ctx.base).to(given.dtype)
+        if ctx.needs_input_grad[0]:
+            dz = _plus(None if ctx.is_apart else dx, dlow, picked(a, slots, rank), z).to(z.dtype)
+        return dz, dx if ctx.is_apart else None, *[None] * 6
 
 
-def low_rank(x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, factor: Tensor, slots: Slots, rank: int) -> Tensor:
-    """(S, t, in) -> (S, t, out); a (N, r, in) and b (N, r, out) are stacks, `factor` (S, 1 or t, 1) is of each block or token."""
-    added: Tensor = _LowRank.apply(x, a, b, y, factor, slots, rank)  # type: ignore[no-untyped-call]
+def low_rank(
+    z: Tensor,
+    a: Tensor,
+    b: Tensor,
+    factor: Tensor,
+    slots: Slots,
+    rank: int,
+    *,
+    base: nn.Module | None = None,
+    x: Tensor | None = None,
+) -> Tensor:
+    """(R, T, in) -> (R, T, out): factor * z A^T B, and base(x) with a base.
+
+    a (N, r, in) and b (N, r, out) are stacks; `factor` (S, 1 or t, 1) is of each of S blocks of rows, or of its tokens.
+    """
+    added: Tensor = _LowRank.apply(z, None if x is z else x, base, a, b, factor, slots, rank)  # type: ignore[no-untyped-call]
     return added
+
+
+def is_its_matrix(base: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether what goes back through a base is a product with its matrix, in the numbers of what came in: nothing stands in for its forward pass."""
+    if "forward" in vars(base):
+        return False
+    if is_packed(base):
+        return base.compute_dtype in (None, dtype)
+    return type(base).forward in (nn.Linear.forward, Conv1D.forward)
+
+
+def _blocks(x: Tensor, factor: Tensor) -> Tensor:
+    """(R, T, d) -> (S, t, d)"""
+    return x.reshape(len(factor), -1, x.shape[-1])
+
+
+def _plus(y: Tensor | None, left: Tensor, right: Tensor, like: Tensor) -> Tensor:
+    """Returns y (R, T, d) with left @ right of each block, (S, t, r) @ (S, r, d), added to it in place and rounded once.
+
+    Without y the product alone, of as many rows and tokens as `like`.
+    """
+    if y is None:
+        return torch.bmm(left, right).view(*like.shape[:-1], -1)
+    blocks = y.view(len(left), -1, y.shape[-1])
+    if y.dtype is left.dtype:
+        blocks.baddbmm_(left, right)
+    else:
+        torch.add(blocks, torch.bmm(left, right), out=blocks)
+    return y
 
 
 def picked(stack: Tensor, slots: Slots, rank: int | None = None) -> Tensor:
     """(N, r, ...) -> (S, rank, ...)"""
-    stack = stack if rank is None else stack[:, :rank]
-    return stack[slots] if isinstance(slots, slice) else stack.index_select(0, slots)
+    if rank is not None and rank < stack.shape[1]:
+        stack = stack[:, :rank]
+    if isinstance(slots, Tensor):
+        return stack.index_select(0, slots)
+    return stack if slots == slice(0, len(stack)) else stack[slots]
 
 
 def _add(stack: Tensor, left: Tensor, right: Tensor, slots: Slots) -> None:
     """Adds left @ right of each block, (S, rank, t) @ (S, t, d), to its slot of a stack (N, r, d)."""
     if isinstance(slots, slice):
-        stack[slots, : left.shape[1]].baddbmm_(left, right)
+        picked(stack, slots, left.shape[1]).baddbmm_(left, right)
     else:
         stack[:, : left.shape[1]].index_add_(0, slots, torch.bmm(left, right))
 
@@ -145,7 +200,7 @@ class Stacked(nn.Module):
         return sum(2 * stack.nbytes // len(stack) for stack in self.stacks)
 
     def used(self, current: Pass) -> list[Pair]:
-        return [pair for slot in sorted(current.used) if (pair := self.pairs[slot])]
+        return [pair for slot in current.used if (pair := self.pairs[slot])]
 
     def renorm(self, slot: int) -> None:
         """After a step of a DoRA stream."""
@@ -212,22 +267,21 @@ class StackedLinear(Stacked):
         self.norm[slot] = (self.squares + 2 * s * cross + s * s * own).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base(x)
         current = self.plan.current
         if current is None:
-            return y
+            return self.base(x)  # type: ignore[no-any-return]
         if not current.is_adapted:
-            return self._with_what_is_below(x, y, current)
+            return self._with_what_is_below(x, self.base(x), current)
         rank = max((pair.rank for pair in self.used(current)), default=0)
         if not rank:
-            return y
-        if self.drops:
-            x = dropped(x.reshape(*current.ids.shape, -1), current, self.pairs, self.number)
-        blocks = x.reshape(len(current.blocks), -1, self.in_features)  # (S, t, in)
-        whole = y.reshape(*blocks.shape[:2], -1)  # (S, t, out)
-        if current.blocks[-1] < self.first_dora:
-            return self._low_rank(blocks, whole, current, rank).reshape(y.shape)
-        return self._joined(blocks, whole, self._low_rank(blocks, None, current, rank), current).reshape(y.shape)
+            return self.base(x)  # type: ignore[no-any-return]
+        z = dropped(x, current, self.pairs, self.number) if self.drops else x
+        factor = picked(self.scale, current.slots).view(-1, 1, 1)
+        is_dora = current.blocks[-1] >= self.first_dora
+        if not is_dora and is_its_matrix(self.base, x.dtype):
+            return low_rank(z, self.a, self.b, factor, current.slots, rank, base=self.base, x=x)
+        y, added = self.base(x), low_rank(z, self.a, self.b, factor, current.slots, rank)
+        return self._joined(z, y, added, current) if is_dora else (y + added).to(y.dtype)
 
     @torch.no_grad()
     def _with_what_is_below(self, x: Tensor, y: Tensor, current: Pass) -> Tensor:
@@ -238,18 +292,16 @@ class StackedLinear(Stacked):
         low = torch.bmm(blocks.to(a.dtype), a.transpose(1, 2)) * factor  # (S, t, rank)
         return (y + torch.bmm(low, b).reshape(y.shape)).to(y.dtype)
 
-    def _low_rank(self, x: Tensor, y: Tensor | None, current: Pass, rank: int) -> Tensor:
-        factor = picked(self.scale, current.slots)[:, None, None]
-        return low_rank(x, self.a, self.b, y, factor, current.slots, rank)
-
     def _joined(self, x: Tensor, y: Tensor, added: Tensor, current: Pass) -> Tensor:
         """Returns y + added; for DoRA y + (g - 1) W x + g added with g = magnitude / norm (both 1 where a slot of these has none)."""
         plain = sum(slot < self.first_dora for slot in current.blocks)
         slots = torch.tensor(current.blocks[plain:], device=y.device)
         g = (self.magnitude.index_select(0, slots) / self.norm.index_select(0, slots)).unsqueeze(1)  # (S', 1, out)
-        without = self._base_of(x[plain:], y[plain:], current)
-        dora = (y[plain:] + (g - 1) * without + g * added[plain:]).to(y.dtype)
-        return torch.cat([(y[:plain] + added[:plain]).to(y.dtype), dora]) if plain else dora
+        blocks, whole, more = (each.reshape(len(current.blocks), -1, each.shape[-1]) for each in (x, y, added))
+        without = self._base_of(blocks[plain:], whole[plain:], current)
+        dora = (whole[plain:] + (g - 1) * without + g * more[plain:]).to(y.dtype)
+        joined = torch.cat([(whole[:plain] + more[:plain]).to(y.dtype), dora]) if plain else dora
+        return joined.reshape(y.shape)
 
     def _base_of(self, x: Tensor, y: Tensor, current: Pass) -> Tensor:
         """The base's output without its bias, for the inputs that dropout left: y again, where nothing was dropped."""
@@ -278,8 +330,9 @@ def dropped(x: Tensor, current: Pass, pairs: Sequence[Pair | None], number: int)
     shares = [pair.dropout if row.key is not None and (pair := pairs[row.slot]) else 0.0 for row in current.rows]
     if not any(shares):
         return x
-    keep = torch.ones_like(x)  # (R, T, in)
-    for mask, row, share in zip(keep, current.rows, shares, strict=True):
+    keep = x.new_ones(x.shape)
+    rows = keep.view(*current.ids.shape, -1)
+    for mask, row, share in zip(rows, current.rows, shares, strict=True):
         if share and row.key is not None:
             draw_mask(mask[: len(row.ids)], share, row.key, number)
     return x * keep

@@ -106,7 +106,7 @@ class StackedSite(Stacked):
         self, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, signs: Tensor, current: Pass, rank: int
     ) -> Tensor:
         factor = picked(scale, current.slots)[:, None, None] * signs
-        return low_rank(x, a, b, None, factor, current.slots, rank)
+        return low_rank(x, a, b, factor, current.slots, rank)
 
     def _spectral(self, x: Tensor, signs: Tensor, current: Pass, rank: int) -> Tensor:
         """(S, t, H) Zeros where a block's adapter is another one."""
