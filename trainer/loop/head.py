@@ -71,6 +71,7 @@ class Head:
     def __init__(self, model: PreTrainedModel, plan: Plan) -> None:
         self.model = model
         self.plan = plan
+        self.device = model.device  # which the model looks up anew each time
         self.decoder: nn.Module = model.base_model
         self.headed = copy(model)
         """The model's parts and settings, with what stands in for its decoder."""
@@ -90,7 +91,7 @@ class Head:
 
     def sums(self, losses: Sequence[Loss]) -> Tensor:
         """(slots, F) Zeros for the sums of each stream's loss and its parts; F is that of the loss with the most."""
-        return torch.zeros(len(losses), _columns(losses), dtype=widest(self.model.device), device=self.model.device)
+        return torch.zeros(len(losses), _columns(losses), dtype=widest(self.device), device=self.device)
 
     def backward(self, hidden: Tensor, current: Pass, losses: Sequence[Loss], sums: Tensor) -> None:
         """Adds the gradient of every row's weighted loss to the adapters, and what its tokens' losses and their parts are to `sums`.
@@ -103,7 +104,7 @@ class Head:
         for part in self._chunks(picked):
             leaf = picked[part].detach().requires_grad_()
             nats = self._per_token(leaf, base, part, current, losses)
-            (nats[:, 0] * current.weights[part].to(nats.dtype)).sum().backward()  # type: ignore[no-untyped-call]
+            nats.backward(_filled(current.weights[part].to(nats.dtype), nats.shape[1]))  # type: ignore[no-untyped-call]
             assert leaf.grad is not None
             gradient[part] = leaf.grad
             sums.index_add_(0, current.owners[part], nats.detach().to(sums.dtype))
@@ -204,4 +205,4 @@ def _columns(losses: Sequence[Loss]) -> int:
 def _filled(values: Tensor, columns: int) -> Tensor:
     """(m,) or (m, k) -> (m, columns)"""
     values = values.unsqueeze(1) if values.dim() == 1 else values
-    return pad(values, (0, columns - values.shape[1]))
+    return values if values.shape[1] == columns else pad(values, (0, columns - values.shape[1]))

@@ -87,24 +87,24 @@ class _LowRank(torch.autograd.Function):
         slots: Slots,
         rank: int,
     ) -> Tensor:
-        low = torch.bmm(_blocks(z, factor).to(a.dtype), picked(a, slots, rank).mT) * factor  # (S, t, rank)
-        ctx.save_for_backward(z, low, factor)
-        ctx.base, ctx.stacks, ctx.slots, ctx.rank, ctx.is_apart = base, (a, b), slots, rank, x is not None
+        low = torch.bmm(_blocks(z, len(factor)).to(a.dtype), picked(a, slots, rank).mT).mul_(factor)  # (S, t, rank)
+        ctx.save_for_backward(z, low)
+        ctx.given, ctx.is_apart = (base, a, b, factor, slots, rank), x is not None
         y = base and base(z if x is None else x)
         return _plus(y, low, picked(b, slots, rank), z)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (given,) = gradients
-        z, low, factor = ctx.saved_tensors
-        dy, blocks = _blocks(given, factor).to(low.dtype), _blocks(z, factor).to(low.dtype)
-        (a, b), slots, rank = ctx.stacks, ctx.slots, ctx.rank
-        dlow = torch.bmm(dy, picked(b, slots, rank).mT) * factor  # (S, t, rank)
-        _add(a.grad, dlow.mT, blocks, slots)
+        z, low = ctx.saved_tensors
+        base, a, b, factor, slots, rank = ctx.given
+        dy = _blocks(given, len(factor)).to(low.dtype)
+        dlow = torch.bmm(dy, picked(b, slots, rank).mT).mul_(factor)  # (S, t, rank)
+        _add(a.grad, dlow.mT, _blocks(z, len(factor)).to(low.dtype), slots)
         _add(b.grad, low.mT, dy, slots)
         dx = dz = None
-        if ctx.base is not None and ctx.needs_input_grad[ctx.is_apart]:
-            dx = given @ weight_of(ctx.base).to(given.dtype)
+        if base is not None and ctx.needs_input_grad[ctx.is_apart]:
+            dx = given @ weight_of(base).to(given.dtype)
         if ctx.needs_input_grad[0]:
             dz = _plus(None if ctx.is_apart else dx, dlow, picked(a, slots, rank), z).to(z.dtype)
         return dz, dx if ctx.is_apart else None, *[None] * 6
@@ -138,9 +138,9 @@ def is_its_matrix(base: nn.Module, dtype: torch.dtype) -> bool:
     return type(base).forward in (nn.Linear.forward, Conv1D.forward)
 
 
-def _blocks(x: Tensor, factor: Tensor) -> Tensor:
+def _blocks(x: Tensor, count: int) -> Tensor:
     """(R, T, d) -> (S, t, d)"""
-    return x.reshape(len(factor), -1, x.shape[-1])
+    return x if x.dim() == 3 and len(x) == count else x.reshape(count, -1, x.shape[-1])
 
 
 def _plus(y: Tensor | None, left: Tensor, right: Tensor, like: Tensor) -> Tensor:
@@ -191,8 +191,10 @@ class Stacked(nn.Module):
         """Takes the pairs by slot; None: no adapter here."""
         self.pairs = pairs
         self.drops = any(pair.dropout for pair in pairs if pair)
-        self.rank = max((pair.rank for pair in pairs if pair), default=0)
-        self.scale = torch.tensor([pair.scale if pair else 0.0 for pair in pairs], dtype=dtype, device=device)
+        self.ranks = [pair.rank if pair else 0 for pair in pairs]
+        self.rank = max(self.ranks, default=0)
+        scale = torch.tensor([pair.scale if pair else 0.0 for pair in pairs], dtype=dtype, device=device)
+        self.scale = scale.view(-1, 1, 1)  # (slots, 1, 1)
 
     @property
     def slot_bytes(self) -> int:
@@ -272,11 +274,11 @@ class StackedLinear(Stacked):
             return self.base(x)  # type: ignore[no-any-return]
         if not current.is_adapted:
             return self._with_what_is_below(x, self.base(x), current)
-        rank = max((pair.rank for pair in self.used(current)), default=0)
+        rank = max(self.ranks[slot] for slot in current.used)
         if not rank:
             return self.base(x)  # type: ignore[no-any-return]
         z = dropped(x, current, self.pairs, self.number) if self.drops else x
-        factor = picked(self.scale, current.slots).view(-1, 1, 1)
+        factor = picked(self.scale, current.slots)
         is_dora = current.blocks[-1] >= self.first_dora
         if not is_dora and is_its_matrix(self.base, x.dtype):
             return low_rank(z, self.a, self.b, factor, current.slots, rank, base=self.base, x=x)
@@ -287,7 +289,7 @@ class StackedLinear(Stacked):
     def _with_what_is_below(self, x: Tensor, y: Tensor, current: Pass) -> Tensor:
         """Returns y and what the adapters add on which streams begin, without those that are trained."""
         a, b, below = (picked(stack, current.slots) for stack in (self.a, self.b, self.below))
-        factor = picked(self.scale, current.slots)[:, None, None] * below[:, None, :]  # (S, 1, rank)
+        factor = picked(self.scale, current.slots) * below[:, None, :]  # (S, 1, rank)
         blocks = x.reshape(len(current.blocks), -1, self.in_features)
         low = torch.bmm(blocks.to(a.dtype), a.transpose(1, 2)) * factor  # (S, t, rank)
         return (y + torch.bmm(low, b).reshape(y.shape)).to(y.dtype)
@@ -357,7 +359,7 @@ def mixed(*numbers: int) -> int:
 
 def weight_of(base: nn.Module) -> Tensor:
     """(out, in), dequantised where it is held in 4 bit."""
-    weight: Tensor = dequantize_module_weight(base)
+    weight: Tensor = base.weight if type(base.weight) is nn.Parameter else dequantize_module_weight(base)
     return weight.T if isinstance(base, Conv1D) else weight
 
 

@@ -89,12 +89,13 @@ class Pass:
         rows = sorted(rows, key=attrgetter("slot"))
         width = max(len(row.ids) for row in rows)
         ids = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in rows])
-        labels = torch.tensor([[*row.labels[1:], *[IGNORED] * (width + 1 - len(row.labels))] for row in rows])
+        labels = torch.tensor([[*row.labels[1:], *[IGNORED] * (width + 1 - len(row.labels))] for row in rows]).flatten()
         counted = labels != IGNORED
         for place, row in enumerate(rows):
             if row.everywhere:
-                counted[place, : len(row.ids) - 1] = True
-        number, at = counted.nonzero(as_tuple=True)
+                counted[place * width : place * width + len(row.ids) - 1] = True
+        positions = counted.nonzero().squeeze(1)
+        number = positions // width
         weights = torch.tensor([row.weight for row in rows], dtype=widest(device))
         blocks = _blocks(rows)
         return cls(
@@ -102,8 +103,8 @@ class Pass:
             ids=ids.to(device),
             blocks=blocks,
             slots=_slots(blocks, device),
-            positions=(number * width + at).to(device),
-            targets=labels[number, at].to(device),
+            positions=positions.to(device),
+            targets=labels[positions].to(device),
             weights=weights[number].to(device),
             owners=torch.tensor([row.slot for row in rows])[number].to(device),
             classes=_classes(rows, width, device),

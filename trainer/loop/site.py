@@ -53,10 +53,9 @@ class StackedSite(Stacked):
                 second = self.s if pair.form == "spectral" else self.b
                 move(pair.b, second, lambda stack, s=slot, r=pair.rank: stack[s, :r])
         forms = [pair.form if pair and pair.form else "spectral" for pair in pairs]
-        mirror = torch.tensor([MIRROR[form] for form in forms]).to(self.scale)
-        self.first = (
-            self.scale / (1 + mirror.abs()) * torch.tensor([form != "spectral" for form in forms]).to(self.scale)
-        )
+        mirror = torch.tensor([MIRROR[form] for form in forms]).to(self.scale).view_as(self.scale)
+        is_mapped = torch.tensor([form != "spectral" for form in forms]).to(self.scale).view_as(self.scale)
+        self.first = self.scale / (1 + mirror.abs()) * is_mapped
         self.second = self.scale * mirror / 2
 
     def _steered(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
@@ -105,7 +104,7 @@ class StackedSite(Stacked):
     def _mapped(
         self, x: Tensor, a: Tensor, b: Tensor, scale: Tensor, signs: Tensor, current: Pass, rank: int
     ) -> Tensor:
-        factor = picked(scale, current.slots)[:, None, None] * signs
+        factor = picked(scale, current.slots) * signs
         return low_rank(x, a, b, factor, current.slots, rank)
 
     def _spectral(self, x: Tensor, signs: Tensor, current: Pass, rank: int) -> Tensor:
