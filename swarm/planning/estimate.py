@@ -15,7 +15,7 @@ from swarm import kinds
 from swarm.facts import BaseFacts
 from swarm.kinds import AdapterKind
 from swarm.policy.batching import engine_of
-from swarm.policy.fitting import JUDGED_LOGITS_BYTES, LOGITS_BYTES, judged_tokens
+from swarm.policy.fitting import CPU_PASS_TOKENS, JUDGED_LOGITS_BYTES, LOGITS_BYTES, PASS_TOKENS, judged_tokens
 from swarm.settings import Part, StreamSettings
 
 FP32, HALF = 4, 2
@@ -48,7 +48,7 @@ class Need:
     logits: int = 0
     """Of the tokens that go through the head at a time."""
     tokens: int = 1
-    """Of a micro-batch at full length, which the activations are of."""
+    """Of a micro-batch at full length, or the most of it that are in one pass: what the activations are of."""
 
     @property
     def shared(self) -> int:
@@ -104,8 +104,9 @@ def estimate(
     adapter = sum(map(prod, stacked)) * FP32  # it is kept in fp32 whatever the base is in
     bits = kind.bits(settings)
     weights = weights_of(base, bits, width)
-    training, judging = activations_of(base, kind, settings, width, shared=shared), _judging(base, width, on_gpu=on_gpu)
-    logits = _logits(base, settings, width, shared=shared)
+    tokens = _tokens(settings, on_gpu=on_gpu, shared=shared)
+    training = activations_of(base, kind, settings, tokens, width, shared=shared)
+    judging, logits = _judging(base, width, on_gpu=on_gpu), _logits(base, tokens, width, shared=shared)
     passing = _dequantised(base, bits, width) + kind.overhead_bytes(base, settings, width)
     return Need(
         trainable=trainable,
@@ -117,7 +118,7 @@ def estimate(
         overhead=passing + adapter,
         judging=weights + adapter + judging + passing,
         logits=logits,
-        tokens=_tokens(settings),
+        tokens=tokens,
     )
 
 
@@ -135,13 +136,14 @@ def _dequantised(base: BaseFacts, bits: float | None, width: int) -> int:
     return max(quantised, default=0) * width if bits else 0
 
 
-def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, width: int, *, shared: bool = False) -> int:
-    """What the forward pass of one micro-batch at full length keeps for the backward pass, and the gradients of one layer.
+def activations_of(
+    base: BaseFacts, kind: AdapterKind[Any], settings: Part, tokens: int, width: int, *, shared: bool = False
+) -> int:
+    """What the forward pass of so many tokens keeps for the backward pass, and the gradients of one layer.
 
     Counted with transformers 5.23 and PEFT 0.21, and again by tests/trainer: per token and layer 8 hidden + 4 intermediate
     values, and what the adapter keeps.  On the shared engine gradients come when the logits have gone: only what they take beyond those counts.
     """
-    tokens = _tokens(settings)
     adapters = kind.shared_activation_bytes if shared else kind.activation_bytes
     per_layer: float = (8 * max(base.hidden_size, base.heads * base.head_size) + 4 * base.intermediate_size) * width
     per_layer += (base.heads + 2) * FP32  # attention's log-sums; norms' scales
@@ -153,16 +155,17 @@ def activations_of(base: BaseFacts, kind: AdapterKind[Any], settings: Part, widt
     if settings.gradient_checkpointing:
         kept, moving = base.hidden_size * width * base.layers, moving + per_layer
     moving *= tokens
-    return round(tokens * kept + (max(0, moving - _logits(base, settings, width, shared=True)) if shared else moving))
+    return round(tokens * kept + (max(0, moving - _logits(base, tokens, width, shared=True)) if shared else moving))
 
 
-def _tokens(settings: Part) -> int:
-    """Of a micro-batch, at most."""
-    return settings.batch_size_tokens or settings.micro_batch_size * settings.sequence_len
+def _tokens(settings: Part, *, on_gpu: bool, shared: bool) -> int:
+    """Of a micro-batch, at most, that are computed at once: TRL computes all of it, the shared engine in passes."""
+    whole = settings.batch_size_tokens or settings.micro_batch_size * settings.sequence_len
+    full = PASS_TOKENS if on_gpu else CPU_PASS_TOKENS
+    return min(whole, max(full, settings.sequence_len)) if shared else whole
 
 
-def _logits(base: BaseFacts, settings: Part, width: int, *, shared: bool) -> int:
-    tokens = _tokens(settings)
+def _logits(base: BaseFacts, tokens: int, width: int, *, shared: bool) -> int:
     if not shared:
         return min(tokens, LOGITS_ROWS) * min(base.embedding_rows, LOGITS_COLUMNS) * FP32 * 2
     values = min(tokens * base.embedding_rows, LOGITS_BYTES // FP32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from swarm.planning.estimate import Need
-from swarm.policy.fitting import LOGITS_BYTES, PASS_TOKENS
+from swarm.policy.fitting import CPU_PASS_TOKENS, LOGITS_BYTES, PASS_TOKENS
 
 CHUNK_BYTES = LOGITS_BYTES * 7 // 2
 """A chunk's logits, log-softmax and gradient in fp32, and the logits in 16 bits."""
@@ -24,17 +24,26 @@ def alone(groups: Groups, names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in together]
 
 
-def bytes_of(unit: Sequence[Need], slots: int) -> int:
-    """What so many streams of a group need at most, whichever they are.
+def bytes_of(unit: Sequence[Need], slots: int, *, cores: int | None = None) -> int:
+    """What so many streams of a group need at most, whichever they are.  `cores` of a CPU, which compute a pass each; None: a GPU.
 
-    Their rows go through the base in passes, so that activations grow no further than those of the fullest pass, and logits no further than those of a chunk.
+    Their rows go through the base in passes: activations and logits grow no further than those of full ones, and logits no further
+    than those of a chunk.
     """
+    passes, full = (1, PASS_TOKENS) if cores is None else (min(slots, cores), CPU_PASS_TOKENS)
+    longer = [need.tokens for need in unit if need.tokens > full]  # a row is not cut
+    tokens = passes * max(longer) if longer else min(PASS_TOKENS, passes * full)
+    activations = _bounded([need.activations for need in unit], unit, slots, tokens)
+    logits = _bounded([need.logits for need in unit], unit, slots, tokens)
+    chunk = passes * max(CHUNK_BYTES, *(need.logits for need in unit))
     held = _largest([need.held for need in unit], slots)
-    activations = _largest([need.activations for need in unit], slots)
-    logits = _largest([need.logits for need in unit], slots)
-    fullest = max(need.activations / need.tokens for need in unit) * max(PASS_TOKENS, *(need.tokens for need in unit))
-    chunk = max(CHUNK_BYTES, *(need.logits for need in unit))
-    return max(need.shared for need in unit) + held + min(activations, round(fullest)) + min(logits, chunk)
+    return max(need.shared for need in unit) + held + activations + min(logits, chunk)
+
+
+def _bounded(sizes: Sequence[int], unit: Sequence[Need], slots: int, tokens: int) -> int:
+    """The sum for so many streams, or what so many tokens take."""
+    each = max(size / need.tokens for size, need in zip(sizes, unit, strict=True))
+    return min(_largest(sizes, slots), round(each * tokens))
 
 
 def _largest(sizes: Sequence[int], count: int) -> int:
@@ -42,7 +51,12 @@ def _largest(sizes: Sequence[int], count: int) -> int:
 
 
 def slots_in(
-    parts: Sequence[Sequence[Sequence[Need]]], room: int | None, each_bytes: int, *, at_most: int
+    parts: Sequence[Sequence[Sequence[Need]]],
+    room: int | None,
+    each_bytes: int,
+    *,
+    at_most: int,
+    cores: int | None = None,
 ) -> list[int]:
     """Streams at once for each of several processes that share a room; each holds streams of one of its groups at a time."""
     slots = [1] * len(parts)
@@ -52,12 +66,13 @@ def slots_in(
         for at, groups in enumerate(parts):
             more = [count + (number == at) for number, count in enumerate(slots)]
             is_wanted = slots[at] < max(map(len, groups)) and sum(more) <= at_most
-            if is_wanted and (room is None or _bytes(parts, more, each_bytes) <= room):
+            if is_wanted and (room is None or _bytes(parts, more, each_bytes, cores) <= room):
                 slots, growing = more, True
     return slots
 
 
-def _bytes(parts: Sequence[Sequence[Sequence[Need]]], slots: Sequence[int], each_bytes: int) -> int:
+def _bytes(parts: Sequence[Sequence[Sequence[Need]]], slots: Sequence[int], each_bytes: int, cores: int | None) -> int:
     return sum(
-        each_bytes + max(bytes_of(group, count) for group in groups) for groups, count in zip(parts, slots, strict=True)
+        each_bytes + max(bytes_of(group, count, cores=cores) for group in groups)
+        for groups, count in zip(parts, slots, strict=True)
     )

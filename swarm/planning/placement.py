@@ -64,12 +64,12 @@ def _on_cpu(needs: Mapping[str, Need], groups: Groups, devices: Devices, placeme
     asked = None if placement.cpu_streams == "auto" else placement.cpu_streams
     dealt = _dealt(groups, alone(groups, [*needs]), _trainers_on_cpu(needs, groups, devices, room, asked))
     parts = [packing.units(needs, groups, names) for names in dealt]
-    slots = packing.slots_in(parts, None if asked else room, PROCESS_BYTES, at_most=asked or len(needs))
     threads = max(1, devices.cores // len(dealt))
+    slots = packing.slots_in(parts, None if asked else room, PROCESS_BYTES, at_most=asked or len(needs), cores=threads)
     workers = [
         WorkerSpec(
             f"trainer-{number}", ("train",), "cpu", threads, streams=None if len(names) == len(needs) else names, slots=count,
-            predicted_bytes=PROCESS_BYTES + max(packing.bytes_of(unit, count) for unit in part),
+            predicted_bytes=PROCESS_BYTES + max(packing.bytes_of(unit, count, cores=threads) for unit in part),
         )
         for number, (names, part, count) in enumerate(zip(dealt, parts, slots, strict=True), start=1)
     ]  # fmt: skip
@@ -83,7 +83,7 @@ def _trainers_on_cpu(
     each = packing.units(needs, groups, [*needs])
     if asked:
         return min(len(each), asked)
-    largest = sorted((packing.bytes_of(unit, 1) + PROCESS_BYTES for unit in each), reverse=True)
+    largest = sorted((packing.bytes_of(unit, 1, cores=1) + PROCESS_BYTES for unit in each), reverse=True)
     return max(1, _counted(largest[: max(devices.cores, LEAST_CPU_STREAMS)], room))
 
 

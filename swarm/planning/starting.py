@@ -117,10 +117,11 @@ def _placed(read: Config, facts: dict[str, BaseFacts]) -> Plan:
 
 
 def _memory_of_groups(made: Plan) -> Iterator[str]:
+    cores = max((worker.threads for worker in made.layout.trainers() if worker.gpu_index is None), default=None)
     for number, names in enumerate(groups(made.config.run.streams), start=1):
         needs = [made.needs[name] for name in names]
         if len(needs) > 1:
-            once, all_bytes = max(need.shared for need in needs), packing.bytes_of(needs, len(needs))
+            once, all_bytes = max(need.shared for need in needs), packing.bytes_of(needs, len(needs), cores=cores)
             yield (
                 f"shared {number}: {units.size(once)} once + {units.size(all_bytes - once)} for {len(names)} streams"
                 f" = {units.size(all_bytes)} where all are trained at once"

@@ -17,6 +17,7 @@ from itertools import accumulate
 import torch
 
 from swarm.planning.estimate import estimate
+from swarm.planning.packing import bytes_of
 from swarm.settings import StreamSettings
 from tests.benchmarks.bench_loop import STREAMS, demo_rows, embedded, loop_of, medians, stream_of, wide
 from trainer.data.tokens import Tokens
@@ -29,24 +30,26 @@ from trainer.quiet import quieten
 
 
 def memory() -> None:
-    """What two streams more of the same kind add, by stream: tensors that stay, and the highest sum that a tick allocates beside them."""
-    print("bytes of an added stream, rank 16: measured / predicted")
+    """What a group takes beside its base: tensors that stay, and the highest sum that a tick allocates beside them."""
+    print("bytes of streams of rank 16 beside their base, in passes of a CPU one after another: measured / predicted")
     facts = facts_of_model(wide(False))
-    for size, length in ((1, 256), (8, 64), (4, 512)):
+    for size, length in ((1, 128), (1, 256), (8, 64), (4, 512), (1, 1024)):
         ids = [random.Random(1).randrange(3, 1024) for _ in range(length)]
         rows = [[Tokens(ids, ids, 0)] * size]
-        few, many = (measured(loop_of(wide(False), rows * count, size, 16)) for count in (2, 4))
-        held, passing = ((more - less) / 2 for more, less in zip(many, few, strict=True))
         settings = StreamSettings.model_validate(
             {"base_model": "-", "datasets": [{"path": "-"}], "lora_r": 16, "sequence_len": length, "micro_batch_size": size}
         )  # fmt: skip
         need = estimate(facts, settings, on_gpu=False, shared=True)
-        print(
-            f"  {size} x {length:4} tokens: parameters, gradients, moments {held:12,.0f} / {need.held:12,} = {held / need.held:.2f}; "
-            f"activations and logits {passing:12,.0f} / {need.passing:12,} = {passing / need.passing:.2f}; "
-            f"together {(held + passing) / need.own:.2f}",
-            flush=True,
-        )
+        for count in (1, 2, 4, 8):
+            held, passing = measured(loop_of(wide(False), rows * count, size, 16))
+            predicted = bytes_of([need] * count, count, cores=1) - need.shared
+            of_passes = predicted - count * need.held
+            print(
+                f"  {count} x {size} x {length:4} tokens: parameters, gradients, moments {held:12,} = {held / count / need.held:.2f}; "
+                f"activations and logits {passing:12,} / {of_passes:12,} = {passing / of_passes:.2f}; "
+                f"together {(held + passing) / predicted:.2f}",
+                flush=True,
+            )
 
 
 def measured(loop: Loop) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.benchmarks.bench_loop import loop_of, medians, wide
 from trainer.data.tokens import Tokens
@@ -42,42 +42,42 @@ class Down(torch.autograd.Function):
 
 
 class Up(torch.autograd.Function):
-    """y + low B of one of them."""
+    """x W^T + low B of one of them."""
 
     @staticmethod
-    def forward(ctx: Any, low: Tensor, b: Tensor, y: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, low: Tensor, b: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(low)
-        ctx.b = b
-        return torch.baddbmm(y, low, b)  # (S, t, out)
+        ctx.b, ctx.weight = b, weight
+        return (x @ weight.T).baddbmm_(low, b)  # (S, t, out)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (low,) = ctx.saved_tensors
         ctx.b.grad.baddbmm_(low.transpose(1, 2), gradients[0])
-        return torch.bmm(gradients[0], ctx.b.transpose(1, 2)), None, gradients[0]
+        return gradients[0] @ ctx.weight, torch.bmm(gradients[0], ctx.b.transpose(1, 2)), None, None
 
 
 def ways(streams: int, tokens: int, outputs: Sequence[int]) -> tuple[Callable[[], None], Callable[[], None]]:
     """The projections as the loop computes them, and with A in one product."""
     x = torch.randn(streams, tokens, WIDTH, requires_grad=True)
+    bases = [nn.Linear(WIDTH, out, bias=False).requires_grad_(False) for out in outputs]
     a = [leaf(torch.randn(streams, RANK, WIDTH)) for _ in outputs]
     b = [leaf(torch.randn(streams, RANK, out)) for out in outputs]
     side_by_side = leaf(torch.randn(streams, RANK * len(outputs), WIDTH))
-    y = [torch.randn(streams, tokens, out, requires_grad=True) for out in outputs]
     gradients, factor = [torch.randn(streams, tokens, out) for out in outputs], torch.ones(streams, 1, 1)
 
     def apart() -> None:
         x.grad = None
-        each = zip(a, b, y, strict=True)
+        each = zip(a, b, bases, strict=True)
         torch.autograd.backward(
-            [low_rank(x, one, two, base, factor, slice(0, streams), RANK) for one, two, base in each], gradients
+            [low_rank(x, one, two, factor, slice(0, streams), RANK, base=base) for one, two, base in each], gradients
         )
 
     def together() -> None:
         x.grad = None
         low: Tensor = Down.apply(x, side_by_side, factor)
-        each = zip(low.split(RANK, dim=2), b, y, strict=True)
-        torch.autograd.backward([Up.apply(part, two, base) for part, two, base in each], gradients)
+        each = zip(low.split(RANK, dim=2), b, bases, strict=True)
+        torch.autograd.backward([Up.apply(x, part, two, base.weight) for part, two, base in each], gradients)
 
     return apart, together
 

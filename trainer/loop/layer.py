@@ -90,7 +90,7 @@ class _LowRank(torch.autograd.Function):
         low = torch.bmm(_blocks(z, len(factor)).to(a.dtype), picked(a, slots, rank).mT).mul_(factor)  # (S, t, rank)
         ctx.save_for_backward(z, low)
         ctx.given, ctx.is_apart = (base, a, b, factor, slots, rank), x is not None
-        y = base and base(z if x is None else x)
+        y = None if base is None else base(z if x is None else x)
         return _plus(y, low, picked(b, slots, rank), z)
 
     @staticmethod

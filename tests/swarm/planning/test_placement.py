@@ -10,7 +10,7 @@ from swarm.planning import packing
 from swarm.planning.estimate import Need
 from swarm.planning.gpus import Devices, Gpu
 from swarm.planning.placement import PROCESS_BYTES, place
-from swarm.policy.fitting import PASS_TOKENS
+from swarm.policy.fitting import CPU_PASS_TOKENS, PASS_TOKENS
 from swarm.settings import Placement
 
 GB = 10**9
@@ -120,6 +120,17 @@ def test_activations_of_a_group_grow_no_further_than_those_of_the_fullest_pass()
     assert [packing.bytes_of([wide] * 8, slots) / GB for slots in (1, 2, 4)] == [2.25, 3.5, 4]
     longer = replace(wide, tokens=2 * PASS_TOKENS)  # one row at least, however long it is
     assert packing.bytes_of([longer] * 8, 4) == 3 * GB
+
+
+@pytest.mark.parametrize("of", ["activations", "logits"])
+def test_each_core_of_a_cpu_computes_a_pass_of_its_own_and_they_are_smaller(of):
+    full = replace(need(1, of=of), tokens=CPU_PASS_TOKENS)
+    assert [packing.bytes_of([full] * 8, slots, cores=2) / GB for slots in (1, 2, 4, 8)] == [1, 2, 2, 2]
+    assert packing.bytes_of([full] * 64, 64, cores=64) / GB == PASS_TOKENS / CPU_PASS_TOKENS
+    longer = replace(full, tokens=4 * CPU_PASS_TOKENS)
+    assert [packing.bytes_of([longer] * 8, 8, cores=cores) / GB for cores in (1, 2)] == [1, 2]
+    needs = {name: replace(full, weights=GB) for name in "abcdefgh"}
+    assert lanes(place(needs, cpu(2, 5.5), Placement(), [tuple(needs)])) == ["cpu x2 8 of all"]
 
 
 def test_each_group_has_a_process_of_its_own_and_other_streams_have_theirs():

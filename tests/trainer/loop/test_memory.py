@@ -10,12 +10,16 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from swarm.planning.estimate import estimate
+from swarm.planning.packing import bytes_of
 from swarm.policy.fitting import CPU_PASS_TOKENS
 from swarm.settings import StreamSettings
 from tests.trainer.company import Company
 from tests.trainer.conftest import Bench
+from tests.trainer.loop import decoders
 from tests.trainer.loop.recipes import FIVE, loop_of
 from trainer.data.tokens import Tokens
+from trainer.inspection import facts_of_model
 from trainer.loop.batches import Batches
 from trainer.loop.loop import Loop
 from trainer.loop.memory import WARM_STEPS, Meter, Taken, taken
@@ -106,6 +110,32 @@ def test_a_large_micro_batch_takes_the_memory_of_a_pass_on_a_cpu() -> None:
     of = {size: Recipe(**{**vars(made), "batches": Batches([row] * 60, micro_batch_size=size)}) for size in (10, 60)}
     one, six = (measured(*warm({"a": recipe}))["a"] for recipe in of.values())
     assert six.passing == pytest.approx(one.passing * CPU_PASS_TOKENS / 1000, rel=0.05)
+
+
+@pytest.mark.parametrize(("streams", "rows", "length"), [(1, 1, 128), (4, 2, 64), (3, 8, 256), (2, 1, 1100)])
+def test_a_group_on_a_cpu_takes_what_is_predicted_within_a_tenth(streams: int, rows: int, length: int) -> None:
+    model = decoders.decoder(
+        hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=4, head_dim=64,
+        vocab_size=512, max_position_embeddings=2048,
+    )  # fmt: skip
+    settings = StreamSettings.model_validate(
+        {
+            "base_model": "-", "datasets": [{"path": "-"}],
+            "lora_r": RANK, "lora_dropout": 0, "sequence_len": length, "micro_batch_size": rows,
+        }
+    )  # fmt: skip
+    need = estimate(facts_of_model(model), settings, on_gpu=False, shared=True)
+    recipe = plain(1, rows)
+    long = Tokens([5] * length, [5] * length, 0)
+    group = Recipe(**{**vars(recipe), "batches": Batches([long] * rows, micro_batch_size=rows)})
+    loop, _, _ = loop_of({str(number): group for number in range(streams)}, model)
+    for _ in range(WARM_STEPS):
+        loop.tick()
+    meter = Meter(torch.device("cpu"))
+    assert loop.tick(meter)
+    kept = sum(one.kept for one in taken(loop, meter.bytes).values())
+    predicted = bytes_of([need] * streams, streams, cores=1) - need.shared
+    assert kept + meter.bytes == pytest.approx(predicted, rel=0.1)
 
 
 def test_streams_that_differ_in_everything_are_measured_together_with_their_clones_and_optimizers() -> None:
