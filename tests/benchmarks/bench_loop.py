@@ -195,7 +195,7 @@ def rows() -> None:
 
             together, bare = medians(loop.tick, apart)
             reachable = bare / at_peak(loop, STREAMS * size * mean)
-            trl = STREAMS * trl_seconds(embedded(nf4), data, size)
+            trl = trl_of_streams(nf4, data, size)
             torch.set_num_threads(CORES)
 
             def tick(threads: int, loop=loop) -> None:
@@ -204,7 +204,7 @@ def rows() -> None:
 
             clock = time.perf_counter
             one, more, bare_wall = medians(lambda t=tick: t(1), lambda t=tick: t(CORES), apart, clock=clock)
-            wall, trl_wall = min(one, more), STREAMS * trl_seconds(embedded(nf4), data, size, clock=clock)
+            wall, trl_wall = min(one, more), trl_of_streams(nf4, data, size, clock=clock)
             torch.set_num_threads(1)
             name = f"tiny-toon, {'NF4' if nf4 else 'fp32'}, {size} rows a stream"
             print(
@@ -232,10 +232,28 @@ def one() -> None:
         print(f"  {f'llama 512 x 4, fp32, {tokens} tokens':42} {bare / mine:5.2f}x   ({mine * 1e3:.1f} ms)", flush=True)
 
 
-def trl_seconds(
-    model, data: list[Tokens], size: int, *, rank: int = 8, clock: Callable[[], float] = time.process_time, **arguments
-) -> float:
-    """Of a step of TRL's trainer on a CPU, or as its `arguments` say."""
+def trl_of_streams(nf4: bool, data: list[Tokens], size: int, **options) -> float:
+    """Seconds of a step of all streams by TRL's trainer, each on its own rows: those that the loop computes."""
+    each = [trl_steps(embedded(nf4), data, size, seed=seed, **options) for seed in range(STREAMS)]
+    return statistics.median(map(sum, zip(*each, strict=True)))
+
+
+def trl_seconds(model, data: list[Tokens], size: int, **options) -> float:
+    """Of a step of TRL's trainer, on the rows that a loop of the same seed takes."""
+    return statistics.median(trl_steps(model, data, size, **options))
+
+
+def trl_steps(
+    model,
+    data: list[Tokens],
+    size: int,
+    *,
+    rank: int = 8,
+    seed: int = 0,
+    clock: Callable[[], float] = time.process_time,
+    **arguments,
+) -> list[float]:
+    """Seconds of each step of TRL's trainer on a CPU, or as its `arguments` say; the first two are left out."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl.trainer.sft_config import SFTConfig
@@ -255,14 +273,14 @@ def trl_seconds(
         made = SFTConfig(
             output_dir=folder, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, per_device_train_batch_size=size,
             max_steps=ROUNDS + 2, gradient_checkpointing=False, save_strategy="no", report_to="none", disable_tqdm=True,
-            logging_strategy="no", **arguments,
+            logging_strategy="no", seed=seed, data_seed=seed, **arguments,
         )  # fmt: skip
         table = Dataset.from_dict({"input_ids": [row.ids for row in data], "labels": [row.labels for row in data]})
         peft = get_peft_model(model, config(rank))
         words = AutoTokenizer.from_pretrained(EMBEDDED)
         with redirect_stdout(io.StringIO()):  # its summary
             SFTTrainer(peft, made, train_dataset=table, processing_class=words, callbacks=[Clock()]).train()
-    return statistics.median(seconds[2:])
+    return seconds[2:]
 
 
 def passes() -> None:
