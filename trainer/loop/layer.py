@@ -89,24 +89,23 @@ class _LowRank(torch.autograd.Function):
     ) -> Tensor:
         low = torch.bmm(_blocks(z, len(factor)).to(a.dtype), picked(a, slots, rank).mT).mul_(factor)  # (S, t, rank)
         ctx.save_for_backward(z, low)
-        ctx.given, ctx.is_apart = (base, a, b, factor, slots, rank), x is not None
+        ctx.layer, ctx.is_apart = (base, a, b, factor, slots, rank), x is not None
         y = None if base is None else base(z if x is None else x)
         return _plus(y, low, picked(b, slots, rank), z)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (given,) = gradients
+        (dy,) = gradients
         z, low = ctx.saved_tensors
-        base, a, b, factor, slots, rank = ctx.given
-        dy = _blocks(given, len(factor)).to(low.dtype)
-        dlow = torch.bmm(dy, picked(b, slots, rank).mT).mul_(factor)  # (S, t, rank)
+        base, a, b, factor, slots, rank = ctx.layer
+        blocks = _blocks(dy, len(factor)).to(low.dtype)
+        dlow = torch.bmm(blocks, picked(b, slots, rank).mT).mul_(factor)  # (S, t, rank)
         _add(a.grad, dlow.mT, _blocks(z, len(factor)).to(low.dtype), slots)
-        _add(b.grad, low.mT, dy, slots)
-        dx = dz = None
-        if base is not None and ctx.needs_input_grad[ctx.is_apart]:
-            dx = given @ weight_of(base).to(given.dtype)
-        if ctx.needs_input_grad[0]:
-            dz = _plus(None if ctx.is_apart else dx, dlow, picked(a, slots, rank), z).to(z.dtype)
+        _add(b.grad, low.mT, blocks, slots)
+        if not ctx.needs_input_grad[0]:  # z is made of x: neither does
+            return (None,) * 8
+        dx = None if base is None else dy @ weight_of(base).to(dy.dtype)
+        dz = _plus(None if ctx.is_apart else dx, dlow, picked(a, slots, rank), z).to(z.dtype)
         return dz, dx if ctx.is_apart else None, *[None] * 6
 
 
@@ -154,7 +153,7 @@ def _plus(y: Tensor | None, left: Tensor, right: Tensor, like: Tensor) -> Tensor
     if y.dtype is left.dtype:
         blocks.baddbmm_(left, right)
     else:
-        torch.add(blocks, torch.bmm(left, right), out=blocks)
+        blocks.add_(torch.bmm(left, right))
     return y
 
 
