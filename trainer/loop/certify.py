@@ -5,12 +5,14 @@ micro-batches and an attention mask.  Compared are the losses of all steps and t
 
 An optimizer that divides by the gradient's size makes rounding large where gradients are nearly zero.  Where a difference in fp32 is
 above its bound, PEFT's training is therefore done in fp64 too: two trainings that are as far from that one as PEFT in fp32 is are at
-most twice as far from each other, and this is the bound then.
+most twice as far from each other, and this is the bound then, up to 1e-3.  What one training shows of its rounding is chance, so that PEFT trains
+in fp32 on bases too whose weights have moved to neighbouring numbers, and the one that ends farthest counts.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,8 +39,10 @@ from trainer.loop.recipe import Recipe
 from trainer.loop.stream import Failed, Stream
 
 FP64_BOUND, FP32_BOUND, NF4_BOUND = 1e-12, 2e-5, 5e-5
-CHAOS = 1e-3
-"""A training in which rounding grows beyond this is not certified in fp32."""
+NEIGHBOURS = 3
+"""Bases beside the given one on which rounding is measured."""
+WIDEST_BOUND = 1e-3
+"""However far rounding carries a training in fp32, no larger difference is certified."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Certificate:
     """Norm of difference / norm, by tensor."""
     bound: float
     rounding: float | None = None
-    """How far PEFT in fp32 ends from PEFT in fp64, measured where the plain bound is broken; the bound is twice that then."""
+    """How far PEFT in fp32 ends from PEFT in fp64 (`_rounding`), measured where the plain bound is broken; the bound is twice that then, or WIDEST_BOUND."""
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -98,15 +102,37 @@ def certify(
                 _compared(name, "peft", together[name], peft, bound),
             ]
             if bound == FP32_BOUND and not all(certificate.holds for certificate in pair):
-                rounding = _compared(name, "peft", peft, _in_double(model, recipe), bound).difference
+                rounding = _rounding(model, recipe, peft)
                 pair = [_widened(certificate, rounding) for certificate in pair]
             made += pair
     return made
 
 
 def _widened(certificate: Certificate, rounding: float) -> Certificate:
-    bound = 2 * rounding if rounding < CHAOS else certificate.bound
-    return replace(certificate, bound=max(certificate.bound, bound), rounding=rounding)
+    return replace(certificate, bound=max(certificate.bound, min(2 * rounding, WIDEST_BOUND)), rounding=rounding)
+
+
+def _rounding(model: PreTrainedModel, recipe: Recipe, peft: Trajectory) -> float:
+    """The farthest that PEFT's training in fp32, this one or one on a base one rounding away, ends from that in fp64."""
+    true, ends = _in_double(model, recipe), [peft]
+    for seed in range(NEIGHBOURS):
+        with _beside(model, seed):
+            ends.append(trained_by_peft(model, recipe))
+    return max(_compared("", "peft", end, true, FP32_BOUND).difference for end in ends)
+
+
+@contextmanager
+def _beside(model: PreTrainedModel, seed: int) -> Iterator[None]:
+    """Each weight moved to one of its two neighbours among the numbers of its type: as much as a rounding anywhere may amount to."""
+    weights, generator = {value: value.data for value in model.parameters()}, torch.Generator().manual_seed(seed)
+    for value, own in weights.items():
+        towards = torch.randint(0, 2, own.shape, generator=generator) * 2.0 - 1  # +-1, times infinity
+        value.data = torch.nextafter(own, (towards * math.inf).to(own))
+    try:
+        yield
+    finally:
+        for value, own in weights.items():
+            value.data = own
 
 
 def _in_double(model: PreTrainedModel, recipe: Recipe) -> Trajectory:

@@ -57,6 +57,28 @@ def test_a_broken_bound_becomes_twice_the_rounding_that_peft_has_by_itself(monke
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+def test_rounding_that_grows_without_end_widens_no_bound_beyond_a_thousandth(monkeypatch) -> None:
+    from trainer.loop import certify as room
+
+    monkeypatch.setattr(room, "FP32_BOUND", 1e-12)
+    monkeypatch.setattr(room, "_rounding", lambda *_: 0.5)
+    assert {one.bound for one in certify(decoders.decoder(), {"small": FIVE["small"]})} == {1e-3}
+
+
+def test_bases_one_rounding_apart_are_the_base_but_for_the_last_bit_and_it_is_as_it_was_afterwards() -> None:
+    from trainer.loop import certify as room
+
+    model = decoders.decoder()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for seed in (0, 1):
+        with room._beside(model, seed):
+            for name, value in model.state_dict().items():
+                apart = (value.double() - before[name].double()).abs()
+                assert bool((apart > 0).all()), name
+                assert bool((apart <= 2**-23 * before[name].double().abs() + 2**-149).all()), name
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
 def test_exact_training_is_bit_equal_to_training_alone() -> None:
     for certificate in certify(decoders.decoder(), FIVE, exact=True):
         if certificate.against == "alone":
