@@ -100,6 +100,7 @@ class Trial:
         for _ in range(faults):
             self.faults.happen()
         ends(self.folder)
+        sp.wait_for(lambda: self.watcher.pictures, "a picture of the dashboard", folder=self.folder)
         self.over.set()
         for member in (*self.crew, self.watcher):
             member.join(60)
