@@ -15,7 +15,7 @@ from swarm import kinds
 from swarm.facts import BaseFacts
 from swarm.kinds import AdapterKind
 from swarm.policy.batching import engine_of
-from swarm.policy.fitting import CPU_PASS_TOKENS, JUDGED_LOGITS_BYTES, LOGITS_BYTES, PASS_TOKENS, judged_tokens
+from swarm.policy.fitting import JUDGED_LOGITS_BYTES, LOGITS_BYTES, full_pass_tokens, judged_tokens
 from swarm.settings import Part, StreamSettings
 
 FP32, HALF = 4, 2
@@ -161,8 +161,7 @@ def activations_of(
 def _tokens(settings: Part, *, on_gpu: bool, shared: bool) -> int:
     """Of a micro-batch, at most, that are computed at once: TRL computes all of it, the shared engine in passes."""
     whole = settings.batch_size_tokens or settings.micro_batch_size * settings.sequence_len
-    full = PASS_TOKENS if on_gpu else CPU_PASS_TOKENS
-    return min(whole, max(full, settings.sequence_len)) if shared else whole
+    return min(whole, max(full_pass_tokens(on_gpu=on_gpu), settings.sequence_len)) if shared else whole
 
 
 def _logits(base: BaseFacts, tokens: int, width: int, *, shared: bool) -> int:

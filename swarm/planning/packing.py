@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from swarm.planning.estimate import Need
-from swarm.policy.fitting import CPU_PASS_TOKENS, LOGITS_BYTES, PASS_TOKENS
+from swarm.policy.fitting import LOGITS_BYTES, PASS_TOKENS, full_pass_tokens
 
 CHUNK_BYTES = LOGITS_BYTES * 7 // 2
 """A chunk's logits, log-softmax and gradient in fp32, and the logits in 16 bits."""
@@ -30,7 +30,7 @@ def bytes_of(unit: Sequence[Need], slots: int, *, cores: int | None = None) -> i
     Their rows go through the base in passes: activations and logits grow no further than those of full ones, and logits no further
     than those of a chunk.
     """
-    passes, full = (1, PASS_TOKENS) if cores is None else (min(slots, cores), CPU_PASS_TOKENS)
+    passes, full = 1 if cores is None else min(slots, cores), full_pass_tokens(on_gpu=cores is None)
     longer = [need.tokens for need in unit if need.tokens > full]  # a row is not cut
     tokens = passes * max(longer) if longer else min(PASS_TOKENS, passes * full)
     activations = _bounded([need.activations for need in unit], unit, slots, tokens)

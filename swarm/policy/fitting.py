@@ -24,6 +24,11 @@ Unfit = tuple[str, str, str]
 """The setting, what is wrong with it, and the fix."""
 
 
+def full_pass_tokens(*, on_gpu: bool) -> int:
+    """Of one pass of the shared engine, at most."""
+    return PASS_TOKENS if on_gpu else CPU_PASS_TOKENS
+
+
 def judged_tokens(*, on_gpu: bool) -> int:
     """Of one batch of held-out rows, at most."""
     return JUDGED_TOKENS if on_gpu else CPU_PASS_TOKENS

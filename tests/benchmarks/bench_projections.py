@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from tests.benchmarks.bench_loop import loop_of, medians, wide
 from trainer.data.tokens import Tokens
-from trainer.loop.layer import leaf, low_rank
+from trainer.loop.layer import leaf
+from trainer.loop.low_rank import low_rank
 from trainer.quiet import quieten
 
 WIDTH, LAYERS, RANK = 512, 4, 16

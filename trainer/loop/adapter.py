@@ -19,8 +19,8 @@ from swarm.errors import UserError
 from trainer.control.forms import begun, scale_of
 from trainer.control.sites import CHILD, Site
 from trainer.control.tuner import ControlConfig
-from trainer.loop.dequantised import Dequantise, is_cached, is_packed, whole
-from trainer.loop.layer import Pair, StackedLinear, shape_of, weight_of
+from trainer.loop.dequantised import Dequantise, is_cached, is_packed, weight_of, whole
+from trainer.loop.layer import Pair, StackedLinear, shape_of
 from trainer.loop.plan import Plan
 from trainer.loop.site import StackedSite
 from trainer.targets import matched

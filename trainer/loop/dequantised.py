@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 from peft.utils.integrations import dequantize_module_weight
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from swarm.surroundings import free_memory_bytes
 
@@ -43,3 +44,9 @@ def whole(base: nn.Module, dtype: torch.dtype) -> nn.Linear:
     made.weight = nn.Parameter(weight, requires_grad=False)
     made.bias = base.bias  # type: ignore[assignment]
     return made
+
+
+def weight_of(base: nn.Module) -> Tensor:
+    """(out, in), dequantised where it is held in 4 bit."""
+    weight: Tensor = base.weight if type(base.weight) is nn.Parameter else dequantize_module_weight(base)
+    return weight.T if isinstance(base, Conv1D) else weight

@@ -17,7 +17,7 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from swarm.policy.fitting import CPU_PASS_TOKENS, PASS_TOKENS, judged_tokens
+from swarm.policy.fitting import PASS_TOKENS, full_pass_tokens, judged_tokens
 from trainer.determinism import one_order
 from trainer.device import free_memory
 from trainer.loop.adapter import Adapter, Fixed, Layers
@@ -64,7 +64,7 @@ class Loop:
         self.is_bit_equal = exact
         """It is promised that these give the same bits, whoever is beside it."""
         on_gpu = model.device.type != "cpu"
-        self.pass_tokens = pass_tokens or (PASS_TOKENS if on_gpu else CPU_PASS_TOKENS)
+        self.pass_tokens = pass_tokens or full_pass_tokens(on_gpu=on_gpu)
         self.fullest_tokens = 0
         """Of the fullest pass of the newest tick, pads included."""
         self.plan = Plan()

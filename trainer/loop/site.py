@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from trainer.control.forms import MIRROR
 from trainer.control.sites import Site
 from trainer.data.classes import NEUTRAL
-from trainer.loop.layer import Pair, Stacked, dropped, leaf, low_rank, move, picked
+from trainer.loop.layer import Pair, Stacked, dropped, leaf, move
+from trainer.loop.low_rank import low_rank, picked
 from trainer.loop.plan import Pass, Plan
 
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from tests.trainer.loop import decoders
-from trainer.loop.layer import Pair, StackedLinear, draw_mask, is_its_matrix, weight_of
+from trainer.loop.dequantised import weight_of
+from trainer.loop.layer import Pair, StackedLinear, draw_mask
+from trainer.loop.low_rank import is_its_matrix
 from trainer.loop.plan import Pass, Plan, Row
 
 IN, OUT, T = 64, 48, 5  # columns of a layer in 4 bits are packed by 64
